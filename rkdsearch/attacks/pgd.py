@@ -1,0 +1,92 @@
+"""Projected gradient ascent: the one loop behind every training attack (Madry et al., ICLR 2018, https://arxiv.org/abs/1706.06083).
+
+    x_0     = x + noise
+    x_{k+1} = project(x_k + step_size * direction(dJ/dx_k))
+
+What differs between papers is J, the start, and the student's BatchNorm mode: J is a function of images that returns (N,),
+the start is a value of `Attack`, the mode is the business of `Step.maximize`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from rkdsearch.attacks.balls import Ball
+
+Objective = Callable[[Tensor], Tensor]
+Start = Literal["uniform", "uniform_clipped", "gaussian", "none"]
+
+GAUSSIAN_SCALE = 0.001  # pixels: the start of TRADES, and of all that copied it
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Random numbers for a batch that several processes share.
+
+    Every process draws the numbers of the whole batch and keeps its slice, so that N processes see what one would.
+    """
+
+    generator: torch.Generator
+    rank: int = 0
+    processes: int = 1
+
+    def uniform(self, like: Tensor) -> Tensor:
+        """(N, C, H, W) numbers of [-1, 1)."""
+        return self._slice(torch.rand, like) * 2 - 1
+
+    def normal(self, like: Tensor) -> Tensor:
+        """(N, C, H, W) standard normal numbers."""
+        return self._slice(torch.randn, like)
+
+    def _slice(self, draw: Callable[..., Tensor], like: Tensor) -> Tensor:
+        n = len(like)
+        shape = (n * self.processes, *like.shape[1:])
+        return draw(shape, generator=self.generator, dtype=like.dtype, device=like.device)[n * self.rank : n * (self.rank + 1)]
+
+
+@dataclass(frozen=True)
+class Attack:
+    """How x' is searched for: a ball, a number of steps, a step size (pixels of [0, 1]) and a start."""
+
+    ball: Ball
+    steps: int
+    step_size: float
+    initial: Start = "uniform_clipped"
+
+    def start(self, x: Tensor, noise: Noise) -> Tensor:
+        """x_0: uniform noise in the ball, 0.001 of Gaussian noise, or x itself. Only `uniform_clipped` is clamped to [0, 1] already here."""
+        match self.initial:
+            case "none":
+                return x
+            case "gaussian":
+                return x + GAUSSIAN_SCALE * noise.normal(x)
+            case "uniform":
+                return x + self.ball.fill(noise.uniform(x))
+            case "uniform_clipped":
+                return (x + self.ball.fill(noise.uniform(x))).clamp(0, 1)
+
+    def ascend(self, x_adv: Tensor, gradient: Tensor) -> Tensor:
+        """One step uphill, not yet projected."""
+        return x_adv + self.step_size * self.ball.direction(gradient)
+
+    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """Back into the ball around `x`, then into [0, 1]."""
+        return self.ball.project(x_adv, x)
+
+    def maximize(self, objective: Objective, x: Tensor, noise: Noise) -> Tensor:
+        """x' = argmax of `objective` over the ball around `x`, detached; `objective` maps images to (N,), its sum is climbed."""
+        x_adv = self.start(x, noise)
+        for _ in range(self.steps):
+            x_adv = self.project(self.ascend(x_adv, input_gradient(objective, x_adv)), x)
+        return x_adv.detach()
+
+
+def input_gradient(objective: Objective, x: Tensor) -> Tensor:
+    """d(sum of objective)/dx, of x's shape. Asks autograd for this one gradient: no parameter's is computed, no DDP hook fires."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(objective(x).sum(), x)
+    return gradient

@@ -1,0 +1,9 @@
+"""Images: where they come from, which split each belongs to, and the batches that a run sees."""
+
+from rkdsearch.data.batches import Batch, Batches
+from rkdsearch.data.config import DataConfig
+from rkdsearch.data.datasets import load_test, load_training
+from rkdsearch.data.images import Images
+from rkdsearch.data.splits import Splits
+
+__all__ = ["Batch", "Batches", "DataConfig", "Images", "Splits", "load_test", "load_training"]

@@ -1,0 +1,137 @@
+"""The batches of an epoch: a pure function of (seed, epoch), so that resuming a run needs no state of a loader."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rkdsearch.data.augment import Shifts, crop_and_flip, padding
+from rkdsearch.data.config import Augmentation
+from rkdsearch.data.images import Images, to_floats
+from rkdsearch.errors import DataError
+
+
+@dataclass(frozen=True)
+class Batch:
+    """x (n, C, H, W) float32 of [0, 1], channels last; y (n,) labels; index (n,) rows of the training images, -1 for extra ones."""
+
+    x: Tensor
+    y: Tensor
+    index: Tensor
+
+
+class Batches:
+    """Shuffled, augmented batches of one process.
+
+    `batch_size` counts the images of all processes together; each takes its contiguous part of every batch, so that the parts laid end
+    to end are the batch of one process, augmentation included. An epoch passes once over `images`; the last batch may be smaller, and is
+    cut to a multiple of `processes`. `extra` images are drawn anew for every batch, with repetition, and spread evenly over it.
+    Pixels stay bytes: on `device`, or, memory-mapped, in their file.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        *,
+        batch_size: int,
+        seed: int,
+        augment: Augmentation = "none",
+        extra: Images | None = None,
+        extra_fraction: float = 0.0,
+        device: torch.device | str = "cpu",
+        rank: int = 0,
+        processes: int = 1,
+    ) -> None:
+        """Raises DataError where a batch cannot be shared out among the processes, or would be empty."""
+        if batch_size < 1 or batch_size % processes:
+            raise DataError(
+                f"batch_size must be a positive multiple of the {processes} processes, got {batch_size}; "
+                f"choose {max(1, batch_size // processes) * processes}"
+            )
+        self._batch_size = batch_size
+        self._extra_share = 0 if extra is None else round(batch_size * extra_fraction)
+        if batch_size == self._extra_share or len(images) < processes:
+            raise DataError(
+                f"batch_size {batch_size} with extra_fraction {extra_fraction} over {len(images)} images and {processes} processes "
+                "leaves a batch without training images; use a larger batch, a smaller share, or fewer processes"
+            )
+        self._seed, self._augment, self._device = seed, augment, torch.device(device)
+        self._rank, self._processes = rank, processes
+        self._size, self._scale = images.size, images.scale
+        self._own = _Store(images, self._device)
+        self._extra = None if extra is None else _Store(extra, self._device)
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return len(self._sizes())
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """The batches of epoch `epoch` (from 0): the same number gives the same batches, on every machine and in any order."""
+        # A generator for each question: what one process draws must not depend on how much of the last batch several would cut.
+        shuffling, drawing, shifting = (np.random.default_rng((self._seed, epoch, question)) for question in range(3))
+        sizes = self._sizes()
+        foreign = np.concatenate([_spread(total, extra) for total, extra in sizes])
+        rows = np.empty(len(foreign), dtype=np.int64)
+        rows[~foreign] = shuffling.permutation(len(self._own.labels))[: len(foreign) - foreign.sum()]
+        if self._extra is not None:
+            rows[foreign] = drawing.integers(len(self._extra.labels), size=foreign.sum())
+        shifts = self._draw_shifts(shifting, len(foreign))
+        begin = 0
+        for total, _ in sizes:
+            share = total // self._processes
+            mine = slice(begin + self._rank * share, begin + (self._rank + 1) * share)
+            begin += total
+            pixels, y, index = self._gather(torch.from_numpy(rows[mine]), foreign[mine])
+            yield Batch(to_floats(pixels if shifts is None else crop_and_flip(pixels, shifts[mine]), self._scale), y, index)
+
+    def _sizes(self) -> list[tuple[int, int]]:
+        """(images, extra images among them) of every batch of an epoch."""
+        own = self._batch_size - self._extra_share
+        full, rest = divmod(len(self._own.labels), own)
+        last = rest * self._batch_size // own // self._processes * self._processes
+        sizes = [(self._batch_size, self._extra_share)] * full
+        return sizes + ([(last, last * self._extra_share // self._batch_size)] if last else [])
+
+    def _draw_shifts(self, generator: np.random.Generator, count: int) -> Shifts | None:
+        """Of a whole epoch at once: a few numbers per image, and one transfer instead of one per batch."""
+        if self._augment == "none":
+            return None
+        way = 2 * padding(self._size) + 1
+        drawn = torch.from_numpy(generator.integers([way, way, 2], size=(count, 3), dtype=np.int32)).to(self._device)
+        mirror = drawn[:, 2] == 1 if self._augment == "crop_flip" else torch.zeros(count, dtype=torch.bool, device=self._device)
+        return Shifts(down=drawn[:, 0], right=drawn[:, 1], mirror=mirror)
+
+    def _gather(self, rows: Tensor, foreign: NDArray[np.bool_]) -> tuple[Tensor, Tensor, Tensor]:
+        """Bytes (n, H, W, C), labels (n,) and index (n,) on the device; `rows` (n,) of the extra images where `foreign` (n,)."""
+        if self._extra is None or not foreign.any():
+            return *self._own.gather(rows, self._device), rows.to(self._device)
+        places = [torch.from_numpy(np.flatnonzero(which)) for which in (~foreign, foreign)]
+        parts = [store.gather(rows[at], self._device) for store, at in zip((self._own, self._extra), places, strict=True)]
+        back = torch.cat(places).argsort().to(self._device)  # the images come sorted by store: put each back in its place
+        pixels, y = (torch.cat(tensors).index_select(0, back) for tensors in zip(*parts, strict=True))
+        return pixels, y, torch.where(torch.from_numpy(foreign), -1, rows).to(self._device)
+
+
+class _Store:
+    """Pixels on the device, or in their memory-mapped file; labels beside them."""
+
+    def __init__(self, images: Images, device: torch.device) -> None:
+        self.rows = images.rows
+        place = device if images.rows is None else torch.device("cpu")
+        self.pixels, self.labels = images.pixels.to(place), images.labels.to(place)
+
+    def gather(self, index: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Bytes (n, H, W, C) and labels (n,) of the images `index` (n,), on `device`."""
+        at = index.to(self.labels.device)
+        pixels = self.pixels.index_select(0, at if self.rows is None else self.rows.index_select(0, at))
+        return pixels.to(device), self.labels.index_select(0, at).to(device)
+
+
+def _spread(total: int, extra: int) -> NDArray[np.bool_]:
+    """(total,) booleans, `extra` of them true and evenly apart: at the end they would all fall to the last process and its BatchNorm."""
+    foreign = np.zeros(total, dtype=np.bool_)
+    foreign[(2 * np.arange(extra) + 1) * total // (2 * max(1, extra))] = True
+    return foreign

@@ -1,0 +1,70 @@
+"""The section `data` of a run's description."""
+
+import difflib
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, Field, model_validator
+
+Augmentation = Literal["none", "crop", "crop_flip"]
+
+STANDARD = ("cifar10", "cifar100", "svhn", "mnist", "fashion_mnist")
+NAMES = ("digits", *STANDARD, "folder:PATH", "parquet:PATH")
+
+# Fields that only some data sets have: anywhere else a value would be ignored silently, so it is refused.
+_ONLY_FOR = {
+    "root": STANDARD,
+    "download": STANDARD,
+    "test_fraction": ("digits",),
+    "image_size": ("folder", "parquet"),
+    "channels": ("folder", "parquet"),
+    "memory_gib": ("folder", "parquet"),
+    "cache": ("folder", "parquet"),
+}
+
+
+class DataConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
+    """Which images, how they are divided, and what training does to them."""
+
+    name: Annotated[str, Field(description=f"one of {', '.join(NAMES)}")] = "digits"
+    root: Annotated[str | None, Field(description="folder of the data set's files, as torchvision or its authors lay them out")] = None
+    download: Annotated[bool, Field(description="let torchvision fetch missing files into `root`")] = False
+    validation_fraction: Annotated[
+        float, Field(gt=0, lt=1, description="share of the training images that decides the search, unless the set brings its own")
+    ] = 0.1
+    test_fraction: Annotated[float, Field(gt=0, lt=1, description="digits only, which has no official test images: these are cut off")] = (
+        0.25
+    )
+    split_seed: Annotated[int, Field(ge=0, description="which images are held out for validation")] = 0
+    augment: Annotated[Augmentation, Field(description="crop: shift by up to size // 8 pixels over black; flip: mirror half")] = "none"
+    extra: Annotated[str | None, Field(description="npz of generated images: `image` (N, H, W, C) uint8 and `label` (N,)")] = None
+    extra_fraction: Annotated[float, Field(ge=0, lt=1, description="share of each batch that is drawn from `extra`")] = 0.0
+    train_images: Annotated[int | None, Field(ge=1, description="train on this many images, every class in proportion; else on all")] = None
+    image_size: Annotated[int | None, Field(ge=1, description="pixels: crop to a square and resize; by default images must agree")] = None
+    channels: Annotated[Literal[1, 3] | None, Field(description="decode to grey (1) or colour (3); else as the first image is")] = None
+    memory_gib: Annotated[float, Field(gt=0, description="a data set that is larger when decoded becomes a memory-mapped file")] = 4.0
+    cache: Annotated[str | None, Field(description="folder of that file; beside the data by default")] = None
+
+    @property
+    def kind(self) -> str:
+        """`folder` of `folder:PATH`; otherwise the name."""
+        return self.name.partition(":")[0]
+
+    @property
+    def path(self) -> str:
+        """`PATH` of `folder:PATH`; otherwise empty."""
+        return self.name.partition(":")[2]
+
+    @model_validator(mode="after")
+    def _laws(self) -> Self:
+        known = self.path != "" if self.kind in ("folder", "parquet") else self.name in NAMES
+        if not known:
+            near = difflib.get_close_matches(self.name, NAMES, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(NAMES)}"
+            raise ValueError(f"unknown data set {self.name!r}; {hint}")
+        for field, kinds in _ONLY_FOR.items():
+            value = getattr(self, field)
+            if self.kind not in kinds and value != type(self).model_fields[field].default:
+                raise ValueError(f"{field} has no meaning for {self.name}, got {value!r}; remove it, or choose one of {', '.join(kinds)}")
+        if (self.extra is None) != (self.extra_fraction == 0):
+            raise ValueError(f"extra and extra_fraction go together, got {self.extra!r} and {self.extra_fraction}; set both or neither")
+        return self

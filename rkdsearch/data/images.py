@@ -1,0 +1,62 @@
+"""A data set held as bytes: it becomes floats one batch at a time, on the device that computes."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Images:
+    """N labelled images.
+
+    pixels (N, H, W, C) uint8; labels (N,) int64 in 0..K-1; `scale` is the byte that means a pixel of 1.0 (255; digits: 16).
+    A memory-mapped set is never copied: `pixels` (M, H, W, C) is then the whole file, and image i is `pixels[rows[i]]`.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    scale: float
+    classes: tuple[str, ...]
+    name: str
+    split: str
+    rows: Tensor | None = None
+
+    @property
+    def channels(self) -> int:
+        """C."""
+        return self.pixels.shape[3]
+
+    @property
+    def size(self) -> int:
+        """H = W, in pixels."""
+        return self.pixels.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: Tensor, *, split: str | None = None) -> "Images":
+        """These images in this order: a copy in memory, or a view of a memory-mapped file."""
+        mapped = self.rows is not None
+        return Images(
+            pixels=self.pixels if mapped else self.pixels[indices],
+            labels=self.labels[indices],
+            scale=self.scale,
+            classes=self.classes,
+            name=self.name,
+            split=self.split if split is None else split,
+            rows=None if self.rows is None else self.rows[indices],
+        )
+
+    def floats(
+        self, indices: Tensor | slice | None = None, *, device: torch.device | str | None = None, dtype: torch.dtype = torch.float32
+    ) -> tuple[Tensor, Tensor]:
+        """(x, y): images (n, C, H, W) with pixels of [0, 1], laid out channels last, and labels (n,). All of them by default."""
+        chosen = slice(None) if indices is None else indices
+        stored = self.pixels[chosen] if self.rows is None else self.pixels[self.rows[chosen]]
+        return to_floats(stored.to(device), self.scale, dtype), self.labels[chosen].to(device)
+
+
+def to_floats(pixels: Tensor, scale: float, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Bytes (n, H, W, C) to (n, C, H, W) of [0, 1]. The permutation is free: channels-last strides are what convolutions want anyway."""
+    return pixels.permute(0, 3, 1, 2).to(dtype).div_(scale)

@@ -1,0 +1,42 @@
+"""Errors that a user can do something about.
+
+Each message names the place, the law, the value and the way out:
+`search_spaces/iad.yaml: method.temperature must be > 0, got 0.0`. The command line prints the message alone and exits with 2;
+any other exception is our bug, keeps its traceback and exits with 1.
+"""
+
+
+class RkdError(Exception):
+    """Something that the user can change: a file, a value, a machine."""
+
+
+class ConfigError(RkdError):
+    """A run's description breaks a law."""
+
+
+class SpaceError(RkdError):
+    """A search space breaks a law."""
+
+
+class DataError(RkdError):
+    """Images or labels are missing, or not what they claim to be."""
+
+
+class TeacherError(RkdError):
+    """A teacher's file cannot be trusted, read or fitted into its network."""
+
+
+class CheckpointError(RkdError):
+    """A checkpoint is damaged, or belongs to another run."""
+
+
+class NonFiniteLossError(RkdError):
+    """The loss became NaN or infinite: the run ends, the last good checkpoint stays."""
+
+
+class OutOfMemoryError(RkdError):
+    """The device is full: the message says which value to turn."""
+
+
+class StudyError(RkdError):
+    """A study folder is missing, damaged, or was made by another search space."""

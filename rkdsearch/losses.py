@@ -1,0 +1,62 @@
+"""Per-sample losses: logits (N, K) in, (N,) nats out, unreduced. Whoever calls reduces, once.
+
+One convention everywhere: a divergence is summed over the K classes and never multiplied by temperature**2.
+What papers and scripts do instead (element means, factors of 10, a 1e-5 inside the logarithm) is written out by the method that repeats it.
+Half precision is lifted to float32; float64 stays float64.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def log_probabilities(logits: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
+    """log softmax(logits / temperature), (N, K) nats; `temperature` is a number or (N, 1)."""
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits = logits.float()
+    return functional.log_softmax(logits / temperature, dim=1)
+
+
+def probabilities(logits: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
+    """softmax(logits / temperature), (N, K)."""
+    return log_probabilities(logits, temperature).exp()
+
+
+def cross_entropy(logits: Tensor, y: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+    """-log p(y). Logits (N, K), labels (N,) integers; returns (N,) nats."""
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits = logits.float()
+    return functional.cross_entropy(logits, y, reduction="none", label_smoothing=label_smoothing)
+
+
+def soft_cross_entropy(prediction: Tensor, *, target: Tensor, temperature: float = 1.0) -> Tensor:
+    """-sum_k p_target log p_prediction. Logits (N, K) both; returns (N,) nats: the divergence plus the target's entropy."""
+    return -(probabilities(target, temperature) * log_probabilities(prediction, temperature)).sum(dim=1)
+
+
+def kl_divergence(
+    prediction: Tensor, *, target: Tensor, temperature: float = 1.0, target_temperature: float | Tensor | None = None, offset: float = 0.0
+) -> Tensor:
+    """KL(target || prediction), summed over classes. Logits (N, K) both; returns (N,) nats, not multiplied by temperature**2.
+
+    Gradient flows into `target` wherever it carries one (TRADES, IAD): a constant target is the caller's `detach` or `no_grad`.
+    `target_temperature` softens the target alone, a number or (N, 1); by default both sides share `temperature`.
+    `offset` is added to the target's probability inside the logarithm, as some released scripts do (1e-5): it moves the value, not the gradient.
+    """
+    log_target = log_probabilities(target, temperature if target_temperature is None else target_temperature)
+    p = log_target.exp()
+    if offset:
+        log_target = (p + offset).log()
+    return (p * (log_target - log_probabilities(prediction, temperature))).sum(dim=1)
+
+
+def kl_to_probabilities(prediction: Tensor, *, target: Tensor, temperature: float = 1.0) -> Tensor:
+    """KL(target || prediction) for a target given as probabilities (N, K), zeros allowed; returns (N,) nats."""
+    divergence: Tensor = torch.special.xlogy(target, target) - target * log_probabilities(prediction, temperature)
+    return divergence.sum(dim=1)
+
+
+def entropy(logits: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
+    """-sum_k p log p of softmax(logits / temperature), (N,) nats."""
+    log_p = log_probabilities(logits, temperature)
+    return -(log_p.exp() * log_p).sum(dim=1)

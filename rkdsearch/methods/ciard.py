@@ -1,0 +1,97 @@
+"""Cyclic Iterative Adversarial Robustness Distillation (Lu et al., ICCV 2025, https://arxiv.org/abs/2509.12633).
+
+outer   student  min  KL(T(x') || S(x')) + KL(N(x) || S(x)) - s mean of KL(N(x') || S(x') / 5) over the samples whose x' N gets wrong
+        teacher  min  CE(T(x'), y), from a sixth of the run on
+inner   x' = argmax CE(S(x'), y)
+
+MTARD's two teachers, and a push away from the natural teacher's mistakes; meanwhile the robust teacher keeps learning from the student's
+adversarial examples. s is the power of ten that brings the push to the order of magnitude of the smaller of the other two losses.
+The teacher that learns is a copy in train mode: the loaded one stays as it was. Before it learns, only its BatchNorm statistics move.
+
+Where the released code departs (`parity: official`): it adds 1e-5 to the teachers' probabilities inside the logarithm. It also averages
+the KL over classes: `kl_scale` = 1/K. It computes B-MTARD's weights and temperatures; the release confirmed here uses neither, another
+one (CIARD2025/CIARD at ffc264c) weights the two KLs by them.
+
+Defaults: student's temperature 5 in the push; the teacher's learning rate 1e-4 from 50 of 300 epochs on, falling by a cosine times
+exp(-0.01 t^2), SGD with momentum 0.1 and weight decay 2e-4; attack from Gaussian noise in eval mode: the released script.
+Confirmed: the student's step of the authors' script with `parity: official`, value and gradients.
+"""
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from typing_extensions import override
+
+from rkdsearch.losses import cross_entropy, kl_divergence
+from rkdsearch.methods import inner
+from rkdsearch.methods.base import Companion, Factor, KLScale, Loss, Method, Parity, Step, Student, Temperature, WarmUp
+
+
+class CIARD(Method):
+    """Learn from two teachers but not from the natural one's mistakes, and keep the robust one in training."""
+
+    stationary_loss: ClassVar[bool] = False
+    may_skip_parameters: ClassVar[bool] = True  # the teacher's copy, until its training begins
+
+    push_temperature: Temperature = Field(5.0, description="softening of the student alone, in the push")
+    retraining_rate: Factor = Field(1e-4, description="the robust teacher's highest learning rate")
+    retraining_start: WarmUp = Field(1 / 6, description="fraction of the run before the robust teacher learns: 50 of 300 epochs")
+    kl_scale: KLScale = 1.0
+    parity: Parity = "paper"
+
+    @override
+    def teachers(self) -> tuple[str, ...]:
+        return ("robust", "natural")
+
+    @override
+    def companions(self, student: nn.Module, teachers: Mapping[str, nn.Module], image: Tensor) -> dict[str, Companion]:
+        copied = copy.deepcopy(teachers["robust"]).requires_grad_(True).train()
+        settings = {"lr": self.retraining_rate, "momentum": 0.1, "weight_decay": 2e-4}
+        return {"robust": Companion(copied, settings, own_optimizer=True, schedule=self._rate)}
+
+    def _rate(self, epoch: int, epochs: int) -> float:
+        """The retrained teacher's learning rate, as a fraction of its highest."""
+        done = ((epoch + 1) / epochs - self.retraining_start) / (1 - self.retraining_start)
+        return 0.0 if done < 0 else (0.5 + 0.5 * math.cos(math.pi * done)) * math.exp(-0.01 * done**2)
+
+    @override
+    def loss(self, step: Step) -> Loss:
+        robust = Student(step.companions["robust"], precision=step.student.precision)
+        x_adv = step.maximize(inner.label(step))
+        natural, adversarial = step.student(step.x), step.student(x_adv)
+        learning = step.started(self.retraining_start)
+        with torch.set_grad_enabled(learning):
+            robust_adv = robust(x_adv)
+        with torch.no_grad():
+            natural_nat, natural_adv = step.teachers["natural"](step.x), step.teachers["natural"](x_adv)
+        offset = 1e-5 if self.parity == "official" else 0.0
+
+        def imitation(logits: Tensor, target: Tensor) -> Tensor:
+            return self.kl_scale * kl_divergence(logits, target=target, offset=offset)
+
+        adversarial_loss, natural_loss = imitation(adversarial, robust_adv.detach()), imitation(natural, natural_nat)
+        push = imitation(adversarial / self.push_temperature, natural_adv)
+        wrong = (natural_adv.argmax(dim=1) != step.y).to(push.dtype)
+        # The push is a mean over some samples of the batch, and s compares means: all processes' rows are needed.
+        adversarial_loss, natural_loss, push, wrong = step.across(torch.stack([adversarial_loss, natural_loss, push, wrong], dim=1)).unbind(
+            dim=1
+        )
+        adversarial_loss, natural_loss = adversarial_loss.mean(), natural_loss.mean()
+        push = (wrong * push).sum() / wrong.sum().clamp_min(1)
+        scale = 10 ** (torch.minimum(_magnitude(adversarial_loss), _magnitude(natural_loss)) - _magnitude(push))
+        return Loss.weighted(
+            adversarial=(1.0, adversarial_loss),
+            natural=(1.0, natural_loss),
+            push=(-scale, push),
+            retraining=(float(learning), cross_entropy(robust_adv, step.y)),
+        )
+
+
+def _magnitude(loss: Tensor) -> Tensor:
+    """floor(log10), a constant; exact zeros count as 1e-7, as in the official code."""
+    return loss.detach().abs().clamp_min(1e-7).log10().floor()

@@ -1,0 +1,30 @@
+"""Natural training: empirical risk minimisation, which every robust method is measured against.
+
+outer   min  CE(S(x), y)
+inner   none
+
+No attack, no teacher: the upper end of clean accuracy, and none of robustness. Natural teachers are trained like this.
+
+Confirmed: torch's cross-entropy, on our own numbers.
+"""
+
+from typing import ClassVar
+
+from typing_extensions import override
+
+from rkdsearch.losses import cross_entropy
+from rkdsearch.methods.base import AttackDefaults, Loss, Method, Step
+
+
+class Natural(Method):
+    """Learn the labels of clean images."""
+
+    attack_defaults: ClassVar[AttackDefaults] = AttackDefaults(start="none")
+
+    @override
+    def teachers(self) -> tuple[str, ...]:
+        return ()
+
+    @override
+    def loss(self, step: Step) -> Loss:
+        return Loss.weighted(label=(1.0, cross_entropy(step.student(step.x), step.y)))

@@ -1,0 +1,35 @@
+"""PGD adversarial training (Madry et al., ICLR 2018, https://arxiv.org/abs/1706.06083).
+
+outer   min  CE(S(x'), y)
+inner   x' = argmax CE(S(x'), y)
+
+Robust optimisation in its plainest form: learn the label of the worst image in the ball. Our robust teachers are trained like this.
+
+Where the released code departs: its graph keeps BatchNorm in train mode during the attack; `attack.batchnorm: train` repeats it.
+
+Defaults: attack from clipped uniform noise: the released code; in eval mode: later re-implementations.
+Confirmed: torch's cross-entropy, on our own numbers.
+"""
+
+from typing import ClassVar
+
+from typing_extensions import override
+
+from rkdsearch.losses import cross_entropy
+from rkdsearch.methods import inner
+from rkdsearch.methods.base import AttackDefaults, Loss, Method, Step
+
+
+class PGDAT(Method):
+    """Learn the labels of attacked images."""
+
+    attack_defaults: ClassVar[AttackDefaults] = AttackDefaults(start="uniform_clipped")
+
+    @override
+    def teachers(self) -> tuple[str, ...]:
+        return ()
+
+    @override
+    def loss(self, step: Step) -> Loss:
+        x_adv = step.maximize(inner.label(step))
+        return Loss.weighted(label=(1.0, cross_entropy(step.student(x_adv), step.y)))

@@ -1,0 +1,107 @@
+"""Networks: built by name, pixels of [0, 1] outside, normalisation inside.
+
+The CIFAR-stem networks carry the parameter names of the robust literature, so that its checkpoints load.
+`torchvision:NAME`, `timm:NAME` and a dotted path of the user's own (`my_lab.nets.Net`, under `--allow-import my_lab`) are built as they are.
+"""
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import nn
+
+from rkdsearch.errors import ConfigError
+from rkdsearch.models import foreign
+from rkdsearch.models.base import Classifier, Features, count_parameters, features, normalisation, normalise_inside
+from rkdsearch.models.folding import fold, twin
+from rkdsearch.models.mlp import MLP
+from rkdsearch.models.mobilenet_v2 import MobileNetV2
+from rkdsearch.models.preact_resnet import PreActResNet18
+from rkdsearch.models.resnet import ResNet18
+from rkdsearch.models.small_cnn import SmallCNN
+from rkdsearch.models.wide_resnet import WideResNet
+from rkdsearch.plugins import is_dotted
+
+__all__ = [
+    "Classifier",
+    "Features",
+    "ModelConfig",
+    "build",
+    "count_parameters",
+    "features",
+    "fold",
+    "names",
+    "normalisation",
+    "normalise_inside",
+    "twin",
+]
+
+_WIDTHS = {"small_cnn": 16, "mlp": 128, "wide_resnet": 10}
+_WIDE_RESNET_DEPTH = 34
+
+
+class ModelConfig(BaseModel):
+    """Which network, and in which units it sees pixels."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: str = Field("small_cnn", description="a built-in network, torchvision:NAME, timm:NAME, or the dotted path of your own")
+    width: int | None = Field(
+        None, ge=1, description="small_cnn: channels of its first convolution (16); mlp: hidden units (128); wide_resnet: widening factor (10)"
+    )
+    depth: int | None = Field(None, ge=10, description="wide_resnet: its layers (34), 6 n + 4")
+    mean: tuple[float, ...] | None = Field(None, description="one number a channel, subtracted from pixels of [0, 1] inside the network")
+    std: tuple[float, ...] | None = Field(None, description="one number a channel, divided by after `mean`")
+
+    @model_validator(mode="after")
+    def _lawful(self) -> Self:
+        if self.name not in _BUILDERS and not foreign.is_foreign(self.name) and not is_dotted(self.name):
+            close = difflib.get_close_matches(self.name, names(), n=1)
+            hint = f"did you mean '{close[0]}'?" if close else f"choose one of {', '.join(names())}, torchvision:NAME, timm:NAME or your.module.Net"
+            raise ValueError(f"unknown network '{self.name}'; {hint}")
+        if self.width is not None and self.name not in _WIDTHS:
+            raise ValueError(f"width is for {', '.join(_WIDTHS)} only, got {self.width} for {self.name}; leave it out")
+        if self.depth is not None and self.name != "wide_resnet":
+            raise ValueError(f"depth is for wide_resnet only, got {self.depth} for {self.name}; leave it out")
+        if self.depth is not None and (self.depth - 4) % 6:
+            raise ValueError(f"depth must be 6 n + 4 (10, 16, 22, 28, 34, ...), got {self.depth}")
+        if (self.mean is None) != (self.std is None) or len(self.mean or ()) != len(self.std or ()):
+            raise ValueError(f"mean and std go together, one number a channel each, got mean {self.mean} and std {self.std}")
+        if self.std is not None and (not self.std or min(self.std) <= 0):
+            raise ValueError(f"std must be > 0 in every channel, got {self.std}")
+        return self
+
+
+def names() -> tuple[str, ...]:
+    """The built-in networks."""
+    return tuple(_BUILDERS)
+
+
+def build(config: ModelConfig, *, classes: int, channels: int, size: int) -> nn.Module:
+    """A network with fresh weights from the global generator, for `size` x `size` images. Raises ConfigError where it does not fit them."""
+    if config.name in _BUILDERS:
+        network = _BUILDERS[config.name](config, classes, channels, size)
+    else:
+        network = foreign.build(config.name, classes=classes, channels=channels, size=size)
+    if config.mean is not None and config.std is not None:
+        if len(config.mean) != channels:
+            raise ConfigError(f"student.mean has {len(config.mean)} numbers, the images have {channels} channels: give one number a channel")
+        normalise_inside(network, config.mean, config.std)
+    return network
+
+
+def _width(config: ModelConfig) -> int:
+    return config.width or _WIDTHS[config.name]
+
+
+_BUILDERS: Mapping[str, Callable[[ModelConfig, int, int, int], nn.Module]] = {
+    "small_cnn": lambda c, classes, channels, size: SmallCNN(classes=classes, channels=channels, size=size, width=_width(c)),
+    "mlp": lambda c, classes, channels, size: MLP(classes=classes, channels=channels, size=size, width=_width(c)),
+    "resnet18": lambda _, classes, channels, __: ResNet18(classes=classes, channels=channels),
+    "preact_resnet18": lambda _, classes, channels, __: PreActResNet18(classes=classes, channels=channels),
+    "wide_resnet": lambda c, classes, channels, _: WideResNet(
+        classes=classes, channels=channels, depth=c.depth or _WIDE_RESNET_DEPTH, width=_width(c)
+    ),
+    "mobilenet_v2": lambda _, classes, channels, __: MobileNetV2(classes=classes, channels=channels),
+}

@@ -1,0 +1,102 @@
+"""What every network gives: logits, and the named representations behind them. Pixels outside, normalisation inside."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from rkdsearch.errors import ConfigError
+
+_MEAN, _STD = "pixel_mean", "pixel_std"
+
+
+@dataclass(frozen=True)
+class Features:
+    """One forward pass: logits (N, K), and what led to them.
+
+    `stages` is in the order of computation: `stage1`, `stage2`, ... (N, C, H, W), then `penultimate` (N, d), which is after the last
+    activation and pooling. A network that is not a `Classifier` gives `penultimate` alone.
+    """
+
+    logits: Tensor
+    stages: dict[str, Tensor]
+
+    @property
+    def penultimate(self) -> Tensor:
+        """(N, d), what the last linear layer sees."""
+        return self.stages["penultimate"]
+
+
+class Classifier(nn.Module, ABC):
+    """Images (N, C, H, W), pixels of [0, 1], in; logits (N, K) out."""
+
+    unused_in_checkpoints: ClassVar[tuple[str, ...]] = ()  # prefixes of parameters that published checkpoints carry and no image passes
+
+    @abstractmethod
+    def features(self, x: Tensor) -> Features:
+        """The forward pass of normalised images, with everything that it computes on the way."""
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        return self.features(x).logits
+
+
+def normalise_inside(network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Let `network` take pixels of [0, 1] and see (pixel - mean) / std, one number a channel.
+
+    The numbers are buffers outside the state dict and the arithmetic is a hook, so that the parameters keep the names that published checkpoints use.
+    """
+    first = next(network.parameters())
+    for name, values in ((_MEAN, mean), (_STD, std)):
+        buffer = torch.tensor(values, dtype=first.dtype, device=first.device).reshape(1, -1, 1, 1)
+        network.register_buffer(name, buffer, persistent=False)
+    if _normalise not in network._forward_pre_hooks.values():  # noqa: SLF001 - torch lists a module's hooks nowhere else
+        network.register_forward_pre_hook(_normalise)
+
+
+def normalisation(network: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """The mean and std that `normalise_inside` set, one number a channel; None where the network sees pixels as they are."""
+    buffers = dict(network.named_buffers(recurse=False))
+    if _MEAN not in buffers:
+        return None
+    return tuple(buffers[_MEAN].flatten().tolist()), tuple(buffers[_STD].flatten().tolist())
+
+
+def _normalise(network: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    mean, std = cast(Tensor, network.pixel_mean), cast(Tensor, network.pixel_std)
+    return ((inputs[0] - mean) / std,)
+
+
+def features(network: nn.Module, x: Tensor) -> Features:
+    """Logits and named representations of images (N, C, H, W), pixels of [0, 1].
+
+    A foreign network's `penultimate` is the input of the linear layer that makes the logits; ConfigError where no linear layer does.
+    """
+    if isinstance(network, Classifier):
+        return network.features(*_normalise(network, (x,)) if hasattr(network, _MEAN) else (x,))
+    last: dict[str, Tensor] = {}
+
+    def remember(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        last.update(input=inputs[0], output=output)
+
+    hooks = [module.register_forward_hook(remember) for module in network.modules() if isinstance(module, nn.Linear)]
+    try:
+        logits = network(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if last.get("output") is not logits or last["input"].dim() != 2:
+        raise ConfigError(
+            f"student.name: {type(network).__name__} shows no penultimate features: its logits are not made by a linear layer over vectors (N, d). "
+            "Choose a method that needs none, end the network in nn.Linear, or derive it from rkdsearch.models.Classifier"
+        )
+    return Features(logits, {"penultimate": last["input"]})
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Numbers that training changes."""
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)

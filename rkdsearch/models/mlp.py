@@ -1,0 +1,23 @@
+"""A multilayer perceptron: the cheapest student, and the one to test a method with."""
+
+from torch import Tensor, nn
+from torch.nn import functional
+from typing_extensions import override
+
+from rkdsearch.models.base import Classifier, Features
+
+
+class MLP(Classifier):
+    """Two hidden layers over the flattened image. It has no spatial stage."""
+
+    def __init__(self, *, classes: int, channels: int, size: int, width: int = 128) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(channels * size * size, width)
+        self.linear2 = nn.Linear(width, width)
+        self.linear = nn.Linear(width, classes)
+
+    @override
+    def features(self, x: Tensor) -> Features:
+        hidden = functional.relu(self.linear1(x.flatten(1)))
+        penultimate = functional.relu(self.linear2(hidden))
+        return Features(self.linear(penultimate), {"penultimate": penultimate})

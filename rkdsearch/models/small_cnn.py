@@ -1,0 +1,34 @@
+"""A small CNN without BatchNorm, for digits (8x8) up to CIFAR's size: thousands of steps fit into a laptop's coffee break.
+
+Strides stand where pooling would: on one CPU thread a max-pool costs as much as the convolution before it.
+"""
+
+from torch import Tensor, nn
+from torch.nn import functional
+from typing_extensions import override
+
+from rkdsearch.models.base import Classifier, Features
+
+
+class SmallCNN(Classifier):
+    """3x3 convolutions and one linear layer: strides 2, 1 below 16 pixels, 2, 2, 2 from there; the width doubles at each."""
+
+    def __init__(self, *, classes: int, channels: int, size: int, width: int = 16) -> None:
+        super().__init__()
+        strides = (2, 1) if size < 16 else (2, 2, 2)
+        convolutions = []
+        for stride in strides:
+            convolutions.append(nn.Conv2d(channels, width, 3, stride, padding=1))
+            channels, width = width, 2 * width
+            size = (size - 1) // stride + 1
+        self.convolutions = nn.ModuleList(convolutions)
+        self.linear = nn.Linear(channels * size * size, classes)
+
+    @override
+    def features(self, x: Tensor) -> Features:
+        stages = {}
+        for number, convolution in enumerate(self.convolutions, start=1):
+            x = functional.relu(convolution(x))
+            stages[f"stage{number}"] = x
+        penultimate = x.flatten(1)
+        return Features(self.linear(penultimate), {**stages, "penultimate": penultimate})

@@ -1,0 +1,38 @@
+"use strict";
+// Draws the pictures in the reader's theme, again when the theme changes. Nothing here knows what a picture shows.
+const pictures = JSON.parse(document.getElementById("pictures").textContent);
+const dark = window.matchMedia("(prefers-color-scheme: dark)");
+
+function painted(value, colours) {
+  if (Array.isArray(value)) return value.map((part) => painted(part, colours));
+  if (value !== null && typeof value === "object") {
+    return Object.fromEntries(Object.entries(value).map(([key, part]) => [key, painted(part, colours)]));
+  }
+  return typeof value === "string" && Object.hasOwn(colours, value) ? colours[value] : value;
+}
+
+function axis(colours) {
+  return { gridcolor: colours.$grid, linecolor: colours.$faint, zerolinecolor: colours.$grid, automargin: true };
+}
+
+function draw() {
+  const style = getComputedStyle(document.documentElement);
+  const colours = Object.fromEntries(["ink", "faint", "paper", "grid"].map((name) => ["$" + name, style.getPropertyValue("--" + name).trim()]));
+  for (const [name, picture] of Object.entries(pictures)) {
+    const { data, layout } = painted(picture, colours);
+    for (const key of Object.keys(layout)) {
+      if (/^[xy]axis/.test(key)) layout[key] = { ...axis(colours), ...layout[key] };
+    }
+    const common = {
+      paper_bgcolor: "rgba(0,0,0,0)",
+      plot_bgcolor: "rgba(0,0,0,0)",
+      font: { family: style.fontFamily, size: 12.5, color: colours.$ink },
+      hoverlabel: { bgcolor: colours.$paper, bordercolor: colours.$faint, font: { color: colours.$ink }, align: "left" },
+      margin: { l: 64, r: 16, t: 40, b: 56 },
+    };
+    Plotly.react(name, data, { ...common, ...layout }, { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d"] });
+  }
+}
+
+draw();
+dark.addEventListener("change", draw);

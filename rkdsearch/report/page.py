@@ -1,0 +1,214 @@
+"""The page: rows in, one HTML file out, which opens anywhere, asks no network for anything and runs no text of the study's as code."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from rkdsearch.errors import StudyError
+from rkdsearch.report import figures
+from rkdsearch.report.figures import Row
+from rkdsearch.results import summary
+from rkdsearch.results.pareto import hypervolume
+from rkdsearch.results.store import replace_file
+from rkdsearch.results.summary import CLEAN, ROBUST, Study
+
+
+def build(study: Path, out: Path | None = None) -> Path:
+    """Write the page about a study, running, finished, copied or empty, to `out` or its own `report.html`; returns where it is.
+
+    Raises StudyError where there is no such folder, or no permission to write.
+    """
+    page = render(summary.read(study))
+    path = out or study / "report.html"
+    try:
+        replace_file(path, page)
+    except OSError as error:
+        raise StudyError(f"{path}: the report cannot be written there ({error.strerror}); name another place with --out") from error
+    return path
+
+
+def render(study: Study) -> str:
+    """The page's text."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {
+        "percent": percent,
+        "duration": duration,
+        "number": figures.number,
+        "settings": settings,
+        "title": figures.title,
+    }
+    folder = resources.files("rkdsearch.report")
+    scripts = (get_plotlyjs(), (folder / "page.js").read_text(encoding="utf-8"))
+    template = environment.from_string((folder / "page.html.j2").read_text(encoding="utf-8"))
+    return template.render(
+        **context(study),
+        style=Markup((folder / "page.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
+        plotly=Markup(scripts[0]),  # noqa: S704 - Plotly's own file
+        script=Markup(scripts[1]),  # noqa: S704 - our own file
+        policy=_policy(scripts),
+        written=datetime.now(UTC),
+    )
+
+
+def context(study: Study) -> dict[str, Any]:
+    """What the template shows: plain rows, tables and pictures."""
+    trials, epochs = summary.records(study.trials), summary.records(study.epochs)
+    front = summary.records(summary.front(study.trials))
+    teachers = _mapping(study.description.get("teachers"))
+    pictures = {
+        "pareto": figures.pareto(trials, front, teachers) if trials else None,
+        "curves": figures.curves(trials, epochs, front),
+        "reliability": figures.reliability(epochs, front),
+        "slices": figures.slices(trials),
+    }
+    tests = summary.records(study.evaluations)
+    return {
+        "study": study,
+        "description": study.description,
+        "trials": trials,
+        "front": front,
+        "replicated": {row["ordinal"]: row for row in summary.records(summary.replicated(study.trials).reset_index())},
+        "hypervolume": hypervolume([[row[CLEAN], row[ROBUST]] for row in front]),
+        "best": max(front, key=lambda row: float(row[ROBUST]), default=None),
+        "cost": summary.cost(study.trials),
+        "methods": summary.records(summary.methods(study.trials)),
+        "rungs": summary.records(summary.survival(study.rungs)),
+        "teachers": teachers,
+        "tested": tested(tests, trials, front),
+        "attacks": list(_ATTACKS.items()),
+        "protocol": protocol(tests),
+        "comparisons": comparisons(study, trials, front),
+        "facts": {name: distinct(trials, column) for name, column in _FACTS.items()},
+        "missing": missing(study, trials, front, tests),
+        "pictures": {name: picture for name, picture in pictures.items() if picture},
+        "pictures_json": embedded({name: picture for name, picture in pictures.items() if picture}),
+    }
+
+
+_ATTACKS = {"clean": "clean", "pgd20": "PGD-20", "autoattack": "AutoAttack"}
+_FACTS = {
+    "validation images": "metric.images",
+    "epochs of a full run": "fidelity.of_epochs",
+    "validation attack steps": "fidelity.validation_attack_steps",
+    "device": "run.device",
+    "processes a trial": "run.processes",
+    "trainable weights": "run.parameters",
+    "rkdsearch": "run.version",
+    "commit": "run.git_commit",
+    "PyTorch": "run.torch",
+    "Ray": "run.ray",
+    "Python": "run.python",
+    "split (SHA-256)": "run.split_sha256",
+    "robust teacher (SHA-256)": "run.teacher_sha256",
+    "natural teacher (SHA-256)": "run.natural_teacher_sha256",
+}
+
+
+def tested(tests: Sequence[Row], trials: Sequence[Row], front: Sequence[Row]) -> list[dict[str, Any]]:
+    """One row a tested network: front first, then other trials, then teachers; test results of its best checkpoint, by attack.
+
+    With several seeds of an attack the first is shown, and how many there were.
+    """
+    by_network: dict[str, dict[str, dict[str, Any]]] = {}
+    for test in tests:
+        if test["checkpoint"] == "best" or test["trial_id"] not in {row["trial_id"] for row in trials}:
+            seen = by_network.setdefault(test["trial_id"], {}).setdefault(test["attack"], {**test, "seeds": 0})
+            seen["seeds"] += 1
+            seen["signs"] = [name for name, raised in summary.parse(test["flags"]).items() if raised] or seen.get("signs", [])
+    on_front = {row["trial_id"] for row in front}
+    known = [*front, *(row for row in trials if row["trial_id"] not in on_front)]
+    rows = [{"trial": row, "on_front": row["trial_id"] in on_front, "tests": by_network.pop(row["trial_id"], {})} for row in known]
+    rows = [row for row in rows if row["tests"] or row["on_front"]]
+    return rows + [{"trial": None, "on_front": False, "tests": found, "name": name} for name, found in by_network.items()]
+
+
+def protocol(tests: Sequence[Row]) -> list[str]:
+    """How the test results came about, a line an attack."""
+    lines = set()
+    for test in tests:
+        eps = "" if test["eps"] is None else f", {test['norm']} eps = {test['eps'] * 255:.4g}/255"
+        lines.add(
+            f"{_ATTACKS.get(test['attack'], test['attack'])}{eps}: n = {test['images']} of {test['of_images']} {test['split']} images"
+        )
+    return sorted(lines)
+
+
+def comparisons(study: Study, trials: Sequence[Row], front: Sequence[Row]) -> list[dict[str, Any]]:
+    """The most robust student, chosen on validation, against the most accurate natural one and the most robust published setting."""
+    if not front:
+        return []
+    finished = [row for row in trials if row["status"] == "finished" and row[CLEAN] is not None and row[ROBUST] is not None]
+    best = max(front, key=lambda row: float(row[ROBUST]))
+    natural = max((row for row in finished if figures.method_of(row) == "natural"), key=lambda row: float(row[CLEAN]), default=None)
+    published = max((row for row in finished if row["origin"] == "first"), key=lambda row: float(row[ROBUST]), default=None)
+    found = []
+    for other in (natural, published):
+        if other is not None and other["trial_id"] != best["trial_id"]:
+            pairs = {c.attack: c for c in summary.compare(study.evaluations, best["trial_id"], other["trial_id"])}
+            found += [{"first": best, "second": other, "pair": pairs[attack]} for attack in _ATTACKS if attack in pairs]
+    return found
+
+
+def missing(study: Study, trials: Sequence[Row], front: Sequence[Row], tests: Sequence[Row]) -> list[str]:
+    """What this page cannot say yet, and why."""
+    active = sum(row["status"] in {"running", "paused"} for row in trials)
+    said = {
+        "No trial has written a row yet.": not trials,
+        f"The search is not over: {active} trials are running or paused, their points will move.": bool(active),
+        "No trial has finished, so there is no front yet.": bool(trials) and not front,
+        "The test set has not been opened: everything here is validation. `rkdsearch evaluate STUDY --front` opens it.": bool(front)
+        and not tests,
+        "There is no study.json: the search space, its seed and the teachers are unknown.": not study.description,
+        **{f"{path.name} in {path.parent.name} could not be read and is left out.": True for path in study.damaged},
+    }
+    return [text for text, true in said.items() if true]
+
+
+def distinct(rows: Sequence[Row], column: str) -> str:
+    """The column's values, each once."""
+    return ", ".join(sorted({str(row[column]) for row in rows if row[column] is not None}))
+
+
+def settings(row: Row) -> str:
+    """What was searched, in one line."""
+    return ", ".join(f"{name} = {figures.number(value)}" for name, value in summary.parse(row["sampled"]).items())
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A fraction of 1 for the eye."""
+    return "–" if value is None else f"{100 * value:.{digits}f}"
+
+
+def duration(seconds: float | None) -> str:
+    """Two units at most."""
+    if seconds is None:
+        return "–"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def embedded(value: object) -> Markup:
+    """JSON that no text in it can end: HTML sees no tag, JavaScript no line separator."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))  # ASCII: U+2028 is written out
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))  # noqa: S704 - just escaped
+
+
+def _policy(scripts: Sequence[str]) -> str:
+    """Only these two scripts run, and nothing is fetched. Plotly writes style rules, and pictures that the reader saves."""
+    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts)
+    return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
+
+
+def _mapping(value: object) -> dict[str, Mapping[str, Any]]:
+    """The part of a stranger's JSON that has the expected shape."""
+    return {str(key): part for key, part in value.items() if isinstance(part, dict)} if isinstance(value, dict) else {}

@@ -1,0 +1,183 @@
+"""The columns of the four tables: name, type, unit and meaning. `docs/results.md` is `markdown()` of this file.
+
+Columns are only ever added; a change of type or meaning raises SCHEMA_VERSION.
+Accuracies, shares and differences are fractions of 1, times are UTC, durations are seconds.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+SCHEMA_VERSION = 1
+
+Type = Literal["string", "int", "float", "bool", "time"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column. The unit `JSON` means text that a reader parses; a writer may hand over the value itself."""
+
+    name: str
+    type: Type
+    unit: str
+    meaning: str
+
+
+def _text(name: str, meaning: str, unit: str = "") -> Column:
+    return Column(name, "string", unit, meaning)
+
+
+def _count(name: str, unit: str, meaning: str) -> Column:
+    return Column(name, "int", unit, meaning)
+
+
+def _fraction(name: str, meaning: str) -> Column:
+    return Column(name, "float", "fraction of 1", meaning)
+
+
+def _seconds(name: str, meaning: str) -> Column:
+    return Column(name, "float", "seconds", meaning)
+
+
+def _time(name: str, meaning: str) -> Column:
+    return Column(name, "time", "UTC", meaning)
+
+
+CONFIG_GOES_AFTER = "notes"  # the `config.*` columns of `trials` stand behind this one
+
+TABLES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
+    {
+        "trials": (
+            _text("trial_id", "the trial's name; also its file's name"),
+            _text("study", "the study's name"),
+            _count("ordinal", "configurations", "the configuration's number in the study, from 0; replicates share it"),
+            _text("origin", "who proposed it: first (published setting), search, replicate (same setting, another seed)"),
+            _text("label", "a human's name for it, such as that of an entry of `first`"),
+            _text("status", "running, paused, stopped (before full length, by the scheduler), finished (full length), failed"),
+            _text("error", "why a failed trial failed"),
+            Column("reconstructed", "bool", "", "no full text or code of the method's authors is public: it is rebuilt from what is"),
+            _text("sampled", "what the search chose: dotted name -> value", "JSON"),
+            _text("notes", "what the sampler wants to be reminded of, such as a generation", "JSON"),
+            _fraction("metric.clean_accuracy", "validation, clean images, at the best epoch"),
+            _fraction("metric.robust_accuracy", "validation, under the exam's attack, at the best epoch"),
+            _fraction("metric.worst_class_accuracy", "validation, robust accuracy of the worst class, at the best epoch"),
+            _count("metric.best_epoch", "epochs", "the finished epoch, from 1, that `validation.select` found best"),
+            _fraction("metric.last_clean_accuracy", "validation, clean images, at the last validated epoch"),
+            _fraction("metric.last_robust_accuracy", "validation, under attack, at the last validated epoch"),
+            _fraction("metric.robust_overfitting_gap", "highest robust accuracy over epochs minus the last one"),
+            _count("metric.images", "images", "validation images behind these metrics"),
+            _count("fidelity.epochs", "epochs", "epochs trained so far"),
+            _count("fidelity.of_epochs", "epochs", "epochs of a full run of this configuration"),
+            _count("fidelity.training_attack_steps", "steps", "steps of the training attack"),
+            _count("fidelity.validation_attack_steps", "steps", "steps of the attack behind metric.robust_accuracy"),
+            _count("run.seed", "", "seed of weights, batches and attacks"),
+            _text("run.git_commit", "commit of the code, with `-dirty` where files were changed"),
+            _text("run.version", "version of rkdsearch"),
+            _text("run.torch", "version of PyTorch"),
+            _text("run.ray", "version of Ray; null where the run needed none"),
+            _text("run.python", "version of Python"),
+            _text("run.device", "name of the accelerator, or of the CPU"),
+            _count("run.processes", "processes", "processes that trained this one student together"),
+            _count("run.parameters", "weights", "trainable weights of the student"),
+            _seconds("run.wall_seconds", "time from start to last record, pauses left out"),
+            _seconds("run.device_seconds", "wall seconds times the devices in use"),
+            _text("run.teacher_sha256", "fingerprint of the robust teacher's weights", "SHA-256"),
+            _text("run.natural_teacher_sha256", "fingerprint of the natural teacher's weights; null where the method asks none", "SHA-256"),
+            _text("run.split_sha256", "fingerprint of the training and validation split", "SHA-256"),
+            _time("run.started", "start of the trial's first epoch"),
+            _time("run.updated", "when this row was written"),
+        ),
+        "epochs": (
+            _text("trial_id", "the trial"),
+            _count("epoch", "epochs", "finished epochs, from 1"),
+            Column("loss", "float", "nats", "mean training loss"),
+            _text("terms", "mean of each term of the loss, before its weight: name -> nats", "JSON"),
+            _fraction("clean_accuracy", "validation, clean images; null in epochs without validation"),
+            _fraction("robust_accuracy", "validation, under the exam's attack; null in epochs without validation"),
+            _fraction("worst_class_accuracy", "validation, robust accuracy of the worst class; null in epochs without validation"),
+            _fraction("teacher.right_on_adversarial", "share of training images whose x' the teacher gets right; null without teacher"),
+            _fraction("teacher.right_on_clean_only", "share whose x the teacher gets right, and whose x' wrong"),
+            _fraction("teacher.wrong_on_both", "share whose x and x' the teacher both gets wrong"),
+            Column("lr", "float", "", "learning rate at the end of the epoch"),
+            Column("images_per_second", "float", "images / second", "training images, over all processes"),
+            _seconds("seconds", "time of the epoch, validation included"),
+            _count("training_attack_steps", "steps", "steps of the training attack"),
+            _time("finished", "end of the epoch"),
+        ),
+        "rungs": (
+            _text("trial_id", "the trial"),
+            _count("rung", "epochs", "length at which the scheduler looked"),
+            _count("attack_steps", "steps", "steps of the validation attack on this rung"),
+            _fraction("clean_accuracy", "validation, clean images, when it looked"),
+            _fraction("robust_accuracy", "validation, under attack, when it looked"),
+            _count("best_epoch", "epochs", "the finished epoch, from 1, that `validation.select` found best so far"),
+            _count("rank", "", "place among the trials that had reached the rung, 1 is best"),
+            _count("of", "trials", "how many had reached the rung"),
+            _text("decision", "promoted, paused, stopped, continued, finished"),
+            _text("rule", "the scheduler's rule behind the decision"),
+            _time("decided", "when"),
+        ),
+        "evaluations": (
+            _text("trial_id", "the trial, or `teacher`, `teacher-natural`"),
+            _text("label", "a human's name for it"),
+            _text("checkpoint", "best (of validation) or last"),
+            _text("split", "test; validation here would be a mistake"),
+            _text("attack", "clean, pgd20, autoattack"),
+            _text("norm", "of the attack's ball: linf, l2; null for clean"),
+            Column("eps", "float", "pixels of [0, 1]", "radius of the attack's ball"),
+            _count("steps", "steps", "steps of the attack, where it has a number"),
+            _count("seed", "", "seed of the attack"),
+            _count("images", "images", "images that were attacked"),
+            _count("of_images", "images", "images of the whole split"),
+            _count("correct", "images", "images classified rightly"),
+            _fraction("accuracy", "correct / images"),
+            _fraction("low", "lower end of the 95 % Wilson interval over images"),
+            _fraction("high", "upper end of the 95 % Wilson interval over images"),
+            _fraction("worst_class_accuracy", "accuracy of the worst class"),
+            _seconds("seconds", "time of this evaluation"),
+            _text("flags", "signs that the attack failed (masked gradients and the like)", "JSON"),
+            _text("per_image", "1 right, 0 wrong, one digit an image in the subset's order: two rows of one subset are compared in pairs"),
+            _text("subset_sha256", "fingerprint of the images and their order", "SHA-256"),
+            _time("evaluated", "when"),
+            _text("run.torch", "version of PyTorch"),
+            _text("run.device", "name of the accelerator, or of the CPU"),
+            _text("run.version", "version of rkdsearch"),
+        ),
+    }
+)
+
+_ABOUT = {
+    "trials": "One row a trial, in `trials/<trial_id>.parquet`. "
+    "Behind `notes` stand the `config.*` columns: every leaf of the resolved run, null where the method has no such field.",
+    "epochs": "One row a trial and epoch, in `epochs/<trial_id>.parquet`.",
+    "rungs": "One row a decision of the scheduler, in `rungs/<trial_id>.parquet`.",
+    "evaluations": "One row a checkpoint, attack and seed, in `evaluations/<trial_id>-<checkpoint>-<attack>-<seed>.parquet`: "
+    "the only test results.",
+}
+
+
+def columns(table: str, config: Sequence[Column] = ()) -> tuple[Column, ...]:
+    """The columns of a table in file order; `config` columns are put into `trials` alone."""
+    fixed = TABLES[table]
+    if table != "trials":
+        return fixed
+    at = next(i for i, column in enumerate(fixed) if column.name == CONFIG_GOES_AFTER) + 1
+    return (*fixed[:at], *config, *fixed[at:])
+
+
+def markdown() -> str:
+    """The page `docs/results.md`."""
+    lines = [
+        "# The results of a study",
+        "",
+        "<!-- generated: python -c 'from rkdsearch.results import record; print(record.markdown(), end=\"\")' > docs/results.md -->",
+        "",
+        f"Schema version {SCHEMA_VERSION}. Every file has all columns of its table, and its metadata their units and meanings:",
+        '`pandas.read_parquet("studies/digits/trials")` needs nothing of ours. Columns are only ever added. Files are replaced whole:',
+        "a reader sees the old row or the new one, also while the search runs. What was not measured (NaN included) is null.",
+    ]
+    for table, fixed in TABLES.items():
+        lines += ["", f"## {table}", "", _ABOUT[table], "", "| column | type | unit | meaning |", "|---|---|---|---|"]
+        lines += [f"| `{c.name}` | {c.type} | {c.unit} | {c.meaning} |" for c in fixed]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,182 @@
+"""A study's folder: four tables of small Parquet files, each written whole and put in place by one rename."""
+
+import json
+import math
+import os
+import re
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rkdsearch.errors import StudyError
+from rkdsearch.results.record import SCHEMA_VERSION, Column, columns
+
+_TRIAL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_TEMPORARY = ".tmp-"  # a leading dot: dataset readers skip such files
+_STALE_SECONDS = 60.0
+_ORDER = {
+    "trials": ["ordinal", "trial_id"],
+    "epochs": ["trial_id", "epoch"],
+    "rungs": ["decided", "trial_id", "rung"],
+    "evaluations": ["trial_id", "checkpoint", "attack", "seed"],
+}
+
+
+class Store:
+    """One study's folder, on any path where a rename replaces a file (local disks, NFS).
+
+    Writers give the `config_columns` of `trials`; readers need none. Files that could not be read are left out and named in `damaged`:
+    whoever watches a search must not die of one bad file.
+    """
+
+    def __init__(self, folder: Path, config_columns: Sequence[Column] = (), *, fsync: bool = False) -> None:
+        self.folder = folder
+        self.damaged: list[Path] = []
+        self._config_columns = tuple(config_columns)
+        self._fsync = fsync
+
+    def write_trial(self, row: Mapping[str, object]) -> None:
+        """Replace the row of the trial that `row` names. Raises StudyError for an unsafe trial_id."""
+        self._write("trials", row["trial_id"], [row])
+
+    def write_epochs(self, trial_id: str, rows: Sequence[Mapping[str, object]]) -> None:
+        """Replace all epochs of a trial."""
+        self._write("epochs", trial_id, [{"trial_id": trial_id, **row} for row in rows])
+
+    def write_rungs(self, trial_id: str, rows: Sequence[Mapping[str, object]]) -> None:
+        """Replace all decisions about a trial."""
+        self._write("rungs", trial_id, [{"trial_id": trial_id, **row} for row in rows])
+
+    def write_evaluation(self, row: Mapping[str, object]) -> None:
+        """Replace the result of this row's trial, checkpoint, attack and seed."""
+        self._write("evaluations", row["trial_id"], [row], suffix="".join(f"-{row[key]}" for key in ("checkpoint", "attack", "seed")))
+
+    def trials(self) -> pd.DataFrame:
+        """Every trial, by ordinal and name."""
+        return self._read("trials")
+
+    def epochs(self) -> pd.DataFrame:
+        """Every epoch of every trial, by trial and epoch."""
+        return self._read("epochs")
+
+    def rungs(self) -> pd.DataFrame:
+        """Every decision, in the order in which they fell."""
+        return self._read("rungs")
+
+    def evaluations(self) -> pd.DataFrame:
+        """Every test result, by trial, checkpoint, attack and seed."""
+        return self._read("evaluations")
+
+    def description(self) -> dict[str, object]:
+        """The search's own `study.json`; empty where there is none (yet) or it cannot be read."""
+        path = self.folder / "study.json"
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError):
+            found = None
+        if not isinstance(found, dict):
+            self._damage(path)
+            return {}
+        return found
+
+    def sweep(self) -> int:
+        """Remove what writers left behind when they were killed, a minute ago or more; returns how many files."""
+        removed = 0
+        for path in self.folder.glob(f"*/{_TEMPORARY}*"):
+            try:
+                if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                    path.unlink()
+                    removed += 1
+            except FileNotFoundError:  # its writer, or another sweeper, was faster
+                continue
+        return removed
+
+    def _write(self, table: str, trial_id: object, rows: Sequence[Mapping[str, object]], suffix: str = "") -> None:
+        if not (isinstance(trial_id, str) and _TRIAL_ID.fullmatch(trial_id)):
+            raise StudyError(
+                f"{self.folder}: trial_id must be 1 to 64 of A-Z a-z 0-9 . _ - and start with a letter or digit, got {trial_id!r}"
+            )
+        assert re.fullmatch(r"[\w-]*", suffix), f"{table}: not a part of a file's name: {suffix!r}"
+        wanted = columns(table, self._config_columns)
+        unknown = {key for row in rows for key in row} - {column.name for column in wanted}
+        assert not unknown, f"{table} has no columns {sorted(unknown)}"
+        arrays = [pa.array([_value(column, row.get(column.name)) for row in rows], _arrow(column)) for column in wanted]
+        replace_file(
+            self.folder / table / f"{trial_id}{suffix}.parquet", pa.table(arrays, schema=_schema(table, wanted)), fsync=self._fsync
+        )
+
+    def _read(self, table: str) -> pd.DataFrame:
+        schema = _schema(table, columns(table))
+        tables = [schema.empty_table()]
+        for path in sorted((self.folder / table).glob("[!._]*.parquet")):
+            try:
+                found = pq.ParquetFile(path).read()
+                schema = pa.unify_schemas([schema, found.schema], promote_options="permissive")
+            except FileNotFoundError:  # removed since it was listed
+                continue
+            except (OSError, pa.ArrowException):
+                self._damage(path)
+                continue
+            tables.append(found)
+        whole = pa.concat_tables(tables, promote_options="permissive")
+        # counts keep their type beside nulls: Int64 and boolean, not float64 and object
+        frame: pd.DataFrame = whole.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}.get)
+        return frame.sort_values(_ORDER[table], kind="stable", ignore_index=True)
+
+    def _damage(self, path: Path) -> None:
+        if path not in self.damaged:
+            self.damaged.append(path)
+
+
+def replace_file(path: Path, content: "pa.Table | str", *, fsync: bool = False) -> None:
+    """Write a Parquet table or text beside `path` and rename it there: readers see the old file or the new one. Creates the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f"{_TEMPORARY}{uuid.uuid4().hex}"
+    try:
+        with temporary.open("wb") as file:
+            if isinstance(content, str):
+                file.write(content.encode())
+            else:
+                pq.write_table(content, file, compression="zstd")
+            if fsync:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _arrow(column: Column) -> "pa.DataType":
+    kinds = {"string": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "time": pa.timestamp("us", tz="UTC")}
+    return kinds[column.type]
+
+
+def _schema(table: str, wanted: Sequence[Column]) -> "pa.Schema":
+    fields = [pa.field(c.name, _arrow(c), metadata={"unit": c.unit, "meaning": c.meaning}) for c in wanted]
+    return pa.schema(fields, metadata={"rkdsearch.table": table, "rkdsearch.schema_version": str(SCHEMA_VERSION)})
+
+
+def _value(column: Column, value: object) -> object:
+    """The value as its column has it. A value of another type is a bug of ours, not of the user's: an assertion."""
+    if value is None:
+        return None
+    if column.unit == "JSON" and not isinstance(value, str):
+        return json.dumps(value, sort_keys=True, allow_nan=False)
+    allowed = {"string": str, "int": int, "float": (int, float), "bool": bool, "time": datetime}[column.type]
+    assert isinstance(value, allowed), f"{column.name} holds {column.type}, got {value!r}"  # type: ignore[arg-type]  # a dict of types
+    assert column.type == "bool" or not isinstance(value, bool), f"{column.name} holds {column.type}, got {value!r}"
+    if isinstance(value, datetime):
+        assert value.tzinfo is not None, f"{column.name} needs a time zone, got {value!r}"
+        return value.astimezone(UTC)
+    if column.type == "float":
+        number = float(value)  # type: ignore[arg-type]  # int or float, asserted above
+        return None if math.isnan(number) else number
+    return value

@@ -1,0 +1,172 @@
+"""What a study's rows say: the front, the cost, who survived, and which test results may be compared."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from rkdsearch.errors import StudyError
+from rkdsearch.results.intervals import Estimate, paired_difference
+from rkdsearch.results.pareto import hypervolume, non_dominated
+from rkdsearch.results.store import Store
+
+CLEAN, ROBUST = "metric.clean_accuracy", "metric.robust_accuracy"
+OBJECTIVES = (CLEAN, ROBUST)
+METHOD = "config.method.name"
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """Everything that a study's folder says at one moment."""
+
+    folder: Path
+    description: dict[str, Any]
+    trials: pd.DataFrame
+    epochs: pd.DataFrame
+    rungs: pd.DataFrame
+    evaluations: pd.DataFrame
+    damaged: tuple[Path, ...]
+
+    @property
+    def name(self) -> str:
+        """As the search calls it; a copied folder without its `study.json` is called by its own name."""
+        return str(self.description.get("name") or self.folder.resolve().name)
+
+
+def read(folder: Path) -> Study:
+    """Read a study, running, finished, copied or empty; nothing is written. Raises StudyError where there is no such folder."""
+    if not folder.is_dir():
+        raise StudyError(f"{folder}: a study is a folder that `rkdsearch tune` made, but there is none; check the path")
+    store = Store(folder)
+    tables = (store.trials(), store.epochs(), store.rungs(), store.evaluations())
+    return Study(folder, store.description(), *tables, damaged=tuple(store.damaged))
+
+
+def front(trials: pd.DataFrame, objectives: Sequence[str] = OBJECTIVES) -> pd.DataFrame:
+    """The trials that no other dominates, by the first objective; every objective is maximised.
+
+    Only finished trials count: metrics of a stopped trial come from another length and perhaps a weaker attack.
+    """
+    finished = trials[trials["status"] == "finished"]
+    kept = finished[non_dominated(finished[list(objectives)])]
+    return kept.sort_values([*objectives, "trial_id"], kind="stable", ignore_index=True)
+
+
+def volume(trials: pd.DataFrame) -> float:
+    """The hypervolume of the front above (0, 0): 1 would be a student that is never wrong, attacked or not."""
+    return hypervolume(front(trials)[list(OBJECTIVES)])
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a study has used so far: trials by status, and their time added up. `span_seconds` is first start to last record."""
+
+    trials: dict[str, int]
+    device_seconds: float
+    trial_seconds: float
+    span_seconds: float
+
+
+def cost(trials: pd.DataFrame) -> Cost:
+    """Add up the trials."""
+    counts = trials["status"].value_counts()
+    known = [status for status in ("finished", "stopped", "failed", "running", "paused") if status in counts]
+    span = (trials["run.updated"].max() - trials["run.started"].min()).total_seconds()
+    return Cost(
+        trials={status: int(counts[status]) for status in known},
+        device_seconds=float(trials["run.device_seconds"].sum()),
+        trial_seconds=float(trials["run.wall_seconds"].sum()),
+        span_seconds=0.0 if pd.isna(span) else float(span),
+    )
+
+
+def methods(trials: pd.DataFrame) -> pd.DataFrame:
+    """One row a method: trials, finished, on_front, best validated accuracies of finished trials, reconstructed; most robust first."""
+    table = trials.assign(method=method_of(trials), done=trials["status"] == "finished")
+    table["on_front"] = table["trial_id"].isin(front(trials)["trial_id"])
+    table[list(OBJECTIVES)] = table[list(OBJECTIVES)].where(table["done"])
+    table["reconstructed"] = table["reconstructed"].fillna(False)
+    grouped = table.groupby("method", sort=True).agg(
+        trials=("trial_id", "size"),
+        finished=("done", "sum"),
+        on_front=("on_front", "sum"),
+        clean=(CLEAN, "max"),
+        robust=(ROBUST, "max"),
+        device_seconds=("run.device_seconds", "sum"),
+        reconstructed=("reconstructed", "any"),
+    )
+    return grouped.reset_index().sort_values(["robust", "method"], ascending=[False, True], kind="stable", ignore_index=True)
+
+
+def method_of(trials: pd.DataFrame) -> "pd.Series[str]":
+    """Each trial's method; `unknown` where the rows carry no configuration."""
+    if METHOD not in trials:
+        return pd.Series("unknown", index=trials.index, dtype="str")
+    return trials[METHOD].fillna("unknown")
+
+
+def survival(rungs: pd.DataFrame) -> pd.DataFrame:
+    """One row a rung: how many trials reached it, how many each decision (a trial's last there) took, the best accuracies seen there."""
+    last = rungs.drop_duplicates(["trial_id", "rung"], keep="last")  # paused first, promoted later: promoted
+    best = last.groupby("rung").agg(
+        attack_steps=("attack_steps", "max"),
+        reached=("trial_id", "size"),
+        clean=("clean_accuracy", "max"),
+        robust=("robust_accuracy", "max"),
+    )
+    decisions = pd.crosstab(last["rung"], last["decision"])
+    for decision in ("promoted", "continued", "paused", "stopped", "finished"):
+        best[decision] = decisions.get(decision, 0)
+    return best.reset_index()
+
+
+def replicated(trials: pd.DataFrame) -> pd.DataFrame:
+    """One row a configuration that finished with several seeds, by ordinal: seeds, mean and sample deviation of both accuracies."""
+    finished = trials[trials["status"] == "finished"].groupby("ordinal")
+    table = finished.agg(
+        seeds=("trial_id", "size"), clean=(CLEAN, "mean"), clean_sd=(CLEAN, "std"), robust=(ROBUST, "mean"), robust_sd=(ROBUST, "std")
+    )
+    return table[table["seeds"] > 1]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two students on the same test images under the same attack: accuracy of the first minus accuracy of the second."""
+
+    first: str
+    second: str
+    attack: str
+    images: int
+    difference: Estimate
+
+
+def compare(evaluations: pd.DataFrame, first: str, second: str) -> list[Comparison]:
+    """Pair two trials' best checkpoints on every attack, seed for seed the lowest, where both saw the same images; else nothing."""
+    best = evaluations[(evaluations["checkpoint"] == "best") & evaluations["per_image"].notna() & evaluations["subset_sha256"].notna()]
+    same = ["attack", "norm", "eps", "steps", "seed", "subset_sha256"]
+    sides = [best.loc[best["trial_id"] == trial, [*same, "per_image"]] for trial in (first, second)]
+    # the keys of clean rows hold nulls, which pandas joins to nulls: that is meant
+    pairs = sides[0].merge(sides[1], on=same).sort_values(["attack", "seed"], kind="stable").drop_duplicates("attack")
+    return [
+        Comparison(first, second, attack, len(a), paired_difference(a, b))
+        for attack, a, b in zip(pairs["attack"], pairs["per_image_x"], pairs["per_image_y"], strict=True)
+        if len(a) == len(b) > 0
+    ]
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as plain values, None where something is missing."""
+    plain = frame.astype(object)
+    return [{str(key): value for key, value in row.items()} for row in plain.where(frame.notna(), None).to_dict("records")]
+
+
+def parse(text: object) -> dict[str, Any]:
+    """The object in a JSON column; empty for a null or for text of another kind."""
+    try:
+        found = json.loads(text) if isinstance(text, str) else {}
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

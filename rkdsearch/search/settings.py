@@ -1,0 +1,51 @@
+"""The search's own settings, beside the space: ladder, sampler, scheduler, constraints."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Setting(BaseModel):
+    """Frozen, and without room for unknown names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Rung(Setting):
+    """A fidelity: after so many epochs, trials are compared. The last rung is the full run."""
+
+    epochs: int = Field(ge=1)
+
+
+class Constraints(Setting):
+    """What a trial must satisfy. Parameters are known before training and refused at the ask; accuracies count among full-length trials."""
+
+    parameters: int | None = Field(None, ge=1, description="the student's largest number of parameters")
+    clean_accuracy: Annotated[float, Field(ge=0, le=1)] | None = Field(None, description="at least, on validation")
+    robust_accuracy: Annotated[float, Field(ge=0, le=1)] | None = Field(None, description="at least, on validation")
+
+
+class SamplerConfig(Setting):
+    """Who proposes."""
+
+    name: Literal["tpe", "nsga2", "nsga3", "gp", "qmc", "random"] = "tpe"
+    startup: int = Field(10, ge=1, description="tpe, gp: random proposals before the model speaks")
+    history: int = Field(1000, ge=1, description="at most so many trials are shown to the sampler, the latest")
+    stopped: Literal["by_rung", "ignored"] = Field(
+        "by_rung",
+        description="how trials short of full length are shown: by_rung = ranked within their rung and below every trial that went further; "
+        "ignored = not at all",
+    )
+
+
+class SchedulerConfig(Setting):
+    """Who stops."""
+
+    name: Literal["moasha", "asha", "none"] = "moasha"
+    kind: Literal["promotion", "stopping"] = Field(
+        "promotion", description="promotion pauses every trial at its rung and lets the best go on; stopping lets newcomers run on unless they rank low"
+    )
+    reduction: int = Field(3, ge=2, description="one of so many goes on")
+    metric: dict[str, float] = Field(
+        {"clean_accuracy": 0.5, "robust_accuracy": 0.5}, description="asha: the one number to rank by, a weighted sum of metrics"
+    )

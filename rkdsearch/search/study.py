@@ -1,0 +1,304 @@
+"""A search in progress, without Ray: asks, reports and decisions in, assignments and Parquet rows out.
+
+Ray's part (processes, placement, lost nodes) stands in `tuner.py`; tests and simulations drive this class directly.
+"""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rkdsearch import config as run
+from rkdsearch.config import TrainConfig
+from rkdsearch.errors import ConfigError
+from rkdsearch.results.store import Store
+from rkdsearch.search import ledger
+from rkdsearch.search.ledger import Origin, Trial
+from rkdsearch.search.scheduler import Rung, Rungs
+from rkdsearch.search.searcher import Proposal, Seen, propose
+from rkdsearch.search.space import SearchSpace
+from rkdsearch.training.trainer import EpochResult
+
+EPOCHS_EVERY_SECONDS = 2.0  # a running trial's `epochs/` file is rewritten at most so often; its checkpoint holds the rest
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a worker is given: one configuration, where its checkpoints are, and the epochs at which it must be validated."""
+
+    trial_id: str
+    config: TrainConfig
+    folder: Path
+    validate_at: frozenset[int]
+
+
+class Study:
+    """`trials` configurations of `space`, kept in `folder`. `teachers` are overrides that name the teachers' files."""
+
+    def __init__(self, folder: Path, space: SearchSpace, trials: int, teachers: Mapping[str, Any], split_images: int = 0) -> None:
+        self.folder = folder
+        self.space = space
+        self.wanted = trials
+        self._teachers = teachers
+        self._images = split_images
+        self.rungs = Rungs(tuple(r.epochs for r in space.rungs), space.scheduler, space.objectives)
+        self.store = Store(folder, run.columns(m for m in space.method_names if "." in m))
+        self.trials: dict[str, Trial] = {}
+        self._written: dict[str, float] = {}
+
+    # ------------------------------------------------------------------------------------------------------------ assigning
+
+    def next(self) -> Assignment | None:
+        """The next thing to run: an interrupted trial, else a promotion, else a new configuration; None while there is nothing to do now."""
+        trial = self._interrupted() or self._promoted() or self._new()
+        if trial is None:
+            return None
+        trial.executing = True
+        trial.status = "running"
+        self._write(trial, epochs=False)
+        rungs = frozenset(rung.epochs for rung in self.space.ladder)
+        return Assignment(trial.trial_id, trial.config, ledger.folder_of(self.folder, trial.trial_id), rungs)
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to run, and nothing that runs could make something promotable."""
+        return not self.executing and self._interrupted() is None and self._next_promotion() is None and len(self._configurations()) >= self.wanted
+
+    @property
+    def executing(self) -> list[Trial]:
+        """The trials that are being trained now."""
+        return [t for t in self.trials.values() if t.executing]
+
+    def _interrupted(self) -> Trial | None:
+        return next((t for t in self.trials.values() if t.status == "running" and not t.executing), None)
+
+    def _next_promotion(self) -> tuple[Trial, Rung] | None:
+        found = self.rungs.promotable()
+        return None if found is None else (self.trials[found[0]], found[1])
+
+    def _promoted(self) -> Trial | None:
+        found = self._next_promotion()
+        if found is None:
+            return None
+        trial, rung = found
+        rung.gone_on.add(trial.trial_id)
+        self._decided(trial, rung, "promoted")
+        return trial
+
+    def _new(self) -> Trial | None:
+        ordinal = len(self._configurations())
+        if ordinal >= self.wanted:
+            return None
+        if ordinal < len(self.space.first):
+            first = self.space.first[ordinal]
+            return self._add(ordinal, "first", first.label, Proposal(dict(first.overrides), {}))
+        return self._add(ordinal, "search", "", propose(self.space, ordinal, self.seen()))
+
+    def _configurations(self) -> list[Trial]:
+        return [t for t in self.trials.values() if t.origin != "replicate"]
+
+    def _add(self, ordinal: int, origin: Origin, label: str, proposal: Proposal) -> Trial:
+        trial_id = ledger.trial_id_of(ordinal)
+        config = self.space.config(run.merge(proposal.overrides, self._teachers), trial_id)
+        self.trials[trial_id] = Trial(trial_id, ordinal, origin, label, proposal.overrides, config, proposal.notes)
+        return self.trials[trial_id]
+
+    def seen(self) -> list[Seen]:
+        """What the sampler may know, in ordinal order: searched configurations, and published ones that lie inside the space."""
+        found: list[Seen] = []
+        for trial in sorted(self._configurations(), key=lambda t: t.ordinal):
+            params = self.space.searched(trial.overrides)
+            if params is None or trial.status == "failed":
+                continue
+            reached = self._reached(trial)
+            if reached is not None:
+                found.append(Seen(params, "measured", reached[0], reached[1], trial.notes))
+            elif trial.executing:
+                found.append(Seen(params, "running", notes=trial.notes))
+        return found
+
+    def _reached(self, trial: Trial) -> tuple[tuple[float, ...], int] | None:
+        """The objectives at the highest rung, and how many rungs that is short of full length."""
+        for short, rung in enumerate(reversed(self.space.ladder)):
+            values = trial.values_at(rung.epochs, self.space.objectives)
+            if values is not None:
+                return values, short
+        return None
+
+    # ------------------------------------------------------------------------------------------------------------ reporting
+
+    def report(self, trial_id: str, result: EpochResult, facts: Mapping[str, object] | None = None) -> bool:
+        """A trial has finished an epoch; returns whether it goes on."""
+        trial = self.trials[trial_id]
+        if facts:
+            trial.facts |= facts
+        if trial.epochs and result.epoch > trial.epochs[-1].epoch + 1:
+            # A report was lost with its worker; the checkpoint has it.
+            for known in ledger.known_epochs(ledger.folder_of(self.folder, trial_id))[: result.epoch - 1]:
+                trial.record(known)
+        trial.record(result)
+        if trial.full:
+            return self._ended(trial, "finished")
+        rung = self.rungs.at(result.epoch)
+        if rung is None:
+            self._write(trial, now=False)
+            return True
+        on = self._at_rung(trial, rung)
+        if on:
+            self._write(trial, now=False)
+            return True
+        return self._ended(trial, "paused" if self.space.scheduler.kind == "promotion" else "stopped")
+
+    def _at_rung(self, trial: Trial, rung: Rung) -> bool:
+        if trial.trial_id in rung.gone_on:
+            return True  # promoted already: it reports the rung's epoch once more before it trains on
+        values = trial.values_at(rung.epochs, self.space.objectives)
+        assert values is not None, "rungs are validated"
+        self.rungs.record(rung, trial.trial_id, values)
+        if trial.origin != "search":
+            rung.gone_on.add(trial.trial_id)  # the baselines run to full length, whatever the scheduler says
+        on = self.rungs.goes_on(rung, trial.trial_id)
+        kind = self.space.scheduler.kind
+        self._decided(trial, rung, "continued" if on else "paused" if kind == "promotion" else "stopped")
+        return on
+
+    def fail(self, trial_id: str, error: str) -> None:
+        """The trial cannot go on: its error is kept, its rows stay, it is on no front."""
+        trial = self.trials[trial_id]
+        trial.error = error
+        self._ended(trial, "failed")
+
+    def interrupt(self, trial_id: str) -> None:
+        """The trial's process is gone and nothing is known to be wrong with the trial: it stays `running`, to be taken up again."""
+        trial = self.trials[trial_id]
+        trial.executing = False
+        self._write(trial)
+
+    def close(self) -> None:
+        """The search is over: what is still paused was stopped by the scheduler."""
+        for trial in self.trials.values():
+            if trial.status == "paused":
+                trial.status = "stopped"
+                self._write(trial, epochs=False)
+
+    def _ended(self, trial: Trial, status: ledger.Status) -> bool:
+        trial.status = status
+        trial.executing = False
+        self._write(trial)
+        return False
+
+    def _decided(self, trial: Trial, rung: Rung, decision: str) -> None:
+        best = next(e for e in trial.epochs if e.epoch == rung.epochs).best
+        assert best is not None
+        place = self.rungs.place(rung, trial.trial_id)
+        trial.decisions.append(
+            {
+                "rung": rung.epochs,
+                "attack_steps": trial.config.validation.attack.steps,
+                "clean_accuracy": best.clean_accuracy,
+                "robust_accuracy": best.robust_accuracy,
+                "best_epoch": best.epoch,
+                "rank": place.rank,
+                "of": place.of,
+                "decision": decision,
+                "rule": "baseline: always full length" if trial.origin != "search" else self.rungs.rule,
+                "decided": datetime.now(UTC),
+            }
+        )
+        self.store.write_rungs(trial.trial_id, trial.decisions)
+
+    def _write(self, trial: Trial, *, epochs: bool = True, now: bool = True) -> None:
+        if not now and time.monotonic() - self._written.get(trial.trial_id, 0.0) < EPOCHS_EVERY_SECONDS:
+            return
+        self._written[trial.trial_id] = time.monotonic()
+        if epochs:
+            self.store.write_epochs(trial.trial_id, [ledger.epoch_row(e) for e in trial.epochs])
+        images = {"metric.images": self._images} if trial.best is not None and self._images else {}
+        self.store.write_trial({**ledger.row_of(trial, self.folder.name, run.row(trial.config)), **images})
+
+    # ------------------------------------------------------------------------------------------------------------ reconciling
+
+    def reconcile(self) -> None:
+        """Take up what the folder holds: rows first, then checkpoints, then the rungs that both imply."""
+        self.store.sweep()
+        rows = ledger.Rows(self.store)
+        for row in rows.trial_rows():
+            trial = self._revived(row, rows)
+            if trial is None:
+                continue
+            self.trials[trial.trial_id] = trial
+        for trial in self.trials.values():
+            for rung in self.rungs.rungs:
+                values = trial.values_at(rung.epochs, self.space.objectives)
+                if values is None:
+                    continue
+                self.rungs.record(rung, trial.trial_id, values)
+                beyond = trial.epochs[-1].epoch > rung.epochs
+                if beyond or trial.origin != "search" or trial.status == "running":
+                    rung.gone_on.add(trial.trial_id)
+        for trial in [t for t in self.trials.values() if t.status == "running"]:
+            self._settle(trial)
+
+    def _revived(self, row: Mapping[str, Any], rows: ledger.Rows) -> Trial | None:
+        overrides = json.loads(row["sampled"] or "{}")
+        try:
+            config = self.space.config(run.merge(overrides, self._teachers), row["trial_id"])
+        except ConfigError:
+            if row["status"] == "running":
+                raise
+            return None
+        trial = Trial(
+            trial_id=row["trial_id"],
+            ordinal=int(row["ordinal"]),
+            origin=row["origin"],
+            label=row["label"] or "",
+            overrides=overrides,
+            config=config,
+            notes=json.loads(row["notes"] or "{}"),
+            status="paused" if row["status"] == "stopped" and self.space.scheduler.kind == "promotion" else row["status"],
+            error=row["error"],
+            decisions=rows.decisions(row["trial_id"]),
+            facts={k: ledger.plain(v) for k, v in row.items() if k.startswith("run.") and k not in _DERIVED and v is not None},
+        )
+        trial.epochs = ledger.known_epochs(ledger.folder_of(self.folder, trial.trial_id)) or rows.epochs(trial.trial_id)
+        return trial
+
+    def _settle(self, trial: Trial) -> None:
+        """A trial whose driver died: it may have finished, or reached a rung, and the report may have been lost."""
+        if trial.full:
+            self._ended(trial, "finished")
+            return
+        last = trial.epochs[-1].epoch if trial.epochs else 0
+        rung = self.rungs.at(last)
+        if rung is not None and trial.origin == "search" and not any(d["rung"] == last for d in trial.decisions):
+            rung.gone_on.discard(trial.trial_id)
+            if not self._at_rung(trial, rung):
+                self._ended(trial, "paused" if self.space.scheduler.kind == "promotion" else "stopped")
+
+    # ------------------------------------------------------------------------------------------------------------ looking
+
+    def counts(self) -> dict[str, int]:
+        """How many trials are in each state."""
+        found: dict[str, int] = {}
+        for trial in self.trials.values():
+            found[trial.status] = found.get(trial.status, 0) + 1
+        return found
+
+    def finished(self) -> Sequence[Trial]:
+        """The full-length trials that satisfy the constraints: the only ones that may be on the front."""
+        limits = self.space.constraints
+        found = []
+        for trial in self.trials.values():
+            best = trial.best
+            if trial.status == "finished" and best is not None:
+                clean_enough = limits.clean_accuracy is None or best.clean_accuracy >= limits.clean_accuracy
+                robust_enough = limits.robust_accuracy is None or best.robust_accuracy >= limits.robust_accuracy
+                if clean_enough and robust_enough:
+                    found.append(trial)
+        return found
+
+
+_DERIVED = {"run.seed", "run.wall_seconds", "run.device_seconds", "run.updated"}

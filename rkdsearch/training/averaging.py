@@ -1,0 +1,57 @@
+"""Averages of the student's weights: EMA (every step) and SWA (every epoch, Izmailov et al., UAI 2018, https://arxiv.org/abs/1803.05407).
+
+The average lives outside the objective, so that nothing broadcasts or trains it. BatchNorm statistics are not averaged: they are
+re-estimated on clean training images before the average is judged or kept, as Chen et al. (ICLR 2021) do.
+"""
+
+import copy
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from rkdsearch.config import AveragingConfig
+
+
+class Average:
+    """The network that is validated and delivered in the student's place."""
+
+    def __init__(self, config: AveragingConfig, student: nn.Module, epochs: int) -> None:
+        self.network = copy.deepcopy(student).requires_grad_(False)
+        self._config = config
+        self._first = round(config.start * epochs) if config.name == "swa" else 0
+        self.count = 0
+
+    def after_step(self, student: nn.Module) -> None:
+        """EMA: move a little towards the student. Early on the average is the plain mean, so that the first weights fade."""
+        if self._config.name == "ema":
+            self.count += 1
+            self._move(student, max(1 - self._config.decay, 1 / self.count))
+
+    def after_epoch(self, student: nn.Module, epoch: int) -> None:
+        """SWA: equal weights from the first averaged epoch on; before it, the student itself."""
+        if self._config.name == "swa":
+            self.count = max(0, epoch - self._first) + 1
+            self._move(student, 1 / self.count)
+
+    @torch.no_grad()
+    def _move(self, student: nn.Module, share: float) -> None:
+        for mine, its in zip(self.network.parameters(), student.parameters(), strict=True):
+            mine.lerp_(its, share)
+
+    @torch.no_grad()
+    def reestimate_batchnorm(self, images: Iterable[Tensor]) -> None:
+        """Statistics of the averaged weights: one pass of clean training images with a cumulative mean."""
+        norms = [m for m in self.network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]  # noqa: SLF001 - torch names no public parent
+        if not norms:
+            return
+        momenta = [m.momentum for m in norms]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a cumulative mean
+        self.network.train()
+        for x in images:
+            self.network(x)
+        self.network.eval()
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum

@@ -1,0 +1,439 @@
+"""The trainer: an iterator of epochs. Whoever iterates prints, reports, checkpoints or stops.
+
+    for epoch in Trainer(config, folder).epochs():
+        print(epoch.clean_accuracy, epoch.robust_accuracy)
+
+It knows Accelerate and nothing of Ray. Every epoch is a pure function of (config, epoch, state at its beginning): batches, augmentation and
+attack noise are drawn from seeds derived from the run's seed and the epoch's number. So a checkpoint holds no random state, and a run that
+was killed and resumed is, bit for bit on one machine, the run that never stopped.
+"""
+
+import hashlib
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from torch import Tensor, nn
+
+from rkdsearch import data, models
+from rkdsearch.attacks import Noise
+from rkdsearch.config import DataConfig, OptimizerConfig, TeacherConfig, TrainConfig, ValidationConfig
+from rkdsearch.errors import CheckpointError, ConfigError, NonFiniteLossError, OutOfMemoryError
+from rkdsearch.evaluation import Reliability, Verdict, judge
+from rkdsearch.methods import Companion
+from rkdsearch.teacher import load as load_teacher
+from rkdsearch.training import checkpoint
+from rkdsearch.training.averaging import Average
+from rkdsearch.training.objective import Objective
+from rkdsearch.training.schedules import lr_factor
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
+VALIDATION_SEED = 20_210_600  # one exam for all: every epoch of every trial meets the same random starts
+
+
+@dataclass(frozen=True)
+class Best:
+    """The epoch by which the run is judged, and both objectives at it."""
+
+    epoch: int
+    clean_accuracy: float
+    robust_accuracy: float
+    worst_class_accuracy: float
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """One finished epoch. `epoch` counts from 1; accuracies are on validation images, fractions of 1, None where the epoch was not validated."""
+
+    epoch: int
+    epochs: int
+    loss: float
+    terms: dict[str, float]
+    lr: float
+    seconds: float
+    images_per_second: float
+    training_attack_steps: int
+    clean_accuracy: float | None = None
+    robust_accuracy: float | None = None
+    worst_class_accuracy: float | None = None
+    reliability: Reliability | None = None
+    best: Best | None = None
+    robust_peak: float | None = None
+    finished: float = 0.0
+
+    @property
+    def robust_overfitting_gap(self) -> float | None:
+        """Best robust accuracy so far minus this epoch's."""
+        return None if self.robust_accuracy is None or self.robust_peak is None else self.robust_peak - self.robust_accuracy
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> "EpochResult":
+        """The inverse of `dataclasses.asdict`."""
+        reliability, best = values["reliability"], values["best"]
+        return EpochResult(
+            **{k: v for k, v in values.items() if k not in ("reliability", "best")},
+            reliability=None if reliability is None else Reliability(**reliability),
+            best=None if best is None else Best(**best),
+        )
+
+
+class Trainer:
+    """One run of `config`; with a `folder`, it keeps `last.safetensors` and `best.safetensors` there and resumes from the former."""
+
+    def __init__(self, config: TrainConfig, folder: Path | None = None, *, validate_at: frozenset[int] = frozenset()) -> None:
+        training = config.training
+        self.config = config
+        self.folder = folder
+        self._validate_at = validate_at
+        self.accelerator = Accelerator(
+            cpu=training.device == "cpu",
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=config.method.may_skip_parameters)
+            ],
+        )
+        self.device = self.accelerator.device
+        self.processes, self.rank = self.accelerator.num_processes, self.accelerator.process_index
+        self.splits = _splits(config.data)
+        torch.manual_seed(training.seed)
+        train = self.splits.train
+        self.student = models.build(config.student, classes=len(train.classes), channels=train.channels, size=train.size)
+        config.method.check_student(self.student)
+        self.parameters = models.count_parameters(self.student)
+        self.teachers = {role: self._teacher(role) for role in config.method.teachers()}
+        self._place(self.student)
+        example = torch.zeros(1, train.channels, train.size, train.size, dtype=_DTYPES[training.precision])
+        companions = config.method.companions(self.student, self.teachers, example.to(self.device))
+        for companion in companions.values():
+            self._place(companion.module)
+        modules = {name: companion.module for name, companion in companions.items()}
+        self.objective = Objective(config, self.student, modules, self.teachers, self.processes)
+        self.optimizers = _optimizers(config.optimizer, self.student, companions)
+        self._own_schedules = [None, *(c.schedule for c in companions.values() if c.own_optimizer)]
+        self.average = None if config.averaging.name == "none" else Average(config.averaging, self.student, training.epochs)
+        self._forward = self.accelerator.prepare(self.objective)
+        self._batches = data.Batches(
+            train,
+            batch_size=training.batch_size,
+            seed=training.seed,
+            augment=config.data.augment,
+            extra=_extra(config.data),
+            extra_fraction=config.data.extra_fraction,
+            device=self.device,
+            rank=self.rank,
+            processes=self.processes,
+        )
+        self._validation = self._float_images(self.splits.validation, config.validation)
+        self._answers = self._clean_answers()
+        self.history: list[EpochResult] = []
+
+    # ------------------------------------------------------------------------------------------------------------ the loop
+
+    def epochs(self) -> Iterator[EpochResult]:
+        """The epochs that are left to do. Raises NonFiniteLossError and OutOfMemoryError; the last good checkpoint stays."""
+        self.resume()
+        for epoch in range(len(self.history), self.config.training.epochs):
+            try:
+                result = self._epoch(epoch)
+            except torch.OutOfMemoryError as error:
+                raise OutOfMemoryError(
+                    f"epoch {epoch + 1}: the device is out of memory; lower training.batch_size (now {self.config.training.batch_size}), "
+                    f"raise training.microbatches (now {self.config.training.microbatches}), or set training.precision to bf16"
+                ) from error
+            self.history.append(result)
+            self._save(result)
+            yield result
+
+    def _epoch(self, epoch: int) -> EpochResult:
+        training, schedule, started = self.config.training, self.config.schedule, time.perf_counter()
+        torch.manual_seed(_derive(training.seed, "global", epoch))
+        noise = Noise(torch.Generator(device=self.device).manual_seed(_derive(training.seed, "attack", epoch)), self.rank, self.processes)
+        self.objective.train()
+        losses: list[Tensor] = []
+        terms: dict[str, list[Tensor]] = {}
+        images, steps, factor = 0, len(self._batches), 1.0
+        for step, batch in enumerate(self._batches.epoch(epoch)):
+            factor = lr_factor(schedule, epoch=epoch, within=step / steps, epochs=training.epochs)
+            self._set_lr(factor, epoch)
+            loss, found = self._step(batch, noise, epoch, factor)
+            losses.append(loss)
+            for name, value in found.items():
+                terms.setdefault(name, []).append(value)
+            images += len(batch.y) * self.processes
+            if self.average is not None:
+                self.average.after_step(self.student)
+        self.config.method.end_epoch(self.objective.memory, epoch=epoch, epochs=training.epochs, lr_factor=factor)
+        self._average_batchnorm()
+        if self.average is not None:
+            self.average.after_epoch(self.student, epoch)
+        # The first look at any loss: until here nothing has waited for the device.
+        self._all_finite(losses, epoch)
+        trained = time.perf_counter() - started
+        result = EpochResult(
+            epoch=epoch + 1,
+            epochs=training.epochs,
+            loss=_mean(losses),
+            terms={name: _mean(values) for name, values in terms.items()},
+            lr=self.config.optimizer.lr * factor,
+            seconds=trained,
+            images_per_second=images / trained,
+            training_attack_steps=self.config.attack.steps,
+            best=self.history[-1].best if self.history else None,
+            robust_peak=self.history[-1].robust_peak if self.history else None,
+        )
+        last = epoch + 1 == training.epochs
+        if last or (epoch + 1) % self.config.validation.every == 0 or epoch + 1 in self._validate_at:
+            result = self._validated(result)
+        return replace(result, seconds=time.perf_counter() - started, finished=time.time())
+
+    def _step(self, batch: data.Batch, noise: Noise, epoch: int, factor: float) -> tuple[Tensor, dict[str, Tensor]]:
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        if self.config.training.channels_last:
+            batch = replace(batch, x=batch.x.contiguous(memory_format=torch.channels_last))
+        if self.config.training.precision == "fp64":
+            batch = replace(batch, x=batch.x.double())
+        losses: list[Tensor] = []
+        all_terms: list[dict[str, Tensor]] = []
+        parts = _parts(batch, self.config.training.microbatches)
+        for number, (part, share) in enumerate(parts):
+            answers = {role: table[part.index] for role, table in self._answers.items()} if bool((part.index >= 0).all()) else {}
+            synchronise = number == len(parts) - 1
+            with nullcontext() if synchronise else self.accelerator.no_sync(self._forward):
+                total, terms = self._forward(part, noise, epoch=epoch, lr_factor=factor, answers=answers)
+                self.accelerator.backward(total * share)
+            losses.append(total.detach() * share)
+            all_terms.append({name: value * share for name, value in terms.items()})
+        if self.config.optimizer.gradient_clip is not None:
+            self.accelerator.clip_grad_norm_(self.objective.parameters(), self.config.optimizer.gradient_clip)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        names = {name for terms in all_terms for name in terms}
+        return sum(losses[1:], losses[0]), {n: torch.stack([t[n] for t in all_terms if n in t]).sum() for n in sorted(names)}
+
+    def _set_lr(self, factor: float, epoch: int) -> None:
+        for optimizer, own in zip(self.optimizers, self._own_schedules, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * (factor if own is None else own(epoch, self.config.training.epochs))
+
+    def _all_finite(self, losses: list[Tensor], epoch: int) -> None:
+        bad = torch.stack(losses).isfinite().logical_not().nonzero()
+        if len(bad):
+            value = float(losses[int(bad[0])])
+            raise NonFiniteLossError(
+                f"epoch {epoch + 1}, batch {int(bad[0]) + 1}: the loss is {value}; likely causes: optimizer.lr "
+                f"(now {self.config.optimizer.lr:g}) too high, a method weight too large, or bf16 where fp32 is needed; "
+                f"the checkpoint of epoch {epoch} is intact"
+            )
+
+    # ------------------------------------------------------------------------------------------------------------ judging
+
+    def _validated(self, result: EpochResult) -> EpochResult:
+        verdict, reliability = self.validate()
+        best = Best(result.epoch, verdict.clean_accuracy, verdict.robust_accuracy, verdict.worst_class_accuracy)
+        if result.best is not None and self._merit(result.best) >= self._merit(best):
+            best = result.best
+        return replace(
+            result,
+            clean_accuracy=verdict.clean_accuracy,
+            robust_accuracy=verdict.robust_accuracy,
+            worst_class_accuracy=verdict.worst_class_accuracy,
+            reliability=reliability,
+            best=best,
+            robust_peak=max(result.robust_peak or 0.0, verdict.robust_accuracy),
+        )
+
+    def validate(self) -> tuple[Verdict, Reliability | None]:
+        """The exam on validation images, of the average where there is one, else of the student."""
+        network = self._delivered()
+        network.eval()
+        x, y = self._validation
+        exam = self.config.validation.attack
+        folded = models.fold(network)
+        return judge(
+            folded,
+            x,
+            y,
+            exam.build(),
+            restarts=exam.restarts,
+            seed=VALIDATION_SEED,
+            teacher=self.teachers.get("robust"),
+            rank=self.rank,
+            processes=self.processes,
+            total=lambda counts: self.accelerator.reduce(counts) if self.processes > 1 else counts,  # type: ignore[arg-type,return-value]  # untyped there
+        )
+
+    def _merit(self, best: Best) -> float:
+        select = self.config.validation.select
+        return (best.clean_accuracy + best.robust_accuracy) / 2 if select == "mean" else float(getattr(best, select))
+
+    def _delivered(self) -> nn.Module:
+        if self.average is None:
+            return self.student
+        epoch_of_images = (batch.x for batch in self._batches.epoch(len(self.history)))
+        self.average.reestimate_batchnorm(x.to(_DTYPES[self.config.training.precision]) for x in epoch_of_images)
+        return self.average.network
+
+    def _average_batchnorm(self) -> None:
+        """Between epochs all processes share the mean of their running statistics: the network that is judged is one network."""
+        if self.processes > 1:
+            for name, buffer in self.objective.named_buffers():
+                if name.endswith(("running_mean", "running_var")):
+                    buffer.copy_(self.accelerator.reduce(buffer, "mean"))  # type: ignore[arg-type]  # untyped there
+
+    # ------------------------------------------------------------------------------------------------------------ checkpoints
+
+    @property
+    def last(self) -> Path | None:
+        """The checkpoint to resume from."""
+        return None if self.folder is None else self.folder / "last.safetensors"
+
+    def _save(self, result: EpochResult) -> None:
+        if self.folder is None or self.last is None or self.rank > 0:
+            return
+        if result.best is not None and result.best.epoch == result.epoch:
+            delivered = self.student if self.average is None else self.average.network
+            # Before `last`: killed in between, this epoch is repeated and writes the same file again.
+            checkpoint.write(self.folder / "best.safetensors", delivered.state_dict(), {"config": self.config.to_dict(), "best": asdict(result.best)})
+        tensors = checkpoint.prefixed("objective", self.objective.state_dict()) | checkpoint.prefixed("memory", self.objective.memory)
+        for number, optimizer in enumerate(self.optimizers):
+            tensors |= checkpoint.prefixed(f"optimizer{number}", checkpoint.optimizer_tensors(optimizer))
+        if self.average is not None:
+            tensors |= checkpoint.prefixed("average", self.average.network.state_dict())
+        state = {
+            "fingerprint": self.config.fingerprint(),
+            "history": [asdict(epoch) for epoch in self.history],
+            "averaged": 0 if self.average is None else self.average.count,
+        }
+        checkpoint.write(self.last, tensors, state)
+
+    def resume(self) -> list[EpochResult]:
+        """Take up the run in the folder, if there is one; returns its finished epochs. `epochs` does this by itself."""
+        if self.history or self.last is None or not self.last.exists():
+            return self.history
+        tensors, state = checkpoint.read(self.last)
+        if state["fingerprint"] != self.config.fingerprint():
+            raise CheckpointError(f"{self.last}: belongs to a run with another config; give this run a folder of its own, or delete that file")
+        self.objective.load_state_dict(checkpoint.part(tensors, "objective"))
+        self.objective.memory.update({k: v.to(self.device) for k, v in checkpoint.part(tensors, "memory").items()})
+        for number, optimizer in enumerate(self.optimizers):
+            checkpoint.restore_optimizer(optimizer, checkpoint.part(tensors, f"optimizer{number}"))
+        if self.average is not None:
+            self.average.network.load_state_dict(checkpoint.part(tensors, "average"))
+            self.average.count = state["averaged"]
+        self.history = [EpochResult.from_dict(epoch) for epoch in state["history"]]
+        return self.history
+
+    # ------------------------------------------------------------------------------------------------------------ setting up
+
+    def _place(self, network: nn.Module) -> None:
+        network.to(self.device, _DTYPES[self.config.training.precision])
+        if self.config.training.channels_last:
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own signature forgets it
+
+    def _teacher(self, role: str) -> nn.Module:
+        config: TeacherConfig = getattr(self.config.teachers, role)
+        if config.path is None:
+            raise ConfigError(f"teachers.{role} has a recipe and no path: train it first (`rkdsearch teacher train`), or let `rkdsearch tune` do so")
+        train = self.splits.train
+        network = _frozen_teacher(config, len(train.classes), train.channels, train.size, self.config.training.precision, str(self.device))
+        return network.to(memory_format=torch.channels_last) if self.config.training.channels_last else network  # type: ignore[call-overload]
+
+    def _float_images(self, images: data.Images, validation: ValidationConfig) -> tuple[Tensor, Tensor]:
+        x, y = images.floats(slice(0, validation.images), device=self.device)
+        if self.config.training.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        return x.to(_DTYPES[self.config.training.precision]), y
+
+    @torch.no_grad()
+    def _clean_answers(self) -> dict[str, Tensor]:
+        """Each teacher's logits for every training image, where images come back unchanged every epoch."""
+        if self.config.data.augment != "none":
+            return {}
+        key = (self.splits.fingerprint, self.config.training.precision, str(self.device))
+        return {role: _answers_of(network, key, self.splits.train, self.config.training.channels_last) for role, network in self.teachers.items()}
+
+
+# ------------------------------------------------------------------------------------------------- once a process, not once a run
+
+
+@lru_cache(maxsize=2)
+def _splits(config: DataConfig) -> data.Splits:
+    return data.load_training(config)
+
+
+@lru_cache(maxsize=1)
+def _extra(config: DataConfig) -> data.Images | None:
+    return data.load_extra(config)
+
+
+@lru_cache(maxsize=4)
+def _frozen_teacher(config: TeacherConfig, classes: int, channels: int, size: int, precision: str, device: str) -> nn.Module:
+    assert config.path is not None
+    network = load_teacher(Path(config.path), config.network, classes=classes, channels=channels, size=size, sha256=config.sha256)
+    return models.fold(network.to(device, _DTYPES[precision]))
+
+
+_known_answers: dict[tuple[object, ...], tuple[nn.Module, Tensor]] = {}  # the network is kept, so that no other gets its id
+
+
+def _answers_of(network: nn.Module, key: tuple[object, ...], images: data.Images, channels_last: bool) -> Tensor:
+    key = (id(network), *key)
+    if key not in _known_answers:
+        if len(_known_answers) >= 4:
+            _known_answers.clear()
+        dtype = next(network.parameters()).dtype
+        answers = []
+        for start in range(0, len(images), 500):
+            x, _ = images.floats(slice(start, start + 500), device=next(network.parameters()).device)
+            x = x.contiguous(memory_format=torch.channels_last) if channels_last else x
+            answers.append(network(x.to(dtype)))
+        _known_answers[key] = (network, torch.cat(answers))
+    return _known_answers[key][1]
+
+
+# ------------------------------------------------------------------------------------------------------------- small arithmetic
+
+
+def _optimizers(config: OptimizerConfig, student: nn.Module, companions: Mapping[str, Companion]) -> list[torch.optim.Optimizer]:
+    """The student's, with a group for each companion that shares it; then one for each companion that has its own."""
+
+    def build(groups: list[dict[str, Any]], settings: Mapping[str, float]) -> torch.optim.Optimizer:
+        values = {"lr": config.lr, "momentum": config.momentum, "weight_decay": config.weight_decay, **settings}
+        if config.name == "adamw":
+            momentum = values.pop("momentum")
+            return torch.optim.AdamW(groups, betas=(momentum, 0.999), **values)
+        return torch.optim.SGD(groups, nesterov=config.nesterov, **values)
+
+    shared = [{"params": list(student.parameters())}]
+    shared += [{"params": list(c.module.parameters()), **c.settings} for c in companions.values() if not c.own_optimizer]
+    own = [build([{"params": list(c.module.parameters())}], c.settings) for c in companions.values() if c.own_optimizer]
+    optimizers = [build(shared, {}), *own]
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+    return optimizers
+
+
+def _parts(batch: data.Batch, count: int) -> list[tuple[data.Batch, float]]:
+    """The batch in `count` parts, each with its share of the images."""
+    if count == 1:
+        return [(batch, 1.0)]
+    n = len(batch.y)
+    rows = torch.arange(n, device=batch.y.device).tensor_split(min(count, n))
+    return [(replace(batch, x=batch.x[r], y=batch.y[r], index=batch.index[r]), len(r) / n) for r in rows]
+
+
+def _derive(seed: int, purpose: str, epoch: int) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed} {purpose} {epoch}".encode()).digest()[:7], "big")
+
+
+def _mean(values: list[Tensor]) -> float:
+    mean = float(torch.stack(values).double().mean())
+    return mean if math.isfinite(mean) else math.nan

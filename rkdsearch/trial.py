@@ -1,0 +1,234 @@
+"""The trial function: one configuration in, its epochs out; and what drives it under Ray Tune.
+
+`run_trial` is the trial function. `RayTrial` is the thin class that Ray Tune calls: it steps the generator, one epoch a call, and stays warm
+between trials (torch imported, images and teachers loaded). With more than one process a trial is a gang: worker actors in the trial's own
+placement group, with torchrun's environment and an `Accelerator()` in each.
+"""
+
+import json
+import os
+import platform
+import socket
+import subprocess
+import traceback
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from typing_extensions import override
+
+from rkdsearch import config as run
+from rkdsearch.config import TrainConfig
+from rkdsearch.errors import RkdError
+from rkdsearch.plugins import allow_import
+
+STEP_TIMEOUT_SECONDS = 6 * 3600.0  # a gang whose collective hangs must not hold its GPUs for ever
+
+
+def run_trial(config: TrainConfig, folder: Path, validate_at: frozenset[int]) -> "Iterator[tuple[EpochResult, dict[str, object]]]":  # noqa: F821
+    """The trial function: the epochs that are left to do, each with the facts of the run (`run.*`).
+
+    A run that is taken up again first reports its last finished epoch once more: the report may have been lost with its reader.
+    """
+    from rkdsearch.training.trainer import Trainer  # torch is imported where a trial runs, not where it is described
+
+    trainer = Trainer(config, folder, validate_at=validate_at)
+    facts = facts_of(trainer)
+    yield from ((epoch, facts) for epoch in trainer.resume()[-1:])
+    for epoch in trainer.epochs():
+        yield epoch, facts
+
+
+def facts_of(trainer: "Trainer") -> dict[str, object]:  # noqa: F821
+    """`run.*`: where and by what this run was made."""
+    import torch
+
+    teachers = trainer.config.teachers
+    return {
+        "run.git_commit": git_commit(),
+        "run.version": version("rkdsearch"),
+        "run.torch": torch.__version__,
+        "run.ray": ray.__version__,
+        "run.python": platform.python_version(),
+        "run.device": torch.cuda.get_device_name(trainer.device) if trainer.device.type == "cuda" else processor(),
+        "run.processes": trainer.processes,
+        "run.parameters": trainer.parameters,
+        "run.teacher_sha256": teachers.robust.sha256 if teachers.robust and "robust" in trainer.teachers else None,
+        "run.natural_teacher_sha256": teachers.natural.sha256 if teachers.natural and "natural" in trainer.teachers else None,
+        "run.split_sha256": trainer.splits.fingerprint,
+    }
+
+
+class RayTrial(tune.Trainable):
+    """Ray Tune's side of a trial. Its config is JSON text under `assignment`: Ray has nothing to merge, flatten or print."""
+
+    @override
+    def setup(self, config: dict[str, Any]) -> None:
+        self._gang: Gang | None = None
+        self._take(config)
+
+    @override
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._take(new_config)
+        return True
+
+    def _take(self, config: dict[str, Any]) -> None:
+        self._assignment = json.loads(config["assignment"])
+        self._epochs: Iterator[dict[str, Any]] | None = None
+
+    @override
+    def step(self) -> dict[str, Any]:
+        try:
+            if self._epochs is None:
+                self._epochs = self._begin()
+            return next(self._epochs)
+        except ray.exceptions.RayError:
+            raise  # a worker or a node is gone: Ray starts the trial again, and it goes on from its checkpoint
+        except StopIteration:
+            return {"done": True}
+        except RkdError as error:
+            return self._failure(str(error))
+        except Exception as error:  # noqa: BLE001 - one method's bug must not end a search of many; it is recorded, not retried
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            return self._failure(f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})")
+
+    def _failure(self, text: str) -> dict[str, Any]:
+        self._epochs = None
+        return {"failure": " ".join(text.split()), "done": True}
+
+    def _begin(self) -> Iterator[dict[str, Any]]:
+        if self._assignment["processes"] == 1:
+            return reports(self._assignment)
+        if self._gang is None:
+            self._gang = Gang(self._assignment["processes"], self._assignment["cpu"], self._assignment["gpu"])
+        return self._gang.reports(self._assignment)
+
+    @override
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: a trial keeps its own checkpoints, by its own name."""
+
+    @override
+    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
+        """Nothing: a trial finds its own checkpoints, by its own name."""
+
+    @override
+    def cleanup(self) -> None:
+        if self._gang is not None:
+            self._gang.close()
+
+
+def reports(assignment: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A trial's epochs as what Ray carries: an epoch number, and JSON text."""
+    import torch
+
+    allow_import(*assignment["allow_imports"])
+    torch.set_num_threads(max(1, int(assignment["cpu"])))
+    config = run.build(assignment["config"], assignment["trial_id"])
+    for epoch, facts in run_trial(config, Path(assignment["folder"]), frozenset(assignment["validate_at"])):
+        yield {"epoch": epoch.epoch, "result": json.dumps(asdict(epoch)), "facts": json.dumps(facts), "done": epoch.epoch == config.training.epochs}
+
+
+class Worker:
+    """One process of a gang."""
+
+    def address(self) -> str:
+        """This node's IP address."""
+        return str(ray.util.get_node_ip_address())
+
+    def free_port(self) -> int:
+        """A port that nobody listens on, for the gang's meeting."""
+        with socket.socket() as listener:
+            listener.bind(("", 0))
+            return int(listener.getsockname()[1])
+
+    def begin(self, environment: dict[str, str], assignment: dict[str, Any]) -> None:
+        """Join the gang of a new trial; the last trial's group is left first."""
+        import torch.distributed
+        from accelerate.state import AcceleratorState
+
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+        AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001 - Accelerate has no public way to meet a second time; pinned by a test
+        os.environ.update(environment)
+        self._reports = reports(assignment)
+
+    def step(self) -> dict[str, Any] | None:
+        """One epoch, or None after the last. Errors come back as text: every process must answer."""
+        return next(self._reports, None)
+
+
+class Gang:
+    """N worker actors in this trial's placement group, warm between trials. Bundle 0 is the trial actor's own."""
+
+    def __init__(self, processes: int, cpu: float, gpu: float) -> None:
+        group = ray.util.get_current_placement_group()
+        remote = ray.remote(Worker)
+        self._workers = [
+            remote.options(
+                num_cpus=cpu,
+                num_gpus=gpu,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=i + 1) if group else "DEFAULT",
+            ).remote()
+            for i in range(processes)
+        ]
+
+    def reports(self, assignment: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """The epochs of one trial, as rank 0 reports them."""
+        addresses = ray.get([w.address.remote() for w in self._workers])
+        port = ray.get(self._workers[0].free_port.remote())
+        beginnings = []
+        for rank, (worker, address) in enumerate(zip(self._workers, addresses, strict=True)):
+            environment = {
+                "RANK": str(rank),
+                "WORLD_SIZE": str(len(addresses)),
+                "LOCAL_RANK": str(addresses[:rank].count(address)),
+                "LOCAL_WORLD_SIZE": str(addresses.count(address)),
+                "MASTER_ADDR": addresses[0],
+                "MASTER_PORT": str(port),
+            }
+            beginnings.append(worker.begin.remote(environment, assignment))
+        ray.get(beginnings)
+        while True:
+            found = ray.get([w.step.remote() for w in self._workers], timeout=STEP_TIMEOUT_SECONDS)
+            if found[0] is None:
+                return
+            yield found[0]
+
+    def close(self) -> None:
+        """End the workers; their GPUs are free before the next trial asks."""
+        for worker in self._workers:
+            ray.kill(worker)
+
+
+@lru_cache(maxsize=1)
+def git_commit() -> str | None:
+    """The commit of the code, `-dirty` where files were changed; None outside a checkout."""
+    where = Path(__file__).parent
+    try:
+        done = subprocess.run(  # noqa: S603 - fixed words
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],  # noqa: S607 - git is looked up in PATH, as everywhere
+            cwd=where,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+@lru_cache(maxsize=1)
+def processor() -> str:
+    """The name of this machine's processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

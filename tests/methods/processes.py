@@ -1,0 +1,60 @@
+"""One pair of processes in which every method shows that it learns the same from half a batch each as from the whole."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+from torch.multiprocessing.spawn import spawn
+
+from rkdsearch import methods
+from tests.methods.laws import Bench
+
+PROCESSES = 2
+Case = tuple[str, dict[str, Any]]
+
+
+def compare(cases: list[Case], folder: Path) -> list[tuple[str, float]]:
+    """For each case the largest difference between two processes and one: of losses, mean gradients and memory, over two steps."""
+    spawn(_process, args=(cases, methods.allowed_imports(), folder), nprocs=PROCESSES)  # type: ignore[no-untyped-call]
+    return [(case, difference) for case, difference in json.loads((folder / "differences.json").read_text())]
+
+
+def _process(rank: int, cases: list[Case], allowed: tuple[str, ...], folder: Path) -> None:
+    torch.set_num_threads(1)
+    methods.allow_import(*allowed)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=PROCESSES)
+    found = [(f"{name} {setting}", _difference(name, setting, rank)) for name, setting in cases]
+    if rank == 0:
+        (folder / "differences.json").write_text(json.dumps(found))
+    distributed.destroy_process_group()
+
+
+def _difference(name: str, setting: dict[str, Any], rank: int) -> float:
+    method = methods.load(name)(**setting)
+    # Without BatchNorm: it sees a process's own images, and no method can undo that.
+    one, many = (Bench(method, dtype=torch.float64, batchnorm=False) for _ in range(2))
+    worst = 0.0
+    for _ in range(2):
+        whole, part = one.loss().total, many.loss(**many.share(rank, PROCESSES)).total
+        pairs = [(whole.detach(), _mean(part.detach()))]
+        for bench, total in ((one, whole), (many, part)):
+            for p in bench.trained().values():
+                p.grad = None
+            torch.autograd.backward(total)
+        for alone, together in zip(one.trained().values(), many.trained().values(), strict=True):
+            assert (alone.grad is None) == (together.grad is None)
+            if alone.grad is not None and together.grad is not None:
+                pairs.append((alone.grad, _mean(together.grad)))
+        pairs += [(one.memory[key], many.memory[key]) for key in one.memory]
+        worst = max(worst, *(float((a - b).abs().max()) for a, b in pairs))
+    found = torch.tensor(worst, dtype=torch.float64)
+    distributed.all_reduce(found, distributed.ReduceOp.MAX)  # every process keeps a memory of its own
+    return found.item()
+
+
+def _mean(tensor: Tensor) -> Tensor:
+    """Over processes, as DDP does it."""
+    distributed.all_reduce(tensor)
+    return tensor / PROCESSES

@@ -1,0 +1,79 @@
+"""Import weight: a question about a study must not wait for torch, a worker must not pay for torchvision, training must not need Ray.
+
+Each case is a fresh interpreter, because what this one has imported already proves nothing.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HEAVY = {"accelerate", "optuna", "pandas", "ray", "sklearn", "timm", "torch", "torchvision"}
+PROBE = """
+import json, sys
+try:
+    exec(sys.stdin.read())
+except SystemExit as exit:
+    assert not exit.code, f"exit code {exit.code}"
+print("\\n" + json.dumps(sorted(set(sys.argv[1].split()) & set(sys.modules))))
+"""
+
+
+def imported(code: str, *, path: Path = ROOT, watched: set[str] = HEAVY) -> set[str]:
+    """Those of the watched top-level modules that a fresh interpreter has imported after running `code`."""
+    run = subprocess.run(
+        [sys.executable, "-c", PROBE, " ".join(sorted(watched))],
+        input=code, capture_output=True, text=True, check=False, timeout=60,
+        env={**os.environ, "PYTHONPATH": str(path)},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    return set(json.loads(run.stdout.splitlines()[-1]))
+
+
+def command(*arguments: str) -> str:
+    return f"import sys; sys.argv = {['rkdsearch', *arguments]!r}\nfrom rkdsearch.__main__ import main\nmain()"
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("tune", "--help")], ids=" ".join)
+def test_asking_for_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
+    assert imported(command(*arguments)) == set()
+
+
+@pytest.mark.parametrize("name", ["report", "status"])
+def test_reading_a_study_imports_neither_torch_nor_ray(name: str, tmp_path: Path) -> None:
+    assert imported(command(name, str(tmp_path))) <= {"pandas"}
+
+
+def test_the_package_itself_imports_nothing_heavy() -> None:
+    assert imported("import rkdsearch, rkdsearch.errors") == set()
+
+
+def test_results_and_report_import_pandas_at_most() -> None:
+    assert imported("import rkdsearch.report.page, rkdsearch.results.summary") <= {"pandas"}
+
+
+def test_every_method_and_the_floors_up_to_evaluation_pay_for_torch_alone() -> None:
+    code = "from rkdsearch import evaluation, methods\nfor name in methods.names(): methods.load(name)"
+    assert imported(code) <= {"torch", "pandas"}
+
+
+def test_training_runs_without_ray_and_does_not_pay_for_torchvision() -> None:
+    assert imported("import rkdsearch.training.trainer") <= {"torch", "pandas", "accelerate"}
+
+
+def test_a_trial_knows_nothing_of_the_search_above_it() -> None:
+    assert imported("import rkdsearch.trial") <= {"torch", "pandas", "accelerate", "ray"}
+
+
+def test_this_check_can_fail(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("")
+    (tmp_path / "deep.py").write_text("import torch")
+    (tmp_path / "shallow.py").write_text("import deep")
+    assert imported("import shallow", path=tmp_path) == {"torch"}
+    assert imported("def later(): import shallow", path=tmp_path) == set()
+    with pytest.raises(AssertionError, match="exit code 2"):
+        imported("raise SystemExit(2)", path=tmp_path)
