@@ -140,10 +140,18 @@ class TrainingConfig(Section):
     device: Literal["auto", "cpu"] = "auto"
 
 
+def describe_method(method: Method) -> dict[str, Any]:
+    """`{"name": "rslad", "temperature": 1.0, ...}`."""
+    return {"name": methods.name_of(method), **method.model_dump(mode="json")}
+
+
+MethodField = Annotated[SerializeAsAny[Method], PlainSerializer(describe_method)]
+
+
 class Recipe(Section):
     """How to train a teacher, where no file of one is at hand: the sections of a run that are its own. Data and exam are the run's."""
 
-    method: SerializeAsAny[Method]
+    method: MethodField
     attack: AttackConfig = Field(default_factory=AttackConfig)
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
@@ -161,6 +169,13 @@ class TeacherConfig(Section):
     robust_accuracy: Share | None = Field(None, description="what its publisher claims at the exam's ball, to be verified")
     recipe: Recipe | None = Field(None, description="trained once and cached, where no path is given")
 
+    @model_validator(mode="after")
+    def _file_before_recipe(self) -> Self:
+        """A file that is there is the teacher; how to make another one is then no part of the run."""
+        if self.path is not None and self.recipe is not None:
+            object.__setattr__(self, "recipe", None)
+        return self
+
 
 class TeachersConfig(Section):
     """The teachers, by the role that methods know them in."""
@@ -172,7 +187,7 @@ class TeachersConfig(Section):
 class TrainConfig(Section):
     """One training run, whole: data, networks, method, attack, exam, optimizer, schedule, averaging, loop."""
 
-    method: Annotated[SerializeAsAny[Method], PlainSerializer(lambda m: describe_method(m))]
+    method: MethodField
     data: DataConfig = Field(default_factory=DataConfig)
     student: ModelConfig = Field(default_factory=ModelConfig)
     teachers: TeachersConfig = Field(default_factory=TeachersConfig)
@@ -216,11 +231,6 @@ class TrainConfig(Section):
     def fingerprint(self) -> str:
         """sha256 of all values, hexadecimal: the same for the same run on any machine."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
-
-
-def describe_method(method: Method) -> dict[str, Any]:
-    """`{"name": "rslad", "temperature": 1.0, ...}`."""
-    return {"name": methods.name_of(method), **method.model_dump(mode="json")}
 
 
 # ---------------------------------------------------------------------------------------------------------------- building
@@ -393,7 +403,7 @@ def row(config: TrainConfig) -> dict[str, object]:
     """The run's `config.*` values for a Parquet row; lists become JSON text. A teacher's recipe is its own affair, told by its sha256."""
     values: dict[str, object] = {}
     for name, value in flatten_tree({"config": config.to_dict()}).items():
-        if ".recipe." not in name and not name.endswith(".recipe"):
+        if value is not None and ".recipe." not in name:
             values[name] = json.dumps(value) if isinstance(value, list) else value
     return values
 

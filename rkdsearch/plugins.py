@@ -1,7 +1,7 @@
 """Code from outside the package: imported only where the user allowed its prefix.
 
-A config file from a stranger may name `their_lab.net`; nothing is imported until `allow_import` (the command line's `--allow-import their_lab`)
-or an installed entry point of the groups `rkdsearch.methods` and `rkdsearch.models` names that prefix.
+A config file from a stranger may name `their_lab.net`; nothing is imported until `allow_import` (the command line's `--allow-import
+their_lab`) or an installed entry point of the groups `rkdsearch.methods` and `rkdsearch.models` names that prefix.
 """
 
 import importlib

@@ -7,18 +7,15 @@ placement group, with torchrun's environment and an `Accelerator()` in each.
 
 import json
 import os
-import platform
 import socket
-import subprocess
 import traceback
 from collections.abc import Iterator
 from dataclasses import asdict
-from functools import lru_cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import ray
+import torch
 from ray import tune
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from typing_extensions import override
@@ -27,42 +24,22 @@ from rkdsearch import config as run
 from rkdsearch.config import TrainConfig
 from rkdsearch.errors import RkdError
 from rkdsearch.plugins import allow_import
+from rkdsearch.training.rows import facts_of
+from rkdsearch.training.trainer import EpochResult, Trainer
 
 STEP_TIMEOUT_SECONDS = 6 * 3600.0  # a gang whose collective hangs must not hold its GPUs for ever
 
 
-def run_trial(config: TrainConfig, folder: Path, validate_at: frozenset[int]) -> "Iterator[tuple[EpochResult, dict[str, object]]]":  # noqa: F821
+def run_trial(config: TrainConfig, folder: Path, validate_at: frozenset[int]) -> Iterator[tuple[EpochResult, dict[str, object]]]:
     """The trial function: the epochs that are left to do, each with the facts of the run (`run.*`).
 
     A run that is taken up again first reports its last finished epoch once more: the report may have been lost with its reader.
     """
-    from rkdsearch.training.trainer import Trainer  # torch is imported where a trial runs, not where it is described
-
     trainer = Trainer(config, folder, validate_at=validate_at)
-    facts = facts_of(trainer)
+    facts = facts_of(trainer) | {"run.ray": ray.__version__}
     yield from ((epoch, facts) for epoch in trainer.resume()[-1:])
     for epoch in trainer.epochs():
         yield epoch, facts
-
-
-def facts_of(trainer: "Trainer") -> dict[str, object]:  # noqa: F821
-    """`run.*`: where and by what this run was made."""
-    import torch
-
-    teachers = trainer.config.teachers
-    return {
-        "run.git_commit": git_commit(),
-        "run.version": version("rkdsearch"),
-        "run.torch": torch.__version__,
-        "run.ray": ray.__version__,
-        "run.python": platform.python_version(),
-        "run.device": torch.cuda.get_device_name(trainer.device) if trainer.device.type == "cuda" else processor(),
-        "run.processes": trainer.processes,
-        "run.parameters": trainer.parameters,
-        "run.teacher_sha256": teachers.robust.sha256 if teachers.robust and "robust" in trainer.teachers else None,
-        "run.natural_teacher_sha256": teachers.natural.sha256 if teachers.natural and "natural" in trainer.teachers else None,
-        "run.split_sha256": trainer.splits.fingerprint,
-    }
 
 
 class RayTrial(tune.Trainable):
@@ -91,7 +68,7 @@ class RayTrial(tune.Trainable):
         except ray.exceptions.RayError:
             raise  # a worker or a node is gone: Ray starts the trial again, and it goes on from its checkpoint
         except StopIteration:
-            return {"done": True}
+            return self._failure("the trial was asked for an epoch beyond its last")
         except RkdError as error:
             return self._failure(str(error))
         except Exception as error:  # noqa: BLE001 - one method's bug must not end a search of many; it is recorded, not retried
@@ -100,7 +77,7 @@ class RayTrial(tune.Trainable):
 
     def _failure(self, text: str) -> dict[str, Any]:
         self._epochs = None
-        return {"failure": " ".join(text.split()), "done": True}
+        return {"failure": " ".join(text.split())}
 
     def _begin(self) -> Iterator[dict[str, Any]]:
         if self._assignment["processes"] == 1:
@@ -125,13 +102,11 @@ class RayTrial(tune.Trainable):
 
 def reports(assignment: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """A trial's epochs as what Ray carries: an epoch number, and JSON text."""
-    import torch
-
     allow_import(*assignment["allow_imports"])
     torch.set_num_threads(max(1, int(assignment["cpu"])))
     config = run.build(assignment["config"], assignment["trial_id"])
     for epoch, facts in run_trial(config, Path(assignment["folder"]), frozenset(assignment["validate_at"])):
-        yield {"epoch": epoch.epoch, "result": json.dumps(asdict(epoch)), "facts": json.dumps(facts), "done": epoch.epoch == config.training.epochs}
+        yield {"epoch": epoch.epoch, "result": json.dumps(asdict(epoch)), "facts": json.dumps(facts)}
 
 
 class Worker:
@@ -204,31 +179,3 @@ class Gang:
         """End the workers; their GPUs are free before the next trial asks."""
         for worker in self._workers:
             ray.kill(worker)
-
-
-@lru_cache(maxsize=1)
-def git_commit() -> str | None:
-    """The commit of the code, `-dirty` where files were changed; None outside a checkout."""
-    where = Path(__file__).parent
-    try:
-        done = subprocess.run(  # noqa: S603 - fixed words
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],  # noqa: S607 - git is looked up in PATH, as everywhere
-            cwd=where,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None
-
-
-@lru_cache(maxsize=1)
-def processor() -> str:
-    """The name of this machine's processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -120,7 +120,7 @@ class _Store:
 
     def __init__(self, images: Images, device: torch.device) -> None:
         self.rows = images.rows
-        place = device if images.rows is None else torch.device("cpu")
+        place = torch.device("cpu") if images.mapped else device
         self.pixels, self.labels = images.pixels.to(place), images.labels.to(place)
 
     def gather(self, index: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -1,14 +1,20 @@
 """The two doors: `load_training` for all that decides, `load_test` for the exam."""
 
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from rkdsearch.data.config import DataConfig
+from rkdsearch.data.config import STANDARD, DataConfig
+from rkdsearch.data.encoded import Split
+from rkdsearch.data.extra import load_extra
+from rkdsearch.data.folder import read_folder
 from rkdsearch.data.images import Images
+from rkdsearch.data.parquet import read_parquet
 from rkdsearch.data.splits import Indices, Splits, divide, draw, fingerprint, select
+from rkdsearch.data.standard import read_standard
+from rkdsearch.errors import DataError
 
 _DIGITS_SCALE = 16.0
 _DIGITS_TEST_SEED = 1797  # of its own: no `split_seed` may move an image into or out of the test set
@@ -20,35 +26,75 @@ def load_training(config: DataConfig) -> Splits:
     The last data set stays in memory, so that a process that runs trial after trial reads it once.
     Raises DataError where files are missing or are not what they claim to be.
     """
-    # Augmentation does not change what is read; extra images are a memory-mapped file, opened in no time.
-    return _splits(config.model_copy(update={"augment": "none"}))
+    # What a search may vary between trials does not change what is read.
+    splits = _splits(config.model_copy(update={"augment": "none", "extra": None, "extra_fraction": 0.0}))
+    return splits if config.extra is None else replace(splits, extra=load_extra(config.extra, splits.train))
 
 
 def load_test(config: DataConfig) -> Images:
     """The test images: the only door to them, and `evaluation` alone goes through it. Raises DataError as `load_training` does."""
-    images, test = _digits(config)
-    return select(images, test, "test")
+    if config.kind == "digits":
+        whole, test = _digits(config)
+        return select(whole, test, "test")
+    images = _read(config, "test")
+    if images is None:
+        raise DataError(f"{config.name}: there are no test images, and without them no exam; add test files beside the training files")
+    return images
 
 
 @lru_cache(maxsize=1)
 def _splits(config: DataConfig) -> Splits:
-    images, test = _digits(config)
-    rest = np.setdiff1d(np.arange(len(images)), test)
-    train, validation = divide(images.take(torch.from_numpy(rest)), fraction=config.validation_fraction, seed=config.split_seed)
-    indices = {"train": rest[train], "validation": rest[validation], "test": test}
+    held: dict[str, Indices] = {}
+    whole: Images | None
+    if config.kind == "digits":
+        whole, held["test"] = _digits(config)
+    else:
+        whole = _read(config, "train")
+    assert whole is not None, "every reader raises where training images are missing"
+    brought = None if config.kind == "digits" else _read(config, "validation")
+    pool = np.setdiff1d(np.arange(len(whole)), held.get("test", []))
+    labels = whole.labels.numpy()
+    if brought is None:
+        pool, held["validation"] = divide(labels, pool, fraction=config.validation_fraction, seed=config.split_seed)
+    if config.train_images is not None:
+        # After validation is held out: the same images decide, whatever the budget of training.
+        pool = pool[draw(labels[pool], config.train_images, seed=config.split_seed, keep=0, field="data.train_images")]
+    known = whole.labels if brought is None else torch.cat([whole.labels, brought.labels])
     return Splits(
-        train=select(images, indices["train"], "train"),
-        validation=select(images, indices["validation"], "validation"),
-        fingerprint=fingerprint(indices, images.labels),
+        train=select(whole, pool, "train"),
+        validation=select(whole, held["validation"], "validation") if brought is None else brought,
+        fingerprint=fingerprint({**held, "train": pool}, known),
     )
 
 
+def _read(config: DataConfig, split: Split) -> Images | None:
+    """A split's images as its files have them; None where there is no such split."""
+    if config.name in STANDARD:
+        images = None if split == "validation" else read_standard(config, split)
+    else:
+        images = (read_folder if config.kind == "folder" else read_parquet)(config, split)
+    if images is None:
+        return None
+    counts = images.labels.bincount(minlength=len(images.classes))
+    if len(counts) > len(images.classes):
+        row = int(images.labels.argmax())
+        raise DataError(
+            f"{config.name}, {split} image {row}: label must be 0 to {len(images.classes) - 1}, got {images.labels[row]}; "
+            "the file is damaged, fetch it again"
+        )
+    if split == "train" and (counts == 0).any():
+        missing = images.classes[int(counts.argmin())]
+        raise DataError(f"{config.name}: class {missing!r} has no training image; add images, or remove the class")
+    return images
+
+
 def _digits(config: DataConfig) -> tuple[Images, Indices]:
+    """scikit-learn's 1,797 digits of 8 x 8 pixels and 16 grey levels, and the positions of the images that we call the test set."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    pixels: Tensor = torch.from_numpy(bunch.images.astype(np.uint8)[..., None])
+    pixels = torch.from_numpy(bunch.images.astype(np.uint8)[..., None])
     labels = torch.from_numpy(bunch.target.astype(np.int64))
-    images = Images(pixels, labels, _DIGITS_SCALE, tuple("0123456789"), "digits", "all")
+    whole = Images(pixels, labels, _DIGITS_SCALE, tuple("0123456789"), "digits", "all")
     test = draw(labels.numpy(), round(config.test_fraction * len(labels)), seed=_DIGITS_TEST_SEED, keep=2, field="data.test_fraction")
-    return images, test
+    return whole, test

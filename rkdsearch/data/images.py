@@ -1,6 +1,6 @@
 """A data set held as bytes: it becomes floats one batch at a time, on the device that computes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ class Images:
     """N labelled images.
 
     pixels (N, H, W, C) uint8; labels (N,) int64 in 0..K-1; `scale` is the byte that means a pixel of 1.0 (255; digits: 16).
-    A memory-mapped set is never copied: `pixels` (M, H, W, C) is then the whole file, and image i is `pixels[rows[i]]`.
+    A memory-mapped set is never copied: `pixels` (M, H, W, C) is then the whole file, and image i is `pixels[rows[i]]` (or `pixels[i]`).
     """
 
     pixels: Tensor
@@ -20,6 +20,7 @@ class Images:
     classes: tuple[str, ...]
     name: str
     split: str
+    mapped: bool = False
     rows: Tensor | None = None
 
     @property
@@ -37,16 +38,12 @@ class Images:
 
     def take(self, indices: Tensor, *, split: str | None = None) -> "Images":
         """These images in this order: a copy in memory, or a view of a memory-mapped file."""
-        mapped = self.rows is not None
-        return Images(
-            pixels=self.pixels if mapped else self.pixels[indices],
-            labels=self.labels[indices],
-            scale=self.scale,
-            classes=self.classes,
-            name=self.name,
-            split=self.split if split is None else split,
-            rows=None if self.rows is None else self.rows[indices],
-        )
+        pixels, rows = self.pixels, None
+        if not self.mapped:
+            pixels = pixels[indices]
+        else:
+            rows = indices if self.rows is None else self.rows[indices]
+        return replace(self, pixels=pixels, labels=self.labels[indices], rows=rows, split=self.split if split is None else split)
 
     def floats(
         self, indices: Tensor | slice | None = None, *, device: torch.device | str | None = None, dtype: torch.dtype = torch.float32

@@ -40,21 +40,21 @@ def draw(labels: Indices, count: int, *, seed: int, keep: int, field: str) -> In
             f"{field}: {count} of {len(labels)} images were asked for, but {len(sizes)} classes with one in every split "
             f"allow {len(sizes)} to {most.sum()}; change the value"
         )
-    # One of each class first, the rest in proportion by largest remainder: in whole numbers, so that no machine rounds differently.
-    room = most - 1
-    share, remainder = divmod((count - len(sizes)) * room, max(1, int(room.sum())))
-    left = count - len(sizes) - int(share.sum())
-    share[np.argsort(-remainder, kind="stable")[:left]] += 1
+    # One of each class, and the rest as seats are given to parties: to the highest of size / 3, size / 5, ... (Sainte-Lague, exact in
+    # proportion where that is possible). Divisions alone, which IEEE 754 defines to the last bit: no machine rounds differently.
+    quotients = [size / (2 * np.arange(1, end) + 1) for size, end in zip(sizes, most, strict=True)]
+    owners = np.repeat(np.arange(len(sizes)), most - 1)
+    winners = owners[np.argsort(-np.concatenate(quotients), kind="stable")[: count - len(sizes)]]
+    shares = 1 + np.bincount(winners, minlength=len(sizes))
     generator = np.random.default_rng(seed)
-    chosen = [generator.permutation(np.flatnonzero(labels == k))[: 1 + extra] for k, extra in enumerate(share)]
+    chosen = [generator.permutation(np.flatnonzero(labels == k))[:share] for k, share in enumerate(shares)]
     return np.sort(np.concatenate(chosen))
 
 
-def divide(images: Images, *, fraction: float, seed: int) -> tuple[Indices, Indices]:
-    """(train, validation): sorted, disjoint positions in `images` that together are all of it."""
-    labels = images.labels.numpy()
-    held_out = draw(labels, round(fraction * len(labels)), seed=seed, keep=1, field="data.validation_fraction")
-    return np.setdiff1d(np.arange(len(labels)), held_out), held_out
+def divide(labels: Indices, pool: Indices, *, fraction: float, seed: int) -> tuple[Indices, Indices]:
+    """(train, validation): the positions in `pool` divided; `labels` (N,) are of all images."""
+    chosen = draw(labels[pool], round(fraction * len(pool)), seed=seed, keep=1, field="data.validation_fraction")
+    return np.delete(pool, chosen), pool[chosen]
 
 
 def fingerprint(indices: Mapping[str, Indices], labels: Tensor) -> str:

@@ -16,6 +16,6 @@ def balance(step: Step, adversarial: Tensor, natural: Tensor, *, rate: float, ex
     losses = losses.clamp_min(torch.finfo(losses.dtype).tiny)
     first = step.memory.setdefault("first_losses", losses)
     weights = step.memory.get("weights", torch.full_like(losses, 0.5))
-    target = (exponent * (losses / first).log()).softmax(dim=0)  # r / sum r, which no underflow turns into 0 / 0
+    target = (exponent * (losses.log() - first.log())).softmax(dim=0)  # r / sum r, which no underflow turns into 0 / 0
     step.memory["weights"] = weights = weights - rate * step.lr_factor * (weights - target)
     return weights

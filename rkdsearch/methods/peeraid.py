@@ -7,6 +7,7 @@ inner   x' = argmax KL(P(x) || S(x'))
 No pretrained teacher: a peer of the student's architecture trains beside it on the student's adversarial examples, and so becomes a
 specialist for them. One sum is minimised. P(x') is a constant target; S(x) and S(x') are targets with gradient, so that the peer's second
 term moves the student too. The published results are of averaged weights (`averaging`, SWA from 214 of 300 epochs on).
+It starts slowly: while the peer knows nothing, nothing teaches the student. A short run wants `kl_scale` 1 or some l1.
 
 Where we depart: the released code forwards x' through the student twice, here once, with the same loss and one BatchNorm update less;
 the peer's weights are drawn by its layers' own initialisation.

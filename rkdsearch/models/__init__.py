@@ -1,7 +1,7 @@
 """Networks: built by name, pixels of [0, 1] outside, normalisation inside.
 
 The CIFAR-stem networks carry the parameter names of the robust literature, so that its checkpoints load.
-`torchvision:NAME`, `timm:NAME` and a dotted path of the user's own (`my_lab.nets.Net`, under `--allow-import my_lab`) are built as they are.
+`torchvision:NAME`, `timm:NAME` and the user's own by dotted path (`my_lab.nets.Net`, under `--allow-import my_lab`) are built as they are.
 """
 
 import difflib
@@ -48,7 +48,9 @@ class ModelConfig(BaseModel):
 
     name: str = Field("small_cnn", description="a built-in network, torchvision:NAME, timm:NAME, or the dotted path of your own")
     width: int | None = Field(
-        None, ge=1, description="small_cnn: channels of its first convolution (16); mlp: hidden units (128); wide_resnet: widening factor (10)"
+        None,
+        ge=1,
+        description="small_cnn: channels of its first convolution (16); mlp: hidden units (128); wide_resnet: widening factor (10)",
     )
     depth: int | None = Field(None, ge=10, description="wide_resnet: its layers (34), 6 n + 4")
     mean: tuple[float, ...] | None = Field(None, description="one number a channel, subtracted from pixels of [0, 1] inside the network")
@@ -58,7 +60,11 @@ class ModelConfig(BaseModel):
     def _lawful(self) -> Self:
         if self.name not in _BUILDERS and not foreign.is_foreign(self.name) and not is_dotted(self.name):
             close = difflib.get_close_matches(self.name, names(), n=1)
-            hint = f"did you mean '{close[0]}'?" if close else f"choose one of {', '.join(names())}, torchvision:NAME, timm:NAME or your.module.Net"
+            hint = (
+                f"did you mean '{close[0]}'?"
+                if close
+                else f"choose one of {', '.join(names())}, torchvision:NAME, timm:NAME or your.module.Net"
+            )
             raise ValueError(f"unknown network '{self.name}'; {hint}")
         if self.width is not None and self.name not in _WIDTHS:
             raise ValueError(f"width is for {', '.join(_WIDTHS)} only, got {self.width} for {self.name}; leave it out")
@@ -86,7 +92,9 @@ def build(config: ModelConfig, *, classes: int, channels: int, size: int) -> nn.
         network = foreign.build(config.name, classes=classes, channels=channels, size=size)
     if config.mean is not None and config.std is not None:
         if len(config.mean) != channels:
-            raise ConfigError(f"student.mean has {len(config.mean)} numbers, the images have {channels} channels: give one number a channel")
+            raise ConfigError(
+                f"mean of {config.name} has {len(config.mean)} numbers, the images have {channels} channels: give one number a channel"
+            )
         normalise_inside(network, config.mean, config.std)
     return network
 

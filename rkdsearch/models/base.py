@@ -48,7 +48,7 @@ class Classifier(nn.Module, ABC):
 def normalise_inside(network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
     """Let `network` take pixels of [0, 1] and see (pixel - mean) / std, one number a channel.
 
-    The numbers are buffers outside the state dict and the arithmetic is a hook, so that the parameters keep the names that published checkpoints use.
+    The numbers are buffers outside the state dict and the arithmetic is a hook: parameters keep the names that published checkpoints use.
     """
     first = next(network.parameters())
     for name, values in ((_MEAN, mean), (_STD, std)):
@@ -78,25 +78,25 @@ def features(network: nn.Module, x: Tensor) -> Features:
     """
     if isinstance(network, Classifier):
         return network.features(*_normalise(network, (x,)) if hasattr(network, _MEAN) else (x,))
-    last: dict[str, Tensor] = {}
+    calls: list[tuple[Tensor, Tensor]] = []
 
     def remember(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        last.update(input=inputs[0], output=output)
+        calls.append((inputs[0], output))
 
     hooks = [module.register_forward_hook(remember) for module in network.modules() if isinstance(module, nn.Linear)]
     try:
-        logits = network(x)
+        logits: Tensor = network(x)
     finally:
         for hook in hooks:
             hook.remove()
-    if last.get("output") is not logits or last["input"].dim() != 2:
+    if not calls or calls[-1][1] is not logits or logits.dim() != 2:
         raise ConfigError(
-            f"student.name: {type(network).__name__} shows no penultimate features: its logits are not made by a linear layer over vectors (N, d). "
+            f"{type(network).__name__} shows no penultimate features: its logits are not made by a linear layer over vectors (N, d). "
             "Choose a method that needs none, end the network in nn.Linear, or derive it from rkdsearch.models.Classifier"
         )
-    return Features(logits, {"penultimate": last["input"]})
+    return Features(logits, {"penultimate": calls[-1][0]})
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Numbers that training changes."""
-    return sum(p.numel() for p in network.parameters() if p.requires_grad)
+    """Weights and biases, BatchNorm's scales and shifts among them, its statistics not."""
+    return sum(p.numel() for p in network.parameters())

@@ -51,9 +51,9 @@ class _Pair:
 def twin(network: nn.Module) -> Callable[[], nn.Module]:
     """The network's eval-mode twin, which shares its parameters and statistics; each call brings the folded weights up to date.
 
-    A call costs a few small operations a BatchNorm and no host synchronisation. What has been moved or cast since is noticed, and the twin built anew.
-    Gradient flows to the images, never to a parameter. A network that torch.fx cannot trace, or a BatchNorm that does not directly
-    follow a convolution or linear layer, is left unfolded: slower and just as right.
+    A call costs a few small operations a BatchNorm and no host synchronisation. Parameters that were moved or cast in the meantime are
+    noticed, and the twin is built anew. Gradient flows to the images, never to a parameter. A network that torch.fx cannot trace, or a
+    BatchNorm that does not directly follow a convolution or linear layer, is left unfolded: slower and just as right.
     """
     where: list[tuple[int, torch.dtype]] = []
     built: list[tuple[nn.Module, list[_Pair]]] = []

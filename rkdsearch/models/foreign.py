@@ -1,4 +1,4 @@
-"""Networks that others wrote: torchvision's and timm's by name, the user's own by dotted path. Their stems and parameter names stay theirs."""
+"""Networks that others wrote: torchvision's and timm's by name, the user's by dotted path. Their stems and parameter names stay."""
 
 import difflib
 import inspect
@@ -11,7 +11,7 @@ from torch import nn
 from rkdsearch.errors import ConfigError
 from rkdsearch.plugins import load_module
 
-_PLACE = "student.name"
+_PLACE = "network name"
 
 
 def is_foreign(name: str) -> bool:
@@ -20,7 +20,7 @@ def is_foreign(name: str) -> bool:
 
 
 def build(name: str, *, classes: int, channels: int, size: int) -> nn.Module:
-    """A network with fresh weights, tried on one black image. Raises ConfigError where there is none, or where it does not fit the images."""
+    """A network with fresh weights, tried on one black image. Raises ConfigError where none is or fits the images."""
     library, colon, inner = name.partition(":")
     network = _LIBRARIES[library](inner, classes, channels) if colon else _users(name, classes=classes, channels=channels, size=size)
     _try(network, name, classes, channels, size)
@@ -28,17 +28,19 @@ def build(name: str, *, classes: int, channels: int, size: int) -> nn.Module:
 
 
 def _torchvision(name: str, classes: int, channels: int) -> nn.Module:
-    from torchvision import models  # noqa: PLC0415 - imported where used: it costs seconds
+    from torchvision import models  # imported where used: it costs seconds
 
     _check(name, models.list_models(module=models), "torchvision")
     if channels != 3:
-        raise ConfigError(f"{_PLACE}: torchvision's networks see 3 channels, the images have {channels}; choose timm:{name} or a built-in network")
+        raise ConfigError(
+            f"{_PLACE}: torchvision's networks see 3 channels, the images have {channels}; choose timm:{name} or a built-in network"
+        )
     return cast(nn.Module, models.get_model(name, weights=None, num_classes=classes))
 
 
 def _timm(name: str, classes: int, channels: int) -> nn.Module:
     try:
-        import timm  # noqa: PLC0415 - an optional extra
+        import timm  # an optional extra
     except ModuleNotFoundError:
         raise ConfigError(f"{_PLACE}: timm:{name} needs the package timm; install rkdsearch[models]") from None
     # Checked against the list because timm takes names that would be fetched from the network, too.
@@ -64,9 +66,13 @@ def _users(name: str, **shape: int) -> nn.Module:
     if not callable(maker):
         raise ConfigError(f"{_PLACE}: {module_name} has no class or function '{attribute}'")
     parameters = inspect.signature(maker).parameters.values()
-    required = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) and p.name not in shape]
+    required = [
+        p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) and p.name not in shape
+    ]
     if required:
-        raise ConfigError(f"{_PLACE}: {name} asks for {', '.join(required)}; only classes, channels and size are known: give the others defaults")
+        raise ConfigError(
+            f"{_PLACE}: {name} asks for {', '.join(required)}; only classes, channels and size are known: give the others defaults"
+        )
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
     wanted = {p.name for p in parameters}
     network = maker(**{key: value for key, value in shape.items() if takes_all or key in wanted})
@@ -81,7 +87,8 @@ def _try(network: nn.Module, name: str, classes: int, channels: int, size: int) 
         with torch.no_grad():
             logits = network.eval()(torch.zeros(1, channels, size, size))
     except (RuntimeError, ValueError, AssertionError) as error:
-        raise ConfigError(f"{_PLACE}: {name} fails on {shape}: {str(error).splitlines()[0]}; choose another network or image size") from error
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ConfigError(f"{_PLACE}: {name} fails on {shape}: {reason}; choose another network or image size") from error
     finally:
         network.train()
     if not isinstance(logits, torch.Tensor) or logits.shape != (1, classes):

@@ -35,8 +35,8 @@ class InvertedResidual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out = functional.relu(self.bn1(self.conv1(x)))
         out = functional.relu(self.bn2(self.conv2(out)))
-        out = self.bn3(self.conv3(out))
-        return out + self.shortcut(x) if self.stride == 1 else out
+        residual: Tensor = self.bn3(self.conv3(out))
+        return residual + self.shortcut(x) if self.stride == 1 else residual
 
 
 class MobileNetV2(Classifier):

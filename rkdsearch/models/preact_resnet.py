@@ -27,7 +27,8 @@ class PreActBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out = functional.relu(self.bn1(x))
         shortcut = x if self.shortcut is None else self.shortcut(out)
-        return self.conv2(functional.relu(self.bn2(self.conv1(out)))) + shortcut
+        residual: Tensor = self.conv2(functional.relu(self.bn2(self.conv1(out))))
+        return residual + shortcut
 
 
 class PreActResNet18(Classifier):

@@ -1,4 +1,4 @@
-"""Wide ResNet (Zagoruyko and Komodakis, BMVC 2016, https://arxiv.org/abs/1605.07146), as TRADES publishes it: WRN-34-10 has 46.2 M parameters.
+"""Wide ResNet (Zagoruyko and Komodakis, BMVC 2016, https://arxiv.org/abs/1605.07146) in TRADES' form: WRN-34-10 has 46.2 M parameters.
 
 Parameter names are TRADES': `conv1`, `block1.layer.0.bn1`, `block1.layer.0.convShortcut`, `bn1`, `fc`. Its code also builds a block
 that no image passes, `sub_block1`: the published checkpoints carry it, and loading leaves it out, because weights that nothing reaches
@@ -30,7 +30,8 @@ class WideBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out = functional.relu(self.bn1(x))
         shortcut = x if self.convShortcut is None else self.convShortcut(out)
-        return self.conv2(functional.relu(self.bn2(self.conv1(out)))) + shortcut
+        residual: Tensor = self.conv2(functional.relu(self.bn2(self.conv1(out))))
+        return residual + shortcut
 
 
 class WideStage(nn.Module):
@@ -43,7 +44,8 @@ class WideStage(nn.Module):
 
     @override
     def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x)
+        out: Tensor = self.layer(x)
+        return out
 
 
 class WideResNet(Classifier):

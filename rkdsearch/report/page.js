@@ -3,6 +3,9 @@
 const pictures = JSON.parse(document.getElementById("pictures").textContent);
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
 
+// showSendToCloud: the page must offer no button that uploads a study
+const options = { displaylogo: false, showSendToCloud: false, responsive: true, displayModeBar: "hover", modeBarButtonsToRemove: ["select2d", "lasso2d"] };
+
 function painted(value, colours) {
   if (Array.isArray(value)) return value.map((part) => painted(part, colours));
   if (value !== null && typeof value === "object") {
@@ -28,9 +31,10 @@ function draw() {
       plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: style.fontFamily, size: 12.5, color: colours.$ink },
       hoverlabel: { bgcolor: colours.$paper, bordercolor: colours.$faint, font: { color: colours.$ink }, align: "left" },
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: colours.$faint, activecolor: colours.$ink },
       margin: { l: 64, r: 16, t: 40, b: 56 },
     };
-    Plotly.react(name, data, { ...common, ...layout }, { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d"] });
+    Plotly.react(name, data, { ...common, ...layout }, options);
   }
 }
 

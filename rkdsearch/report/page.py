@@ -15,7 +15,7 @@ from plotly.offline import get_plotlyjs
 
 from rkdsearch.errors import StudyError
 from rkdsearch.report import figures
-from rkdsearch.report.figures import Row
+from rkdsearch.report.traces import Row, duration, method_of, number, percent, settings, title
 from rkdsearch.results import summary
 from rkdsearch.results.pareto import hypervolume
 from rkdsearch.results.store import replace_file
@@ -42,9 +42,9 @@ def render(study: Study) -> str:
     environment.filters |= {
         "percent": percent,
         "duration": duration,
-        "number": figures.number,
+        "number": number,
         "settings": settings,
-        "title": figures.title,
+        "title": title,
     }
     folder = resources.files("rkdsearch.report")
     scripts = (get_plotlyjs(), (folder / "page.js").read_text(encoding="utf-8"))
@@ -63,7 +63,7 @@ def context(study: Study) -> dict[str, Any]:
     """What the template shows: plain rows, tables and pictures."""
     trials, epochs = summary.records(study.trials), summary.records(study.epochs)
     front = summary.records(summary.front(study.trials))
-    teachers = _mapping(study.description.get("teachers"))
+    teachers, ladder = _mapping(study.description.get("teachers")), study.description.get("ladder")
     pictures = {
         "pareto": figures.pareto(trials, front, teachers) if trials else None,
         "curves": figures.curves(trials, epochs, front),
@@ -83,6 +83,7 @@ def context(study: Study) -> dict[str, Any]:
         "methods": summary.records(summary.methods(study.trials)),
         "rungs": summary.records(summary.survival(study.rungs)),
         "teachers": teachers,
+        "ladder": [rung for rung in ladder if isinstance(rung, dict)] if isinstance(ladder, list) else [],
         "tested": tested(tests, trials, front),
         "attacks": list(_ATTACKS.items()),
         "protocol": protocol(tests),
@@ -123,7 +124,7 @@ def tested(tests: Sequence[Row], trials: Sequence[Row], front: Sequence[Row]) ->
         if test["checkpoint"] == "best" or test["trial_id"] not in {row["trial_id"] for row in trials}:
             seen = by_network.setdefault(test["trial_id"], {}).setdefault(test["attack"], {**test, "seeds": 0})
             seen["seeds"] += 1
-            seen["signs"] = [name for name, raised in summary.parse(test["flags"]).items() if raised] or seen.get("signs", [])
+            seen["signs"] = sorted({*seen.get("signs", ()), *summary.signs(test["flags"])})
     on_front = {row["trial_id"] for row in front}
     known = [*front, *(row for row in trials if row["trial_id"] not in on_front)]
     rows = [{"trial": row, "on_front": row["trial_id"] in on_front, "tests": by_network.pop(row["trial_id"], {})} for row in known]
@@ -135,7 +136,7 @@ def protocol(tests: Sequence[Row]) -> list[str]:
     """How the test results came about, a line an attack."""
     lines = set()
     for test in tests:
-        eps = "" if test["eps"] is None else f", {test['norm']} eps = {test['eps'] * 255:.4g}/255"
+        eps = "" if test["norm"] is None or test["eps"] is None else f", {test['norm']} eps = {test['eps'] * 255:.4g}/255"
         lines.add(
             f"{_ATTACKS.get(test['attack'], test['attack'])}{eps}: n = {test['images']} of {test['of_images']} {test['split']} images"
         )
@@ -143,15 +144,15 @@ def protocol(tests: Sequence[Row]) -> list[str]:
 
 
 def comparisons(study: Study, trials: Sequence[Row], front: Sequence[Row]) -> list[dict[str, Any]]:
-    """The most robust student, chosen on validation, against the most accurate natural one and the most robust published setting."""
+    """The most robust student, chosen on validation, against the most accurate natural one and the most robust baseline."""
     if not front:
         return []
     finished = [row for row in trials if row["status"] == "finished" and row[CLEAN] is not None and row[ROBUST] is not None]
     best = max(front, key=lambda row: float(row[ROBUST]))
-    natural = max((row for row in finished if figures.method_of(row) == "natural"), key=lambda row: float(row[CLEAN]), default=None)
-    published = max((row for row in finished if row["origin"] == "first"), key=lambda row: float(row[ROBUST]), default=None)
+    natural = max((row for row in finished if method_of(row) == "natural"), key=lambda row: float(row[CLEAN]), default=None)
+    baseline = max((row for row in finished if row["origin"] == "first"), key=lambda row: float(row[ROBUST]), default=None)
     found = []
-    for other in (natural, published):
+    for other in (natural, baseline):
         if other is not None and other["trial_id"] != best["trial_id"]:
             pairs = {c.attack: c for c in summary.compare(study.evaluations, best["trial_id"], other["trial_id"])}
             found += [{"first": best, "second": other, "pair": pairs[attack]} for attack in _ATTACKS if attack in pairs]
@@ -165,7 +166,7 @@ def missing(study: Study, trials: Sequence[Row], front: Sequence[Row], tests: Se
         "No trial has written a row yet.": not trials,
         f"The search is not over: {active} trials are running or paused, their points will move.": bool(active),
         "No trial has finished, so there is no front yet.": bool(trials) and not front,
-        "The test set has not been opened: everything here is validation. `rkdsearch evaluate STUDY --front` opens it.": bool(front)
+        "The test set has not been opened: everything here is validation. rkdsearch evaluate STUDY --front opens it.": bool(front)
         and not tests,
         "There is no study.json: the search space, its seed and the teachers are unknown.": not study.description,
         **{f"{path.name} in {path.parent.name} could not be read and is left out.": True for path in study.damaged},
@@ -176,25 +177,6 @@ def missing(study: Study, trials: Sequence[Row], front: Sequence[Row], tests: Se
 def distinct(rows: Sequence[Row], column: str) -> str:
     """The column's values, each once."""
     return ", ".join(sorted({str(row[column]) for row in rows if row[column] is not None}))
-
-
-def settings(row: Row) -> str:
-    """What was searched, in one line."""
-    return ", ".join(f"{name} = {figures.number(value)}" for name, value in summary.parse(row["sampled"]).items())
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    """A fraction of 1 for the eye."""
-    return "–" if value is None else f"{100 * value:.{digits}f}"
-
-
-def duration(seconds: float | None) -> str:
-    """Two units at most."""
-    if seconds is None:
-        return "–"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def embedded(value: object) -> Markup:

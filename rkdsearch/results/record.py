@@ -136,7 +136,7 @@ TABLES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _fraction("high", "upper end of the 95 % Wilson interval over images"),
             _fraction("worst_class_accuracy", "accuracy of the worst class"),
             _seconds("seconds", "time of this evaluation"),
-            _text("flags", "signs that the attack failed (masked gradients and the like)", "JSON"),
+            _text("flags", "list of signs that the attack failed (masked gradients and the like)", "JSON"),
             _text("per_image", "1 right, 0 wrong, one digit an image in the subset's order: two rows of one subset are compared in pairs"),
             _text("subset_sha256", "fingerprint of the images and their order", "SHA-256"),
             _time("evaluated", "when"),

@@ -165,8 +165,18 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 def parse(text: object) -> dict[str, Any]:
     """The object in a JSON column; empty for a null or for text of another kind."""
-    try:
-        found = json.loads(text) if isinstance(text, str) else {}
-    except ValueError:
-        return {}
+    found = _json(text)
     return found if isinstance(found, dict) else {}
+
+
+def signs(text: object) -> list[str]:
+    """The texts in the JSON list of an evaluation's `flags`."""
+    found = _json(text)
+    return [str(sign) for sign in found] if isinstance(found, list) else []
+
+
+def _json(text: object) -> object:
+    try:
+        return json.loads(text) if isinstance(text, str) else None
+    except ValueError:
+        return None

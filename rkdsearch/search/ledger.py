@@ -7,8 +7,7 @@ only those that were interrupted go on from their last epoch. Ray and Optuna rem
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ from rkdsearch.config import TrainConfig
 from rkdsearch.errors import CheckpointError
 from rkdsearch.evaluation import Reliability
 from rkdsearch.results.store import Store
+from rkdsearch.training import rows
 from rkdsearch.training.teacher import history_of
 from rkdsearch.training.trainer import Best, EpochResult
 
@@ -75,12 +75,7 @@ def folder_of(study: Path, trial_id: str) -> Path:
 
 def row_of(trial: Trial, study: str, config_row: Mapping[str, object]) -> dict[str, object]:
     """The trial's row in `trials/`."""
-    best, last = trial.best, trial.epochs[-1] if trial.epochs else None
-    validated = next((e for e in reversed(trial.epochs) if e.clean_accuracy is not None), None)
-    seconds = sum(e.seconds for e in trial.epochs)
-    processes = trial.facts.get("run.processes", 1)
-    assert isinstance(processes, int)
-    row: dict[str, object] = {
+    return {
         "trial_id": trial.trial_id,
         "study": study,
         "ordinal": trial.ordinal,
@@ -88,54 +83,11 @@ def row_of(trial: Trial, study: str, config_row: Mapping[str, object]) -> dict[s
         "label": trial.label,
         "status": trial.status,
         "error": trial.error,
-        "reconstructed": trial.config.method.reconstructed is not None,
         "sampled": trial.overrides,
         "notes": trial.notes,
         **config_row,
-        "fidelity.epochs": last.epoch if last else 0,
-        "fidelity.of_epochs": trial.config.training.epochs,
-        "fidelity.training_attack_steps": last.training_attack_steps if last else trial.config.attack.steps,
-        "fidelity.validation_attack_steps": trial.config.validation.attack.steps,
-        "run.seed": trial.config.training.seed,
-        "run.wall_seconds": seconds,
-        "run.device_seconds": seconds * processes,
-        "run.updated": datetime.now(UTC),
-        **trial.facts,
+        **rows.measured(trial.config, trial.epochs, trial.facts),
     }
-    if best is not None:
-        row |= {
-            "metric.clean_accuracy": best.clean_accuracy,
-            "metric.robust_accuracy": best.robust_accuracy,
-            "metric.worst_class_accuracy": best.worst_class_accuracy,
-            "metric.best_epoch": best.epoch,
-        }
-    if validated is not None:
-        row |= {
-            "metric.last_clean_accuracy": validated.clean_accuracy,
-            "metric.last_robust_accuracy": validated.robust_accuracy,
-            "metric.robust_overfitting_gap": validated.robust_overfitting_gap,
-        }
-    return row
-
-
-def epoch_row(result: EpochResult) -> dict[str, object]:
-    """The epoch's row in `epochs/`."""
-    row: dict[str, object] = {
-        "epoch": result.epoch,
-        "loss": result.loss,
-        "terms": result.terms,
-        "clean_accuracy": result.clean_accuracy,
-        "robust_accuracy": result.robust_accuracy,
-        "worst_class_accuracy": result.worst_class_accuracy,
-        "lr": result.lr,
-        "images_per_second": result.images_per_second,
-        "seconds": result.seconds,
-        "training_attack_steps": result.training_attack_steps,
-        "finished": datetime.fromtimestamp(result.finished, UTC),
-    }
-    if result.reliability is not None:
-        row |= {f"teacher.{name}": share for name, share in asdict(result.reliability).items()}
-    return row
 
 
 class Rows:
@@ -152,14 +104,13 @@ class Rows:
 
     def decisions(self, trial_id: str) -> list[dict[str, object]]:
         """The rows of `rungs/` of one trial."""
-        rows = self._rungs[self._rungs["trial_id"] == trial_id].drop(columns="trial_id")
-        return [{k: (None if _null(v) else plain(v)) for k, v in row.items()} for row in rows.to_dict("records")]
+        found = self._rungs[self._rungs["trial_id"] == trial_id].drop(columns="trial_id")
+        return [{k: (None if _null(v) else plain(v)) for k, v in row.items()} for row in found.to_dict("records")]
 
     def epochs(self, trial_id: str) -> list[EpochResult]:
         """The rows of `epochs/` of one trial, as far as they were written."""
-        rows = self._epochs[self._epochs["trial_id"] == trial_id].to_dict("records")
         found: list[EpochResult] = []
-        for row in rows:
+        for row in self._epochs[self._epochs["trial_id"] == trial_id].to_dict("records"):
             values = {k: (None if _null(v) else plain(v)) for k, v in row.items()}
             shares = [values[f"teacher.{name}"] for name in ("right_on_adversarial", "right_on_clean_only", "wrong_on_both")]
             found.append(

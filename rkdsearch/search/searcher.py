@@ -52,7 +52,7 @@ def propose(space: SearchSpace, ordinal: int, seen: Sequence[Seen]) -> Proposal:
         study.add_trials([t for t in (frozen(space, s) for s in seen[-sampler.history :]) if t is not None])
         trial = study.ask()
         overrides = space.ask(trial)
-        return Proposal(overrides, dict(trial.system_attrs))
+        return Proposal(overrides, dict(study.get_trials(deepcopy=False)[-1].system_attrs))
 
 
 def build_sampler(config: SamplerConfig, seed: int) -> optuna.samplers.BaseSampler:

@@ -89,16 +89,16 @@ class _ParameterFile(BaseModel):
     """A parameter as YAML writes it."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-    float: tuple[run.Pixels | float, run.Pixels | float] | None = None
-    int: tuple[int, int] | None = None
+    floats: tuple[run.Pixels, run.Pixels] | tuple[float, float] | None = Field(None, alias="float")
+    ints: tuple[int, int] | None = Field(None, alias="int")
     choice: list[Scalar] | None = None
     log: bool = False
-    step: float | None = Field(None, gt=0)  # type: ignore[valid-type]  # mypy takes the field `float` for the type
+    step: float | None = Field(None, gt=0)
     when: dict[str, Scalar | list[Scalar]] = {}
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        given = [kind for kind in ("float", "int", "choice") if getattr(self, kind) is not None]
+        given = [kind for kind, value in {"float": self.floats, "int": self.ints, "choice": self.choice}.items() if value is not None]
         if len(given) != 1:
             raise ValueError(f"needs exactly one of float, int, choice; got {given or 'none'}")
         if self.choice is not None and (self.log or self.step is not None):
@@ -111,18 +111,20 @@ class _ParameterFile(BaseModel):
             if not self.choice or len(set(map(repr, self.choice))) != len(self.choice):
                 raise SpaceError(f"search.{name}: choice needs one or more different values, got {self.choice}")
             return Parameter(name, CategoricalDistribution(self.choice), conditions)
-        low, high = self.float if self.float is not None else self.int  # type: ignore[misc]  # one of them is there
+        ends = self.floats if self.floats is not None else self.ints
+        assert ends is not None, "one kind is given"
+        low, high = ends
         if not low <= high:
             raise SpaceError(f"search.{name}: low <= high must hold, got (low={low}, high={high})")
         if self.log and low <= 0:
             raise SpaceError(f"search.{name}: log needs low > 0, got {low}")
         if self.log and self.step is not None:
             raise SpaceError(f"search.{name}: log and step exclude each other; leave one out")
-        if self.int is not None:
+        if self.ints is not None:
             step = 1 if self.step is None else int(self.step)
             if self.step is not None and step != self.step:
                 raise SpaceError(f"search.{name}: the step of an int must be whole, got {self.step}")
-            return Parameter(name, IntDistribution(low, high, log=self.log, step=step), conditions)
+            return Parameter(name, IntDistribution(*self.ints, log=self.log, step=step), conditions)
         return Parameter(name, FloatDistribution(low, high, log=self.log, step=self.step), conditions)
 
 
@@ -250,6 +252,18 @@ class SearchSpace:
                 found[parameter.name] = value
         return found
 
+    def ladder_lines(self, trials: int | None) -> list[str]:
+        """The ladder for people: how many trials stand on each rung, and what the search costs in full runs, before it starts."""
+        firsts = len(self.first) if trials is None else min(len(self.first), trials)
+        if trials is None or self.scheduler.name == "none":
+            return [f"rung: {rung.epochs} of {self.epochs} epochs" for rung in self.ladder]
+        left, before, full_runs, lines = trials - firsts, 0, float(firsts), []
+        for rung in self.ladder:
+            full_runs += left * (rung.epochs - before) / self.epochs
+            lines.append(f"rung: {rung.epochs} of {self.epochs} epochs, about {left} searched trials and {firsts} baselines")
+            left, before = math.ceil(left / self.scheduler.reduction), rung.epochs
+        return [*lines, f"expected cost: about {full_runs:.1f} full runs for {trials} configurations ({self.scheduler.name}, {self.scheduler.kind})"]
+
     @cached_property
     def method_names(self) -> tuple[str, ...]:
         """Every method that a trial of this space may use."""
@@ -267,7 +281,8 @@ class SearchSpace:
         built = 0
         for case, overrides in self._cases(samples):
             config = self._legal(case, overrides)
-            self._laws_of_the_ladder(case, config)
+            if not case.startswith("first"):  # those run to full length, whatever a rung says
+                self._laws_of_the_ladder(case, config)
             built += 1
         return built
 

@@ -20,6 +20,7 @@ from rkdsearch.search.ledger import Origin, Trial
 from rkdsearch.search.scheduler import Rung, Rungs
 from rkdsearch.search.searcher import Proposal, Seen, propose
 from rkdsearch.search.space import SearchSpace
+from rkdsearch.training import rows
 from rkdsearch.training.trainer import EpochResult
 
 EPOCHS_EVERY_SECONDS = 2.0  # a running trial's `epochs/` file is rewritten at most so often; its checkpoint holds the rest
@@ -38,12 +39,11 @@ class Assignment:
 class Study:
     """`trials` configurations of `space`, kept in `folder`. `teachers` are overrides that name the teachers' files."""
 
-    def __init__(self, folder: Path, space: SearchSpace, trials: int, teachers: Mapping[str, Any], split_images: int = 0) -> None:
+    def __init__(self, folder: Path, space: SearchSpace, trials: int, teachers: Mapping[str, Any]) -> None:
         self.folder = folder
         self.space = space
         self.wanted = trials
         self._teachers = teachers
-        self._images = split_images
         self.rungs = Rungs(tuple(r.epochs for r in space.rungs), space.scheduler, space.objectives)
         self.store = Store(folder, run.columns(m for m in space.method_names if "." in m))
         self.trials: dict[str, Trial] = {}
@@ -215,18 +215,17 @@ class Study:
             return
         self._written[trial.trial_id] = time.monotonic()
         if epochs:
-            self.store.write_epochs(trial.trial_id, [ledger.epoch_row(e) for e in trial.epochs])
-        images = {"metric.images": self._images} if trial.best is not None and self._images else {}
-        self.store.write_trial({**ledger.row_of(trial, self.folder.name, run.row(trial.config)), **images})
+            self.store.write_epochs(trial.trial_id, [rows.epoch(e) for e in trial.epochs])
+        self.store.write_trial(ledger.row_of(trial, self.folder.name, run.row(trial.config)))
 
     # ------------------------------------------------------------------------------------------------------------ reconciling
 
     def reconcile(self) -> None:
         """Take up what the folder holds: rows first, then checkpoints, then the rungs that both imply."""
         self.store.sweep()
-        rows = ledger.Rows(self.store)
-        for row in rows.trial_rows():
-            trial = self._revived(row, rows)
+        stored = ledger.Rows(self.store)
+        for row in stored.trial_rows():
+            trial = self._revived(row, stored)
             if trial is None:
                 continue
             self.trials[trial.trial_id] = trial
@@ -242,7 +241,7 @@ class Study:
         for trial in [t for t in self.trials.values() if t.status == "running"]:
             self._settle(trial)
 
-    def _revived(self, row: Mapping[str, Any], rows: ledger.Rows) -> Trial | None:
+    def _revived(self, row: Mapping[str, Any], stored: ledger.Rows) -> Trial | None:
         overrides = json.loads(row["sampled"] or "{}")
         try:
             config = self.space.config(run.merge(overrides, self._teachers), row["trial_id"])
@@ -260,10 +259,10 @@ class Study:
             notes=json.loads(row["notes"] or "{}"),
             status="paused" if row["status"] == "stopped" and self.space.scheduler.kind == "promotion" else row["status"],
             error=row["error"],
-            decisions=rows.decisions(row["trial_id"]),
+            decisions=stored.decisions(row["trial_id"]),
             facts={k: ledger.plain(v) for k, v in row.items() if k.startswith("run.") and k not in _DERIVED and v is not None},
         )
-        trial.epochs = ledger.known_epochs(ledger.folder_of(self.folder, trial.trial_id)) or rows.epochs(trial.trial_id)
+        trial.epochs = ledger.known_epochs(ledger.folder_of(self.folder, trial.trial_id)) or stored.epochs(trial.trial_id)
         return trial
 
     def _settle(self, trial: Trial) -> None:

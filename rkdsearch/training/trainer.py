@@ -66,6 +66,7 @@ class EpochResult:
     reliability: Reliability | None = None
     best: Best | None = None
     robust_peak: float | None = None
+    images: int | None = None
     finished: float = 0.0
 
     @property
@@ -123,7 +124,7 @@ class Trainer:
             batch_size=training.batch_size,
             seed=training.seed,
             augment=config.data.augment,
-            extra=_extra(config.data),
+            extra=self.splits.extra,
             extra_fraction=config.data.extra_fraction,
             device=self.device,
             rank=self.rank,
@@ -247,6 +248,7 @@ class Trainer:
             reliability=reliability,
             best=best,
             robust_peak=max(result.robust_peak or 0.0, verdict.robust_accuracy),
+            images=len(verdict.y),
         )
 
     def validate(self) -> tuple[Verdict, Reliability | None]:
@@ -366,11 +368,6 @@ class Trainer:
 @lru_cache(maxsize=2)
 def _splits(config: DataConfig) -> data.Splits:
     return data.load_training(config)
-
-
-@lru_cache(maxsize=1)
-def _extra(config: DataConfig) -> data.Images | None:
-    return data.load_extra(config)
 
 
 @lru_cache(maxsize=4)

@@ -1,0 +1,203 @@
+"""How far does a search get beyond published settings? Draws the clean-against-robust front of a study as one SVG.
+
+    python analysis/pareto_front.py studies/digits --out docs/front.svg
+
+Reads the study's Parquet files (and, for its title and teachers, `study.json`) and nothing else. Everything drawn is validation.
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Sequence
+from html import escape
+from pathlib import Path
+
+from rkdsearch.errors import RkdError, StudyError
+from rkdsearch.report import figures, labels, traces
+from rkdsearch.report.traces import Row
+from rkdsearch.results import summary
+from rkdsearch.results.store import replace_file
+from rkdsearch.results.summary import CLEAN, ROBUST, Study
+
+WIDTH, HEIGHT = 960, 600
+LEFT, TOP, RIGHT, BOTTOM = 78, 84, 716, 506  # the axes' rectangle; the legend stands to its right, the caption below
+INK, QUIET, GRID = "#1b1f24", "#5c6570", "#e6e9ed"
+
+
+def draw(study: Study) -> str:
+    """The picture's text. Raises StudyError where no trial has been measured yet."""
+    rows = [row for row in summary.records(study.trials) if row[CLEAN] is not None and row[ROBUST] is not None]
+    if not rows:
+        raise StudyError(f"{study.folder}: no trial has been measured yet, so there is nothing to draw; let the search run on")
+    front = summary.records(summary.front(study.trials))
+    view = figures.closer_view(rows)
+    (x0, x1), (y0, y1) = view[CLEAN], view[ROBUST]
+
+    def at(clean: float, robust: float) -> tuple[float, float]:
+        return LEFT + (clean - x0) / (x1 - x0) * (RIGHT - LEFT), BOTTOM - (robust - y0) / (y1 - y0) * (BOTTOM - TOP)
+
+    seen = [row for row in rows if x0 <= row[CLEAN] <= x1 and y0 <= row[ROBUST] <= y1]
+    style = traces.looks([traces.method_of(row) for row in rows])
+    parts = [_axes(view, at), _edge(front, at)]
+    # stopped trials first, baselines last: what matters lies on top
+    for row in sorted(seen, key=lambda row: (row["status"] == "finished", row["origin"] == "first")):
+        look = style[traces.method_of(row)]
+        shape = "diamond" if row["origin"] == "first" else look.shape
+        parts.append(_mark(at(row[CLEAN], row[ROBUST]), shape, look.colour, full=row["status"] == "finished", tip=_tip(row)))
+    parts += _labels([row for row in seen if row["origin"] == "first" and row["status"] == "finished"], seen, front, at)
+    for role, teacher in figures.drawable(study.description.get("teachers")).items():
+        place = at(teacher["clean_accuracy"], teacher["robust_accuracy"])
+        if LEFT <= place[0] <= RIGHT and TOP <= place[1] <= BOTTOM:
+            parts.append(_mark(place, "star", "#ffffff", full=True, tip=f"{role} teacher"))
+    parts.append(_legend(style, teacher=bool(study.description.get("teachers"))))
+    cost = summary.cost(study.trials)
+    counts = ", ".join(f"{count} {status}" for status, count in cost.trials.items())
+    parts.append(_text(LEFT, 36, f"{study.name}: clean against robust accuracy of students", size=20, weight=600))
+    parts.append(_text(LEFT, 60, f"{len(study.trials)} trials ({counts}), hypervolume {summary.volume(study.trials):.4f}", colour=QUIET))
+    parts += [
+        _text(LEFT, HEIGHT - 28 + 16 * n, line, colour=QUIET, size=11.5)
+        for n, line in enumerate(_caption(study, rows, len(rows) - len(seen)))
+    ]
+    inner = "\n".join(parts)
+    font = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="{font}" font-size="13" role="img">\n'
+        f"<title>{escape(study.name)}: the front of clean and robust accuracy</title>\n"
+        f'<rect width="{WIDTH}" height="{HEIGHT}" rx="10" fill="#ffffff"/>\n{inner}\n</svg>\n'
+    )
+
+
+def ticks(low: float, high: float, count: int = 6) -> list[float]:
+    """Round values between low and high, about `count` of them."""
+    raw = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= 0.999 * raw)
+    return [round(n * step, 10) for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+Place = Callable[[float, float], tuple[float, float]]
+
+
+def _axes(view: figures.View, at: Place) -> str:
+    (x0, x1), (y0, y1) = view[CLEAN], view[ROBUST]
+    parts = []
+    for value in ticks(x0, x1):
+        x = at(value, y0)[0]
+        parts.append(f'<line x1="{x:.1f}" y1="{TOP}" x2="{x:.1f}" y2="{BOTTOM}" stroke="{GRID}"/>')
+        parts.append(_text(x, BOTTOM + 20, f"{100 * value:.4g} %", anchor="middle", colour=QUIET))
+    for value in ticks(y0, y1):
+        y = at(x0, value)[1]
+        parts.append(f'<line x1="{LEFT}" y1="{y:.1f}" x2="{RIGHT}" y2="{y:.1f}" stroke="{GRID}"/>')
+        parts.append(_text(LEFT - 10, y + 4, f"{100 * value:.4g} %", anchor="end", colour=QUIET))
+    parts.append(f'<path d="M{LEFT} {TOP}V{BOTTOM}H{RIGHT}" fill="none" stroke="{QUIET}"/>')
+    parts.append(_text((LEFT + RIGHT) / 2, BOTTOM + 44, "clean accuracy (validation)", anchor="middle"))
+    middle = (TOP + BOTTOM) / 2
+    parts.append(f'<g transform="rotate(-90 20 {middle})">{_text(20, middle, "robust accuracy (validation)", anchor="middle")}</g>')
+    clip = f'<rect x="{LEFT}" y="{TOP}" width="{RIGHT - LEFT}" height="{BOTTOM - TOP}"/>'
+    return "\n".join([f'<clipPath id="inside">{clip}</clipPath>', *parts])
+
+
+def _edge(front: Sequence[Row], at: Place) -> str:
+    """Down first, then right: what a point dominates lies below and to its left. It may leave the picture, towards undefended students."""
+    places = [at(row[CLEAN], row[ROBUST]) for row in front]
+    if not places:
+        return ""
+    path = f"M{places[0][0]:.1f} {places[0][1]:.1f}" + "".join(f"V{y:.1f}H{x:.1f}" for x, y in places[1:])
+    return f'<path d="{path}" clip-path="url(#inside)" fill="none" stroke="{INK}" stroke-width="1.8"/>'
+
+
+def _labels(rows: Sequence[Row], seen: Sequence[Row], front: Sequence[Row], at: Place) -> list[str]:
+    def inside(row: Row) -> tuple[float, float]:
+        x, y = at(row[CLEAN], row[ROBUST])
+        return x - LEFT, y - TOP
+
+    texts = [traces.title(row) for row in rows]
+    sides = labels.place(
+        list(map(inside, rows)), texts, [*map(inside, seen), *labels.along(list(map(inside, front)))], (RIGHT - LEFT, BOTTOM - TOP)
+    )
+    found = []
+    for row, text, side in zip(rows, texts, sides, strict=True):
+        if side is not None:
+            x, y = at(row[CLEAN], row[ROBUST])
+            diagonal = 5 if " " in side else 0
+            down = 19 - diagonal if "bottom" in side else -11 + diagonal if "top" in side else 4
+            right, anchor = (10 - diagonal, "start") if "right" in side else (diagonal - 10, "end") if "left" in side else (0, "middle")
+            found.append(_text(x + right, y + down, text, anchor=anchor, size=11))
+    return found
+
+
+def _mark(place: tuple[float, float], shape: str, colour: str, *, full: bool, tip: str = "") -> str:
+    radius = {"diamond": 7.5, "star": 11.0}.get(shape, 4.6 if shape == "circle" else 5.8)
+    strong = shape in {"diamond", "star"}
+    paint = f'fill="{colour}" stroke="{INK if strong else "#ffffff"}"' if full else f'fill="none" stroke="{colour}" opacity="0.5"'
+    width = 1.5 if strong or not full else 0.7
+    title = f"<title>{escape(tip)}</title>" if tip else ""
+    if shape == "circle":
+        return f'<circle cx="{place[0]:.1f}" cy="{place[1]:.1f}" r="{radius}" {paint} stroke-width="{width}">{title}</circle>'
+    corners = " ".join(f"{place[0] + radius * x:.1f},{place[1] + radius * y:.1f}" for x, y in _corners(shape))
+    return f'<polygon points="{corners}" {paint} stroke-width="{width}">{title}</polygon>'
+
+
+def _corners(shape: str) -> list[tuple[float, float]]:
+    """Corners on the unit circle: their number, where the first one is (turns from the top), and how deep a star goes in."""
+    count, turn, depth = {
+        "square": (4, 0.125, 1.0),
+        "diamond": (4, 0.0, 1.0),
+        "triangle-up": (3, 0.0, 1.0),
+        "triangle-down": (3, 0.5, 1.0),
+        "pentagon": (5, 0.0, 1.0),
+        "hexagram": (12, 0.0, 0.55),
+        "star": (10, 0.0, 0.42),
+    }[shape]
+    angles = [2 * math.pi * (turn + n / count) for n in range(count)]
+    radii = [depth if n % 2 else 1.0 for n in range(count)]
+    return [(radius * math.sin(angle), -radius * math.cos(angle)) for radius, angle in zip(radii, angles, strict=True)]
+
+
+def _legend(style: dict[str, traces.Look], *, teacher: bool) -> str:
+    x, y, parts = RIGHT + 34, TOP + 6, []
+    entries = [("diamond", "#ffffff", True, "baseline: published or given"), ("circle", QUIET, False, "stopped, failed or running")]
+    entries = [*([("star", "#ffffff", True, "teacher")] if teacher else []), *entries]
+    parts.append(f'<path d="M{x - 9} {y}h18" stroke="{INK}" stroke-width="1.8"/>' + _text(x + 18, y + 4, "front"))
+    for n, (shape, colour, full, name) in enumerate(
+        [*entries, *((look.shape, look.colour, True, name) for name, look in style.items())], start=1
+    ):
+        below = y + n * min(21.0, (HEIGHT - 60 - y) / (len(style) + len(entries)))
+        parts.append(_mark((x, below), shape, colour, full=full) + _text(x + 18, below + 4, name))
+    return "\n".join(parts)
+
+
+def _caption(study: Study, rows: Sequence[Row], outside: int) -> list[str]:
+    images = "/".join(sorted({f"{row['metric.images']}" for row in rows if row["metric.images"] is not None})) or "unknown"
+    exam = study.description.get("exam")
+    attack = ", ".join(f"{key} = {traces.number(value)}" for key, value in exam.items()) if isinstance(exam, dict) else "unknown"
+    hidden = f" {outside} undefended or early-stopped trials lie outside the picture." if outside else ""
+    return [f"n = {images} validation images; attack: {attack}.", f"Best epoch of each trial, one seed a point.{hidden}"]
+
+
+def _tip(row: Row) -> str:
+    return f"{traces.title(row)}: clean {traces.percent(row[CLEAN])} %, robust {traces.percent(row[ROBUST])} %, {row['status']}"
+
+
+def _text(x: float, y: float, text: str, *, size: float = 13, anchor: str = "start", colour: str = INK, weight: int = 400) -> str:
+    style = f'font-size="{size}" text-anchor="{anchor}" fill="{colour}" font-weight="{weight}"'
+    return f'<text x="{x:.1f}" y="{y:.1f}" {style}>{escape(text)}</text>'
+
+
+def main(words: Sequence[str]) -> None:
+    """Read a study, write a picture, say where."""
+    parser = argparse.ArgumentParser(description="Draw a study's clean-against-robust front as one SVG.")
+    parser.add_argument("study", type=Path, help="the study's folder")
+    parser.add_argument("--out", type=Path, default=Path("front.svg"), help="the picture, an .svg file (default: front.svg)")
+    arguments = parser.parse_args(words)
+    try:
+        if arguments.out.suffix != ".svg":
+            raise StudyError(f"--out must end in .svg, got {arguments.out}; `rkdsearch report` writes HTML")
+        replace_file(arguments.out, draw(summary.read(arguments.study)))
+    except RkdError as error:
+        sys.exit(f"{error}")
+    print(arguments.out)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,40 @@
+"""rkdsearch finds small networks that are accurate and robust.
+
+The public names are imported on first use, so that `import rkdsearch` costs neither torch nor Ray.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rkdsearch.config import TrainConfig as TrainConfig
+    from rkdsearch.errors import RkdError as RkdError
+    from rkdsearch.evaluation import judge as judge
+    from rkdsearch.methods import Loss as Loss
+    from rkdsearch.methods import Method as Method
+    from rkdsearch.methods import Step as Step
+    from rkdsearch.results.store import Store as Store
+    from rkdsearch.search.space import SearchSpace as SearchSpace
+    from rkdsearch.training.trainer import EpochResult as EpochResult
+    from rkdsearch.training.trainer import Trainer as Trainer
+
+_WHERE = {
+    "EpochResult": "training.trainer",
+    "Loss": "methods",
+    "Method": "methods",
+    "RkdError": "errors",
+    "SearchSpace": "search.space",
+    "Step": "methods",
+    "Store": "results.store",
+    "TrainConfig": "config",
+    "Trainer": "training.trainer",
+    "judge": "evaluation",
+}
+
+__all__ = list(_WHERE)  # noqa: PLE0605 - the same names, once
+
+
+def __getattr__(name: str) -> object:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'rkdsearch' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"rkdsearch.{_WHERE[name]}"), name)

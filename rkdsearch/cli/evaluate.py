@@ -1,0 +1,65 @@
+"""`rkdsearch evaluate`: the only command that opens the test set."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+Attack = Literal["clean", "pgd20", "autoattack"]
+
+
+def evaluate(
+    study: Path,
+    *,
+    front: bool = False,
+    trial: str | None = None,
+    seeds: int = 1,
+    images: int | None = None,
+    attacks: Annotated[tuple[Attack, ...], Parameter(consume_multiple=True)] = ("clean", "pgd20", "autoattack"),
+    address: str | None = None,
+    allow_import: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
+) -> None:
+    """Examine a study's networks on test images, by the study's fixed exam. What was examined before is skipped.
+
+    Parameters
+    ----------
+    study
+        The study's folder.
+    front
+        The validation front and the published settings; neither this nor --trial: everything that finished.
+    trial
+        One trial.
+    seeds
+        How many seeds of the attacks.
+    images
+        Only so many test images, stratified and the same for all; the number is recorded.
+    attacks
+        Which attacks.
+    address
+        A Ray cluster's address, or `auto`; none given: this machine.
+    allow_import
+        Packages of your own from which methods and networks may be imported.
+    """
+    from rkdsearch import plugins
+    from rkdsearch.cli.progress import said
+    from rkdsearch.errors import StudyError
+    from rkdsearch.results.store import Store
+    from rkdsearch.search import exam
+
+    if seeds < 1 or (images is not None and images < 1):
+        raise StudyError(f"--seeds and --images must be >= 1, got {seeds} and {images}")
+    plugins.allow_import(*allow_import)
+    trials = Store(study).trials()
+    if trials.empty:
+        raise StudyError(f"{study}: holds no trials; `rkdsearch tune` makes them")
+    todo = exam.sittings(exam.candidates(study, trials, front=front, trial=trial), attacks, seeds)
+    said(f"{study}: {len({s.candidate.trial_id for s in todo})} networks, {len(todo)} sittings on test images")
+    done = 0
+    for sitting, row in exam.examine(study, todo, images=images, address=address):
+        done += 1
+        said(
+            f"{sitting.candidate.trial_id:10} {sitting.attack:10} seed {sitting.seed}: {row['correct']}/{row['images']} = {row['accuracy']:.3f} "
+            f"[{row['low']:.3f}, {row['high']:.3f}]  {sitting.candidate.label}"
+        )
+    if done < len(todo):
+        said(f"{len(todo) - done} sittings stand in {study / 'evaluations'} already and were not repeated")

@@ -1,0 +1,125 @@
+"""What a person sees while a search runs: a live panel on a terminal, a plain line now and then elsewhere."""
+
+import statistics
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from rkdsearch.search.folder import TeacherStep
+    from rkdsearch.search.ledger import Trial
+    from rkdsearch.search.study import Study
+
+LINE_EVERY_SECONDS = 10.0
+_console = Console(highlight=False, soft_wrap=True)
+
+
+def said(text: str) -> None:
+    """One line."""
+    _console.print(text, markup=False)
+
+
+def teacher_line(step: "TeacherStep") -> None:
+    """How a teacher gets on."""
+    epoch, measured = step.epoch, step.measured
+    if epoch is not None and epoch.clean_accuracy is not None and epoch.epoch % max(1, epoch.epochs // 5) == 0:
+        said(f"{step.role} teacher: epoch {epoch.epoch} of {epoch.epochs}, clean {epoch.clean_accuracy:.3f}, robust {epoch.robust_accuracy:.3f}")
+    if measured is not None:
+        how = "reused" if step.reused else "trained"
+        said(
+            f"{step.role} teacher {how}: clean {measured.clean_accuracy:.3f}, robust {measured.robust_accuracy:.3f} "
+            f"on {measured.images} validation images (sha256 {measured.sha256[:12]})"
+        )
+
+
+class SearchProgress:
+    """Listens to a study; also knows what it skipped."""
+
+    def __init__(self, study: "Study") -> None:
+        self._started = time.monotonic()
+        self._line_at = 0.0
+        self._known = {t.trial_id for t in study.trials.values() if t.status in ("finished", "stopped", "paused", "failed")}
+        self._epochs_before = {t.trial_id: len(t.epochs) for t in study.trials.values()}
+        self._live = Live(console=_console, refresh_per_second=4, transient=True) if _console.is_terminal else None
+        if self._known:
+            said(f"taking up {study.folder}: {len(self._known)} trials are known already and are not repeated")
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Give the terminal back."""
+        if self._live:
+            self._live.stop()
+
+    def update(self, study: "Study") -> None:
+        """Something may have changed."""
+        if self._live:
+            self._live.update(Group(Text(self._headline(study)), front_table(study)))
+        elif time.monotonic() - self._line_at > LINE_EVERY_SECONDS:
+            self._line_at = time.monotonic()
+            said(self._headline(study))
+
+    def finished(self, study: "Study", *, nothing_to_do: bool = False) -> None:
+        """The last word."""
+        self.stop()
+        if nothing_to_do:
+            said(f"nothing to do: all {len(study.trials)} trials of {study.folder} were finished before")
+        failed = [t for t in study.trials.values() if t.status == "failed"]
+        for trial in failed[:5]:
+            said(f"{trial.trial_id} failed: {trial.error}")
+        _console.print(front_table(study))
+        said(self._headline(study))
+
+    def _headline(self, study: "Study") -> str:
+        counts = study.counts()
+        states = ", ".join(f"{counts[s]} {s}" for s in ("finished", "stopped", "paused", "failed") if counts.get(s))
+        elapsed = time.monotonic() - self._started
+        text = f"{elapsed:4.0f} s  {len(study.trials)} of {study.wanted} asked, {len(study.executing)} running"
+        text += f", {states}" if states else ""
+        left = self._left(study)
+        return text if left is None else f"{text}; about {left:.0f} s left"
+
+    def _left(self, study: "Study") -> float | None:
+        """Epochs still expected, at the pace of this session. Who will be promoted is not known: a mean of what happened so far."""
+        done_now = sum(len(t.epochs) - self._epochs_before.get(t.trial_id, 0) for t in study.trials.values())
+        elapsed = time.monotonic() - self._started
+        ended = [len(t.epochs) for t in study.trials.values() if not t.executing and t.origin == "search"]
+        if done_now < 5 or study.done:
+            return None
+        first_left = sum(study.space.epochs - len(t.epochs) for t in study.executing if t.origin == "first")
+        to_ask = study.wanted - len(study.trials)
+        first_unasked = max(0, min(len(study.space.first), study.wanted) - len(study.trials))
+        typical = statistics.mean(ended) if len(ended) >= 3 else study.space.epochs / 2
+        running = sum(max(1.0, typical - len(t.epochs)) for t in study.executing if t.origin != "first")
+        epochs = first_left + running + first_unasked * study.space.epochs + (to_ask - first_unasked) * typical
+        return epochs * elapsed / done_now
+
+
+def front_table(study: "Study") -> Table:
+    """The best front so far, of full-length trials."""
+    from rkdsearch.results.pareto import non_dominated
+    from rkdsearch.search.exam import config_label
+
+    table = Table(title=f"front of {study.folder}: validation, full-length trials", title_justify="left", box=None)
+    for heading in ("trial", "clean", "robust", "what"):
+        table.add_column(heading, justify="left" if heading in ("trial", "what") else "right", no_wrap=True)
+    trials = list(study.finished())
+    points = [[t.best.clean_accuracy, t.best.robust_accuracy] for t in trials if t.best is not None]
+    on_front: list[Trial] = [t for t, on in zip(trials, non_dominated(points), strict=True) if on]
+    for trial in sorted(on_front, key=lambda t: -(t.best.clean_accuracy if t.best else 0)):
+        assert trial.best is not None
+        mark = " (RECONSTRUCTED)" if trial.config.method.reconstructed else ""
+        what = (trial.label or config_label(trial.config)) + mark
+        table.add_row(trial.trial_id, f"{trial.best.clean_accuracy:.3f}", f"{trial.best.robust_accuracy:.3f}", what)
+    return table

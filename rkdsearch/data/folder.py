@@ -1,0 +1,44 @@
+"""`folder:PATH`: image files in PATH/train/CLASS/, PATH/test/CLASS/ and, if there is one, PATH/validation/CLASS/."""
+
+from pathlib import Path
+
+import numpy as np
+
+from rkdsearch.data.config import DataConfig
+from rkdsearch.data.encoded import Encoded, Split, decode, key_of
+from rkdsearch.data.images import Images
+from rkdsearch.errors import DataError
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+
+
+def read_folder(config: DataConfig, split: Split) -> Images | None:
+    """The images of a split, None where it has no folder. Classes are the names of the folders in PATH/train, in alphabetical order."""
+    root = Path(config.path).expanduser()
+    classes = _folders(root / "train")
+    if not classes:
+        raise DataError(f"{root / 'train'}: must hold one folder of images per class, found none; expected PATH/train/CLASS/IMAGE.png")
+    if not (root / split).is_dir():
+        return None
+    strangers = sorted(set(_folders(root / split)) - set(classes))
+    if strangers:
+        raise DataError(f"{root / split / strangers[0]}: the class is not in {root / 'train'}; rename the folder, or add training images")
+    files: list[Path] = []
+    labels: list[int] = []
+    for k, name in enumerate(classes):
+        found = sorted(path for path in (root / split / name).glob("*") if path.suffix.lower() in SUFFIXES)
+        files += found
+        labels += [k] * len(found)
+    if not files:
+        raise DataError(f"{root / split}: holds no images; known endings: {', '.join(sorted(SUFFIXES))}")
+    encoded = Encoded(
+        items=lambda: ((str(file), file) for file in files),
+        labels=np.array(labels, dtype=np.int64),
+        classes=classes,
+        key=key_of(root, files),
+    )
+    return decode(encoded, config, split)
+
+
+def _folders(parent: Path) -> tuple[str, ...]:
+    return tuple(sorted(path.name for path in parent.glob("*") if path.is_dir() and not path.name.startswith(".")))

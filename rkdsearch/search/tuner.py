@@ -1,0 +1,195 @@
+"""Ray's part of a search: it places trials, keeps workers warm and notices what is lost. What is tried and who goes on, `study.py` says.
+
+Tune never pauses a trial here: a trial that waits at its rung is stopped for Ray, and its promotion is a suggestion like any other, which goes
+on from the trial's own checkpoint. So an interrupted search, a promotion and a lost node are one and the same path.
+"""
+
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler
+from ray.tune.search import Searcher
+from typing_extensions import override
+
+from rkdsearch.plugins import allowed_imports
+from rkdsearch.search.space import Resources
+from rkdsearch.search.study import Study
+from rkdsearch.training.trainer import EpochResult
+from rkdsearch.trial import RayTrial
+
+Listener = Callable[[Study], None]
+
+# Read by Ray in the driver and in its workers. Trials keep the folder that the command was given in: data and teachers have relative paths.
+ENVIRONMENT = {
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours: at once, with the rows in order
+    "TUNE_MAX_PENDING_TRIALS_PG": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+def search(study: Study, *, address: str | None = None, listener: Listener = lambda study: None) -> None:
+    """Run the study to its end. KeyboardInterrupt leaves a study that can be taken up again; rows already written stay."""
+    with connected(address):
+        resources = study.space.resources
+        scratch = study.folder.resolve() / ".ray"
+        try:
+            tune.run(
+                RayTrial,
+                name="search",
+                config={},
+                search_alg=_Asks(study, resources),
+                scheduler=_Decides(study),
+                callbacks=[_Listens(study, listener)],
+                num_samples=-1,
+                resources_per_trial=placement(resources),
+                reuse_actors=True,
+                max_failures=resources.max_failures,
+                raise_on_failed_trial=False,
+                storage_path=str(scratch),
+                trial_dirname_creator=lambda trial: trial.trial_id,
+                verbose=0,
+            )
+        finally:
+            for trial in study.executing:
+                study.interrupt(trial.trial_id)
+            shutil.rmtree(scratch, ignore_errors=True)
+    if study.done:
+        study.close()
+    listener(study)
+
+
+def placement(resources: Resources) -> tune.PlacementGroupFactory:
+    """One atomic group a trial: the trial's actor itself, or, for a gang, the actor and a bundle for each process."""
+    process = {"CPU": resources.cpu, "GPU": resources.gpu} if resources.gpu else {"CPU": resources.cpu}
+    if resources.processes == 1:
+        return tune.PlacementGroupFactory([process])
+    return tune.PlacementGroupFactory([{"CPU": 0.01}, *[process] * resources.processes], strategy="PACK")
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """Ray, quiet: a cluster's where an address is given (or one was connected to before), else this machine's, not visible from outside."""
+    os.environ |= {name: value for name, value in ENVIRONMENT.items() if name not in os.environ}
+    for name in ("ray", "ray.tune", "ray.data", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if ray.is_initialized():
+        yield
+        return
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    workers = {"env_vars": {**ENVIRONMENT, "PYTHONWARNINGS": "ignore"}}
+    if address is None:
+        ray.init(include_dashboard=False, runtime_env=workers, **quiet)
+    else:
+        ray.init(address=address, runtime_env=workers, **quiet)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+class _OfStudy:
+    """Ray pickles searchers, schedulers and callbacks as it goes; the study stays where it is, and is its own memory."""
+
+    study: Study
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _Asks(_OfStudy, Searcher):
+    """Ray asks here what to run next."""
+
+    def __init__(self, study: Study, resources: Resources) -> None:
+        super().__init__()
+        self.study = study
+        self._resources = resources
+        self._ours: dict[str, str] = {}  # Ray's name of a trial -> ours
+
+    @override
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        assignment = self.study.next()
+        if assignment is None:
+            return Searcher.FINISHED if self.study.done else None
+        self._ours[trial_id] = assignment.trial_id
+        return {
+            "trial_id": assignment.trial_id,
+            "assignment": json.dumps(
+                {
+                    "trial_id": assignment.trial_id,
+                    "config": assignment.config.to_dict(),
+                    "folder": str(assignment.folder.resolve()),
+                    "validate_at": sorted(assignment.validate_at),
+                    "allow_imports": allowed_imports(),
+                    "processes": self._resources.processes,
+                    "cpu": self._resources.cpu,
+                    "gpu": self._resources.gpu,
+                }
+            ),
+        }
+
+    @override
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """The scheduler has heard it."""
+
+    @override
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        ours = self._ours.pop(trial_id, None)
+        if ours is None or not self.study.trials[ours].executing:
+            return
+        if error:
+            self.study.fail(ours, f"its worker or node was lost {self._resources.max_failures + 1} times")
+        else:
+            self.study.interrupt(ours)
+
+    @override
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the ledger is the memory."""
+
+    @override
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the ledger is the memory."""
+
+
+class _Decides(_OfStudy, FIFOScheduler):
+    """Ray asks here whether a trial goes on."""
+
+    def __init__(self, study: Study) -> None:
+        super().__init__()
+        self.study = study
+
+    @override
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        ours = trial.config["trial_id"]
+        if "failure" in result:
+            self.study.fail(ours, result["failure"])
+            return self.STOP
+        epoch = EpochResult.from_dict(json.loads(result["result"]))
+        return self.CONTINUE if self.study.report(ours, epoch, json.loads(result["facts"])) else self.STOP
+
+
+class _Listens(_OfStudy, tune.Callback):
+    """Ray's event loop, as a person may watch it."""
+
+    def __init__(self, study: Study, listener: Listener) -> None:
+        self.study = study
+        self._listener = listener
+        self._heard = 0.0
+
+    @override
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        if time.monotonic() - self._heard > 0.25:
+            self._heard = time.monotonic()
+            self._listener(self.study)
+

@@ -1,0 +1,119 @@
+"""A run as Parquet rows: what was measured, and where and by what it was made. The same for a trial of a search and a run alone."""
+
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from rkdsearch.config import TrainConfig
+from rkdsearch.training.trainer import EpochResult, Trainer
+
+
+def measured(config: TrainConfig, epochs: Sequence[EpochResult], facts: Mapping[str, object]) -> dict[str, object]:
+    """`metric.*`, `fidelity.*` and `run.*` of a run after these epochs; `facts` are what `facts_of` said."""
+    seconds = sum(e.seconds for e in epochs)
+    processes = facts.get("run.processes", 1)
+    assert isinstance(processes, int)
+    row: dict[str, object] = {
+        "reconstructed": config.method.reconstructed is not None,
+        "fidelity.epochs": epochs[-1].epoch if epochs else 0,
+        "fidelity.of_epochs": config.training.epochs,
+        "fidelity.training_attack_steps": epochs[-1].training_attack_steps if epochs else config.attack.steps,
+        "fidelity.validation_attack_steps": config.validation.attack.steps,
+        "run.seed": config.training.seed,
+        "run.wall_seconds": seconds,
+        "run.device_seconds": seconds * processes,
+        "run.updated": datetime.now(UTC),
+        **facts,
+    }
+    if epochs:
+        row["run.started"] = datetime.fromtimestamp(epochs[0].finished - epochs[0].seconds, UTC)
+    judged = next((e for e in reversed(epochs) if e.clean_accuracy is not None), None)
+    if judged is not None and judged.best is not None:
+        row |= {
+            "metric.clean_accuracy": judged.best.clean_accuracy,
+            "metric.robust_accuracy": judged.best.robust_accuracy,
+            "metric.worst_class_accuracy": judged.best.worst_class_accuracy,
+            "metric.best_epoch": judged.best.epoch,
+            "metric.last_clean_accuracy": judged.clean_accuracy,
+            "metric.last_robust_accuracy": judged.robust_accuracy,
+            "metric.robust_overfitting_gap": judged.robust_overfitting_gap,
+            "metric.images": judged.images,
+        }
+    return row
+
+
+def epoch(result: EpochResult) -> dict[str, object]:
+    """The epoch's row in `epochs/`."""
+    row: dict[str, object] = {
+        "epoch": result.epoch,
+        "loss": result.loss,
+        "terms": result.terms,
+        "clean_accuracy": result.clean_accuracy,
+        "robust_accuracy": result.robust_accuracy,
+        "worst_class_accuracy": result.worst_class_accuracy,
+        "lr": result.lr,
+        "images_per_second": result.images_per_second,
+        "seconds": result.seconds,
+        "training_attack_steps": result.training_attack_steps,
+        "finished": datetime.fromtimestamp(result.finished, UTC),
+    }
+    if result.reliability is not None:
+        row |= {f"teacher.{name}": share for name, share in asdict(result.reliability).items()}
+    return row
+
+
+def facts_of(trainer: Trainer) -> dict[str, object]:
+    """`run.*`: where and by what this run was made."""
+    teachers = trainer.config.teachers
+    return {
+        "run.git_commit": git_commit(),
+        "run.version": version("rkdsearch"),
+        "run.torch": torch.__version__,
+        "run.python": platform.python_version(),
+        "run.device": device_name(trainer.device),
+        "run.processes": trainer.processes,
+        "run.parameters": trainer.parameters,
+        "run.teacher_sha256": teachers.robust.sha256 if teachers.robust and "robust" in trainer.teachers else None,
+        "run.natural_teacher_sha256": teachers.natural.sha256 if teachers.natural and "natural" in trainer.teachers else None,
+        "run.split_sha256": trainer.splits.fingerprint,
+    }
+
+
+@lru_cache(maxsize=1)
+def git_commit() -> str | None:
+    """The commit of the code, `-dirty` where files were changed; None outside a checkout."""
+    where = Path(__file__).parent
+    try:
+        done = subprocess.run(  # noqa: S603 - fixed words
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],  # noqa: S607 - git is looked up in PATH, as everywhere
+            cwd=where,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def device_name(device: torch.device) -> str:
+    """The name of the accelerator, or of the processor."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
+
+
+@lru_cache(maxsize=1)
+def processor() -> str:
+    """The name of this machine's processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

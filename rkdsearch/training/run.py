@@ -1,0 +1,49 @@
+"""One run alone, without Ray: the same row as a trial's."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rkdsearch import config as configs
+from rkdsearch.config import TeacherConfig, TrainConfig
+from rkdsearch.errors import CheckpointError, NonFiniteLossError
+from rkdsearch.methods import name_of
+from rkdsearch.results.store import Store
+from rkdsearch.training import rows, teacher
+from rkdsearch.training.trainer import EpochResult, Trainer
+
+
+def with_teachers(config: TrainConfig, cache: Path) -> TrainConfig:
+    """The same run with its recipes' teachers trained (once, cached) and named by file and hash."""
+    ready: dict[str, TeacherConfig] = {}
+    for role in config.method.teachers():
+        made_by = teacher.recipe_run(config, role)  # type: ignore[arg-type]  # a role of TeachersConfig
+        if made_by is not None:
+            home = teacher.folder_of(made_by, cache)
+            for _ in Trainer(made_by, home).epochs():
+                pass
+            ready[role] = teacher.from_folder(getattr(config.teachers, role), home)
+    return config.model_copy(update={"teachers": config.teachers.model_copy(update=ready)})
+
+
+def single_run(config: TrainConfig, folder: Path) -> Iterator[EpochResult]:
+    """The epochs that are left to do in `folder`; rows in its `trials/` and `epochs/` after each. Only the first process writes."""
+    config = with_teachers(config, folder / "teachers")
+    trainer = Trainer(config, folder)
+    name = name_of(config.method)
+    store = Store(folder, configs.columns([name] if "." in name else []))
+    facts = rows.facts_of(trainer)
+    identity = {"trial_id": "run", "study": folder.name, "ordinal": 0, "origin": "first", "label": name, "sampled": {}, "notes": {}}
+
+    def write(status: str, error: str | None = None) -> None:
+        if trainer.rank == 0:
+            store.write_epochs("run", [rows.epoch(e) for e in trainer.history])
+            measured = rows.measured(config, trainer.history, facts)
+            store.write_trial({**identity, "status": status, "error": error, **configs.row(config), **measured})
+
+    try:
+        for epoch in trainer.epochs():
+            write("finished" if epoch.epoch == epoch.epochs else "running")
+            yield epoch
+    except (NonFiniteLossError, CheckpointError) as error:
+        write("failed", str(error))
+        raise

@@ -1,0 +1,66 @@
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from rkdsearch.results import summary
+from tests.results.factory import make_study
+
+SCRIPT = Path(__file__).parents[2] / "analysis" / "pareto_front.py"
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def test_the_picture_is_drawn_from_a_copied_folder(tmp_path: Path) -> None:
+    make_study(tmp_path / "study")
+    (tmp_path / "study" / "study.json").unlink()
+    words = [sys.executable, SCRIPT, tmp_path / "study", "--out", tmp_path / "front.svg"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{tmp_path / 'front.svg'}\n", "")
+    texts = [element.text for element in ET.parse(tmp_path / "front.svg").iter(f"{SVG}text")]
+    assert "60 trials (33 finished, 24 stopped, 3 failed), hypervolume 0.7586" in texts
+    assert "IAD, published" in texts
+
+
+def test_every_trial_inside_the_axes_is_drawn_once_and_stopped_ones_hollow(tmp_path: Path) -> None:
+    make_study(tmp_path, running=2)
+    study = summary.read(tmp_path)
+    root = ET.fromstring(runpy.run_path(str(SCRIPT))["draw"](study))
+    marks = [e for e in root.iter() if e.tag in {f"{SVG}circle", f"{SVG}polygon"} and e.find(f"{SVG}title") is not None]
+    tips = {(e.find(f"{SVG}title").text or ""): e.get("fill") for e in marks}  # type: ignore[union-attr]  # filtered above
+    hidden = next(e.text or "" for e in root.iter(f"{SVG}text") if "lie outside" in (e.text or ""))
+    assert len(tips) == len(marks) == 60 + 1 - int(hidden.split("point. ")[1].split()[0])  # one is the teacher
+    assert all((fill == "none") == (not tip.endswith(("finished", "teacher"))) for tip, fill in tips.items())
+
+
+def test_a_strangers_labels_stay_text(tmp_path: Path) -> None:
+    make_study(tmp_path, trials=20, evil="</text><script>alert(1)</script>")
+    root = ET.fromstring(runpy.run_path(str(SCRIPT))["draw"](summary.read(tmp_path)))
+    assert not list(root.iter(f"{SVG}script"))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.0, 1.0, [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]),
+        (0.871, 0.963, [0.88, 0.9, 0.92, 0.94, 0.96]),
+        (0.5, 0.506, [0.5, 0.501, 0.502, 0.503, 0.504, 0.505, 0.506]),
+    ],
+)
+def test_ticks_are_round_numbers(low: float, high: float, expected: list[float]) -> None:
+    assert runpy.run_path(str(SCRIPT))["ticks"](low, high) == expected
+
+
+def test_an_empty_study_and_another_format_are_refused_in_one_line(tmp_path: Path) -> None:
+    main = runpy.run_path(str(SCRIPT))["main"]
+    for words, message in (
+        ([str(tmp_path)], "no trial has been measured yet"),
+        ([str(tmp_path), "--out", "front.png"], "--out must end in .svg, got front.png"),
+        ([str(tmp_path / "typo")], "a study is a folder"),
+    ):
+        with pytest.raises(SystemExit) as refused:
+            main(words)
+        assert message in str(refused.value.code)
+        assert "\n" not in str(refused.value.code)

@@ -1,0 +1,49 @@
+from pathlib import Path
+
+import pytest
+
+from rkdsearch.cli.status import status
+from rkdsearch.errors import StudyError
+from tests.results.factory import make_study
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def test_status_counts_trials_and_lists_the_front(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_study(tmp_path / "digits", running=3)
+    status(tmp_path / "digits")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("digits  60 trials: 32 finished, 22 stopped, 3 failed, 3 running")
+    assert "hypervolume 0.7585" in lines[1]
+    assert any("88.2" in line and "79.3" in line and "16 of 24" in line and "igdm · igdm-044" in line for line in lines)
+    assert any("crdnd · crdnd-035 RECONSTRUCTED" in line for line in lines)
+    assert any(line.startswith("failed: rslad-016: NonFiniteLossError") for line in lines)
+
+
+def test_status_writes_nothing(tmp_path: Path) -> None:
+    make_study(tmp_path, trials=8)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    status(tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_status_of_an_empty_study_is_no_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status(tmp_path)
+    assert "0 trials: none yet" in capsys.readouterr().out
+
+
+def test_a_strangers_labels_cannot_command_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_study(tmp_path, trials=12, evil="\x1b[31m[red]\x07")
+    status(tmp_path)
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "\x07" not in out
+    assert "[red]" in out
+
+
+def test_status_of_a_folder_that_is_not_there_says_so(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="check the path"):
+        status(tmp_path / "typo")

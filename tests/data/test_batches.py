@@ -1,0 +1,160 @@
+"""Batches: a pure function of seed and epoch, shared out among processes without a seam."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rkdsearch.data import Batch, Batches, Images
+from rkdsearch.data.augment import Shifts, crop_and_flip
+from rkdsearch.errors import DataError
+
+
+def images(count: int, size: int = 8, *, mapped: bool = False) -> Images:
+    """Image i is recognised by its pixels: they are noise of its own."""
+    pixels = torch.randint(1, 256, (count, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return Images(pixels, torch.arange(count) % 10, 255.0, tuple("0123456789"), "noise", "train", mapped=mapped)
+
+
+def epoch(data: Images, number: int = 0, **arguments: object) -> list[Batch]:
+    return list(Batches(data, **{"batch_size": 8, "seed": 0, **arguments}).epoch(number))  # type: ignore[arg-type]
+
+
+def test_an_epoch_shows_every_image_once_with_its_own_label_and_pixels() -> None:
+    data = images(21)
+    batches = epoch(data)
+    assert [len(batch.y) for batch in batches] == [8, 8, 5]
+    assert len(Batches(data, batch_size=8, seed=0)) == 3
+    index = torch.cat([batch.index for batch in batches])
+    assert sorted(index.tolist()) == list(range(21))
+    x, y = data.floats(index)
+    assert torch.equal(torch.cat([batch.x for batch in batches]), x)
+    assert torch.equal(torch.cat([batch.y for batch in batches]), y)
+
+
+def test_images_are_float32_of_0_to_1_and_channels_last() -> None:
+    x = epoch(images(8), augment="crop_flip")[0].x
+    assert (x.dtype, x.shape) == (torch.float32, (8, 3, 8, 8))
+    assert 0 <= x.min() < x.max() <= 1
+    assert x.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_an_epoch_is_the_same_whatever_came_before_it_and_differs_from_others() -> None:
+    loader = Batches(images(16), batch_size=8, seed=3, augment="crop_flip")
+    third = list(loader.epoch(3))
+    list(loader.epoch(0))
+    for a, b in zip(third, loader.epoch(3), strict=True):
+        assert torch.equal(a.x, b.x)
+    assert not torch.equal(third[0].index, next(loader.epoch(4)).index)
+    assert not torch.equal(third[0].index, epoch(images(16), 3, seed=4)[0].index)
+
+
+@given(count=st.integers(4, 40), per_process=st.integers(1, 6), processes=st.integers(1, 4), fraction=st.sampled_from([0.0, 0.25, 0.7]))
+def test_the_parts_of_all_processes_are_the_batches_of_one(count: int, per_process: int, processes: int, fraction: float) -> None:
+    size = per_process * processes
+    arguments = {
+        "batch_size": size,
+        "seed": 5,
+        "augment": "crop_flip",
+        "extra": images(6) if fraction else None,
+        "extra_fraction": fraction,
+    }
+    if round(size * fraction) == size:
+        with pytest.raises(DataError, match="leaves a batch without training images"):
+            epoch(images(count), **arguments)
+        return
+    whole = epoch(images(count), 2, **arguments)
+    parts = [epoch(images(count), 2, rank=rank, processes=processes, **arguments) for rank in range(processes)]
+    for batch, *shares in zip(whole, *parts, strict=False):
+        assert len({len(share.y) for share in shares}) == 1
+        joined = [torch.cat([getattr(share, name) for share in shares]) for name in ("x", "y", "index")]
+        if len(batch.y) == len(joined[1]):  # the last batch may be cut to a multiple of the processes
+            assert all(torch.equal(getattr(batch, name), value) for name, value in zip(("x", "y", "index"), joined, strict=True))
+        elif not fraction:
+            assert torch.equal(batch.x[: len(joined[1])], joined[0])
+            assert len(batch.y) - len(joined[1]) < processes
+
+
+def test_a_last_batch_that_cannot_be_shared_out_is_dropped() -> None:
+    assert [len(batch.y) for batch in epoch(images(17), processes=2)] == [4, 4]
+    assert len(Batches(images(17), batch_size=8, seed=0, processes=2)) == 2
+    assert [len(batch.y) for batch in epoch(images(19), processes=2)] == [4, 4, 1]
+
+
+def test_a_batch_that_processes_cannot_share_is_refused() -> None:
+    with pytest.raises(DataError, match="batch_size must be a positive multiple of the 2 processes, got 7; choose 6"):
+        epoch(images(20), batch_size=7, processes=2)
+    with pytest.raises(DataError, match="over 1 images and 2 processes leaves a batch without training images"):
+        epoch(images(1), processes=2)
+
+
+def test_extra_images_take_their_share_of_each_batch_and_of_each_process() -> None:
+    data, extra = images(30), images(50).take(torch.arange(40, 50))
+    for rank in (0, 1):
+        batches = epoch(data, batch_size=10, extra=extra, extra_fraction=0.4, rank=rank, processes=2)
+        assert [(batch.index == -1).sum().item() for batch in batches] == [2] * 5
+        for batch in batches:
+            own = batch.index >= 0
+            x, y = data.floats(batch.index[own])
+            assert torch.equal(batch.x[own], x)
+            assert torch.equal(batch.y[own], y)
+            for picture, label in zip(batch.x[~own], batch.y[~own], strict=True):
+                assert any(torch.equal(picture, other) and label == k for other, k in zip(*extra.floats(), strict=True))
+
+
+def test_an_epoch_with_extra_images_still_passes_once_over_the_training_images() -> None:
+    batches = epoch(images(31), batch_size=10, extra=images(9), extra_fraction=0.4)
+    index = torch.cat([batch.index for batch in batches])
+    assert sorted(index[index >= 0].tolist()) == list(range(31))
+    assert [len(batch.y) for batch in batches] == [10, 10, 10, 10, 10, 1]
+
+
+def test_a_memory_mapped_set_gives_the_same_batches() -> None:
+    chosen = torch.tensor([5, 3, 18, 7, 11, 0, 1, 9])
+    for a, b in zip(epoch(images(20).take(chosen)), epoch(images(20, mapped=True).take(chosen)), strict=True):
+        assert torch.equal(a.x, b.x)
+        assert torch.equal(a.y, b.y)
+
+
+def shifts(down: int, right: int, *, mirror: bool) -> Shifts:
+    return Shifts(torch.tensor([down], dtype=torch.int32), torch.tensor([right], dtype=torch.int32), torch.tensor([mirror]))
+
+
+def test_a_crop_moves_the_image_over_black_and_a_mirror_turns_what_was_cropped() -> None:
+    picture = torch.arange(1, 65, dtype=torch.uint8).reshape(1, 8, 8, 1)  # padded by 8 // 8 = 1
+    assert torch.equal(crop_and_flip(picture, shifts(1, 1, mirror=False)), picture)
+    assert torch.equal(crop_and_flip(picture, shifts(1, 1, mirror=True)), picture.flip(2))
+    up_left = crop_and_flip(picture, shifts(2, 2, mirror=False))
+    assert torch.equal(up_left[0, :7, :7], picture[0, 1:, 1:])
+    assert up_left[0, 7].sum() == up_left[0, :, 7].sum() == 0
+    assert torch.equal(crop_and_flip(picture, shifts(2, 2, mirror=True)), up_left.flip(2))
+    down = crop_and_flip(picture, shifts(0, 1, mirror=False))
+    assert torch.equal(down[0, 1:], picture[0, :7])
+
+
+def test_all_81_crops_of_a_32_pixel_image_occur_and_half_are_mirrored() -> None:
+    data = images(1, size=32)
+    loader = Batches(data, batch_size=1, seed=0, augment="crop_flip")
+    drawn = loader._draw_shifts(np.random.default_rng(0), 20_000)
+    assert drawn is not None
+    kinds = torch.stack([drawn.down, drawn.right], dim=1).unique(dim=0)
+    assert (len(kinds), kinds.min(), kinds.max()) == (81, 0, 8)
+    assert drawn.mirror.float().mean() == pytest.approx(0.5, abs=0.02)
+
+
+def test_crop_alone_mirrors_nothing() -> None:
+    picture = torch.arange(64, dtype=torch.uint8).reshape(1, 8, 8, 1)
+    data = Images(picture.repeat(50, 1, 1, 1), torch.zeros(50, dtype=torch.int64), 255.0, ("a",), "", "")
+    for batch in epoch(data, augment="crop"):
+        middle = batch.x[:, 0, 1:-1, 1:-1]  # untouched by the black border
+        assert (middle.diff(dim=2) > 0).all()
+
+
+@pytest.mark.gpu
+def test_a_cuda_device_sees_the_same_bytes() -> None:
+    arguments = {"augment": "crop_flip", "extra": images(9, mapped=True), "extra_fraction": 0.25}
+    for a, b in zip(epoch(images(30), **arguments), epoch(images(30), device="cuda", **arguments), strict=True):
+        assert b.x.device.type == b.y.device.type == b.index.device.type == "cuda"
+        assert torch.equal(a.index, b.index.cpu())
+        assert torch.equal((a.x * 255).round(), (b.x.cpu() * 255).round())

@@ -1,0 +1,118 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from rkdsearch.report import figures, traces
+from rkdsearch.results import summary
+from tests.results.factory import make_study
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> summary.Study:
+    folder = tmp_path_factory.mktemp("study")
+    make_study(folder, running=2)
+    return summary.read(folder)
+
+
+def pareto(study: summary.Study) -> traces.Figure:
+    trials, front = summary.records(study.trials), summary.records(summary.front(study.trials))
+    return figures.pareto(trials, front, study.description["teachers"])
+
+
+def test_every_measured_trial_is_drawn_once(study: summary.Study) -> None:
+    drawn = [x for trace in pareto(study)["data"] if trace["name"] not in {"front", "robust teacher"} for x in trace["x"] if x is not None]
+    assert sorted(drawn) == sorted(study.trials[summary.CLEAN].dropna())
+
+
+def test_only_finished_trials_have_full_marks(study: summary.Study) -> None:
+    finished = set(study.trials.loc[study.trials["status"] == "finished", summary.CLEAN])
+    for trace in pareto(study)["data"]:
+        if trace["mode"].startswith("markers") and trace["name"] != "robust teacher":
+            full = not trace["marker"]["symbol"].endswith("-open")
+            assert all((x in finished) == full for x in trace["x"] if x is not None), trace["name"]
+
+
+def test_the_front_is_a_line_that_first_goes_down(study: summary.Study) -> None:
+    line = pareto(study)["data"][0]
+    assert line["line"]["shape"] == "vh"
+    assert line["x"] == sorted(line["x"])
+    assert line["y"] == sorted(line["y"], reverse=True)
+
+
+def test_baselines_are_diamonds_and_the_teacher_a_star(study: summary.Study) -> None:
+    by_name = {trace["name"]: trace for trace in pareto(study)["data"]}
+    assert (by_name["baseline"]["marker"]["symbol"], len(by_name["baseline"]["x"])) == ("diamond", 6)
+    assert (by_name["robust teacher"]["x"], by_name["robust teacher"]["y"]) == ([0.955], [0.755])
+
+
+def test_a_method_keeps_its_look_in_every_picture(study: summary.Study) -> None:
+    trials = summary.records(study.trials)
+    slices = figures.slices(trials)
+    assert slices is not None
+    first = {t["name"]: (t["marker"]["symbol"], t["marker"]["color"]) for t in pareto(study)["data"] if t.get("showlegend")}
+    second = {t["name"]: (t["marker"]["symbol"], t["marker"]["color"]) for t in slices["data"]}
+    assert len(second) >= 5
+    assert all(first[name] == look for name, look in second.items())
+
+
+def test_forty_two_methods_look_different() -> None:
+    looks = traces.looks([f"method{n}" for n in range(42)])
+    assert len({(look.colour, look.shape) for look in looks.values()}) == 42
+
+
+def test_undefended_students_do_not_squeeze_the_others(study: summary.Study) -> None:
+    layout = pareto(study)["layout"]
+    assert layout["yaxis"]["range"][0] > 0.4
+    outside = sum(
+        not (layout["xaxis"]["range"][0] <= row[summary.CLEAN] <= layout["xaxis"]["range"][1])
+        or not (layout["yaxis"]["range"][0] <= row[summary.ROBUST] <= layout["yaxis"]["range"][1])
+        for row in summary.records(study.trials)
+    )
+    labels = [button["label"] for button in layout["updatemenus"][0]["buttons"]]
+    assert labels == [f"closer view: {outside} marks lie outside", "all trials"]
+
+
+def test_a_number_searched_over_decades_has_a_logarithmic_axis(study: summary.Study) -> None:
+    slices = figures.slices(summary.records(study.trials))
+    assert slices is not None
+    kinds = {axis["title"]["text"]: axis["type"] for name, axis in slices["layout"].items() if name.startswith("xaxis")}
+    assert kinds == {"attack.eps": "linear", "method.temperature": "log", "optimizer.lr": "log"}
+
+
+def test_shares_of_the_teacher_are_those_of_the_last_epoch(study: summary.Study) -> None:
+    front = summary.records(summary.front(study.trials))
+    figure = figures.reliability(summary.records(study.epochs), front)
+    assert figure is not None
+    taught = [row for row in front if row["config.method.name"] != "natural"]  # nobody teaches the natural students
+    assert [len(trace["y"]) for trace in figure["data"]] == [len(taught)] * 3
+    assert figure["data"][0]["x"][0] == pytest.approx(0.86 - 0.004 * 24)
+
+
+def test_curves_draw_the_front_above_the_others(study: summary.Study) -> None:
+    trials, front = summary.records(study.trials), summary.records(summary.front(study.trials))
+    figure = figures.curves(trials, summary.records(study.epochs), front)
+    assert figure is not None
+    colours = [trace["line"]["color"] for trace in figure["data"]]
+    assert colours[-2 * len(front) :].count("$faint") == 0
+    assert colours.count("$faint") == 2 * (len(trials) - len(front))
+
+
+def test_a_study_without_numbers_has_no_such_pictures(tmp_path: Path) -> None:
+    empty = summary.read(tmp_path)
+    assert summary.records(empty.trials) == []
+    assert (figures.curves([], [], []), figures.reliability([], []), figures.slices([])) == (None, None, None)
+    assert json.dumps(figures.pareto([], [], {}), allow_nan=False)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), True, "1", None])
+def test_a_value_that_is_no_number_is_not_drawn(value: object) -> None:
+    assert not traces.is_number(value)
+    assert figures.drawable({"robust": {"clean_accuracy": value, "robust_accuracy": 0.5}}) == {}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(None, "–"), (0.4, "0 s"), (59.6, "1 min 00 s"), (3599, "59 min 59 s"), (7384, "2 h 03 min")]
+)
+def test_durations_have_two_units_at_most(seconds: float | None, text: str) -> None:
+    assert traces.duration(seconds) == text

@@ -1,0 +1,197 @@
+import base64
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rkdsearch.errors import StudyError
+from rkdsearch.report import page
+from rkdsearch.results import summary
+from rkdsearch.results.store import Store
+from tests.results.factory import make_study
+
+EVIL = "</script><img src=x onerror=document.title='owned'>{{ 7 * 7 }}\u2028'\"&<b>"
+
+
+class Elements(HTMLParser):
+    """Every tag with its attributes, and the text inside scripts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        if self.tags and self.tags[-1][0] == "script" and len(self.scripts) < sum(tag == "script" for tag, _ in self.tags):
+            self.scripts.append(data)
+
+
+@pytest.fixture(scope="module")
+def evil(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("evil")
+    make_study(folder, trials=24, running=2, evil=EVIL)
+    return page.build(folder)
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("good")
+    make_study(folder)
+    return page.build(folder).read_text(encoding="utf-8")
+
+
+def visible(text: str) -> str:
+    """The page without its scripts, as one line."""
+    return re.sub(r"\s+", " ", re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL))
+
+
+def test_no_text_of_a_study_becomes_markup(evil: Path) -> None:
+    elements = Elements(evil.read_text(encoding="utf-8"))
+    assert not {"img", "b", "iframe", "object", "embed", "link", "base", "form"} & {tag for tag, _ in elements.tags}
+    assert [tag for tag, _ in elements.tags].count("script") == 3
+    assert not [name for _, attributes in elements.tags for name in attributes if name.startswith("on")]
+    assert "{{ 7 * 7 }}" in visible(evil.read_text(encoding="utf-8")), "labels are text, not templates"
+
+
+def test_hovering_shows_text_and_no_markup(evil: Path) -> None:
+    pictures = json.loads(Elements(evil.read_text(encoding="utf-8")).scripts[0])
+    texts = json.dumps(pictures, ensure_ascii=False)
+    assert "&lt;img src=x" in texts
+    assert "<img" not in texts
+
+
+def test_only_the_two_scripts_of_the_page_may_run(evil: Path) -> None:
+    text = evil.read_text(encoding="utf-8")
+    elements = Elements(text)
+    (policy,) = [a["content"] for tag, a in elements.tags if tag == "meta" and a.get("http-equiv") == "Content-Security-Policy"]
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    allowed = set(re.findall(r"'sha256-([^']+)'", policy))
+    assert allowed == {base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in elements.scripts[1:]}
+    assert "unsafe-eval" not in policy
+    assert "unsafe-inline" not in policy.partition("style-src")[0]
+
+
+def test_the_page_asks_no_network_for_anything(good: str) -> None:
+    elements = Elements(good)
+    assert not [(tag, name) for tag, attributes in elements.tags for name in attributes if name in {"src", "href", "srcset", "action"}]
+    assert not re.search(r"@import|url\(", good[: good.index("</style>")])
+    assert "showSendToCloud: false" in elements.scripts[2], "Plotly would offer to upload the study"
+
+
+def test_all_pictures_are_svg(good: str) -> None:
+    pictures = json.loads(Elements(good).scripts[0])
+    assert set(pictures) == {"pareto", "curves", "reliability", "slices"}
+    assert {trace["type"] for picture in pictures.values() for trace in picture["data"]} == {"scatter", "bar"}
+
+
+def test_test_results_stand_beside_validation_with_n_eps_and_intervals(good: str) -> None:
+    text = visible(good)
+    assert "AutoAttack, linf eps = 8/255: n = 297 of 297 test images" in text
+    assert "clean: n = 297 of 297 test images" in text
+    assert "95 % Wilson intervals" in text
+    row = next(row for row in text.split("<tr>") if "rslad · rslad-041" in row and "78.6" in row)
+    assert re.findall(r'<td class="n">([\d.]+)', row) == ["90.7", "78.6", "62.9", "6.0", "88.2", "73.7", "72.4"]
+
+
+def test_the_most_robust_student_is_compared_with_natural_and_best_baseline_in_pairs(good: str) -> None:
+    text = visible(good)
+    pairs = text[text.index("The same images, in pairs") : text.index("<h2>Methods")]
+    assert pairs.count("igdm · igdm-044") == 6
+    assert pairs.count("natural · natural-010") == 3
+    assert pairs.count("RSLAD, published") == 3
+    assert "+64.3 to +74.9" in pairs
+
+
+def test_reconstructed_methods_say_so(good: str) -> None:
+    text = visible(good)
+    assert re.search(r"<th scope=\"row\">crdnd <span class=\"mark\"[^>]*>RECONSTRUCTED", text)
+    assert not re.search(r"<th scope=\"row\">rslad <span", text)
+
+
+def test_what_an_attack_complained_about_stands_at_its_result(good: str) -> None:
+    assert '<span class="mark">white-box weaker than black-box</span>' in visible(good)
+
+
+def test_a_running_study_says_that_it_is_not_over(evil: Path) -> None:
+    assert "The search is not over: 2 trials are running or paused" in visible(evil.read_text(encoding="utf-8"))
+
+
+def test_an_empty_study_says_what_is_missing(tmp_path: Path) -> None:
+    text = visible(page.build(tmp_path).read_text(encoding="utf-8"))
+    assert "No trial has written a row yet." in text
+    assert "There is no study.json" in text
+
+
+def test_a_study_whose_test_set_is_closed_says_so(tmp_path: Path) -> None:
+    make_study(tmp_path, trials=12, evaluated=False)
+    text = visible(page.build(tmp_path).read_text(encoding="utf-8"))
+    assert "The test set has not been opened" in text
+    assert "Wilson" not in text
+
+
+def test_rows_without_configuration_or_description_are_shown_all_the_same(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write_trial({"trial_id": "a", "status": "finished", summary.CLEAN: 0.9, summary.ROBUST: 0.5})
+    store.write_trial({"trial_id": "b", "status": "failed"})
+    (tmp_path / "trials" / "c.parquet").write_text("half")
+    (tmp_path / "study.json").write_text(
+        '{"name": 3, "space": ["odd"], "ladder": 7, "exam": "?", "teachers": {"robust": 1, "natural": {}}}'
+    )
+    text = visible(page.build(tmp_path).read_text(encoding="utf-8"))
+    assert "unknown · a" in text
+    assert "c.parquet in trials could not be read and is left out." in text
+
+
+def test_replicates_show_their_spread(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for n, robust in enumerate((0.50, 0.54)):
+        store.write_trial({"trial_id": f"a{n}", "ordinal": 3, "status": "finished", summary.CLEAN: 0.9, summary.ROBUST: robust})
+    assert "52.0 ± 2.8, n = 2 seeds" in visible(page.build(tmp_path).read_text(encoding="utf-8"))
+
+
+def test_the_page_is_replaced_whole_and_may_go_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "study").mkdir()
+    out = tmp_path / "pages" / "digits.html"
+    for _ in range(2):
+        assert page.build(tmp_path / "study", out) == out
+    assert [path.name for path in out.parent.iterdir()] == ["digits.html"]
+    assert list((tmp_path / "study").iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_the_users_to_change(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StudyError, match="name another place with --out"):
+        page.build(tmp_path, tmp_path / "file" / "report.html")
+
+
+@given(st.recursive(st.text() | st.integers() | st.none(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=5))
+def test_embedded_json_returns_as_it_was_and_holds_no_tag(value: object) -> None:
+    text = str(page.embedded(value))
+    assert json.loads(text) == value
+    assert not set("<>&\u2028\u2029") & set(text)
+
+
+@pytest.mark.browser
+def test_a_browser_draws_the_pictures_and_runs_nothing_else(evil: Path) -> None:
+    chromium = shutil.which("chromium")
+    assert chromium is not None
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--virtual-time-budget=5000"]
+    done = subprocess.run(
+        [chromium, *flags, "--enable-logging=stderr", "--dump-dom", evil.as_uri()], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.count('class="plotly-graph-div') + done.stdout.count('class="js-plotly-plot') == 4
+    assert done.stdout.count('class="main-svg"') >= 8
+    assert "<title>owned" not in done.stdout
+    assert not [line for line in done.stderr.splitlines() if "CONSOLE" in line]

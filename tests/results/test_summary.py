@@ -1,0 +1,159 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rkdsearch.errors import StudyError
+from rkdsearch.results import summary
+from rkdsearch.results.store import Store
+from tests.results.factory import CONFIG, START, make_study
+
+
+def trial(trial_id: str, clean: float | None, robust: float | None, status: str = "finished", **more: object) -> dict[str, object]:
+    row = {"trial_id": trial_id, "ordinal": 0, "status": status, summary.CLEAN: clean, summary.ROBUST: robust}
+    return row | {name.replace("__", "."): value for name, value in more.items()}
+
+
+def study(folder: Path, *rows: dict[str, object]) -> summary.Study:
+    store = Store(folder, CONFIG)
+    for row in rows:
+        store.write_trial(row)
+    return summary.read(folder)
+
+
+def test_only_trials_of_full_length_are_on_the_front(tmp_path: Path) -> None:
+    found = study(
+        tmp_path,
+        trial("a", 0.9, 0.5), trial("b", 0.8, 0.6), trial("dominated", 0.8, 0.5),
+        *(trial(f"better-{status}", 0.99, 0.99, status) for status in ("stopped", "running", "paused", "failed")),
+        trial("blind", None, None),
+    )  # fmt: skip
+    assert summary.front(found.trials)["trial_id"].tolist() == ["b", "a"]
+    assert summary.volume(found.trials) == pytest.approx(0.8 * 0.6 + 0.1 * 0.5)
+
+
+def test_the_front_of_nothing_is_empty(tmp_path: Path) -> None:
+    found = study(tmp_path)
+    assert len(summary.front(found.trials)) == 0
+    assert summary.volume(found.trials) == 0.0
+    assert summary.cost(found.trials) == summary.Cost({}, 0.0, 0.0, 0.0)
+    assert len(summary.methods(found.trials)) == len(summary.survival(found.rungs)) == len(summary.replicated(found.trials)) == 0
+
+
+def test_other_objectives_give_another_front(tmp_path: Path) -> None:
+    found = study(tmp_path, trial("a", 0.9, 0.5, metric__worst_class_accuracy=0.1), trial("b", 0.8, 0.4, metric__worst_class_accuracy=0.3))
+    assert summary.front(found.trials)["trial_id"].tolist() == ["a"]
+    assert summary.front(found.trials, (*summary.OBJECTIVES, "metric.worst_class_accuracy"))["trial_id"].tolist() == ["b", "a"]
+
+
+def test_cost_adds_all_trials_also_those_in_vain(tmp_path: Path) -> None:
+    spent = {"run__wall_seconds": 10.0, "run__device_seconds": 20.0, "run__started": START, "run__updated": START.replace(minute=1)}
+    found = study(tmp_path, trial("a", 0.9, 0.5, **spent), trial("b", None, None, "failed", **spent), trial("c", None, None, "running"))
+    assert summary.cost(found.trials) == summary.Cost({"finished": 1, "failed": 1, "running": 1}, 40.0, 20.0, 60.0)
+
+
+def test_methods_are_judged_by_their_finished_trials(tmp_path: Path) -> None:
+    found = study(
+        tmp_path,
+        trial("a", 0.9, 0.5, config__method__name="rslad"),
+        trial("b", 0.95, 0.9, "stopped", config__method__name="rslad"),
+        trial("c", 0.8, 0.6, config__method__name="crdnd", reconstructed=True),
+        trial("d", None, None, "failed"),
+    )
+    rows = summary.records(summary.methods(found.trials))
+    assert [(r["method"], r["trials"], r["finished"], r["on_front"], r["robust"], r["reconstructed"]) for r in rows] == [
+        ("crdnd", 1, 1, 1, 0.6, True),
+        ("rslad", 2, 1, 1, 0.5, False),
+        ("unknown", 1, 0, 0, None, False),
+    ]
+
+
+def test_the_last_decision_on_a_rung_is_the_one_that_counts(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for trial_id, decisions in {"a": ["paused", "promoted"], "b": ["paused"], "c": ["stopped"]}.items():
+        rows = [
+            {"rung": 3, "attack_steps": 10, "robust_accuracy": 0.5, "decided": START.replace(minute=n), "decision": d}
+            for n, d in enumerate(decisions)
+        ]
+        store.write_rungs(trial_id, rows)
+    row = summary.records(summary.survival(store.rungs()))[0]
+    assert {key: row[key] for key in ("rung", "reached", "promoted", "paused", "stopped", "finished")} == {
+        "rung": 3, "reached": 3, "promoted": 1, "paused": 1, "stopped": 1, "finished": 0,
+    }  # fmt: skip
+
+
+def test_replicates_give_mean_and_sample_deviation(tmp_path: Path) -> None:
+    found = study(
+        tmp_path,
+        trial("a", 0.9, 0.50), trial("a2", 0.9, 0.54), trial("a3", 0.9, 0.52), trial("a4", 0.9, 0.9, "stopped"),
+        trial("b", 0.9, 0.5) | {"ordinal": 1},
+    )  # fmt: skip
+    table = summary.replicated(found.trials)
+    assert table.index.tolist() == [0]
+    assert table.loc[0, "seeds"] == 3
+    assert (table.loc[0, "robust"], table.loc[0, "robust_sd"]) == (pytest.approx(0.52), pytest.approx(0.02))
+
+
+def examined(store: Store, trial_id: str, right: str, **more: object) -> None:
+    row = {"trial_id": trial_id, "checkpoint": "best", "attack": "pgd20", "seed": 0, "per_image": right, "subset_sha256": "c"}
+    store.write_evaluation(row | more)
+
+
+def test_students_are_compared_on_the_same_images_only(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    examined(store, "a", "1110")
+    examined(store, "b", "0110")
+    examined(store, "a", "11", attack="clean")
+    examined(store, "b", "01", attack="clean", subset_sha256="other")
+    examined(store, "b", "0000", checkpoint="last")
+    examined(store, "a", "0000", seed=1)
+    examined(store, "b", "1111", seed=1)
+    (found,) = summary.compare(store.evaluations(), "a", "b")
+    assert (found.attack, found.images, found.difference.value) == ("pgd20", 4, 0.25)
+    assert summary.compare(store.evaluations(), "a", "nobody") == []
+
+
+def test_clean_results_pair_although_they_have_no_ball(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for trial_id, right in (("a", "11"), ("b", "01")):
+        examined(store, trial_id, right, attack="clean", norm=None, eps=None, steps=None)
+    assert [c.attack for c in summary.compare(store.evaluations(), "a", "b")] == ["clean"]
+
+
+def test_missing_values_become_none(tmp_path: Path) -> None:
+    (row,) = summary.records(study(tmp_path, trial("a", None, 0.5)).trials)
+    assert (row[summary.CLEAN], row[summary.ROBUST], row["error"], row["metric.best_epoch"], row["run.started"]) == (
+        None,
+        0.5,
+        None,
+        None,
+        None,
+    )
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[1]", "3", float("nan")])
+def test_text_that_is_no_json_object_says_nothing(text: object) -> None:
+    assert summary.parse(text) == {}
+
+
+def test_a_folder_that_is_not_there_is_the_users_to_correct(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="a study is a folder that `rkdsearch tune` made"):
+        summary.read(tmp_path / "typo")
+
+
+def test_a_study_without_description_is_called_by_its_folder(tmp_path: Path) -> None:
+    make_study(tmp_path / "copied", trials=3, evaluated=False)
+    (tmp_path / "copied" / "study.json").unlink()
+    assert summary.read(tmp_path / "copied").name == "copied"
+
+
+def test_reading_a_study_needs_neither_torch_nor_ray(tmp_path: Path) -> None:
+    make_study(tmp_path, trials=3)
+    code = (
+        "import sys; from pathlib import Path; from rkdsearch.results import summary; from rkdsearch.cli import report, status\n"
+        "study = summary.read(Path(sys.argv[1])); status.status(study.folder); report.report(study.folder)\n"
+        "assert not {'torch', 'ray', 'accelerate', 'optuna'} & set(sys.modules), sorted(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,46 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+from rkdsearch import plugins
+from rkdsearch.errors import ConfigError
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A package on the path, not yet allowed, whose import is noticed."""
+    (tmp_path / "their_lab").mkdir()
+    (tmp_path / "their_lab" / "__init__.py").write_text("")
+    (tmp_path / "their_lab" / "nets.py").write_text("value = 3")
+    (tmp_path / "their_lab" / "broken.py").write_text("import a_package_that_is_not_installed")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(plugins, "_allowed", set())
+    for name in [name for name in sys.modules if name.startswith("their_lab")]:
+        monkeypatch.delitem(sys.modules, name)
+    return "their_lab"
+
+
+def test_a_module_is_imported_only_below_an_allowed_prefix(lab: str) -> None:
+    for allowed in ((), ("their",), ("their_lab.nets.deeper",)):
+        plugins.allow_import(*allowed)
+        with pytest.raises(ConfigError, match=r"method.name: 'their_lab.nets' would import code; allow it with --allow-import their_lab"):
+            plugins.load_module("their_lab.nets", place="method.name")
+        assert "their_lab" not in sys.modules
+    plugins.allow_import(lab)
+    assert vars(plugins.load_module("their_lab.nets", place="method.name"))["value"] == 3
+    assert "their_lab" in plugins.allowed_imports()
+
+
+def test_a_missing_module_is_told_from_one_that_misses_something(lab: str) -> None:
+    plugins.allow_import(lab)
+    with pytest.raises(ConfigError, match=r"method.name: no module 'their_lab.absent' .looked for 'their_lab.absent'"):
+        plugins.load_module("their_lab.absent", place="method.name")
+    with pytest.raises(ModuleNotFoundError, match="a_package_that_is_not_installed"):
+        plugins.load_module("their_lab.broken", place="method.name")
+
+
+@pytest.mark.parametrize("name", ["their_lab", "their_lab.", ".nets", "their lab.nets", "their_lab/nets", "their_lab..nets", "os.system()"])
+def test_what_is_no_dotted_path_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="network name must be a dotted path of Python names"):
+        plugins.load_module(name, place="network name")

@@ -1,0 +1,201 @@
+import argparse
+import io
+import os
+import pickle
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from rkdsearch import plugins
+from rkdsearch.errors import TeacherError
+from rkdsearch.models import ModelConfig, build, features
+from rkdsearch.teacher import fingerprint, load, read_state
+
+STATE = {"conv.weight": torch.arange(6.0).reshape(2, 3), "conv.bias": torch.tensor([1.0, 2.0])}
+MLP = ModelConfig(name="mlp", width=4)
+
+
+class Bomb:
+    """Unpickling it would make a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.folder),)
+
+
+def saved(content: object, path: Path, **how: Any) -> Path:
+    torch.save(content, path, **how)
+    return path
+
+
+def same(found: dict[str, Tensor]) -> bool:
+    return found.keys() == STATE.keys() and all(torch.equal(found[name], STATE[name]) for name in STATE)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        STATE,
+        {"state_dict": STATE, "epoch": 7, "best_acc": np.float64(0.5), "args": argparse.Namespace(lr=0.1, milestones=[1, 2])},
+        {"model": STATE, "optimizer": {"state": {}}},
+        {"net": STATE, "acc": np.float32(94.5), "when": np.int64(3)},
+        {"last": {name: -tensor for name, tensor in STATE.items()}, "best": STATE},
+        {"model": {"state_dict": STATE}},
+        {name: torch.nn.Parameter(tensor) for name, tensor in STATE.items()},
+    ],
+    ids=["bare", "state_dict", "model", "net", "last and best", "nested", "parameters"],
+)
+@pytest.mark.parametrize("new_format", [True, False])
+def test_weights_are_found_in_what_scripts_save(content: object, new_format: bool, tmp_path: Path) -> None:
+    path = saved(content, tmp_path / "teacher.anything", _use_new_zipfile_serialization=new_format)
+    found = read_state(path)
+    assert same(found)
+    assert not any(tensor.requires_grad for tensor in found.values())
+
+
+def test_safetensors_are_known_by_their_content(tmp_path: Path) -> None:
+    save_file(STATE, tmp_path / "teacher.pt")
+    assert same(read_state(tmp_path / "teacher.pt"))
+
+
+def tar(path: Path) -> None:
+    with tarfile.open(path, "w") as archive:
+        archive.addfile(tarfile.TarInfo("weights"), io.BytesIO())
+
+
+def truncated(save: Callable[[Path], object]) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        save(path)
+        path.write_bytes(path.read_bytes()[:-100])
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("write", "verdict"),
+    [
+        (lambda path: None, "cannot be read: No such file or directory; check the path"),
+        (Path.mkdir, "cannot be read: Is a directory"),
+        (Path.touch, "is empty; download it again"),
+        (lambda path: path.write_text("\n<!DOCTYPE html><html>Quota exceeded</html>"), "is a web page, not weights"),
+        (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3"), "is a git-lfs pointer"),
+        (tar, "is a tar archive; unpack it"),
+        (lambda path: path.write_bytes(b"\x1f\x8b\x08\x00rest"), "is compressed by gzip"),
+        (lambda path: path.write_bytes(pickle.dumps({"weights": [1.0]})), "is a plain Python pickle, which may run any code"),
+        (lambda path: path.write_text("accuracy 0.9"), "is neither safetensors nor a torch file .it begins with b'accuracy'"),
+        (truncated(lambda path: saved(STATE, path)), "is truncated or damaged .*download it again"),
+        (truncated(lambda path: saved(STATE, path, _use_new_zipfile_serialization=False)), "is truncated or damaged .*download it again"),
+        (truncated(lambda path: save_file({"a": torch.rand(64)}, path)), "is truncated or damaged .*download it again"),
+        (lambda path: saved({"epoch": 3, "acc": 0.5}, path), "holds no weights: its entries are epoch, acc"),
+        (lambda path: saved([1, 2], path), "holds list, not a mapping"),
+        (lambda path: saved({"state_dict": STATE, "model": ModelConfig}, path), "holds more than weights .rkdsearch.models.ModelConfig"),
+    ],
+    ids=[
+        "absent",
+        "folder",
+        "empty",
+        "html",
+        "lfs",
+        "tar",
+        "gzip",
+        "pickle",
+        "text",
+        "zip",
+        "old",
+        "safetensors",
+        "no weights",
+        "list",
+        "class",
+    ],
+)
+def test_a_file_that_is_no_teacher_is_told_what_it_is(write: Callable[[Path], object], verdict: str, tmp_path: Path) -> None:
+    path = tmp_path / "teacher.pt"
+    write(path)
+    with pytest.raises(TeacherError, match=f"teacher.pt: {verdict}"):
+        read_state(path)
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+def test_a_malicious_file_runs_nothing(new_format: bool, tmp_path: Path) -> None:
+    content = {"state_dict": STATE, "extra": Bomb(tmp_path / "ran")}
+    path = saved(content, tmp_path / "teacher.pt", _use_new_zipfile_serialization=new_format)
+    with pytest.raises(TeacherError, match=r"holds more than weights .\w+.mkdir.*its state_dict\(\) alone"):
+        read_state(path)
+    assert not (tmp_path / "ran").exists()
+    torch.load(path, weights_only=False)
+    assert (tmp_path / "ran").exists()  # the bomb is real
+
+
+def test_a_fingerprint_is_the_sha256_of_the_bytes(tmp_path: Path) -> None:
+    (tmp_path / "teacher.pt").write_bytes(b"abc")
+    assert fingerprint(tmp_path / "teacher.pt") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    with pytest.raises(TeacherError, match=r"absent.pt: cannot be read"):
+        fingerprint(tmp_path / "absent.pt")
+
+
+def test_a_loaded_teacher_is_frozen_and_leaves_the_random_state_alone(tmp_path: Path) -> None:
+    made = build(MLP, classes=3, channels=1, size=4)
+    path = saved({"state_dict": made.state_dict()}, tmp_path / "teacher.pt")
+    before = torch.get_rng_state()
+    teacher = load(path, MLP, classes=3, channels=1, size=4, sha256=fingerprint(path))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not teacher.training
+    assert not any(p.requires_grad for p in teacher.parameters())
+    x = torch.rand(2, 1, 4, 4)
+    assert torch.equal(teacher(x), made(x))
+
+
+def test_another_file_than_the_one_named_is_refused(tmp_path: Path) -> None:
+    path = saved(build(MLP, classes=3, channels=1, size=4).state_dict(), tmp_path / "teacher.pt")
+    with pytest.raises(TeacherError, match=rf"teacher.pt: sha256 must be {'0' * 64}, got {fingerprint(path)}: this is another file"):
+        load(path, MLP, classes=3, channels=1, size=4, sha256="0" * 64)
+
+
+CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
+
+
+@pytest.mark.parametrize(
+    ("file", "network", "mean", "std", "data", "images", "penultimate", "accuracy"),
+    [
+        ("mnist_lenet5_advtrained.pt", "LeNet5", None, None, "mnist", (1, 28), 200, 0.982),
+        ("resnet4b.pth", "ResNet4b", CIFAR_MEAN, (0.2470, 0.2435, 0.2616), "cifar10", (3, 32), 100, 0.771),
+        ("cifar_cnn_a_adv4.model", "cnn_a", CIFAR_MEAN, (0.2009,) * 3, "cifar10", (3, 32), 100, 0.602),
+    ],
+)
+def test_somebody_elses_robust_teacher_is_as_good_here_as_where_it_was_measured(
+    file: str,
+    network: str,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    data: str,
+    images: tuple[int, int],
+    penultimate: int,
+    accuracy: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from PIL import Image
+    from pyarrow import parquet
+
+    from tests.shared import shared
+
+    monkeypatch.setattr(plugins, "_allowed", {"tests"})
+    config = ModelConfig(name=f"tests.foreign_networks.{network}", mean=mean, std=std)
+    channels, size = images
+    teacher = load(shared() / "teachers" / file, config, classes=10, channels=channels, size=size)
+    rows = parquet.read_table(shared() / "data" / data / "test.parquet").slice(0, 1000).to_pylist()
+    pixels = np.stack([np.asarray(Image.open(io.BytesIO(row["image"]["bytes"]))) for row in rows])
+    x = torch.from_numpy(pixels).float().reshape(1000, size, size, channels).permute(0, 3, 1, 2) / 255
+    with torch.no_grad():
+        found = features(teacher, x)
+    right = found.logits.argmax(dim=1) == torch.tensor([row["label"] for row in rows])
+    assert found.penultimate.shape == (1000, penultimate)
+    assert float(right.float().mean()) == pytest.approx(accuracy, abs=0.002)
