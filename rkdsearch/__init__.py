@@ -31,7 +31,7 @@ _WHERE = {
     "judge": "evaluation",
 }
 
-__all__ = list(_WHERE)  # noqa: PLE0605 - the same names, once
+__all__ = list(_WHERE)
 
 
 def __getattr__(name: str) -> object:

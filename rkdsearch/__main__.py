@@ -15,7 +15,7 @@ def main() -> None:
     except CycloptsError:
         sys.exit(2)  # its message is printed already
     except RkdError as error:
-        print(error, file=sys.stderr)
+        sys.stderr.write(f"{error}\n")
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -12,11 +12,10 @@ import re
 import types
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, SerializeAsAny, ValidationError, model_validator
-from typing_extensions import Self
 
 from rkdsearch import methods
 from rkdsearch.attacks import Attack, Norm, Start, build_ball
@@ -132,7 +131,9 @@ class TrainingConfig(Section):
 
     epochs: int = Field(200, ge=1, le=100_000)
     batch_size: int = Field(128, ge=1, description="images of one optimizer step, over all processes")
-    microbatches: int = Field(1, ge=1, description="parts that a batch is split into, where memory is short; batch-coupled methods then see parts")
+    microbatches: int = Field(
+        1, ge=1, description="parts that a batch is split into, where memory is short; batch-coupled methods then see parts"
+    )
     seed: int = Field(0, ge=0, lt=2**31, description="of weights, batches, augmentation and attacks")
     precision: Literal["fp32", "bf16", "fp64"] = Field("fp32", description="bf16 changes the numbers")
     channels_last: bool = Field(True, description="memory layout; changes the order of sums only")
@@ -395,7 +396,9 @@ def columns(extra_methods: Iterable[str] = ()) -> tuple[Column, ...]:
         for column in _columns_of(methods.load(name), "config.method."):
             known = by_name.setdefault(column.name, column)
             if known.type != column.type:
-                raise ConfigError(f"method '{name}': {column.name} is {column.type} here and {known.type} in another method; rename the field")
+                raise ConfigError(
+                    f"method '{name}': {column.name} is {column.type} here and {known.type} in another method; rename the field"
+                )
     return tuple(sorted(by_name.values(), key=lambda c: c.name))
 
 

@@ -101,7 +101,7 @@ def judge_by_autoattack(network: nn.Module, x: Tensor, y: Tensor, *, attack: Att
     """The verdicts of AutoAttack, standard, in `attack`'s ball; and what the package's own checks complain of."""
     norm = "linf" if type(attack.ball).__name__ == "Linf" else "l2"
     with torch.no_grad():
-        clean = torch.cat([network(xs).argmax(dim=1) for xs in x.split(BATCH)]) == y
+        clean = torch.cat([network(xs).argmax(dim=1) for xs in torch.split(x, BATCH)]) == y
     robust, flags = auto_attack(network, x, y, norm=norm, eps=attack.ball.eps, seed=seed)  # type: ignore[arg-type]  # the two literals
     return Verdict(y.cpu(), clean.cpu(), robust.cpu()), flags
 

@@ -1,7 +1,7 @@
 """The trial function: one configuration in, its epochs out; and what drives it under Ray Tune.
 
-`run_trial` is the trial function. `RayTrial` is the thin class that Ray Tune calls: it steps the generator, one epoch a call, and stays warm
-between trials (torch imported, images and teachers loaded). With more than one process a trial is a gang: worker actors in the trial's own
+`run_trial` is the trial function. `RayTrial` is the thin class that Ray Tune calls: it steps the generator, one epoch a call, and stays
+warm between trials (torch imported, images and teachers loaded). With more than one process a trial is a gang: worker actors in the trial's own
 placement group, with torchrun's environment and an `Accelerator()` in each.
 """
 
@@ -24,6 +24,7 @@ from rkdsearch import config as run
 from rkdsearch.config import TrainConfig
 from rkdsearch.errors import RkdError
 from rkdsearch.plugins import allow_import
+from rkdsearch.training.across import leave_group
 from rkdsearch.training.rows import facts_of
 from rkdsearch.training.trainer import EpochResult, Trainer
 
@@ -114,7 +115,7 @@ class Worker:
 
     def address(self) -> str:
         """This node's IP address."""
-        return str(ray.util.get_node_ip_address())
+        return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]  # Ray's own
 
     def free_port(self) -> int:
         """A port that nobody listens on, for the gang's meeting."""
@@ -124,12 +125,7 @@ class Worker:
 
     def begin(self, environment: dict[str, str], assignment: dict[str, Any]) -> None:
         """Join the gang of a new trial; the last trial's group is left first."""
-        import torch.distributed
-        from accelerate.state import AcceleratorState
-
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
-        AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001 - Accelerate has no public way to meet a second time; pinned by a test
+        leave_group()
         os.environ.update(environment)
         self._reports = reports(assignment)
 
@@ -144,7 +140,7 @@ class Gang:
     def __init__(self, processes: int, cpu: float, gpu: float) -> None:
         group = ray.util.get_current_placement_group()
         remote = ray.remote(Worker)
-        self._workers = [
+        self._workers: list[Any] = [  # handles: Ray adds `.remote` to what it wraps
             remote.options(
                 num_cpus=cpu,
                 num_gpus=gpu,

@@ -75,6 +75,18 @@ class Convolutional(nn.Module):
         return self.conv(x).mean(dim=(2, 3))
 
 
+class Auxiliary(nn.Module):
+    """Answers twice in training mode, as GoogLeNet does."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(64, classes)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        logits = self.linear(x.flatten(1))
+        return (logits, logits) if self.training else logits
+
+
 class TooCurious(nn.Module):
     def __init__(self, classes: int, depth: int) -> None:
         super().__init__()

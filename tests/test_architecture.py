@@ -22,7 +22,15 @@ TOP_LEVEL = {
     ".ci", ".gitignore", ".pre-commit-config.yaml",
 }  # fmt: skip
 OPENS_THE_TEST_SET = ("rkdsearch/data/", "rkdsearch/evaluation.py", "rkdsearch/search/exam.py", "rkdsearch/cli/evaluate.py")
-NOT_METHODS = {"__init__", "__main__", "base", "inner", "describe", "natural"}  # natural training is nobody's paper
+NOT_METHODS = {
+    "__init__",
+    "__main__",
+    "base",
+    "inner",
+    "describe",
+    "natural",
+    "cgard",
+}  # natural training is nobody's paper; CGARD's preprint has no public address
 NAMELESS = {"common", "helper", "helpers", "manager", "misc", "tools", "util", "utils"}
 SLOW_TO_IMPORT = {"pyautoattack", "sklearn", "timm", "torchvision"}
 # Brackets in the middle, so that this file does not name what it forbids.

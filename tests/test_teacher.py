@@ -62,6 +62,14 @@ def test_weights_are_found_in_what_scripts_save(content: object, new_format: boo
     assert not any(tensor.requires_grad for tensor in found.values())
 
 
+def test_numpy_numbers_of_older_numpys_are_read(tmp_path: Path) -> None:
+    path = saved({"state_dict": STATE, "acc": np.float64(0.5)}, tmp_path / "teacher.pt", _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    assert content.count(b"numpy._core.multiarray") == 1
+    path.write_bytes(content.replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
+    assert same(read_state(path))
+
+
 def test_safetensors_are_known_by_their_content(tmp_path: Path) -> None:
     save_file(STATE, tmp_path / "teacher.pt")
     assert same(read_state(tmp_path / "teacher.pt"))
@@ -190,8 +198,8 @@ def test_somebody_elses_robust_teacher_is_as_good_here_as_where_it_was_measured(
     monkeypatch.setattr(plugins, "_allowed", {"tests"})
     config = ModelConfig(name=f"tests.foreign_networks.{network}", mean=mean, std=std)
     channels, size = images
-    teacher = load(shared() / "teachers" / file, config, classes=10, channels=channels, size=size)
-    rows = parquet.read_table(shared() / "data" / data / "test.parquet").slice(0, 1000).to_pylist()
+    teacher = load(shared("teachers") / file, config, classes=10, channels=channels, size=size)
+    rows = parquet.read_table(shared("data") / data / "test.parquet").slice(0, 1000).to_pylist()
     pixels = np.stack([np.asarray(Image.open(io.BytesIO(row["image"]["bytes"]))) for row in rows])
     x = torch.from_numpy(pixels).float().reshape(1000, size, size, channels).permute(0, 3, 1, 2) / 255
     with torch.no_grad():

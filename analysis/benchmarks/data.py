@@ -14,7 +14,9 @@ import argparse
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,8 +28,8 @@ from rkdsearch.data.images import to_floats
 def floor(images: Images, batch_size: int, device: str) -> Iterator[Tensor]:
     """Shuffled floats, unchanged."""
     pixels = images.pixels.to(device)
-    for rows in torch.randperm(len(images), device=device).split(batch_size):
-        yield to_floats(pixels.index_select(0, rows), images.scale)
+    for rows in in_random_order(len(images), batch_size):
+        yield to_floats(pixels.index_select(0, rows.to(device)), images.scale)
 
 
 def ours(images: Images, batch_size: int, device: str) -> Iterator[Tensor]:
@@ -36,17 +38,20 @@ def ours(images: Images, batch_size: int, device: str) -> Iterator[Tensor]:
         yield batch.x
 
 
-def torchvision(images: Images, batch_size: int, device: str, *, pillow: bool) -> Iterator[Tensor]:
-    """One epoch of per-image transforms, collated and moved to the device."""
+def torchvision(items: Sequence[Any], size: int, batch_size: int, device: str) -> Iterator[Tensor]:
+    """One epoch of per-image transforms of tensors or Pillow images, collated and moved to the device."""
     from torchvision.transforms import v2
 
-    augment = [v2.RandomCrop(images.size, padding=images.size // 8), v2.RandomHorizontalFlip()]
+    augment = [v2.RandomCrop(size, padding=size // 8), v2.RandomHorizontalFlip()]
     transform = v2.Compose([*augment, v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
-    stored = images.pixels.permute(0, 3, 1, 2)
-    items = [v2.functional.to_pil_image(image) for image in stored] if pillow else stored
-    start = torch.randperm(len(images))
-    for rows in start.split(batch_size):
+    for rows in in_random_order(len(items), batch_size):
         yield torch.stack([transform(items[int(row)]) for row in rows]).to(device)
+
+
+def in_random_order(count: int, batch_size: int) -> Sequence[Tensor]:
+    """Rows of each batch of an epoch."""
+    order = torch.randperm(count)
+    return [order[first : first + batch_size] for first in range(0, count, batch_size)]
 
 
 def images_per_second(epoch: Callable[[], Iterator[Tensor]], count: int, device: str) -> float:
@@ -60,6 +65,9 @@ def images_per_second(epoch: Callable[[], Iterator[Tensor]], count: int, device:
 
 
 def main() -> None:
+    """Measure, and print ratios."""
+    from PIL import Image
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer images and repeats")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
@@ -72,13 +80,14 @@ def main() -> None:
     repeats, many, few = (3, 10_000, 1_000) if arguments.quick else (9, 50_000, 4_000)
     pixels = torch.randint(256, (many, 32, 32, 3), dtype=torch.uint8)
     images = Images(pixels, torch.zeros(many, dtype=torch.int64), 255.0, ("noise",), "noise", "train")
-    some = images.take(torch.arange(few))
+    tensors = list(images.pixels[:few].permute(0, 3, 1, 2).contiguous())
+    pictures = [Image.fromarray(picture.numpy()) for picture in images.pixels[:few]]
     size, device = arguments.batch_size, arguments.device
     sides: dict[str, tuple[Callable[[], Iterator[Tensor]], int]] = {
         "floor": (lambda: floor(images, size, device), many),
         "ours": (lambda: ours(images, size, device), many),
-        "torchvision": (lambda: torchvision(some, size, device, pillow=False), few),
-        "pillow": (lambda: torchvision(some, size, device, pillow=True), few),
+        "torchvision": (lambda: torchvision(tensors, images.size, size, device), few),
+        "pillow": (lambda: torchvision(pictures, images.size, size, device), few),
     }
     for epoch, count in sides.values():
         images_per_second(epoch, count, device)
@@ -87,10 +96,9 @@ def main() -> None:
         for name, (epoch, count) in sides.items():
             measured[name].append(images_per_second(epoch, count, device))
 
-    print(
-        f"python {platform.python_version()}, torch {torch.__version__}, {device}, {arguments.threads} threads, {platform.processor() or platform.machine()}"
-    )
-    print(f"batches of {size}, {repeats} repeats in turns, {many:,} images an epoch ({few:,} for torchvision's); median [min, max]")
+    where = f"{device} ({platform.machine()}), {arguments.threads} threads"
+    print(f"python {platform.python_version()}, torch {torch.__version__}, torchvision {version('torchvision')}, {where}")
+    print(f"batches of {size}, {repeats} repeats in turns, {many:,} images an epoch ({few:,} image by image); median [min, max]")
     for name, speeds in measured.items():
         print(f"{name:12} {statistics.median(speeds):>12,.0f} [{min(speeds):,.0f}, {max(speeds):,.0f}] images/s")
     for name in ("floor", "torchvision", "pillow"):

@@ -30,8 +30,10 @@ def auto_attack(
         attack = AutoAttack(network, norm=_NORMS[norm], eps=eps, seed=seed, device=x.device, version="standard")
         x_adv, _ = attack.run_standard_evaluation(x, y, batch_size=batch_size)
     with torch.no_grad():
-        right = torch.cat([_right(network, a, b) for a, b in zip(x.split(batch_size), y.split(batch_size), strict=True)])
-        survived = torch.cat([_right(network, a, b) for a, b in zip(x_adv.split(batch_size), y.split(batch_size), strict=True)])
+        right = torch.cat([_right(network, a, b) for a, b in zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True)])
+        survived = torch.cat(
+            [_right(network, a, b) for a, b in zip(torch.split(x_adv, batch_size), torch.split(y, batch_size), strict=True)]
+        )
     return right & survived, flags
 
 

@@ -12,7 +12,9 @@ app = App(
 )
 app.command("rkdsearch.cli.tune:tune", name="tune", help="Search a space on a Ray cluster, or on this machine.")
 app.command("rkdsearch.cli.train:train", name="train", help="One training run, without Ray.")
-app.command("rkdsearch.cli.evaluate:evaluate", name="evaluate", help="Examine a study's networks on test images: the only command that opens them.")
+app.command(
+    "rkdsearch.cli.evaluate:evaluate", name="evaluate", help="Examine a study's networks on test images: the only command that opens them."
+)
 app.command("rkdsearch.cli.report:report", name="report", help="One offline HTML page of a study.")
 app.command("rkdsearch.cli.status:status", name="status", help="How a study stands, read-only, also while it runs.")
 app.command("rkdsearch.cli.space:app", name="space", help="Check, show or sample a search space.")

@@ -43,16 +43,12 @@ def evaluate(
     from rkdsearch import plugins
     from rkdsearch.cli.progress import said
     from rkdsearch.errors import StudyError
-    from rkdsearch.results.store import Store
     from rkdsearch.search import exam
 
     if seeds < 1 or (images is not None and images < 1):
         raise StudyError(f"--seeds and --images must be >= 1, got {seeds} and {images}")
     plugins.allow_import(*allow_import)
-    trials = Store(study).trials()
-    if trials.empty:
-        raise StudyError(f"{study}: holds no trials; `rkdsearch tune` makes them")
-    todo = exam.sittings(exam.candidates(study, trials, front=front, trial=trial), attacks, seeds)
+    todo = exam.sittings(exam.candidates(study, front=front, trial=trial), attacks, seeds)
     said(f"{study}: {len({s.candidate.trial_id for s in todo})} networks, {len(todo)} sittings on test images")
     done = 0
     for sitting, row in exam.examine(study, todo, images=images, address=address):

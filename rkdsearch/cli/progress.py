@@ -28,7 +28,9 @@ def teacher_line(step: "TeacherStep") -> None:
     """How a teacher gets on."""
     epoch, measured = step.epoch, step.measured
     if epoch is not None and epoch.clean_accuracy is not None and epoch.epoch % max(1, epoch.epochs // 5) == 0:
-        said(f"{step.role} teacher: epoch {epoch.epoch} of {epoch.epochs}, clean {epoch.clean_accuracy:.3f}, robust {epoch.robust_accuracy:.3f}")
+        said(
+            f"{step.role} teacher: epoch {epoch.epoch} of {epoch.epochs}, clean {epoch.clean_accuracy:.3f}, robust {epoch.robust_accuracy:.3f}"
+        )
     if measured is not None:
         how = "reused" if step.reused else "trained"
         said(

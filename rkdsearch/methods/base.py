@@ -52,7 +52,9 @@ class Loss:
         A term of weight 0 stays in the graph: a companion that only it reaches must not look unused to DDP.
         """
         means = {name: term.mean() for name, (_, term) in terms.items()}
-        total = sum((weight * means[name] for name, (weight, _) in terms.items()), start=torch.zeros((), device=next(iter(means.values())).device))
+        total = sum(
+            (weight * means[name] for name, (weight, _) in terms.items()), start=torch.zeros((), device=next(iter(means.values())).device)
+        )
         return Loss(total, {name: mean.detach() for name, mean in means.items()})
 
 
@@ -233,10 +235,10 @@ class Method(BaseModel, ABC):
         """
         return {}
 
-    def end_epoch(self, memory: dict[str, Tensor], *, epoch: int, epochs: int, lr_factor: float) -> None:  # noqa: B027 - most methods have none
+    def end_epoch(self, memory: dict[str, Tensor], *, epoch: int, epochs: int, lr_factor: float) -> None:
         """Update `memory` after the last batch of an epoch. Called on every process with the same memory."""
 
-    def check_student(self, student: nn.Module) -> None:  # noqa: B027 - most methods take any student
+    def check_student(self, student: nn.Module) -> None:
         """Raise ConfigError where this student cannot be trained by this method."""
 
 

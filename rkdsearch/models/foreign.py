@@ -1,5 +1,6 @@
 """Networks that others wrote: torchvision's and timm's by name, the user's by dotted path. Their stems and parameter names stay."""
 
+import copy
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
@@ -20,7 +21,7 @@ def is_foreign(name: str) -> bool:
 
 
 def build(name: str, *, classes: int, channels: int, size: int) -> nn.Module:
-    """A network with fresh weights, tried on one black image. Raises ConfigError where none is or fits the images."""
+    """A network with fresh weights, tried on black images. Raises ConfigError where none is or fits the images."""
     library, colon, inner = name.partition(":")
     network = _LIBRARIES[library](inner, classes, channels) if colon else _users(name, classes=classes, channels=channels, size=size)
     _try(network, name, classes, channels, size)
@@ -82,15 +83,14 @@ def _users(name: str, **shape: int) -> nn.Module:
 
 
 def _try(network: nn.Module, name: str, classes: int, channels: int, size: int) -> None:
+    """Two black images through a copy, in the mode of training: some networks answer otherwise there, and statistics would move."""
     shape = f"images of {channels}x{size}x{size} pixels"
     try:
         with torch.no_grad():
-            logits = network.eval()(torch.zeros(1, channels, size, size))
+            logits = copy.deepcopy(network).train()(torch.zeros(2, channels, size, size))
     except (RuntimeError, ValueError, AssertionError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(f"{_PLACE}: {name} fails on {shape}: {reason}; choose another network or image size") from error
-    finally:
-        network.train()
-    if not isinstance(logits, torch.Tensor) or logits.shape != (1, classes):
+    if not isinstance(logits, torch.Tensor) or logits.shape != (2, classes):
         answer = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise ConfigError(f"{_PLACE}: {name} must give logits (N, {classes}) for {shape}, got {answer} for one image")
+        raise ConfigError(f"{_PLACE}: {name} must give logits (N, {classes}) for {shape}, got {answer} for two images")

@@ -30,7 +30,7 @@ def fit(network: nn.Module, state: Mapping[str, Tensor], place: str) -> None:
             f"{place}: weights must be finite, got NaN or infinity in {_some(broken)}; take an earlier checkpoint of that training"
         )
     _check_normalisation(network, wrapper, place)
-    network.load_state_dict({**wanted, **weights})
+    network.load_state_dict(weights)
     if wrapper is not None:
         normalise_inside(network, *wrapper)
 

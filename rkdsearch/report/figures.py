@@ -49,8 +49,8 @@ def pareto(trials: Sequence[Row], front: Sequence[Row], teachers: Mapping[str, R
         for name, look in style.items():
             searched = [row for row in rows if method_of(row) == name and row["origin"] != "first"]
             marker = {"symbol": look.shape if finished else f"{look.shape}-open", "color": look.colour, "size": 9 if finished else 7}
-            more: Figure = {"opacity": 1.0 if finished else 0.5, "legendgroup": name, "showlegend": finished, "legendrank": 1000}
-            # a point without a place: a method that only baselines settings used has its legend entry too
+            more: Figure = {"opacity": 1.0 if finished else 0.5, "legendgroup": plain(name), "showlegend": finished, "legendrank": 1000}
+            # a point without a place: a method that only baselines used has its legend entry too
             nowhere: Figure = {} if searched else {"x": [None], "y": [None], "customdata": [""]}
             traces.append(points(plain(name), searched, marker, more | nowhere))
         baselines = [row for row in rows if row["origin"] == "first"]
@@ -158,7 +158,7 @@ def curves(trials: Sequence[Row], epochs: Sequence[Row], front: Sequence[Row]) -
             traces.append(
                 {
                     "name": plain(title(row)),
-                    "legendgroup": row["trial_id"],
+                    "legendgroup": plain(row["trial_id"]),
                     "showlegend": on_front and not axis,
                     "mode": "lines",
                     "x": [point["epoch"] for point in seen],
@@ -226,7 +226,7 @@ def slices(trials: Sequence[Row]) -> Figure | None:
             pairs = [(row, value) for row, value in numbers if method_of(row) == method]
             if pairs:
                 marker = {"symbol": look.shape, "color": look.colour, "size": 7}
-                more = {"legendgroup": method, "showlegend": method not in shown}
+                more = {"legendgroup": plain(method), "showlegend": method not in shown}
                 trace = points(plain(method), [row for row, _ in pairs], marker, more)
                 shown.add(method)
                 traces.append({**trace, "x": [value for _, value in pairs], "xaxis": f"x{axis}", "yaxis": f"y{axis}"})

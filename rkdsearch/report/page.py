@@ -71,6 +71,7 @@ def context(study: Study) -> dict[str, Any]:
         "slices": figures.slices(trials),
     }
     tests = summary.records(study.evaluations)
+    rows = tested(tests, trials, front)
     return {
         "study": study,
         "description": study.description,
@@ -84,7 +85,8 @@ def context(study: Study) -> dict[str, Any]:
         "rungs": summary.records(summary.survival(study.rungs)),
         "teachers": teachers,
         "ladder": [rung for rung in ladder if isinstance(rung, dict)] if isinstance(ladder, list) else [],
-        "tested": tested(tests, trials, front),
+        "tested": rows,
+        "signs": list(dict.fromkeys(sign for row in rows for test in row["tests"].values() for sign in test["signs"])),
         "attacks": list(_ATTACKS.items()),
         "protocol": protocol(tests),
         "comparisons": comparisons(study, trials, front),
@@ -136,11 +138,17 @@ def protocol(tests: Sequence[Row]) -> list[str]:
     """How the test results came about, a line an attack."""
     lines = set()
     for test in tests:
-        eps = "" if test["norm"] is None or test["eps"] is None else f", {test['norm']} eps = {test['eps'] * 255:.4g}/255"
+        eps = "" if test["norm"] is None or test["eps"] is None else f", {test['norm']} eps = {radius(test['eps'])}"
         lines.add(
             f"{_ATTACKS.get(test['attack'], test['attack'])}{eps}: n = {test['images']} of {test['of_images']} {test['split']} images"
         )
     return sorted(lines)
+
+
+def radius(eps: float) -> str:
+    """As the field writes it: 8/255 where that is what it is."""
+    steps = eps * 255
+    return f"{round(steps)}/255" if abs(steps - round(steps)) < 1e-6 else number(eps)
 
 
 def comparisons(study: Study, trials: Sequence[Row], front: Sequence[Row]) -> list[dict[str, Any]]:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from rkdsearch import config as run
 from rkdsearch import data
@@ -51,27 +50,31 @@ class Sitting:
     seed: int
 
 
-def candidates(folder: Path, trials: pd.DataFrame, *, front: bool, trial: str | None) -> list[Candidate]:
+def candidates(folder: Path, *, front: bool, trial: str | None) -> list[Candidate]:
     """Who is examined: one trial; or the validation front, the published settings and the teachers. Raises StudyError where there is none."""
-    finished = trials[trials["status"] == "finished"]
+    trials = Store(folder).trials()
+    if trials.empty:
+        raise StudyError(f"{folder}: holds no trials; `rkdsearch tune` makes them")
+    rows = summary.records(trials)
+    best = set(summary.front(trials)["trial_id"])
     if trial is not None:
-        chosen = trials[trials["trial_id"] == trial]
-        if chosen.empty:
+        chosen = [r for r in rows if r["trial_id"] == trial]
+        if not chosen:
             raise StudyError(f"{folder}: there is no trial '{trial}'; `rkdsearch status {folder}` lists what there is")
-    elif front:
-        chosen = finished[finished["trial_id"].isin(summary.front(trials)["trial_id"]) | (finished["origin"] == "first")]
     else:
-        chosen = finished
-    if chosen.empty:
+        chosen = [r for r in rows if r["status"] == "finished" and (not front or r["trial_id"] in best or r["origin"] == "first")]
+    if not chosen:
         raise StudyError(f"{folder}: no trial has finished yet; continue the search with `rkdsearch tune ... --study {folder} --resume`")
-    found = [_candidate(folder, row) for row in chosen.to_dict("records")]
+    found = [_candidate(folder, row) for row in chosen]
     return found + _teachers(folder, found[0].config)
 
 
 def _candidate(folder: Path, row: Mapping[str, Any]) -> Candidate:
     weights = ledger.folder_of(folder, row["trial_id"]) / "best.safetensors"
     if not weights.exists():
-        raise StudyError(f"{weights}: is missing, so trial {row['trial_id']} cannot be examined; was the folder copied without checkpoints?")
+        raise StudyError(
+            f"{weights}: is missing, so trial {row['trial_id']} cannot be examined; was the folder copied without checkpoints?"
+        )
     from rkdsearch.training import checkpoint
 
     config = run.build(checkpoint.read(weights)[1]["config"], row["trial_id"])
@@ -92,7 +95,9 @@ def _teachers(folder: Path, config: TrainConfig) -> list[Candidate]:
     for role, facts in described.get("teachers", {}).items():
         teacher = getattr(config.teachers, role)
         if teacher is not None and facts.get("path"):
-            found.append(Candidate("teacher" if role == "robust" else f"teacher-{role}", f"{role} teacher", config, Path(facts["path"]), role))
+            found.append(
+                Candidate("teacher" if role == "robust" else f"teacher-{role}", f"{role} teacher", config, Path(facts["path"]), role)
+            )
     return found
 
 
@@ -116,9 +121,12 @@ def subset(images: data.Images, count: int | None, seed: int) -> tuple[np.ndarra
     return rows, digest.hexdigest()
 
 
-def examine(folder: Path, todo: Sequence[Sitting], *, images: int | None, address: str | None = None) -> Iterator[tuple[Sitting, dict[str, object]]]:
+def examine(
+    folder: Path, todo: Sequence[Sitting], *, images: int | None, address: str | None = None
+) -> Iterator[tuple[Sitting, dict[str, object]]]:
     """Every sitting's row, as they end, written to `evaluations/`; what stands there already for the same images is skipped."""
     import ray
+    import torch
 
     from rkdsearch.search.tuner import connected
 
@@ -128,11 +136,11 @@ def examine(folder: Path, todo: Sequence[Sitting], *, images: int | None, addres
     rows, digest = subset(test, images, config.data.split_seed)
     known = store.evaluations()
     known = known[known["subset_sha256"] == digest]
-    there = {(r["trial_id"], r["attack"], r["seed"]) for r in known.to_dict("records")}
+    there = {(r["trial_id"], r["attack"], r["seed"]) for r in summary.records(known)}
     left = [s for s in todo if (s.candidate.trial_id, s.attack, s.seed) not in there]
     if not left:
         return
-    x, y = test.take(rows).floats(slice(None))
+    x, y = test.take(torch.from_numpy(rows)).floats(slice(None))
     with connected(address):
         shared = ray.put((x.numpy(), y.numpy()))
         task = ray.remote(num_cpus=1, max_retries=2)(sit)
@@ -154,7 +162,13 @@ def examine(folder: Path, todo: Sequence[Sitting], *, images: int | None, addres
 
 def _described(sitting: Sitting) -> dict[str, Any]:
     c = sitting.candidate
-    return {"config": c.config.to_dict(), "weights": str(c.weights.resolve()), "role": c.role, "attack": sitting.attack, "seed": sitting.seed}
+    return {
+        "config": c.config.to_dict(),
+        "weights": str(c.weights.resolve()),
+        "role": c.role,
+        "attack": sitting.attack,
+        "seed": sitting.seed,
+    }
 
 
 def sit(sitting: Mapping[str, Any], images: tuple[Any, Any], block: int) -> dict[str, Any]:
@@ -166,7 +180,7 @@ def sit(sitting: Mapping[str, Any], images: tuple[Any, Any], block: int) -> dict
     from rkdsearch import models
     from rkdsearch.evaluation import judge, judge_by_autoattack
     from rkdsearch.teacher import load
-    from rkdsearch.trial import device_name
+    from rkdsearch.training.rows import device_name
 
     started = time.perf_counter()
     torch.set_num_threads(1)
@@ -178,7 +192,9 @@ def sit(sitting: Mapping[str, Any], images: tuple[Any, Any], block: int) -> dict
     network_config = config.student if sitting["role"] is None else getattr(config.teachers, sitting["role"]).network
     splits = data.load_training(config.data)
     classes, shape = len(splits.train.classes), splits.train
-    network = models.fold(load(Path(sitting["weights"]), network_config, classes=classes, channels=shape.channels, size=shape.size).to(device))
+    network = models.fold(
+        load(Path(sitting["weights"]), network_config, classes=classes, channels=shape.channels, size=shape.size).to(device)
+    )
     exam = config.validation.attack
     flags: list[str] = []
     if sitting["attack"] == "autoattack":
@@ -196,7 +212,7 @@ def sit(sitting: Mapping[str, Any], images: tuple[Any, Any], block: int) -> dict
     }
 
 
-def _row(sitting: Sitting, answers: Sequence[Mapping[str, Any]], y: Any, of_images: int, digest: str) -> dict[str, object]:  # noqa: ANN401 - a numpy array
+def _row(sitting: Sitting, answers: Sequence[Mapping[str, Any]], y: Any, of_images: int, digest: str) -> dict[str, object]:
     right = np.concatenate([np.array(a["right"], dtype=bool) for a in answers])
     exam, attacked = sitting.candidate.config.validation.attack, sitting.attack != "clean"
     estimate = accuracy(int(right.sum()), len(right))

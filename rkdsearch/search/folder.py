@@ -121,7 +121,12 @@ def describe(folder: Path, space: SearchSpace, ready: Mapping[Role, TeacherStep]
         "data": config.data.model_dump(mode="json"),
         "split_sha256": data.load_training(config.data).fingerprint,
         "teachers": {
-            role: {"label": f"{role} teacher", "network": getattr(config.teachers, role).network.model_dump(), "path": step.path, **asdict(step.measured)}
+            role: {
+                "label": f"{role} teacher",
+                "network": getattr(config.teachers, role).network.model_dump(),
+                "path": step.path,
+                **asdict(step.measured),
+            }
             for role, step in ready.items()
             if step.measured is not None
         },

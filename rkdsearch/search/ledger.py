@@ -5,18 +5,15 @@ rows first, then checkpoints, which may know an epoch more. Finished trials stay
 only those that were interrupted go on from their last epoch. Ray and Optuna remember nothing for us.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import pandas as pd
-
 from rkdsearch.config import TrainConfig
 from rkdsearch.errors import CheckpointError
-from rkdsearch.evaluation import Reliability
 from rkdsearch.results.store import Store
+from rkdsearch.results.summary import records
 from rkdsearch.training import rows
 from rkdsearch.training.teacher import history_of
 from rkdsearch.training.trainer import Best, EpochResult
@@ -94,43 +91,17 @@ class Rows:
     """A study's rows as they lie on disk, for a search that goes on."""
 
     def __init__(self, store: Store) -> None:
-        self._trials = store.trials()
-        self._rungs = store.rungs()
-        self._epochs = store.epochs()
-
-    def trial_rows(self) -> list[dict[str, Any]]:
-        """The rows of `trials/`, in ordinal order, nulls as None."""
-        return [{k: (None if _null(v) else v) for k, v in row.items()} for row in self._trials.to_dict("records")]
+        self.trials = records(store.trials())
+        self._rungs = records(store.rungs())
+        self._epochs = records(store.epochs())
 
     def decisions(self, trial_id: str) -> list[dict[str, object]]:
         """The rows of `rungs/` of one trial."""
-        found = self._rungs[self._rungs["trial_id"] == trial_id].drop(columns="trial_id")
-        return [{k: (None if _null(v) else plain(v)) for k, v in row.items()} for row in found.to_dict("records")]
+        return [{k: plain(v) for k, v in row.items() if k != "trial_id"} for row in self._rungs if row["trial_id"] == trial_id]
 
     def epochs(self, trial_id: str) -> list[EpochResult]:
         """The rows of `epochs/` of one trial, as far as they were written."""
-        found: list[EpochResult] = []
-        for row in self._epochs[self._epochs["trial_id"] == trial_id].to_dict("records"):
-            values = {k: (None if _null(v) else plain(v)) for k, v in row.items()}
-            shares = [values[f"teacher.{name}"] for name in ("right_on_adversarial", "right_on_clean_only", "wrong_on_both")]
-            found.append(
-                EpochResult(
-                    epoch=values["epoch"],
-                    epochs=0,
-                    loss=values["loss"],
-                    terms=json.loads(values["terms"] or "{}"),
-                    lr=values["lr"],
-                    seconds=values["seconds"],
-                    images_per_second=values["images_per_second"],
-                    training_attack_steps=values["training_attack_steps"],
-                    clean_accuracy=values["clean_accuracy"],
-                    robust_accuracy=values["robust_accuracy"],
-                    worst_class_accuracy=values["worst_class_accuracy"],
-                    reliability=None if shares[0] is None else Reliability(*shares),
-                    finished=values["finished"].timestamp(),
-                )
-            )
-        return found
+        return [rows.read_epoch({k: plain(v) for k, v in row.items()}) for row in self._epochs if row["trial_id"] == trial_id]
 
 
 def known_epochs(folder: Path) -> list[EpochResult]:
@@ -143,10 +114,8 @@ def known_epochs(folder: Path) -> list[EpochResult]:
         return []
 
 
-def _null(value: object) -> bool:
-    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value)  # noqa: PLR0124 - NaN
-
-
-def plain(value: Any) -> Any:  # noqa: ANN401 - any cell
+def plain(value: Any) -> Any:
     """A cell of a data frame as Python has it."""
-    return value.to_pydatetime() if isinstance(value, pd.Timestamp) else value.item() if hasattr(value, "item") else value
+    if hasattr(value, "to_pydatetime"):
+        return value.to_pydatetime()
+    return value.item() if hasattr(value, "item") else value

@@ -48,7 +48,9 @@ def propose(space: SearchSpace, ordinal: int, seen: Sequence[Seen]) -> Proposal:
         quantiles = dict(zip(space.parameters, points.random(1 << max(ordinal, 1).bit_length())[ordinal], strict=True))
         return Proposal(space.walk(lambda parameter: parameter.at(float(quantiles[parameter]))), {})
     with _quiet():
-        study = optuna.create_study(directions=["maximize"] * len(space.objectives), sampler=build_sampler(sampler, seed_of(space.seed, ordinal)))
+        study = optuna.create_study(
+            directions=["maximize"] * len(space.objectives), sampler=build_sampler(sampler, seed_of(space.seed, ordinal))
+        )
         study.add_trials([t for t in (frozen(space, s) for s in seen[-sampler.history :]) if t is not None])
         trial = study.ask()
         overrides = space.ask(trial)
@@ -78,9 +80,7 @@ def frozen(space: SearchSpace, seen: Seen) -> FrozenTrial | None:
     """
     distributions = {p.name: p.distribution for p in space.parameters if p.name in seen.params}
     if seen.state == "running":
-        return optuna.trial.create_trial(
-            state=TrialState.RUNNING, params=seen.params, distributions=distributions, system_attrs=seen.notes
-        )
+        return optuna.trial.create_trial(state=TrialState.RUNNING, params=seen.params, distributions=distributions, system_attrs=seen.notes)
     if seen.rungs_short and space.sampler.stopped == "ignored":
         return None
     values = [v - seen.rungs_short for v in seen.values]

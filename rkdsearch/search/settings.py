@@ -43,7 +43,8 @@ class SchedulerConfig(Setting):
 
     name: Literal["moasha", "asha", "none"] = "moasha"
     kind: Literal["promotion", "stopping"] = Field(
-        "promotion", description="promotion pauses every trial at its rung and lets the best go on; stopping lets newcomers run on unless they rank low"
+        "promotion",
+        description="promotion pauses every trial at its rung and lets the best go on; stopping lets newcomers run on unless they rank low",
     )
     reduction: int = Field(3, ge=2, description="one of so many goes on")
     metric: dict[str, float] = Field(

@@ -14,14 +14,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import BaseTrial
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from typing_extensions import Self
 
 from rkdsearch import config as run
 from rkdsearch.config import TrainConfig
@@ -55,7 +54,7 @@ class Parameter:
         d = self.distribution
         return tuple(d.choices) if isinstance(d, CategoricalDistribution) else (d.low, d.high)  # type: ignore[attr-defined]  # the two numeric kinds
 
-    def suggest(self, trial: BaseTrial) -> Any:  # noqa: ANN401 - whatever the distribution holds
+    def suggest(self, trial: BaseTrial) -> Any:
         """Ask an Optuna trial."""
         d = self.distribution
         if isinstance(d, CategoricalDistribution):
@@ -65,7 +64,7 @@ class Parameter:
         assert isinstance(d, FloatDistribution)
         return trial.suggest_float(self.name, d.low, d.high, step=d.step, log=d.log)
 
-    def at(self, quantile: float) -> Any:  # noqa: ANN401 - whatever the distribution holds
+    def at(self, quantile: float) -> Any:
         """The value at `quantile` of [0, 1) of the range: even in the logarithm where `log`, else even."""
         d = self.distribution
         if isinstance(d, CategoricalDistribution):
@@ -80,7 +79,7 @@ class Parameter:
         value = min(max(value, d.low), d.high)
         return round(value) if isinstance(d, IntDistribution) else float(value)
 
-    def draw(self, rng: np.random.Generator) -> Any:  # noqa: ANN401 - whatever the distribution holds
+    def draw(self, rng: np.random.Generator) -> Any:
         """A value drawn at random from the range."""
         return self.at(float(rng.random()))
 
@@ -262,7 +261,10 @@ class SearchSpace:
             full_runs += left * (rung.epochs - before) / self.epochs
             lines.append(f"rung: {rung.epochs} of {self.epochs} epochs, about {left} searched trials and {firsts} baselines")
             left, before = math.ceil(left / self.scheduler.reduction), rung.epochs
-        return [*lines, f"expected cost: about {full_runs:.1f} full runs for {trials} configurations ({self.scheduler.name}, {self.scheduler.kind})"]
+        return [
+            *lines,
+            f"expected cost: about {full_runs:.1f} full runs for {trials} configurations ({self.scheduler.name}, {self.scheduler.kind})",
+        ]
 
     @cached_property
     def method_names(self) -> tuple[str, ...]:
@@ -300,7 +302,7 @@ class SearchSpace:
         """A random sample in which `target` exists and has this value."""
         forced = self._ancestors(target)
 
-        def choose(parameter: Parameter) -> Any:  # noqa: ANN401 - whatever the distribution holds
+        def choose(parameter: Parameter) -> Any:
             if parameter is target:
                 return value
             if parameter.name in forced:
@@ -355,7 +357,9 @@ def _read(file: Path) -> dict[str, Any]:
     for name in values:
         if name not in known:
             close = difflib.get_close_matches(str(name), known, n=1)
-            raise SpaceError(f"{file}: unknown field {name}; " + (f"did you mean '{close[0]}'?" if close else f"there are {', '.join(known)}"))
+            raise SpaceError(
+                f"{file}: unknown field {name}; " + (f"did you mean '{close[0]}'?" if close else f"there are {', '.join(known)}")
+            )
     return values
 
 
@@ -372,8 +376,7 @@ def _extended(parent: dict[str, Any], child: dict[str, Any], file: Path) -> dict
     return values
 
 
-def _build(parsed: _SpaceFile, name: str, text: str) -> SearchSpace:
-    fixed = run.flatten_tree(run.nest(parsed.fixed, "fixed"))
+def _parameters(parsed: _SpaceFile, fixed: Mapping[str, Any]) -> list[Parameter]:
     parameters: list[Parameter] = []
     for dotted, described in parsed.search.items():
         for protected, why in PROTECTED.items():
@@ -390,8 +393,16 @@ def _build(parsed: _SpaceFile, name: str, text: str) -> SearchSpace:
             if unknown:
                 raise SpaceError(f"search.{dotted}: `when` asks {parent} to be {unknown[0]!r}, which is not among {list(above.ends())}")  # type: ignore[union-attr]  # above is there
         parameters.append(parameter)
+    return parameters
+
+
+def _build(parsed: _SpaceFile, name: str, text: str) -> SearchSpace:
+    fixed = run.flatten_tree(run.nest(parsed.fixed, "fixed"))
+    parameters = _parameters(parsed, fixed)
     if "training.epochs" in fixed:
-        raise SpaceError(f"fixed.training.epochs: length is the ladder's business; the last rung ({parsed.ladder[-1].epochs} epochs) is the full run")
+        raise SpaceError(
+            f"fixed.training.epochs: length is the ladder's business; the last rung ({parsed.ladder[-1].epochs} epochs) is the full run"
+        )
     lengths = [rung.epochs for rung in parsed.ladder]
     if lengths != sorted(set(lengths)):
         raise SpaceError(f"ladder: epochs must increase, got {lengths}")

@@ -65,7 +65,12 @@ class Study:
     @property
     def done(self) -> bool:
         """Whether nothing is left to run, and nothing that runs could make something promotable."""
-        return not self.executing and self._interrupted() is None and self._next_promotion() is None and len(self._configurations()) >= self.wanted
+        return (
+            not self.executing
+            and self._interrupted() is None
+            and self._next_promotion() is None
+            and len(self._configurations()) >= self.wanted
+        )
 
     @property
     def executing(self) -> list[Trial]:
@@ -224,7 +229,7 @@ class Study:
         """Take up what the folder holds: rows first, then checkpoints, then the rungs that both imply."""
         self.store.sweep()
         stored = ledger.Rows(self.store)
-        for row in stored.trial_rows():
+        for row in stored.trials:
             trial = self._revived(row, stored)
             if trial is None:
                 continue

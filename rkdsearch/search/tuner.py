@@ -39,7 +39,7 @@ ENVIRONMENT = {
 }
 
 
-def search(study: Study, *, address: str | None = None, listener: Listener = lambda study: None) -> None:
+def search(study: Study, *, address: str | None = None, listener: Listener | None = None) -> None:
     """Run the study to its end. KeyboardInterrupt leaves a study that can be taken up again; rows already written stay."""
     with connected(address):
         resources = study.space.resources
@@ -51,7 +51,7 @@ def search(study: Study, *, address: str | None = None, listener: Listener = lam
                 config={},
                 search_alg=_Asks(study, resources),
                 scheduler=_Decides(study),
-                callbacks=[_Listens(study, listener)],
+                callbacks=[_Listens(study, listener)] if listener else [],
                 num_samples=-1,
                 resources_per_trial=placement(resources),
                 reuse_actors=True,
@@ -67,7 +67,6 @@ def search(study: Study, *, address: str | None = None, listener: Listener = lam
             shutil.rmtree(scratch, ignore_errors=True)
     if study.done:
         study.close()
-    listener(study)
 
 
 def placement(resources: Resources) -> tune.PlacementGroupFactory:
@@ -104,6 +103,7 @@ class _OfStudy:
 
     study: Study
 
+    @override
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
@@ -118,7 +118,7 @@ class _Asks(_OfStudy, Searcher):
         self._ours: dict[str, str] = {}  # Ray's name of a trial -> ours
 
     @override
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
         assignment = self.study.next()
         if assignment is None:
             return Searcher.FINISHED if self.study.done else None
@@ -166,7 +166,7 @@ class _Decides(_OfStudy, FIFOScheduler):
     """Ray asks here whether a trial goes on."""
 
     def __init__(self, study: Study) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # Ray's own
         self.study = study
 
     @override
@@ -192,4 +192,3 @@ class _Listens(_OfStudy, tune.Callback):
         if time.monotonic() - self._heard > 0.25:
             self._heard = time.monotonic()
             self._listener(self.study)
-

@@ -1,0 +1,1 @@
+"""Training: one run as an iterator of epochs; the only floor that knows Accelerate."""

@@ -35,3 +35,12 @@ class _GatherRows(torch.autograd.Function):
         distributed.all_reduce(whole)
         n, rank = len(whole) // distributed.get_world_size(), distributed.get_rank()
         return cast("Tensor", whole[n * rank : n * (rank + 1)])
+
+
+def leave_group() -> None:
+    """Leave the process group of an earlier run, so that this process can meet others for the next one."""
+    from accelerate.state import AcceleratorState
+
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001 - Accelerate has no public way to meet a second time

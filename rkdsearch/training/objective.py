@@ -24,7 +24,12 @@ class Objective(nn.Module):
     """(batch, moment) -> (total, detached terms)."""
 
     def __init__(
-        self, config: TrainConfig, student: nn.Module, companions: Mapping[str, nn.Module], teachers: Mapping[str, nn.Module], processes: int
+        self,
+        config: TrainConfig,
+        student: nn.Module,
+        companions: Mapping[str, nn.Module],
+        teachers: Mapping[str, nn.Module],
+        processes: int,
     ) -> None:
         super().__init__()
         self.student = student

@@ -1,17 +1,20 @@
 """A run as Parquet rows: what was measured, and where and by what it was made. The same for a trial of a search and a run alone."""
 
+import json
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from rkdsearch.config import TrainConfig
+from rkdsearch.evaluation import Reliability
 from rkdsearch.training.trainer import EpochResult, Trainer
 
 
@@ -69,6 +72,16 @@ def epoch(result: EpochResult) -> dict[str, object]:
     return row
 
 
+def read_epoch(row: Mapping[str, Any]) -> EpochResult:
+    """The epoch of a row of `epochs/`, nulls as None. `best` is not in it: a checkpoint has it."""
+    shares = [row[f"teacher.{f.name}"] for f in fields(Reliability)]
+    same = {f.name: row[f.name] for f in fields(EpochResult) if f.name in row}
+    known = None if shares[0] is None else Reliability(*shares)
+    return EpochResult(
+        **{**same, "epochs": 0, "terms": json.loads(row["terms"] or "{}"), "finished": row["finished"].timestamp()}, reliability=known
+    )
+
+
 def facts_of(trainer: Trainer) -> dict[str, object]:
     """`run.*`: where and by what this run was made."""
     teachers = trainer.config.teachers
@@ -91,7 +104,7 @@ def git_commit() -> str | None:
     """The commit of the code, `-dirty` where files were changed; None outside a checkout."""
     where = Path(__file__).parent
     try:
-        done = subprocess.run(  # noqa: S603 - fixed words
+        done = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],  # noqa: S607 - git is looked up in PATH, as everywhere
             cwd=where,
             capture_output=True,

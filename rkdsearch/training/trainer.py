@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from rkdsearch import data, models
 from rkdsearch.attacks import Noise
-from rkdsearch.config import DataConfig, OptimizerConfig, TeacherConfig, TrainConfig, ValidationConfig
+from rkdsearch.config import OptimizerConfig, TeacherConfig, TrainConfig, ValidationConfig
 from rkdsearch.errors import CheckpointError, ConfigError, NonFiniteLossError, OutOfMemoryError
 from rkdsearch.evaluation import Reliability, Verdict, judge
 from rkdsearch.methods import Companion
@@ -50,7 +50,7 @@ class Best:
 
 @dataclass(frozen=True)
 class EpochResult:
-    """One finished epoch. `epoch` counts from 1; accuracies are on validation images, fractions of 1, None where the epoch was not validated."""
+    """One finished epoch. `epoch` counts from 1; accuracies are on validation images, fractions of 1, None where it was not validated."""
 
     epoch: int
     epochs: int
@@ -268,7 +268,7 @@ class Trainer:
             teacher=self.teachers.get("robust"),
             rank=self.rank,
             processes=self.processes,
-            total=lambda counts: self.accelerator.reduce(counts) if self.processes > 1 else counts,  # type: ignore[arg-type,return-value]  # untyped there
+            total=lambda counts: self.accelerator.reduce(counts) if self.processes > 1 else counts,
         )
 
     def _merit(self, best: Best) -> float:
@@ -287,7 +287,7 @@ class Trainer:
         if self.processes > 1:
             for name, buffer in self.objective.named_buffers():
                 if name.endswith(("running_mean", "running_var")):
-                    buffer.copy_(self.accelerator.reduce(buffer, "mean"))  # type: ignore[arg-type]  # untyped there
+                    buffer.copy_(self.accelerator.reduce(buffer, "mean"))
 
     # ------------------------------------------------------------------------------------------------------------ checkpoints
 
@@ -302,7 +302,8 @@ class Trainer:
         if result.best is not None and result.best.epoch == result.epoch:
             delivered = self.student if self.average is None else self.average.network
             # Before `last`: killed in between, this epoch is repeated and writes the same file again.
-            checkpoint.write(self.folder / "best.safetensors", delivered.state_dict(), {"config": self.config.to_dict(), "best": asdict(result.best)})
+            described = {"config": self.config.to_dict(), "best": asdict(result.best)}
+            checkpoint.write(self.folder / "best.safetensors", delivered.state_dict(), described)
         tensors = checkpoint.prefixed("objective", self.objective.state_dict()) | checkpoint.prefixed("memory", self.objective.memory)
         for number, optimizer in enumerate(self.optimizers):
             tensors |= checkpoint.prefixed(f"optimizer{number}", checkpoint.optimizer_tensors(optimizer))
@@ -321,7 +322,7 @@ class Trainer:
             return self.history
         tensors, state = checkpoint.read(self.last)
         if state["fingerprint"] != self.config.fingerprint():
-            raise CheckpointError(f"{self.last}: belongs to a run with another config; give this run a folder of its own, or delete that file")
+            raise CheckpointError(f"{self.last}: belongs to a run with another config; give this run its own folder, or delete that file")
         self.objective.load_state_dict(checkpoint.part(tensors, "objective"))
         self.objective.memory.update({k: v.to(self.device) for k, v in checkpoint.part(tensors, "memory").items()})
         for number, optimizer in enumerate(self.optimizers):
@@ -337,15 +338,15 @@ class Trainer:
     def _place(self, network: nn.Module) -> None:
         network.to(self.device, _DTYPES[self.config.training.precision])
         if self.config.training.channels_last:
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own signature forgets it
+            network.to(memory_format=torch.channels_last)
 
     def _teacher(self, role: str) -> nn.Module:
         config: TeacherConfig = getattr(self.config.teachers, role)
         if config.path is None:
-            raise ConfigError(f"teachers.{role} has a recipe and no path: train it first (`rkdsearch teacher train`), or let `rkdsearch tune` do so")
+            raise ConfigError(f"teachers.{role} has a recipe and no path: `rkdsearch teacher train` makes the file, and so does `tune`")
         train = self.splits.train
         network = _frozen_teacher(config, len(train.classes), train.channels, train.size, self.config.training.precision, str(self.device))
-        return network.to(memory_format=torch.channels_last) if self.config.training.channels_last else network  # type: ignore[call-overload]
+        return network.to(memory_format=torch.channels_last) if self.config.training.channels_last else network
 
     def _float_images(self, images: data.Images, validation: ValidationConfig) -> tuple[Tensor, Tensor]:
         x, y = images.floats(slice(0, validation.images), device=self.device)
@@ -359,14 +360,15 @@ class Trainer:
         if self.config.data.augment != "none":
             return {}
         key = (self.splits.fingerprint, self.config.training.precision, str(self.device))
-        return {role: _answers_of(network, key, self.splits.train, self.config.training.channels_last) for role, network in self.teachers.items()}
+        train, channels_last = self.splits.train, self.config.training.channels_last
+        return {role: _answers_of(network, key, train, channels_last) for role, network in self.teachers.items()}
 
 
 # ------------------------------------------------------------------------------------------------- once a process, not once a run
 
 
 @lru_cache(maxsize=2)
-def _splits(config: DataConfig) -> data.Splits:
+def _splits(config: data.DataConfig) -> data.Splits:
     return data.load_training(config)
 
 
@@ -402,13 +404,13 @@ def _optimizers(config: OptimizerConfig, student: nn.Module, companions: Mapping
     """The student's, with a group for each companion that shares it; then one for each companion that has its own."""
 
     def build(groups: list[dict[str, Any]], settings: Mapping[str, float]) -> torch.optim.Optimizer:
-        values = {"lr": config.lr, "momentum": config.momentum, "weight_decay": config.weight_decay, **settings}
+        values: dict[str, Any] = {"lr": config.lr, "momentum": config.momentum, "weight_decay": config.weight_decay, **settings}
         if config.name == "adamw":
             momentum = values.pop("momentum")
             return torch.optim.AdamW(groups, betas=(momentum, 0.999), **values)
         return torch.optim.SGD(groups, nesterov=config.nesterov, **values)
 
-    shared = [{"params": list(student.parameters())}]
+    shared: list[dict[str, Any]] = [{"params": list(student.parameters())}]
     shared += [{"params": list(c.module.parameters()), **c.settings} for c in companions.values() if not c.own_optimizer]
     own = [build([{"params": list(c.module.parameters())}], c.settings) for c in companions.values() if c.own_optimizer]
     optimizers = [build(shared, {}), *own]

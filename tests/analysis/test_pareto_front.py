@@ -25,13 +25,13 @@ def test_the_picture_is_drawn_from_a_copied_folder(tmp_path: Path) -> None:
 
 
 def test_every_trial_inside_the_axes_is_drawn_once_and_stopped_ones_hollow(tmp_path: Path) -> None:
-    make_study(tmp_path, running=2)
+    make_study(tmp_path, trials=40, running=2)
     study = summary.read(tmp_path)
     root = ET.fromstring(runpy.run_path(str(SCRIPT))["draw"](study))
     marks = [e for e in root.iter() if e.tag in {f"{SVG}circle", f"{SVG}polygon"} and e.find(f"{SVG}title") is not None]
     tips = {(e.find(f"{SVG}title").text or ""): e.get("fill") for e in marks}  # type: ignore[union-attr]  # filtered above
     hidden = next(e.text or "" for e in root.iter(f"{SVG}text") if "lie outside" in (e.text or ""))
-    assert len(tips) == len(marks) == 60 + 1 - int(hidden.split("point. ")[1].split()[0])  # one is the teacher
+    assert len(tips) == len(marks) == 40 + 1 - int(hidden.split("point. ")[1].split()[0])  # one is the teacher
     assert all((fill == "none") == (not tip.endswith(("finished", "teacher"))) for tip, fill in tips.items())
 
 

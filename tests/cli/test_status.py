@@ -17,7 +17,7 @@ def test_status_counts_trials_and_lists_the_front(tmp_path: Path, capsys: pytest
     status(tmp_path / "digits")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("digits  60 trials: 32 finished, 22 stopped, 3 failed, 3 running")
-    assert "hypervolume 0.7585" in lines[1]
+    assert "hypervolume 0.7586" in lines[1]
     assert any("88.2" in line and "79.3" in line and "16 of 24" in line and "igdm · igdm-044" in line for line in lines)
     assert any("crdnd · crdnd-035 RECONSTRUCTED" in line for line in lines)
     assert any(line.startswith("failed: rslad-016: NonFiniteLossError") for line in lines)

@@ -161,7 +161,8 @@ def test_a_network_of_ones_own_gets_the_shape_parameters_that_it_names() -> None
         ("tests.foreign_networks.TooCurious", "asks for depth; only classes, channels and size are known"),
         ("tests.foreign_networks.not_a_network", "made str, not a torch.nn.Module"),
         ("tests.foreign_networks.LeNet5", "fails on images of 1x8x8 pixels"),
-        ("tests.foreign_networks.Untraceable", r"must give logits \(N, 11\) for images of 1x8x8 pixels, got \(1, 10\)"),
+        ("tests.foreign_networks.Auxiliary", r"must give logits \(N, 11\) for images of 1x8x8 pixels, got tuple"),
+        ("tests.foreign_networks.Untraceable", r"must give logits \(N, 11\) for images of 1x8x8 pixels, got \(2, 10\)"),
     ],
 )
 def test_a_network_of_ones_own_that_does_not_fit_is_refused(name: str, law: str) -> None:
@@ -180,3 +181,10 @@ def test_nothing_is_imported_without_permission(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(plugins, "_allowed", set())
     with pytest.raises(ConfigError, match="would import code; allow it with --allow-import tests"):
         build(ModelConfig(name="tests.foreign_networks.LeNet5"), classes=10, channels=1, size=28)
+
+
+@pytest.mark.usefixtures("own_networks")
+def test_trying_a_network_leaves_its_statistics_alone() -> None:
+    network = build(ModelConfig(name="tests.foreign_networks.Untraceable"), classes=10, channels=1, size=8)
+    assert network.training
+    assert network.get_buffer("bn.num_batches_tracked").item() == 0

@@ -105,6 +105,11 @@ def test_test_results_stand_beside_validation_with_n_eps_and_intervals(good: str
     assert re.findall(r'<td class="n">([\d.]+)', row) == ["90.7", "78.6", "62.9", "6.0", "88.2", "73.7", "72.4"]
 
 
+@pytest.mark.parametrize(("eps", "text"), [(8 / 255, "8/255"), (0.15, "0.15"), (0.5, "0.5")])
+def test_a_radius_is_written_as_the_field_writes_it(eps: float, text: str) -> None:
+    assert page.radius(eps) == text
+
+
 def test_the_most_robust_student_is_compared_with_natural_and_best_baseline_in_pairs(good: str) -> None:
     text = visible(good)
     pairs = text[text.index("The same images, in pairs") : text.index("<h2>Methods")]
@@ -120,8 +125,12 @@ def test_reconstructed_methods_say_so(good: str) -> None:
     assert not re.search(r"<th scope=\"row\">rslad <span", text)
 
 
-def test_what_an_attack_complained_about_stands_at_its_result(good: str) -> None:
-    assert '<span class="mark">white-box weaker than black-box</span>' in visible(good)
+def test_what_an_attack_complained_about_is_flagged_at_its_result_and_told_below(good: str) -> None:
+    text = visible(good)
+    row = next(row for row in text.split("<tr>") if "crdnd · crdnd-035" in row and "RECONSTRUCTED" in row)
+    assert row.count(">flag 1</span>") == 3
+    assert ">flag 1</span>" not in next(row for row in text.split("<tr>") if "igdm · igdm-044" in row)
+    assert "<li>white-box weaker than black-box</li>" in text
 
 
 def test_a_running_study_says_that_it_is_not_over(evil: Path) -> None:

@@ -65,6 +65,7 @@ def test_half_of_the_fronts_attain_what_two_of_three_reach() -> None:
 def test_a_front_without_points_attains_nothing_but_counts() -> None:
     assert pareto.attainment([[[1.0, 1.0]], np.empty((0, 2))], 0.5).tolist() == [[1.0, 1.0]]
     assert pareto.attainment([[[1.0, 1.0]], np.empty((0, 2))], 0.6).tolist() == []
+    assert pareto.attainment([[[1.0, 1.0]], [[2.0, 2.0]], [], []], 0.5).tolist() == [[1.0, 1.0]]
 
 
 @pytest.mark.parametrize("fronts", [3, 7, 10, 30])
@@ -77,6 +78,11 @@ def test_attainment_agrees_with_counting(fronts: int) -> None:
             for y in range(1, 10):
                 reached = sum(bool(((s >= (x, y)).all(axis=1)).any()) for s in sets) >= need
                 assert bool((surface >= (x, y)).all(axis=1).any()) == reached
+
+
+def test_twenty_eight_percent_of_twenty_five_fronts_are_seven() -> None:
+    assert 0.28 * 25 > 7  # in binary
+    assert pareto.attainment([[[float(n), 0.0]] for n in range(25)], 0.28).tolist() == [[18.0, 0.0]]
 
 
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.01])

@@ -107,11 +107,12 @@ def test_students_are_compared_on_the_same_images_only(tmp_path: Path) -> None:
     examined(store, "a", "11", attack="clean")
     examined(store, "b", "01", attack="clean", subset_sha256="other")
     examined(store, "b", "0000", checkpoint="last")
+    examined(store, "c", "1111", checkpoint="last")
     examined(store, "a", "0000", seed=1)
     examined(store, "b", "1111", seed=1)
     (found,) = summary.compare(store.evaluations(), "a", "b")
     assert (found.attack, found.images, found.difference.value) == ("pgd20", 4, 0.25)
-    assert summary.compare(store.evaluations(), "a", "nobody") == []
+    assert summary.compare(store.evaluations(), "a", "c") == []
 
 
 def test_clean_results_pair_although_they_have_no_ball(tmp_path: Path) -> None:

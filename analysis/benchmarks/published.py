@@ -1,0 +1,124 @@
+"""One training step as the published scripts write it: what our step is measured against, and must agree with.
+
+Our own straightforward version of their structure, not their text: fp32 and contiguous tensors, the live network in the attack,
+gradients of all parameters in every attack step (`backward`), separate forwards, plain SGD, teachers whose parameters are not frozen.
+Random numbers come from a generator, so that both sides can be given the same.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+Climb = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Script:
+    """What a script has at hand. eps and step_size are pixels of [0, 1]; `climb` gives d(loss)/dx'."""
+
+    student: nn.Module
+    teacher: nn.Module
+    optimizer: torch.optim.Optimizer
+    climb: Climb
+    eps: float = 8 / 255
+    step_size: float = 2 / 255
+    steps: int = 10
+
+
+def by_backward(loss: Tensor, x_adv: Tensor) -> Tensor:
+    """Gradients of everything, of which the images' one is used."""
+    loss.backward()  # type: ignore[no-untyped-call]  # torch's own
+    assert x_adv.grad is not None
+    return x_adv.grad.detach()
+
+
+def by_images_alone(loss: Tensor, x_adv: Tensor) -> Tensor:
+    """The images' gradient alone: what TRADES' script and its descendants (RSLAD, AdaAD) do."""
+    return torch.autograd.grad(loss, [x_adv])[0]
+
+
+def rslad(script: Script, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:  # noqa: ARG001 - the ground truth is never used
+    """5/6 KL(T(x) || S(x')) + 1/6 KL(T(x) || S(x)); the attack climbs the first in eval mode."""
+    with torch.no_grad():
+        teacher_logits = script.teacher(x)
+    script.student.eval()
+    x_adv = x.detach() + 0.001 * torch.randn(x.shape, generator=generator, dtype=x.dtype)
+    x_adv = _attack(script, x, x_adv, lambda images: _kl(script.student(images), teacher_logits, "sum"))
+    script.student.train()
+    script.optimizer.zero_grad()
+    adversarial = _kl(script.student(x_adv), teacher_logits, "batchmean")
+    natural = _kl(script.student(x), teacher_logits, "batchmean")
+    return _descend(script, 5 / 6 * adversarial + 1 / 6 * natural)
+
+
+def ard(script: Script, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+    """30^2 KL(T(x) || S(x'); 30) and a cross-entropy of weight 0; the attack climbs the cross-entropy in train mode."""
+    x_adv = _label_attack(script, x, y, generator)
+    adversarial, natural = script.student(x_adv), script.student(x)
+    with torch.no_grad():
+        teacher_logits = script.teacher(x)
+    script.optimizer.zero_grad()
+    imitation = _kl(adversarial / 30, teacher_logits / 30, "batchmean")
+    return _descend(script, 30**2 * imitation + 0 * functional.cross_entropy(natural, y))
+
+
+def iad(script: Script, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+    """IAD-I after its warm-up: a KL(T(x) || S(x')) + (1 - a) KL(S(x) || S(x')) with a = p_T(y | x')^0.1."""
+    x_adv = _label_attack(script, x, y, generator)
+    script.optimizer.zero_grad()
+    adversarial = script.student(x_adv)
+    with torch.no_grad():
+        trust = functional.softmax(script.teacher(x_adv), dim=1).gather(1, y[:, None])[:, 0] ** 0.1
+        teacher_logits = script.teacher(x)
+    natural = script.student(x)
+    teaching = _kl(adversarial, teacher_logits, "none").sum(dim=1)
+    introspection = _kl(adversarial, natural, "none").sum(dim=1)
+    loss = (trust * teaching + (1 - trust) * introspection).mean()
+    return _descend(script, loss + 0 * functional.cross_entropy(natural, y))
+
+
+def adaad(script: Script, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:  # noqa: ARG001 - the ground truth is never used
+    """KL(T(x') || S(x')) and a natural term of weight 0; the attack climbs the first in eval mode, through the teacher too."""
+    script.student.eval()
+    x_adv = x.detach() + 0.001 * torch.randn(x.shape, generator=generator, dtype=x.dtype)
+    x_adv = _attack(script, x, x_adv, lambda images: _kl(script.student(images), script.teacher(images), "sum"))
+    script.student.train()
+    script.optimizer.zero_grad()
+    with torch.no_grad():
+        on_natural, on_adversarial = script.teacher(x), script.teacher(x_adv)
+    natural = _kl(script.student(x), on_natural, "batchmean")
+    adversarial = _kl(script.student(x_adv), on_adversarial, "batchmean")
+    return _descend(script, adversarial + 0 * natural)
+
+
+STEPS: Mapping[str, Callable[[Script, Tensor, Tensor, torch.Generator], Tensor]] = {"rslad": rslad, "ard": ard, "iad": iad, "adaad": adaad}
+
+
+def _label_attack(script: Script, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+    """PGD on the cross-entropy in train mode: ten forwards that move BatchNorm's statistics, as ARD's and IAD's scripts have it."""
+    script.student.train()
+    x_adv = x.detach() + script.eps * (2 * torch.rand(x.shape, generator=generator, dtype=x.dtype) - 1)
+    return _attack(script, x, x_adv, lambda images: functional.cross_entropy(script.student(images), y, reduction="sum"))
+
+
+def _attack(script: Script, x: Tensor, x_adv: Tensor, objective: Callable[[Tensor], Tensor]) -> Tensor:
+    for _ in range(script.steps):
+        x_adv.requires_grad_()
+        gradient = script.climb(objective(x_adv), x_adv)
+        x_adv = x_adv.detach() + script.step_size * torch.sign(gradient)
+        x_adv = torch.min(torch.max(x_adv, x - script.eps), x + script.eps)
+        x_adv = torch.clamp(x_adv, 0.0, 1.0)
+    return x_adv
+
+
+def _kl(prediction: Tensor, target: Tensor, reduction: str) -> Tensor:
+    return functional.kl_div(functional.log_softmax(prediction, dim=1), functional.softmax(target, dim=1), reduction=reduction)
+
+
+def _descend(script: Script, loss: Tensor) -> Tensor:
+    loss.backward()  # type: ignore[no-untyped-call]  # torch's own
+    script.optimizer.step()
+    return loss.detach()

@@ -1,0 +1,304 @@
+"""How fast is a training step? Ours, as a user gets it, against the same step as the published scripts do it.
+
+Batch 128 of 32x32 noise, PGD-10, a WRN-16-4 teacher, same weights and random numbers. Three sides, each in a process of its own, take
+turns within every repeat:
+
+script        `published.py` with the system's allocator
+script+alloc  the same with the allocator that `rkdsearch train` sets (`rkdsearch.training.allocator`)
+ours          `Objective` built from a `TrainConfig`, with that allocator
+
+"of peak" is the step's useful work (forwards and backwards that its result needs) per second, as a share of the best convolution that
+this machine was measured to do. The exit code is 1 where a bar was missed, or where the two sides' first losses differ by 1e-4.
+
+    python analysis/benchmarks/step.py [--quick] [--methods rslad ard] [--students resnet18] [--threads 2] [--climb images]
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+
+import published
+import torch
+from torch import Tensor, nn
+
+from rkdsearch import config, models
+from rkdsearch.attacks import Noise
+from rkdsearch.config import TrainConfig
+from rkdsearch.data import Batch
+from rkdsearch.training.allocator import keep_memory
+from rkdsearch.training.objective import Objective
+from rkdsearch.training.trainer import _optimizers
+
+CLIMBS = {"backward": published.by_backward, "images": published.by_images_alone}
+BARS = {  # (method, student) -> process defaults on both sides, the same allocator on both
+    ("rslad", "resnet18"): (1.2, 1.15),
+    ("rslad", "mobilenet_v2"): (1.9, 1.7),
+    **{
+        (method, student): (bar, None) for method in ("ard", "iad", "adaad") for student, bar in (("resnet18", 1.15), ("mobilenet_v2", 1.3))
+    },
+}
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What both sides compute: a method on a student, for `batch` images of `size` x `size`."""
+
+    method: str
+    student: Mapping[str, object]
+    teacher: Mapping[str, object] = field(default_factory=lambda: {"name": "wide_resnet", "depth": 16, "width": 4})
+    batch: int = 128
+    size: int = 32
+    steps: int = 10
+    precision: str = "fp32"
+
+    def config(self) -> TrainConfig:
+        """The run that a user would describe. One epoch: IAD is past its warm-up."""
+        values = {
+            "method": {"name": self.method},
+            "student": dict(self.student),
+            "teachers.robust": {"network": dict(self.teacher), "path": "given"},
+            "attack": {"eps": 8 / 255, "steps": self.steps, "relative_step_size": 0.25},
+            "training": {"epochs": 1, "batch_size": self.batch, "precision": self.precision, "device": "cpu"},
+        }
+        return config.build(values)
+
+    def networks(self) -> tuple[nn.Module, nn.Module]:
+        """Student and teacher with the same fresh weights on every side; the teacher's BatchNorm statistics are not those of its birth."""
+        torch.manual_seed(0)
+        described = self.config()
+        assert described.teachers.robust is not None
+        shape = {"classes": 10, "channels": 3, "size": self.size}
+        student = models.build(described.student, **shape).to(self.dtype)
+        teacher = models.build(described.teachers.robust.network, **shape).to(self.dtype)
+        with torch.no_grad():
+            for network in (student, teacher):
+                network.train()(torch.rand(16, 3, self.size, self.size, dtype=self.dtype))
+        return student, teacher.eval()
+
+    def images(self) -> tuple[Tensor, Tensor]:
+        """x (N, 3, H, W) pixels of [0, 1], and y (N,)."""
+        generator = torch.Generator().manual_seed(1)
+        x = torch.rand(self.batch, 3, self.size, self.size, generator=generator, dtype=self.dtype)
+        return x, torch.randint(10, (self.batch,), generator=generator)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of pixels and weights."""
+        return torch.float64 if self.precision == "fp64" else torch.float32
+
+
+class Published:
+    """The script's side."""
+
+    def __init__(self, work: Workload, climb: str) -> None:
+        self.student, teacher = work.networks()
+        described, attack = work.config().optimizer, work.config().attack.build()
+        self.optimizer: torch.optim.Optimizer = torch.optim.SGD(
+            self.student.parameters(), lr=described.lr, momentum=described.momentum, weight_decay=described.weight_decay
+        )
+        self._script = published.Script(
+            self.student, teacher, self.optimizer, CLIMBS[climb], attack.ball.eps, attack.step_size, attack.steps
+        )
+        self._step = published.STEPS[work.method]
+        self._x, self._y = work.images()
+
+    def step(self) -> Tensor:
+        """One step from the same random numbers; its loss."""
+        return self._step(self._script, self._x, self._y, torch.Generator().manual_seed(2))
+
+
+class Ours:
+    """The library's side."""
+
+    def __init__(self, work: Workload) -> None:
+        self.student, teacher = work.networks()
+        described = work.config()
+        self.student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own signature forgets it
+        teacher = models.fold(teacher.requires_grad_(False)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._objective = Objective(described, self.student, {}, {"robust": teacher}, 1).train()
+        self.optimizer = _optimizers(described.optimizer, self.student, {})[0]
+        x, y = work.images()
+        self._batch = Batch(x.contiguous(memory_format=torch.channels_last), y, torch.arange(len(y)))
+
+    def step(self) -> Tensor:
+        """One step from the same random numbers; its loss."""
+        self.optimizer.zero_grad(set_to_none=True)
+        noise = Noise(torch.Generator().manual_seed(2))
+        total, _ = self._objective(self._batch, noise, epoch=0, lr_factor=1.0, answers={})
+        total.backward()
+        self.optimizer.step()
+        return total.detach()
+
+
+# --------------------------------------------------------------------------------------------- inside a side's own process
+
+_ready: dict[str, tuple[Workload, Published | Ours, dict[str, Tensor]]] = {}
+
+
+def begin(threads: int, *, keep: bool) -> None:
+    """The first thing that a side's process does."""
+    if keep and not keep_memory():
+        print("this system's allocator cannot be told to keep memory: all sides use it as it is", file=sys.stderr)
+    torch.set_num_threads(threads)
+
+
+def measure(work: Workload, climb: str | None) -> tuple[float, float]:
+    """(seconds, loss) of one step from the initial weights; `climb` None is our side. The first call of a workload also warms it up."""
+    if _ready.get("now", (None,))[0] != work:
+        _ready.clear()  # one workload at a time: memory is for the one that is measured
+        side = Ours(work) if climb is None else Published(work, climb)
+        _ready["now"] = (work, side, {name: tensor.clone() for name, tensor in side.student.state_dict().items()})
+        side.step()
+    _, side, initial = _ready["now"]
+    side.student.load_state_dict(initial)
+    side.optimizer.state.clear()
+    started = time.perf_counter()
+    loss = side.step()
+    return time.perf_counter() - started, float(loss)
+
+
+def where_time_goes() -> list[tuple[str, float]]:
+    """Our last workload's operations, the longest first, each with its share of the step."""
+    from torch.profiler import ProfilerActivity, profile
+
+    _, side, _ = _ready["now"]
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        side.step()
+    events = [(event.key, event.self_cpu_time_total) for event in profiled.key_averages()]
+    total = sum(microseconds for _, microseconds in events)
+    return sorted(((name.removeprefix("aten::"), share / total) for name, share in events), key=lambda pair: -pair[1])
+
+
+def convolution_peak() -> float:
+    """FLOP a second of the best 3x3 convolution, channels last, fp32: the ceiling of this machine, as far as anything here comes to it."""
+    best = 0.0
+    for channels, size in ((128, 16), (256, 8), (256, 16)):
+        x = torch.randn(128, channels, size, size).contiguous(memory_format=torch.channels_last)
+        layer = nn.Conv2d(channels, channels, 3, padding=1, bias=False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        with torch.inference_mode():
+            layer(x)
+            for _ in range(8):
+                started = time.perf_counter()
+                layer(x)
+                best = max(best, 2 * 9 * channels**2 * x.shape[0] * size**2 / (time.perf_counter() - started))
+    return best
+
+
+# ------------------------------------------------------------------------------------------------------- useful arithmetic
+
+
+def forward_flops(network: nn.Module, size: int) -> int:
+    """Of one image through its convolutions and linear layers; a multiplication and an addition are two."""
+    total = 0
+
+    def count(layer: nn.Module, _: object, output: Tensor) -> None:
+        nonlocal total
+        assert isinstance(layer.weight, Tensor)
+        total += 2 * output[0].numel() * layer.weight[0].numel()
+
+    handles = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    with torch.inference_mode():
+        network.eval()(torch.zeros(1, 3, size, size))
+    for handle in handles:
+        handle.remove()
+    return total
+
+
+def useful_flops(work: Workload) -> float:
+    """Of one step. A backward to the images or to the weights costs what a forward does."""
+    student, teacher = (forward_flops(network, work.size) for network in work.networks())
+    attack = work.steps * 2 * (student + (teacher if work.method == "adaad" else 0))
+    answers = {"rslad": 1, "ard": 1, "iad": 2, "adaad": 2}[work.method] * teacher
+    return float(work.batch * (attack + 2 * 3 * student + answers))
+
+
+# ------------------------------------------------------------------------------------------------------------- the report
+
+
+def ratios(slow: list[float], fast: list[float]) -> str:
+    """`x1.30 [1.28, 1.33]` of paired repeats."""
+    found = [a / b for a, b in zip(slow, fast, strict=True)]
+    return f"x{statistics.median(found):.2f} [{min(found):.2f}, {max(found):.2f}]"
+
+
+def median_ratio(slow: list[float], fast: list[float]) -> float:
+    """Of paired repeats."""
+    return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
+
+
+def compare(sides: Mapping[str, ProcessPoolExecutor], work: Workload, climb: str, repeats: int, peak: float) -> bool:
+    """Measure one workload on all sides in turns and print it; whether its bars were reached."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    losses: dict[str, float] = {}
+    for _ in range(repeats):
+        for name, side in sides.items():
+            taken, losses[name] = side.submit(measure, work, None if name == "ours" else climb).result()
+            seconds[name].append(taken)
+    script, tuned, ours = seconds["script"], seconds["script+alloc"], seconds["ours"]
+    student = str(work.student["name"])
+    bar, same_bar = BARS[work.method, student]
+    reached = median_ratio(script, ours) >= bar and (same_bar is None or median_ratio(tuned, ours) >= same_bar)
+    apart = abs(losses["script"] - losses["ours"])
+    work_done = useful_flops(work)
+    shares = {name: work_done / statistics.median(values) / peak for name, values in seconds.items()}
+    print(f"\n{work.method} on {student}, {work_done / 1e9:,.0f} GFLOP a step" + ("" if reached else "   BAR MISSED"))
+    for name, values in seconds.items():
+        print(f"  {name:13} {statistics.median(values):6.2f} s [{min(values):.2f}, {max(values):.2f}]   {shares[name]:4.0%} of peak")
+    print(f"  as each comes          {ratios(script, ours)}   bar {bar}")
+    print(f"  the same allocator     {ratios(tuned, ours)}   bar {same_bar or 'none'}")
+    print(f"  first losses           {losses['script']:.6f} and {losses['ours']:.6f}, {apart:.1e} apart (at most 1e-4)")
+    longest = sides["ours"].submit(where_time_goes).result()[:6]
+    print("  where our time goes    " + ", ".join(f"{name} {share:.0%}" for name, share in longest), flush=True)
+    return reached and apart <= 1e-4
+
+
+def main() -> int:
+    """Measure, and print ratios; 0 where every bar was reached."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="RSLAD alone, few repeats: within 8 minutes on 2 cores")
+    parser.add_argument("--methods", nargs="+", default=list(published.STEPS), choices=list(published.STEPS))
+    parser.add_argument("--students", nargs="+", default=["resnet18", "mobilenet_v2"], choices=["resnet18", "mobilenet_v2"])
+    parser.add_argument("--repeats", type=int)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--climb", default="backward", choices=list(CLIMBS), help="images: the script asks for the images' gradient alone")
+    arguments = parser.parse_args()
+    methods = ["rslad"] if arguments.quick else arguments.methods
+    repeats = arguments.repeats or (2 if arguments.quick else 5)
+
+    def side(*, keep: bool) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(1, get_context("spawn"), _begin_kept if keep else _begin_default, (arguments.threads,))
+
+    sides = {"script": side(keep=False), "script+alloc": side(keep=True), "ours": side(keep=True)}
+    peak = sides["ours"].submit(convolution_peak).result()
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    print(
+        f"python {platform.python_version()}, torch {torch.__version__}, cpu, {arguments.threads} threads, {platform.machine()}; load {load}"
+    )
+    print(f"convolution peak {peak / 1e9:.0f} GFLOP/s, script's attack by {arguments.climb}, {repeats} repeats in turns; median [min, max]")
+    print(f"allocators: script {platform.libc_ver()[0] or 'the system'}'s default; script+alloc and ours: the same, told to keep memory")
+    reached = [
+        compare(sides, Workload(method, {"name": student}), arguments.climb, repeats, peak)
+        for method in methods
+        for student in arguments.students
+    ]
+    print("\n" + ("every bar was reached" if all(reached) else f"{reached.count(False)} of {len(reached)} bars missed"))
+    return 0 if all(reached) else 1
+
+
+def _begin_default(threads: int) -> None:
+    begin(threads, keep=False)
+
+
+def _begin_kept(threads: int) -> None:
+    begin(threads, keep=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
