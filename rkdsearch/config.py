@@ -135,8 +135,13 @@ class TrainingConfig(Section):
         1, ge=1, description="parts that a batch is split into, where memory is short; batch-coupled methods then see parts"
     )
     seed: int = Field(0, ge=0, lt=2**31, description="of weights, batches, augmentation and attacks")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="of the hard-label terms of the outer problem; attacks see plain labels")
     precision: Literal["fp32", "bf16", "fp64"] = Field("fp32", description="bf16 changes the numbers")
     channels_last: bool = Field(True, description="memory layout; changes the order of sums only")
+    batchnorm_across: Literal["averaged", "synchronised"] = Field(
+        "averaged",
+        description="BatchNorm over several processes: own statistics, averaged after every epoch; or each batch's joined statistics (GPUs only)",
+    )
     compile: bool = Field(False, description="torch.compile of the student: pays on long runs")
     device: Literal["auto", "cpu"] = "auto"
 

@@ -18,3 +18,5 @@ app.command(
 app.command("rkdsearch.cli.report:report", name="report", help="One offline HTML page of a study.")
 app.command("rkdsearch.cli.status:status", name="status", help="How a study stands, read-only, also while it runs.")
 app.command("rkdsearch.cli.space:app", name="space", help="Check, show or sample a search space.")
+app.command("rkdsearch.cli.teacher:app", name="teacher", help="Train, verify or convert a teacher.")
+app.command("rkdsearch.cli.export:export", name="export", help="A trial's network as safetensors, with its model card.")

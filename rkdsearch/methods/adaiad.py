@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 from typing_extensions import override
 
-from rkdsearch.losses import cross_entropy, kl_divergence, log_probabilities
+from rkdsearch.losses import kl_divergence, log_probabilities
 from rkdsearch.methods import inner
 from rkdsearch.methods.base import Factor, KLScale, Loss, Method, Step, Temperature, WarmUp, Weight
 
@@ -43,6 +43,6 @@ class AdaIAD(Method):
         return Loss.weighted(
             robust=(scale * self.temperature**2, kl_divergence(adversarial, target=robust, temperature=self.temperature)),
             oneself=(scale, (1 - trust) * kl_divergence(adversarial, target=clean)),
-            label=(1 - self.soft_label_weight, cross_entropy(clean, step.y)),
+            label=(1 - self.soft_label_weight, step.label_loss(clean)),
             trust=(0.0, trust),
         )

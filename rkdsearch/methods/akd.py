@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 from typing_extensions import override
 
-from rkdsearch.losses import cross_entropy, kl_divergence
+from rkdsearch.losses import kl_divergence
 from rkdsearch.methods import inner
 from rkdsearch.methods.base import AttackDefaults, KLScale, Loss, Method, Step, Temperature, Weight
 
@@ -40,5 +40,5 @@ class AKD(Method):
         scale = self.kl_scale * self.temperature**2
         return Loss.weighted(
             soft_label=(self.soft_label_weight * scale, kl_divergence(answer, target=soft_labels, temperature=self.temperature)),
-            label=(1 - self.soft_label_weight, cross_entropy(answer, step.y)),
+            label=(1 - self.soft_label_weight, step.label_loss(answer)),
         )

@@ -21,7 +21,7 @@ from pydantic import Field
 from torch import Tensor
 from typing_extensions import override
 
-from rkdsearch.losses import cross_entropy, kl_divergence, soft_cross_entropy
+from rkdsearch.losses import kl_divergence, soft_cross_entropy
 from rkdsearch.methods import inner
 from rkdsearch.methods.base import AttackDefaults, Factor, KLScale, Loss, Method, Step, Temperature
 
@@ -55,7 +55,7 @@ class AKD2(Method):
             return divergence(answer, target=target, temperature=self.temperature)
 
         return Loss.weighted(
-            label=(self.label_weight, cross_entropy(answer, step.y)),
+            label=(self.label_weight, step.label_loss(answer)),
             robust=(self.robust_weight * scale, imitate(robust)),
             natural=(self.natural_weight * scale, imitate(natural)),
         )

@@ -19,7 +19,7 @@ import torch
 from pydantic import Field
 from typing_extensions import override
 
-from rkdsearch.losses import cross_entropy, kl_divergence
+from rkdsearch.losses import kl_divergence
 from rkdsearch.methods import inner
 from rkdsearch.methods.base import AttackDefaults, KLScale, Loss, Method, Step, Temperature, Weight
 
@@ -41,5 +41,5 @@ class ARD(Method):
         imitation = kl_divergence(step.student(x_adv), target=soft_labels, temperature=self.temperature)
         return Loss.weighted(
             soft_label=(self.soft_label_weight * self.kl_scale * self.temperature**2, imitation),
-            label=(1 - self.soft_label_weight, cross_entropy(step.student(step.x), step.y)),
+            label=(1 - self.soft_label_weight, step.label_loss(step.student(step.x))),
         )

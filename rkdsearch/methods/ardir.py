@@ -23,7 +23,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from rkdsearch.errors import ConfigError
-from rkdsearch.losses import cross_entropy, kl_divergence
+from rkdsearch.losses import kl_divergence
 from rkdsearch.methods import inner
 from rkdsearch.methods._conditional import UNUSED, ConditionalMethod, When
 from rkdsearch.methods._representations import measure, projected, projector, vector
@@ -67,7 +67,7 @@ class ARDIR(ConditionalMethod):
         scale = self.kl_scale * self.temperature**2
         return Loss.weighted(
             soft_label=(self.soft_label_weight * scale, kl_divergence(student.logits, target=teacher.logits, temperature=self.temperature)),
-            label=(1 - self.soft_label_weight, cross_entropy(student.logits, step.y)),
+            label=(1 - self.soft_label_weight, step.label_loss(student.logits)),
             representation=(self.representation_weight, internal),
         )
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rkdsearch import models
 from rkdsearch.attacks import Attack, Noise, Objective, Start
+from rkdsearch.losses import cross_entropy
 from rkdsearch.methods import inner
 
 # The fields that many methods share: one name, one law, one meaning.
@@ -175,11 +176,16 @@ class Step:
     batchnorm: BatchNormMode = "eval"
     objective: inner.Name | None = None
     gather: Callable[[Tensor], Tensor] | None = None
+    label_smoothing: float = 0.0
 
     @property
     def teacher(self) -> Teacher:
         """The robust teacher."""
         return self.teachers["robust"]
+
+    def label_loss(self, logits: Tensor) -> Tensor:
+        """-log p(y), (N,) nats, with the run's label smoothing: the hard-label term of an outer problem. Attacks see the labels as they are."""
+        return cross_entropy(logits, self.y, label_smoothing=self.label_smoothing)
 
     def maximize(self, objective: Objective) -> Tensor:
         """x' = argmax of `objective` (images to (N,)) over the run's ball. The run's config may name another inner problem in its place."""

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import override
 
-from rkdsearch.losses import cross_entropy, kl_divergence, kl_to_probabilities, log_probabilities, probabilities
+from rkdsearch.losses import kl_divergence, kl_to_probabilities, log_probabilities, probabilities
 from rkdsearch.methods._conditional import UNUSED, ConditionalMethod, When
 from rkdsearch.methods._representations import measure, projected, projector
 from rkdsearch.methods.base import Companion, Factor, KLScale, Loss, Step, Student, Teacher, Temperature, Weight
@@ -98,7 +98,7 @@ class CRDND(ConditionalMethod):
             "natural": ((1 - self.adversarial_weight) * self.kl_scale, self._imitation(step, natural.logits, target)),
         }
         if self.compensation == "matrix":
-            terms["label"] = (self.label_weight, cross_entropy(adversarial.logits, step.y))
+            terms["label"] = (self.label_weight, step.label_loss(adversarial.logits))
         if self.relation != "none":
             terms["relation"] = (self.relation_weight, self._relation(step, x_adv, teacher, adversarial, natural))
         return Loss.weighted(**terms)

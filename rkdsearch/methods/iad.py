@@ -27,7 +27,7 @@ from pydantic import Field
 from torch import Tensor
 from typing_extensions import override
 
-from rkdsearch.losses import cross_entropy, kl_divergence, log_probabilities
+from rkdsearch.losses import kl_divergence, log_probabilities
 from rkdsearch.methods import inner
 from rkdsearch.methods._conditional import UNUSED, ConditionalMethod, When
 from rkdsearch.methods.base import AttackDefaults, Factor, KLScale, Loss, Parity, Step, Temperature, WarmUp, Weight
@@ -83,7 +83,7 @@ class IAD(ConditionalMethod):
             return Loss.weighted(
                 robust=(self.soft_label_weight * scale, teacher_share * imitate(soft_labels)),
                 oneself=(self.soft_label_weight * self.kl_scale, imitate_oneself(clean)),
-                label=(1 - self.soft_label_weight, cross_entropy(clean, step.y)),
+                label=(1 - self.soft_label_weight, step.label_loss(clean)),
                 trust=(0.0, trust),
             )
         with torch.no_grad():
@@ -94,7 +94,7 @@ class IAD(ConditionalMethod):
             robust=(self.robust_weight * scale, teacher_share * imitate(robust)),
             oneself=(self.robust_weight * scale, oneself),
             natural=(self.natural_weight * scale, imitate(natural)),
-            label=(self.label_weight, cross_entropy(adversarial, step.y)),
+            label=(self.label_weight, step.label_loss(adversarial)),
             trust=(0.0, trust),
         )
 

@@ -12,7 +12,6 @@ from typing import ClassVar
 
 from typing_extensions import override
 
-from rkdsearch.losses import cross_entropy
 from rkdsearch.methods.base import AttackDefaults, Loss, Method, Step
 
 
@@ -27,4 +26,4 @@ class Natural(Method):
 
     @override
     def loss(self, step: Step) -> Loss:
-        return Loss.weighted(label=(1.0, cross_entropy(step.student(step.x), step.y)))
+        return Loss.weighted(label=(1.0, step.label_loss(step.student(step.x))))

@@ -25,7 +25,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from typing_extensions import override
 
-from rkdsearch.losses import cross_entropy, kl_divergence
+from rkdsearch.losses import kl_divergence
 from rkdsearch.methods.base import Companion, Factor, KLScale, Loss, Method, Step, Student, Temperature
 
 
@@ -67,9 +67,9 @@ class PeerAiD(Method):
             return self.kl_scale * temperature**2 * kl_divergence(logits, target=target, temperature=temperature)
 
         return Loss.weighted(
-            label=(self.label_weight, cross_entropy(adversarial, step.y)),
+            label=(self.label_weight, step.label_loss(adversarial)),
             peer=(self.peer_weight, closeness(adversarial, peer_adversarial.detach(), self.temperature)),
             consistency=(self.consistency_weight, closeness(adversarial, natural, self.temperature)),
-            peer_label=(self.peer_label_weight, cross_entropy(peer_adversarial, step.y)),
+            peer_label=(self.peer_label_weight, step.label_loss(peer_adversarial)),
             peer_student=(self.peer_student_weight, closeness(peer_adversarial, adversarial, self.peer_temperature)),
         )

@@ -15,7 +15,6 @@ from typing import ClassVar
 
 from typing_extensions import override
 
-from rkdsearch.losses import cross_entropy
 from rkdsearch.methods import inner
 from rkdsearch.methods.base import AttackDefaults, Loss, Method, Step
 
@@ -32,4 +31,4 @@ class PGDAT(Method):
     @override
     def loss(self, step: Step) -> Loss:
         x_adv = step.maximize(inner.label(step))
-        return Loss.weighted(label=(1.0, cross_entropy(step.student(x_adv), step.y)))
+        return Loss.weighted(label=(1.0, step.label_loss(step.student(x_adv))))

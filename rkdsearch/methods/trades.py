@@ -14,7 +14,7 @@ Confirmed: the authors' script, value and gradients.
 from pydantic import Field
 from typing_extensions import override
 
-from rkdsearch.losses import cross_entropy, kl_divergence
+from rkdsearch.losses import kl_divergence
 from rkdsearch.methods import inner
 from rkdsearch.methods.base import Factor, KLScale, Loss, Method, Step
 
@@ -34,6 +34,6 @@ class TRADES(Method):
         x_adv = step.maximize(inner.student_clean(step))
         clean = step.student(step.x)
         return Loss.weighted(
-            label=(1.0, cross_entropy(clean, step.y)),
+            label=(1.0, step.label_loss(clean)),
             consistency=(self.consistency_weight * self.kl_scale, kl_divergence(step.student(x_adv), target=clean)),
         )

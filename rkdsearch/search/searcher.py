@@ -47,7 +47,7 @@ def propose(space: SearchSpace, ordinal: int, seen: Sequence[Seen]) -> Proposal:
         # A power of two, or the sequence loses its balance; the points before ours are the other configurations'.
         quantiles = dict(zip(space.parameters, points.random(1 << max(ordinal, 1).bit_length())[ordinal], strict=True))
         return Proposal(space.walk(lambda parameter: parameter.at(float(quantiles[parameter]))), {})
-    with _quiet():
+    with quiet():
         study = optuna.create_study(
             directions=["maximize"] * len(space.objectives), sampler=build_sampler(sampler, seed_of(space.seed, ordinal))
         )
@@ -94,7 +94,7 @@ def seed_of(seed: int, ordinal: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {ordinal}".encode()).digest()[:4], "big") >> 1
 
 
-class _quiet:  # noqa: N801 - used as a verb
+class quiet:  # noqa: N801 - used as a verb
     """Optuna's own notices are for people who call it; here the user meets ours."""
 
     def __enter__(self) -> None:

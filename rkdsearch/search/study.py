@@ -229,22 +229,16 @@ class Study:
         """Take up what the folder holds: rows first, then checkpoints, then the rungs that both imply."""
         self.store.sweep()
         stored = ledger.Rows(self.store)
-        for row in stored.trials:
+        for file in self.store.damaged:
+            ledger.put_aside(self.folder, file)
+        for row in stored.trial_rows():
             trial = self._revived(row, stored)
             if trial is None:
-                continue
-            self.trials[trial.trial_id] = trial
+                self._foreign.add(int(row["ordinal"]))
+            else:
+                self.trials[trial.trial_id] = trial
         for trial in self.trials.values():
-            for rung in self.rungs.rungs:
-                values = trial.values_at(rung.epochs, self.space.objectives)
-                if values is None:
-                    continue
-                self.rungs.record(rung, trial.trial_id, values)
-                beyond = trial.epochs[-1].epoch > rung.epochs
-                if beyond or trial.origin != "search" or trial.status == "running":
-                    rung.gone_on.add(trial.trial_id)
-        for trial in [t for t in self.trials.values() if t.status == "running"]:
-            self._settle(trial)
+            self._take_up(trial)
 
     def _revived(self, row: Mapping[str, Any], stored: ledger.Rows) -> Trial | None:
         overrides = json.loads(row["sampled"] or "{}")
@@ -262,25 +256,43 @@ class Study:
             overrides=overrides,
             config=config,
             notes=json.loads(row["notes"] or "{}"),
-            status="paused" if row["status"] == "stopped" and self.space.scheduler.kind == "promotion" else row["status"],
+            status=row["status"],
             error=row["error"],
             decisions=stored.decisions(row["trial_id"]),
             facts={k: ledger.plain(v) for k, v in row.items() if k.startswith("run.") and k not in _DERIVED and v is not None},
         )
-        trial.epochs = ledger.known_epochs(ledger.folder_of(self.folder, trial.trial_id)) or stored.epochs(trial.trial_id)
+        trial.epochs = ledger.known_epochs(ledger.folder_of(self.folder, trial.trial_id))
+        if not trial.epochs and trial.status == "running":
+            trial.decisions = []  # without a checkpoint it starts afresh, and its rungs are decided again
+        elif not trial.epochs:
+            images = row.get("metric.images")
+            trial.epochs = stored.epochs(trial.trial_id, config, None if images is None else int(images))
         return trial
 
-    def _settle(self, trial: Trial) -> None:
-        """A trial whose driver died: it may have finished, or reached a rung, and the report may have been lost."""
-        if trial.full:
-            self._ended(trial, "finished")
-            return
+    def _take_up(self, trial: Trial) -> None:
+        """Fill the rungs from the trial's decisions. A report that was lost is made again by the worker that takes the trial up."""
         last = trial.epochs[-1].epoch if trial.epochs else 0
-        rung = self.rungs.at(last)
-        if rung is not None and trial.origin == "search" and not any(d["rung"] == last for d in trial.decisions):
-            rung.gone_on.discard(trial.trial_id)
-            if not self._at_rung(trial, rung):
-                self._ended(trial, "paused" if self.space.scheduler.kind == "promotion" else "stopped")
+        for rung in self.rungs.rungs:
+            decided = [d["decision"] for d in trial.decisions if d["rung"] == rung.epochs]
+            values = trial.values_at(rung.epochs, self.space.objectives)
+            beyond = last > rung.epochs
+            if values is None or not (decided or beyond):
+                continue
+            self.rungs.record(rung, trial.trial_id, values)
+            if beyond or decided[-1] in ("continued", "promoted"):
+                rung.gone_on.add(trial.trial_id)
+        if trial.status in ("running", "paused", "stopped"):
+            decision = trial.decisions[-1]["decision"] if trial.decisions and trial.decisions[-1]["rung"] == last else None
+            # A decision is written before the trial's row: the later of the two may be missing.
+            if decision in ("continued", "promoted"):
+                trial.status = "running"
+            elif decision in ("paused", "stopped"):
+                trial.status = self._held
+
+    @property
+    def _held(self) -> ledger.Status:
+        """What a trial is that does not go on from its rung."""
+        return "paused" if self.space.scheduler.kind == "promotion" else "stopped"
 
     # ------------------------------------------------------------------------------------------------------------ looking
 

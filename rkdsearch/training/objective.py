@@ -69,6 +69,7 @@ class Objective(nn.Module):
             batchnorm=self._config.attack.batchnorm or "eval",
             objective=self._config.attack.objective,
             gather=self._gather,
+            label_smoothing=training.label_smoothing,
         )
         loss = self._method.loss(step)
         # A plain tuple: DDP walks dataclasses, and would take a term that is still attached for an output.

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
 from scipy.stats import binomtest
 
 from rkdsearch import data, models
@@ -15,6 +16,7 @@ from rkdsearch.training import checkpoint
 from rkdsearch.training.trainer import VALIDATION_SEED, EpochResult
 
 Role = Literal["robust", "natural"]
+CPU = torch.device("cpu")
 ROLES: tuple[Role, ...] = ("robust", "natural")
 
 
@@ -60,21 +62,21 @@ def from_folder(teacher: TeacherConfig, folder: Path) -> TeacherConfig:
     return teacher.model_copy(update={"path": str(path), "sha256": fingerprint(path), "recipe": None})
 
 
-def measure(teacher: TeacherConfig, splits: data.Splits, validation: ValidationConfig) -> Measured:
+def measure(teacher: TeacherConfig, splits: data.Splits, validation: ValidationConfig, device: torch.device = CPU) -> Measured:
     """Clean and PGD accuracy on the validation images. Raises TeacherError for a file that cannot be trusted or does not fit."""
     assert teacher.path is not None
     path = Path(teacher.path)
-    verdict = examine(teacher, splits.validation, validation, len(splits.train.classes))
+    verdict = examine(teacher, splits.validation, validation, len(splits.train.classes), device)
     return Measured(fingerprint(path), verdict.clean_accuracy, verdict.robust_accuracy, len(verdict.y))
 
 
-def examine(teacher: TeacherConfig, images: data.Images, validation: ValidationConfig, classes: int) -> Verdict:
+def examine(teacher: TeacherConfig, images: data.Images, validation: ValidationConfig, classes: int, device: torch.device = CPU) -> Verdict:
     """The study's exam of this teacher on these images."""
     assert teacher.path is not None
     network = load(Path(teacher.path), teacher.network, classes=classes, channels=images.channels, size=images.size, sha256=teacher.sha256)
-    x, y = images.floats(slice(0, validation.images))
+    x, y = images.floats(slice(0, validation.images), device=device)
     exam = validation.attack
-    verdict, _ = judge(models.fold(network), x, y, exam.build(), restarts=exam.restarts, seed=VALIDATION_SEED)
+    verdict, _ = judge(models.fold(network.to(device)), x, y, exam.build(), restarts=exam.restarts, seed=VALIDATION_SEED)
     return verdict
 
 

@@ -106,6 +106,12 @@ class Trainer:
         train = self.splits.train
         self.student = models.build(config.student, classes=len(train.classes), channels=train.channels, size=train.size)
         config.method.check_student(self.student)
+        if self.processes > 1 and training.batchnorm_across == "synchronised":
+            if self.device.type != "cuda":
+                raise ConfigError(
+                    "training.batchnorm_across must be 'averaged' on CPU, got 'synchronised': torch's SyncBatchNorm needs GPUs"
+                )
+            self.student = nn.SyncBatchNorm.convert_sync_batchnorm(self.student)
         self.parameters = models.count_parameters(self.student)
         self.teachers = {role: self._teacher(role) for role in config.method.teachers()}
         self._place(self.student)

@@ -202,3 +202,10 @@ def test_ardir_asks_for_no_more_stages_than_there_are() -> None:
     method = ARDIR(layers="stages", last_stages=4)
     with pytest.raises(ConfigError, match=r"method.last_stages must be <= 3.* got 4; lower it"):
         method._pairs(three, three)
+
+
+def test_label_smoothing_softens_the_hard_label_term_alone() -> None:
+    logits, y = torch.tensor([[2.0, 0.0, 0.0]], dtype=torch.float64), torch.tensor([0])
+    step = Oracle.load("natural").step(y=y, label_smoothing=0.3)
+    # -log softmax = (0.2395, 2.2395, 2.2395): 0.7 of the first, and 0.1 of each of the three
+    assert step.label_loss(logits).item() == pytest.approx(0.7 * 0.2395447662 + 0.1 * (0.2395447662 + 2 * 2.2395447662), abs=1e-9)
