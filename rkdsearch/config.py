@@ -164,6 +164,13 @@ class Recipe(Section):
     averaging: AveragingConfig = Field(default_factory=AveragingConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
 
+    @model_validator(mode="after")
+    def _teachers_have_no_teachers(self) -> Self:
+        if asked := self.method.teachers():
+            name = methods.name_of(self.method)
+            raise ValueError(f"a teacher is trained without a teacher, and method '{name}' asks a {asked[0]} one: choose pgd_at or trades")
+        return self
+
 
 class TeacherConfig(Section):
     """A frozen network to learn from: a file of weights, or a recipe to make one."""
@@ -246,7 +253,8 @@ def build(values: Mapping[str, Any], place: str = "config") -> TrainConfig:
     """A checked config from nested or dotted names. Raises ConfigError: `place: field must ..., got ...`."""
     tree = nest(values, place)
     tree["method"] = _build_method(tree.get("method"), place, "method")
-    for role, teacher in (tree.get("teachers") or {}).items():
+    teachers = tree.get("teachers")
+    for role, teacher in teachers.items() if isinstance(teachers, dict) else ():
         if isinstance(teacher, dict) and isinstance(teacher.get("recipe"), dict):
             where = f"teachers.{role}.recipe.method"
             recipe = {**teacher["recipe"], "method": _build_method(teacher["recipe"].get("method"), place, where)}
@@ -302,6 +310,8 @@ def _put(tree: dict[str, Any], key: str, value: object, name: str, place: str) -
     *sections, last = key.split(".")
     for section in sections:
         tree = tree.setdefault(section, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"{place}: {name} needs a section '{section}', which already holds the value {tree!r}")
     if last in tree and tree[last] != value:
         raise ConfigError(f"{place}: {name} is given twice, as {tree[last]!r} and as {value!r}")
     tree[last] = value

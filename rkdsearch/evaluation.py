@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from rkdsearch.attacks import Attack, Noise
+from rkdsearch.attacks import Attack, Linf, Noise, Norm
 from rkdsearch.attacks.autoattack import auto_attack
 from rkdsearch.losses import cross_entropy
 
@@ -99,10 +99,10 @@ def judge(
 
 def judge_by_autoattack(network: nn.Module, x: Tensor, y: Tensor, *, attack: Attack, seed: int = 0) -> tuple[Verdict, list[str]]:
     """The verdicts of AutoAttack, standard, in `attack`'s ball; and what the package's own checks complain of."""
-    norm = "linf" if type(attack.ball).__name__ == "Linf" else "l2"
+    norm: Norm = "linf" if isinstance(attack.ball, Linf) else "l2"
     with torch.no_grad():
         clean = torch.cat([network(xs).argmax(dim=1) for xs in torch.split(x, BATCH)]) == y
-    robust, flags = auto_attack(network, x, y, norm=norm, eps=attack.ball.eps, seed=seed)  # type: ignore[arg-type]  # the two literals
+    robust, flags = auto_attack(network, x, y, norm=norm, eps=attack.ball.eps, seed=seed)
     return Verdict(y.cpu(), clean.cpu(), robust.cpu()), flags
 
 

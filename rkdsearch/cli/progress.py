@@ -47,6 +47,7 @@ class SearchProgress:
         self._line_at = 0.0
         self._known = {t.trial_id for t in study.trials.values() if t.status in ("finished", "stopped", "paused", "failed")}
         self._epochs_before = {t.trial_id: len(t.epochs) for t in study.trials.values()}
+        self._seconds_before = study.device_seconds
         self._live = Live(console=_console, refresh_per_second=4, transient=True) if _console.is_terminal else None
         if self._known:
             said(f"taking up {study.folder}: {len(self._known)} trials are known already and are not repeated")
@@ -87,7 +88,10 @@ class SearchProgress:
         counts = study.counts()
         states = ", ".join(f"{counts[s]} {s}" for s in ("finished", "stopped", "paused", "failed") if counts.get(s))
         elapsed = time.monotonic() - self._started
-        text = f"{elapsed:4.0f} s  {len(study.trials)} of {study.wanted} asked, {len(study.executing)} running"
+        of = "" if study.wanted is None else f" of {study.wanted}"
+        text = f"{elapsed:4.0f} s  {len(study.trials)}{of} asked, {len(study.executing)} running"
+        if study.budget is not None:
+            text += f", {study.device_seconds / 3600:.2f} of {study.budget / 3600:.2f} device hours"
         text += f", {states}" if states else ""
         left = self._left(study)
         return text if left is None else f"{text}; about {left:.0f} s left"
@@ -99,6 +103,9 @@ class SearchProgress:
         ended = [len(t.epochs) for t in study.trials.values() if not t.executing and t.origin == "search"]
         if done_now < 5 or study.done:
             return None
+        if study.wanted is None or study.budget is None:
+            spent = study.device_seconds - self._seconds_before
+            return None if study.budget is None or spent <= 0 else max(0.0, study.budget - study.device_seconds) * elapsed / spent
         first_left = sum(study.space.epochs - len(t.epochs) for t in study.executing if t.origin == "first")
         to_ask = study.wanted - len(study.trials)
         first_unasked = max(0, min(len(study.space.first), study.wanted) - len(study.trials))

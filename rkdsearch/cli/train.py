@@ -31,7 +31,7 @@ def train(
     from rkdsearch import plugins
     from rkdsearch.cli.progress import said
     from rkdsearch.errors import ConfigError
-    from rkdsearch.training.run import single_run
+    from rkdsearch.training.run import is_first_process, leave_group, single_run
 
     plugins.allow_import(*allow_import)
     values = {}
@@ -43,6 +43,9 @@ def train(
     described = run.load(config, values)
     home = folder or Path("runs") / config.stem
     for epoch in single_run(described, home):
-        accuracies = "" if epoch.clean_accuracy is None else f"  clean {epoch.clean_accuracy:.3f}  robust {epoch.robust_accuracy:.3f}"
-        said(f"epoch {epoch.epoch:3} of {epoch.epochs}  loss {epoch.loss:.4f}{accuracies}  {epoch.images_per_second:.0f} images/s")
-    said(f"{home}: best.safetensors, last.safetensors, and the row in trials/")
+        if is_first_process():
+            accuracies = "" if epoch.clean_accuracy is None else f"  clean {epoch.clean_accuracy:.3f}  robust {epoch.robust_accuracy:.3f}"
+            said(f"epoch {epoch.epoch:3} of {epoch.epochs}  loss {epoch.loss:.4f}{accuracies}  {epoch.images_per_second:.0f} images/s")
+    if is_first_process():
+        said(f"{home}: best.safetensors, last.safetensors, and the row in trials/")
+    leave_group()

@@ -9,9 +9,12 @@ from cyclopts import Parameter
 def tune(
     space: Path,
     *,
-    trials: int,
+    trials: int | None = None,
+    device_hours: float | None = None,
     study: Path,
     resume: bool = False,
+    warm_start: Path | None = None,
+    journal: bool = True,
     address: str | None = None,
     dry_run: bool = False,
     allow_import: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
@@ -24,10 +27,16 @@ def tune(
         A search space: search_spaces/README.md has the grammar.
     trials
         How many configurations; promoting one to a longer run asks for none.
+    device_hours
+        Instead of --trials: no more configurations once all trials together have used so much device time; what is promising still goes on.
     study
         The folder of the results; on a cluster, a folder that all nodes share.
     resume
         Go on with the study in that folder. Without a study there, begin one.
+    warm_start
+        An earlier study: its finished and stopped trials that lie in the space are shown to the sampler first.
+    journal
+        Keep <study>/optuna.journal, which optuna-dashboard shows.
     address
         A Ray cluster's address, or `auto`; none given: this machine.
     dry_run
@@ -38,11 +47,13 @@ def tune(
     from rkdsearch import plugins
     from rkdsearch.cli.progress import SearchProgress, said, teacher_line
     from rkdsearch.errors import RkdError
-    from rkdsearch.search import folder
+    from rkdsearch.search import folder, warm
     from rkdsearch.search.space import SearchSpace
 
-    if trials < 1:
-        raise RkdError(f"--trials must be >= 1, got {trials}")
+    if (trials is None) == (device_hours is None):
+        raise RkdError("tune: needs exactly one of --trials and --device-hours, got " + ("neither" if trials is None else "both"))
+    if (trials is not None and trials < 1) or (device_hours is not None and not device_hours > 0):
+        raise RkdError(f"--trials must be >= 1 and --device-hours > 0, got {trials if device_hours is None else device_hours}")
     plugins.allow_import(*allow_import)
     searched = SearchSpace.load(space)
     said(f"{space}: {searched.check()} configurations built, all legal; {len(searched.parameters)} parameters searched over")
@@ -51,6 +62,14 @@ def tune(
     if dry_run:
         return
     existed = folder.claim(study, searched, resume=resume)
+    seen = warm.kept(study)
+    if warm_start is not None and not existed:
+        seen = warm.from_study(warm_start, searched)
+        warm.keep(study, warm_start, seen)
+    elif warm_start is not None and not seen:
+        raise RkdError(f"{study}: has begun without --warm-start and must go on so; leave it out, or name another folder with --study")
+    if seen:
+        said(f"warm start: {len(seen)} earlier trials are shown to the sampler")
     ready = {}
     for step in folder.prepare_teachers(study, searched):
         teacher_line(step)
@@ -60,17 +79,27 @@ def tune(
     from rkdsearch.search.study import Study
     from rkdsearch.search.tuner import search
 
-    running = Study(study, searched, trials, folder.overrides_of(ready))
+    book = None
+    if journal:
+        from rkdsearch.search.journal import Journal
+
+        book = Journal(study, searched)
+    seconds = None if device_hours is None else device_hours * 3600
+    running = Study(study, searched, trials, folder.overrides_of(ready), device_seconds=seconds, warm=seen, journal=book)
     if existed:
         running.reconcile()
+    if book is not None:
+        book.sync(running.trials.values())
     with SearchProgress(running) as progress:
         if running.done:
+            running.close()
             progress.finished(running, nothing_to_do=True)
             return
         try:
             search(running, address=address, listener=progress.update)
         except KeyboardInterrupt:
             progress.stop()
-            said(f"stopped; every finished epoch is kept. Go on with: rkdsearch tune {space} --trials {trials} --study {study} --resume")
+            until = f"--trials {trials}" if device_hours is None else f"--device-hours {device_hours:g}"
+            said(f"stopped; every finished epoch is kept. Go on with: rkdsearch tune {space} {until} --study {study} --resume")
             raise
         progress.finished(running)

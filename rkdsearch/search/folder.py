@@ -40,6 +40,7 @@ def laws(space: SearchSpace) -> dict[str, Any]:
     found["objectives"] = list(space.objectives)
     found["ladder"] = [rung.model_dump() for rung in space.ladder]
     found["seed"] = space.seed
+    found["first"] = [{"label": first.label, **first.overrides} for first in space.first]  # they have the first numbers
     return found
 
 

@@ -5,8 +5,9 @@ rows first, then checkpoints, which may know an epoch more. Finished trials stay
 only those that were interrupted go on from their last epoch. Ray and Optuna remember nothing for us.
 """
 
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,6 +56,13 @@ class Trial:
         reached = next((e for e in self.epochs if e.epoch == epoch), None)
         return None if reached is None or reached.best is None else tuple(float(getattr(reached.best, name)) for name in objectives)
 
+    @property
+    def device_seconds(self) -> float:
+        """What it has cost so far: seconds of training and validation times processes."""
+        processes = self.facts.get("run.processes", 1)
+        assert isinstance(processes, int)
+        return processes * sum(e.seconds for e in self.epochs)
+
     def record(self, result: EpochResult) -> None:
         """Add an epoch; one that is already known is replaced by the same."""
         self.epochs = [e for e in self.epochs if e.epoch < result.epoch] + [result]
@@ -99,9 +107,21 @@ class Rows:
         """The rows of `rungs/` of one trial."""
         return [{k: plain(v) for k, v in row.items() if k != "trial_id"} for row in self._rungs if row["trial_id"] == trial_id]
 
-    def epochs(self, trial_id: str) -> list[EpochResult]:
-        """The rows of `epochs/` of one trial, as far as they were written."""
-        return [rows.read_epoch({k: plain(v) for k, v in row.items()}) for row in self._epochs if row["trial_id"] == trial_id]
+    def epochs(self, trial_id: str, config: TrainConfig, images: int | None = None) -> list[EpochResult]:
+        """The rows of `epochs/` of one trial, as far as they were written; best epochs are found again. `images` were validated on."""
+        found: list[EpochResult] = []
+        best: Best | None = None
+        peak: float | None = None
+        for row in self._epochs:
+            if row["trial_id"] != trial_id:
+                continue
+            epoch = rows.read_epoch({k: plain(v) for k, v in row.items()})
+            if epoch.clean_accuracy is not None and epoch.robust_accuracy is not None and epoch.worst_class_accuracy is not None:
+                judged = Best(epoch.epoch, epoch.clean_accuracy, epoch.robust_accuracy, epoch.worst_class_accuracy)
+                best = judged if best is None or _merit(judged, config) > _merit(best, config) else best
+                peak = max(peak or 0.0, judged.robust_accuracy)
+            found.append(replace(epoch, epochs=config.training.epochs, best=best, robust_peak=peak, images=images))
+        return found
 
 
 def known_epochs(folder: Path) -> list[EpochResult]:
@@ -112,6 +132,22 @@ def known_epochs(folder: Path) -> list[EpochResult]:
         # The run starts afresh: a half-written file must not stop the search for good, and is kept for who wants to look.
         (folder / "last.safetensors").rename(folder / "last.safetensors.damaged")
         return []
+
+
+def put_aside(study: Path, file: Path) -> None:
+    """A damaged row is kept, hidden from readers; where it was a trial's own, its checkpoints and epochs too: that number is asked again."""
+    if file.parent.name == "trials":
+        checkpoints = folder_of(study, file.stem)
+        if checkpoints.exists():
+            checkpoints.rename(checkpoints.with_name(f".{checkpoints.name}.damaged-{time.time_ns()}"))
+        for table in ("epochs", "rungs"):
+            (study / table / file.name).unlink(missing_ok=True)
+    file.rename(file.with_name(f".{file.name}.damaged-{time.time_ns()}"))
+
+
+def _merit(best: Best, config: TrainConfig) -> float:
+    select = config.validation.select
+    return (best.clean_accuracy + best.robust_accuracy) / 2 if select == "mean" else float(getattr(best, select))
 
 
 def plain(value: Any) -> Any:

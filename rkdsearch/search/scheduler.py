@@ -88,6 +88,7 @@ class Rungs:
         weights = np.array([config.metric.get(name, 0.0) for name in objectives])
         self._rank: Ranker = by_sum(weights) if config.name == "asha" else by_non_domination
         self.rule = f"{config.name}-{config.kind}"
+        self._ranked: dict[int, tuple[int, Mapping[str, int]]] = {}  # by rung: how many had come when it was ranked last
 
     def at(self, epochs: int) -> Rung | None:
         """The rung at exactly this length."""
@@ -134,7 +135,9 @@ class Rungs:
         return sorted(places, key=places.__getitem__)[:count] if count else []
 
     def _places(self, rung: Rung) -> Mapping[str, int]:
-        if not rung.values:
-            return {}
-        ids = list(rung.values)
-        return dict(zip(ids, (int(p) for p in self._rank(np.array([rung.values[i] for i in ids]))), strict=True))
+        count, places = self._ranked.get(rung.epochs, (0, {}))
+        if count != len(rung.values):
+            ids = sorted(rung.values)  # ties fall by name, not by arrival: a search that is taken up again decides the same
+            places = dict(zip(ids, (int(p) for p in self._rank(np.array([rung.values[i] for i in ids]))), strict=True))
+            self._ranked[rung.epochs] = (len(rung.values), places)
+        return places

@@ -19,6 +19,8 @@ from scipy.stats import qmc
 from rkdsearch.search.settings import SamplerConfig
 from rkdsearch.search.space import SearchSpace
 
+MODEL_ATTEMPTS = 20  # refused proposals after which the configuration is drawn at random
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -39,9 +41,15 @@ class Proposal:
     notes: dict[str, Any]
 
 
-def propose(space: SearchSpace, ordinal: int, seen: Sequence[Seen]) -> Proposal:
-    """The configuration number `ordinal`, given what is known of earlier ones, in ordinal order."""
+def propose(space: SearchSpace, ordinal: int, seen: Sequence[Seen], attempt: int = 0) -> Proposal:
+    """The configuration number `ordinal`, given what is known of earlier ones, in ordinal order.
+
+    `attempt` counts from 0 the proposals that were refused for this ordinal: each has a seed of its own.
+    """
     sampler = space.sampler
+    if attempt >= MODEL_ATTEMPTS or (attempt and sampler.name == "qmc"):
+        # A model that insists on what is refused would be asked for ever; a sequence has one point for an ordinal.
+        return Proposal(space.sample(np.random.default_rng(seed_of(space.seed, ordinal, attempt))), {})
     if sampler.name == "qmc":
         points = qmc.Sobol(len(space.parameters), scramble=True, rng=np.random.default_rng(space.seed))
         # A power of two, or the sequence loses its balance; the points before ours are the other configurations'.
@@ -49,7 +57,7 @@ def propose(space: SearchSpace, ordinal: int, seen: Sequence[Seen]) -> Proposal:
         return Proposal(space.walk(lambda parameter: parameter.at(float(quantiles[parameter]))), {})
     with quiet():
         study = optuna.create_study(
-            directions=["maximize"] * len(space.objectives), sampler=build_sampler(sampler, seed_of(space.seed, ordinal))
+            directions=["maximize"] * len(space.objectives), sampler=build_sampler(sampler, seed_of(space.seed, ordinal, attempt))
         )
         study.add_trials([t for t in (frozen(space, s) for s in seen[-sampler.history :]) if t is not None])
         trial = study.ask()
@@ -89,9 +97,10 @@ def frozen(space: SearchSpace, seen: Seen) -> FrozenTrial | None:
     )
 
 
-def seed_of(seed: int, ordinal: int) -> int:
+def seed_of(seed: int, ordinal: int, attempt: int = 0) -> int:
     """The seed of one ask: of 31 bits, as Optuna wants it."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {ordinal}".encode()).digest()[:4], "big") >> 1
+    text = f"{seed} {ordinal}" + (f" {attempt}" if attempt else "")
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
 
 
 class quiet:  # noqa: N801 - used as a verb

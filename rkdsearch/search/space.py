@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import BaseTrial
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from rkdsearch import config as run
 from rkdsearch.config import TrainConfig
@@ -48,6 +48,13 @@ class Parameter:
     def exists(self, values: Mapping[str, Any]) -> bool:
         """Whether all conditions hold for these dotted names."""
         return all(parent in values and values[parent] in allowed for parent, allowed in self.when.items())
+
+    def holds(self, value: object) -> bool:
+        """Whether the value lies in the range, or is one of the choices."""
+        try:
+            return bool(self.distribution._contains(self.distribution.to_internal_repr(value)))  # noqa: SLF001 - Optuna has no public question for it
+        except (TypeError, ValueError):
+            return False
 
     def ends(self) -> tuple[Any, ...]:
         """Both ends of a range, or every choice."""
@@ -84,11 +91,19 @@ class Parameter:
         return self.at(float(rng.random()))
 
 
+def _ratio(value: object) -> object:
+    """`8/255` as the number that it is: the rule of the run's own fields."""
+    return TypeAdapter(run.Pixels).validate_python(value) if isinstance(value, str) and "/" in value else value
+
+
+_Ratio = Annotated[float, BeforeValidator(_ratio)]
+
+
 class _ParameterFile(BaseModel):
     """A parameter as YAML writes it."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-    floats: tuple[run.Pixels, run.Pixels] | tuple[float, float] | None = Field(None, alias="float")
+    floats: tuple[_Ratio, _Ratio] | None = Field(None, alias="float")
     ints: tuple[int, int] | None = Field(None, alias="int")
     choice: list[Scalar] | None = None
     log: bool = False
@@ -119,6 +134,8 @@ class _ParameterFile(BaseModel):
             raise SpaceError(f"search.{name}: log needs low > 0, got {low}")
         if self.log and self.step is not None:
             raise SpaceError(f"search.{name}: log and step exclude each other; leave one out")
+        if self.step is not None and abs((high - low) / self.step - round((high - low) / self.step)) > 1e-8:
+            raise SpaceError(f"search.{name}: step {self.step:g} must divide the range from {low:g} to {high:g}; move an end")
         if self.ints is not None:
             step = 1 if self.step is None else int(self.step)
             if self.step is not None and step != self.step:
@@ -241,14 +258,9 @@ class SearchSpace:
             if parameter.exists(known):
                 if parameter.name not in known:
                     return None
-                value = known[parameter.name]
-                d = parameter.distribution
-                try:
-                    if not d._contains(d.to_internal_repr(value)):  # noqa: SLF001 - Optuna has no public question for it
-                        return None
-                except (TypeError, ValueError):
+                if not parameter.holds(known[parameter.name]):
                     return None
-                found[parameter.name] = value
+                found[parameter.name] = known[parameter.name]
         return found
 
     def ladder_lines(self, trials: int | None) -> list[str]:
@@ -307,7 +319,8 @@ class SearchSpace:
                 return value
             if parameter.name in forced:
                 allowed = [c for c in forced[parameter.name] if c in parameter.ends()]
-                return allowed[int(rng.integers(len(allowed)))]
+                if allowed:
+                    return allowed[int(rng.integers(len(allowed)))]
             return parameter.draw(rng)
 
         overrides = self.walk(choose)
@@ -364,7 +377,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _extended(parent: dict[str, Any], child: dict[str, Any], file: Path) -> dict[str, Any]:
-    """The child's names over the parent's; `first` and `ladder` are replaced whole, a parameter set to null is no longer searched."""
+    """The child's names over the parent's; `first` and `ladder` are replaced whole, a parameter that is null or fixed is no longer searched."""
     values = {**parent, **child}
     try:
         values["fixed"] = run.merge(parent.get("fixed") or {}, child.get("fixed") or {}, str(file))
@@ -372,8 +385,45 @@ def _extended(parent: dict[str, Any], child: dict[str, Any], file: Path) -> dict
         raise SpaceError(str(error)) from None
     search = {**(parent.get("search") or {}), **(child.get("search") or {})}
     fixed_now = run.flatten_tree(run.nest(child.get("fixed") or {}))
-    values["search"] = {k: v for k, v in search.items() if v is not None and k not in fixed_now}
+    own = child.get("search") or {}
+    kept = {k: v for k, v in search.items() if v is not None and (k in own or k not in fixed_now)}
+    values["search"] = _narrowed(_parents_first(kept), set(own), run.flatten_tree(run.nest(values["fixed"])))
     return values
+
+
+def _narrowed(search: dict[str, Any], own: set[str], fixed: Mapping[str, Any]) -> dict[str, Any]:
+    """Inherited parameters lose the conditions that the child made impossible, and go where none is left: fewer methods need no more words."""
+    kept: dict[str, Any] = {}
+    for name, described in search.items():
+        if name in own or not isinstance(described, dict) or not isinstance(described.get("when"), dict):
+            kept[name] = described
+            continue
+        when: dict[str, Any] = {}
+        for parent, allowed in described["when"].items():
+            asked = allowed if isinstance(allowed, list) else [allowed]
+            above = kept.get(parent)
+            choices = above.get("choice") if isinstance(above, dict) else [fixed[parent]] if parent in fixed else []
+            when[parent] = asked if choices is None else [value for value in asked if value in choices]
+        if all(when.values()):
+            kept[name] = {**described, "when": when}
+    return kept
+
+
+def _parents_first(search: dict[str, Any]) -> dict[str, Any]:
+    """The same parameters, each behind those that its `when` names: the child's condition may stand below an inherited name."""
+    ordered: dict[str, Any] = {}
+
+    def place(name: str, below: tuple[str, ...] = ()) -> None:
+        described = search[name]
+        when = described.get("when") if isinstance(described, dict) else None
+        for parent in when if isinstance(when, dict) else ():
+            if parent in search and parent not in below:
+                place(parent, (*below, name))
+        ordered.setdefault(name, described)
+
+    for name in search:
+        place(name)
+    return ordered
 
 
 def _parameters(parsed: _SpaceFile, fixed: Mapping[str, Any]) -> list[Parameter]:
@@ -389,6 +439,8 @@ def _parameters(parsed: _SpaceFile, fixed: Mapping[str, Any]) -> list[Parameter]
             above = next((p for p in parameters if p.name == parent), None)
             if above is None and parent not in fixed:
                 raise SpaceError(f"search.{dotted}: `when` names {parent}, which stands neither above it nor under `fixed`")
+            if above is not None and not isinstance(above.distribution, CategoricalDistribution):
+                raise SpaceError(f"search.{dotted}: `when` asks for values of {parent}, which is a range; a condition needs a choice")
             unknown = [a for a in allowed if above is not None and a not in above.ends()]
             if unknown:
                 raise SpaceError(f"search.{dotted}: `when` asks {parent} to be {unknown[0]!r}, which is not among {list(above.ends())}")  # type: ignore[union-attr]  # above is there

@@ -3,19 +3,24 @@
 Ray's part (processes, placement, lost nodes) stands in `tuner.py`; tests and simulations drive this class directly.
 """
 
+import itertools
 import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from rkdsearch import config as run
+from rkdsearch import data, models
 from rkdsearch.config import TrainConfig
-from rkdsearch.errors import ConfigError
+from rkdsearch.errors import ConfigError, SpaceError
+from rkdsearch.models import ModelConfig
 from rkdsearch.results.store import Store
 from rkdsearch.search import ledger
+from rkdsearch.search.journal import Journal
 from rkdsearch.search.ledger import Origin, Trial
 from rkdsearch.search.scheduler import Rung, Rungs
 from rkdsearch.search.searcher import Proposal, Seen, propose
@@ -23,6 +28,7 @@ from rkdsearch.search.space import SearchSpace
 from rkdsearch.training import rows
 from rkdsearch.training.trainer import EpochResult
 
+ATTEMPTS = 100  # proposals for one configuration, where constraints refuse some
 EPOCHS_EVERY_SECONDS = 2.0  # a running trial's `epochs/` file is rewritten at most so often; its checkpoint holds the rest
 
 
@@ -37,17 +43,35 @@ class Assignment:
 
 
 class Study:
-    """`trials` configurations of `space`, kept in `folder`. `teachers` are overrides that name the teachers' files."""
+    """Configurations of `space`, kept in `folder`: so many `trials`, or, where that is None, new ones until `device_seconds` are spent.
 
-    def __init__(self, folder: Path, space: SearchSpace, trials: int, teachers: Mapping[str, Any]) -> None:
+    `teachers` are overrides that name the teachers' files; `warm` is what earlier studies measured; `journal` is told what has ended.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        space: SearchSpace,
+        trials: int | None,
+        teachers: Mapping[str, Any],
+        *,
+        device_seconds: float | None = None,
+        warm: Sequence[Seen] = (),
+        journal: Journal | None = None,
+    ) -> None:
+        assert (trials is None) != (device_seconds is None), "one of both says when to stop asking"
         self.folder = folder
         self.space = space
         self.wanted = trials
+        self.budget = device_seconds
+        self._warm = tuple(warm)
+        self._journal = journal
         self._teachers = teachers
         self.rungs = Rungs(tuple(r.epochs for r in space.rungs), space.scheduler, space.objectives)
         self.store = Store(folder, run.columns(m for m in space.method_names if "." in m))
         self.trials: dict[str, Trial] = {}
         self._written: dict[str, float] = {}
+        self._foreign: set[int] = set()  # ordinals of rows that this space cannot read: kept, and not asked again
 
     # ------------------------------------------------------------------------------------------------------------ assigning
 
@@ -65,12 +89,7 @@ class Study:
     @property
     def done(self) -> bool:
         """Whether nothing is left to run, and nothing that runs could make something promotable."""
-        return (
-            not self.executing
-            and self._interrupted() is None
-            and self._next_promotion() is None
-            and len(self._configurations()) >= self.wanted
-        )
+        return not self.executing and self._interrupted() is None and self._next_promotion() is None and self._open_ordinal() is None
 
     @property
     def executing(self) -> list[Trial]:
@@ -94,13 +113,37 @@ class Study:
         return trial
 
     def _new(self) -> Trial | None:
-        ordinal = len(self._configurations())
-        if ordinal >= self.wanted:
+        ordinal = self._open_ordinal()
+        if ordinal is None:
             return None
         if ordinal < len(self.space.first):
             first = self.space.first[ordinal]
             return self._add(ordinal, "first", first.label, Proposal(dict(first.overrides), {}))
-        return self._add(ordinal, "search", "", propose(self.space, ordinal, self.seen()))
+        return self._add(ordinal, "search", "", self._proposal(ordinal))
+
+    def _open_ordinal(self) -> int | None:
+        """The next configuration's number; None where all that were wanted have been asked, or the device time is spent."""
+        taken = {t.ordinal for t in self._configurations()} | self._foreign
+        ordinal = next(n for n in itertools.count() if n not in taken)  # not the count: a damaged row leaves a hole
+        if self.wanted is not None:
+            return ordinal if ordinal < self.wanted else None
+        return ordinal if self.budget is not None and self.device_seconds < self.budget else None
+
+    def _proposal(self, ordinal: int) -> Proposal:
+        """What the sampler proposes and the constraints that are known before training allow. Raises SpaceError where nothing does."""
+        limit, weights = self.space.constraints.parameters, 0
+        seen = [*self._warm, *self.seen()]
+        for attempt in range(ATTEMPTS):
+            proposal = propose(self.space, ordinal, seen, attempt)
+            if limit is None:
+                return proposal
+            weights = _weights(self.space.config(proposal.overrides))
+            if weights <= limit:
+                return proposal
+        raise SpaceError(
+            f"{self.space.name}: constraints.parameters must be >= the student's weights, got {limit}: {ATTEMPTS} proposals in a row had more, "
+            f"the last {weights}; raise the limit or search over smaller students"
+        )
 
     def _configurations(self) -> list[Trial]:
         return [t for t in self.trials.values() if t.origin != "replicate"]
@@ -140,7 +183,7 @@ class Study:
         trial = self.trials[trial_id]
         if facts:
             trial.facts |= facts
-        if trial.epochs and result.epoch > trial.epochs[-1].epoch + 1:
+        if result.epoch > (trial.epochs[-1].epoch if trial.epochs else 0) + 1:
             # A report was lost with its worker; the checkpoint has it.
             for known in ledger.known_epochs(ledger.folder_of(self.folder, trial_id))[: result.epoch - 1]:
                 trial.record(known)
@@ -155,7 +198,7 @@ class Study:
         if on:
             self._write(trial, now=False)
             return True
-        return self._ended(trial, "paused" if self.space.scheduler.kind == "promotion" else "stopped")
+        return self._ended(trial, self._held)
 
     def _at_rung(self, trial: Trial, rung: Rung) -> bool:
         if trial.trial_id in rung.gone_on:
@@ -166,8 +209,7 @@ class Study:
         if trial.origin != "search":
             rung.gone_on.add(trial.trial_id)  # the baselines run to full length, whatever the scheduler says
         on = self.rungs.goes_on(rung, trial.trial_id)
-        kind = self.space.scheduler.kind
-        self._decided(trial, rung, "continued" if on else "paused" if kind == "promotion" else "stopped")
+        self._decided(trial, rung, "continued" if on else self._held)
         return on
 
     def fail(self, trial_id: str, error: str) -> None:
@@ -186,13 +228,14 @@ class Study:
         """The search is over: what is still paused was stopped by the scheduler."""
         for trial in self.trials.values():
             if trial.status == "paused":
-                trial.status = "stopped"
-                self._write(trial, epochs=False)
+                self._ended(trial, "stopped")
 
     def _ended(self, trial: Trial, status: ledger.Status) -> bool:
         trial.status = status
         trial.executing = False
         self._write(trial)
+        if self._journal is not None and status != "paused":
+            self._journal.add(trial)
         return False
 
     def _decided(self, trial: Trial, rung: Rung, decision: str) -> None:
@@ -231,7 +274,7 @@ class Study:
         stored = ledger.Rows(self.store)
         for file in self.store.damaged:
             ledger.put_aside(self.folder, file)
-        for row in stored.trial_rows():
+        for row in stored.trials:
             trial = self._revived(row, stored)
             if trial is None:
                 self._foreign.add(int(row["ordinal"]))
@@ -296,6 +339,11 @@ class Study:
 
     # ------------------------------------------------------------------------------------------------------------ looking
 
+    @property
+    def device_seconds(self) -> float:
+        """What all trials have cost so far."""
+        return sum(t.device_seconds for t in self.trials.values())
+
     def counts(self) -> dict[str, int]:
         """How many trials are in each state."""
         found: dict[str, int] = {}
@@ -315,6 +363,17 @@ class Study:
                 if clean_enough and robust_enough:
                     found.append(trial)
         return found
+
+
+@lru_cache(maxsize=1024)
+def _weights_of(student: ModelConfig, classes: int, channels: int, size: int) -> int:
+    return models.count_parameters(models.build(student, classes=classes, channels=channels, size=size))
+
+
+def _weights(config: TrainConfig) -> int:
+    """How many weights the run's student has."""
+    train = data.load_training(config.data).train
+    return _weights_of(config.student, len(train.classes), train.channels, train.size)
 
 
 _DERIVED = {"run.seed", "run.wall_seconds", "run.device_seconds", "run.updated"}

@@ -19,6 +19,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 from typing_extensions import override
 
+from rkdsearch.errors import StudyError
 from rkdsearch.plugins import allowed_imports
 from rkdsearch.search.space import Resources
 from rkdsearch.search.study import Study
@@ -43,6 +44,8 @@ def search(study: Study, *, address: str | None = None, listener: Listener | Non
     """Run the study to its end. KeyboardInterrupt leaves a study that can be taken up again; rows already written stay."""
     with connected(address):
         resources = study.space.resources
+        if address is None:
+            _fits(resources)
         scratch = study.folder.resolve() / ".ray"
         try:
             tune.run(
@@ -75,6 +78,17 @@ def placement(resources: Resources) -> tune.PlacementGroupFactory:
     if resources.processes == 1:
         return tune.PlacementGroupFactory([process])
     return tune.PlacementGroupFactory([{"CPU": 0.01}, *[process] * resources.processes], strategy="PACK")
+
+
+def _fits(resources: Resources) -> None:
+    """Raises StudyError where this machine can never hold one trial: Ray would wait for ever."""
+    for kind, asked in placement(resources).required_resources.items():
+        there = ray.cluster_resources().get(kind, 0.0)
+        if asked > there:
+            raise StudyError(
+                f"resources: a trial of {resources.processes} processes asks {asked:g} {kind}, which must be <= {there:g}, what this machine has; "
+                f"lower resources.processes or resources.{kind.lower()} (fractions share one), or name a cluster with --address"
+            )
 
 
 @contextmanager

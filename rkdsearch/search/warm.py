@@ -31,9 +31,11 @@ def from_study(earlier: Path, space: SearchSpace) -> list[Seen]:
     config = example(space)
     for name, ours in (("exam", config.validation.attack.model_dump(mode="json")), ("data", config.data.model_dump(mode="json"))):
         if described.get(name) != ours:
-            raise StudyError(f"{earlier}: --warm-start needs the same {name}, got {json.dumps(described.get(name))} there, {json.dumps(ours)} here")
+            raise StudyError(
+                f"{earlier}: --warm-start needs the same {name}, got {json.dumps(described.get(name))} there, {json.dumps(ours)} here"
+            )
     found = []
-    for row in ledger.Rows(store).trial_rows():
+    for row in ledger.Rows(store).trials:
         seen = _seen(row, space) if row["status"] in ("finished", "stopped", "paused") and row["origin"] != "replicate" else None
         if seen is not None:
             found.append(seen)

@@ -8,6 +8,7 @@ import json
 import os
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,28 @@ from torch import Tensor
 
 from rkdsearch.errors import CheckpointError
 
+_TEMPORARY = ".part-"  # a leading dot: nobody takes it for a checkpoint
+
 
 def write(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
     """Replace `path` by a file of these tensors and this JSON state. A full disk leaves the old file as it was."""
     plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     content = save(plain, metadata={"state": json.dumps(state)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+    temporary = path.with_name(f"{_TEMPORARY}{path.name}-{uuid.uuid4().hex}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(content)
         os.replace(temporary, path)  # noqa: PTH105 - the atomic one, by its own name
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise CheckpointError(f"{path}: could not be written: {error.strerror}; the previous checkpoint is intact") from error
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed writer left half written in this folder. For the one process that writes there, before it does."""
+    for left in folder.glob(f"{_TEMPORARY}*"):
+        left.unlink(missing_ok=True)
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -298,8 +298,7 @@ def entry(d: Delivery) -> dict[str, Any]:
     for row in _tests(d, d.trial["trial_id"]):
         tested.setdefault(row["attack"], []).append(row)
     strong = tested.get("autoattack", [])
-    # An image counts as robust only if no seed broke it; without the images' own flags, the worst seed stands for all.
-    worst = min((row["accuracy"] for row in strong), default=None)
+    worst = standing(strong)
     clean = next((row["accuracy"] for row in tested.get("clean", [])), None)
     images = sorted({int(row["images"]) for rows in tested.values() for row in rows})
     return {
@@ -323,6 +322,14 @@ def entry(d: Delivery) -> dict[str, Any]:
         "reconstructed": d.config.method.reconstructed is not None,
         "sha256": d.sha256,
     }
+
+
+def standing(rows: Sequence[Row]) -> float | None:
+    """The fraction of images that no seed broke; the worst seed's where the seeds saw different images; None without rows."""
+    flags = [row["per_image"] for row in rows]
+    if not rows or len({row["subset_sha256"] for row in rows}) > 1 or not all(flags) or len(set(map(len, flags))) > 1:
+        return min((float(row["accuracy"]) for row in rows), default=None)
+    return sum(set(image) == {"1"} for image in zip(*flags, strict=True)) / len(flags[0])
 
 
 def ball(exam: ExamAttack) -> str:

@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
-from rkdsearch.config import TrainConfig
+from rkdsearch.config import TeacherConfig, TrainConfig
 from rkdsearch.evaluation import Reliability
+from rkdsearch.teacher import fingerprint
 from rkdsearch.training.trainer import EpochResult, Trainer
 
 
@@ -93,10 +94,17 @@ def facts_of(trainer: Trainer) -> dict[str, object]:
         "run.device": device_name(trainer.device),
         "run.processes": trainer.processes,
         "run.parameters": trainer.parameters,
-        "run.teacher_sha256": teachers.robust.sha256 if teachers.robust and "robust" in trainer.teachers else None,
-        "run.natural_teacher_sha256": teachers.natural.sha256 if teachers.natural and "natural" in trainer.teachers else None,
+        "run.teacher_sha256": _sha256(teachers.robust) if "robust" in trainer.teachers else None,
+        "run.natural_teacher_sha256": _sha256(teachers.natural) if "natural" in trainer.teachers else None,
         "run.split_sha256": trainer.splits.fingerprint,
     }
+
+
+def _sha256(teacher: TeacherConfig | None) -> str | None:
+    """Of the teacher's file, also where the config does not insist on one."""
+    if teacher is None or teacher.path is None:
+        return None
+    return teacher.sha256 or fingerprint(Path(teacher.path))
 
 
 @lru_cache(maxsize=1)

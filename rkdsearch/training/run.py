@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from accelerate import PartialState
+
 from rkdsearch import config as configs
 from rkdsearch.config import TeacherConfig, TrainConfig
 from rkdsearch.errors import CheckpointError, NonFiniteLossError
@@ -19,10 +21,23 @@ def with_teachers(config: TrainConfig, cache: Path) -> TrainConfig:
         made_by = teacher.recipe_run(config, role)  # type: ignore[arg-type]  # a role of TeachersConfig
         if made_by is not None:
             home = teacher.folder_of(made_by, cache)
-            for _ in Trainer(made_by, home).epochs():
+            trainer = Trainer(made_by, home)
+            for _ in trainer.epochs():
                 pass
+            # All processes train it together; the first one writes the file that the others read next.
+            trainer.accelerator.wait_for_everyone()
             ready[role] = teacher.from_folder(getattr(config.teachers, role), home)
     return config.model_copy(update={"teachers": config.teachers.model_copy(update=ready)})
+
+
+def is_first_process() -> bool:
+    """Whether this process speaks and writes for all; alone, it does."""
+    return bool(PartialState().is_main_process)
+
+
+def leave_group() -> None:
+    """What each of several processes does last."""
+    PartialState().destroy_process_group()
 
 
 def single_run(config: TrainConfig, folder: Path) -> Iterator[EpochResult]:

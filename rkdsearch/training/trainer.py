@@ -9,7 +9,6 @@ was killed and resumed is, bit for bit on one machine, the run that never stoppe
 """
 
 import hashlib
-import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
@@ -20,6 +19,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from rkdsearch import data, models
@@ -93,12 +93,7 @@ class Trainer:
         self.config = config
         self.folder = folder
         self._validate_at = validate_at
-        self.accelerator = Accelerator(
-            cpu=training.device == "cpu",
-            kwargs_handlers=[
-                DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=config.method.may_skip_parameters)
-            ],
-        )
+        self.accelerator = _accelerator(config)
         self.device = self.accelerator.device
         self.processes, self.rank = self.accelerator.num_processes, self.accelerator.process_index
         self.splits = _splits(config.data)
@@ -111,7 +106,7 @@ class Trainer:
                 raise ConfigError(
                     "training.batchnorm_across must be 'averaged' on CPU, got 'synchronised': torch's SyncBatchNorm needs GPUs"
                 )
-            self.student = nn.SyncBatchNorm.convert_sync_batchnorm(self.student)
+            self.student = nn.SyncBatchNorm.convert_sync_batchnorm(self.student)  # type: ignore[no-untyped-call]
         self.parameters = models.count_parameters(self.student)
         self.teachers = {role: self._teacher(role) for role in config.method.teachers()}
         self._place(self.student)
@@ -145,6 +140,7 @@ class Trainer:
     def epochs(self) -> Iterator[EpochResult]:
         """The epochs that are left to do. Raises NonFiniteLossError and OutOfMemoryError; the last good checkpoint stays."""
         self.resume()
+        self._agree_where_to_begin()
         for epoch in range(len(self.history), self.config.training.epochs):
             try:
                 result = self._epoch(epoch)
@@ -176,17 +172,18 @@ class Trainer:
             if self.average is not None:
                 self.average.after_step(self.student)
         self.config.method.end_epoch(self.objective.memory, epoch=epoch, epochs=training.epochs, lr_factor=factor)
-        self._average_batchnorm()
+        self._average_batchnorm(self.objective)
         if self.average is not None:
             self.average.after_epoch(self.student, epoch)
         # The first look at any loss: until here nothing has waited for the device.
         self._all_finite(losses, epoch)
+        loss_of_epoch, terms_of_epoch = self._means(losses, terms)
         trained = time.perf_counter() - started
         result = EpochResult(
             epoch=epoch + 1,
             epochs=training.epochs,
-            loss=_mean(losses),
-            terms={name: _mean(values) for name, values in terms.items()},
+            loss=loss_of_epoch,
+            terms=terms_of_epoch,
             lr=self.config.optimizer.lr * factor,
             seconds=trained,
             images_per_second=images / trained,
@@ -229,15 +226,35 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * (factor if own is None else own(epoch, self.config.training.epochs))
 
+    def _means(self, losses: list[Tensor], terms: Mapping[str, list[Tensor]]) -> tuple[float, dict[str, float]]:
+        """Loss and terms of the epoch: means over its batches and over all processes."""
+        names = sorted(terms)
+        means = torch.stack([torch.stack(values).double().mean() for values in (losses, *(terms[name] for name in names))])
+        if self.processes > 1:
+            means = self.accelerator.reduce(means, "mean")
+        loss, *values = means.tolist()
+        return loss, dict(zip(names, values, strict=True))
+
     def _all_finite(self, losses: list[Tensor], epoch: int) -> None:
-        bad = torch.stack(losses).isfinite().logical_not().nonzero()
-        if len(bad):
-            value = float(losses[int(bad[0])])
-            raise NonFiniteLossError(
-                f"epoch {epoch + 1}, batch {int(bad[0]) + 1}: the loss is {value}; likely causes: optimizer.lr "
-                f"(now {self.config.optimizer.lr:g}) too high, a method weight too large, or bf16 where fp32 is needed; "
-                f"the checkpoint of epoch {epoch} is intact"
-            )
+        """Raise NonFiniteLossError, on every process alike, where a loss or a weight is not a finite number: such a state is never saved."""
+        steps = torch.stack(losses)
+        weights = torch.stack([p.detach().isfinite().all() for p in self.objective.parameters()]).all()
+        bad = torch.cat([steps.isfinite().logical_not(), weights.logical_not()[None]]).int()
+        if self.processes > 1:
+            bad = self.accelerator.reduce(bad, "sum")
+        found = bad.nonzero().flatten().tolist()
+        if not found:
+            return
+        place = min(found[0], len(losses) - 1)
+        if found[0] == len(losses):
+            what = "the weights are not finite after its step"
+        else:
+            what = "the loss of another process is not finite" if steps[place].isfinite() else f"the loss is {float(steps[place])}"
+        left = "this run keeps no checkpoint" if self.folder is None else f"the checkpoint of epoch {epoch} is intact"
+        raise NonFiniteLossError(
+            f"epoch {epoch + 1}, batch {place + 1}: {what}; likely causes: optimizer.lr (now {self.config.optimizer.lr:g}) too high, "
+            f"a method weight too large, or bf16 where fp32 is needed; {left if epoch else 'no epoch was finished before'}"
+        )
 
     # ------------------------------------------------------------------------------------------------------------ judging
 
@@ -284,14 +301,15 @@ class Trainer:
     def _delivered(self) -> nn.Module:
         if self.average is None:
             return self.student
-        epoch_of_images = (batch.x for batch in self._batches.epoch(len(self.history)))
-        self.average.reestimate_batchnorm(x.to(_DTYPES[self.config.training.precision]) for x in epoch_of_images)
+        # Always the same images: what an average is worth must not depend on when it is asked.
+        self.average.reestimate_batchnorm(batch.x.to(_DTYPES[self.config.training.precision]) for batch in self._batches.epoch(0))
+        self._average_batchnorm(self.average.network)
         return self.average.network
 
-    def _average_batchnorm(self) -> None:
-        """Between epochs all processes share the mean of their running statistics: the network that is judged is one network."""
+    def _average_batchnorm(self, network: nn.Module) -> None:
+        """All processes take the mean of their running statistics: the network that is judged is one network."""
         if self.processes > 1:
-            for name, buffer in self.objective.named_buffers():
+            for name, buffer in network.named_buffers():
                 if name.endswith(("running_mean", "running_var")):
                     buffer.copy_(self.accelerator.reduce(buffer, "mean"))
 
@@ -326,8 +344,10 @@ class Trainer:
         """Take up the run in the folder, if there is one; returns its finished epochs. `epochs` does this by itself."""
         if self.history or self.last is None or not self.last.exists():
             return self.history
+        if self.rank == 0:
+            checkpoint.sweep(self.last.parent)
         tensors, state = checkpoint.read(self.last)
-        if state["fingerprint"] != self.config.fingerprint():
+        if state.get("fingerprint") != self.config.fingerprint():
             raise CheckpointError(f"{self.last}: belongs to a run with another config; give this run its own folder, or delete that file")
         self.objective.load_state_dict(checkpoint.part(tensors, "objective"))
         self.objective.memory.update({k: v.to(self.device) for k, v in checkpoint.part(tensors, "memory").items()})
@@ -338,6 +358,16 @@ class Trainer:
             self.average.count = state["averaged"]
         self.history = [EpochResult.from_dict(epoch) for epoch in state["history"]]
         return self.history
+
+    def _agree_where_to_begin(self) -> None:
+        """A process that does not see the folder of the first would train other epochs than the rest, and all would wait for ever."""
+        if self.processes > 1:
+            done = len(self.history)
+            most = self.accelerator.reduce(torch.tensor([done, -done], device=self.device), "max").tolist()
+            if most != [done, -done]:
+                raise CheckpointError(
+                    f"{self.last}: some processes see {most[0]} finished epochs and others {-most[1]}; put the folder where all see it"
+                )
 
     # ------------------------------------------------------------------------------------------------------------ setting up
 
@@ -351,8 +381,10 @@ class Trainer:
         if config.path is None:
             raise ConfigError(f"teachers.{role} has a recipe and no path: `rkdsearch teacher train` makes the file, and so does `tune`")
         train = self.splits.train
-        network = _frozen_teacher(config, len(train.classes), train.channels, train.size, self.config.training.precision, str(self.device))
-        return network.to(memory_format=torch.channels_last) if self.config.training.channels_last else network
+        training, version = self.config.training, _version_of(Path(config.path))
+        return _frozen_teacher(
+            config, version, len(train.classes), train.channels, train.size, training.precision, str(self.device), training.channels_last
+        )
 
     def _float_images(self, images: data.Images, validation: ValidationConfig) -> tuple[Tensor, Tensor]:
         x, y = images.floats(slice(0, validation.images), device=self.device)
@@ -365,12 +397,29 @@ class Trainer:
         """Each teacher's logits for every training image, where images come back unchanged every epoch."""
         if self.config.data.augment != "none":
             return {}
-        key = (self.splits.fingerprint, self.config.training.precision, str(self.device))
+        # The network itself stands for its file, precision, device and memory layout.
+        key = (self.config.data.name, self.config.data.root, self.splits.fingerprint)
         train, channels_last = self.splits.train, self.config.training.channels_last
         return {role: _answers_of(network, key, train, channels_last) for role, network in self.teachers.items()}
 
 
 # ------------------------------------------------------------------------------------------------- once a process, not once a run
+
+
+def _accelerator(config: TrainConfig) -> Accelerator:
+    """Processes and device, as the launcher's environment and `training.device` have it; all else is the config's alone to say."""
+    on_cpu = config.training.device == "cpu"
+    # Accelerate keeps the first run's device for the whole process, silently, and has no public way to ask for it or to forget it.
+    known = AcceleratorState._shared_state  # noqa: SLF001
+    if known and known.get("num_processes", 1) == 1 and bool(known.get("_cpu")) != on_cpu:
+        AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001
+    accelerator = Accelerator(
+        cpu=on_cpu,
+        mixed_precision="no",  # where the config asks for half precision, the objective's own forwards have it
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=config.method.may_skip_parameters)],
+    )
+    accelerator.gradient_accumulation_steps = 1  # a launcher's variable would divide the loss; microbatches are the config's business
+    return accelerator
 
 
 @lru_cache(maxsize=2)
@@ -379,10 +428,30 @@ def _splits(config: data.DataConfig) -> data.Splits:
 
 
 @lru_cache(maxsize=4)
-def _frozen_teacher(config: TeacherConfig, classes: int, channels: int, size: int, precision: str, device: str) -> nn.Module:
+def _frozen_teacher(
+    config: TeacherConfig,
+    version: tuple[int, int],  # noqa: ARG001 - part of the key: a file that was replaced is another teacher
+    classes: int,
+    channels: int,
+    size: int,
+    precision: str,
+    device: str,
+    channels_last: bool,
+) -> nn.Module:
     assert config.path is not None
     network = load_teacher(Path(config.path), config.network, classes=classes, channels=channels, size=size, sha256=config.sha256)
-    return models.fold(network.to(device, _DTYPES[precision]))
+    network = models.fold(network.to(device, _DTYPES[precision]))
+    # A copy of its own for each layout: `to` works in place, and the next run may have asked for the other one.
+    return network.to(memory_format=torch.channels_last) if channels_last else network
+
+
+def _version_of(path: Path) -> tuple[int, int]:
+    """When the file was last written (nanoseconds) and its size (bytes); zeros where there is none, which the loader says better."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0
+    return status.st_mtime_ns, status.st_size
 
 
 _known_answers: dict[tuple[object, ...], tuple[nn.Module, Tensor]] = {}  # the network is kept, so that no other gets its id
@@ -437,8 +506,3 @@ def _parts(batch: data.Batch, count: int) -> list[tuple[data.Batch, float]]:
 
 def _derive(seed: int, purpose: str, epoch: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {purpose} {epoch}".encode()).digest()[:7], "big")
-
-
-def _mean(values: list[Tensor]) -> float:
-    mean = float(torch.stack(values).double().mean())
-    return mean if math.isfinite(mean) else math.nan

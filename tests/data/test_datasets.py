@@ -35,7 +35,7 @@ def test_digits_are_divided_into_1078_270_and_449_images_with_the_same_fingerpri
 def test_digits_have_one_channel_of_8_by_8_pixels_and_reach_from_0_to_1() -> None:
     x, y = load_training(DIGITS).train.floats()
     assert (x.shape, x.dtype, y.dtype) == ((1078, 1, 8, 8), torch.float32, torch.int64)
-    assert (x.min(), x.max()) == (0, 1)
+    assert (x.min().item(), x.max().item()) == (0, 1)
 
 
 def test_no_split_seed_moves_a_test_image_of_digits() -> None:
