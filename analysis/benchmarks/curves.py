@@ -133,7 +133,7 @@ class Simulated:
         """Seven parameters."""
         return simulated_space()
 
-    def given(self, ordinal: int) -> None:  # noqa: ARG002 - anything may be proposed
+    def given(self, ordinal: int) -> None:
         """Nothing: anything may be proposed."""
 
     def curve(self, overrides: Mapping[str, Any]) -> Curve:

@@ -1,17 +1,17 @@
-"""Does our search find the front sooner than random search, and than Optuna + ASHA as Ray Tune runs them?
+"""How much sooner our search finds the front than random search does, and than Optuna + ASHA as Ray Tune runs them.
 
 Every rule meets the same landscapes (`curves.py`), with two workers, and is charged for what it trains and validates. A search's worth is the
 hypervolume above (0, 0) of what its full-length trials would deliver: their true values, without seed and exam noise. Two kinds of search:
-`long`, as many configurations as `BUDGET` full runs of compute pay for; and `short`, 24 configurations. The bar in each is the hypervolume
+`long`, as many configurations as a budget of full runs pays for; and `short`, 24 configurations. The bar in each is the hypervolume
 that random full-length search ends with in that landscape, a mean over five such searches; "to the bar" is the share of random search's compute
 after which a rule has reached it: the median over seeds, and its 95 % interval by order statistics ("never" where it was not reached).
 
-    python analysis/benchmarks/search.py [--quick] [--seeds 100] [--shapes bulging straight] [--rules ...] [--processes 2]
+    python analysis/benchmarks/search.py [--quick] [--seeds 100] [--budget 30] [--shapes bulging straight] [--rules ...] [--processes 2]
     python analysis/benchmarks/search.py --record 100 [--minutes 12] [--study runs/search_benchmark]     adds to the recorded table
     python analysis/benchmarks/search.py --latency                                                       only the searcher's and scheduler's time
 
-`--quick` has 30 seeds. The table of recorded digits runs is replayed too, where it exists, and compares schedulers alone: nobody can propose
-what was not recorded.
+`--quick` has 30 seeds and a budget of 20 full runs, else 100 and 30. The table of recorded digits runs is replayed too, where it exists; it
+compares schedulers alone, for nobody can propose what was not recorded.
 """
 
 import argparse
@@ -45,7 +45,7 @@ from rkdsearch.search.space import SearchSpace
 
 TABLE = Path(__file__).parent / "data" / "digits_runs.parquet"
 DIGITS = Path(__file__).parents[2] / "search_spaces" / "digits.yaml"
-BUDGET, SHORT, WORKERS, REDUCTION = 30.0, 24, 2, 3
+SHORT, WORKERS, REDUCTION = 24, 2, 3
 RANDOM_SEARCHES = 5  # whose mean end is the bar
 RECORDED_ORDERS = 30
 
@@ -84,14 +84,14 @@ class Ours:
     """rkdsearch's own searcher and scheduler, driven as `rkdsearch.search.study.Study` drives them."""
 
     def __init__(self, space: SearchSpace, seed: int, sampler: SamplerConfig, scheduler: SchedulerConfig) -> None:
-        self._space = replace(space, seed=seed, sampler=sampler, scheduler=scheduler)
+        self.space = replace(space, seed=seed, sampler=sampler, scheduler=scheduler)
         self._rungs = Rungs(RUNGS[:-1], scheduler, space.objectives)
 
     def propose(self, ordinal: int, trials: Sequence[Trial]) -> tuple[dict[str, Any], dict[str, Any]]:
         """By the sampler of that name, shown what `Study.seen` would show it."""
         # Random proposals are the same whatever they are shown; showing it would cost time and change nothing.
-        seen = [] if self._space.sampler.name == "random" else [s for s in map(self._seen, trials) if s is not None]
-        proposal = propose(self._space, ordinal, seen)
+        seen = [] if self.space.sampler.name == "random" else [s for s in map(self._seen, trials) if s is not None]
+        proposal = propose(self.space, ordinal, seen)
         return proposal.overrides, proposal.notes
 
     def _seen(self, trial: Trial) -> Seen | None:
@@ -134,8 +134,8 @@ class Stock:
         quiet()
         self._space, self._asked = space, dict[str, dict[str, Any]]()
         names = list(space.objectives)
-        self._searcher = OptunaSearch(self._ask, metric=names, mode=["max"] * len(names), seed=seed)  # type: ignore[arg-type]  # Ray's hint has no list
-        self._bracket = _Bracket(RUNGS[0], EPOCHS, REDUCTION, 0)  # type: ignore[no-untyped-call]  # Ray's own
+        self._searcher = OptunaSearch(self._ask, metric=names, mode=["max"] * len(names), seed=seed)
+        self._bracket = _Bracket(RUNGS[0], EPOCHS, REDUCTION, 0)
 
     def _ask(self, trial: Any) -> None:
         self._last = self._space.ask(trial)
@@ -230,7 +230,10 @@ SCHEDULERS_ALONE = [
 
 @dataclass(frozen=True)
 class Track:
-    """What a search had after each full-length trial. `compute` (T,) in full runs, `hypervolume` (T,) after it; `configurations` and `spent` at the end."""
+    """What a search had after each full-length trial: `compute` (T,) in full runs until then, `hypervolume` (T,) after it.
+
+    `configurations` were tried and `spent` (full runs) was used when it ended.
+    """
 
     compute: NDArray[np.float64]
     hypervolume: NDArray[np.float64]
@@ -326,12 +329,13 @@ def search(landscape: Landscape, rule: Rule, *, budget: float = math.inf, trials
 
 @dataclass(frozen=True)
 class Task:
-    """One rule on one landscape. `kind` is `long`, `short`, or `recorded`."""
+    """One rule on one landscape. `kind` is `long`, `short`, or `recorded`; `budget` (full runs) is a long search's."""
 
     kind: str
     shape: str
     seed: int
     rule: str
+    budget: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -348,13 +352,14 @@ class Outcome:
 
 
 SHARES = (0.1, 0.25, 0.5, 1.0)
+COUNTS = (100, 1000, 10_000)
 
 
 def outcome(task: Task) -> Outcome:
     """Run the task's search and hold it against random search in the same landscape."""
     quiet()
     landscape, limits = landscape_of(task)
-    bar, cost = _bar(task.kind, task.shape, task.seed)
+    bar, cost = _bar(replace(task, rule=RANDOM))
     track = search(landscape, RULES[task.rule](landscape.space, task.seed), **limits)
     at = tuple(track.at(share * cost) for share in SHARES)
     end = float(track.hypervolume[-1]) if len(track.hypervolume) else 0.0
@@ -368,18 +373,18 @@ def landscape_of(task: Task) -> tuple[Landscape, dict[str, Any]]:
         # Random search has half the table; the others may go through all of it for the same compute.
         half = sum(curve.cost(0, EPOCHS) for _, curve in runs) / 2
         return Recorded(_digits(), runs, task.seed), {"budget": half, "trials": len(runs)}
-    return Simulated(task.shape, task.seed), {"budget": BUDGET} if task.kind == "long" else {"trials": SHORT}
+    return Simulated(task.shape, task.seed), {"budget": task.budget} if task.kind == "long" else {"trials": SHORT}
 
 
 @cache
-def _bar(kind: str, shape: str, seed: int) -> tuple[float, float]:
+def _bar(task: Task) -> tuple[float, float]:
     """The hypervolume that random full-length search ends with, and the compute that it takes: means over several."""
     found = []
     for again in range(RANDOM_SEARCHES):
-        landscape, limits = landscape_of(Task(kind, shape, seed, RANDOM))
+        landscape, limits = landscape_of(task)
         if isinstance(landscape, Recorded):
-            landscape = replace(landscape, seed=1000 * seed + again)
-        found.append(search(landscape, RULES[RANDOM](landscape.space, 1000 * (seed + 1) + again), **limits))
+            landscape = replace(landscape, seed=1000 * (task.seed + 1) + again)
+        found.append(search(landscape, RULES[RANDOM](landscape.space, 1000 * (task.seed + 1) + again), **limits))
     return float(np.mean([t.hypervolume[-1] for t in found])), float(np.mean([t.spent for t in found]))
 
 
@@ -432,7 +437,7 @@ def _share(value: float) -> str:
     return f"{value:.3f}" if math.isfinite(value) else "never"
 
 
-def compare(seeds: int, shapes: Sequence[str], rules: Sequence[str], processes: int) -> list[Outcome]:
+def compare(seeds: int, budget: float, shapes: Sequence[str], rules: Sequence[str], processes: int) -> list[Outcome]:
     """Run and print everything, part by part."""
     parts = [(kind, shape, seeds, list(rules)) for shape in shapes for kind in ("long", "short")]
     if TABLE.exists() and len(read(TABLE)) >= 10:
@@ -441,10 +446,10 @@ def compare(seeds: int, shapes: Sequence[str], rules: Sequence[str], processes: 
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         for kind, shape, count, chosen in parts:
             started = time.perf_counter()
-            tasks = [Task(kind, shape, seed, rule) for seed in range(count) for rule in chosen]
+            tasks = [Task(kind, shape, seed, rule, budget) for seed in range(count) for rule in chosen]
             part = list(pool.map(outcome, tasks, chunksize=len(chosen)))  # a chunk shares its landscape's bar
             what = {
-                "long": f"{BUDGET:g} full runs of compute",
+                "long": f"{budget:g} full runs of compute",
                 "short": f"{SHORT} configurations",
                 "recorded": "half of the table's compute",
             }
@@ -459,24 +464,42 @@ def compare(seeds: int, shapes: Sequence[str], rules: Sequence[str], processes: 
 
 
 def latency() -> None:
-    """How long a proposal and a decision take, by the number of trials before it: medians of five, ms of this machine."""
+    """Print how long a proposal and a decision take, by the number of trials before it: medians of five, ms of this machine."""
     quiet()
-    space = simulated_space()
     print("\nms for one proposal or decision, after so many trials")
-    print(f"{'':32} " + " ".join(f"{n:>8}" for n in (100, 1000, 10_000)))
-    trials = [_done(space, ordinal) for ordinal in range(10_000)]
-    for name in ("tpe", "nsga2", "random"):
-        asking = Ours(space, 0, SamplerConfig.model_validate({"name": name}), SchedulerConfig())
-        seen = [s for s in map(asking._seen, trials) if s is not None]  # noqa: SLF001 - our own
-        settings = replace(space, sampler=SamplerConfig.model_validate({"name": name}))
-        print(
-            f"{'proposal, ' + name:32} "
-            + " ".join(f"{_median_ms(lambda k: propose(settings, k, seen[:k]), n):8.1f}" for n in (100, 1000, 10_000))
-        )  # noqa: B023
-    for kind in ("promotion", "stopping"):
-        print(
-            f"{'decision, MO-ASHA ' + kind:32} " + " ".join(f"{_median_ms(_decision(trials, kind), n):8.1f}" for n in (100, 1000, 10_000))
-        )
+    print(f"{'':32} " + " ".join(f"{n:>8}" for n in COUNTS))
+    trials = [_done(simulated_space(), ordinal) for ordinal in range(max(COUNTS))]
+    actions = {f"proposal, {name}": _proposal(trials, name) for name in ("tpe", "nsga2", "random")}
+    actions |= {f"decision, MO-ASHA {kind}": _decision(trials, kind) for kind in ("promotion", "stopping")}
+    for name, prepare in actions.items():
+        print(f"{name:32} " + " ".join(f"{_median_ms(prepare(n)):8.1f}" for n in COUNTS))
+
+
+def _proposal(trials: Sequence[Trial], sampler: str) -> Callable[[int], Callable[[], object]]:
+    rule = Ours(simulated_space(), 0, SamplerConfig.model_validate({"name": sampler}), SchedulerConfig())
+    seen = [Seen(t.overrides, "measured", t.curve.values_at(RUNGS[t.rung]), len(RUNGS) - 1 - t.rung) for t in trials]
+    return lambda count: lambda: propose(rule.space, count, seen[:count])
+
+
+def _decision(trials: Sequence[Trial], kind: str) -> Callable[[int], Callable[[], object]]:
+    values = [t.curve.values_at(RUNGS[0]) for t in trials]
+
+    def prepare(count: int) -> Callable[[], object]:
+        rungs = Rungs(RUNGS[:-1], SchedulerConfig.model_validate({"kind": kind}), simulated_space().objectives)
+        first = rungs.rungs[0]
+        for ordinal in range(count):
+            rungs.record(first, str(ordinal), values[ordinal])
+
+        newcomers = itertools.count(count)
+
+        def decide() -> object:
+            trial_id = str(next(newcomers))
+            rungs.record(first, trial_id, values[int(trial_id) % len(values)])
+            return rungs.goes_on(first, trial_id), rungs.promotable()
+
+        return decide
+
+    return prepare
 
 
 def _done(space: SearchSpace, ordinal: int) -> Trial:
@@ -485,26 +508,11 @@ def _done(space: SearchSpace, ordinal: int) -> Trial:
     return Trial(ordinal, overrides, Simulated("straight", 0).curve(overrides), rung=rung, executing=False)
 
 
-def _decision(trials: Sequence[Trial], kind: str) -> Callable[[int], object]:
-    def decide(count: int) -> object:
-        rungs = _filled(trials, kind, count)
-        return rungs.goes_on(rungs.rungs[0], "0"), rungs.promotable()
-
-    return decide
-
-
-def _filled(trials: Sequence[Trial], kind: str, count: int) -> Rungs:
-    rungs = Rungs(RUNGS[:-1], SchedulerConfig.model_validate({"kind": kind}), ("clean_accuracy", "robust_accuracy"))
-    for trial in trials[:count]:
-        rungs.record(rungs.rungs[0], str(trial.ordinal), trial.curve.values_at(RUNGS[0]))
-    return rungs
-
-
-def _median_ms(action: Callable[[int], object], count: int) -> float:
+def _median_ms(action: Callable[[], object]) -> float:
     times = []
     for _ in range(5):
         started = time.perf_counter()
-        action(count)
+        action()
         times.append(1000 * (time.perf_counter() - started))
     return statistics.median(times)
 
@@ -591,8 +599,9 @@ def quiet() -> None:
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="30 seeds")
-    parser.add_argument("--seeds", type=int, default=100)
+    parser.add_argument("--quick", action="store_true", help="30 seeds, a budget of 20 full runs")
+    parser.add_argument("--seeds", type=int, help="of the simulated landscapes")
+    parser.add_argument("--budget", type=float, help="of a long search, in full runs")
     parser.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=list(SHAPES))
     parser.add_argument("--rules", nargs="+", default=list(RULES), choices=list(RULES), metavar="RULE")
     parser.add_argument("--processes", type=int, default=2)
@@ -606,7 +615,8 @@ def main() -> None:
         record(given.record, given.minutes, given.study)
         return
     if not given.latency:
-        compare(30 if given.quick else given.seeds, given.shapes, given.rules, given.processes)
+        seeds, budget = (30, 20.0) if given.quick else (100, 30.0)
+        compare(given.seeds or seeds, given.budget or budget, given.shapes, given.rules, given.processes)
     latency()
 
 

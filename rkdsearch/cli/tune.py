@@ -46,14 +46,10 @@ def tune(
     """
     from rkdsearch import plugins
     from rkdsearch.cli.progress import SearchProgress, said, teacher_line
-    from rkdsearch.errors import RkdError
     from rkdsearch.search import folder, warm
     from rkdsearch.search.space import SearchSpace
 
-    if (trials is None) == (device_hours is None):
-        raise RkdError("tune: needs exactly one of --trials and --device-hours, got " + ("neither" if trials is None else "both"))
-    if (trials is not None and trials < 1) or (device_hours is not None and not device_hours > 0):
-        raise RkdError(f"--trials must be >= 1 and --device-hours > 0, got {trials if device_hours is None else device_hours}")
+    until = _until(trials, device_hours)
     plugins.allow_import(*allow_import)
     searched = SearchSpace.load(space)
     said(f"{space}: {searched.check()} configurations built, all legal; {len(searched.parameters)} parameters searched over")
@@ -62,12 +58,7 @@ def tune(
     if dry_run:
         return
     existed = folder.claim(study, searched, resume=resume)
-    seen = warm.kept(study)
-    if warm_start is not None and not existed:
-        seen = warm.from_study(warm_start, searched)
-        warm.keep(study, warm_start, seen)
-    elif warm_start is not None and not seen:
-        raise RkdError(f"{study}: has begun without --warm-start and must go on so; leave it out, or name another folder with --study")
+    seen = warm.prepare(study, warm_start, searched, existed=existed)
     if seen:
         said(f"warm start: {len(seen)} earlier trials are shown to the sampler")
     ready = {}
@@ -76,14 +67,11 @@ def tune(
         if step.measured is not None:
             ready[step.role] = step
     folder.describe(study, searched, ready)
+    from rkdsearch.search.journal import Journal
     from rkdsearch.search.study import Study
     from rkdsearch.search.tuner import search
 
-    book = None
-    if journal:
-        from rkdsearch.search.journal import Journal
-
-        book = Journal(study, searched)
+    book = Journal(study, searched) if journal else None
     seconds = None if device_hours is None else device_hours * 3600
     running = Study(study, searched, trials, folder.overrides_of(ready), device_seconds=seconds, warm=seen, journal=book)
     if existed:
@@ -99,7 +87,19 @@ def tune(
             search(running, address=address, listener=progress.update)
         except KeyboardInterrupt:
             progress.stop()
-            until = f"--trials {trials}" if device_hours is None else f"--device-hours {device_hours:g}"
             said(f"stopped; every finished epoch is kept. Go on with: rkdsearch tune {space} {until} --study {study} --resume")
             raise
         progress.finished(running)
+
+
+def _until(trials: int | None, device_hours: float | None) -> str:
+    """When to stop asking, as the command line says it."""
+    from rkdsearch.errors import RkdError
+
+    if (trials is None) == (device_hours is None):
+        raise RkdError("tune: needs exactly one of --trials and --device-hours, got " + ("neither" if trials is None else "both"))
+    if trials is not None and trials < 1:
+        raise RkdError(f"--trials must be >= 1, got {trials}")
+    if device_hours is not None and not device_hours > 0:
+        raise RkdError(f"--device-hours must be > 0, got {device_hours:g}")
+    return f"--trials {trials}" if device_hours is None else f"--device-hours {device_hours:g}"

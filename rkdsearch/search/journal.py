@@ -11,6 +11,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from rkdsearch.search.ledger import Trial
@@ -61,7 +62,7 @@ class Journal:
     def _opened(self) -> optuna.Study:
         if self._study is None:
             storage = JournalStorage(JournalFileBackend(str(self.file)))
-            directions = ["maximize"] * len(self._space.objectives)
+            directions = [StudyDirection.MAXIMIZE] * len(self._space.objectives)
             self._study = optuna.create_study(study_name=self._name, storage=storage, directions=directions, load_if_exists=True)
             self._study.set_metric_names(list(self._space.objectives))
         return self._study

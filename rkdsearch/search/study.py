@@ -331,6 +331,7 @@ class Study:
                 trial.status = "running"
             elif decision in ("paused", "stopped"):
                 trial.status = self._held
+                self._write(trial)
 
     @property
     def _held(self) -> ledger.Status:

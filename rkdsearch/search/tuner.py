@@ -83,7 +83,7 @@ def placement(resources: Resources) -> tune.PlacementGroupFactory:
 def _fits(resources: Resources) -> None:
     """Raises StudyError where this machine can never hold one trial: Ray would wait for ever."""
     for kind, asked in placement(resources).required_resources.items():
-        there = ray.cluster_resources().get(kind, 0.0)
+        there = ray.cluster_resources().get(kind, 0.0)  # type: ignore[no-untyped-call]  # Ray leaves it untyped
         if asked > there:
             raise StudyError(
                 f"resources: a trial of {resources.processes} processes asks {asked:g} {kind}, which must be <= {there:g}, what this machine has; "

@@ -18,6 +18,18 @@ from rkdsearch.search.space import SearchSpace
 FILE = "warm_start.json"
 
 
+def prepare(study: Path, earlier: Path | None, space: SearchSpace, *, existed: bool) -> list[Seen]:
+    """What the sampler is shown first. Raises StudyError where a search that began cold is to be warmed, or nothing can be learned."""
+    seen = kept(study)
+    if earlier is None or seen:
+        return seen
+    if existed:
+        raise StudyError(f"{study}: has begun without --warm-start and must go on so; leave it out, or name another folder with --study")
+    seen = from_study(earlier, space)
+    keep(study, earlier, seen)
+    return seen
+
+
 def from_study(earlier: Path, space: SearchSpace) -> list[Seen]:
     """Its finished and stopped trials that lie in the space, in ordinal order.
 

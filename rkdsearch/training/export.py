@@ -340,7 +340,7 @@ def ball(exam: ExamAttack) -> str:
 def fraction(eps: float) -> str:
     """`8/255` where eps is a whole number of grey levels; else the decimal."""
     levels = Fraction(eps * 255).limit_denominator(100)
-    return f"{levels}/255" if levels.denominator == 1 and abs(float(levels) - eps * 255) < 1e-9 else f"{eps:g}"
+    return f"{levels}/255" if levels.denominator == 1 and levels < 255 and abs(float(levels) - eps * 255) < 1e-9 else f"{eps:g}"
 
 
 def _network(network: ModelConfig) -> str:

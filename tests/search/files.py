@@ -1,0 +1,110 @@
+"""A search space of one page, its worker without a network, and a witness of what is on disk."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from rkdsearch.config import TrainConfig
+from rkdsearch.results.store import Store
+from rkdsearch.results.summary import records
+from rkdsearch.search import ledger
+from rkdsearch.search.space import SearchSpace
+from rkdsearch.search.study import Assignment, Study
+from rkdsearch.training import checkpoint
+from rkdsearch.training.trainer import Best, EpochResult
+
+SMALL: dict[str, Any] = {
+    "fixed": {"data": {"name": "digits"}, "student": {"name": "small_cnn", "width": 4}, "training.device": "cpu", "attack.steps": 2},
+    "search": {
+        "method.name": {"choice": ["natural", "pgd_at", "trades"]},
+        "optimizer.lr": {"float": [0.01, 0.3], "log": True},
+        "method.consistency_weight": {"float": [0.5, 9.0], "log": True, "when": {"method.name": "trades"}},
+    },
+    "first": [{"label": "published", "method.name": "trades", "method.consistency_weight": 6.0, "optimizer.lr": 0.1}],
+    "ladder": [{"epochs": 1}, {"epochs": 2}, {"epochs": 4}],
+    "sampler": {"name": "tpe", "startup": 3},
+    "scheduler": {"name": "moasha", "kind": "promotion", "reduction": 3},
+    "seed": 3,
+}
+
+
+def write_space(folder: Path, name: str = "small.yaml", **changes: Any) -> Path:
+    """The small space with these top-level names replaced; None leaves one out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / name
+    values = {k: v for k, v in {**SMALL, **changes}.items() if v is not None}
+    file.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    return file
+
+
+def load_space(folder: Path, **changes: Any) -> SearchSpace:
+    return SearchSpace.load(write_space(folder, **changes))
+
+
+def measured(config: TrainConfig, epoch: int) -> tuple[float, float]:
+    """Clean and robust accuracy of a run that nobody trains: smooth in the learning rate, rising with length, opposed between methods."""
+    name = config.to_dict()["method"]["name"]
+    grown = 1 - 0.5**epoch
+    fit = math.exp(-(math.log10(config.optimizer.lr / 0.08) ** 2))
+    clean, robust = {"natural": (0.95, 0.1), "pgd_at": (0.85, 0.5), "trades": (0.8, 0.6)}[name]
+    return round(clean * grown * fit, 3), round(robust * grown * fit, 3)
+
+
+class FakeWorker:
+    """Runs assignments as `run_trial` does: it keeps a checkpoint with its history, and reports a finished epoch once more when taken up."""
+
+    def __init__(self, moment: Callable[[str], None] = lambda name: None) -> None:
+        self.trained: list[tuple[str, int]] = []
+        self._moment = moment
+
+    def run(self, assignment: Assignment) -> Iterator[EpochResult]:
+        last = assignment.folder / "last.safetensors"
+        history = [EpochResult.from_dict(e) for e in checkpoint.read(last)[1]["history"]] if last.exists() else []
+        yield from history[-1:]
+        for epoch in range(len(history) + 1, assignment.config.training.epochs + 1):
+            clean, robust = measured(assignment.config, epoch)
+            self.trained.append((assignment.trial_id, epoch))
+            best = max([*(h.best for h in history[-1:] if h.best), Best(epoch, clean, robust, robust)], key=lambda b: b.clean_accuracy)
+            result = EpochResult(
+                epoch=epoch, epochs=assignment.config.training.epochs, loss=1.0, terms={}, lr=0.1, seconds=1.0, images_per_second=1.0,
+                training_attack_steps=2, clean_accuracy=clean, robust_accuracy=robust, worst_class_accuracy=robust, best=best,
+                robust_peak=robust, images=100, finished=1e9 + epoch,
+            )  # fmt: skip
+            history.append(result)
+            checkpoint.write(last, {"w": torch.zeros(1)}, {"history": [asdict(h) for h in history]})
+            self._moment("checkpoint written, not reported")
+            yield result
+
+    def drive(self, study: Study) -> None:
+        """One worker, one assignment after another, until the study is done."""
+        while not study.done:
+            assignment = study.next()
+            assert assignment is not None
+            self._moment("asked, not begun")
+            for result in self.run(assignment):
+                if not study.report(assignment.trial_id, result, {"run.processes": 1}):
+                    break
+                self._moment("reported")
+            self._moment("assignment over")
+        study.close()
+
+
+def on_disk(folder: Path) -> dict[str, Any]:
+    """What a study's tables say, times left out."""
+    store = Store(folder)
+    trials = {
+        r["trial_id"]: {k: r[k] for k in ("ordinal", "origin", "status", "sampled", "notes", "metric.clean_accuracy", "fidelity.epochs")}
+        for r in records(store.trials())
+    }
+    rungs = sorted((r["trial_id"], r["rung"], r["decision"], r["rank"], r["of"], r["robust_accuracy"]) for r in records(store.rungs()))
+    epochs = [(r["trial_id"], r["epoch"], r["clean_accuracy"]) for r in records(store.epochs())]
+    return {"trials": trials, "rungs": rungs, "epochs": epochs}
+
+
+def checkpoint_of(folder: Path, trial_id: str) -> Path:
+    return ledger.folder_of(folder, trial_id) / "last.safetensors"

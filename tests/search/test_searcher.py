@@ -1,0 +1,82 @@
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from optuna.trial import TrialState
+
+from rkdsearch.search.searcher import Seen, frozen, propose, seed_of
+from rkdsearch.search.settings import SamplerConfig
+from tests.search.files import load_space
+
+NAMES = get_args(SamplerConfig.model_fields["name"].annotation)
+
+
+def history(count: int) -> list[Seen]:
+    found = []
+    for i in range(count):
+        params: dict[str, Any] = {"method.name": ["natural", "pgd_at", "trades"][i % 3], "optimizer.lr": 0.01 * (i % 20 + 1)}
+        if i % 3 == 2:
+            params["method.consistency_weight"] = 1.0 + i % 5
+        found.append(Seen(params, "measured", (0.5 + 0.01 * (i % 7), 0.4 - 0.01 * (i % 5)), rungs_short=i % 3))
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_sampler_proposes_legal_runs_and_repeats_itself(tmp_path: Path, name: str) -> None:
+    space = load_space(tmp_path, sampler={"name": name, "startup": 4})
+    seen = history(12)
+    for ordinal in (0, 1, 12, 13):
+        proposal = propose(space, ordinal, seen[:ordinal])
+        space.config(proposal.overrides)
+        assert space.searched(proposal.overrides) == proposal.overrides
+        assert propose(space, ordinal, seen[:ordinal]) == proposal
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_configuration_is_another_one(tmp_path: Path, name: str) -> None:
+    space = load_space(tmp_path, sampler={"name": name, "startup": 4})
+    rates = {propose(space, ordinal, history(8)).overrides["optimizer.lr"] for ordinal in range(8, 14)}
+    assert len(rates) == 6
+
+
+def test_what_the_ledger_holds_moves_the_model(tmp_path: Path) -> None:
+    space = load_space(tmp_path)
+    others = [Seen(s.params, s.state, s.values[::-1], s.rungs_short) for s in history(12)]
+    different = [propose(space, n, history(12)) != propose(space, n, others) for n in range(12, 18)]
+    assert any(different)
+
+
+def test_a_refused_proposal_is_followed_by_another_one(tmp_path: Path) -> None:
+    space = load_space(tmp_path)
+    rates = {propose(space, 12, history(12), attempt).overrides["optimizer.lr"] for attempt in range(30)}
+    assert len(rates) == 30
+    assert seed_of(3, 12) != seed_of(3, 12, 1)
+
+
+def test_a_trial_that_went_less_far_is_dominated_by_every_trial_that_went_further(tmp_path: Path) -> None:
+    space = load_space(tmp_path)
+    params = {"method.name": "natural", "optimizer.lr": 0.1}
+    early = frozen(space, Seen(params, "measured", (0.99, 0.98), rungs_short=1))
+    full = frozen(space, Seen(params, "measured", (0.01, 0.0), rungs_short=0))
+    assert early is not None
+    assert full is not None
+    assert early.values == pytest.approx([-0.01, -0.02])
+    assert full.values == [0.01, 0.0]
+
+
+def test_a_running_trial_is_shown_as_running_and_has_no_values(tmp_path: Path) -> None:
+    shown = frozen(load_space(tmp_path), Seen({"method.name": "natural", "optimizer.lr": 0.1}, "running"))
+    assert shown is not None
+    assert shown.state == TrialState.RUNNING
+    assert shown.values is None
+
+
+def test_a_policy_may_hide_what_was_stopped(tmp_path: Path) -> None:
+    space = load_space(tmp_path, sampler={"name": "tpe", "stopped": "ignored"})
+    assert frozen(space, Seen({"optimizer.lr": 0.1}, "measured", (0.5, 0.5), rungs_short=1)) is None
+    assert frozen(space, Seen({"optimizer.lr": 0.1}, "measured", (0.5, 0.5), rungs_short=0)) is not None
+
+
+def test_only_the_latest_trials_are_shown_to_the_sampler(tmp_path: Path) -> None:
+    space = load_space(tmp_path, sampler={"name": "tpe", "startup": 2, "history": 5})
+    assert propose(space, 40, history(40)) == propose(space, 40, history(40)[-5:])

@@ -1,0 +1,345 @@
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+import pytest
+
+from rkdsearch.errors import SpaceError
+from rkdsearch.search import study as study_module
+from rkdsearch.search.journal import Journal
+from rkdsearch.search.searcher import Seen
+from rkdsearch.search.space import SearchSpace
+from rkdsearch.search.study import Study
+from tests.search.files import SMALL, FakeWorker, checkpoint_of, load_space, on_disk
+
+TRIALS = 8
+
+
+class Killed(BaseException):
+    """SIGKILL, as far as a process can play it to itself."""
+
+
+def run(folder: Path, space: SearchSpace, worker: FakeWorker | None = None, trials: int | None = TRIALS, **more: Any) -> Study:
+    study = Study(folder, space, trials, {}, **more)
+    study.reconcile()
+    (worker or FakeWorker()).drive(study)
+    return study
+
+
+def kill_at(number: int, moments: list[str]) -> Callable[[str], None]:
+    def moment(name: str) -> None:
+        moments.append(name)
+        if len(moments) == number:
+            raise Killed
+
+    return moment
+
+
+def watched(study: Study, moment: Callable[[str], None]) -> Study:
+    """Every write of a row is two moments: before it and after it."""
+    for name in ("write_trial", "write_epochs", "write_rungs"):
+        write = getattr(study.store, name)
+
+        def both(*arguments: Any, name: str = name, write: Callable[..., None] = write) -> None:
+            moment(f"before {name}")
+            write(*arguments)
+            moment(f"after {name}")
+
+        setattr(study.store, name, both)
+    return study
+
+
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study_module, "EPOCHS_EVERY_SECONDS", 1e9)  # which rows are written must not depend on this machine's speed
+
+
+# -------------------------------------------------------------------------------------------------------------------- the rules
+
+
+def test_so_many_trials_are_so_many_configurations_and_the_baseline_runs_to_the_end(tmp_path: Path) -> None:
+    study = run(tmp_path, load_space(tmp_path))
+    assert len(study.trials) == TRIALS
+    baseline = study.trials["t00000"]
+    assert (baseline.origin, baseline.label, baseline.status, len(baseline.epochs)) == ("first", "published", "finished", 4)
+    assert [d["rule"] for d in baseline.decisions] == ["baseline: always full length"] * 2
+    assert set(study.counts()) == {"finished", "stopped"}
+
+
+def test_promotion_asks_for_no_new_configuration(tmp_path: Path) -> None:
+    study = run(tmp_path, load_space(tmp_path, first=[]))
+    promoted = [d for t in study.trials.values() for d in t.decisions if d["decision"] == "promoted"]
+    assert promoted
+    assert len(study.trials) == TRIALS
+
+
+@pytest.mark.parametrize("kind", ["promotion", "stopping"])
+def test_a_stopped_trial_is_never_on_the_front_nor_shown_at_full_length(tmp_path: Path, kind: str) -> None:
+    study = run(tmp_path, load_space(tmp_path, first=[], scheduler={"kind": kind, "reduction": 3}))
+    stopped = [t for t in study.trials.values() if t.status == "stopped"]
+    assert stopped
+    assert all(len(t.epochs) < 4 for t in stopped)
+    assert {t.trial_id for t in study.finished()} == {t.trial_id for t in study.trials.values() if len(t.epochs) == 4}
+    shown = {json.dumps(s.params): s.rungs_short for s in study.seen()}
+    assert all(shown[json.dumps(t.overrides)] == (2 if len(t.epochs) == 1 else 1) for t in stopped)
+
+
+def test_without_a_scheduler_everybody_runs_to_the_end(tmp_path: Path) -> None:
+    assert run(tmp_path, load_space(tmp_path, scheduler={"name": "none"})).counts() == {"finished": TRIALS}
+
+
+def test_only_what_executes_now_is_shown_as_running(tmp_path: Path) -> None:
+    study = Study(tmp_path, load_space(tmp_path, first=[]), TRIALS, {})
+    assert study.next() is not None
+    assert [s.state for s in study.seen()] == ["running"]
+    study.interrupt("t00000")
+    assert study.seen() == []
+
+
+def test_a_failed_trial_is_on_no_front_and_the_search_goes_on(tmp_path: Path) -> None:
+    study = Study(tmp_path, load_space(tmp_path, first=[]), 5, {})
+    assignment = study.next()
+    assert assignment is not None
+    study.fail(assignment.trial_id, "epoch 1, batch 3: the loss is nan")
+    FakeWorker().drive(study)
+    rows = pd.read_parquet(tmp_path / "trials").set_index("trial_id")
+    assert rows.loc["t00000", "status"] == "failed"
+    assert rows.loc["t00000", "error"] == "epoch 1, batch 3: the loss is nan"
+    assert not rows["status"].isin(["running", "paused"]).any()
+    assert len(rows) == 5
+    assert "t00000" not in {t.trial_id for t in study.finished()}
+    assert len(study.seen()) == 4
+
+
+def test_a_methods_own_value_is_null_in_the_rows_of_the_others(tmp_path: Path) -> None:
+    run(tmp_path, load_space(tmp_path))
+    rows = pd.read_parquet(tmp_path / "trials")
+    assert set(rows["config.method.name"]) > {"trades"}
+    assert (rows["config.method.consistency_weight"].notna() == (rows["config.method.name"] == "trades")).all()
+
+
+def test_accuracies_that_are_asked_for_are_asked_of_finished_trials(tmp_path: Path) -> None:
+    study = run(tmp_path, load_space(tmp_path, scheduler={"name": "none"}))
+    clean = sorted(t.best.clean_accuracy for t in study.finished() if t.best)
+    limited = run(tmp_path, load_space(tmp_path, scheduler={"name": "none"}, constraints={"clean_accuracy": clean[3]}))
+    assert len(clean) == TRIALS
+    assert len(limited.finished()) == sum(c >= clean[3] for c in clean) < TRIALS
+
+
+def test_students_that_are_too_large_are_refused_at_the_ask(tmp_path: Path) -> None:
+    search = {"student.width": {"int": [4, 32]}, "optimizer.lr": {"float": [0.01, 0.3]}}
+    fixed = {"data.name": "digits", "student.name": "small_cnn", "method.name": "natural"}
+    space = load_space(tmp_path, search=search, fixed=fixed, first=[], constraints={"parameters": 12_000})
+    weights = (
+        [study_module._weights(t.config) for t in run(tmp_path / "s", space, trials=6, device_seconds=None).trials.values()]
+        if False
+        else []
+    )  # the fake worker knows three methods; the asks alone are what matters
+    study = Study(tmp_path / "s", space, 6, {})
+    for _ in range(6):
+        assignment = study.next()
+        assert assignment is not None
+        weights.append(study_module._weights(assignment.config))
+        study.fail(assignment.trial_id, "not trained here")
+    assert len(weights) == 6
+    assert max(weights) <= 12_000
+    free = Study(tmp_path / "free", replace(space, constraints=space.constraints.model_copy(update={"parameters": None})), 6, {})
+    assert max(study_module._weights(free._add(n, "search", "", free._proposal(n)).config) for n in range(6)) > 12_000
+
+
+def test_where_no_student_is_small_enough_the_ask_ends_with_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study_module, "ATTEMPTS", 3)
+    study = Study(tmp_path, load_space(tmp_path, first=[], constraints={"parameters": 1}), 2, {})
+    with pytest.raises(SpaceError, match=r"constraints.parameters must be >= the student's weights, got 1: 3 proposals in a row had more"):
+        study.next()
+
+
+def test_device_time_may_say_when_to_stop_asking(tmp_path: Path) -> None:
+    study = run(tmp_path, load_space(tmp_path, first=[], scheduler={"name": "none"}), trials=None, device_seconds=9.5)
+    assert len(study.trials) == 3  # four epochs of one second each: after two trials 8 seconds are spent
+    assert study.device_seconds == 12
+
+
+def test_an_earlier_study_is_shown_to_the_sampler_before_our_own_trials(tmp_path: Path) -> None:
+    space = load_space(tmp_path, first=[])
+    warm = [Seen({"method.name": "pgd_at", "optimizer.lr": 0.02 + 0.001 * i}, "measured", (0.9 - 0.1 * i, 0.1 * i)) for i in range(8)]
+    cold, told = Study(tmp_path / "a", space, 4, {}), Study(tmp_path / "b", space, 4, {}, warm=warm)
+    assert cold._proposal(0) != told._proposal(0)
+
+
+# --------------------------------------------------------------------------------------------------------------------- survival
+
+
+@pytest.fixture(scope="module", params=["promotion", "stopping"])
+def uninterrupted(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[SearchSpace, dict[str, Any], list[str]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study_module, "EPOCHS_EVERY_SECONDS", 1e9)
+        folder = tmp_path_factory.mktemp("whole")
+        space = load_space(folder, scheduler={"kind": request.param, "reduction": 3})
+        moments: list[str] = []
+        moment = kill_at(0, moments)
+        FakeWorker(moment).drive(watched(Study(folder / "study", space, TRIALS, {}), moment))
+        return space, on_disk(folder / "study"), moments
+
+
+def killed_and_taken_up(folder: Path, space: SearchSpace, number: int) -> tuple[dict[str, Any], list[tuple[str, int]], str]:
+    moments: list[str] = []
+    moment = kill_at(number, moments)
+    first, second = FakeWorker(moment), FakeWorker()
+    with pytest.raises(Killed):
+        first.drive(watched(Study(folder, space, TRIALS, {}), moment))
+    run(folder, space, second)
+    return on_disk(folder), first.trained + second.trained, moments[-1]
+
+
+def first_of_each(moments: list[str]) -> list[int]:
+    """Every kind of moment in every kind of company, once: the moment with the two before it."""
+    found: dict[tuple[str, ...], int] = {}
+    for number in range(1, len(moments) + 1):
+        found.setdefault(tuple(moments[max(0, number - 3) : number]), number)
+    return list(found.values())
+
+
+def agree(tmp_path: Path, uninterrupted: tuple[SearchSpace, dict[str, Any], list[str]], numbers: list[int]) -> None:
+    space, whole, _ = uninterrupted
+    for number in numbers:
+        found, trained, name = killed_and_taken_up(tmp_path / str(number), space, number)
+        place = f"killed at moment {number}, {name}"
+        assert found["trials"] == whole["trials"], place
+        assert found["rungs"] == whole["rungs"], place
+        assert found["epochs"] == whole["epochs"], place
+        assert len(set(trained)) == len(trained), f"{place}: an epoch was repeated"
+
+
+def test_a_search_killed_at_any_kind_of_moment_ends_as_if_it_never_was(
+    tmp_path: Path, uninterrupted: tuple[SearchSpace, dict[str, Any], list[str]]
+) -> None:
+    names = set(uninterrupted[2])
+    assert names >= {"asked, not begun", "checkpoint written, not reported", "before write_trial", "after write_rungs", "assignment over"}
+    agree(tmp_path, uninterrupted, first_of_each(uninterrupted[2]))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_a_search_killed_at_every_moment_ends_as_if_it_never_was(
+    tmp_path: Path, uninterrupted: tuple[SearchSpace, dict[str, Any], list[str]]
+) -> None:
+    agree(tmp_path, uninterrupted, list(range(1, len(uninterrupted[2]) + 1)))
+
+
+def test_a_finished_search_has_nothing_to_do_when_taken_up(tmp_path: Path) -> None:
+    space, worker = load_space(tmp_path), FakeWorker()
+    run(tmp_path, space)
+    before = on_disk(tmp_path)
+    run(tmp_path, space, worker)
+    assert worker.trained == []
+    assert on_disk(tmp_path) == before
+
+
+def test_more_trials_go_on_from_what_was_stopped(tmp_path: Path) -> None:
+    space, worker = load_space(tmp_path), FakeWorker()
+    run(tmp_path / "a", space, worker)
+    run(tmp_path / "a", space, worker, trials=14)
+    assert len(set(worker.trained)) == len(worker.trained)
+    assert len(on_disk(tmp_path / "a")["trials"]) == 14
+
+
+def half_done(folder: Path, space: SearchSpace) -> FakeWorker:
+    """Killed when the baseline, in its third epoch, is the only trial."""
+    moments: list[str] = []
+    worker = FakeWorker(lambda name: kill_at(4, moments)(name) if name.startswith("checkpoint") else None)
+    with pytest.raises(Killed):
+        worker.drive(Study(folder, space, TRIALS, {}))
+    return worker
+
+
+def test_a_damaged_checkpoint_starts_that_trial_afresh_and_no_other(tmp_path: Path) -> None:
+    space, worker = load_space(tmp_path, scheduler={"name": "none"}), FakeWorker()
+    moments: list[str] = []
+    first = FakeWorker(lambda name: kill_at(7, moments)(name) if name.startswith("checkpoint") else None)
+    with pytest.raises(Killed):  # in the third epoch of the second trial
+        first.drive(Study(tmp_path / "a", space, 3, {}))
+    file = checkpoint_of(tmp_path / "a", "t00001")
+    file.write_bytes(file.read_bytes()[:40])
+    run(tmp_path / "a", space, worker, trials=3)
+    run(tmp_path / "b", space, trials=3)
+    assert worker.trained == [(t, e) for t in ("t00001", "t00002") for e in range(1, 5)]
+    assert on_disk(tmp_path / "a") == on_disk(tmp_path / "b")
+    assert file.with_name("last.safetensors.damaged").exists()
+
+
+def test_a_finished_trial_without_checkpoint_keeps_its_values_from_its_rows(tmp_path: Path) -> None:
+    space, worker = load_space(tmp_path), FakeWorker()
+    study = run(tmp_path, space)
+    front = {t.trial_id: t.best for t in study.finished()}
+    for trial_id in study.trials:
+        checkpoint_of(tmp_path, trial_id).unlink()
+    again = run(tmp_path, space, worker)
+    assert worker.trained == []
+    assert {t.trial_id: t.best for t in again.finished()} == front
+    assert again.seen() == study.seen()
+
+
+def test_a_damaged_row_is_asked_again_under_its_own_number_and_the_others_stay(tmp_path: Path) -> None:
+    space, worker = load_space(tmp_path), FakeWorker()
+    run(tmp_path, space)
+    before = on_disk(tmp_path)
+    row = tmp_path / "trials" / "t00003.parquet"
+    row.write_bytes(row.read_bytes()[:100])
+    run(tmp_path, space, worker)
+    after = on_disk(tmp_path)
+    assert set(after["trials"]) == set(before["trials"])
+    assert {t for t, _ in worker.trained} >= {"t00003"}
+    kept = [t for t in before["trials"] if before["trials"][t]["status"] == "finished" and t != "t00003"]
+    assert all(after["trials"][t] == before["trials"][t] for t in kept)
+    assert len(pd.read_parquet(tmp_path / "trials")) == TRIALS
+    assert list((tmp_path / "trials").glob(".t00003.parquet.damaged-*"))
+
+
+# ---------------------------------------------------------------------------------------------------------------------- journal
+
+
+def states(folder: Path) -> dict[str, str]:
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / "optuna.journal")))
+    (summary,) = optuna.get_all_study_summaries(storage)
+    study = optuna.load_study(study_name=summary.study_name, storage=storage)
+    assert study.metric_names == ["clean_accuracy", "robust_accuracy"]
+    found = [(t.user_attrs["trial_id"], t.state.name) for t in study.trials]
+    assert len(dict(found)) == len(found)
+    return dict(found)
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_the_journal_shows_every_ended_trial_once_as_what_it_is(tmp_path: Path) -> None:
+    space = load_space(tmp_path)
+    study = run(tmp_path / "s", space, journal=Journal(tmp_path / "s", space))
+    names = {"finished": "COMPLETE", "stopped": "PRUNED"}
+    expected = {t.trial_id: names[t.status] for t in study.trials.values()}
+    assert states(tmp_path / "s") == expected
+    for content in (None, b'{"op_code": 0, "wor'):
+        file = tmp_path / "s" / "optuna.journal"
+        file.unlink()
+        if content is not None:
+            file.write_bytes(content)
+        Journal(tmp_path / "s", space).sync(study.trials.values())
+        assert states(tmp_path / "s") == expected
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_a_journal_that_is_no_longer_true_is_written_anew(tmp_path: Path) -> None:
+    space = load_space(tmp_path)
+    study = run(tmp_path, space, journal=Journal(tmp_path, space))
+    stopped = next(t for t in study.trials.values() if t.status == "stopped")
+    stopped.status = "finished"
+    Journal(tmp_path, space).sync(study.trials.values())
+    assert states(tmp_path)[stopped.trial_id] == "COMPLETE"
+
+
+def test_the_small_space_is_what_the_sentences_above_say() -> None:
+    assert [r["epochs"] for r in SMALL["ladder"]] == [1, 2, 4]

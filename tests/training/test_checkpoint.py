@@ -1,0 +1,112 @@
+import errno
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from rkdsearch.errors import CheckpointError
+from rkdsearch.training import checkpoint
+from tests.training.runs import described, train
+
+
+def test_tensors_and_state_come_back_as_they_were(tmp_path: Path) -> None:
+    tensors = {
+        "a.weight": torch.arange(24.0).reshape(1, 2, 3, 4).to(memory_format=torch.channels_last),
+        "b": torch.tensor(3, dtype=torch.int64),
+        "c": torch.tensor([1e-300, 2.0], dtype=torch.float64),
+    }
+    checkpoint.write(tmp_path / "new" / "x.safetensors", tensors, {"history": [1, None, "text"]})
+    found, state = checkpoint.read(tmp_path / "new" / "x.safetensors")
+    assert state == {"history": [1, None, "text"]}
+    assert {name: (t.dtype, t.tolist()) for name, t in found.items()} == {name: (t.dtype, t.tolist()) for name, t in tensors.items()}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
+def test_a_truncated_file_is_refused(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "last.safetensors"
+    checkpoint.write(path, {"a": torch.zeros(1000)}, {})
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(CheckpointError, match="is not a checkpoint of ours, or is damaged .*; delete it to start this run afresh"):
+        checkpoint.read(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="gone.safetensors: there is no such checkpoint"):
+        checkpoint.read(tmp_path / "gone.safetensors")
+
+
+def test_nothing_is_ever_unpickled(tmp_path: Path) -> None:
+    path = tmp_path / "last.safetensors"
+    torch.save({"a": torch.zeros(1)}, path)
+    with pytest.raises(CheckpointError, match="is not a checkpoint of ours"):
+        checkpoint.read(path)
+    checkpoint.write(path, {"a": torch.zeros(1)}, {"b": 1})
+    assert path.read_bytes()[8:9] == b"{"  # safetensors' header: plain JSON
+    assert b"\x80\x02" not in path.read_bytes()
+
+
+@pytest.mark.parametrize("failing", ["write_bytes", "replace"])
+def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+    path = tmp_path / "last.safetensors"
+    checkpoint.write(path, {"a": torch.tensor([1.0])}, {"epoch": 1})
+    write = Path.write_bytes
+
+    def half(self: Path, content: bytes) -> int:
+        write(self, content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(*((Path, "write_bytes", half) if failing == "write_bytes" else (os, "replace", refuse)))
+    with pytest.raises(CheckpointError, match="could not be written: No space left on device; the previous checkpoint is intact"):
+        checkpoint.write(path, {"a": torch.tensor([2.0])}, {"epoch": 2})
+    monkeypatch.undo()
+    found, state = checkpoint.read(path)
+    assert (found["a"].tolist(), state) == ([1.0], {"epoch": 1})
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_made_is_told_as_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="could not be written: .*"):
+        checkpoint.write(tmp_path / "file" / "last.safetensors", {}, {})
+
+
+def test_the_old_file_is_whole_until_the_new_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "last.safetensors"
+    checkpoint.write(path, {"a": torch.tensor([1.0])}, {})
+    replace, seen = os.replace, []
+
+    def look(source: Path, target: Path) -> None:
+        seen.append((checkpoint.read(path)[0]["a"].tolist(), checkpoint.read(source)[0]["a"].tolist()))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", look)
+    checkpoint.write(path, {"a": torch.tensor([2.0])}, {})
+    assert seen == [([1.0], [2.0])]
+    assert checkpoint.read(path)[0]["a"].tolist() == [2.0]
+
+
+def test_a_checkpoint_of_another_run_is_refused_and_not_overwritten(teachers: Path, tmp_path: Path) -> None:
+    train(described(teachers), tmp_path, epochs=1)
+    before = (tmp_path / "last.safetensors").read_bytes()
+    with pytest.raises(CheckpointError, match="belongs to a run with another config; give this run its own folder, or delete that file"):
+        train(described(teachers, optimizer={"lr": 0.06}), tmp_path)
+    assert (tmp_path / "last.safetensors").read_bytes() == before
+
+
+def test_a_file_of_somebody_elses_is_refused_in_one_sentence(teachers: Path, tmp_path: Path) -> None:
+    train(described(teachers), tmp_path, epochs=1)
+    (tmp_path / "last.safetensors").write_bytes((tmp_path / "best.safetensors").read_bytes())
+    with pytest.raises(CheckpointError, match="belongs to a run with another config"):
+        train(described(teachers), tmp_path)
+
+
+def test_what_a_killed_writer_left_behind_is_swept_away_when_its_run_goes_on(teachers: Path, tmp_path: Path) -> None:
+    train(described(teachers), tmp_path, epochs=1)
+    (tmp_path / ".part-last.safetensors-0123").write_bytes(b"half")
+    train(described(teachers), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"last.safetensors", "best.safetensors"}

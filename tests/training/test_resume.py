@@ -1,0 +1,108 @@
+import random
+import signal
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rkdsearch import methods
+from rkdsearch.training.trainer import Trainer
+from tests.training.runs import TINY, assert_equal, assert_same_files, described, numbers, server, state, train
+
+# Beyond the defaults of every method: whatever a run may carry from one epoch to the next.
+CARRIED: dict[str, tuple[str | dict[str, Any], dict[str, Any]]] = {
+    "a noise matrix": ({"name": "crdnd", "compensation": "matrix"}, {}),
+    "a projector": ({"name": "crdnd", "relation": "cross_infonce"}, {}),
+    "an ema and batchnorm": ("mtard", {"averaging": {"name": "ema", "decay": 0.9}, **TINY}),
+    "an swa and batchnorm": ("bmtard", {"averaging": {"name": "swa", "start": 0.4}, **TINY}),
+    "adamw's moments": ("rslad", {"optimizer": {"name": "adamw", "lr": 0.01}}),
+    "adamw's moments of a peer": ("peeraid", {"optimizer": {"name": "adamw", "lr": 0.01}, **TINY}),
+    "nesterov, clipping and microbatches": (
+        "iad",
+        {"optimizer": {"nesterov": True, "gradient_clip": 0.1}, "training": {"microbatches": 2}},
+    ),
+    "augmentation": ("trades", {"data": {"augment": "crop_flip"}, "schedule": {"name": "onecycle"}}),
+    "float64": ("mtard", {"training": {"precision": "fp64", "channels_last": False}}),
+    "bfloat16": ("rslad", {"training": {"precision": "bf16"}, **TINY}),
+    "a best epoch that stands": ("pgd_at", {"validation": {"every": 2}, "optimizer": {"lr": 1.0}}),
+}
+CASES = {name: (name, {}) for name in methods.names()} | CARRIED
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_run_that_was_resumed_is_bit_for_bit_the_run_that_never_stopped(teachers: Path, tmp_path: Path, case: str) -> None:
+    method, overrides = CASES[case]
+    training = {"epochs": 3, "batch_size": 50, **overrides.get("training", {})}
+    config = described(teachers, method, **{**overrides, "training": training})
+    whole = train(config, tmp_path / "whole")
+    for epochs in (1, 2, 3):
+        resumed = train(config, tmp_path / "resumed", epochs=epochs)
+    assert_equal(state(whole), state(resumed))
+    assert numbers(whole.history) == numbers(resumed.history)
+    assert_same_files(tmp_path / "whole", tmp_path / "resumed")
+
+
+def test_a_run_carries_what_its_method_remembers(teachers: Path, tmp_path: Path) -> None:
+    config = described(teachers, "bmtard", training={"epochs": 2})
+    first = train(config, tmp_path, epochs=1)
+    again = Trainer(config, tmp_path)
+    again.resume()
+    assert set(again.objective.memory) >= {"weights", "temperatures"}
+    assert {k: v.tolist() for k, v in again.objective.memory.items()} == {k: v.tolist() for k, v in first.objective.memory.items()}
+
+
+def test_a_finished_run_has_no_epoch_left(teachers: Path, tmp_path: Path) -> None:
+    config = described(teachers)
+    train(config, tmp_path)
+    again = Trainer(config, tmp_path)
+    assert list(again.epochs()) == []
+    assert len(again.history) == 2
+
+
+def test_a_run_without_a_folder_keeps_nothing_and_gives_the_same(teachers: Path, tmp_path: Path) -> None:
+    kept, free = train(described(teachers), tmp_path), train(described(teachers))
+    assert_equal(state(kept), state(free))
+
+
+# ------------------------------------------------------------------------------------------------------------- SIGKILL
+
+LONG_RUN = {"training": {"epochs": 60, "batch_size": 50}, "averaging": {"name": "ema"}}
+
+
+def _live(teachers: Path, folder: Path, ready: Connection) -> None:
+    trainer = Trainer(described(teachers, "mtard", **LONG_RUN), folder)
+    ready.send("at work")
+    for _ in trainer.epochs():
+        pass
+
+
+def lives_and_deaths(teachers: Path, folder: Path, kills: int) -> int:
+    """Kill a run so many times, wherever it is, and each time let another process take it up; how many epochs were then finished."""
+    chance = random.Random(kills)
+    folder.mkdir()
+    for _ in range(kills):
+        listening, ready = server().Pipe(duplex=False)
+        process = server().Process(target=_live, args=(teachers, folder, ready))
+        process.start()
+        ready.close()
+        assert listening.poll(60)
+        listening.recv()
+        time.sleep(chance.uniform(0, 1.5 / kills))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, "the run ended before it could be killed: give it more epochs"
+    trainer = Trainer(described(teachers, "mtard", **LONG_RUN), folder)
+    return len(trainer.resume())
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.long)])
+def test_a_run_that_was_killed_at_any_moment_ends_as_if_nothing_had_happened(teachers: Path, tmp_path: Path, kills: int) -> None:
+    survived = lives_and_deaths(teachers, tmp_path / "killed", kills)
+    assert survived > 0, "every kill came before the first checkpoint: nothing was tested"
+    config = described(teachers, "mtard", **LONG_RUN)
+    train(config, tmp_path / "killed")
+    train(config, tmp_path / "whole")
+    assert_same_files(tmp_path / "killed", tmp_path / "whole")
+    assert {path.name for path in (tmp_path / "killed").iterdir()} == {"last.safetensors", "best.safetensors"}
