@@ -318,12 +318,18 @@ def _put(tree: dict[str, Any], key: str, value: object, name: str, place: str) -
 
 
 def merge(base: Mapping[str, Any], overrides: Mapping[str, Any], place: str = "config") -> dict[str, Any]:
-    """`overrides` over `base`, leaf by leaf. Another `*.name` begins its section afresh: the old one's fields are not the new one's."""
+    """`overrides` over `base`, leaf by leaf; null takes a whole section away.
+
+    Another `*.name` begins its section afresh: the old one's fields are not the new one's.
+    """
     below, above = flatten_tree(nest(base, place)), flatten_tree(nest(overrides, place))
     for name, value in above.items():
         section = name.removesuffix(".name")
         if section != name and below.get(name, value) != value:
             below = {k: v for k, v in below.items() if not k.startswith(section + ".")}
+        if value is None:
+            below = {k: v for k, v in below.items() if not k.startswith(name + ".")}
+        below = {k: v for k, v in below.items() if v is not None or not name.startswith(k + ".")}
     return nest({**below, **above}, place)
 
 

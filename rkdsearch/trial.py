@@ -25,6 +25,7 @@ from rkdsearch.config import TrainConfig
 from rkdsearch.errors import RkdError
 from rkdsearch.plugins import allow_import
 from rkdsearch.training.across import leave_group
+from rkdsearch.training.allocator import keep_memory
 from rkdsearch.training.rows import facts_of
 from rkdsearch.training.trainer import EpochResult, Trainer
 
@@ -104,6 +105,7 @@ class RayTrial(tune.Trainable):
 def reports(assignment: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """A trial's epochs as what Ray carries: an epoch number, and JSON text."""
     allow_import(*assignment["allow_imports"])
+    keep_memory()
     torch.set_num_threads(max(1, int(assignment["cpu"])))
     config = run.build(assignment["config"], assignment["trial_id"])
     for epoch, facts in run_trial(config, Path(assignment["folder"]), frozenset(assignment["validate_at"])):

@@ -6,11 +6,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pydantic import BaseModel
 
 from rkdsearch import methods, plugins
 from rkdsearch.cli.space import check
+from rkdsearch.config import merge
 from rkdsearch.errors import SpaceError
 from rkdsearch.search.settings import Constraints, Rung, SamplerConfig, SchedulerConfig
 from rkdsearch.search.space import Resources, SearchSpace, _SpaceFile
@@ -92,6 +94,20 @@ def test_the_grammar_page_names_every_file_and_every_choice_of_a_setting() -> No
 @pytest.mark.parametrize("text", EXAMPLES, ids=["the file", "some methods", "own images"])
 def test_an_example_of_the_grammar_page_is_legal(text: str, tmp_path: Path) -> None:
     assert lay(tmp_path, text).check(samples=20) >= 20
+
+
+def test_the_example_of_the_front_page_is_legal(tmp_path: Path) -> None:
+    (text,) = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    space = lay(tmp_path, text.replace("search_spaces/", ""))
+    assert space.check(samples=20) >= 20
+    assert space.config(space.sample(np.random.default_rng(0))).teachers.natural is None
+
+
+def test_null_takes_an_inherited_section_or_parameter_away_and_a_leaf_brings_it_back() -> None:
+    base = {"teachers": {"natural": {"path": "n.pt"}, "robust": {"path": "r.pt"}}}
+    gone = merge(base, {"teachers.natural": None})
+    assert gone == {"teachers": {"natural": None, "robust": {"path": "r.pt"}}}
+    assert merge(gone, {"teachers.natural.path": "m.pt"})["teachers"]["natural"] == {"path": "m.pt"}
 
 
 def test_fewer_methods_need_no_more_words(tmp_path: Path) -> None:

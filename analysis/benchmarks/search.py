@@ -6,7 +6,7 @@ hypervolume above (0, 0) of what its full-length trials would deliver: their tru
 that random full-length search ends with in that landscape, a mean over five such searches; "to the bar" is the share of random search's compute
 after which a rule has reached it: the median over seeds, and its 95 % interval by order statistics ("never" where it was not reached).
 
-    python analysis/benchmarks/search.py [--quick] [--seeds 100] [--budget 30] [--shapes bulging straight] [--rules ...] [--processes 2]
+    python analysis/benchmarks/search.py [--quick] [--seeds 100] [--budget 30] [--shapes [bulging straight]] [--rules ...] [--processes 2]
     python analysis/benchmarks/search.py --record 100 [--minutes 12] [--study runs/search_benchmark]     adds to the recorded table
     python analysis/benchmarks/search.py --latency                                                       only the searcher's and scheduler's time
 
@@ -602,7 +602,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="30 seeds, a budget of 20 full runs")
     parser.add_argument("--seeds", type=int, help="of the simulated landscapes")
     parser.add_argument("--budget", type=float, help="of a long search, in full runs")
-    parser.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=list(SHAPES))
+    parser.add_argument("--shapes", nargs="*", default=list(SHAPES), choices=list(SHAPES))
     parser.add_argument("--rules", nargs="+", default=list(RULES), choices=list(RULES), metavar="RULE")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--latency", action="store_true", help="only the time of a proposal and of a decision")

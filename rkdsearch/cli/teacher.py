@@ -60,7 +60,7 @@ def train(
 def verify(config: Path, *overrides: str, cache: Path = CACHE, allow_import: Allow = ()) -> None:
     """Measure a run's teachers on your validation images, by the run's exam, and compare with what their publishers claim.
 
-    A claim (teachers.<role>.clean_accuracy, .robust_accuracy) outside the measured 99 % interval, give or take a point, is refuted: exit 2.
+    A claim (teachers.<role>.clean_accuracy, .robust_accuracy) above the measured 99 % interval, give or take a point, is refuted: exit 2.
 
     Parameters
     ----------
@@ -145,5 +145,7 @@ def _judged(config: "TrainConfig", role: "Role", home: Path | None) -> "Measured
         right, claimed = round(value * found.images), getattr(teacher, f"{name}_accuracy")
         interval = accuracy(right, found.images)
         claim = "" if claimed is None else f"  claimed {claimed:.3f}"
+        if claimed is not None and claimed < interval.low:
+            claim += ", and better here: was it trained on these images?"
         said(f"  {name:6} {right}/{found.images} = {value:.3f}  95 % [{interval.low:.3f}, {interval.high:.3f}]{claim}")
     return found

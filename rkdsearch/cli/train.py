@@ -25,22 +25,16 @@ def train(
     allow_import
         Packages of your own from which methods and networks may be imported.
     """
-    import yaml
-
     from rkdsearch import config as run
     from rkdsearch import plugins
+    from rkdsearch.cli.overrides import parsed
     from rkdsearch.cli.progress import said
-    from rkdsearch.errors import ConfigError
+    from rkdsearch.training.allocator import keep_memory
     from rkdsearch.training.run import is_first_process, leave_group, single_run
 
+    keep_memory()
     plugins.allow_import(*allow_import)
-    values = {}
-    for override in overrides:
-        name, sign, value = override.partition("=")
-        if not sign:
-            raise ConfigError(f"{override}: an override is section.field=value, such as optimizer.lr=0.05")
-        values[name] = yaml.safe_load(value)
-    described = run.load(config, values)
+    described = run.load(config, parsed(overrides))
     home = folder or Path("runs") / config.stem
     for epoch in single_run(described, home):
         if is_first_process():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from rkdsearch import data
 from rkdsearch.config import TrainConfig
@@ -86,6 +87,8 @@ def prepare_teachers(folder: Path, space: SearchSpace) -> Iterator[TeacherStep]:
             home = teachers.folder_of(made_by, folder / "teachers")
             reused = teachers.is_trained(made_by, home)
             if not reused:
+                # As many threads as a trial has: the same sums on any machine, and two busy threads on one shared core wait for each other.
+                torch.set_num_threads(max(1, int(space.resources.cpu)))
                 for epoch in Trainer(made_by, home).epochs():
                     yield TeacherStep(role, epoch=epoch)
             teacher = teachers.from_folder(teacher, home)

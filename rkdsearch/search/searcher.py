@@ -53,8 +53,8 @@ def propose(space: SearchSpace, ordinal: int, seen: Sequence[Seen], attempt: int
     if sampler.name == "qmc":
         points = qmc.Sobol(len(space.parameters), scramble=True, rng=np.random.default_rng(space.seed))
         # A power of two, or the sequence loses its balance; the points before ours are the other configurations'.
-        quantiles = dict(zip(space.parameters, points.random(1 << max(ordinal, 1).bit_length())[ordinal], strict=True))
-        return Proposal(space.walk(lambda parameter: parameter.at(float(quantiles[parameter]))), {})
+        quantiles = dict(zip((p.name for p in space.parameters), points.random(1 << max(ordinal, 1).bit_length())[ordinal], strict=True))
+        return Proposal(space.walk(lambda parameter: parameter.at(float(quantiles[parameter.name]))), {})
     with quiet():
         study = optuna.create_study(
             directions=["maximize"] * len(space.objectives), sampler=build_sampler(sampler, seed_of(space.seed, ordinal, attempt))

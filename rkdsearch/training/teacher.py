@@ -81,13 +81,16 @@ def examine(teacher: TeacherConfig, images: data.Images, validation: ValidationC
 
 
 def check_claims(teacher: TeacherConfig, measured: Measured, place: str) -> None:
-    """Raise TeacherError where a claimed accuracy lies outside the 99 % interval of the measured one, plus a point for another PGD."""
+    """Raise TeacherError where a claimed accuracy lies above the 99 % interval of the measured one, plus a point for another PGD.
+
+    Below it, nothing is refuted: claims are of test images, and a published teacher has often been trained on what is validation here.
+    """
     for name in ("clean_accuracy", "robust_accuracy"):
         claimed, found = getattr(teacher, name), getattr(measured, name)
         if claimed is None:
             continue
         interval = binomtest(round(found * measured.images), measured.images).proportion_ci(0.99)
-        if not interval.low - 0.01 <= claimed <= interval.high + 0.01:
+        if claimed > interval.high + 0.01:
             raise TeacherError(
                 f"{place}: {name} is claimed to be {claimed:.3f} and was measured as {found:.3f} on {measured.images} validation images; "
                 f"wrong file, wrong network, or wrong normalisation (network.mean, network.std)? Without the claim, the check is not made"

@@ -207,7 +207,7 @@ class Trainer:
         all_terms: list[dict[str, Tensor]] = []
         parts = _parts(batch, self.config.training.microbatches)
         for number, (part, share) in enumerate(parts):
-            answers = {role: table[part.index] for role, table in self._answers.items()} if bool((part.index >= 0).all()) else {}
+            answers = {role: table[part.index] for role, table in self._answers.items()}
             synchronise = number == len(parts) - 1
             with nullcontext() if synchronise else self.accelerator.no_sync(self._forward):
                 total, terms = self._forward(part, noise, epoch=epoch, lr_factor=factor, answers=answers)
@@ -395,7 +395,7 @@ class Trainer:
     @torch.no_grad()
     def _clean_answers(self) -> dict[str, Tensor]:
         """Each teacher's logits for every training image, where images come back unchanged every epoch."""
-        if self.config.data.augment != "none":
+        if self.config.data.augment != "none" or self.splits.extra is not None:
             return {}
         # The network itself stands for its file, precision, device and memory layout.
         key = (self.config.data.name, self.config.data.root, self.splits.fingerprint)

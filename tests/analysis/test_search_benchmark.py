@@ -133,7 +133,7 @@ def result(run: Any, epoch: int) -> EpochResult:
     """What a worker would report of the simulated run."""
     known = epoch // 6 * 6
     index = run.judged(known) if known else 0
-    best = Best(int(run.epochs[index]), *map(float, run.measured[index]), 0.0) if known else None
+    best = Best(int(run.epochs[index]), float(run.measured[index, 0]), float(run.measured[index, 1]), 0.0) if known else None
     clean, robust = run.measured[epoch // 6 - 1] if epoch % 6 == 0 else (None, None)
     return EpochResult(epoch, 54, 1.0, {}, 0.1, 0.1, 1.0, run.attack_steps, clean, robust, best=best)
 

@@ -91,9 +91,9 @@ def test_verify_prints_n_and_the_interval_of_both_accuracies(config: Path, train
 
 @pytest.mark.parametrize("name", ["clean_accuracy", "robust_accuracy"])
 def test_a_claim_that_the_images_refute_is_an_error(name: str, config: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(TeacherError, match=rf"teachers.robust: {name} is claimed to be 0.020 and was measured as 0\.\d+ on 200"):
-        verify(config, f"teachers.robust.{name}=0.02", cache=trained)
-    assert "claimed 0.020" in capsys.readouterr().out
+    with pytest.raises(TeacherError, match=rf"teachers.robust: {name} is claimed to be 0.990 and was measured as 0\.\d+ on 200"):
+        verify(config, f"teachers.robust.{name}=0.99", cache=trained)
+    assert "claimed 0.990" in capsys.readouterr().out
 
 
 def test_a_claim_that_the_images_support_is_believed(config: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,6 +101,13 @@ def test_a_claim_that_the_images_support_is_believed(config: Path, trained: Path
     clean = float(capsys.readouterr().out.splitlines()[2].split()[3])
     verify(config, f"teachers.robust.clean_accuracy={clean}", cache=trained)
     assert f"claimed {clean:.3f}" in capsys.readouterr().out
+
+
+def test_a_teacher_that_is_better_than_claimed_is_believed_and_suspected(
+    config: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verify(config, "teachers.robust.clean_accuracy=0.05", cache=trained)
+    assert "claimed 0.050, and better here: was it trained on these images?" in capsys.readouterr().out
 
 
 def test_a_teacher_that_is_not_there_yet_is_named_with_its_command(config: Path, tmp_path: Path) -> None:

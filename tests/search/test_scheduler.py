@@ -9,9 +9,9 @@ NAMES = ("clean_accuracy", "robust_accuracy")
 
 def test_fronts_come_first_and_inside_a_front_its_far_end() -> None:
     values = np.array([[0.9, 0.1], [0.5, 0.5], [0.1, 0.8], [0.4, 0.4], [0.88, 0.11], [0.0, 0.0]])
-    # Front 1 holds rows 0, 1, 2, 4. Scaled by the spans 0.9 and 0.8, row 0 has the largest sum (1 + 0.125), then row 2 lies farthest,
-    # then row 1 between them; row 4, a twin of row 0, is last.
-    assert by_non_domination(values).tolist() == [0, 2, 1, 4, 3, 5]
+    # Front 1 holds rows 0, 1, 2, 4. Scaled by the spans 0.9 and 0.8, row 1 has the largest sum (0.556 + 0.625); row 0 lies farthest from
+    # it (0.668; row 2: 0.581), then row 2; row 4, a twin of row 0, is the front's last.
+    assert by_non_domination(values).tolist() == [1, 0, 2, 4, 3, 5]
 
 
 def test_a_point_that_dominates_all_is_first_wherever_it_stands() -> None:

@@ -21,8 +21,8 @@ LR = {"optimizer.lr": {"float": [0.01, 0.3]}}
         ({"search": {"optimizer.lr": {"float": [0.0, 0.1], "log": True}}}, "search.optimizer.lr: log needs low > 0, got 0.0"),
         ({"search": {"optimizer.lr": {"float": ["slow", "fast"]}}}, "search.optimizer.lr.float.0 must be a valid number"),
         ({"search": {"optimizer.lr": {"float": [0.1, 0.2], "int": [1, 2]}}}, "needs exactly one of float, int, choice; got ['float', 'int']"),
-        ({"search": {"attack.steps": {"int": [1, 8], "step": 3}}}, "search.attack.steps: step 3 must divide the range from 1 to 8; move an end"),
-        ({"search": {"attack.steps": {"choice": [2, 2]}}}, "choice needs one or more different values, got [2, 2]"),
+        ({"search": {"training.batch_size": {"int": [1, 8], "step": 4}}}, "step 4 must divide the range from 1 to 8; move an end"),
+        ({"search": {"training.batch_size": {"choice": [2, 2]}}}, "choice needs one or more different values, got [2, 2]"),
         ({"search": {"attack.steps": {"choice": [2, 3]}}}, "attack.steps is both fixed and searched; leave one out"),
         ({"search": {**LR, "method.x": {"float": [0, 1], "when": {"method.nmae": "a"}}}}, "`when` names method.nmae, which stands neither above"),
         (
@@ -80,9 +80,13 @@ def test_the_check_builds_both_ends_of_every_parameter_first_and_samples(tmp_pat
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"search": {**SMALL["search"], "optimizer.lr": {"float": [0.1, 11.0]}}}, "search.optimizer.lr at 11.0: optimizer.lr must be <= 10, got 11.0"),
+        (
+            {"search": {**SMALL["search"], "optimizer.lr": {"float": [0.1, 11.0]}}},
+            "search.optimizer.lr at 11.0: optimizer.lr must be <= 10, got 11.0",
+        ),
         ({"fixed": {**SMALL["fixed"], "optimizer.momentun": 0.9}}, "unknown field optimizer.momentun; did you mean 'momentum'?"),
-        ({"search": {**SMALL["search"], "method.name": {"choice": ["natural", "tradse"]}, "method.consistency_weight": {"float": [1, 2]}}}, "tradse"),
+        ({"search": {"method.name": {"choice": ["natural", "tradse"]}}, "first": []}, "search.method.name at 'tradse'"),
+        ({"search": {**SMALL["search"], "method.consistency_weight": {"float": [1, 2]}}}, "unknown field method.consistency_weight"),
         ({"first": [{"label": "X", "method.name": "natural", "optimizer.lr": -1}]}, "first[0] (X): optimizer.lr must be > 0, got -1"),
         (
             {"search": {

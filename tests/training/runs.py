@@ -34,15 +34,15 @@ def teacher_file(path: Path, *, seed: int, width: int = 4) -> Path:
     return path
 
 
-def described(teachers: Path, method: str | dict[str, Any] = "rslad", **overrides: Any) -> TrainConfig:
-    """A run of two epochs of four steps. `overrides` are sections, merged over what stands here; teachers' files lie in `teachers`."""
+def described(folder: Path, method: str | dict[str, Any] = "rslad", /, **overrides: Any) -> TrainConfig:
+    """A run of two epochs of four steps. `overrides` are sections, merged over what stands here; teachers' files lie in `folder`."""
     plugins.allow_import("tests.training")
     network = {"name": "small_cnn", "width": 4}
     base: dict[str, Any] = {
         "method": {"name": method} if isinstance(method, str) else method,
         "data": {"name": "digits", "train_images": 100},
         "student": {"name": "small_cnn", "width": 2},
-        "teachers": {role: {"path": str(teachers / f"{role}.safetensors"), "network": network} for role in ("robust", "natural")},
+        "teachers": {role: {"path": str(folder / f"{role}.safetensors"), "network": network} for role in ("robust", "natural")},
         "attack": {"eps": 0.1, "steps": 2},
         "validation": {"attack": {"eps": 0.1, "steps": 1}, "images": 30},
         "optimizer": {"lr": 0.05},

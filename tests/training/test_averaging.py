@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from pytest import approx
 from torch import Tensor, nn
 
 from rkdsearch.config import AveragingConfig
+from rkdsearch.training import checkpoint
 from rkdsearch.training.averaging import Average
 from tests.training.runs import TINY, described, train
 
@@ -30,13 +30,13 @@ def follow(config: AveragingConfig, values: list[float], *, epochs: int = 1) -> 
 
 
 def test_an_ema_is_the_plain_mean_at_first_and_then_decays() -> None:
-    assert follow(AveragingConfig(name="ema", decay=0.75), [1, 2, 3, 4, 5, 5]) == approx([1, 1.5, 2, 2.5, 3.125, 3.59375])
+    assert follow(AveragingConfig(name="ema", decay=0.75), [1, 2, 3, 4, 5, 5]) == pytest.approx([1, 1.5, 2, 2.5, 3.125, 3.59375])
 
 
 def test_swa_is_the_student_before_it_starts_and_the_mean_of_epochs_after() -> None:
     config = AveragingConfig(name="swa", start=0.5)
-    assert follow(config, [9, 8, 2, 4, 9, 5], epochs=4)[:4] == approx([9, 8, 2, 3])
-    assert follow(config, [9, 8, 2, 4, 9, 5], epochs=6) == approx([9, 8, 2, 4, 6.5, 6])
+    assert follow(config, [9, 8, 2, 4, 9, 5], epochs=4)[:4] == pytest.approx([9, 8, 2, 3])
+    assert follow(config, [9, 8, 2, 4, 9, 5], epochs=6) == pytest.approx([9, 8, 2, 4, 6.5, 6])
 
 
 def test_the_average_is_not_trained_and_is_no_part_of_the_student() -> None:
@@ -52,8 +52,8 @@ def test_batchnorm_statistics_are_estimated_anew_as_the_mean_over_batches() -> N
     average = Average(AveragingConfig(name="swa"), norm, 1)
     average.reestimate_batchnorm(iter([torch.tensor([[1.0], [3.0]]), torch.tensor([[4.0], [8.0]])]))
     estimated = average.network.get_submodule("0")
-    assert float(estimated.get_buffer("running_mean")) == approx(4.0)  # of 2 and 6
-    assert float(estimated.get_buffer("running_var")) == approx(5.0)  # of 2 and 8, unbiased
+    assert float(estimated.get_buffer("running_mean")) == pytest.approx(4.0)  # of 2 and 6
+    assert float(estimated.get_buffer("running_var")) == pytest.approx(5.0)  # of 2 and 8, unbiased
     assert estimated.momentum == 0.3
     assert not average.network.training
     assert float(norm[0].running_mean) == 77.0
@@ -69,8 +69,6 @@ def test_a_network_without_batchnorm_reads_no_image() -> None:
 
 @pytest.mark.parametrize("name", ["ema", "swa"])
 def test_the_average_is_what_a_run_validates_and_delivers(teachers: Path, tmp_path: Path, name: str) -> None:
-    from rkdsearch.training import checkpoint
-
     trainer = train(described(teachers, "pgd_at", averaging={"name": name, "start": 0.0}, training={"epochs": 3}, **TINY), tmp_path)
     assert trainer.average is not None
     verdict, _ = trainer.validate()

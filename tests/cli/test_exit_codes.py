@@ -1,0 +1,102 @@
+"""Exit code 2 and one sentence for what the user must change, 1 and a traceback for our bugs, before any compute."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rkdsearch.__main__ import main
+from rkdsearch.search import folder
+from tests.search.files import SMALL, load_space, write_space
+
+# The command line is called as a shell calls it: its words stand in sys.argv.
+pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens:UserWarning")
+
+
+def rkdsearch(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(sys, "argv", ["rkdsearch", *map(str, arguments)])
+    try:
+        main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"search": {**SMALL["search"], "optimizer.lrr": {"float": [0.1, 0.2]}}}, "unknown field optimizer.lrr; did you mean 'lr'?"),
+        ({"search": {"optimizer.lr": {"float": [0.2, 0.1]}}}, "low <= high must hold"),
+        ({"fixed": {**SMALL["fixed"], "method.name": "tradez"}, "search": {}}, "tradez"),
+        ({"sampler": {"name": "anneal"}}, "sampler.name must be 'tpe'"),
+        ({"extends": "gone.yaml"}, "gone.yaml: there is no such file"),
+    ],
+)
+@pytest.mark.parametrize("command", [("tune", "--trials", 2, "--study", "s"), ("space", "check")], ids=["tune", "space check"])
+def test_a_wrong_space_is_one_sentence_and_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    command: tuple[object, ...], changes: dict[str, Any], sentence: str,
+) -> None:  # fmt: skip
+    file = write_space(tmp_path, **{"first": [], **changes})
+    assert rkdsearch(monkeypatch, *command, file) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert len(error.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("tune", "gone.yaml", "--trials", 2, "--study", "s"), "gone.yaml: there is no such file"),
+        (("tune", "SPACE", "--study", "s"), "needs exactly one of --trials and --device-hours, got neither"),
+        (("tune", "SPACE", "--study", "s", "--trials", 2, "--device-hours", 1), "needs exactly one of --trials and --device-hours, got both"),
+        (("tune", "SPACE", "--study", "s", "--trials", 0), "--trials must be >= 1, got 0"),
+        (("tune", "SPACE", "--study", "s", "--device-hours", 0), "--device-hours must be > 0, got 0"),
+        (("tune", "SPACE", "--study", "STUDY", "--trials", 2), "holds a study already; continue it with --resume"),
+        (("space", "check"), "name one or more files"),
+        (("evaluate", "nowhere"), "nowhere"),
+        (("tune", "SPACE", "--study", "s", "--trails", 2), "--trails"),
+    ],
+)  # fmt: skip
+def test_a_wrong_command_is_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: tuple[object, ...], sentence: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    space = load_space(tmp_path)
+    folder.describe(tmp_path / "study", space, {})
+    named = {"SPACE": tmp_path / "small.yaml", "STUDY": tmp_path / "study"}
+    assert rkdsearch(monkeypatch, *(named.get(str(a), a) for a in arguments)) == 2
+    said = capsys.readouterr()
+    assert sentence in said.err + said.out
+    assert "Traceback" not in said.err + said.out
+
+
+def test_a_bug_of_ours_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def bug(*arguments: object, **more: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(folder, "claim", bug)
+    with pytest.raises(ZeroDivisionError):
+        rkdsearch(monkeypatch, "tune", write_space(tmp_path), "--trials", 2, "--study", tmp_path / "s")
+
+
+def test_a_dry_run_prints_the_ladder_and_makes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = tmp_path / "s"
+    assert rkdsearch(monkeypatch, "tune", write_space(tmp_path), "--trials", 10, "--study", study, "--dry-run") == 0
+    assert "expected cost: about 4.5 full runs for 10 configurations (moasha, promotion)" in capsys.readouterr().out
+    assert not study.exists()
+
+
+def test_show_and_sample_print_the_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write_space(tmp_path)
+    assert rkdsearch(monkeypatch, "space", "show", file) == 0
+    assert (
+        "method.consistency_weight: FloatDistribution(high=9.0, log=True, low=0.5, step=None) where method.name in ['trades']"
+        in capsys.readouterr().out
+    )
+    assert rkdsearch(monkeypatch, "space", "sample", file, "--count", 2) == 0
+    assert capsys.readouterr().out.count("method.name:") == 2

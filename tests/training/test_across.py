@@ -1,0 +1,68 @@
+"""Two processes are one: the same run, and the same resumed."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rkdsearch.errors import ConfigError, NonFiniteLossError
+from rkdsearch.training import checkpoint
+from rkdsearch.training.across import gather_rows
+from rkdsearch.training.trainer import Trainer
+from tests.training.runs import TINY, assert_same_files, described, gang, teachers_in, train
+
+FLOAT64 = {"precision": "fp64", "epochs": 2, "batch_size": 50}
+SAME: dict[str, dict[str, Any]] = {
+    "rslad": {"averaging": {"name": "ema"}, "optimizer": {"gradient_clip": 0.2}},
+    "mtard": {},
+    "peeraid": {},
+    "crdnd": {"data": {"augment": "crop_flip"}, "training": {"epochs": 1}},
+}
+
+
+def test_one_process_gathers_nothing() -> None:
+    rows = torch.rand(3, 2)
+    assert gather_rows(rows) is rows
+
+
+def run(teachers: Path, name: str) -> Any:
+    return described(teachers, name, **{**SAME[name], "training": {**FLOAT64, **SAME[name].get("training", {})}})
+
+
+def _work(folder: Path) -> None:
+    torch.use_deterministic_algorithms(mode=True)
+    for name in SAME:
+        trainer = train(run(folder, name), folder / "two" / name)
+        assert trainer.processes == 2
+    with_batchnorm = described(folder, "mtard", averaging={"name": "swa", "start": 0.0}, training={"epochs": 3, "batch_size": 50}, **TINY)
+    trainer = train(with_batchnorm, folder / "whole")
+    mine = torch.cat([b.double().flatten() for b in [*trainer.objective.buffers(), *trainer.average.network.buffers()]])
+    assert torch.equal(gather_rows(mine[None])[0], gather_rows(mine[None])[1]), "each process judges a network of its own"
+    for epochs in (1, 2, 3):
+        train(with_batchnorm, folder / "resumed", epochs=epochs)
+        trainer.accelerator.wait_for_everyone()
+    with pytest.raises(ConfigError, match=r"training\.batchnorm_across must be 'averaged' on CPU"):
+        Trainer(described(folder, training={"batchnorm_across": "synchronised", "batch_size": 50}, **TINY))
+    spoilt = Trainer(described(folder, "natural", training={"batch_size": 50}))
+    if spoilt.rank == 1:
+        spoilt._batches._scale = float("nan")
+    with pytest.raises(NonFiniteLossError, match=r"epoch 1, batch 1: the loss (is nan|of another process is not finite)"):
+        list(spoilt.epochs())
+
+
+def test_two_processes_train_what_one_does_and_resume_bit_for_bit(tmp_path: Path) -> None:
+    folder = teachers_in(tmp_path)
+    gang(_work, folder)
+    for name in SAME:
+        one = train(run(folder, name), folder / "one" / name)
+        two, said = checkpoint.read(folder / "two" / name / "last.safetensors")
+        alone, _ = checkpoint.read(folder / "one" / name / "last.safetensors")
+        assert two.keys() == alone.keys()
+        for key, tensor in alone.items():
+            torch.testing.assert_close(two[key], tensor, rtol=0, atol=1e-9, msg=lambda text, name=name, key=key: f"{name}, {key}: {text}")
+        for mine, theirs in zip(one.history, said["history"], strict=True):
+            assert theirs["loss"] == pytest.approx(mine.loss, abs=1e-9)
+            assert theirs["terms"] == pytest.approx(mine.terms, abs=1e-9)
+            assert (theirs["clean_accuracy"], theirs["robust_accuracy"]) == (mine.clean_accuracy, mine.robust_accuracy)
+    assert_same_files(folder / "whole", folder / "resumed")

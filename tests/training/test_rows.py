@@ -1,0 +1,42 @@
+from pathlib import Path
+
+from rkdsearch.teacher import fingerprint
+from rkdsearch.training import rows
+from rkdsearch.training.trainer import Trainer
+from tests.training.runs import described, train
+
+
+def test_a_row_holds_the_best_epoch_and_the_last_one_beside_it(teachers: Path) -> None:
+    run = train(described(teachers, training={"epochs": 3, "seed": 5}))
+    row = rows.measured(run.config, run.history, rows.facts_of(run))
+    best, last = run.history[-1].best, run.history[-1]
+    assert best is not None
+    assert row["metric.clean_accuracy"] == best.clean_accuracy
+    assert row["metric.robust_accuracy"] == best.robust_accuracy
+    assert row["metric.best_epoch"] == best.epoch
+    assert row["metric.last_robust_accuracy"] == last.robust_accuracy
+    assert row["metric.robust_overfitting_gap"] == last.robust_overfitting_gap
+    assert (row["fidelity.epochs"], row["fidelity.of_epochs"], row["run.seed"], row["run.processes"]) == (3, 3, 5, 1)
+
+
+def test_a_run_that_has_not_been_judged_has_a_row_without_accuracies(teachers: Path) -> None:
+    run = Trainer(described(teachers))
+    row = rows.measured(run.config, [], rows.facts_of(run))
+    assert (row["fidelity.epochs"], row["run.wall_seconds"]) == (0, 0)
+    assert not [name for name in row if name.startswith("metric.")]
+
+
+def test_a_teachers_hash_is_recorded_whether_or_not_the_config_asks_for_it(teachers: Path) -> None:
+    facts = rows.facts_of(Trainer(described(teachers)))
+    assert facts["run.teacher_sha256"] == fingerprint(teachers / "robust.safetensors")
+    assert facts["run.natural_teacher_sha256"] is None  # rslad asks no natural teacher
+    assert rows.facts_of(Trainer(described(teachers, "natural")))["run.teacher_sha256"] is None
+
+
+def test_an_epochs_row_has_its_terms_and_the_teachers_reliability(teachers: Path) -> None:
+    epoch = train(described(teachers)).history[0]
+    row = rows.epoch(epoch)
+    assert row["terms"] == epoch.terms
+    shares = [row[f"teacher.{name}"] for name in ("right_on_adversarial", "right_on_clean_only", "wrong_on_both")]
+    assert all(isinstance(share, float) for share in shares)
+    assert 0 <= sum(s for s in shares if isinstance(s, float)) <= 1 + 1e-12

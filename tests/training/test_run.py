@@ -1,0 +1,92 @@
+"""A run alone: its rows, its teachers; and the same under the launchers of several processes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from rkdsearch.errors import NonFiniteLossError
+from rkdsearch.results.store import Store
+from rkdsearch.training.run import single_run
+from tests.training.runs import described, teachers_in
+from tests.training.test_teacher import RECIPE
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_run_leaves_its_checkpoints_and_a_trials_rows(teachers: Path, tmp_path: Path) -> None:
+    epochs = list(single_run(described(teachers), tmp_path / "alone"))
+    store = Store(tmp_path / "alone")
+    (row,) = store.trials().to_dict("records")
+    assert (row["trial_id"], row["status"], row["config.method.name"]) == ("run", "finished", "rslad")
+    assert row["metric.best_epoch"] in (1, 2)
+    assert [e.epoch for e in epochs] == [1, 2]
+    assert len(store.epochs()) == 2
+
+
+def test_a_run_that_goes_on_writes_no_epoch_twice(teachers: Path, tmp_path: Path) -> None:
+    running = single_run(described(teachers), tmp_path)
+    next(running)
+    running.close()
+    assert Store(tmp_path).trials()["status"].tolist() == ["running"]
+    assert [e.epoch for e in single_run(described(teachers), tmp_path)] == [2]
+    assert Store(tmp_path).epochs()["epoch"].tolist() == [1, 2]
+
+
+def test_a_run_that_fails_says_so_in_its_row(teachers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = single_run(described(teachers), tmp_path)
+    next(running)
+
+    def spoil(_: object) -> None:
+        raise NonFiniteLossError("epoch 2, batch 1: the loss is nan; likely causes: optimizer.lr")
+
+    monkeypatch.setattr(torch.optim.SGD, "step", spoil)
+    with pytest.raises(NonFiniteLossError):
+        list(running)
+    (row,) = Store(tmp_path).trials().to_dict("records")
+    assert (row["status"], row["fidelity.epochs"]) == ("failed", 1)
+    assert "likely causes: optimizer.lr" in row["error"]
+
+
+def test_a_teacher_with_a_recipe_is_trained_first_and_only_once(teachers: Path, tmp_path: Path) -> None:
+    config = described(teachers, teachers={"robust": {"path": None, "recipe": RECIPE}})
+    list(single_run(config, tmp_path))
+    (made,) = (tmp_path / "teachers").iterdir()
+    before = (made / "best.safetensors").stat().st_mtime_ns
+    assert list(single_run(config, tmp_path)) == []
+    assert (made / "best.safetensors").stat().st_mtime_ns == before
+
+
+def launched(folder: Path, *launcher: str) -> str:
+    """What a launcher's processes print together while they train from a YAML file with a recipe."""
+    values: dict[str, Any] = described(teachers_in(folder), teachers={"robust": {"path": None, "recipe": RECIPE}}).to_dict()
+    (folder / "run.yaml").write_text(yaml.safe_dump(values))
+    done = subprocess.run(
+        [sys.executable, "-m", *launcher, "-m", "rkdsearch", "train", "run.yaml", "training.batch_size=50"],
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, check=False, timeout=110,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("launcher", "processes"),
+    [
+        (("accelerate.commands.launch", "--cpu", "--num_processes", "1"), 1),
+        (("torch.distributed.run", "--nproc-per-node", "1"), 1),
+        (("torch.distributed.run", "--nproc-per-node", "2"), 2),
+    ],
+    ids=["accelerate launch", "torchrun of one", "torchrun of two"],
+)
+def test_the_command_trains_under_launchers_and_one_process_speaks(tmp_path: Path, launcher: tuple[str, ...], processes: int) -> None:
+    said = launched(tmp_path, *launcher)
+    assert [line.split()[:4] for line in said.splitlines() if line.startswith("epoch")] == [["epoch", n, "of", "2"] for n in "12"]
+    (row,) = Store(tmp_path / "runs" / "run").trials().to_dict("records")
+    assert (row["status"], row["run.processes"], row["fidelity.epochs"]) == ("finished", processes, 2)

@@ -1,0 +1,290 @@
+import math
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rkdsearch import models
+from rkdsearch.data import Batch
+from rkdsearch.errors import ConfigError, NonFiniteLossError, OutOfMemoryError
+from rkdsearch.evaluation import Verdict
+from rkdsearch.training import checkpoint, trainer
+from rkdsearch.training.trainer import Best, EpochResult, Trainer
+from tests.training.runs import TINY, assert_equal, described, numbers, state, teacher_file, train
+
+FLOAT64 = {"precision": "fp64", "epochs": 2, "batch_size": 25}
+
+
+def judged(monkeypatch: pytest.MonkeyPatch, *accuracies: tuple[float, float]) -> None:
+    """Let the validations of a run find these (clean, robust) accuracies, of ten images."""
+    left = iter(accuracies)
+
+    def validate(_: Trainer) -> tuple[Verdict, None]:
+        clean, robust = next(left)
+        ten = torch.arange(10)
+        return Verdict(torch.zeros(10, dtype=torch.int64), ten < clean * 10, ten < robust * 10), None
+
+    monkeypatch.setattr(Trainer, "validate", validate)
+
+
+def test_the_best_epoch_is_best_in_what_validation_selects(teachers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for select, epoch in {"mean": 3, "clean_accuracy": 2, "robust_accuracy": 1}.items():
+        judged(monkeypatch, (0.3, 0.6), (0.9, 0.1), (0.6, 0.5), (0.5, 0.6))
+        last = train(described(teachers, "natural", validation={"select": select}, training={"epochs": 4})).history[-1]
+        assert last.best is not None
+        assert last.best.epoch == epoch
+
+
+def test_the_earlier_of_two_equal_epochs_is_the_best(teachers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged(monkeypatch, (0.5, 0.3), (0.5, 0.3))
+    assert train(described(teachers, "natural")).history[-1].best == Best(1, 0.5, 0.3, 0.3)
+
+
+def test_robust_overfitting_is_the_fall_from_the_highest_robust_accuracy(teachers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged(monkeypatch, (0.5, 0.3), (0.6, 0.5), (0.9, 0.2))
+    history = train(described(teachers, "natural", training={"epochs": 3})).history
+    assert [e.robust_overfitting_gap for e in history] == pytest.approx([0, 0, 0.3])
+
+
+def test_rungs_and_the_last_epoch_are_validated_whatever_the_interval(teachers: Path) -> None:
+    config = described(teachers, "natural", validation={"every": 3}, training={"epochs": 5, "batch_size": 100})
+    epochs = list(Trainer(config, validate_at=frozenset({2})).epochs())
+    assert [e.epoch for e in epochs if e.clean_accuracy is not None] == [2, 3, 5]
+    assert epochs[3].best == epochs[2].best
+
+
+def test_an_epoch_comes_back_from_its_dictionary(teachers: Path) -> None:
+    epoch = train(described(teachers)).history[-1]
+    assert epoch.reliability is not None
+    assert EpochResult.from_dict(asdict(epoch)) == epoch
+
+
+def test_the_loss_is_the_weighted_sum_of_the_terms_that_are_reported(teachers: Path) -> None:
+    for epoch in train(described(teachers, {"name": "rslad", "adversarial_weight": 0.75})).history:
+        assert set(epoch.terms) == {"adversarial", "natural"}
+        assert epoch.loss == pytest.approx(0.75 * epoch.terms["adversarial"] + 0.25 * epoch.terms["natural"], rel=1e-5)
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_a_batch_in_parts_is_the_batch_to_a_method_that_takes_samples_one_by_one(teachers: Path, parts: int) -> None:
+    changes: dict[str, Any] = {"attack": {"start": "none"}}
+    whole = train(described(teachers, "rslad", training=FLOAT64, **changes))
+    split = train(described(teachers, "rslad", training={**FLOAT64, "microbatches": parts}, **changes))
+    for name, tensor in state(whole).items():
+        torch.testing.assert_close(state(split)[name], tensor, rtol=0, atol=1e-12)
+    assert split.history[-1].loss == pytest.approx(whole.history[-1].loss, abs=1e-12)
+    assert split.history[-1].terms == pytest.approx(whole.history[-1].terms, abs=1e-12)
+
+
+def test_a_clipped_step_moves_the_weights_by_no_more_than_the_rate_times_the_norm(teachers: Path) -> None:
+    def moved(clip: float | None) -> float:
+        optimizer = {"lr": 1.0, "momentum": 0.0, "weight_decay": 0.0, "gradient_clip": clip}
+        schedule = {"name": "constant"}
+        config = described(teachers, "natural", optimizer=optimizer, schedule=schedule, training={"epochs": 1, "batch_size": 100})
+        run = Trainer(config)
+        before = torch.cat([p.detach().flatten().clone() for p in run.student.parameters()])
+        list(run.epochs())
+        return float((torch.cat([p.detach().flatten() for p in run.student.parameters()]) - before).norm())
+
+    assert moved(0.001) == pytest.approx(0.001, rel=1e-3)
+    assert moved(None) > 0.01
+    assert moved(1000.0) == moved(None)
+
+
+@pytest.mark.parametrize(
+    "overrides", [{"training": {"precision": "bf16"}, "optimizer": {"lr": 0.2}}, {"optimizer": {"name": "adamw", "lr": 0.01}}]
+)
+def test_half_precision_and_adamw_learn(teachers: Path, overrides: dict[str, Any]) -> None:
+    training = {"epochs": 12, **overrides.get("training", {})}
+    history = train(described(teachers, "natural", **{**overrides, "training": training, **TINY})).history
+    assert history[-1].loss < 0.9 * history[0].loss
+
+
+def test_float64_is_float64_to_the_last_weight(teachers: Path) -> None:
+    run = train(described(teachers, "mtard", training=FLOAT64, averaging={"name": "ema"}, **TINY))
+    assert {t.dtype for t in state(run).values() if t.is_floating_point()} == {torch.float64}
+
+
+def test_answers_that_are_remembered_change_nothing(teachers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = described(teachers, "mtard", training=FLOAT64)
+    remembering = train(config)
+    assert {role: logits.shape for role, logits in remembering._answers.items()} == {"robust": (100, 10), "natural": (100, 10)}
+    monkeypatch.setattr(Trainer, "_clean_answers", lambda _: {})
+    asking = train(config)
+    for name, tensor in state(asking).items():
+        torch.testing.assert_close(state(remembering)[name], tensor, rtol=0, atol=1e-12)
+
+
+def test_nothing_is_remembered_of_images_that_are_augmented(teachers: Path) -> None:
+    assert Trainer(described(teachers, data={"augment": "crop"}))._answers == {}
+
+
+def test_images_and_teachers_are_read_once_a_process(teachers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Trainer(described(teachers))
+    monkeypatch.setattr(trainer, "load_teacher", lambda *_, **__: pytest.fail("a teacher was read again"))
+    monkeypatch.setattr(trainer.data, "load_training", lambda _: pytest.fail("images were read again"))
+    second = Trainer(described(teachers, optimizer={"lr": 0.5}))
+    assert second.teachers["robust"] is first.teachers["robust"]
+    assert second._answers["robust"] is first._answers["robust"]
+
+
+def test_a_teachers_file_that_was_replaced_is_read_again(teachers: Path, tmp_path: Path) -> None:
+    path = teacher_file(tmp_path / "robust.safetensors", seed=5)
+    config = described(teachers, teachers={"robust.path": str(path)})
+    before = train(config)
+    teacher_file(path, seed=6)
+    assert train(config).history[0].loss != before.history[0].loss
+
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "another layout": {"training": {"channels_last": False}},
+    "another precision": {"training": {"precision": "fp64"}},
+    "another seed": {"training": {"seed": 7}},
+    "a companion that copies the teacher": {"method": {"name": "ciard"}},
+    "a peer": {"method": {"name": "peeraid"}},
+    "averages": {"averaging": {"name": "swa", "start": 0.0}, **TINY},
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_run_is_the_same_whatever_this_process_ran_before(teachers: Path, other: str) -> None:
+    config = described(teachers, "mtard")
+    for cache in (trainer._splits, trainer._frozen_teacher):
+        cache.cache_clear()
+    trainer._known_answers.clear()
+    alone = train(config)
+    for cache in (trainer._splits, trainer._frozen_teacher):
+        cache.cache_clear()
+    trainer._known_answers.clear()
+    overrides = OTHERS[other]
+    train(described(teachers, overrides.get("method", "mtard"), **{k: v for k, v in overrides.items() if k != "method"}))
+    torch.rand(3)
+    after = train(config)
+    assert_equal(state(alone), state(after))
+    assert numbers(alone.history) == numbers(after.history)
+
+
+def test_each_layout_has_a_teacher_of_its_own(teachers: Path) -> None:
+    usual, other = Trainer(described(teachers)), Trainer(described(teachers, training={"channels_last": False}))
+    assert usual.teachers["robust"] is not other.teachers["robust"]
+    assert next(usual.teachers["robust"].parameters()).data_ptr() != next(other.teachers["robust"].parameters()).data_ptr()
+
+
+def test_teachers_neither_learn_nor_move(teachers: Path) -> None:
+    run = Trainer(described(teachers, "ciard", **TINY))
+    before = {role: {k: v.clone() for k, v in network.state_dict().items()} for role, network in run.teachers.items()}
+    list(run.epochs())
+    for role, network in run.teachers.items():
+        assert_equal(before[role], network.state_dict())
+        assert all(p.grad is None and not p.requires_grad for p in network.parameters())
+        assert not network.training
+
+
+def poisoned(monkeypatch: pytest.MonkeyPatch, *, epoch: int, batch: int, value: float) -> None:
+    """Let one image of one batch be no number."""
+    whole = trainer.data.Batches.epoch
+
+    def spoil(self: Any, number: int) -> Any:
+        for i, found in enumerate(whole(self, number)):
+            spoilt = (number, i) == (epoch, batch)
+            yield replace(found, x=torch.full_like(found.x, value)) if spoilt else found
+
+    monkeypatch.setattr(trainer.data.Batches, "epoch", spoil)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_its_place_and_causes(
+    teachers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = described(teachers, "natural", training={"epochs": 3})
+    train(config, tmp_path, epochs=1)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    poisoned(monkeypatch, epoch=1, batch=2, value=math.nan)
+    text = (
+        r"epoch 2, batch 3: the loss is nan; likely causes: optimizer\.lr \(now 0\.05\) too high, a method weight too large, "
+        r"or bf16 where fp32 is needed; the checkpoint of epoch 1 is intact"
+    )
+    with pytest.raises(NonFiniteLossError, match=text):
+        train(config, tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert len(checkpoint.read(tmp_path / "last.safetensors")[1]["history"]) == 1
+    monkeypatch.undo()
+    assert len(train(config, tmp_path).history) == 3  # and from there it can go on
+
+
+def test_weights_that_the_last_step_spoilt_are_not_saved(teachers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = described(teachers, "natural")
+    step = torch.optim.SGD.step
+    calls = []
+
+    def spoil(self: torch.optim.SGD, closure: None = None) -> None:
+        step(self, closure)
+        calls.append(1)
+        if len(calls) == 4:
+            self.param_groups[0]["params"][0].data.view(-1)[0] = math.inf
+
+    monkeypatch.setattr(torch.optim.SGD, "step", spoil)
+    with pytest.raises(NonFiniteLossError, match=r"epoch 1, batch 4: the weights are not finite after its step; .*; no epoch was finished"):
+        train(config, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_device_says_which_values_to_turn(teachers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    run = Trainer(described(teachers, training={"microbatches": 2}))
+    monkeypatch.setattr(run, "_step", full)
+    text = r"epoch 1: the device is out of memory; lower training\.batch_size \(now 25\), raise training\.microbatches \(now 2\)"
+    with pytest.raises(OutOfMemoryError, match=text):
+        list(run.epochs())
+
+
+def test_a_recipe_without_a_file_says_how_to_make_it(teachers: Path) -> None:
+    recipe = {"robust": {"network": {"name": "small_cnn"}, "path": None, "recipe": {"method": {"name": "natural"}}}}
+    with pytest.raises(ConfigError, match=r"teachers\.robust has a recipe and no path: `rkdsearch teacher train` makes the file"):
+        Trainer(described(teachers, teachers=recipe))
+
+
+def test_a_launchers_variables_do_not_change_the_numbers(teachers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = described(teachers)
+    plain = train(config)
+    trainer.AcceleratorState._reset_state(reset_partial_state=True)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    try:
+        launched = train(config)
+    finally:
+        trainer.AcceleratorState._reset_state(reset_partial_state=True)
+    assert_equal(state(plain), state(launched))
+
+
+def test_a_run_follows_its_own_device_and_not_the_one_before(teachers: Path) -> None:
+    Trainer(described(teachers, training={"device": "auto"}))
+    assert trainer.AcceleratorState._shared_state["_cpu"] is False
+    Trainer(described(teachers, training={"device": "cpu"}))
+    assert trainer.AcceleratorState._shared_state["_cpu"] is True
+
+
+def test_extra_images_are_asked_about_and_not_looked_up(teachers: Path) -> None:
+    run = Trainer(described(teachers))
+    asked: list[torch.Size] = []
+    run.objective._teachers["robust"].network.register_forward_hook(lambda _, x, __: asked.append(x[0].shape))
+    batch = next(run._batches.epoch(0))
+    noise = trainer.Noise(torch.Generator())
+    run._step(batch, noise, 0, 1.0)
+    assert asked == []
+    run._step(Batch(batch.x.clone(), batch.y, batch.index.clone().index_fill_(0, torch.tensor([3]), -1)), noise, 0, 1.0)
+    assert asked == [(25, 1, 8, 8)]
+    run.teachers["robust"]._forward_hooks.clear()
+
+
+def test_what_is_validated_is_the_network_that_is_delivered(teachers: Path, tmp_path: Path) -> None:
+    config = described(teachers, "natural", training={"epochs": 1}, **TINY)
+    run = train(config, tmp_path)
+    tensors, _ = checkpoint.read(tmp_path / "best.safetensors")
+    network = models.build(config.student, classes=10, channels=1, size=8)
+    network.load_state_dict(tensors)
+    x, y = run._validation
+    assert float((network.eval()(x).argmax(dim=1) == y).double().mean()) == run.history[0].clean_accuracy
