@@ -451,7 +451,7 @@ def compare(seeds: int, budget: float, shapes: Sequence[str], rules: Sequence[st
             what = {
                 "long": f"{budget:g} full runs of compute",
                 "short": f"{SHORT} configurations",
-                "recorded": "half of the table's compute",
+                "recorded": "half of the table's compute, everyone's proposals in the table's order",
             }
             print(f"\n{kind} search, {shape}: {what[kind]}, {count} seeds, bar {statistics.mean(o.bar for o in part):.4f}", end="")
             print(f" ({time.perf_counter() - started:.0f} s)")

@@ -21,6 +21,7 @@ from rkdsearch import data
 from rkdsearch.config import TrainConfig
 from rkdsearch.data.splits import draw
 from rkdsearch.errors import StudyError
+from rkdsearch.plugins import allow_import, allowed_imports
 from rkdsearch.results import summary
 from rkdsearch.results.intervals import accuracy
 from rkdsearch.results.store import Store
@@ -168,6 +169,7 @@ def _described(sitting: Sitting) -> dict[str, Any]:
         "role": c.role,
         "attack": sitting.attack,
         "seed": sitting.seed,
+        "allow_imports": allowed_imports(),
     }
 
 
@@ -183,6 +185,7 @@ def sit(sitting: Mapping[str, Any], images: tuple[Any, Any], block: int) -> dict
     from rkdsearch.training.rows import device_name
 
     started = time.perf_counter()
+    allow_import(*sitting["allow_imports"])
     torch.set_num_threads(1)
     config = run.build(sitting["config"])
     device = torch.device("cuda" if torch.cuda.is_available() and config.training.device != "cpu" else "cpu")
