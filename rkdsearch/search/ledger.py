@@ -40,6 +40,7 @@ class Trial:
     decisions: list[dict[str, object]] = field(default_factory=list)
     facts: dict[str, object] = field(default_factory=dict)  # run.*: what the worker says of itself
     executing: bool = False
+    written: Status | None = None  # what its row says
 
     @property
     def best(self) -> Best | None:

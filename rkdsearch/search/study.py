@@ -227,7 +227,9 @@ class Study:
     def close(self) -> None:
         """The search is over: what is still paused was stopped by the scheduler."""
         for trial in self.trials.values():
-            if trial.status == "paused":
+            if trial.status == "paused" and trial.written == "stopped":
+                trial.status = "stopped"  # as its row has it: a finished study is left as it is
+            elif trial.status == "paused":
                 self._ended(trial, "stopped")
 
     def _ended(self, trial: Trial, status: ledger.Status) -> bool:
@@ -262,6 +264,7 @@ class Study:
         if not now and time.monotonic() - self._written.get(trial.trial_id, 0.0) < EPOCHS_EVERY_SECONDS:
             return
         self._written[trial.trial_id] = time.monotonic()
+        trial.written = trial.status
         if epochs:
             self.store.write_epochs(trial.trial_id, [rows.epoch(e) for e in trial.epochs])
         self.store.write_trial(ledger.row_of(trial, self.folder.name, run.row(trial.config)))
@@ -301,6 +304,7 @@ class Study:
             notes=json.loads(row["notes"] or "{}"),
             status=row["status"],
             error=row["error"],
+            written=row["status"],
             decisions=stored.decisions(row["trial_id"]),
             facts={k: ledger.plain(v) for k, v in row.items() if k.startswith("run.") and k not in _DERIVED and v is not None},
         )

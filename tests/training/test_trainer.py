@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from rkdsearch import models
-from rkdsearch.data import Batch
 from rkdsearch.errors import ConfigError, NonFiniteLossError, OutOfMemoryError
 from rkdsearch.evaluation import Verdict
 from rkdsearch.training import checkpoint, trainer
@@ -267,17 +266,12 @@ def test_a_run_follows_its_own_device_and_not_the_one_before(teachers: Path) -> 
     assert trainer.AcceleratorState._shared_state["_cpu"] is True
 
 
-def test_extra_images_are_asked_about_and_not_looked_up(teachers: Path) -> None:
+def test_with_extra_images_no_answer_is_known_beforehand(teachers: Path) -> None:
     run = Trainer(described(teachers))
-    asked: list[torch.Size] = []
-    run.objective._teachers["robust"].network.register_forward_hook(lambda _, x, __: asked.append(x[0].shape))
-    batch = next(run._batches.epoch(0))
-    noise = trainer.Noise(torch.Generator())
-    run._step(batch, noise, 0, 1.0)
-    assert asked == []
-    run._step(Batch(batch.x.clone(), batch.y, batch.index.clone().index_fill_(0, torch.tensor([3]), -1)), noise, 0, 1.0)
-    assert asked == [(25, 1, 8, 8)]
-    run.teachers["robust"]._forward_hooks.clear()
+    assert set(run._answers) == {"robust"}
+    # Extra images are drawn anew for every batch: there is no row to look their logits up in.
+    run.splits = replace(run.splits, extra=run.splits.validation)
+    assert run._clean_answers() == {}
 
 
 def test_what_is_validated_is_the_network_that_is_delivered(teachers: Path, tmp_path: Path) -> None:
