@@ -335,7 +335,8 @@ class Study:
                 trial.status = "running"
             elif decision in ("paused", "stopped"):
                 trial.status = self._held
-                self._write(trial)
+                if trial.written == "running":
+                    self._write(trial)
 
     @property
     def _held(self) -> ledger.Status:
