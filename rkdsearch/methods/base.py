@@ -248,6 +248,14 @@ class Method(BaseModel, ABC):
         """Raise ConfigError where this student cannot be trained by this method."""
 
 
+def check_simplex(**weights: float | None) -> None:
+    """Raise ValueError where the weights of one loss add up to more than 1. One that a setting does not use is None."""
+    used = {name: weight for name, weight in weights.items() if weight is not None}
+    if (total := sum(used.values())) > 1 + 1e-9:
+        given = ", ".join(f"{name} {weight:g}" for name, weight in used.items())
+        raise ValueError(f"{' + '.join(used)} must be <= 1, got {total:g} ({given}); lower one of them")
+
+
 def name_of(method: type[Method] | Method) -> str:
     """`rslad` for rkdsearch/methods/rslad.py; the whole dotted path for a method outside the package."""
     module = (method if isinstance(method, type) else type(method)).__module__

@@ -20,17 +20,17 @@ Confirmed: the authors' scripts with `parity: official`, warm-up included, value
 only.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from typing_extensions import override
 
 from rkdsearch.losses import kl_divergence, log_probabilities
 from rkdsearch.methods import inner
 from rkdsearch.methods._conditional import UNUSED, ConditionalMethod, When
-from rkdsearch.methods.base import AttackDefaults, Factor, KLScale, Loss, Parity, Step, Temperature, WarmUp, Weight
+from rkdsearch.methods.base import AttackDefaults, Factor, KLScale, Loss, Parity, Step, Temperature, WarmUp, Weight, check_simplex
 
 
 class IAD(ConditionalMethod):
@@ -54,6 +54,11 @@ class IAD(ConditionalMethod):
     self_target: Literal["gradient", "detached"] = Field("gradient", description="whether S(x) as a target carries a gradient")
     kl_scale: KLScale = 1.0
     parity: Parity = "paper"
+
+    @model_validator(mode="after")
+    def _weights_share_one(self) -> Self:
+        check_simplex(label_weight=self.label_weight, robust_weight=self.robust_weight, natural_weight=self.natural_weight)
+        return self
 
     @override
     def teachers(self) -> tuple[str, ...]:

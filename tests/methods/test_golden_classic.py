@@ -209,3 +209,11 @@ def test_label_smoothing_softens_the_hard_label_term_alone() -> None:
     step = Oracle.load("natural").step(y=y, label_smoothing=0.3)
     # -log softmax = (0.2395, 2.2395, 2.2395): 0.7 of the first, and 0.1 of each of the three
     assert step.label_loss(logits).item() == pytest.approx(0.7 * 0.2395447662 + 0.1 * (0.2395447662 + 2 * 2.2395447662), abs=1e-9)
+
+
+@pytest.mark.parametrize("method", ["akd2", "iad"])
+def test_weights_outside_their_simplex_are_refused_in_one_sentence(method: str) -> None:
+    form = {"form": "iad2"} if method == "iad" else {}
+    with pytest.raises(ValueError, match=r"label_weight \+ robust_weight \+ natural_weight must be <= 1, got 1\.3"):
+        load(method)(**form, label_weight=0.5, robust_weight=0.6, natural_weight=0.2)
+    load(method)(**form, label_weight=0.1, robust_weight=0.7, natural_weight=0.2)
