@@ -8,6 +8,8 @@ import json
 import logging
 import os
 import shutil
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -48,22 +50,23 @@ def search(study: Study, *, address: str | None = None, listener: Listener | Non
             _fits(resources)
         scratch = study.folder.resolve() / ".ray"
         try:
-            tune.run(
-                RayTrial,
-                name="search",
-                config={},
-                search_alg=_Asks(study, resources),
-                scheduler=_Decides(study),
-                callbacks=[_Listens(study, listener)] if listener else [],
-                num_samples=-1,
-                resources_per_trial=placement(resources),
-                reuse_actors=True,
-                max_failures=resources.max_failures,
-                raise_on_failed_trial=False,
-                storage_path=str(scratch),
-                trial_dirname_creator=lambda trial: trial.trial_id,
-                verbose=0,
-            )
+            with _ctrl_c() as interrupted:
+                tune.run(
+                    RayTrial,
+                    name="search",
+                    config={},
+                    search_alg=_Asks(study, resources),
+                    scheduler=_Decides(study),
+                    callbacks=[_Listens(study, listener, interrupted)],
+                    num_samples=-1,
+                    resources_per_trial=placement(resources),
+                    reuse_actors=True,
+                    max_failures=resources.max_failures,
+                    raise_on_failed_trial=False,
+                    storage_path=str(scratch),
+                    trial_dirname_creator=lambda trial: trial.trial_id,
+                    verbose=0,
+                )
         finally:
             for trial in study.executing:
                 study.interrupt(trial.trial_id)
@@ -110,6 +113,25 @@ def connected(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _ctrl_c() -> Iterator[threading.Event]:
+    """Ctrl-C is noted, and raised between two steps of Ray's loop: raised inside Ray's own code it can be lost. A second one is raised at once."""
+    noted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield noted
+        return
+
+    def note(_number: int, _frame: object) -> None:
+        noted.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class _OfStudy:
@@ -196,13 +218,16 @@ class _Decides(_OfStudy, FIFOScheduler):
 class _Listens(_OfStudy, tune.Callback):
     """Ray's event loop, as a person may watch it."""
 
-    def __init__(self, study: Study, listener: Listener) -> None:
+    def __init__(self, study: Study, listener: Listener | None, interrupted: threading.Event) -> None:
         self.study = study
         self._listener = listener
+        self._interrupted = interrupted
         self._heard = 0.0
 
     @override
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        if time.monotonic() - self._heard > 0.25:
+        if self._interrupted.is_set():
+            raise KeyboardInterrupt
+        if self._listener is not None and time.monotonic() - self._heard > 0.25:
             self._heard = time.monotonic()
             self._listener(self.study)
