@@ -14,7 +14,7 @@ from rkdsearch import methods, plugins
 from rkdsearch.cli.space import check
 from rkdsearch.config import merge
 from rkdsearch.errors import SpaceError
-from rkdsearch.search.settings import Constraints, Rung, SamplerConfig, SchedulerConfig
+from rkdsearch.search.settings import Constraints, Replicates, Rung, SamplerConfig, SchedulerConfig
 from rkdsearch.search.space import Resources, SearchSpace, _SpaceFile
 
 ROOT = Path(__file__).parents[1]
@@ -78,6 +78,7 @@ def test_the_grammar_page_names_every_setting() -> None:
         "constraints.": Constraints,
         "sampler.": SamplerConfig,
         "scheduler.": SchedulerConfig,
+        "replicates.": Replicates,
         "resources.": Resources,
     }
     top = {name for name in fields(_SpaceFile) if name + "." not in sections}
@@ -139,7 +140,10 @@ search:
 
 @pytest.mark.parametrize(
     ("name", "names"),
-    [("cifar10_mobilenet_v2", {"student.name"}), ("cifar100_resnet18", {"data.name", "teachers.robust.path"})],
+    [
+        ("cifar10_mobilenet_v2", {"student.name"}),
+        ("cifar100_resnet18", {"data.name", "teachers.robust.path", "teachers.robust.trained_on"}),
+    ],
 )
 def test_a_child_changes_what_it_names_and_no_more(name: str, names: set[str]) -> None:
     parent, child = SearchSpace.load(FOLDER / "cifar10_resnet18.yaml"), SearchSpace.load(FOLDER / f"{name}.yaml")

@@ -12,8 +12,8 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from rkdsearch.search.folder import TeacherStep
-    from rkdsearch.search.ledger import Trial
     from rkdsearch.search.study import Study
+    from rkdsearch.training.trainer import EpochResult
 
 LINE_EVERY_SECONDS = 10.0
 _console = Console(highlight=False, soft_wrap=True)
@@ -24,9 +24,17 @@ def said(text: str) -> None:
     _console.print(text, markup=False)
 
 
+def epoch_line(epoch: "EpochResult") -> str:
+    """How a run alone gets on."""
+    accuracies = "" if epoch.clean_accuracy is None else f"  clean {epoch.clean_accuracy:.3f}  robust {epoch.robust_accuracy:.3f}"
+    return f"epoch {epoch.epoch:3} of {epoch.epochs}  loss {epoch.loss:.4f}{accuracies}  {epoch.images_per_second:.0f} images/s"
+
+
 def teacher_line(step: "TeacherStep") -> None:
     """How a teacher gets on."""
     epoch, measured = step.epoch, step.measured
+    if step.skipped:
+        said(f"{step.role} teacher skipped: no method of this space asks it")
     if epoch is not None and epoch.clean_accuracy is not None and epoch.epoch % max(1, epoch.epochs // 5) == 0:
         said(
             f"{step.role} teacher: epoch {epoch.epoch} of {epoch.epochs}, clean {epoch.clean_accuracy:.3f}, robust {epoch.robust_accuracy:.3f}"
@@ -35,7 +43,7 @@ def teacher_line(step: "TeacherStep") -> None:
         how = "reused" if step.reused else "trained"
         said(
             f"{step.role} teacher {how}: clean {measured.clean_accuracy:.3f}, robust {measured.robust_accuracy:.3f} "
-            f"on {measured.images} validation images (sha256 {measured.sha256[:12]})"
+            f"on {measured.images} {measured.measured_on} (sha256 {measured.sha256[:12]})"
         )
 
 
@@ -46,7 +54,7 @@ class SearchProgress:
         self._started = time.monotonic()
         self._line_at = 0.0
         self._known = {t.trial_id for t in study.trials.values() if t.status in ("finished", "stopped", "paused", "failed")}
-        self._epochs_before = {t.trial_id: len(t.epochs) for t in study.trials.values()}
+        self._epochs_before = {t.trial_id: t.trained for t in study.trials.values()}
         self._seconds_before = study.device_seconds
         self._live = Live(console=_console, refresh_per_second=4, transient=True) if _console.is_terminal else None
         if self._known:
@@ -89,7 +97,9 @@ class SearchProgress:
         states = ", ".join(f"{counts[s]} {s}" for s in ("finished", "stopped", "paused", "failed") if counts.get(s))
         elapsed = time.monotonic() - self._started
         of = "" if study.wanted is None else f" of {study.wanted}"
-        text = f"{elapsed:4.0f} s  {len(study.trials)}{of} asked, {len(study.executing)} running"
+        repeats = sum(t.origin == "replicate" for t in study.trials.values())
+        text = f"{elapsed:4.0f} s  {len(study.trials) - repeats}{of} asked, {len(study.executing)} running"
+        text += f", {repeats} repeats with fresh seeds" if repeats else ""
         if study.budget is not None:
             text += f", {study.device_seconds / 3600:.2f} of {study.budget / 3600:.2f} device hours"
         text += f", {states}" if states else ""
@@ -98,20 +108,23 @@ class SearchProgress:
 
     def _left(self, study: "Study") -> float | None:
         """Epochs still expected, at the pace of this session. Who will be promoted is not known: a mean of what happened so far."""
-        done_now = sum(len(t.epochs) - self._epochs_before.get(t.trial_id, 0) for t in study.trials.values())
+        done_now = sum(t.trained - self._epochs_before.get(t.trial_id, 0) for t in study.trials.values())
         elapsed = time.monotonic() - self._started
-        ended = [len(t.epochs) for t in study.trials.values() if not t.executing and t.origin == "search"]
+        ended = [t.trained for t in study.trials.values() if not t.executing and t.origin == "search"]
         if done_now < 5 or study.done:
             return None
-        if study.wanted is None or study.budget is None:
+        if study.wanted is None:
             spent = study.device_seconds - self._seconds_before
             return None if study.budget is None or spent <= 0 else max(0.0, study.budget - study.device_seconds) * elapsed / spent
-        first_left = sum(study.space.epochs - len(t.epochs) for t in study.executing if t.origin == "first")
-        to_ask = study.wanted - len(study.trials)
-        first_unasked = max(0, min(len(study.space.first), study.wanted) - len(study.trials))
+        repeats = sum(t.origin == "replicate" for t in study.trials.values())
+        asked = len(study.trials) - repeats
+        repeats_left = max(0, study.space.replicates.seeds * study.space.replicates.contenders - repeats)
+        first_left = sum(sum(leg.end for leg in t.legs) - t.trained for t in study.executing if t.origin != "search")
+        to_ask = study.wanted - asked
+        first_unasked = max(0, min(len(study.space.first), study.wanted) - asked)
         typical = statistics.mean(ended) if len(ended) >= 3 else study.space.epochs / 2
-        running = sum(max(1.0, typical - len(t.epochs)) for t in study.executing if t.origin != "first")
-        epochs = first_left + running + first_unasked * study.space.epochs + (to_ask - first_unasked) * typical
+        running = sum(max(1.0, typical - t.trained) for t in study.executing if t.origin == "search")
+        epochs = first_left + running + (first_unasked + repeats_left) * study.space.epochs + (to_ask - first_unasked) * typical
         return epochs * elapsed / done_now
 
 
@@ -123,12 +136,10 @@ def front_table(study: "Study") -> Table:
     table = Table(title=f"front of {study.folder}: validation, full-length trials", title_justify="left", box=None)
     for heading in ("trial", "clean", "robust", "what"):
         table.add_column(heading, justify="left" if heading in ("trial", "what") else "right", no_wrap=True)
-    trials = list(study.finished())
-    points = [[t.best.clean_accuracy, t.best.robust_accuracy] for t in trials if t.best is not None]
-    on_front: list[Trial] = [t for t, on in zip(trials, non_dominated(points), strict=True) if on]
-    for trial in sorted(on_front, key=lambda t: -(t.best.clean_accuracy if t.best else 0)):
-        assert trial.best is not None
+    judged = study.judged()
+    on_front = non_dominated([[clean, robust] for _, clean, robust in judged])
+    for trial, clean, robust in sorted((entry for entry, on in zip(judged, on_front, strict=True) if on), key=lambda entry: -entry[1]):
         mark = " (RECONSTRUCTED)" if trial.config.method.reconstructed else ""
         what = (trial.label or config_label(trial.config)) + mark
-        table.add_row(trial.trial_id, f"{trial.best.clean_accuracy:.3f}", f"{trial.best.robust_accuracy:.3f}", what)
+        table.add_row(trial.trial_id, f"{clean:.3f}", f"{robust:.3f}", what)
     return table

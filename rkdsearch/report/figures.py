@@ -29,8 +29,11 @@ _AXES = {"xaxis": "clean", "yaxis": "robust"}
 _SIDES = {"right": "middle right", "left": "middle left", "top": "top center", "bottom": "bottom center"}  # Plotly's words
 
 
-def pareto(trials: Sequence[Row], front: Sequence[Row], teachers: Mapping[str, Row]) -> Figure:
-    """Every measured trial, clean against robust: full for finished, hollow for the rest; the front, baselines, teachers."""
+def pareto(trials: Sequence[Row], front: Sequence[Row], teachers: Mapping[str, Row], repeats: Mapping[int, Row] | None = None) -> Figure:
+    """Every measured trial, clean against robust: full for finished, hollow for the rest; the front, baselines, teachers.
+
+    `repeats` are the rows of `summary.replicated` by ordinal: where there are any, the front's corners are means with their deviations.
+    """
     measured = [row for row in trials if row[CLEAN] is not None and row[ROBUST] is not None]
     style = looks([method_of(row) for row in trials])
     view = closer_view(measured)
@@ -43,6 +46,11 @@ def pareto(trials: Sequence[Row], front: Sequence[Row], teachers: Mapping[str, R
         "line": {"shape": "vh", "width": 2, "color": "$ink"},
         "hoverinfo": "skip",
     }
+    if repeats:
+        edge |= {"mode": "lines+markers", "marker": {"symbol": "cross-thin-open", "size": 9, "color": "$ink"}}
+        for axis in ("x", "y"):
+            spread = [repeats[row["ordinal"]][f"{'clean' if axis == 'x' else 'robust'}_sd"] for row in front]
+            edge[f"error_{axis}"] = {"type": "data", "array": spread, "thickness": 1, "width": 3, "color": "$ink"}
     traces = [edge]
     for finished in (False, True):
         rows = [row for row in measured if (row["status"] == "finished") == finished]
@@ -144,7 +152,10 @@ def curves(trials: Sequence[Row], epochs: Sequence[Row], front: Sequence[Row]) -
     by_trial: dict[str, list[Row]] = {}
     for row in epochs:
         if row["robust_accuracy"] is not None:
-            by_trial.setdefault(row["trial_id"], []).append(row)
+            seen = by_trial.setdefault(row["trial_id"], [])
+            if seen and (seen[-1]["leg"] or 0) < (row["leg"] or 0):
+                seen.clear()  # trained afresh: the earlier run, under a weaker attack, is another curve
+            seen.append(row)
     if not by_trial:
         return None
     style = looks([method_of(row) for row in trials])

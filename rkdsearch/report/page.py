@@ -63,9 +63,10 @@ def context(study: Study) -> dict[str, Any]:
     """What the template shows: plain rows, tables and pictures."""
     trials, epochs = summary.records(study.trials), summary.records(study.epochs)
     front = summary.records(summary.front(study.trials))
+    repeats = {row["ordinal"]: row for row in summary.records(summary.replicated(study.trials).reset_index())}
     teachers, ladder = _mapping(study.description.get("teachers")), study.description.get("ladder")
     pictures = {
-        "pareto": figures.pareto(trials, front, teachers) if trials else None,
+        "pareto": figures.pareto(trials, front, teachers, repeats) if trials else None,
         "curves": figures.curves(trials, epochs, front),
         "reliability": figures.reliability(epochs, front),
         "slices": figures.slices(trials),
@@ -77,7 +78,8 @@ def context(study: Study) -> dict[str, Any]:
         "description": study.description,
         "trials": trials,
         "front": front,
-        "replicated": {row["ordinal"]: row for row in summary.records(summary.replicated(study.trials).reset_index())},
+        "noise": summary.noise(study.trials),
+        "replicated": repeats,
         "hypervolume": hypervolume([[row[CLEAN], row[ROBUST]] for row in front]),
         "best": max(front, key=lambda row: float(row[ROBUST]), default=None),
         "cost": summary.cost(study.trials),

@@ -80,7 +80,7 @@ TABLES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _text("run.device", "name of the accelerator, or of the CPU"),
             _count("run.processes", "processes", "processes that trained this one student together"),
             _count("run.parameters", "weights", "trainable weights of the student"),
-            _seconds("run.wall_seconds", "time from start to last record, pauses left out"),
+            _seconds("run.wall_seconds", "time of all epochs, pauses left out"),
             _seconds("run.device_seconds", "wall seconds times the devices in use"),
             _text("run.teacher_sha256", "fingerprint of the robust teacher's weights", "SHA-256"),
             _text("run.natural_teacher_sha256", "fingerprint of the natural teacher's weights; null where the method asks none", "SHA-256"),
@@ -104,6 +104,8 @@ TABLES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _seconds("seconds", "time of the epoch, validation included"),
             _count("training_attack_steps", "steps", "steps of the training attack"),
             _time("finished", "end of the epoch"),
+            _count("leg", "training runs", "the trial's training run, from 0: promoted past a cap on its attack, it is trained afresh"),
+            _count("validation_attack_steps", "steps", "steps of the attack behind robust_accuracy"),
         ),
         "rungs": (
             _text("trial_id", "the trial"),
@@ -117,6 +119,8 @@ TABLES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _text("decision", "promoted, paused, stopped, continued, finished"),
             _text("rule", "the scheduler's rule behind the decision"),
             _time("decided", "when"),
+            _count("training_attack_steps", "steps", "steps of the training attack up to this rung"),
+            _count("images", "images", "validation images behind these accuracies"),
         ),
         "evaluations": (
             _text("trial_id", "the trial, or `teacher`, `teacher-natural`"),
@@ -150,7 +154,7 @@ TABLES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
 _ABOUT = {
     "trials": "One row a trial, in `trials/<trial_id>.parquet`. "
     "Behind `notes` stand the `config.*` columns: every leaf of the resolved run, null where the method has no such field.",
-    "epochs": "One row a trial and epoch, in `epochs/<trial_id>.parquet`.",
+    "epochs": "One row an epoch of each training run of a trial, in `epochs/<trial_id>.parquet`.",
     "rungs": "One row a decision of the scheduler, in `rungs/<trial_id>.parquet`.",
     "evaluations": "One row a checkpoint, attack and seed, in `evaluations/<trial_id>-<checkpoint>-<attack>-<seed>.parquet`: "
     "the only test results.",

@@ -15,6 +15,7 @@ from rkdsearch.results.store import Store
 
 CLEAN, ROBUST = "metric.clean_accuracy", "metric.robust_accuracy"
 OBJECTIVES = (CLEAN, ROBUST)
+WORST_CLASS = "metric.worst_class_accuracy"
 METHOD = "config.method.name"
 
 
@@ -48,11 +49,24 @@ def read(folder: Path) -> Study:
 def front(trials: pd.DataFrame, objectives: Sequence[str] = OBJECTIVES) -> pd.DataFrame:
     """The trials that no other dominates, by the first objective; every objective is maximised.
 
-    Only finished trials count: metrics of a stopped trial come from another length and perhaps a weaker attack.
+    Only finished trials count: metrics of a stopped trial come from another length and perhaps a weaker attack. Where contenders were
+    repeated, they alone count, and their metrics here are means over the fresh seeds: what chose them must not judge them too.
     """
-    finished = trials[trials["status"] == "finished"]
+    finished = _judged(trials)
     kept = finished[non_dominated(finished[list(objectives)])]
     return kept.sort_values([*objectives, "trial_id"], kind="stable", ignore_index=True)
+
+
+def _judged(trials: pd.DataFrame) -> pd.DataFrame:
+    """Finished configurations, with the metrics by which the front is named."""
+    finished = trials[(trials["status"] == "finished") & (trials["origin"] != "replicate")]
+    repeats = trials[(trials["status"] == "finished") & (trials["origin"] == "replicate")]
+    if repeats.empty:
+        return finished
+    means = repeats.groupby("ordinal")[[*OBJECTIVES, WORST_CLASS]].mean()
+    finished = finished[finished["ordinal"].isin(means.index)].copy()
+    finished[means.columns] = means.loc[finished["ordinal"]].to_numpy()
+    return finished
 
 
 def volume(trials: pd.DataFrame) -> float:
@@ -84,9 +98,14 @@ def cost(trials: pd.DataFrame) -> Cost:
 
 
 def methods(trials: pd.DataFrame) -> pd.DataFrame:
-    """One row a method: trials, finished, on_front, best validated accuracies of finished trials, reconstructed; most robust first."""
+    """One row a method: trials, finished, on_front, best validated accuracies of finished trials, reconstructed; most robust first.
+
+    Repeats are left out: more draws of one setting would make the best of a method better.
+    """
+    on_front = set(front(trials)["trial_id"])
+    trials = trials[trials["origin"] != "replicate"]
     table = trials.assign(method=method_of(trials), done=trials["status"] == "finished")
-    table["on_front"] = table["trial_id"].isin(front(trials)["trial_id"])
+    table["on_front"] = table["trial_id"].isin(on_front)
     table[list(OBJECTIVES)] = table[list(OBJECTIVES)].where(table["done"])
     table["reconstructed"] = table["reconstructed"].fillna(False)
     grouped = table.groupby("method", sort=True).agg(
@@ -124,12 +143,51 @@ def survival(rungs: pd.DataFrame) -> pd.DataFrame:
 
 
 def replicated(trials: pd.DataFrame) -> pd.DataFrame:
-    """One row a configuration that finished with several seeds, by ordinal: seeds, mean and sample deviation of both accuracies."""
-    finished = trials[trials["status"] == "finished"].groupby("ordinal")
-    table = finished.agg(
+    """One row a configuration that was repeated, by ordinal: fresh seeds, mean and sample deviation of both accuracies over them.
+
+    `clean_luck` and `robust_luck` say how much better the run was that made it a contender: the best of many is a lucky one.
+    """
+    finished = trials[trials["status"] == "finished"]
+    fresh = finished[finished["origin"] == "replicate"].groupby("ordinal")
+    table = fresh.agg(
         seeds=("trial_id", "size"), clean=(CLEAN, "mean"), clean_sd=(CLEAN, "std"), robust=(ROBUST, "mean"), robust_sd=(ROBUST, "std")
     )
-    return table[table["seeds"] > 1]
+    chosen = finished[finished["origin"] != "replicate"].drop_duplicates("ordinal").set_index("ordinal")
+    chosen = chosen.reindex(table.index)
+    return table.assign(clean_luck=chosen[CLEAN] - table["clean"], robust_luck=chosen[ROBUST] - table["robust"])
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What a training seed alone does to the contenders: pooled sample deviations, and how lucky the runs were that chose them, on average."""
+
+    configurations: int
+    runs: int
+    clean_sd: float | None
+    robust_sd: float | None
+    clean_luck: float
+    robust_luck: float
+
+
+def noise(trials: pd.DataFrame) -> Noise | None:
+    """Over all repeated configurations; deviations are None where each has one fresh seed. None where nothing was repeated."""
+    table = replicated(trials)
+    if table.empty:
+        return None
+    free = table["seeds"] - 1
+
+    def pooled(deviation: str) -> float | None:
+        return float(((free * table[deviation].fillna(0) ** 2).sum() / free.sum()) ** 0.5) if free.sum() else None
+
+    luck = table[["clean_luck", "robust_luck"]].mean()
+    return Noise(
+        configurations=len(table),
+        runs=int(table["seeds"].sum()),
+        clean_sd=pooled("clean_sd"),
+        robust_sd=pooled("robust_sd"),
+        clean_luck=float(luck["clean_luck"]),
+        robust_luck=float(luck["robust_luck"]),
+    )
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,14 @@ from rkdsearch.training.trainer import EpochResult, Trainer
 
 @dataclass(frozen=True)
 class TeacherStep:
-    """What is known while a teacher is made ready: an epoch of its training, or, at the end, what it measured."""
+    """What is known while a teacher is made ready: an epoch of its training, or, at the end, what it measured; or that nobody asks it."""
 
     role: Role
     epoch: EpochResult | None = None
     measured: Measured | None = None
     reused: bool = False
     path: str = ""
+    skipped: bool = False
 
 
 def laws(space: SearchSpace) -> dict[str, Any]:
@@ -39,7 +40,9 @@ def laws(space: SearchSpace) -> dict[str, Any]:
         conditions = {parent: list(allowed) for parent, allowed in parameter.when.items()}
         found[f"search.{parameter.name}"] = {"range": repr(parameter.distribution), "when": conditions}
     found["objectives"] = list(space.objectives)
-    found["ladder"] = [rung.model_dump() for rung in space.ladder]
+    found["ladder"] = [rung.model_dump(exclude_none=True) for rung in space.ladder]
+    if any(rung.attack_steps for rung in space.ladder):
+        found["scheduler.capped"] = space.scheduler.capped  # what a full-length result is
     found["seed"] = space.seed
     found["first"] = [{"label": first.label, **first.overrides} for first in space.first]  # they have the first numbers
     return found
@@ -74,12 +77,17 @@ def _shown(law: Mapping[str, Any], name: str) -> str:
 
 
 def prepare_teachers(folder: Path, space: SearchSpace) -> Iterator[TeacherStep]:
-    """Train what must be trained (once: the result is cached by its whole config), and measure every teacher on validation images."""
-    config = example(space)
-    splits = data.load_training(config.data)
+    """Make ready the teachers that some run of the space asks; the others are skipped.
+
+    What must be trained is trained (once: the result is cached by its whole config), and all are measured on validation images.
+    """
+    config, asked = example(space), asked_teachers(space)
     for role in ROLES:
         teacher = getattr(config.teachers, role)
         if teacher is None:
+            continue
+        if role not in asked:
+            yield TeacherStep(role, skipped=True)
             continue
         reused = True
         made_by = teachers.recipe_run(config, role)
@@ -92,9 +100,15 @@ def prepare_teachers(folder: Path, space: SearchSpace) -> Iterator[TeacherStep]:
                 for epoch in Trainer(made_by, home).epochs():
                     yield TeacherStep(role, epoch=epoch)
             teacher = teachers.from_folder(teacher, home)
-        measured = teachers.measure(teacher, splits, config.validation)
+        measured = teachers.measure(teacher, config)
         teachers.check_claims(teacher, measured, f"teachers.{role}")
         yield TeacherStep(role, measured=measured, reused=reused, path=teacher.path)
+    torch.cuda.empty_cache()  # this process computes no more, and the trials' processes need the room; without a GPU, nothing
+
+
+def asked_teachers(space: SearchSpace) -> set[str]:
+    """The roles that some run of the space asks: those that `check` builds, so every choice of every parameter is among them."""
+    return {role for case, overrides in space.cases() for role in space.config(overrides, case).asked_teachers}
 
 
 def overrides_of(ready: Mapping[Role, TeacherStep]) -> dict[str, Any]:
@@ -120,7 +134,7 @@ def describe(folder: Path, space: SearchSpace, ready: Mapping[Role, TeacherStep]
         "laws": laws(space),
         "seed": space.seed,
         "objectives": list(space.objectives),
-        "ladder": [rung.model_dump() for rung in space.ladder],
+        "ladder": [rung.model_dump(exclude_none=True) for rung in space.ladder],
         "exam": config.validation.attack.model_dump(),
         "data": config.data.model_dump(mode="json"),
         "split_sha256": data.load_training(config.data).fingerprint,

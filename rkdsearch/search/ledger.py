@@ -15,6 +15,7 @@ from rkdsearch.config import TrainConfig
 from rkdsearch.errors import CheckpointError
 from rkdsearch.results.store import Store
 from rkdsearch.results.summary import records
+from rkdsearch.search.ladder import Leg
 from rkdsearch.training import rows
 from rkdsearch.training.teacher import history_of
 from rkdsearch.training.trainer import Best, EpochResult
@@ -25,7 +26,10 @@ Status = Literal["running", "paused", "stopped", "finished", "failed"]
 
 @dataclass
 class Trial:
-    """One configuration and what became of it."""
+    """One configuration and what became of it.
+
+    It climbs the ladder in one training run or more (`legs`); `runs` has the epochs of each that has begun.
+    """
 
     trial_id: str
     ordinal: int
@@ -33,14 +37,49 @@ class Trial:
     label: str
     overrides: dict[str, Any]
     config: TrainConfig
+    legs: tuple[Leg, ...]
     notes: dict[str, Any] = field(default_factory=dict)
     status: Status = "running"
     error: str | None = None
-    epochs: list[EpochResult] = field(default_factory=list)
-    decisions: list[dict[str, object]] = field(default_factory=list)
+    runs: list[list[EpochResult]] = field(default_factory=lambda: [[]])
+    decisions: list[dict[str, Any]] = field(default_factory=list)
     facts: dict[str, object] = field(default_factory=dict)  # run.*: what the worker says of itself
     executing: bool = False
     written: Status | None = None  # what its row says
+
+    @property
+    def leg(self) -> Leg:
+        """The training run that it is in."""
+        return self.legs[len(self.runs) - 1]
+
+    @property
+    def folder(self) -> str:
+        """Where the run that it is in keeps its checkpoints, below the trial's folder."""
+        return self.folder_of(len(self.runs) - 1)
+
+    def folder_of(self, leg: int) -> str:
+        """The same of one of its runs: the last one, which is delivered, has the trial's folder itself."""
+        return "." if leg == len(self.legs) - 1 else f"leg-{leg}"
+
+    @property
+    def run(self) -> list[EpochResult]:
+        """The epochs of the run that it is in."""
+        return self.runs[-1]
+
+    @property
+    def epochs(self) -> list[EpochResult]:
+        """The epochs of the latest run that has any: what is known of the trial."""
+        return next((run for run in reversed(self.runs) if run), [])
+
+    @property
+    def trained(self) -> int:
+        """Epochs over all its runs."""
+        return sum(len(run) for run in self.runs)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """How far it has come: the number of its run, and the epochs there."""
+        return len(self.runs) - 1, self.run[-1].epoch if self.run else 0
 
     @property
     def best(self) -> Best | None:
@@ -49,12 +88,21 @@ class Trial:
 
     @property
     def full(self) -> bool:
-        """Whether it has reached full length."""
-        return bool(self.epochs) and self.epochs[-1].epoch >= self.config.training.epochs
+        """Whether it has reached full length, by its last run."""
+        return len(self.runs) == len(self.legs) and bool(self.run) and self.run[-1].epoch >= self.config.training.epochs
 
-    def values_at(self, epoch: int, objectives: tuple[str, ...]) -> tuple[float, ...] | None:
-        """The objectives of the best epoch up to `epoch`, all from that one; None where that was not measured."""
-        reached = next((e for e in self.epochs if e.epoch == epoch), None)
+    def place_of(self, epochs: int) -> tuple[int, int]:
+        """Where the rung of this length stands; beyond the last run where the trial passes it by."""
+        return next((i for i, leg in enumerate(self.legs) if leg.has(epochs)), len(self.legs)), epochs
+
+    def at(self, epochs: int) -> EpochResult | None:
+        """The last epoch before the rung of this length, as the run that climbs it had it; None where it did not come there."""
+        number = self.place_of(epochs)[0]
+        return next((e for e in self.runs[number] if e.epoch == epochs), None) if number < len(self.runs) else None
+
+    def values_at(self, epochs: int, objectives: tuple[str, ...]) -> tuple[float, ...] | None:
+        """The objectives of the best epoch up to the rung of this length, all from that one; None where that was not measured."""
+        reached = self.at(epochs)
         return None if reached is None or reached.best is None else tuple(float(getattr(reached.best, name)) for name in objectives)
 
     @property
@@ -62,16 +110,23 @@ class Trial:
         """What it has cost so far: seconds of training and validation times processes."""
         processes = self.facts.get("run.processes", 1)
         assert isinstance(processes, int)
-        return processes * sum(e.seconds for e in self.epochs)
+        return processes * sum(e.seconds for run in self.runs for e in run)
 
     def record(self, result: EpochResult) -> None:
         """Add an epoch; one that is already known is replaced by the same."""
-        self.epochs = [e for e in self.epochs if e.epoch < result.epoch] + [result]
+        while self.run and self.run[-1].epoch >= result.epoch:
+            self.run.pop()
+        self.run.append(result)
+
+    def goes_up(self) -> None:
+        """It has gone on from a rung: where that was the last of its run, the next run begins."""
+        if self.run and self.run[-1].epoch == self.leg.end and len(self.runs) < len(self.legs):
+            self.runs.append([])
 
 
-def trial_id_of(ordinal: int) -> str:
-    """`t00007`: also the name of the trial's files and folder."""
-    return f"t{ordinal:05d}"
+def trial_id_of(ordinal: int, repeat: int = 0) -> str:
+    """`t00007`, and `t00007-r2` for its second repeat: also the name of the trial's files and folder."""
+    return f"t{ordinal:05d}" + (f"-r{repeat}" if repeat else "")
 
 
 def folder_of(study: Path, trial_id: str) -> Path:
@@ -92,7 +147,7 @@ def row_of(trial: Trial, study: str, config_row: Mapping[str, object]) -> dict[s
         "sampled": trial.overrides,
         "notes": trial.notes,
         **config_row,
-        **rows.measured(trial.config, trial.epochs, trial.facts),
+        **rows.measured(trial.config, trial.epochs, trial.facts, earlier=[e for run in trial.runs if run is not trial.epochs for e in run]),
     }
 
 
@@ -104,17 +159,17 @@ class Rows:
         self._rungs = records(store.rungs())
         self._epochs = records(store.epochs())
 
-    def decisions(self, trial_id: str) -> list[dict[str, object]]:
+    def decisions(self, trial_id: str) -> list[dict[str, Any]]:
         """The rows of `rungs/` of one trial."""
         return [{k: plain(v) for k, v in row.items() if k != "trial_id"} for row in self._rungs if row["trial_id"] == trial_id]
 
-    def epochs(self, trial_id: str, config: TrainConfig, images: int | None = None) -> list[EpochResult]:
-        """The rows of `epochs/` of one trial, as far as they were written; best epochs are found again. `images` were validated on."""
+    def epochs(self, trial_id: str, config: TrainConfig, leg: int, images: int | None = None) -> list[EpochResult]:
+        """The rows of `epochs/` of one run of a trial, as far as they were written; best epochs are found again. `images` were validated on."""
         found: list[EpochResult] = []
         best: Best | None = None
         peak: float | None = None
         for row in self._epochs:
-            if row["trial_id"] != trial_id:
+            if row["trial_id"] != trial_id or (row["leg"] or 0) != leg:
                 continue
             epoch = rows.read_epoch({k: plain(v) for k, v in row.items()})
             if epoch.clean_accuracy is not None and epoch.robust_accuracy is not None and epoch.worst_class_accuracy is not None:

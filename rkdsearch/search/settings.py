@@ -12,9 +12,19 @@ class Setting(BaseModel):
 
 
 class Rung(Setting):
-    """A fidelity: after so many epochs, trials are compared. The last rung is the full run."""
+    """A fidelity: after so many epochs, trained and judged so, trials are compared. The last rung is the full run."""
 
     epochs: int = Field(ge=1)
+    attack_steps: int | None = Field(None, ge=1, description="cap on the training attack's steps up to here; none: as searched")
+    validation_steps: int | None = Field(None, ge=1, description="cap on the validation attack's steps; none: the whole exam")
+    validation_images: int | None = Field(None, ge=1, description="judged on the first so many validation images; none: on all")
+
+
+class Replicates(Setting):
+    """The contenders once more with fresh seeds, before the front is named: the best of many noisy numbers is a lucky one."""
+
+    seeds: int = Field(0, ge=0, le=100, description="fresh seeds of each contender; 0: the front is named by one run each")
+    contenders: int = Field(8, ge=2, description="at most so many, the best of the finished trials by non-dominated fronts")
 
 
 class Constraints(Setting):
@@ -47,6 +57,11 @@ class SchedulerConfig(Setting):
         description="promotion pauses every trial at its rung and lets the best go on; stopping lets newcomers run on unless they rank low",
     )
     reduction: int = Field(3, ge=2, description="one of so many goes on")
+    capped: Literal["afresh", "continued"] = Field(
+        "afresh",
+        description="what a trial does that is promoted past a rung's cap on its training attack: afresh = it is trained anew with the attack "
+        "as searched; continued = it goes on from its checkpoint, cheaper, and its result has a history of weaker attacks",
+    )
     metric: dict[str, float] = Field(
         {"clean_accuracy": 0.5, "robust_accuracy": 0.5}, description="asha: the one number to rank by, a weighted sum of metrics"
     )

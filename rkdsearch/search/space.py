@@ -25,14 +25,16 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 from rkdsearch import config as run
 from rkdsearch.config import TrainConfig
 from rkdsearch.errors import ConfigError, SpaceError
-from rkdsearch.search.settings import Constraints, Rung, SamplerConfig, SchedulerConfig
+from rkdsearch.search import ladder
+from rkdsearch.search.settings import Constraints, Replicates, Rung, SamplerConfig, SchedulerConfig
 
 Scalar = bool | int | float | str | None
 FIRST_LABEL = "label"
 PROTECTED = {
-    "validation": "the exam must be one for all trials",
-    "data": "all trials must meet the same images",
-    "training.epochs": "length is the ladder's business",
+    "validation": "the exam must be one for all trials; set it under `fixed`",
+    "data": "all trials must meet the same images; set it under `fixed`",
+    "teachers": "they are measured once, and every trial is given these; set it under `fixed`",
+    "training.epochs": "length is the ladder's business; set `ladder`",
 }
 METRICS = ("clean_accuracy", "robust_accuracy", "worst_class_accuracy")
 
@@ -167,6 +169,7 @@ class _SpaceFile(BaseModel):
     ladder: list[Rung] = Field(min_length=1)
     sampler: SamplerConfig = SamplerConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
+    replicates: Replicates = Replicates()
     resources: Resources = Resources()
     seed: int = Field(0, ge=0, lt=2**31)
 
@@ -193,6 +196,7 @@ class SearchSpace:
     ladder: tuple[Rung, ...]
     sampler: SamplerConfig
     scheduler: SchedulerConfig
+    replicates: Replicates
     resources: Resources
     seed: int
 
@@ -265,18 +269,15 @@ class SearchSpace:
 
     def ladder_lines(self, trials: int | None) -> list[str]:
         """The ladder for people: how many trials stand on each rung, and what the search costs in full runs, before it starts."""
+        rng = np.random.default_rng(self.seed)
+        examples = [self.config(self.sample(rng)) for _ in range(20)]
         firsts = len(self.first) if trials is None else min(len(self.first), trials)
-        if trials is None or self.scheduler.name == "none":
-            return [f"rung: {rung.epochs} of {self.epochs} epochs" for rung in self.ladder]
-        left, before, full_runs, lines = trials - firsts, 0, float(firsts), []
-        for rung in self.ladder:
-            full_runs += left * (rung.epochs - before) / self.epochs
-            lines.append(f"rung: {rung.epochs} of {self.epochs} epochs, about {left} searched trials and {firsts} baselines")
-            left, before = math.ceil(left / self.scheduler.reduction), rung.epochs
-        return [
-            *lines,
-            f"expected cost: about {full_runs:.1f} full runs for {trials} configurations ({self.scheduler.name}, {self.scheduler.kind})",
-        ]
+        found = ladder.lines(self.ladder, self.scheduler, examples, trials=trials, firsts=firsts)
+        if self.replicates.seeds:
+            found.append(
+                f"then up to {self.replicates.contenders} contenders again, to full length, with {self.replicates.seeds} fresh seeds each"
+            )
+        return found
 
     @cached_property
     def method_names(self) -> tuple[str, ...]:
@@ -293,14 +294,15 @@ class SearchSpace:
         Raises SpaceError with the parameter and the value that break a law.
         """
         built = 0
-        for case, overrides in self._cases(samples):
+        for case, overrides in self.cases(samples):
             config = self._legal(case, overrides)
             if not case.startswith("first"):  # those run to full length, whatever a rung says
                 self._laws_of_the_ladder(case, config)
             built += 1
         return built
 
-    def _cases(self, samples: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    def cases(self, samples: int = 100) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Name and overrides of `first`, of a random run at either end of every parameter, and of so many random samples."""
         rng = np.random.default_rng(self.seed)
         for number, first in enumerate(self.first):
             yield f"first[{number}] ({first.label})", first.overrides
@@ -429,9 +431,7 @@ def _parents_first(search: dict[str, Any]) -> dict[str, Any]:
 def _parameters(parsed: _SpaceFile, fixed: Mapping[str, Any]) -> list[Parameter]:
     parameters: list[Parameter] = []
     for dotted, described in parsed.search.items():
-        for protected, why in PROTECTED.items():
-            if dotted == protected or dotted.startswith(protected + "."):
-                raise SpaceError(f"search.{dotted} must not be searched: {why}; set it under `fixed`")
+        _refuse_protected(dotted, f"search.{dotted} must not be searched")
         if dotted in fixed:
             raise SpaceError(f"{dotted} is both fixed and searched; leave one out")
         parameter = described.build(dotted)
@@ -448,6 +448,12 @@ def _parameters(parsed: _SpaceFile, fixed: Mapping[str, Any]) -> list[Parameter]
     return parameters
 
 
+def _refuse_protected(dotted: str, law: str) -> None:
+    for protected, why in PROTECTED.items():
+        if dotted == protected or dotted.startswith(protected + "."):
+            raise SpaceError(f"{law}: {why}")
+
+
 def _build(parsed: _SpaceFile, name: str, text: str) -> SearchSpace:
     fixed = run.flatten_tree(run.nest(parsed.fixed, "fixed"))
     parameters = _parameters(parsed, fixed)
@@ -455,14 +461,16 @@ def _build(parsed: _SpaceFile, name: str, text: str) -> SearchSpace:
         raise SpaceError(
             f"fixed.training.epochs: length is the ladder's business; the last rung ({parsed.ladder[-1].epochs} epochs) is the full run"
         )
-    lengths = [rung.epochs for rung in parsed.ladder]
-    if lengths != sorted(set(lengths)):
-        raise SpaceError(f"ladder: epochs must increase, got {lengths}")
+    fault = ladder.faults(parsed.ladder)
+    if fault is not None:
+        raise SpaceError(fault)
     if len(set(parsed.objectives)) != len(parsed.objectives) or len(parsed.objectives) < 2:
         raise SpaceError(f"objectives: two or more different metrics are needed, got {parsed.objectives}; there are {', '.join(METRICS)}")
     first = []
     for number, entry in enumerate(parsed.first):
         overrides = run.flatten_tree(run.nest({k: v for k, v in entry.items() if k != FIRST_LABEL}, f"first[{number}]"))
+        for dotted in overrides:
+            _refuse_protected(dotted, f"first[{number}]: {dotted} must not differ from trial to trial")
         first.append(First(str(entry.get(FIRST_LABEL, f"first {number}")), overrides))
     return SearchSpace(
         name=name,
@@ -475,6 +483,7 @@ def _build(parsed: _SpaceFile, name: str, text: str) -> SearchSpace:
         ladder=tuple(parsed.ladder),
         sampler=parsed.sampler,
         scheduler=parsed.scheduler,
+        replicates=parsed.replicates,
         resources=parsed.resources,
         seed=parsed.seed,
     )

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
+from statistics import fmean
 from typing import Any
+
+import numpy as np
 
 from rkdsearch import config as run
 from rkdsearch import data, models
@@ -19,14 +22,16 @@ from rkdsearch.config import TrainConfig
 from rkdsearch.errors import ConfigError, SpaceError
 from rkdsearch.models import ModelConfig
 from rkdsearch.results.store import Store
-from rkdsearch.search import ledger
+from rkdsearch.search import ladder, ledger
 from rkdsearch.search.journal import Journal
+from rkdsearch.search.ladder import Leg
 from rkdsearch.search.ledger import Origin, Trial
-from rkdsearch.search.scheduler import Rung, Rungs
+from rkdsearch.search.scheduler import Rung, Rungs, by_non_domination
 from rkdsearch.search.searcher import Proposal, Seen, propose
 from rkdsearch.search.space import SearchSpace
-from rkdsearch.training import rows
-from rkdsearch.training.trainer import EpochResult
+from rkdsearch.training import config_rows, rows
+from rkdsearch.training.stages import Stage
+from rkdsearch.training.trainer import Best, EpochResult
 
 ATTEMPTS = 100  # proposals for one configuration, where constraints refuse some
 EPOCHS_EVERY_SECONDS = 2.0  # a running trial's `epochs/` file is rewritten at most so often; its checkpoint holds the rest
@@ -34,12 +39,12 @@ EPOCHS_EVERY_SECONDS = 2.0  # a running trial's `epochs/` file is rewritten at m
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a worker is given: one configuration, where its checkpoints are, and the epochs at which it must be validated."""
+    """What a worker is given: one configuration, where its checkpoints are, and how the stretch that it trains is trained and judged."""
 
     trial_id: str
     config: TrainConfig
     folder: Path
-    validate_at: frozenset[int]
+    stages: tuple[Stage, ...]
 
 
 class Study:
@@ -68,28 +73,40 @@ class Study:
         self._journal = journal
         self._teachers = teachers
         self.rungs = Rungs(tuple(r.epochs for r in space.rungs), space.scheduler, space.objectives)
-        self.store = Store(folder, run.columns(m for m in space.method_names if "." in m))
+        self.store = Store(folder, config_rows.columns(m for m in space.method_names if "." in m))
         self.trials: dict[str, Trial] = {}
         self._written: dict[str, float] = {}
+        self._seen: dict[str, tuple[object, Seen | None]] = {}  # by trial: the state that it was in, and what was seen of it then
         self._foreign: set[int] = set()  # ordinals of rows that this space cannot read: kept, and not asked again
 
     # ------------------------------------------------------------------------------------------------------------ assigning
 
     def next(self) -> Assignment | None:
-        """The next thing to run: an interrupted trial, else a promotion, else a new configuration; None while there is nothing to do now."""
-        trial = self._interrupted() or self._promoted() or self._new()
+        """The next thing to run: an interrupted trial, a promotion, a new configuration, a repeat; None while there is nothing to do now."""
+        trial = self._interrupted() or self._promoted() or self._new() or self._repeated()
         if trial is None:
             return None
         trial.executing = True
         trial.status = "running"
         self._write(trial, epochs=False)
-        rungs = frozenset(rung.epochs for rung in self.space.ladder)
-        return Assignment(trial.trial_id, trial.config, ledger.folder_of(self.folder, trial.trial_id), rungs)
+        return Assignment(trial.trial_id, trial.config, self._checkpoints(trial) / trial.folder, trial.leg.stages)
+
+    def _checkpoints(self, trial: Trial) -> Path:
+        return ledger.folder_of(self.folder, trial.trial_id)
 
     @property
     def done(self) -> bool:
         """Whether nothing is left to run, and nothing that runs could make something promotable."""
-        return not self.executing and self._interrupted() is None and self._next_promotion() is None and self._open_ordinal() is None
+        return not self.executing and self._interrupted() is None and self._searched and self._next_repeat() is None
+
+    @property
+    def _searched(self) -> bool:
+        """Whether no configuration is left to ask for, to promote or to wait for."""
+        return (
+            self._open_ordinal() is None
+            and self._next_promotion() is None
+            and not any(t.status == "running" for t in self._configurations())
+        )
 
     @property
     def executing(self) -> list[Trial]:
@@ -110,6 +127,7 @@ class Study:
         trial, rung = found
         rung.gone_on.add(trial.trial_id)
         self._decided(trial, rung, "promoted")
+        trial.goes_up()
         return trial
 
     def _new(self) -> Trial | None:
@@ -120,6 +138,24 @@ class Study:
             first = self.space.first[ordinal]
             return self._add(ordinal, "first", first.label, Proposal(dict(first.overrides), {}))
         return self._add(ordinal, "search", "", self._proposal(ordinal))
+
+    def _next_repeat(self) -> tuple[Trial, int] | None:
+        """A contender, and which of its repeats is to run: every one once, then every one twice, and so on, after the search itself."""
+        if not self.space.replicates.seeds or not self._searched:
+            return None
+        for repeat in range(1, self.space.replicates.seeds + 1):
+            for trial in self.contenders():
+                if ledger.trial_id_of(trial.ordinal, repeat) not in self.trials:
+                    return trial, repeat
+        return None
+
+    def _repeated(self) -> Trial | None:
+        found = self._next_repeat()
+        if found is None:
+            return None
+        trial, repeat = found
+        overrides = {**trial.overrides, "training.seed": trial.config.training.seed + repeat}
+        return self._add(trial.ordinal, "replicate", trial.label, Proposal(overrides, {}), repeat)
 
     def _open_ordinal(self) -> int | None:
         """The next configuration's number; None where all that were wanted have been asked, or the device time is spent."""
@@ -148,25 +184,44 @@ class Study:
     def _configurations(self) -> list[Trial]:
         return [t for t in self.trials.values() if t.origin != "replicate"]
 
-    def _add(self, ordinal: int, origin: Origin, label: str, proposal: Proposal) -> Trial:
-        trial_id = ledger.trial_id_of(ordinal)
+    def _add(self, ordinal: int, origin: Origin, label: str, proposal: Proposal, repeat: int = 0) -> Trial:
+        trial_id = ledger.trial_id_of(ordinal, repeat)
         config = self.space.config(run.merge(proposal.overrides, self._teachers), trial_id)
-        self.trials[trial_id] = Trial(trial_id, ordinal, origin, label, proposal.overrides, config, proposal.notes)
+        self.trials[trial_id] = Trial(
+            trial_id, ordinal, origin, label, proposal.overrides, config, self._legs(origin, config), proposal.notes
+        )
         return self.trials[trial_id]
 
+    def _legs(self, origin: Origin, config: TrainConfig) -> tuple[Leg, ...]:
+        if origin == "replicate":
+            return (ladder.straight(self.space.ladder),)
+        return ladder.legs(self.space.ladder, self.space.scheduler, config.attack.steps)
+
     def seen(self) -> list[Seen]:
-        """What the sampler may know, in ordinal order: searched configurations, and published ones that lie inside the space."""
+        """What the sampler may know, in ordinal order: searched configurations, and published ones that lie inside the space.
+
+        The latest ones, as many as it looks at.
+        """
         found: list[Seen] = []
-        for trial in sorted(self._configurations(), key=lambda t: t.ordinal):
-            params = self.space.searched(trial.overrides)
-            if params is None or trial.status == "failed":
-                continue
-            reached = self._reached(trial)
-            if reached is not None:
-                found.append(Seen(params, "measured", reached[0], reached[1], trial.notes))
-            elif trial.executing:
-                found.append(Seen(params, "running", notes=trial.notes))
-        return found
+        for trial in sorted(self._configurations(), key=lambda t: t.ordinal, reverse=True):
+            if len(found) == self.space.sampler.history:
+                break
+            state = (trial.run[-1] if trial.run else None, len(trial.runs), trial.executing, trial.status == "failed")
+            known = self._seen.get(trial.trial_id)
+            if known is None or known[0] != state:  # most trials are as they were at the last ask
+                known = self._seen[trial.trial_id] = state, self._seen_of(trial)
+            if known[1] is not None:
+                found.append(known[1])
+        return found[::-1]
+
+    def _seen_of(self, trial: Trial) -> Seen | None:
+        params = self.space.searched(trial.overrides)
+        if params is None or trial.status == "failed":
+            return None
+        reached = self._reached(trial)
+        if reached is not None:
+            return Seen(params, "measured", reached[0], reached[1], trial.notes)
+        return Seen(params, "running", notes=trial.notes) if trial.executing else None
 
     def _reached(self, trial: Trial) -> tuple[tuple[float, ...], int] | None:
         """The objectives at the highest rung, and how many rungs that is short of full length."""
@@ -183,22 +238,26 @@ class Study:
         trial = self.trials[trial_id]
         if facts:
             trial.facts |= facts
-        if result.epoch > (trial.epochs[-1].epoch if trial.epochs else 0) + 1:
+        if result.epoch > trial.place[1] + 1:
             # A report was lost with its worker; the checkpoint has it.
-            for known in ledger.known_epochs(ledger.folder_of(self.folder, trial_id))[: result.epoch - 1]:
+            for known in ledger.known_epochs(self._checkpoints(trial) / trial.folder)[: result.epoch - 1]:
                 trial.record(known)
         trial.record(result)
         if trial.full:
             return self._ended(trial, "finished")
-        rung = self.rungs.at(result.epoch)
+        rung = self.rungs.at(result.epoch) if trial.leg.has(result.epoch) else None
         if rung is None:
             self._write(trial, now=False)
             return True
-        on = self._at_rung(trial, rung)
-        if on:
+        if not self._at_rung(trial, rung):
+            return self._ended(trial, self._held)
+        leg = trial.leg
+        trial.goes_up()
+        if trial.leg is leg:
             self._write(trial, now=False)
             return True
-        return self._ended(trial, self._held)
+        self.interrupt(trial_id)  # its next run is an assignment of its own
+        return False
 
     def _at_rung(self, trial: Trial, rung: Rung) -> bool:
         if trial.trial_id in rung.gone_on:
@@ -241,13 +300,15 @@ class Study:
         return False
 
     def _decided(self, trial: Trial, rung: Rung, decision: str) -> None:
-        best = next(e for e in trial.epochs if e.epoch == rung.epochs).best
-        assert best is not None
+        reached = trial.at(rung.epochs)
+        assert reached is not None, "it stands there"
+        best = reached.best
+        assert best is not None, "rungs are validated"
         place = self.rungs.place(rung, trial.trial_id)
         trial.decisions.append(
             {
                 "rung": rung.epochs,
-                "attack_steps": trial.config.validation.attack.steps,
+                "attack_steps": reached.validation_attack_steps or trial.config.validation.attack.steps,
                 "clean_accuracy": best.clean_accuracy,
                 "robust_accuracy": best.robust_accuracy,
                 "best_epoch": best.epoch,
@@ -256,6 +317,8 @@ class Study:
                 "decision": decision,
                 "rule": "baseline: always full length" if trial.origin != "search" else self.rungs.rule,
                 "decided": datetime.now(UTC),
+                "training_attack_steps": reached.training_attack_steps,
+                "images": reached.images,
             }
         )
         self.store.write_rungs(trial.trial_id, trial.decisions)
@@ -266,8 +329,8 @@ class Study:
         self._written[trial.trial_id] = time.monotonic()
         trial.written = trial.status
         if epochs:
-            self.store.write_epochs(trial.trial_id, [rows.epoch(e) for e in trial.epochs])
-        self.store.write_trial(ledger.row_of(trial, self.folder.name, run.row(trial.config)))
+            self.store.write_epochs(trial.trial_id, [{"leg": leg, **rows.epoch(e)} for leg, run in enumerate(trial.runs) for e in run])
+        self.store.write_trial(ledger.row_of(trial, self.folder.name, config_rows.row(trial.config)))
 
     # ------------------------------------------------------------------------------------------------------------ reconciling
 
@@ -301,6 +364,7 @@ class Study:
             label=row["label"] or "",
             overrides=overrides,
             config=config,
+            legs=self._legs(row["origin"], config),
             notes=json.loads(row["notes"] or "{}"),
             status=row["status"],
             error=row["error"],
@@ -308,30 +372,36 @@ class Study:
             decisions=stored.decisions(row["trial_id"]),
             facts={k: ledger.plain(v) for k, v in row.items() if k.startswith("run.") and k not in _DERIVED and v is not None},
         )
-        trial.epochs = ledger.known_epochs(ledger.folder_of(self.folder, trial.trial_id))
-        if not trial.epochs and trial.status == "running":
-            trial.decisions = []  # without a checkpoint it starts afresh, and its rungs are decided again
-        elif not trial.epochs:
-            images = row.get("metric.images")
-            trial.epochs = stored.epochs(trial.trial_id, config, None if images is None else int(images))
+        images = row.get("metric.images")
+        for number, leg in enumerate(trial.legs):
+            trial.runs[number:] = [ledger.known_epochs(self._checkpoints(trial) / trial.folder_of(number))]
+            last = next((d["decision"] for d in reversed(trial.decisions) if d["rung"] == leg.end), None)
+            begun = last in ("continued", "promoted")  # the next run; a checkpoint that is lost is not needed any more
+            if not trial.run and trial.status == "running" and not begun:
+                # Without a checkpoint this run starts afresh, and its rungs are decided again.
+                trial.decisions = [d for d in trial.decisions if not leg.has(d["rung"])]
+            elif not trial.run:
+                trial.runs[number] = stored.epochs(trial.trial_id, config, number, None if images is None else int(images))
+            if not begun:
+                break
         return trial
 
     def _take_up(self, trial: Trial) -> None:
         """Fill the rungs from the trial's decisions. A report that was lost is made again by the worker that takes the trial up."""
-        last = trial.epochs[-1].epoch if trial.epochs else 0
         for rung in self.rungs.rungs:
             decided = [d["decision"] for d in trial.decisions if d["rung"] == rung.epochs]
             values = trial.values_at(rung.epochs, self.space.objectives)
-            beyond = last > rung.epochs
+            beyond = trial.place > trial.place_of(rung.epochs)
             if values is None or not (decided or beyond):
                 continue
             self.rungs.record(rung, trial.trial_id, values)
             if beyond or decided[-1] in ("continued", "promoted"):
                 rung.gone_on.add(trial.trial_id)
         if trial.status in ("running", "paused", "stopped"):
-            decision = trial.decisions[-1]["decision"] if trial.decisions and trial.decisions[-1]["rung"] == last else None
+            last = trial.decisions[-1] if trial.decisions else None
+            decision = last["decision"] if last is not None and trial.place_of(last["rung"]) == trial.place else None
             # A decision is written before the trial's row: the later of the two may be missing.
-            if decision in ("continued", "promoted"):
+            if decision in ("continued", "promoted") or (trial.place[1] == 0 and trial.place[0] > 0):
                 trial.status = "running"
             elif decision in ("paused", "stopped"):
                 trial.status = self._held
@@ -357,11 +427,34 @@ class Study:
             found[trial.status] = found.get(trial.status, 0) + 1
         return found
 
+    def judged(self) -> list[tuple[Trial, float, float]]:
+        """Who may be on the front, with the clean and robust accuracy that says so: its own, or means over fresh seeds once there are any."""
+        fresh: dict[int, list[Best]] = {}
+        for trial in self.trials.values():
+            if trial.origin == "replicate" and trial.status == "finished" and trial.best is not None:
+                fresh.setdefault(trial.ordinal, []).append(trial.best)
+        found = []
+        for trial in self.finished():
+            bests = fresh.get(trial.ordinal, []) if fresh else [trial.best]
+            measured = [b for b in bests if b is not None]
+            if measured:
+                found.append((trial, fmean(b.clean_accuracy for b in measured), fmean(b.robust_accuracy for b in measured)))
+        return found
+
+    def contenders(self) -> list[Trial]:
+        """The finished trials that are repeated with fresh seeds, the best first."""
+        finished = sorted(self.finished(), key=lambda t: t.trial_id)
+        if not finished:
+            return []
+        values = np.array([trial.values_at(self.space.epochs, self.space.objectives) for trial in finished])
+        order = np.argsort(by_non_domination(values))
+        return [finished[i] for i in order[: self.space.replicates.contenders]]
+
     def finished(self) -> Sequence[Trial]:
-        """The full-length trials that satisfy the constraints: the only ones that may be on the front."""
+        """The full-length configurations that satisfy the constraints: the only ones that may be on the front."""
         limits = self.space.constraints
         found = []
-        for trial in self.trials.values():
+        for trial in self._configurations():
             best = trial.best
             if trial.status == "finished" and best is not None:
                 clean_enough = limits.clean_accuracy is None or best.clean_accuracy >= limits.clean_accuracy

@@ -19,9 +19,14 @@ from rkdsearch.teacher import fingerprint
 from rkdsearch.training.trainer import EpochResult, Trainer
 
 
-def measured(config: TrainConfig, epochs: Sequence[EpochResult], facts: Mapping[str, object]) -> dict[str, object]:
-    """`metric.*`, `fidelity.*` and `run.*` of a run after these epochs; `facts` are what `facts_of` said."""
-    seconds = sum(e.seconds for e in epochs)
+def measured(
+    config: TrainConfig, epochs: Sequence[EpochResult], facts: Mapping[str, object], *, earlier: Sequence[EpochResult] = ()
+) -> dict[str, object]:
+    """`metric.*`, `fidelity.*` and `run.*` of a run after these epochs; `facts` are what `facts_of` said.
+
+    `earlier` epochs were trained for the same trial before this run began: they cost time.
+    """
+    seconds = sum(e.seconds for e in (*earlier, *epochs))
     processes = facts.get("run.processes", 1)
     assert isinstance(processes, int)
     row: dict[str, object] = {
@@ -37,7 +42,8 @@ def measured(config: TrainConfig, epochs: Sequence[EpochResult], facts: Mapping[
         **facts,
     }
     if epochs:
-        row["run.started"] = datetime.fromtimestamp(epochs[0].finished - epochs[0].seconds, UTC)
+        first = (*earlier, *epochs)[0]
+        row["run.started"] = datetime.fromtimestamp(first.finished - first.seconds, UTC)
     judged = next((e for e in reversed(epochs) if e.clean_accuracy is not None), None)
     if judged is not None and judged.best is not None:
         row |= {
@@ -49,6 +55,7 @@ def measured(config: TrainConfig, epochs: Sequence[EpochResult], facts: Mapping[
             "metric.last_robust_accuracy": judged.robust_accuracy,
             "metric.robust_overfitting_gap": judged.robust_overfitting_gap,
             "metric.images": judged.images,
+            "fidelity.validation_attack_steps": judged.validation_attack_steps or config.validation.attack.steps,
         }
     return row
 
@@ -66,6 +73,7 @@ def epoch(result: EpochResult) -> dict[str, object]:
         "images_per_second": result.images_per_second,
         "seconds": result.seconds,
         "training_attack_steps": result.training_attack_steps,
+        "validation_attack_steps": result.validation_attack_steps,
         "finished": datetime.fromtimestamp(result.finished, UTC),
     }
     if result.reliability is not None:

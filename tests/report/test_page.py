@@ -56,6 +56,10 @@ def visible(text: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL))
 
 
+def test_the_page_says_once_what_the_validation_images_are_to_the_teacher(good: str) -> None:
+    assert visible(good).count(" validation images; flagged: it was trained on all of them</td>") == 1
+
+
 def test_no_text_of_a_study_becomes_markup(evil: Path) -> None:
     elements = Elements(evil.read_text(encoding="utf-8"))
     assert not {"img", "b", "iframe", "object", "embed", "link", "base", "form"} & {tag for tag, _ in elements.tags}
@@ -163,11 +167,17 @@ def test_rows_without_configuration_or_description_are_shown_all_the_same(tmp_pa
     assert "c.parquet in trials could not be read and is left out." in text
 
 
-def test_replicates_show_their_spread(tmp_path: Path) -> None:
+def test_the_front_of_repeated_contenders_shows_means_spread_and_luck(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    for n, robust in enumerate((0.50, 0.54)):
-        store.write_trial({"trial_id": f"a{n}", "ordinal": 3, "status": "finished", summary.CLEAN: 0.9, summary.ROBUST: robust})
-    assert "52.0 ± 2.8, n = 2 seeds" in visible(page.build(tmp_path).read_text(encoding="utf-8"))
+    for name, robust in {"a": 0.56, "a-r1": 0.50, "a-r2": 0.54}.items():
+        origin = "replicate" if "-" in name else "search"
+        row = {"trial_id": name, "ordinal": 3, "origin": origin, "status": "finished", summary.CLEAN: 0.9, summary.ROBUST: robust}
+        store.write_trial(row)
+    text = visible(page.build(tmp_path).read_text(encoding="utf-8"))
+    assert "<small>± 2.8, n = 2 fresh seeds</small>" in text
+    assert "1 contenders were trained again, 2 runs in all" in text
+    assert "by 0.0 and robust accuracy by 2.8 percentage points" in text
+    assert "better by +0.0 clean and +4.0 robust, on average: that much was luck." in text
 
 
 def test_the_page_is_replaced_whole_and_may_go_elsewhere(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rkdsearch.errors import StudyError
+from rkdsearch.errors import DiskError, StudyError
 from rkdsearch.results.record import SCHEMA_VERSION, TABLES, Column
 from rkdsearch.results.store import Store, replace_file
 
@@ -164,7 +164,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path,
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(pq, "write_table", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DiskError, match=r"a\.parquet: could not be written: No space left on device; is the folder yours"):
         store.write_trial({"trial_id": "a", "status": "finished"})
     assert store.trials()["status"].tolist() == ["running"]
     assert [path.name for path in (tmp_path / "trials").iterdir()] == ["a.parquet"]

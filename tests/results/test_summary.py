@@ -83,16 +83,47 @@ def test_the_last_decision_on_a_rung_is_the_one_that_counts(tmp_path: Path) -> N
     }  # fmt: skip
 
 
-def test_replicates_give_mean_and_sample_deviation(tmp_path: Path) -> None:
-    found = study(
-        tmp_path,
-        trial("a", 0.9, 0.50), trial("a2", 0.9, 0.54), trial("a3", 0.9, 0.52), trial("a4", 0.9, 0.9, "stopped"),
-        trial("b", 0.9, 0.5) | {"ordinal": 1},
+def repeated(folder: Path) -> summary.Study:
+    """Two contenders with three and two fresh seeds, one that was never repeated, and repeats that did not finish."""
+    again = {"origin": "replicate"}
+    return study(
+        folder,
+        trial("a", 0.90, 0.60), *(trial(f"a-r{n}", 0.9, robust, **again) for n, robust in enumerate((0.50, 0.54, 0.52))),
+        trial("a-r4", 0.9, 0.9, "failed", **again),
+        trial("b", 0.94, 0.55) | {"ordinal": 1}, *(trial(f"b-r{n}", 0.92, robust, **again) | {"ordinal": 1} for n, robust in enumerate((0.53, 0.55))),
+        trial("c", 0.99, 0.50) | {"ordinal": 2},
     )  # fmt: skip
-    table = summary.replicated(found.trials)
-    assert table.index.tolist() == [0]
-    assert table.loc[0, "seeds"] == 3
-    assert (table.loc[0, "robust"], table.loc[0, "robust_sd"]) == (pytest.approx(0.52), pytest.approx(0.02))
+
+
+def test_repeats_give_mean_and_sample_deviation_of_the_fresh_seeds_alone(tmp_path: Path) -> None:
+    table = summary.replicated(repeated(tmp_path).trials)
+    assert table.index.tolist() == [0, 1]
+    assert table["seeds"].tolist() == [3, 2]
+    assert table["robust"].tolist() == pytest.approx([0.52, 0.54])
+    assert table["robust_sd"].tolist() == pytest.approx([0.02, 0.02 / 2**0.5])
+    assert table["robust_luck"].tolist() == pytest.approx([0.08, 0.01])
+
+
+def test_where_contenders_were_repeated_fresh_seeds_name_the_front(tmp_path: Path) -> None:
+    front = summary.front(repeated(tmp_path).trials)
+    # b dominates a by its means, though a was the more robust run; c was no contender
+    assert front["trial_id"].tolist() == ["b"]
+    assert front[[summary.CLEAN, summary.ROBUST]].to_numpy().tolist() == [[pytest.approx(0.92), pytest.approx(0.54)]]
+
+
+def test_noise_is_pooled_over_contenders_and_luck_is_its_mean(tmp_path: Path) -> None:
+    noise = summary.noise(repeated(tmp_path).trials)
+    assert noise is not None
+    assert (noise.configurations, noise.runs) == (2, 5)
+    assert noise.robust_sd == pytest.approx(((2 * 0.02**2 + 0.02**2 / 2) / 3) ** 0.5)
+    assert (noise.clean_luck, noise.robust_luck) == (pytest.approx(0.01), pytest.approx(0.045))
+    assert summary.noise(study(tmp_path / "b", trial("a", 0.9, 0.5)).trials) is None
+
+
+def test_one_fresh_seed_each_says_nothing_about_deviations(tmp_path: Path) -> None:
+    noise = summary.noise(study(tmp_path, trial("a", 0.9, 0.5), trial("a-r1", 0.9, 0.4, origin="replicate")).trials)
+    assert noise is not None
+    assert (noise.clean_sd, noise.robust_sd, noise.robust_luck) == (None, None, pytest.approx(0.1))
 
 
 def examined(store: Store, trial_id: str, right: str, **more: object) -> None:

@@ -16,6 +16,7 @@ from rkdsearch.search import ledger
 from rkdsearch.search.space import SearchSpace
 from rkdsearch.search.study import Assignment, Study
 from rkdsearch.training import checkpoint
+from rkdsearch.training.stages import at
 from rkdsearch.training.trainer import Best, EpochResult
 
 SMALL: dict[str, Any] = {
@@ -59,21 +60,26 @@ class FakeWorker:
     """Runs assignments as `run_trial` does: it keeps a checkpoint with its history, and reports a finished epoch once more when taken up."""
 
     def __init__(self, moment: Callable[[str], None] = lambda name: None) -> None:
-        self.trained: list[tuple[str, int]] = []
+        self.trained: list[tuple[str, int]] = []  # the trial, with the leg's name where that is not its last, and the epoch
         self._moment = moment
 
     def run(self, assignment: Assignment) -> Iterator[EpochResult]:
         last = assignment.folder / "last.safetensors"
         history = [EpochResult.from_dict(e) for e in checkpoint.read(last)[1]["history"]] if last.exists() else []
         yield from history[-1:]
-        for epoch in range(len(history) + 1, assignment.config.training.epochs + 1):
+        for epoch in range(len(history) + 1, assignment.stages[-1].until + 1):
+            stage = at(assignment.stages, epoch)
+            steps = stage.attack(assignment.config.attack).steps
             clean, robust = measured(assignment.config, epoch)
-            self.trained.append((assignment.trial_id, epoch))
+            self.trained.append(
+                (assignment.trial_id if last.parent.name == assignment.trial_id else f"{assignment.trial_id} {last.parent.name}", epoch)
+            )
             best = max([*(h.best for h in history[-1:] if h.best), Best(epoch, clean, robust, robust)], key=lambda b: b.clean_accuracy)
             result = EpochResult(
                 epoch=epoch, epochs=assignment.config.training.epochs, loss=1.0, terms={}, lr=0.1, seconds=1.0, images_per_second=1.0,
-                training_attack_steps=2, clean_accuracy=clean, robust_accuracy=robust, worst_class_accuracy=robust, best=best,
+                training_attack_steps=steps, clean_accuracy=clean, robust_accuracy=robust, worst_class_accuracy=robust, best=best,
                 robust_peak=robust, images=100, finished=1e9 + epoch,
+                validation_attack_steps=stage.validation(assignment.config.validation).attack.steps,
             )  # fmt: skip
             history.append(result)
             checkpoint.write(last, {"w": torch.zeros(1)}, {"history": [asdict(h) for h in history]})
@@ -94,6 +100,15 @@ class FakeWorker:
         study.close()
 
 
+# A cap that is above what was searched caps nothing: some trials climb in one run, some in two.
+CAPPED: dict[str, Any] = {
+    "fixed": {k: v for k, v in SMALL["fixed"].items() if k != "attack.steps"},
+    "search": {**SMALL["search"], "attack.steps": {"choice": [2, 10]}},
+    "first": [{**SMALL["first"][0], "attack.steps": 10}],
+    "ladder": [{"epochs": 1, "attack_steps": 2, "validation_steps": 5}, {"epochs": 2, "attack_steps": 2}, {"epochs": 4}],
+}
+
+
 def on_disk(folder: Path) -> dict[str, Any]:
     """What a study's tables say, times left out."""
     store = Store(folder)
@@ -102,7 +117,7 @@ def on_disk(folder: Path) -> dict[str, Any]:
         for r in records(store.trials())
     }
     rungs = sorted((r["trial_id"], r["rung"], r["decision"], r["rank"], r["of"], r["robust_accuracy"]) for r in records(store.rungs()))
-    epochs = [(r["trial_id"], r["epoch"], r["clean_accuracy"]) for r in records(store.epochs())]
+    epochs = [(r["trial_id"], r["leg"], r["epoch"], r["training_attack_steps"], r["clean_accuracy"]) for r in records(store.epochs())]
     return {"trials": trials, "rungs": rungs, "epochs": epochs}
 
 

@@ -1,4 +1,6 @@
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,6 +46,36 @@ def test_whatever_makes_trials_comparable_may_not_change(tmp_path: Path, changes
 )
 def test_who_proposes_who_stops_and_on_what_may_change(tmp_path: Path, changes: dict[str, object]) -> None:
     assert folder.claim(claimed(tmp_path), load_space(tmp_path, **changes), resume=True)
+
+
+RECIPE = {"method": {"name": "natural"}, "training": {"epochs": 1, "device": "cpu"}}
+TEACHERS = {role: {"network": {"name": "mlp", "width": 4}, "recipe": RECIPE} for role in ("robust", "natural")}
+
+
+@pytest.mark.parametrize(
+    ("search", "first", "ready", "skipped"),
+    [
+        ({"method.name": {"choice": ["natural", "pgd_at"]}}, [], [], ["robust", "natural"]),
+        ({"method.name": {"choice": ["natural", "rslad"]}}, [], ["robust"], ["natural"]),
+        ({"method.name": {"choice": ["natural", "pgd_at"]}}, [{"method.name": "kd", "method.teacher": "natural"}], ["natural"], ["robust"]),
+        ({"method.name": {"choice": ["pgd_at"]}, "attack.objective": {"choice": ["label", "teacher_clean"]}}, [], ["robust"], ["natural"]),
+    ],
+    ids=["nobody", "a method", "a baseline", "an inner problem"],
+)  # fmt: skip
+def test_only_teachers_that_some_run_of_the_space_asks_are_made(
+    tmp_path: Path, search: dict[str, Any], first: list[dict[str, Any]], ready: list[str], skipped: list[str]
+) -> None:
+    fixed = {**SMALL["fixed"], "validation.images": 30, "validation.attack": {"steps": 1}, "teachers": TEACHERS}
+    space = load_space(tmp_path, fixed=fixed, search=search, first=first)
+    steps = list(folder.prepare_teachers(tmp_path / "study", space))
+    assert [step.role for step in steps if step.measured] == ready
+    assert [step.role for step in steps if step.skipped] == skipped
+    assert len(list(tmp_path.glob("study/teachers/*"))) == len(ready)
+    folder.describe(tmp_path / "study", space, {step.role: step for step in steps if step.measured})
+    described = json.loads((tmp_path / "study" / "study.json").read_text())["teachers"]
+    assert {role: facts["measured_on"] for role, facts in described.items()} == dict.fromkeys(
+        ready, "validation images, held out from its training"
+    )
 
 
 def test_a_damaged_description_is_said_to_be_damaged(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
+import errno
+import itertools
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,13 +11,13 @@ import optuna
 import pandas as pd
 import pytest
 
-from rkdsearch.errors import SpaceError
+from rkdsearch.errors import DiskError, SpaceError
 from rkdsearch.search import study as study_module
 from rkdsearch.search.journal import Journal
 from rkdsearch.search.searcher import Seen
 from rkdsearch.search.space import SearchSpace
 from rkdsearch.search.study import Study
-from tests.search.files import FakeWorker, checkpoint_of, load_space, on_disk
+from tests.search.files import CAPPED, FakeWorker, checkpoint_of, load_space, on_disk
 
 TRIALS = 8
 
@@ -167,17 +170,95 @@ def test_an_earlier_study_is_shown_to_the_sampler_before_our_own_trials(tmp_path
     assert cold._proposal(0) != told._proposal(0)
 
 
+# ------------------------------------------------------------------------------------------------------------------- the ladder
+
+
+def test_a_cap_that_was_in_force_begins_a_run_afresh_when_it_is_lifted_and_no_other_does(tmp_path: Path) -> None:
+    study = run(tmp_path, load_space(tmp_path, **CAPPED, scheduler={"reduction": 2}), trials=12)
+    finished = [t for t in study.trials.values() if t.status == "finished"]
+    assert {t.config.attack.steps for t in finished} == {2, 10}
+    for trial in finished:
+        steps = [[e.training_attack_steps for e in run] for run in trial.runs]
+        assert steps == ([[2, 2, 2, 2]] if trial.config.attack.steps == 2 else [[2, 2], [10, 10, 10, 10]])
+        assert (tmp_path / "checkpoints" / trial.trial_id / "last.safetensors").exists()
+        assert trial.device_seconds == sum(len(run) for run in trial.runs)
+    rows = pd.read_parquet(tmp_path / "trials").set_index("trial_id")
+    baseline = rows.loc["t00000"]
+    assert (baseline["run.wall_seconds"], baseline["fidelity.epochs"], baseline["fidelity.training_attack_steps"]) == (6, 4, 10)
+
+
+def test_a_rung_says_by_what_protocol_its_values_were_measured(tmp_path: Path) -> None:
+    run(tmp_path, load_space(tmp_path, **CAPPED))
+    rungs = pd.read_parquet(tmp_path / "rungs").groupby("rung")[["training_attack_steps", "attack_steps", "images"]]
+    assert rungs.max().to_numpy().tolist() == [[2, 5, 100], [2, 20, 100]]
+    assert rungs.min().equals(rungs.max())
+
+
+def test_a_trial_may_go_on_from_its_capped_checkpoint_where_the_space_says_so(tmp_path: Path) -> None:
+    worker = FakeWorker()
+    study = run(tmp_path, load_space(tmp_path, **CAPPED, scheduler={"reduction": 2, "capped": "continued"}), worker, trials=12)
+    steps = [[e.training_attack_steps for e in t.epochs] for t in study.finished() if t.config.attack.steps == 10]
+    assert steps
+    assert all(s == [2, 2, 10, 10] for s in steps)
+    assert len(set(worker.trained)) == len(worker.trained) == sum(len(t.epochs) for t in study.trials.values())
+
+
+def test_without_a_scheduler_no_cap_is_in_force(tmp_path: Path) -> None:
+    study = run(tmp_path, load_space(tmp_path, **CAPPED, scheduler={"name": "none"}))
+    assert all({e.training_attack_steps for e in t.epochs} == {t.config.attack.steps} for t in study.trials.values())
+
+
+# ------------------------------------------------------------------------------------------------------------------- replicates
+
+
+def test_contenders_are_repeated_with_fresh_seeds_after_the_search(tmp_path: Path) -> None:
+    space = load_space(tmp_path, replicates={"seeds": 2, "contenders": 3}, scheduler={"reduction": 2})
+    study = run(tmp_path, space, trials=12)
+    contenders = [t.trial_id for t in study.contenders()]
+    repeats = {t.trial_id: t for t in study.trials.values() if t.origin == "replicate"}
+    assert len(contenders) == 3
+    assert set(repeats) == {f"{trial_id}-r{n}" for trial_id in contenders for n in (1, 2)}
+    for trial_id, repeat in repeats.items():
+        original = study.trials[trial_id.split("-")[0]]
+        assert repeat.config.training.seed == original.config.training.seed + int(trial_id[-1])
+        assert repeat.config.method == original.config.method
+        assert (repeat.status, repeat.ordinal, len(repeat.epochs)) == ("finished", original.ordinal, 4)
+    assert len(study.seen()) == 12  # a repeat teaches the sampler nothing about a new setting
+    assert {t.trial_id for t in study.finished()}.isdisjoint(repeats)
+
+
+def test_repeats_are_no_configurations_and_wait_for_the_last_of_them(tmp_path: Path) -> None:
+    study = Study(tmp_path, load_space(tmp_path, replicates={"seeds": 1, "contenders": 2}, scheduler={"name": "none"}), 3, {})
+    worker, running = FakeWorker(), [study.next(), study.next(), study.next()]
+    for assignment in running[:2]:
+        assert assignment is not None
+        assert not [study.report(assignment.trial_id, r, {}) for r in worker.run(assignment)][-1]
+    assert study.next() is None  # one configuration is still executing
+    assert not study.done
+    assert running[2] is not None
+    study.fail(running[2].trial_id, "nan")
+    assert [a.trial_id[-3:] for a in (study.next(), study.next()) if a] == ["-r1", "-r1"]
+    assert study.next() is None
+
+
 # --------------------------------------------------------------------------------------------------------------------- survival
 
 
-@pytest.fixture(scope="module", params=["promotion", "stopping"])
+KINDS: dict[str, dict[str, Any]] = {
+    "promotion": {},
+    "stopping": {"scheduler": {"kind": "stopping", "reduction": 3}},
+    "capped": {**CAPPED, "replicates": {"seeds": 2, "contenders": 2}, "scheduler": {"reduction": 2}},
+}
+
+
+@pytest.fixture(scope="module", params=list(KINDS))
 def uninterrupted(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[SearchSpace, dict[str, Any], list[str]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study_module, "EPOCHS_EVERY_SECONDS", 1e9)
         folder = tmp_path_factory.mktemp("whole")
-        space = load_space(folder, scheduler={"kind": request.param, "reduction": 3})
+        space = load_space(folder, **KINDS[request.param])
         moments: list[str] = []
         moment = kill_at(0, moments)
         FakeWorker(moment).drive(watched(Study(folder / "study", space, TRIALS, {}), moment))
@@ -326,3 +407,38 @@ def test_a_journal_that_is_no_longer_true_is_written_anew(tmp_path: Path) -> Non
     stopped.status = "finished"
     Journal(tmp_path, space).sync(study.trials.values())
     assert states(tmp_path)[stopped.trial_id] == "COMPLETE"
+
+
+# ----------------------------------------------------------------------------------------------------------------------- the disk
+
+
+def full_at(number: int) -> Callable[[Path, Path], None]:
+    """`os.replace` on a disk that is full from the `number`th file on."""
+    replace, asked = os.replace, itertools.count(1)
+
+    def refuse(source: Path, target: Path) -> None:
+        if next(asked) >= number:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(source, target)
+
+    return refuse
+
+
+def test_a_disk_that_is_full_ends_the_search_in_a_sentence_and_room_is_all_that_it_needs(
+    tmp_path: Path, uninterrupted: tuple[SearchSpace, dict[str, Any], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space, whole, _ = uninterrupted
+    refused = set()
+    for number in (1, 2, 3, 4, 5, 6, 7, 12, 19, 26, 33):
+        folder, first, second = tmp_path / str(number), FakeWorker(), FakeWorker()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", full_at(number))
+            with pytest.raises(DiskError, match=r"could not be written: No space left on device") as error:
+                first.drive(Study(folder, space, TRIALS, {}))
+        refused.add(Path(str(error.value).partition(":")[0]).parent.name)
+        assert not list(folder.rglob(".*")), "what was half written is gone"
+        run(folder, space, second)
+        assert on_disk(folder) == whole, f"full from file {number} on"
+        trained = first.trained + second.trained
+        assert len(trained) - len(set(trained)) <= 1, "only the epoch whose checkpoint found no room is repeated"
+    assert refused >= {"trials", "rungs", "t00000"}

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from rkdsearch import models
+from rkdsearch.data import datasets
 from rkdsearch.errors import ConfigError, NonFiniteLossError, OutOfMemoryError
 from rkdsearch.evaluation import Verdict
 from rkdsearch.training import checkpoint, trainer
+from rkdsearch.training.stages import Stage
 from rkdsearch.training.trainer import Best, EpochResult, Trainer
 from tests.training.runs import TINY, assert_equal, described, numbers, state, teacher_file, train
 
@@ -20,7 +22,7 @@ def judged(monkeypatch: pytest.MonkeyPatch, *accuracies: tuple[float, float]) ->
     """Let the validations of a run find these (clean, robust) accuracies, of ten images."""
     left = iter(accuracies)
 
-    def validate(_: Trainer) -> tuple[Verdict, None]:
+    def validate(_: Trainer, _stage: Stage) -> tuple[Verdict, None]:
         clean, robust = next(left)
         ten = torch.arange(10)
         return Verdict(torch.zeros(10, dtype=torch.int64), ten < clean * 10, ten < robust * 10), None
@@ -49,7 +51,7 @@ def test_robust_overfitting_is_the_fall_from_the_highest_robust_accuracy(teacher
 
 def test_rungs_and_the_last_epoch_are_validated_whatever_the_interval(teachers: Path) -> None:
     config = described(teachers, "natural", validation={"every": 3}, training={"epochs": 5, "batch_size": 100})
-    epochs = list(Trainer(config, validate_at=frozenset({2})).epochs())
+    epochs = list(Trainer(config, stages=[Stage(2), Stage(5)]).epochs())
     assert [e.epoch for e in epochs if e.clean_accuracy is not None] == [2, 3, 5]
     assert epochs[3].best == epochs[2].best
 
@@ -123,7 +125,7 @@ def test_nothing_is_remembered_of_images_that_are_augmented(teachers: Path) -> N
 def test_images_and_teachers_are_read_once_a_process(teachers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = Trainer(described(teachers))
     monkeypatch.setattr(trainer, "load_teacher", lambda *_, **__: pytest.fail("a teacher was read again"))
-    monkeypatch.setattr(trainer.data, "load_training", lambda _: pytest.fail("images were read again"))
+    monkeypatch.setattr(datasets, "_digits", lambda _: pytest.fail("images were read again"))
     second = Trainer(described(teachers, optimizer={"lr": 0.5}))
     assert second.teachers["robust"] is first.teachers["robust"]
     assert second._answers["robust"] is first._answers["robust"]
@@ -150,11 +152,11 @@ OTHERS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("other", OTHERS)
 def test_a_run_is_the_same_whatever_this_process_ran_before(teachers: Path, other: str) -> None:
     config = described(teachers, "mtard")
-    for cache in (trainer._splits, trainer._frozen_teacher):
+    for cache in (datasets._splits, trainer._frozen_teacher):
         cache.cache_clear()
     trainer._known_answers.clear()
     alone = train(config)
-    for cache in (trainer._splits, trainer._frozen_teacher):
+    for cache in (datasets._splits, trainer._frozen_teacher):
         cache.cache_clear()
     trainer._known_answers.clear()
     overrides = OTHERS[other]
