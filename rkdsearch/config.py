@@ -24,7 +24,6 @@ from rkdsearch.errors import ConfigError
 from rkdsearch.methods import Method, inner
 from rkdsearch.methods.base import BatchNormMode
 from rkdsearch.models import ModelConfig
-from rkdsearch.results.record import Column
 
 
 def _ratio(value: object) -> object:
@@ -54,6 +53,11 @@ class AttackConfig(Section):
     start: Start | None = Field(None, description="where x' begins; none given: as the method's paper has it")
     batchnorm: BatchNormMode | None = Field(None, description="BatchNorm while attacking; none given: as the method's paper has it")
     objective: inner.Name | None = Field(None, description="what x' maximises, in place of the method's own inner problem")
+
+    @property
+    def asks_teacher(self) -> bool:
+        """Whether `objective` asks the robust teacher, whatever the method does."""
+        return self.objective in ("teacher_clean", "teacher_adversarial")
 
     def build(self) -> Attack:
         """The attack that this describes; `start` must have been resolved by `TrainConfig`."""
@@ -169,6 +173,10 @@ class Recipe(Section):
         if asked := self.method.teachers():
             name = methods.name_of(self.method)
             raise ValueError(f"a teacher is trained without a teacher, and method '{name}' asks a {asked[0]} one: choose pgd_at or trades")
+        if self.attack.asks_teacher:
+            raise ValueError(
+                f"a teacher is trained without a teacher, and attack.objective '{self.attack.objective}' asks one: choose label"
+            )
         return self
 
 
@@ -180,6 +188,11 @@ class TeacherConfig(Section):
     sha256: str | None = Field(None, description="what the file must hash to")
     clean_accuracy: Share | None = Field(None, description="what its publisher claims, to be verified")
     robust_accuracy: Share | None = Field(None, description="what its publisher claims at the exam's ball, to be verified")
+    trained_on: Literal["train", "other"] | None = Field(
+        None,
+        description="train: all training images of this data, as published teachers were, with others or not; other: none of these images; "
+        "none given: what the file itself says",
+    )
     recipe: Recipe | None = Field(None, description="trained once and cached, where no path is given")
 
     @model_validator(mode="after")
@@ -213,13 +226,12 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _teachers_are_there(self) -> Self:
-        for role in self.method.teachers():
+        for role in self.asked_teachers:
             teacher: TeacherConfig | None = getattr(self.teachers, role)
             if teacher is None or (teacher.path is None and teacher.recipe is None):
-                name = methods.name_of(self.method)
-                raise ValueError(
-                    f"method '{name}' learns from a {role} teacher, and there is none: set teachers.{role}.path or teachers.{role}.recipe"
-                )
+                learns = f"method '{methods.name_of(self.method)}' learns from"
+                asker = learns if role in self.method.teachers() else f"attack.objective '{self.attack.objective}' asks"
+                raise ValueError(f"{asker} a {role} teacher, and there is none: set teachers.{role}.path or teachers.{role}.recipe")
         return self
 
     @model_validator(mode="after")
@@ -231,11 +243,11 @@ class TrainConfig(Section):
             object.__setattr__(self, "attack", self.attack.model_copy(update=spoken))
         return self
 
-    @model_validator(mode="after")
-    def _inner_problem_has_its_teacher(self) -> Self:
-        if self.attack.objective in ("teacher_clean", "teacher_adversarial") and self.teachers.robust is None:
-            raise ValueError(f"attack.objective '{self.attack.objective}' asks a robust teacher, and there is none: set teachers.robust")
-        return self
+    @property
+    def asked_teachers(self) -> tuple[str, ...]:
+        """The roles of the teachers that this run asks: its method's, and the robust one where `attack.objective` asks it."""
+        asked = self.method.teachers()
+        return (*asked, "robust") if self.attack.asks_teacher and "robust" not in asked else asked
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values: `build(config.to_dict())` is the same config."""
@@ -389,66 +401,17 @@ def _fields_at(kind: type[BaseModel], path: Iterable[str]) -> list[str]:
     """The field names of the section that `path` leads to."""
     for part in path:
         field = kind.model_fields.get(part)
-        inside = next((t for t in _members(field.annotation) if isinstance(t, type) and issubclass(t, BaseModel)), None) if field else None
+        inside = next((t for t in members(field.annotation) if isinstance(t, type) and issubclass(t, BaseModel)), None) if field else None
         if inside is None:
             return []
         kind = inside
     return list(kind.model_fields)
 
 
-def _members(annotation: object) -> tuple[Any, ...]:
+def members(annotation: object) -> tuple[Any, ...]:
     """`X | None` is X and None; `Annotated[X, ...]` is X."""
     if get_origin(annotation) is Annotated:
-        return _members(get_args(annotation)[0])
+        return members(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
-        return tuple(m for a in get_args(annotation) for m in _members(a))
+        return tuple(m for a in get_args(annotation) for m in members(a))
     return (annotation,)
-
-
-# ----------------------------------------------------------------------------------------------------------------- columns
-
-
-def columns(extra_methods: Iterable[str] = ()) -> tuple[Column, ...]:
-    """The `config.*` columns: every leaf of TrainConfig, and every field of every method, built in or named here."""
-    found = list(_columns_of(TrainConfig, "config."))
-    found.append(Column("config.method.name", "string", "", "the method's file, or its dotted path"))
-    by_name = {c.name: c for c in found}
-    for name in (*methods.names(), *extra_methods):
-        for column in _columns_of(methods.load(name), "config.method."):
-            known = by_name.setdefault(column.name, column)
-            if known.type != column.type:
-                raise ConfigError(
-                    f"method '{name}': {column.name} is {column.type} here and {known.type} in another method; rename the field"
-                )
-    return tuple(sorted(by_name.values(), key=lambda c: c.name))
-
-
-def row(config: TrainConfig) -> dict[str, object]:
-    """The run's `config.*` values for a Parquet row; lists become JSON text. A teacher's recipe is its own affair, told by its sha256."""
-    values: dict[str, object] = {}
-    for name, value in flatten_tree({"config": config.to_dict()}).items():
-        if value is not None and ".recipe." not in name:
-            values[name] = json.dumps(value) if isinstance(value, list) else value
-    return values
-
-
-def _columns_of(kind: type[BaseModel], prefix: str) -> Iterable[Column]:
-    for name, field in kind.model_fields.items():
-        members = [m for m in _members(field.annotation) if m is not type(None)]
-        section = next((m for m in members if isinstance(m, type) and issubclass(m, BaseModel)), None)
-        if section is not None:
-            if not issubclass(section, Method | Recipe):
-                yield from _columns_of(section, f"{prefix}{name}.")
-            continue
-        types_ = {_column_type(m) for m in members}
-        yield Column(prefix + name, "float" if types_ == {"int", "float"} else types_.pop(), "", field.description or "")
-
-
-def _column_type(annotation: object) -> Literal["string", "int", "float", "bool"]:
-    if annotation is bool:
-        return "bool"
-    if annotation is int:
-        return "int"
-    if annotation is float:
-        return "float"
-    return "string"  # names, Literals, and lists as JSON text

@@ -6,6 +6,7 @@ numpy scalars is ever unpickled: a file that asks for more is refused by name.
 
 import argparse
 import hashlib
+import json
 import pickle
 import re
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -55,6 +56,24 @@ def fingerprint(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise TeacherError(f"{path}: cannot be read: {error.strerror}; check the path") from error
+
+
+def header(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself, name and text; nothing for any other file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError):
+        return {}
+
+
+def split_of(path: Path) -> str | None:
+    """The fingerprint of the split whose training images the file says it was trained on, as ours do; None where it says nothing."""
+    try:
+        split = json.loads(header(path)["state"])["split_sha256"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return split if isinstance(split, str) else None
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

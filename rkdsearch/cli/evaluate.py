@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from rkdsearch.cli.options import Address, AllowImport
+
 Attack = Literal["clean", "pgd20", "autoattack"]
 
 
@@ -16,8 +18,8 @@ def evaluate(
     seeds: int = 1,
     images: int | None = None,
     attacks: Annotated[tuple[Attack, ...], Parameter(consume_multiple=True)] = ("clean", "pgd20", "autoattack"),
-    address: str | None = None,
-    allow_import: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
+    address: Address = None,
+    allow_import: AllowImport = (),
 ) -> None:
     """Examine a study's networks on test images, by the study's fixed exam. What was examined before is skipped.
 
@@ -35,10 +37,6 @@ def evaluate(
         Only so many test images, stratified and the same for all; the number is recorded.
     attacks
         Which attacks.
-    address
-        A Ray cluster's address, or `auto`; none given: this machine.
-    allow_import
-        Packages of your own from which methods and networks may be imported.
     """
     from rkdsearch import plugins
     from rkdsearch.cli.progress import said

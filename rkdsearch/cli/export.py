@@ -1,9 +1,8 @@
 """`rkdsearch export STUDY --trial ID`: a trial's best network, to be given away."""
 
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
+from rkdsearch.cli.options import AllowImport
 
 
 def export(
@@ -12,7 +11,7 @@ def export(
     trial: str,
     out: Path | None = None,
     onnx: bool = False,
-    allow_import: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
+    allow_import: AllowImport = (),
 ) -> None:
     """Write a trial's best weights as safetensors, with a model card and a RobustBench-style entry. Nothing is trained or measured.
 
@@ -26,8 +25,6 @@ def export(
         The folder to write into; by default exports/<study>-<trial>.
     onnx
         Also an ONNX file; needs rkdsearch[export].
-    allow_import
-        Packages of your own from which methods and networks may be imported.
     """
     from rkdsearch import plugins
     from rkdsearch.cli.progress import said

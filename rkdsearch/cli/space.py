@@ -1,15 +1,16 @@
 """`rkdsearch space`: look at a search space before any compute is spent."""
 
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App
+
+from rkdsearch.cli.options import AllowImport
 
 app = App(name="space", help="Check, show or sample a search space.", help_format="plaintext")
 
 
 @app.command
-def check(*files: Path, allow_import: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = ()) -> None:
+def check(*files: Path, allow_import: AllowImport = ()) -> None:
     """Prove that every corner of these spaces is a legal run: both ends of every parameter, and 100 random samples."""
     from rkdsearch import plugins
     from rkdsearch.cli.progress import said

@@ -1,9 +1,11 @@
 """`rkdsearch teacher`: a teacher is trained, checked against its publisher's claims, or made safe to load."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App
+
+from rkdsearch.cli.options import AllowImport
 
 if TYPE_CHECKING:
     from rkdsearch.config import TrainConfig
@@ -11,13 +13,12 @@ if TYPE_CHECKING:
 
 app = App(name="teacher", help="Train, verify or convert a teacher.", help_format="plaintext")
 
-Allow = Annotated[tuple[str, ...], Parameter(consume_multiple=True)]
 CACHE = Path("teachers")
 
 
 @app.command
 def train(
-    config: Path, *overrides: str, role: Literal["robust", "natural"] = "robust", cache: Path = CACHE, allow_import: Allow = ()
+    config: Path, *overrides: str, role: Literal["robust", "natural"] = "robust", cache: Path = CACHE, allow_import: AllowImport = ()
 ) -> None:
     """Train a teacher from its recipe, once: the same recipe on the same data is found in the cache. Interrupted, it goes on.
 
@@ -31,10 +32,8 @@ def train(
         Which teacher.
     cache
         The folder of trained teachers, one folder each, named by the fingerprint of everything that made it.
-    allow_import
-        Packages of your own from which methods and networks may be imported.
     """
-    from rkdsearch.cli.progress import said
+    from rkdsearch.cli.progress import epoch_line, said
     from rkdsearch.errors import TeacherError
     from rkdsearch.training import teacher as teachers
     from rkdsearch.training.trainer import Trainer
@@ -50,14 +49,13 @@ def train(
         said(f"{home}: is trained already, {made_by.training.epochs} epochs")
     else:
         for epoch in Trainer(made_by, home).epochs():
-            accuracies = "" if epoch.clean_accuracy is None else f"  clean {epoch.clean_accuracy:.3f}  robust {epoch.robust_accuracy:.3f}"
-            said(f"epoch {epoch.epoch:3} of {epoch.epochs}  loss {epoch.loss:.4f}{accuracies}")
+            said(epoch_line(epoch))
     measured = _judged(described, role, home)
     said(f"in a search space: teachers.{role}.path: {home / 'best.safetensors'}, teachers.{role}.sha256: {measured.sha256}")
 
 
 @app.command
-def verify(config: Path, *overrides: str, cache: Path = CACHE, allow_import: Allow = ()) -> None:
+def verify(config: Path, *overrides: str, cache: Path = CACHE, allow_import: AllowImport = ()) -> None:
     """Measure a run's teachers on your validation images, by the run's exam, and compare with what their publishers claim.
 
     A claim (teachers.<role>.clean_accuracy, .robust_accuracy) above the measured 99 % interval, give or take a point, is refuted: exit 2.
@@ -70,8 +68,6 @@ def verify(config: Path, *overrides: str, cache: Path = CACHE, allow_import: All
         section.field=value, such as teachers.robust.path=wrn.pt validation.images=1000.
     cache
         Where `rkdsearch teacher train` keeps what it trained.
-    allow_import
-        Packages of your own from which methods and networks may be imported.
     """
     from rkdsearch.cli.progress import said
     from rkdsearch.errors import TeacherError
@@ -82,9 +78,7 @@ def verify(config: Path, *overrides: str, cache: Path = CACHE, allow_import: All
     if not given:
         raise TeacherError(f"{config}: names no teacher; set teachers.robust.path, on the command line if you like")
     exam = described.validation.attack
-    said(
-        f"exam: {exam.norm}, eps {exam.eps:.4g} of [0, 1], PGD-{exam.steps}, restarts {exam.restarts}; validation images of {described.data.name}"
-    )
+    said(f"exam: {exam.norm}, eps {exam.eps:.4g} of [0, 1], PGD-{exam.steps}, restarts {exam.restarts}; images of {described.data.name}")
     measured = {}
     for role in given:
         made_by = teachers.recipe_run(described, role)
@@ -121,7 +115,7 @@ def convert(file: Path, out: Path) -> None:
 def _read(config: Path, overrides: tuple[str, ...], allow_import: tuple[str, ...]) -> "TrainConfig":
     from rkdsearch import config as run
     from rkdsearch import plugins
-    from rkdsearch.cli.overrides import parsed
+    from rkdsearch.cli.options import parsed
 
     plugins.allow_import(*allow_import)
     return run.load(config, parsed(overrides))
@@ -129,23 +123,20 @@ def _read(config: Path, overrides: tuple[str, ...], allow_import: tuple[str, ...
 
 def _judged(config: "TrainConfig", role: "Role", home: Path | None) -> "Measured":
     """Measure, print with n and 95 % intervals, and return."""
-    import torch
-
-    from rkdsearch import data
     from rkdsearch.cli.progress import said
     from rkdsearch.results.intervals import accuracy
     from rkdsearch.training import teacher as teachers
 
     teacher = getattr(config.teachers, role)
     named = teacher if home is None else teachers.from_folder(teacher, home)
-    device = torch.device("cuda" if torch.cuda.is_available() and config.training.device != "cpu" else "cpu")
-    found = teachers.measure(named, data.load_training(config.data), config.validation, device)
+    found = teachers.measure(named, config)
     said(f"{role} teacher {named.path}  sha256 {found.sha256}")
     for name, value in (("clean", found.clean_accuracy), ("robust", found.robust_accuracy)):
         right, claimed = round(value * found.images), getattr(teacher, f"{name}_accuracy")
         interval = accuracy(right, found.images)
         claim = "" if claimed is None else f"  claimed {claimed:.3f}"
         if claimed is not None and claimed < interval.low:
-            claim += ", and better here: was it trained on these images?"
+            claim += ", and better here"
         said(f"  {name:6} {right}/{found.images} = {value:.3f}  95 % [{interval.low:.3f}, {interval.high:.3f}]{claim}")
+    said(f"  on {found.measured_on}")
     return found

@@ -1,9 +1,8 @@
 """`rkdsearch tune`: the main job."""
 
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
+from rkdsearch.cli.options import Address, AllowImport
 
 
 def tune(
@@ -15,9 +14,9 @@ def tune(
     resume: bool = False,
     warm_start: Path | None = None,
     journal: bool = True,
-    address: str | None = None,
+    address: Address = None,
     dry_run: bool = False,
-    allow_import: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
+    allow_import: AllowImport = (),
 ) -> None:
     """Search a space for the clean-versus-robust Pareto front.
 
@@ -37,15 +36,12 @@ def tune(
         An earlier study: its finished and stopped trials that lie in the space are shown to the sampler first.
     journal
         Keep <study>/optuna.journal, which optuna-dashboard shows.
-    address
-        A Ray cluster's address, or `auto`; none given: this machine.
     dry_run
         Check everything, print the ladder, and stop before any compute.
-    allow_import
-        Packages of your own from which methods and networks may be imported.
     """
     from rkdsearch import plugins
     from rkdsearch.cli.progress import SearchProgress, said, teacher_line
+    from rkdsearch.errors import DiskError
     from rkdsearch.search import folder, warm
     from rkdsearch.search.space import SearchSpace
 
@@ -84,8 +80,8 @@ def tune(
             progress.finished(running, nothing_to_do=True)
             return
         try:
-            search(running, address=address, listener=progress.update)
-        except KeyboardInterrupt:
+            search(running, address=address, listener=progress.update, notice=said)
+        except (KeyboardInterrupt, DiskError):
             progress.stop()
             said(f"stopped; every finished epoch is kept. Go on with: rkdsearch tune {space} {until} --study {study} --resume")
             raise

@@ -1,7 +1,10 @@
 """The batches of an epoch: a pure function of (seed, epoch), so that resuming a run needs no state of a loader."""
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -12,6 +15,9 @@ from rkdsearch.data.augment import Shifts, crop_and_flip, padding
 from rkdsearch.data.config import Augmentation
 from rkdsearch.data.images import Images, to_floats
 from rkdsearch.errors import DataError
+
+_Stored = tuple[Tensor, Tensor]  # bytes (n, H, W, C) and labels (n,)
+_AHEAD = 2  # batches that are read from a file before they are asked for
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ class Batches:
     `batch_size` counts the images of all processes together; each takes its contiguous part of every batch, so that the parts laid end
     to end are the batch of one process, augmentation included. An epoch passes once over `images`; the last batch may be smaller, and is
     cut to a multiple of `processes`. `extra` images are drawn anew for every batch, with repetition, and spread evenly over it.
-    Pixels stay bytes: on `device`, or, memory-mapped, in their file.
+    Pixels stay bytes: on `device`, or, memory-mapped, in their file, from where a thread fetches them ahead.
     """
 
     def __init__(
@@ -79,12 +85,13 @@ class Batches:
         if self._extra is not None:
             rows[foreign] = drawing.integers(len(self._extra.labels), size=foreign.sum())
         shifts = self._draw_shifts(shifting, len(foreign))
-        begin = 0
-        for total, _ in sizes:
-            share = total // self._processes
-            mine = slice(begin + self._rank * share, begin + (self._rank + 1) * share)
-            begin += total
-            pixels, y, index = self._gather(torch.from_numpy(rows[mine]), foreign[mine])
+        places = self._places(sizes)
+        stored = self._own.gather([rows[mine][~foreign[mine]] for mine in places], self._device)
+        if self._extra is not None:
+            extra = self._extra.gather([rows[mine][foreign[mine]] for mine in places], self._device)
+            stored = map(_mixed, stored, extra, [foreign[mine] for mine in places])
+        for mine, (pixels, y) in zip(places, stored, strict=True):
+            index = torch.from_numpy(np.where(foreign[mine], -1, rows[mine])).to(self._device)
             yield Batch(to_floats(pixels if shifts is None else crop_and_flip(pixels, shifts[mine]), self._scale), y, index)
 
     def _sizes(self) -> list[tuple[int, int]]:
@@ -95,6 +102,12 @@ class Batches:
         sizes = [(self._batch_size, self._extra_share)] * full
         return sizes + ([(last, last * self._extra_share // self._batch_size)] if last else [])
 
+    def _places(self, sizes: list[tuple[int, int]]) -> list[slice]:
+        """This process's part of every batch, as places in the epoch."""
+        shares = [total // self._processes for total, _ in sizes]
+        begins = [done * self._processes + self._rank * share for done, share in zip(accumulate([0, *shares]), shares, strict=False)]
+        return [slice(begin, begin + share) for begin, share in zip(begins, shares, strict=True)]
+
     def _draw_shifts(self, generator: np.random.Generator, count: int) -> Shifts | None:
         """Of a whole epoch at once: a few numbers per image, and one transfer instead of one per batch."""
         if self._augment == "none":
@@ -104,30 +117,42 @@ class Batches:
         mirror = drawn[:, 2] == 1 if self._augment == "crop_flip" else torch.zeros(count, dtype=torch.bool, device=self._device)
         return Shifts(down=drawn[:, 0], right=drawn[:, 1], mirror=mirror)
 
-    def _gather(self, rows: Tensor, foreign: NDArray[np.bool_]) -> tuple[Tensor, Tensor, Tensor]:
-        """Bytes (n, H, W, C), labels (n,) and index (n,) on the device; `rows` (n,) of the extra images where `foreign` (n,)."""
-        if self._extra is None or not foreign.any():
-            return *self._own.gather(rows, self._device), rows.to(self._device)
-        places = [torch.from_numpy(np.flatnonzero(which)) for which in (~foreign, foreign)]
-        parts = [store.gather(rows[at], self._device) for store, at in zip((self._own, self._extra), places, strict=True)]
-        back = torch.cat(places).argsort().to(self._device)  # the images come sorted by store: put each back in its place
-        pixels, y = (torch.cat(tensors).index_select(0, back) for tensors in zip(*parts, strict=True))
-        return pixels, y, torch.where(torch.from_numpy(foreign), -1, rows).to(self._device)
-
 
 class _Store:
     """Pixels on the device, or in their memory-mapped file; labels beside them."""
 
     def __init__(self, images: Images, device: torch.device) -> None:
-        self.rows = images.rows
+        self.rows, self.mapped = images.rows, images.mapped
         place = torch.device("cpu") if images.mapped else device
         self.pixels, self.labels = images.pixels.to(place), images.labels.to(place)
 
-    def gather(self, index: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Bytes (n, H, W, C) and labels (n,) of the images `index` (n,), on `device`."""
-        at = index.to(self.labels.device)
+    def gather(self, indices: Iterable[NDArray[np.int64]], device: torch.device) -> Iterator[_Stored]:
+        """Bytes (n, H, W, C) and labels (n,), on `device`, of each of the `indices` (n,)."""
+        for pixels, labels in self._ahead(indices) if self.mapped else map(self._read, indices):
+            yield pixels.to(device), labels.to(device)
+
+    def _read(self, index: NDArray[np.int64]) -> _Stored:
+        at = torch.from_numpy(index).to(self.labels.device)
         pixels = self.pixels.index_select(0, at if self.rows is None else self.rows.index_select(0, at))
-        return pixels.to(device), self.labels.index_select(0, at).to(device)
+        return pixels, self.labels.index_select(0, at)
+
+    def _ahead(self, indices: Iterable[NDArray[np.int64]]) -> Iterator[_Stored]:
+        """The same, read by a thread while the caller computes: a page that is not in memory costs a journey to the disk."""
+        with ThreadPoolExecutor(1) as reader:
+            waiting: deque[Future[_Stored]] = deque()
+            for index in indices:
+                waiting.append(reader.submit(self._read, index))
+                if len(waiting) > _AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+
+def _mixed(own: _Stored, extra: _Stored, foreign: NDArray[np.bool_]) -> _Stored:
+    """Own and extra images as one batch: extra ones where `foreign` (n,)."""
+    back = torch.from_numpy(foreign.argsort(kind="stable").argsort()).to(own[1].device)
+    pixels, labels = (torch.cat(both).index_select(0, back) for both in zip(own, extra, strict=True))
+    return pixels, labels
 
 
 def _spread(total: int, extra: int) -> NDArray[np.bool_]:

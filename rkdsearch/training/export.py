@@ -25,7 +25,7 @@ from rkdsearch.methods import name_of
 from rkdsearch.models import ModelConfig
 from rkdsearch.results import summary
 from rkdsearch.results.intervals import accuracy
-from rkdsearch.teacher import fingerprint, load, read_state
+from rkdsearch.teacher import fingerprint, header, load, read_state
 from rkdsearch.training import checkpoint
 
 WEIGHTS, CARD, ENTRY, ONNX = "student.safetensors", "README.md", "robustbench.json", "student.onnx"
@@ -66,7 +66,7 @@ def convert(source: Path, target: Path) -> dict[str, Tensor]:
         raise TeacherError(f"{target}: exists already and is not overwritten; name another file, or remove it")
     # Cloned, because tied weights share memory, and safetensors keeps each tensor by itself.
     tensors = {name: tensor.clone().contiguous() for name, tensor in read_state(source).items()}
-    _write(target, save(tensors, metadata={"source": source.name, "source_sha256": fingerprint(source)}))
+    _write(target, save(tensors, metadata={**header(source), "source": source.name, "source_sha256": fingerprint(source)}))
     return tensors
 
 
@@ -89,7 +89,9 @@ def export(study: Path, trial_id: str, weights: Path, out: Path, *, onnx: bool =
     images = data.load_training(config.data).train
     shape = Shape(tuple(map(str, images.classes)), images.channels, images.size)
     file = out / WEIGHTS
-    _write(file, save(tensors, metadata={"network": json.dumps(config.student.model_dump(mode="json"), sort_keys=True)}))
+    # Who takes it for a teacher must know which images it has seen.
+    said = {"network": config.student.model_dump(mode="json"), "state": {"split_sha256": state.get("split_sha256")}}
+    _write(file, save(tensors, metadata={name: json.dumps(value, sort_keys=True) for name, value in said.items()}))
     network = _same_network(file, weights, config.student, shape, tensors)
     described = rows.description.get("teachers") or {}
     delivery = Delivery(
@@ -251,7 +253,7 @@ def _made(d: Delivery) -> str:
 
 def _lineage(d: Delivery) -> str:
     """Each teacher the method asked: file, hash, what it measured, and how it was made where the file says so."""
-    roles = d.config.method.teachers()
+    roles = d.config.asked_teachers
     if not roles:
         return "None: the method learns from labels alone."
     lines = []
@@ -262,12 +264,12 @@ def _lineage(d: Delivery) -> str:
         lines.append(f"- **{role}**: `{_network(teacher.network)}`, sha256 `{sha256}`. {_origin(teacher.path)}")
         if facts.get("images"):
             n = int(facts["images"])
+            scores = []
             for name in ("clean", "robust"):
-                right, estimate = round(facts[f"{name}_accuracy"] * n), accuracy(round(facts[f"{name}_accuracy"] * n), n)
-                lines.append(
-                    f"  {name.capitalize()} {right}/{n} = {100 * estimate.value:.2f} % [{100 * estimate.low:.2f}, {100 * estimate.high:.2f}] "
-                    "on the study's validation images, by the study's exam."
-                )
+                right = round(facts[f"{name}_accuracy"] * n)
+                estimate = accuracy(right, n)
+                scores.append(f"{name} {right}/{n} = {100 * estimate.value:.2f} % [{100 * estimate.low:.2f}, {100 * estimate.high:.2f}]")
+            lines.append(f"  {', '.join(scores).capitalize()}, by the study's exam on {facts.get('measured_on', 'validation images')}.")
         claims = [f"{n} {100 * v:.2f} %" for n in ("clean", "robust") if (v := getattr(teacher, f"{n}_accuracy")) is not None]
         if claims:
             lines.append(f"  Its publisher claims {', '.join(claims)}.")
@@ -357,7 +359,8 @@ def _need_onnx() -> None:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise RkdError(
-            f"--onnx needs the package '{error.name}', which is not installed; install rkdsearch[export], or leave --onnx out"
+            f"--onnx needs the packages onnx and onnxscript for torch's exporter, and '{error.name}' is not installed; "
+            "install rkdsearch[export], or leave --onnx out"
         ) from error
 
 

@@ -5,19 +5,18 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from rkdsearch import config as configs
 from rkdsearch.config import TeacherConfig, TrainConfig
 from rkdsearch.errors import CheckpointError, NonFiniteLossError
 from rkdsearch.methods import name_of
 from rkdsearch.results.store import Store
-from rkdsearch.training import rows, teacher
+from rkdsearch.training import config_rows, rows, teacher
 from rkdsearch.training.trainer import EpochResult, Trainer
 
 
 def with_teachers(config: TrainConfig, cache: Path) -> TrainConfig:
     """The same run with its recipes' teachers trained (once, cached) and named by file and hash."""
     ready: dict[str, TeacherConfig] = {}
-    for role in config.method.teachers():
+    for role in config.asked_teachers:
         made_by = teacher.recipe_run(config, role)  # type: ignore[arg-type]  # a role of TeachersConfig
         if made_by is not None:
             home = teacher.folder_of(made_by, cache)
@@ -45,7 +44,7 @@ def single_run(config: TrainConfig, folder: Path) -> Iterator[EpochResult]:
     config = with_teachers(config, folder / "teachers")
     trainer = Trainer(config, folder)
     name = name_of(config.method)
-    store = Store(folder, configs.columns([name] if "." in name else []))
+    store = Store(folder, config_rows.columns([name] if "." in name else []))
     facts = rows.facts_of(trainer)
     identity = {"trial_id": "run", "study": folder.name, "ordinal": 0, "origin": "first", "label": name, "sampled": {}, "notes": {}}
 
@@ -53,7 +52,7 @@ def single_run(config: TrainConfig, folder: Path) -> Iterator[EpochResult]:
         if trainer.rank == 0:
             store.write_epochs("run", [rows.epoch(e) for e in trainer.history])
             measured = rows.measured(config, trainer.history, facts)
-            store.write_trial({**identity, "status": status, "error": error, **configs.row(config), **measured})
+            store.write_trial({**identity, "status": status, "error": error, **config_rows.row(config), **measured})
 
     try:
         for epoch in trainer.epochs():

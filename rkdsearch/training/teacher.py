@@ -8,26 +8,32 @@ import torch
 from scipy.stats import binomtest
 
 from rkdsearch import data, models
-from rkdsearch.config import Recipe, TeacherConfig, TrainConfig, ValidationConfig
+from rkdsearch.config import Recipe, TeacherConfig, TrainConfig
 from rkdsearch.errors import TeacherError
-from rkdsearch.evaluation import Verdict, judge
-from rkdsearch.teacher import fingerprint, load
+from rkdsearch.evaluation import judge
+from rkdsearch.teacher import fingerprint, load, split_of
 from rkdsearch.training import checkpoint
 from rkdsearch.training.trainer import VALIDATION_SEED, EpochResult
 
 Role = Literal["robust", "natural"]
-CPU = torch.device("cpu")
 ROLES: tuple[Role, ...] = ("robust", "natural")
+
+# What the validation images are to a teacher.
+HELD_OUT = "validation images, held out from its training"
+DECLARED = "validation images, held out from its training as trained_on declares"
+SEEN = "validation images; flagged: it was trained on all training images, these among them, and its accuracy here is optimistic"
+UNKNOWN = "validation images; flagged: these images may be among those it was trained on, and its accuracy here may be optimistic"
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a teacher reached on validation images, by the study's own exam. Accuracies are fractions of 1."""
+    """What a teacher reached on validation images, by the study's own exam, and what these images are to it. Accuracies are fractions of 1."""
 
     sha256: str
     clean_accuracy: float
     robust_accuracy: float
     images: int
+    measured_on: str
 
 
 def recipe_run(config: TrainConfig, role: Role) -> TrainConfig | None:
@@ -62,22 +68,32 @@ def from_folder(teacher: TeacherConfig, folder: Path) -> TeacherConfig:
     return teacher.model_copy(update={"path": str(path), "sha256": fingerprint(path), "recipe": None})
 
 
-def measure(teacher: TeacherConfig, splits: data.Splits, validation: ValidationConfig, device: torch.device = CPU) -> Measured:
-    """Clean and PGD accuracy on the validation images. Raises TeacherError for a file that cannot be trusted or does not fit."""
-    assert teacher.path is not None
-    path = Path(teacher.path)
-    verdict = examine(teacher, splits.validation, validation, len(splits.train.classes), device)
-    return Measured(fingerprint(path), verdict.clean_accuracy, verdict.robust_accuracy, len(verdict.y))
+def measure(teacher: TeacherConfig, config: TrainConfig) -> Measured:
+    """Clean and PGD accuracy on the run's validation images, by its exam and on its device.
 
-
-def examine(teacher: TeacherConfig, images: data.Images, validation: ValidationConfig, classes: int, device: torch.device = CPU) -> Verdict:
-    """The study's exam of this teacher on these images."""
+    Raises TeacherError for a file that cannot be trusted or does not fit.
+    """
     assert teacher.path is not None
-    network = load(Path(teacher.path), teacher.network, classes=classes, channels=images.channels, size=images.size, sha256=teacher.sha256)
-    x, y = images.floats(slice(0, validation.images), device=device)
-    exam = validation.attack
+    path, splits, exam = Path(teacher.path), data.load_training(config.data), config.validation.attack
+    train, device = splits.train, device_of(config)
+    network = load(path, teacher.network, classes=len(train.classes), channels=train.channels, size=train.size, sha256=teacher.sha256)
+    x, y = splits.validation.floats(slice(0, config.validation.images), device=device)
     verdict, _ = judge(models.fold(network.to(device)), x, y, exam.build(), restarts=exam.restarts, seed=VALIDATION_SEED)
-    return verdict
+    return Measured(fingerprint(path), verdict.clean_accuracy, verdict.robust_accuracy, len(y), measured_on(teacher, path, splits))
+
+
+def device_of(config: TrainConfig) -> torch.device:
+    """Where this run computes: a GPU where there is one and `training.device` allows it."""
+    return torch.device("cuda" if torch.cuda.is_available() and config.training.device != "cpu" else "cpu")
+
+
+def measured_on(teacher: TeacherConfig, path: Path, splits: data.Splits) -> str:
+    """What the validation images are to this teacher: by its declaration, else by what its file says; in doubt, flagged."""
+    if teacher.trained_on == "train":
+        return SEEN
+    if teacher.trained_on == "other":
+        return DECLARED
+    return HELD_OUT if split_of(path) == splits.fingerprint else UNKNOWN
 
 
 def check_claims(teacher: TeacherConfig, measured: Measured, place: str) -> None:

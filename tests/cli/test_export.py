@@ -3,9 +3,11 @@
 import json
 import math
 import re
+import shutil
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from rkdsearch.cli.export import export
 from rkdsearch.errors import CheckpointError, RkdError, StudyError
 from rkdsearch.models import build
 from rkdsearch.results.store import Store
-from rkdsearch.teacher import fingerprint
+from rkdsearch.teacher import fingerprint, split_of
 from rkdsearch.training.export import fraction, standing
 from rkdsearch.training.run import single_run
 from rkdsearch.training.trainer import Trainer
@@ -100,6 +102,21 @@ def test_the_card_names_protocol_threat_and_teacher(alone: Path, tmp_path: Path)
     assert re.search(r"split sha256 `[0-9a-f]{64}`", card)
 
 
+def test_the_card_says_once_what_the_validation_images_are_to_the_teacher(alone: Path, tmp_path: Path) -> None:
+    shutil.copytree(alone, tmp_path / "study")
+    facts = {"images": 404, "clean_accuracy": 0.75, "robust_accuracy": 0.25, "measured_on": "validation images; flagged: seen before"}
+    (tmp_path / "study" / "study.json").write_text(json.dumps({"teachers": {"robust": facts}}), encoding="utf-8")
+    export(tmp_path / "study", trial="run", out=tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "  Clean 303/404 = 75.00 % [70.56, 78.97], robust 101/404 = 25.00 % [21.03, 29.44], by the study's exam on " in card
+    assert card.count("by the study's exam on validation images; flagged: seen before.\n") == 1
+
+
+def test_a_network_that_is_given_away_says_which_split_it_was_trained_on(alone: Path, tmp_path: Path) -> None:
+    export(alone, trial="run", out=tmp_path)
+    assert split_of(tmp_path / "student.safetensors") == data.load_training(run.build(VALUES).data).fingerprint
+
+
 def test_a_network_that_sat_no_test_says_so(alone: Path, tmp_path: Path) -> None:
     for file in alone.glob("evaluations/*"):
         file.unlink()
@@ -157,11 +174,14 @@ def test_what_is_not_there_is_said(alone: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("missing", ["onnx", "onnxscript"])
 def test_onnx_that_is_not_installed_is_said_before_anything_is_written(
-    alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    missing: str, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(RkdError, match=r"--onnx needs the package 'onnx', which is not installed; install rkdsearch\[export\]"):
+    for name in ("onnx", "onnxscript"):
+        monkeypatch.setitem(sys.modules, name, None if name == missing else ModuleType(name))
+    law = rf"^--onnx needs the packages onnx and onnxscript for torch's exporter, and '{missing}' is not installed; "
+    with pytest.raises(RkdError, match=law + r"install rkdsearch\[export\], or leave --onnx out$"):
         export(alone, trial="run", out=tmp_path / "out", onnx=True)
     assert not (tmp_path / "out").exists()
 

@@ -76,8 +76,9 @@ def test_a_role_without_a_recipe_cannot_be_trained(config: Path, tmp_path: Path)
 def test_verify_prints_n_and_the_interval_of_both_accuracies(config: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     verify(config, cache=trained)
     out = capsys.readouterr().out.splitlines()
-    assert out[0] == "exam: linf, eps 0.05 of [0, 1], PGD-2, restarts 1; validation images of digits"
+    assert out[0] == "exam: linf, eps 0.05 of [0, 1], PGD-2, restarts 1; images of digits"
     assert fingerprint(weights_of(trained)) in out[1]
+    assert out[4:] == ["  on validation images, held out from its training"]
     clean, robust = (line.split() for line in out[2:4])
     assert (clean[0], robust[0]) == ("clean", "robust")
     for line in (clean, robust):
@@ -104,10 +105,13 @@ def test_a_claim_that_the_images_support_is_believed(config: Path, trained: Path
 
 
 def test_a_teacher_that_is_better_than_claimed_is_believed_and_suspected(
-    config: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+    config: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     verify(config, "teachers.robust.clean_accuracy=0.05", cache=trained)
-    assert "claimed 0.050, and better here: was it trained on these images?" in capsys.readouterr().out
+    assert "claimed 0.050, and better here\n" in capsys.readouterr().out
+    torch.save(load_file(weights_of(trained)), tmp_path / "theirs.pt")
+    verify(config, "teachers.robust.clean_accuracy=0.05", f"teachers.robust.path={tmp_path / 'theirs.pt'}")
+    assert "flagged: these images may be among those it was trained on, and its accuracy here may be optimistic" in capsys.readouterr().out
 
 
 def test_a_teacher_that_is_not_there_yet_is_named_with_its_command(config: Path, tmp_path: Path) -> None:
@@ -155,7 +159,7 @@ def test_a_converted_teacher_measures_as_the_original(
     lines = []
     for path in (weights_of(trained), tmp_path / "theirs.pt", tmp_path / "safe.safetensors"):
         verify(config, f"teachers.robust.path={path}")
-        lines.append(capsys.readouterr().out.splitlines()[2:])
+        lines.append(capsys.readouterr().out.splitlines()[2:4])
     assert lines[0] == lines[1] == lines[2]
 
 

@@ -1,5 +1,7 @@
 """Batches: a pure function of seed and epoch, shared out among processes without a seam."""
 
+import threading
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from rkdsearch.data import Batch, Batches, Images
 from rkdsearch.data.augment import Shifts, crop_and_flip
+from rkdsearch.data.batches import _Store
 from rkdsearch.errors import DataError
 
 
@@ -117,6 +120,35 @@ def test_a_memory_mapped_set_gives_the_same_batches() -> None:
     for a, b in zip(epoch(images(20).take(chosen)), epoch(images(20, mapped=True).take(chosen)), strict=True):
         assert torch.equal(a.x, b.x)
         assert torch.equal(a.y, b.y)
+
+
+def test_what_lies_in_a_file_is_read_by_another_thread_before_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, readers = _Store._read, Counter[str]()
+    third = threading.Event()
+
+    def noted(store: Any, index: Any) -> Any:
+        readers[f"{'file' if store.mapped else 'memory'}, {threading.current_thread() is threading.main_thread()}"] += 1
+        if readers["file, False"] == 3:
+            third.set()
+        return read(store, index)
+
+    monkeypatch.setattr(_Store, "_read", noted)
+    running = Batches(images(40), batch_size=10, seed=0, extra=images(9, mapped=True), extra_fraction=0.5).epoch(0)
+    next(running)
+    assert third.wait(20)  # the first batch was asked for, and two more are on their way
+    assert readers == {"memory, True": 1, "file, False": 3}
+    threads = threading.active_count()
+    running.close()
+    assert threading.active_count() == threads - 1  # an epoch that is left early leaves no reader behind
+
+
+def test_a_file_that_cannot_be_read_ends_the_epoch_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(store: Any, index: Any) -> Any:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(_Store, "_read", broken)
+    with pytest.raises(OSError, match="Input/output error"):
+        epoch(images(20, mapped=True))
 
 
 def shifts(down: int, right: int, *, mirror: bool) -> Shifts:

@@ -1,15 +1,22 @@
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
 
-from rkdsearch import data
+from rkdsearch import plugins
 from rkdsearch.config import TeacherConfig, TrainConfig
 from rkdsearch.errors import TeacherError
-from rkdsearch.models import ModelConfig
+from rkdsearch.models import ModelConfig, build
+from rkdsearch.teacher import read_state, split_of
 from rkdsearch.training import teacher
+from rkdsearch.training.export import convert
 from rkdsearch.training.teacher import Measured, check_claims
-from tests.training.runs import described, train
+from rkdsearch.training.trainer import Trainer
+from tests.training.runs import TINY, described, train
 
 RECIPE: dict[str, Any] = {
     "method": {"name": "pgd_at"},
@@ -50,15 +57,18 @@ def test_a_teacher_is_made_once_and_then_known_by_file_and_hash(teachers: Path, 
     assert config.teachers.robust is not None
     ready = teacher.from_folder(config.teachers.robust, home)
     assert (ready.recipe, len(ready.sha256 or "")) == (None, 64)
-    measured = teacher.measure(ready, data.load_training(config.data), config.validation)
+    measured = teacher.measure(ready, config)
     best = teacher.history_of(home)[-1].best
     assert best is not None
     assert (measured.clean_accuracy, measured.robust_accuracy, measured.images) == (best.clean_accuracy, best.robust_accuracy, 30)
+    assert measured.measured_on == "validation images, held out from its training"
 
 
 @pytest.mark.parametrize(("claim", "believed"), [(0.52, True), (0.49, True), (0.45, True), (0.55, False)])
 def test_a_claim_is_refuted_only_by_less_than_its_interval_allows(claim: float, believed: bool) -> None:
-    measured = Measured("", clean_accuracy=0.9, robust_accuracy=0.5, images=10_000)  # 99 %: 0.487 to 0.513, and a point more
+    measured = Measured(
+        "", clean_accuracy=0.9, robust_accuracy=0.5, images=10_000, measured_on=""
+    )  # 99 %: 0.487 to 0.513, and a point more
     if believed:
         check_claims(claimed(robust_accuracy=claim), measured, "x.yaml")
     else:
@@ -69,4 +79,90 @@ def test_a_claim_is_refuted_only_by_less_than_its_interval_allows(claim: float, 
 
 
 def test_who_claims_nothing_is_not_checked() -> None:
-    check_claims(claimed(), Measured("", 0.1, 0.0, 100), "x.yaml")
+    check_claims(claimed(), Measured("", 0.1, 0.0, 100, ""), "x.yaml")
+
+
+@pytest.mark.parametrize(("there", "device", "chosen"), [(True, "auto", "cuda"), (True, "cpu", "cpu"), (False, "auto", "cpu")])
+def test_a_teacher_is_measured_where_the_run_computes(
+    there: bool, device: str, chosen: str, teachers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert teacher.device_of(described(teachers, training={"device": device})).type == chosen
+
+
+@pytest.fixture(scope="module")
+def ours(teachers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The best.safetensors of a run of ours."""
+    folder = tmp_path_factory.mktemp("ours")
+    train(described(teachers, "natural", training={"epochs": 1}), folder)
+    return folder / "best.safetensors"
+
+
+HELD_OUT = "validation images, held out from its training"
+FLAGGED = "validation images; flagged: these images may be among those it was trained on, and its accuracy here may be optimistic"
+
+
+@pytest.mark.parametrize(
+    ("file", "trained_on", "data", "sentence"),
+    [
+        ("ours", None, {}, HELD_OUT),
+        ("ours", None, {"augment": "crop_flip"}, HELD_OUT),
+        ("ours", None, {"split_seed": 1}, FLAGGED),
+        ("converted", None, {}, HELD_OUT),
+        ("a stranger's", None, {}, FLAGGED),
+        ("a stranger's", "other", {}, "validation images, held out from its training as trained_on declares"),
+        (
+            "a stranger's",
+            "train",
+            {},
+            "validation images; flagged: it was trained on all training images, these among them, and its accuracy here is optimistic",
+        ),
+    ],
+)
+def test_a_teachers_accuracy_says_whether_the_images_were_held_out_from_its_training(
+    file: str, trained_on: str | None, data: dict[str, Any], sentence: str, teachers: Path, ours: Path, tmp_path: Path
+) -> None:
+    path = {"ours": ours, "converted": tmp_path / "safe.safetensors", "a stranger's": tmp_path / "theirs.pt"}[file]
+    if file == "converted":
+        convert(ours, path)
+    if file == "a stranger's":
+        torch.save(read_state(ours), path)
+    network = {"name": "small_cnn", "width": 2}
+    config = described(teachers, data=data, teachers={"robust": {"path": str(path), "network": network, "trained_on": trained_on}})
+    assert config.teachers.robust is not None
+    assert teacher.measure(config.teachers.robust, config).measured_on == sentence
+
+
+@pytest.mark.parametrize("content", ["{", '{"state": "3"}', '{"state": "{}"}', '{"state": "{\\"split_sha256\\": 7}"}'])
+def test_a_header_that_says_something_else_says_nothing_of_a_split(content: str, tmp_path: Path) -> None:
+    try:
+        metadata = json.loads(content)
+    except ValueError:
+        (tmp_path / "x.safetensors").write_text(content)
+    else:
+        save_file({"a": torch.ones(1)}, tmp_path / "x.safetensors", metadata)
+    assert split_of(tmp_path / "x.safetensors") is None
+    assert split_of(tmp_path / "gone.safetensors") is None
+
+
+def test_a_run_whose_inner_problem_alone_asks_the_teacher_has_it(teachers: Path) -> None:
+    config = described(teachers, "pgd_at", attack={"objective": "teacher_clean"}, training={"epochs": 1})
+    assert len(train(config).history) == 1
+
+
+def test_a_companion_that_copies_a_teacher_keeps_the_batchnorm_that_the_trainer_folds_away(teachers: Path, tmp_path: Path) -> None:
+    plugins.allow_import("tests.training")
+    network = build(ModelConfig.model_validate(TINY["student"]), classes=10, channels=1, size=8)
+    save_file(network.state_dict(), tmp_path / "tiny.safetensors")
+    robust = {"robust": {"path": str(tmp_path / "tiny.safetensors"), "network": TINY["student"]}}
+    run = Trainer(described(teachers, {"name": "ciard", "retraining_start": 0.9}, teachers=robust, training={"epochs": 1}))
+    copied = run.objective.companions["robust"]
+    norms = [[m for m in n.modules() if isinstance(m, nn.BatchNorm2d)] for n in (run.teachers["robust"], copied)]
+    assert [len(found) for found in norms] == [0, 2]
+    weights, before = {k: v.clone() for k, v in copied.named_parameters()}, norms[1][0].running_mean
+    assert before is not None
+    before = before.clone()
+    list(run.epochs())
+    # It does not learn yet; its statistics move already.
+    assert all(torch.equal(v, weights[k]) for k, v in copied.named_parameters())
+    assert not torch.equal(norms[1][0].running_mean, before)  # type: ignore[arg-type]  # it has statistics

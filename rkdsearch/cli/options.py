@@ -1,11 +1,18 @@
-"""`section.field=value` on the command line."""
+"""Options that several commands share, and what reads them."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+AllowImport = Annotated[
+    tuple[str, ...], Parameter(consume_multiple=True, help="Packages of your own from which methods and networks may be imported.")
+]
+Address = Annotated[str | None, Parameter(help="A Ray cluster's address, or `auto`; none given: this machine.")]
 
 
 def parsed(texts: Iterable[str]) -> dict[str, Any]:
-    """Dotted names and their values, read as YAML reads them. Raises ConfigError for a text without a name or an equals sign."""
+    """`section.field=value` as names and values, read as YAML reads them. Raises ConfigError for a text without a name or an equals sign."""
     import yaml
 
     from rkdsearch.errors import ConfigError

@@ -1,0 +1,59 @@
+"""The `config.*` columns of a run's Parquet row: every leaf of `TrainConfig`, and every field of every method."""
+
+import json
+from collections.abc import Iterable
+from typing import Literal
+
+from pydantic import BaseModel
+
+from rkdsearch import methods
+from rkdsearch.config import Recipe, TrainConfig, flatten_tree, members
+from rkdsearch.errors import ConfigError
+from rkdsearch.methods import Method
+from rkdsearch.results.record import Column
+
+
+def columns(extra_methods: Iterable[str] = ()) -> tuple[Column, ...]:
+    """The `config.*` columns: every leaf of TrainConfig, and every field of every method, built in or named here."""
+    found = list(_columns_of(TrainConfig, "config."))
+    found.append(Column("config.method.name", "string", "", "the method's file, or its dotted path"))
+    by_name = {c.name: c for c in found}
+    for name in (*methods.names(), *extra_methods):
+        for column in _columns_of(methods.load(name), "config.method."):
+            known = by_name.setdefault(column.name, column)
+            if known.type != column.type:
+                raise ConfigError(
+                    f"method '{name}': {column.name} is {column.type} here and {known.type} in another method; rename the field"
+                )
+    return tuple(sorted(by_name.values(), key=lambda c: c.name))
+
+
+def row(config: TrainConfig) -> dict[str, object]:
+    """The run's `config.*` values for a Parquet row; lists become JSON text. A teacher's recipe is its own affair, told by its sha256."""
+    values: dict[str, object] = {}
+    for name, value in flatten_tree({"config": config.to_dict()}).items():
+        if value is not None and ".recipe." not in name:
+            values[name] = json.dumps(value) if isinstance(value, list) else value
+    return values
+
+
+def _columns_of(kind: type[BaseModel], prefix: str) -> Iterable[Column]:
+    for name, field in kind.model_fields.items():
+        kinds = [m for m in members(field.annotation) if m is not type(None)]
+        section = next((m for m in kinds if isinstance(m, type) and issubclass(m, BaseModel)), None)
+        if section is not None:
+            if not issubclass(section, Method | Recipe):
+                yield from _columns_of(section, f"{prefix}{name}.")
+            continue
+        types = {_column_type(kind) for kind in kinds}
+        yield Column(prefix + name, "float" if types == {"int", "float"} else types.pop(), "", field.description or "")
+
+
+def _column_type(annotation: object) -> Literal["string", "int", "float", "bool"]:
+    if annotation is bool:
+        return "bool"
+    if annotation is int:
+        return "int"
+    if annotation is float:
+        return "float"
+    return "string"  # names, Literals, and lists as JSON text
