@@ -30,6 +30,10 @@ class CheckpointError(RkdError):
     """A checkpoint is damaged, or belongs to another run."""
 
 
+class DiskError(RkdError):
+    """A file could not be written: the disk is full, or the folder is not ours. Nothing is wrong with the run that wanted to write it."""
+
+
 class NonFiniteLossError(RkdError):
     """The loss became NaN or infinite: the run ends, the last good checkpoint stays."""
 

@@ -7,14 +7,16 @@ import re
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rkdsearch.errors import StudyError
+from rkdsearch.errors import DiskError, StudyError
 from rkdsearch.results.record import SCHEMA_VERSION, Column, columns
 
 _TRIAL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -137,21 +139,28 @@ class Store:
 
 
 def replace_file(path: Path, content: "pa.Table | str", *, fsync: bool = False) -> None:
-    """Write a Parquet table or text beside `path` and rename it there: readers see the old file or the new one. Creates the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a Parquet table or text beside `path` and rename it there: readers see the old file or the new one. Creates the folder.
+
+    Raises DiskError, and leaves the old file as it was.
+    """
     temporary = path.parent / f"{_TEMPORARY}{uuid.uuid4().hex}"
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             if isinstance(content, str):
                 file.write(content.encode())
             else:
-                pq.write_table(content, file, compression="zstd")
+                # A row or a few: dictionaries and statistics would take longer to write than the values themselves.
+                pq.write_table(content, file, compression="snappy", use_dictionary=False, write_statistics=False)
             if fsync:
                 file.flush()
                 os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        raise DiskError(f"{path}: could not be written: {error.strerror or error}; is the folder yours, and the disk not full?") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _arrow(column: Column) -> "pa.DataType":
@@ -159,7 +168,8 @@ def _arrow(column: Column) -> "pa.DataType":
     return kinds[column.type]
 
 
-def _schema(table: str, wanted: Sequence[Column]) -> "pa.Schema":
+@lru_cache(maxsize=64)
+def _schema(table: str, wanted: tuple[Column, ...]) -> "pa.Schema":
     fields = [pa.field(c.name, _arrow(c), metadata={"unit": c.unit, "meaning": c.meaning}) for c in wanted]
     return pa.schema(fields, metadata={"rkdsearch.table": table, "rkdsearch.schema_version": str(SCHEMA_VERSION)})
 

@@ -1,7 +1,8 @@
 """Who goes on: asynchronous successive halving over two or more objectives, without Ray.
 
 Multi-objective ASHA ranks the trials that have reached a rung by non-dominated fronts (Schmucker et al., 2021, https://arxiv.org/abs/2106.12639),
-inside a front by a greedy farthest-point order, so that both ends of the front go on before its middle is crowded. Plain ASHA
+inside a front by what each adds to the hypervolume of those already placed, so that a front is covered from its knee outwards; its far ends
+(nearly natural, nearly useless) come last. Plain ASHA
 (Li et al., MLSys 2020, https://arxiv.org/abs/1810.05934) ranks by one number. Either comes in two kinds:
 
 promotion   every trial pauses at its rung; the best 1/reduction of a rung go on, as soon as they are known to be among them.
@@ -10,9 +11,12 @@ stopping    a trial runs on unless it ranks below the best 1/reduction of those 
 Rungs hold no state that the trials' own histories do not: after a restart they are filled again from the ledger.
 """
 
+import heapq
 import math
-from collections.abc import Callable, Mapping
+from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,39 +25,119 @@ from rkdsearch.results import pareto
 from rkdsearch.search.settings import SchedulerConfig
 
 Values = NDArray[np.float64]
-Ranker = Callable[[Values], NDArray[np.int64]]
+Integers = NDArray[np.int64]
 
 
-def by_non_domination(values: Values) -> NDArray[np.int64]:
-    """Each row's place (N,), 0 is best: fronts first; inside a front the best sum, then always the point farthest from those already placed."""
-    fronts = pareto.ranks(values)
-    span = np.maximum(values.max(axis=0) - values.min(axis=0), 1e-12)
-    scaled = (values - values.min(axis=0)) / span
-    place = np.empty(len(values), dtype=np.int64)
-    placed = 0
-    for front in range(int(fronts.max(initial=-1)) + 1):
-        rows = np.flatnonzero(fronts == front)
-        for row in rows[_farthest_first(scaled[rows])]:
-            place[row] = placed
-            placed += 1
-    return place
+class Standing:
+    """N rows from best to worst: fronts first; inside a front always the one that adds most hypervolume above 0 to those already placed.
+
+    `values` (N, D) are maximised; `fronts` (N,) counts them from 0, the best. A front is put in order when a question needs its order: of ten
+    thousand rows a decision looks at a few hundred.
+    """
+
+    def __init__(self, values: Values, fronts: Integers) -> None:
+        self._values = values
+        self._fronts = fronts
+        self._rows = np.argsort(fronts, kind="stable")
+        self._ends = np.cumsum(np.bincount(fronts))
+        self._in_order: set[int] = set()
+
+    def place(self, row: int) -> int:
+        """How many rows stand before this one."""
+        start, rows = self._front(int(self._fronts[row]))
+        return start + int(np.flatnonzero(rows == row)[0])
+
+    def first(self, count: int, free: NDArray[np.bool_]) -> int | None:
+        """The first row among the best `count` that is `free` (N,); None where none is."""
+        if not count:
+            return None
+        last = self._fronts[self._rows[count - 1]]  # may be on both sides of the line: which of its rows are, its order says
+        found = np.flatnonzero(free[self._rows[: self._ends[last]]])
+        if not len(found):
+            return None
+        start, rows = self._front(int(self._fronts[self._rows[found[0]]]))
+        at = int(free[rows].argmax())
+        return int(rows[at]) if start + at < count else None
+
+    def places(self) -> Integers:
+        """How many rows stand before each, (N,)."""
+        for front in range(len(self._ends)):
+            self._front(front)
+        place = np.empty(len(self._rows), dtype=np.int64)
+        place[self._rows] = np.arange(len(place))
+        return place
+
+    def _front(self, front: int) -> tuple[int, Integers]:
+        """How many rows stand before this front, and its own, best first."""
+        start, end = int(self._ends[front - 1]) if front else 0, int(self._ends[front])
+        rows = self._rows[start:end]
+        if front not in self._in_order:
+            rows[:] = rows[_most_volume_first(self._values[rows])]
+            self._in_order.add(front)
+        return start, rows
 
 
-def _farthest_first(points: Values) -> NDArray[np.int64]:
-    order = [int(points.sum(axis=1).argmax())]
-    distance = np.linalg.norm(points - points[order[0]], axis=1)
-    distance[order[0]] = -1
-    while len(order) < len(points):
-        order.append(int(distance.argmax()))
-        distance = np.minimum(distance, np.linalg.norm(points - points[order[-1]], axis=1))
-        distance[order] = -1
+def _most_volume_first(points: Values) -> Integers:
+    """The greedy order of (N, D). What a point adds only falls as others are placed: an old gain is a bound, and few are computed anew."""
+    if len(points) == 1:
+        return np.zeros(1, dtype=np.int64)
+    front = _Stairs() if points.shape[1] == 2 else _Volume(points.shape[1])
+    rows = points.tolist()
+    bounds = [(-math.inf, row) for row in range(len(rows))]
+    order: list[int] = []
+    while bounds:
+        _, row = heapq.heappop(bounds)
+        gain = round(front.gain(rows[row]), 12)  # equal gains are equal, whatever the order of their sums
+        if bounds and (-gain, row) > bounds[0]:
+            heapq.heappush(bounds, (-gain, row))
+        else:
+            order.append(row)
+            front.place(rows[row])
     return np.array(order)
 
 
-def by_sum(weights: Values) -> Ranker:
+class _Stairs:
+    """Points of one front in two dimensions: what another one adds is the rectangle between its two neighbours."""
+
+    def __init__(self) -> None:
+        self._x: list[float] = []  # rising, and y falls
+        self._y: list[float] = []
+
+    def gain(self, point: list[float]) -> float:
+        at = bisect_left(self._x, point[0])
+        left, below = self._x[at - 1] if at else 0.0, self._y[at] if at < len(self._y) else 0.0
+        return max(point[0] - left, 0.0) * max(point[1] - below, 0.0)
+
+    def place(self, point: list[float]) -> None:
+        at = bisect_left(self._x, point[0])
+        self._x.insert(at, point[0])
+        self._y.insert(at, point[1])
+
+
+class _Volume:
+    """The same in any number of dimensions."""
+
+    def __init__(self, dimensions: int) -> None:
+        self._placed: list[list[float]] = []
+        self._volume, self._zero = 0.0, [0.0] * dimensions
+
+    def gain(self, point: list[float]) -> float:
+        return pareto.hypervolume([*self._placed, point], self._zero) - self._volume
+
+    def place(self, point: list[float]) -> None:
+        self._volume += self.gain(point)
+        self._placed.append(point)
+
+
+def by_non_domination(values: Values) -> Integers:
+    """Each row's place (N,), 0 is best: fronts first, and inside a front from its knee outwards."""
+    return Standing(values, pareto.ranks(values)).places()
+
+
+def by_sum(weights: Values) -> Callable[[Values], Integers]:
     """Each row's place by a weighted sum of the objectives, 0 is best."""
 
-    def rank(values: Values) -> NDArray[np.int64]:
+    def rank(values: Values) -> Integers:
         place = np.empty(len(values), dtype=np.int64)
         place[np.argsort(-(values @ weights), kind="stable")] = np.arange(len(values))
         return place
@@ -86,9 +170,9 @@ class Rungs:
         self._reduction = config.reduction
         self._kind = config.kind
         weights = np.array([config.metric.get(name, 0.0) for name in objectives])
-        self._rank: Ranker = by_sum(weights) if config.name == "asha" else by_non_domination
+        self._fronts = by_sum(weights) if config.name == "asha" else pareto.ranks  # in a plain order, each is a front of its own
         self.rule = f"{config.name}-{config.kind}"
-        self._ranked: dict[int, tuple[int, Mapping[str, int]]] = {}  # by rung: how many had come when it was ranked last
+        self._ranked: dict[int, tuple[list[str], Standing]] = {}  # by rung: who had come when it was ranked last, in order of name
 
     def at(self, epochs: int) -> Rung | None:
         """The rung at exactly this length."""
@@ -100,7 +184,8 @@ class Rungs:
 
     def place(self, rung: Rung, trial_id: str) -> Place:
         """The trial's place among those that have reached the rung so far."""
-        return Place(self._places(rung)[trial_id] + 1, len(rung.values))
+        ids, standing = self._standing(rung)
+        return Place(standing.place(bisect_left(ids, trial_id)) + 1, len(ids))
 
     def goes_on(self, rung: Rung, trial_id: str) -> bool:
         """Whether a trial that has just reached the rung runs on at once; if so it is marked as gone on."""
@@ -109,35 +194,39 @@ class Rungs:
         if self._kind == "stopping":
             n = len(rung.values)
             # Too few to compare: the first reduction - 1 arrivals are not stopped.
-            on = n < self._reduction or self._places(rung)[trial_id] < math.ceil(n / self._reduction)
+            on = n < self._reduction or self.place(rung, trial_id).rank <= math.ceil(n / self._reduction)
         else:
-            on = trial_id in self._best(rung) and self.promotable(skip=trial_id, above=rung) is None
+            on = self.place(rung, trial_id).rank <= self._count(rung) and self.promotable(above=rung) is None
         if on:
             rung.gone_on.add(trial_id)
         return on
 
-    def promotable(self, *, skip: str | None = None, above: Rung | None = None) -> tuple[str, Rung] | None:
-        """The paused trial that should go on next: the best of the highest rung that has one. None under the stopping kind."""
+    def promotable(self, *, above: Rung | None = None) -> tuple[str, Rung] | None:
+        """The paused trial that should go on next: the best of the highest rung, `above` a rung, that has one. None under the stopping kind."""
         if self._kind == "stopping":
             return None
         for rung in reversed(self.rungs):
             if above is not None and rung.epochs <= above.epochs:
                 return None
-            for trial_id in self._best(rung):
-                if trial_id not in rung.gone_on and trial_id != skip:
-                    return trial_id, rung
+            if not self._count(rung):
+                continue
+            ids, standing = self._standing(rung)
+            free = np.fromiter((i not in rung.gone_on for i in ids), dtype=bool, count=len(ids))
+            row = standing.first(self._count(rung), free)
+            if row is not None:
+                return ids[row], rung
         return None
 
-    def _best(self, rung: Rung) -> list[str]:
-        """The best 1/reduction of the rung, best first."""
-        count = len(rung.values) // self._reduction
-        places = self._places(rung)
-        return sorted(places, key=places.__getitem__)[:count] if count else []
+    def _count(self, rung: Rung) -> int:
+        """How many trials the best 1/reduction of the rung are."""
+        return len(rung.values) // self._reduction
 
-    def _places(self, rung: Rung) -> Mapping[str, int]:
-        count, places = self._ranked.get(rung.epochs, (0, {}))
-        if count != len(rung.values):
+    def _standing(self, rung: Rung) -> tuple[list[str], Standing]:
+        """Who has reached the rung, in order of name, and how they stand."""
+        ids, standing = self._ranked.get(rung.epochs, ([], None))
+        if standing is None or len(ids) != len(rung.values):
             ids = sorted(rung.values)  # ties fall by name, not by arrival: a search that is taken up again decides the same
-            places = dict(zip(ids, (int(p) for p in self._rank(np.array([rung.values[i] for i in ids]))), strict=True))
-            self._ranked[rung.epochs] = (len(rung.values), places)
-        return places
+            values = np.fromiter(chain.from_iterable(rung.values[i] for i in ids), dtype=float).reshape(len(ids), -1)
+            standing = Standing(values, self._fronts(values))
+            self._ranked[rung.epochs] = ids, standing
+        return ids, standing

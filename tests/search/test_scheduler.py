@@ -1,17 +1,21 @@
+import math
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from rkdsearch.results.pareto import hypervolume
 from rkdsearch.search.scheduler import Rungs, by_non_domination, by_sum
 from rkdsearch.search.settings import SchedulerConfig
 
 NAMES = ("clean_accuracy", "robust_accuracy")
+THREE = (*NAMES, "worst_class_accuracy")
 
 
-def test_fronts_come_first_and_inside_a_front_its_far_end() -> None:
+def test_fronts_come_first_and_inside_a_front_what_adds_most_hypervolume() -> None:
     values = np.array([[0.9, 0.1], [0.5, 0.5], [0.1, 0.8], [0.4, 0.4], [0.88, 0.11], [0.0, 0.0]])
-    # Front 1 holds rows 0, 1, 2, 4. Scaled by the spans 0.9 and 0.8, row 1 has the largest sum (0.556 + 0.625); row 0 lies farthest from
-    # it (0.668; row 2: 0.581), then row 2; row 4, a twin of row 0, is the front's last.
-    assert by_non_domination(values).tolist() == [1, 0, 2, 4, 3, 5]
+    # The first front holds rows 0, 1, 2, 4. Row 1 covers 0.25; then row 4 adds 0.38 x 0.11, row 2 adds 0.1 x 0.3 and row 0 adds 0.02 x 0.1.
+    assert by_non_domination(values).tolist() == [3, 0, 2, 4, 1, 5]
 
 
 def test_a_point_that_dominates_all_is_first_wherever_it_stands() -> None:
@@ -98,3 +102,100 @@ def test_ranks_do_not_depend_on_who_came_first(name: str) -> None:
             rungs.record(rungs.rungs[0], trial_id, values[trial_id])
         places.append({t: rungs.place(rungs.rungs[0], t) for t in values})
     assert places[0] == places[1]
+
+
+# ------------------------------------------------------------------------------------------ by the definition, without any haste
+
+
+def places_by_definition(values: NDArray[np.float64]) -> list[int]:
+    """Fronts are peeled off one by one; each is put in order by what a point adds to the hypervolume above 0 of those placed."""
+    zero = [0.0] * values.shape[1]
+    order: list[int] = []
+    while len(order) < len(values):
+        left = [i for i in range(len(values)) if i not in order]
+        front = [i for i in left if not any((values[j] >= values[i]).all() and (values[j] > values[i]).any() for j in left)]
+        placed: list[int] = []
+        while len(placed) < len(front):
+            waiting = [i for i in front if i not in placed]
+            before = hypervolume(values[placed], zero) if placed else 0.0
+            # `max` takes the first of equals, as everywhere here
+            placed.append(max(waiting, key=lambda i: round(hypervolume(values[[*placed, i]], zero) - before, 12)))
+        order += placed
+    return [order.index(i) for i in range(len(values))]
+
+
+class SlowRungs:
+    """The laws of the scheduler in their own words; every question is answered from nothing."""
+
+    def __init__(self, kind: str, reduction: int, rungs: int) -> None:
+        self.kind, self.reduction = kind, reduction
+        self.values: list[dict[str, tuple[float, ...]]] = [{} for _ in range(rungs)]
+        self.gone_on: list[set[str]] = [set() for _ in range(rungs)]
+
+    def best_first(self, rung: int) -> list[str]:
+        ids = sorted(self.values[rung])
+        places = places_by_definition(np.array([self.values[rung][i] for i in ids]))
+        return [ids[places.index(n)] for n in range(len(ids))]
+
+    def promotable(self, above: int = -1) -> tuple[str, int] | None:
+        for rung in range(len(self.values) - 1, above, -1):
+            count = len(self.values[rung]) // self.reduction
+            waiting = [i for i in self.best_first(rung)[:count] if i not in self.gone_on[rung]] if count else []
+            if waiting and self.kind == "promotion":
+                return waiting[0], rung
+        return None
+
+    def goes_on(self, rung: int, trial_id: str) -> bool:
+        n, place = len(self.values[rung]), self.best_first(rung).index(trial_id)
+        if self.kind == "stopping":
+            on = n < self.reduction or place < math.ceil(n / self.reduction)
+        else:
+            on = place < n // self.reduction and self.promotable(above=rung) is None
+        if on:
+            self.gone_on[rung].add(trial_id)
+        return on
+
+
+@pytest.mark.parametrize("objectives", [2, 3])
+@pytest.mark.parametrize("digits", [1, 12])  # with one digit, most trials have a twin
+def test_places_agree_with_their_definition(objectives: int, digits: int) -> None:
+    rng = np.random.default_rng(10 * objectives + digits)
+    for count in (1, 2, 7, 40):
+        values = np.round(rng.random((count, objectives)), digits)
+        assert by_non_domination(values).tolist() == places_by_definition(values)
+
+
+@pytest.mark.parametrize("kind", ["promotion", "stopping"])
+@pytest.mark.parametrize(("objectives", "digits"), [(2, 12), (2, 1), (3, 1)])
+def test_every_decision_agrees_with_the_definition(kind: str, objectives: int, digits: int) -> None:
+    rng = np.random.default_rng(objectives + digits)
+    reduction = 3 if kind == "promotion" else 2
+    rungs = Rungs((1, 3), SchedulerConfig.model_validate({"kind": kind, "reduction": reduction}), THREE[:objectives])
+    slow = SlowRungs(kind, reduction, 2)
+
+    def arrives(trial_id: str, rung: int) -> None:
+        values = tuple(np.round(rng.random(objectives), digits).tolist())
+        rungs.record(rungs.rungs[rung], trial_id, values)
+        slow.values[rung][trial_id] = values
+        if trial_id == "t07":  # a baseline goes on whatever its place
+            rungs.rungs[rung].gone_on.add(trial_id)
+            slow.gone_on[rung].add(trial_id)
+        on = rungs.goes_on(rungs.rungs[rung], trial_id)
+        assert on == (trial_id == "t07" or slow.goes_on(rung, trial_id))
+        assert rungs.place(rungs.rungs[rung], trial_id).rank == slow.best_first(rung).index(trial_id) + 1
+        if on and rung == 0:
+            arrives(trial_id, 1)
+
+    for number in rng.permutation(30):
+        arrives(f"t{number:02d}", 0)
+        while rng.random() < 0.8:
+            found = rungs.promotable()
+            expected = slow.promotable()
+            assert (found and (found[0], found[1].epochs)) == (expected and (expected[0], (1, 3)[expected[1]]))
+            if found is None or expected is None:
+                break
+            found[1].gone_on.add(found[0])
+            slow.gone_on[expected[1]].add(found[0])
+            if expected[1] == 0:
+                arrives(found[0], 1)
+    assert len(rungs.rungs[1].values) >= 7

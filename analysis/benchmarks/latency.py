@@ -1,0 +1,113 @@
+"""What a search's driver spends on one trial, by the number of trials before it: CPU time, for it is one thread beside the trials."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from rules import quiet
+
+from rkdsearch.search import ladder
+from rkdsearch.search.ledger import Trial, trial_id_of
+from rkdsearch.search.searcher import propose
+from rkdsearch.search.settings import SamplerConfig
+from rkdsearch.search.space import SearchSpace
+from rkdsearch.search.study import Study
+from rkdsearch.training.trainer import Best, EpochResult
+
+DIGITS = Path(__file__).parents[2] / "search_spaces" / "digits.yaml"
+COUNTS = (100, 1000, 10_000)
+TIMES = 7
+
+
+def latency() -> None:
+    """Print the medians."""
+    quiet()
+    print(f"\nms of CPU time, {DIGITS.name}, after so many trials: medians of {TIMES}")
+    print(f"{'':32} " + " ".join(f"{n:>8}" for n in COUNTS))
+    found = [_measured(count) for count in COUNTS]
+    for name in found[0]:
+        print(f"{name:32} " + " ".join(f"{statistics.median(column[name]):8.1f}" for column in found))
+
+
+def _measured(count: int) -> dict[str, list[float]]:
+    space = replace(SearchSpace.load(DIGITS), first=())
+    names = ("tpe", "nsga2", "random")
+    found: dict[str, list[float]] = {f"proposal, {name}": [] for name in names}
+    found |= {"next trial, with its row": [], "report between rungs": [], "report at a rung, with its rows": [], "who is promoted": []}
+    with TemporaryDirectory() as folder:
+        study = _after(count, space, Path(folder))
+        seen = study.seen()
+        for name in names:
+            other = replace(space, sampler=SamplerConfig.model_validate({"name": name}))
+            found[f"proposal, {name}"] = [_ms(partial(propose, other, count + at, seen)) for at in range(TIMES)]
+        rng = np.random.default_rng(count)
+        while len(found["next trial, with its row"]) < TIMES:
+            started = time.process_time()
+            assignment = study.next()
+            spent = 1000 * (time.process_time() - started)
+            assert assignment is not None, "more are wanted than there are"
+            if study.trials[assignment.trial_id].epochs:  # somebody was promoted
+                study.fail(assignment.trial_id, "not asked for")
+                continue
+            found["next trial, with its row"].append(spent)
+            for epoch in range(1, assignment.stages[0].until + 1):
+                where = "at a rung, with its rows" if epoch == space.rungs[0].epochs else "between rungs"
+                found[f"report {where}"].append(_ms(partial(study.report, assignment.trial_id, _result(epoch, space.epochs, rng))))
+            found["who is promoted"].append(_ms(study.rungs.promotable))
+            if study.trials[assignment.trial_id].executing:
+                study.fail(assignment.trial_id, "not asked for")
+    return found
+
+
+def _after(count: int, space: SearchSpace, folder: Path) -> Study:
+    """A study that has so many trials behind it: of those on a rung, the best 1/reduction have gone on."""
+    study = Study(folder, space, 2 * count, {})
+    rng = np.random.default_rng(0)
+    config = space.config(space.sample(rng))  # one for all: what was done is known by overrides and epochs
+    for ordinal in range(count):
+        overrides = space.sample(rng)
+        legs = ladder.legs(space.ladder, space.scheduler, overrides["attack.steps"])
+        study.trials[trial_id_of(ordinal)] = Trial(trial_id_of(ordinal), ordinal, "search", "", overrides, config, legs, status="paused")
+    climbing = list(study.trials.values())
+    for rung in space.ladder:
+        for trial in climbing:
+            trial.record(_result(rung.epochs, space.epochs, rng))
+        climbing = _gone_on(study, rung.epochs, climbing)
+    return study
+
+
+def _gone_on(study: Study, epochs: int, there: list[Trial]) -> list[Trial]:
+    rung = study.rungs.at(epochs)
+    if rung is None:
+        return []
+    for trial in there:
+        values = trial.values_at(epochs, study.space.objectives)
+        assert values is not None, "it stands there"
+        study.rungs.record(rung, trial.trial_id, values)
+    best = [t for t in there if study.rungs.place(rung, t.trial_id).rank <= len(there) // study.space.scheduler.reduction]
+    for trial in best:
+        rung.gone_on.add(trial.trial_id)
+        trial.goes_up()
+    return best
+
+
+def _result(epoch: int, epochs: int, rng: np.random.Generator) -> EpochResult:
+    """On three hundred images, somewhere below a front."""
+    clean = round(float(rng.random()), 2)
+    robust = round((1 - clean) * float(rng.random()), 2)
+    return EpochResult(
+        epoch=epoch, epochs=epochs, loss=1.0, terms={"imitation": 1.0}, lr=0.1, seconds=1.0, images_per_second=1.0, training_attack_steps=2,
+        clean_accuracy=clean, robust_accuracy=robust, worst_class_accuracy=0.0, best=Best(epoch, clean, robust, 0.0), robust_peak=robust,
+        images=300, finished=1e9 + epoch,
+    )  # fmt: skip
+
+
+def _ms(action: Callable[[], object]) -> float:
+    started = time.process_time()
+    action()
+    return 1000 * (time.process_time() - started)

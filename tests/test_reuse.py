@@ -1,0 +1,96 @@
+"""One worker trains many trials of a search, one after another: nothing of a trial may stay behind for the next one, but warm files."""
+
+import gc
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rkdsearch import methods
+from rkdsearch.trial import RayTrial
+from tests.training.runs import CLOCKS, described, server, teachers_in
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
+TRIALS = 100
+PROBES = ("absld", "ciard", "mtard", "iad")  # they keep what they learned of a batch, a class or a teacher
+EVERY_METHOD = (*methods.names(), *PROBES)
+
+
+class Worker:
+    """Ray's actor without Ray: the class that Tune steps and hands new trials to."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._actor = RayTrial.__new__(RayTrial)
+        self._actor._gang = None
+
+    def train(self, name: str, method: str, seed: int, epochs: int = 2) -> list[dict[str, Any]]:
+        """The epochs of a trial, clocks left out; Tune stops asking where the scheduler stopped it."""
+        config = described(self._folder, method, training={"seed": seed, "epochs": 2, "batch_size": 25, "device": "cpu"})
+        assignment = {
+            "trial_id": name, "config": config.to_dict(), "folder": str(self._folder / name), "stages": [{"until": 1}, {"until": 2}],
+            "allow_imports": [], "processes": 1, "cpu": 1, "gpu": 0,
+        }  # fmt: skip
+        self._actor.reset_config({"assignment": json.dumps(assignment)})
+        found = []
+        for _ in range(epochs):
+            told = self._actor.step()
+            assert "failure" not in told, told
+            found.append({k: v for k, v in json.loads(told["result"]).items() if k not in CLOCKS})
+        return found
+
+
+def megabytes() -> float:
+    """What this process holds now."""
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def many_trials(folder: Path) -> None:
+    torch.set_num_threads(1)
+    worker, held = Worker(folder), []
+    for number in range(TRIALS):
+        # Every third is stopped at its first rung, as most trials of a search are.
+        worker.train(f"t{number}", EVERY_METHOD[number % len(EVERY_METHOD)], seed=number, epochs=1 if number % 3 else 2)
+        held.append(megabytes())
+    probes = {method: worker.train(f"probe-{method}", method, seed=7) for method in PROBES}
+    (folder / "many.json").write_text(json.dumps({"held": held, "probes": probes}))
+
+
+def one_trial(folder: Path, method: str) -> None:
+    torch.set_num_threads(1)
+    (folder / f"{method}.json").write_text(json.dumps(Worker(folder).train(f"alone-{method}", method, seed=7)))
+
+
+def in_a_fresh_process(*work: Any) -> None:
+    process = server().Process(target=work[0], args=work[1:])
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = teachers_in(tmp_path_factory.mktemp("reuse"))
+    in_a_fresh_process(many_trials, folder)
+    for method in PROBES:
+        in_a_fresh_process(one_trial, folder, method)
+    return folder
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux tells what a process holds")
+def test_a_worker_holds_no_more_after_a_hundred_trials_than_after_thirty(told: Path) -> None:
+    held = json.loads((told / "many.json").read_text())["held"]
+    first_round = len(EVERY_METHOD) + 4  # each method has been there
+    assert max(held[first_round:]) - held[first_round] < 8  # MB; a trial that stayed would add its images, teachers and steps' buffers
+
+
+@pytest.mark.parametrize("method", PROBES)
+def test_a_trial_that_comes_after_a_hundred_others_has_the_numbers_of_one_that_comes_first(told: Path, method: str) -> None:
+    alone = json.loads((told / f"{method}.json").read_text())
+    assert json.loads((told / "many.json").read_text())["probes"][method] == alone
+    assert [epoch["epoch"] for epoch in alone] == [1, 2]
+    assert all(epoch["robust_accuracy"] is not None for epoch in alone)
