@@ -24,7 +24,7 @@ demo: .venv/.installed ## the main job on the embedded digits: search, test the 
 	$(BIN)/rkdsearch report $(STUDY)
 
 test: .venv/.installed ## the quick tests, minutes on two cores
-	$(BIN)/pytest -n 2 --dist loadfile -m "not long and not gpu"
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long and not gpu"
 
 test-all: .venv/.installed ## every test, the long ones too
 	$(BIN)/pytest

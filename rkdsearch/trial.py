@@ -9,7 +9,7 @@ import json
 import os
 import socket
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,22 +22,23 @@ from typing_extensions import override
 
 from rkdsearch import config as run
 from rkdsearch.config import TrainConfig
-from rkdsearch.errors import RkdError
+from rkdsearch.errors import DiskError, RkdError
 from rkdsearch.plugins import allow_import
 from rkdsearch.training.across import leave_group
 from rkdsearch.training.allocator import keep_memory
 from rkdsearch.training.rows import facts_of
+from rkdsearch.training.stages import Stage
 from rkdsearch.training.trainer import EpochResult, Trainer
 
 STEP_TIMEOUT_SECONDS = 6 * 3600.0  # a gang whose collective hangs must not hold its GPUs for ever
 
 
-def run_trial(config: TrainConfig, folder: Path, validate_at: frozenset[int]) -> Iterator[tuple[EpochResult, dict[str, object]]]:
+def run_trial(config: TrainConfig, folder: Path, stages: Sequence[Stage]) -> Iterator[tuple[EpochResult, dict[str, object]]]:
     """The trial function: the epochs that are left to do, each with the facts of the run (`run.*`).
 
     A run that is taken up again first reports its last finished epoch once more: the report may have been lost with its reader.
     """
-    trainer = Trainer(config, folder, validate_at=validate_at)
+    trainer = Trainer(config, folder, stages=stages)
     facts = facts_of(trainer) | {"run.ray": ray.__version__}
     yield from ((epoch, facts) for epoch in trainer.resume()[-1:])
     for epoch in trainer.epochs():
@@ -67,19 +68,20 @@ class RayTrial(tune.Trainable):
             if self._epochs is None:
                 self._epochs = self._begin()
             return next(self._epochs)
+        except ray.exceptions.RayTaskError as error:
+            self.cleanup()  # the gang's other processes may wait for the one that raised
+            return self._failure(error.cause)
         except ray.exceptions.RayError:
             raise  # a worker or a node is gone: Ray starts the trial again, and it goes on from its checkpoint
         except StopIteration:
-            return self._failure("the trial was asked for an epoch beyond its last")
-        except RkdError as error:
-            return self._failure(str(error))
+            return self._failure(RkdError("the trial was asked for an epoch beyond its last"))
         except Exception as error:  # noqa: BLE001 - one method's bug must not end a search of many; it is recorded, not retried
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            return self._failure(f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})")
+            return self._failure(_told(error))
 
-    def _failure(self, text: str) -> dict[str, Any]:
+    def _failure(self, error: RkdError) -> dict[str, Any]:
+        """What ends the trial; or, where the disk is full, the whole search: nothing is wrong with the trial then."""
         self._epochs = None
-        return {"failure": " ".join(text.split())}
+        return {"disk" if isinstance(error, DiskError) else "failure": " ".join(str(error).split())}
 
     def _begin(self) -> Iterator[dict[str, Any]]:
         if self._assignment["processes"] == 1:
@@ -100,6 +102,15 @@ class RayTrial(tune.Trainable):
     def cleanup(self) -> None:
         if self._gang is not None:
             self._gang.close()
+            self._gang = None
+
+
+def _told(error: Exception) -> RkdError:
+    """The error as a sentence: where it is a bug, with its place."""
+    if isinstance(error, RkdError):
+        return error
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return RkdError(f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})")
 
 
 def reports(assignment: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -108,7 +119,8 @@ def reports(assignment: dict[str, Any]) -> Iterator[dict[str, Any]]:
     keep_memory()
     torch.set_num_threads(max(1, int(assignment["cpu"])))
     config = run.build(assignment["config"], assignment["trial_id"])
-    for epoch, facts in run_trial(config, Path(assignment["folder"]), frozenset(assignment["validate_at"])):
+    stages = [Stage(**stage) for stage in assignment["stages"]]
+    for epoch, facts in run_trial(config, Path(assignment["folder"]), stages):
         yield {"epoch": epoch.epoch, "result": json.dumps(asdict(epoch)), "facts": json.dumps(facts)}
 
 
@@ -132,8 +144,11 @@ class Worker:
         self._reports = reports(assignment)
 
     def step(self) -> dict[str, Any] | None:
-        """One epoch, or None after the last. Errors come back as text: every process must answer."""
-        return next(self._reports, None)
+        """One epoch, or None after the last. Raises RkdError alone: another package's error may not survive the way to another process."""
+        try:
+            return next(self._reports, None)
+        except Exception as error:  # noqa: BLE001 - as in RayTrial.step
+            raise _told(error) from None
 
 
 class Gang:

@@ -40,7 +40,9 @@ class SamplerConfig(Setting):
 
     name: Literal["tpe", "nsga2", "nsga3", "gp", "qmc", "random"] = "tpe"
     startup: int = Field(10, ge=1, description="tpe, gp: random proposals before the model speaks")
-    history: int = Field(1000, ge=1, description="at most so many trials are shown to the sampler, the latest")
+    history: int = Field(
+        1000, ge=1, description="at most so many trials are shown to the sampler: those that went farthest, and the latest"
+    )
     stopped: Literal["by_rung", "ignored"] = Field(
         "by_rung",
         description="how trials short of full length are shown: by_rung = ranked within their rung and below every trial that went further; "
@@ -56,7 +58,7 @@ class SchedulerConfig(Setting):
         "promotion",
         description="promotion pauses every trial at its rung and lets the best go on; stopping lets newcomers run on unless they rank low",
     )
-    reduction: int = Field(3, ge=2, description="one of so many goes on")
+    reduction: int = Field(4, ge=2, description="one of so many goes on")
     capped: Literal["afresh", "continued"] = Field(
         "afresh",
         description="what a trial does that is promoted past a rung's cap on its training attack: afresh = it is trained anew with the attack "

@@ -200,19 +200,24 @@ class Study:
     def seen(self) -> list[Seen]:
         """What the sampler may know, in ordinal order: searched configurations, and published ones that lie inside the space.
 
-        The latest ones, as many as it looks at.
+        Where there are more than it looks at: those that went farthest, the latest first, for half of its room; and the latest of the rest.
         """
         found: list[Seen] = []
-        for trial in sorted(self._configurations(), key=lambda t: t.ordinal, reverse=True):
-            if len(found) == self.space.sampler.history:
-                break
+        for trial in sorted(self._configurations(), key=lambda t: t.ordinal):
             state = (trial.run[-1] if trial.run else None, len(trial.runs), trial.executing, trial.status == "failed")
             known = self._seen.get(trial.trial_id)
             if known is None or known[0] != state:  # most trials are as they were at the last ask
                 known = self._seen[trial.trial_id] = state, self._seen_of(trial)
             if known[1] is not None:
                 found.append(known[1])
-        return found[::-1]
+        room = self.space.sampler.history
+        if len(found) <= room:
+            return found
+        latest_first = range(len(found) - 1, -1, -1)
+        farthest = sorted(latest_first, key=lambda i: (found[i].state != "measured", found[i].rungs_short))[: room // 2]
+        kept = set(farthest)
+        kept |= set([i for i in latest_first if i not in kept][: room - len(kept)])
+        return [found[i] for i in sorted(kept)]
 
     def _seen_of(self, trial: Trial) -> Seen | None:
         params = self.space.searched(trial.overrides)

@@ -4,6 +4,7 @@ Tune never pauses a trial here: a trial that waits at its rung is stopped for Ra
 on from the trial's own checkpoint. So an interrupted search, a promotion and a lost node are one and the same path.
 """
 
+import errno
 import json
 import logging
 import os
@@ -12,7 +13,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from typing import Any
 
 import ray
@@ -21,7 +23,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 from typing_extensions import override
 
-from rkdsearch.errors import StudyError
+from rkdsearch.errors import DiskError, RkdError, StudyError
 from rkdsearch.plugins import allowed_imports
 from rkdsearch.search.space import Resources
 from rkdsearch.search.study import Study
@@ -29,6 +31,7 @@ from rkdsearch.training.trainer import EpochResult
 from rkdsearch.trial import RayTrial
 
 Listener = Callable[[Study], None]
+Notice = Callable[[str], None]
 
 # Read by Ray in the driver and in its workers. Trials keep the folder that the command was given in: data and teachers have relative paths.
 ENVIRONMENT = {
@@ -37,27 +40,32 @@ ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours: at once, with the rows in order
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # a lost worker is one sentence of ours, not Ray's traceback
     "TUNE_MAX_PENDING_TRIALS_PG": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
 
-def search(study: Study, *, address: str | None = None, listener: Listener | None = None) -> None:
-    """Run the study to its end. KeyboardInterrupt leaves a study that can be taken up again; rows already written stay."""
+def search(study: Study, *, address: str | None = None, listener: Listener | None = None, notice: Notice = lambda _: None) -> None:
+    """Run the study to its end; `listener` may look at it now and then, `notice` is given sentences about lost workers.
+
+    KeyboardInterrupt, and DiskError, which is raised where a row or a checkpoint cannot be written, leave a study that can be taken up again.
+    """
+    end = _End(study)
     with connected(address):
         resources = study.space.resources
         if address is None:
             _fits(resources)
         scratch = study.folder.resolve() / ".ray"
         try:
-            with _ctrl_c() as interrupted:
+            with _ctrl_c(end):
                 tune.run(
                     RayTrial,
                     name="search",
                     config={},
-                    search_alg=_Asks(study, resources),
-                    scheduler=_Decides(study),
-                    callbacks=[_Listens(study, listener, interrupted)],
+                    search_alg=_Asks(study, resources, end),
+                    scheduler=_Decides(study, end),
+                    callbacks=[_Listens(study, listener, notice, end)],
                     num_samples=-1,
                     resources_per_trial=placement(resources),
                     reuse_actors=True,
@@ -67,9 +75,16 @@ def search(study: Study, *, address: str | None = None, listener: Listener | Non
                     trial_dirname_creator=lambda trial: trial.trial_id,
                     verbose=0,
                 )
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):  # where Ray itself wanted to write
+                end.reason = end.reason or end.disk(error)
+            if end.reason in (None, error):
+                raise
+            raise end.reason from error
         finally:
             for trial in study.executing:
-                study.interrupt(trial.trial_id)
+                with suppress(DiskError):  # its row says `running` already
+                    study.interrupt(trial.trial_id)
             shutil.rmtree(scratch, ignore_errors=True)
     if study.done:
         study.close()
@@ -100,6 +115,9 @@ def connected(address: str | None) -> Iterator[None]:
     os.environ |= {name: value for name, value in ENVIRONMENT.items() if name not in os.environ}
     for name in ("ray", "ray.tune", "ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # lists failed trials by its own names at the end: their rows say why
+    # Ray has no public way: `log_to_driver` silences workers, but not what the raylet says of a dead one, in eight lines.
+    ray._private.worker._worker_logs_enabled = False  # noqa: SLF001
     if ray.is_initialized():
         yield
         return
@@ -115,21 +133,42 @@ def connected(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
+class _End:
+    """Why the search must end now. It is noted, and raised between two steps of Ray's loop: raised inside, Ray may lose it or reword it."""
+
+    def __init__(self, study: Study) -> None:
+        self.reason: BaseException | None = None
+        self._folder = study.folder
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Around what may write to the study's folder."""
+        try:
+            yield
+        except RkdError as error:
+            self.reason = self.reason or error
+        except OSError as error:
+            self.reason = self.reason or self.disk(error)
+
+    def disk(self, error: OSError) -> DiskError:
+        """The same as a sentence."""
+        return DiskError(f"{self._folder}: could not be written: {error.strerror or error}; is the folder yours, and the disk not full?")
+
+
 @contextmanager
-def _ctrl_c() -> Iterator[threading.Event]:
-    """Ctrl-C is noted, and raised between two steps of Ray's loop: raised inside Ray's own code it can be lost. A second one is raised at once."""
-    noted = threading.Event()
+def _ctrl_c(end: _End) -> Iterator[None]:
+    """The first Ctrl-C is noted, a second one is raised at once."""
     if threading.current_thread() is not threading.main_thread():
-        yield noted
+        yield
         return
 
     def note(_number: int, _frame: object) -> None:
-        noted.set()
+        end.reason = KeyboardInterrupt()
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     before = signal.signal(signal.SIGINT, note)
     try:
-        yield noted
+        yield
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -147,9 +186,10 @@ class _OfStudy:
 class _Asks(_OfStudy, Searcher):
     """Ray asks here what to run next."""
 
-    def __init__(self, study: Study, resources: Resources) -> None:
+    def __init__(self, study: Study, resources: Resources, end: _End) -> None:
         super().__init__()
         self.study = study
+        self._end = end
         self._resources = resources
         self._ours: dict[str, str] = {}  # Ray's name of a trial -> ours
 
@@ -166,7 +206,7 @@ class _Asks(_OfStudy, Searcher):
                     "trial_id": assignment.trial_id,
                     "config": assignment.config.to_dict(),
                     "folder": str(assignment.folder.resolve()),
-                    "validate_at": sorted(assignment.validate_at),
+                    "stages": [asdict(stage) for stage in assignment.stages],
                     "allow_imports": allowed_imports(),
                     "processes": self._resources.processes,
                     "cpu": self._resources.cpu,
@@ -184,10 +224,11 @@ class _Asks(_OfStudy, Searcher):
         ours = self._ours.pop(trial_id, None)
         if ours is None or not self.study.trials[ours].executing:
             return
-        if error:
-            self.study.fail(ours, f"its worker or node was lost {self._resources.max_failures + 1} times")
-        else:
-            self.study.interrupt(ours)
+        with self._end.noting():
+            if error:
+                self.study.fail(ours, f"its worker or node was lost {self._resources.max_failures + 1} times")
+            else:
+                self.study.interrupt(ours)
 
     @override
     def save(self, checkpoint_path: str) -> None:
@@ -201,33 +242,48 @@ class _Asks(_OfStudy, Searcher):
 class _Decides(_OfStudy, FIFOScheduler):
     """Ray asks here whether a trial goes on."""
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: Study, end: _End) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Ray's own
         self.study = study
+        self._end = end
 
     @override
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        ours = trial.config["trial_id"]
+        with self._end.noting():
+            return self.CONTINUE if self._goes_on(trial.config["trial_id"], result) else self.STOP
+        return self.CONTINUE  # as far as Ray is concerned: the search is about to end
+
+    def _goes_on(self, ours: str, result: dict[str, Any]) -> bool:
+        if "disk" in result:
+            raise DiskError(result["disk"])
         if "failure" in result:
             self.study.fail(ours, result["failure"])
-            return self.STOP
-        epoch = EpochResult.from_dict(json.loads(result["result"]))
-        return self.CONTINUE if self.study.report(ours, epoch, json.loads(result["facts"])) else self.STOP
+            return False
+        return self.study.report(ours, EpochResult.from_dict(json.loads(result["result"])), json.loads(result["facts"]))
 
 
 class _Listens(_OfStudy, tune.Callback):
     """Ray's event loop, as a person may watch it."""
 
-    def __init__(self, study: Study, listener: Listener | None, interrupted: threading.Event) -> None:
+    def __init__(self, study: Study, listener: Listener | None, notice: Notice, end: _End) -> None:
         self.study = study
         self._listener = listener
-        self._interrupted = interrupted
-        self._heard = 0.0
+        self._notice = notice
+        self._end = end
+        self._listens_at = 0.0
+
+    @override
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        ours, lost, most = trial.config["trial_id"], trial.num_failures, self.study.space.resources.max_failures
+        self._notice(f"trial {ours} lost its worker, started again ({lost} of {most})")
 
     @override
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        if self._interrupted.is_set():
-            raise KeyboardInterrupt
-        if self._listener is not None and time.monotonic() - self._heard > 0.25:
-            self._heard = time.monotonic()
+        if self._end.reason is not None:
+            raise self._end.reason
+        started = time.monotonic()
+        if self._listener is not None and started >= self._listens_at:
             self._listener(self.study)
+            ended = time.monotonic()
+            # Ten thousand trials take their time to be drawn: a twentieth of the driver's, at most.
+            self._listens_at = ended + max(0.25, 20 * (ended - started))

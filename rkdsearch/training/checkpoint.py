@@ -17,13 +17,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from rkdsearch.errors import CheckpointError
+from rkdsearch.errors import CheckpointError, DiskError
 
 _TEMPORARY = ".part-"  # a leading dot: nobody takes it for a checkpoint
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Replace `path` by a file of these tensors and this JSON state. A full disk leaves the old file as it was."""
+    """Replace `path` by a file of these tensors and this JSON state. Raises DiskError, and leaves the old file as it was."""
     plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     content = save(plain, metadata={"state": json.dumps(state)})
     temporary = path.with_name(f"{_TEMPORARY}{path.name}-{uuid.uuid4().hex}")
@@ -34,7 +34,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise CheckpointError(f"{path}: could not be written: {error.strerror}; the previous checkpoint is intact") from error
+        raise DiskError(f"{path}: could not be written: {error.strerror}; the previous checkpoint is intact") from error
 
 
 def sweep(folder: Path) -> None:

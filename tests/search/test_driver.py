@@ -56,7 +56,8 @@ def test_the_sampler_is_handed_only_what_it_looks_at(tmp_path: Path) -> None:
     FakeWorker().drive(long)
     short.trials = long.trials
     assert [one.params for one in long.seen()] == [long.trials[f"t{n:05d}"].overrides for n in range(12)]
-    assert short.seen() == long.seen()[-5:]
+    assert len(short.seen()) == 5
+    assert short.seen()[-3:] == long.seen()[-3:]
 
 
 def test_a_trial_that_failed_when_it_was_taken_up_again_is_seen_no_more(tmp_path: Path) -> None:

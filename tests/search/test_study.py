@@ -103,6 +103,18 @@ def test_only_what_executes_now_is_shown_as_running(tmp_path: Path) -> None:
     assert study.seen() == []
 
 
+def test_a_sampler_with_little_room_is_shown_who_went_farthest_and_the_latest(tmp_path: Path) -> None:
+    space = load_space(tmp_path, first=[], sampler={"name": "random", "history": 4}, scheduler={"reduction": 2})
+    study = run(tmp_path, space, trials=12)
+    whole = Study(tmp_path, replace(space, sampler=space.sampler.model_copy(update={"history": 100})), 12, {})
+    whole.reconcile()
+    known, shown = whole.seen(), study.seen()
+    full = [s for s in known if s.rungs_short == 0]
+    assert (len(known), len(shown)) == (12, 4)
+    assert len(full) >= 2
+    assert [s for s in known if s in full[-2:] or s in [k for k in known if k not in full[-2:]][-2:]] == shown
+
+
 def test_a_failed_trial_is_on_no_front_and_the_search_goes_on(tmp_path: Path) -> None:
     study = Study(tmp_path, load_space(tmp_path, first=[]), 5, {})
     assignment = study.next()

@@ -1,253 +1,155 @@
-"""A real search on real processes, killed for real: its driver, its worker, and by Ctrl-C."""
+"""A real search on one Ray of this process: what fails, what is lost, what does not fit; and the exam of what it found."""
 
-import itertools
-import json
 import os
-import random
-import re
-import signal
-import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import ray
-import yaml
 
-from rkdsearch.errors import StudyError
+from rkdsearch.cli.evaluate import evaluate
+from rkdsearch.cli.tune import tune
+from rkdsearch.errors import DiskError, StudyError
 from rkdsearch.results.store import Store
 from rkdsearch.results.summary import records
 from rkdsearch.search.space import Resources
-from rkdsearch.search.tuner import _fits, placement
+from rkdsearch.search.study import Study
+from rkdsearch.search.tuner import _Asks, _End, _fits, _Listens, connected, placement
+from tests.search.files import load_space
+from tests.search.real import ROOT, Search, space
+from tests.search.witness import VARIABLE, fill_disk
 
-ROOT = Path(__file__).parents[2]
-TRIALS = 12
-WAIT = 240.0  # seconds for anything: a stuck search fails, a loaded machine does not
-pytestmark = pytest.mark.timeout(900)
-SPACE = {
-    "fixed": {
-        "data": {"name": "digits"},
-        "student": {"name": "small_cnn", "width": 4},
-        "attack.steps": 0,
-        "training": {"batch_size": 256, "device": "cpu"},
-        "validation": {"images": 100, "attack.steps": 2},
-    },
-    "search": {
-        "method.name": {"choice": ["tests.search.witness"]},
-        "optimizer.lr": {"float": [0.01, 0.3], "log": True},
-        "method.mood": {"choice": ["calm"]},
-    },
-    "first": [
-        {"label": "natural", "method.name": "natural"},
-        {"label": "nan", "method.name": "tests.search.witness", "method.mood": "nan"},
-        {"label": "broken", "method.name": "tests.search.witness", "method.mood": "broken"},
-    ],
-    "ladder": [{"epochs": 1}, {"epochs": 3}],
-}
-
-
-@dataclass
-class Search:
-    """One study, started and ended as often as a test likes."""
-
-    folder: Path
-    space: dict[str, Any] = field(default_factory=lambda: SPACE)
-    trials: int = TRIALS
-
-    @property
-    def study(self) -> Path:
-        return self.folder / "study"
-
-    def command(self, *arguments: str) -> subprocess.Popen[str]:
-        env = {**os.environ, "PYTHONPATH": str(ROOT), "RKD_WITNESS": str(self.folder / "witness.jsonl"), "COLUMNS": "200"}
-        # A file, not a pipe: orphaned workers would hold a pipe open after their driver was killed.
-        with self.log.open("w", encoding="utf-8") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "rkdsearch", *arguments, "--allow-import", "tests.search"],
-                cwd=self.folder, env=env, text=True, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
-
-    @property
-    def log(self) -> Path:
-        return self.folder / "output.txt"
-
-    def output(self, process: subprocess.Popen[str], code: int = 0) -> str:
-        """What the command said, after its end."""
-        process.wait(timeout=WAIT)
-        text = self.log.read_text()
-        assert process.returncode == code, text
-        return text
-
-    def start(self) -> subprocess.Popen[str]:
-        file = self.folder / "space.yaml"
-        file.write_text(yaml.safe_dump(self.space, sort_keys=False), encoding="utf-8")
-        return self.command("tune", str(file), "--trials", str(self.trials), "--study", str(self.study), "--resume")
-
-    def finish(self) -> str:
-        return self.output(self.start())
-
-    def seen(self) -> list[dict[str, Any]]:
-        """Every step that a witness saw."""
-        file = self.folder / "witness.jsonl"
-        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-
-    def rows(self) -> dict[str, dict[str, Any]]:
-        return {r["trial_id"]: r for r in records(Store(self.study).trials())}
-
-    def epochs(self) -> dict[tuple[str, int], Any]:
-        """When each epoch ended: one that is repeated ends at another time."""
-        return {(r["trial_id"], r["epoch"]): r["finished"] for r in records(Store(self.study).epochs())}
-
-    def ended(self) -> dict[str, str]:
-        return {t: r["status"] for t, r in self.rows().items() if r["status"] in ("finished", "failed")}
-
-
-def until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + WAIT
-    while not condition():
-        assert process.poll() is None, "it ended early"
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.03)
-
-
-def whole(search: Search) -> None:
-    """All trials ended; their epochs are there once each, from the first to the last."""
-    rows = search.rows()
-    assert sorted(rows) == [f"t{n:05d}" for n in range(search.trials)]
-    assert {r["status"] for r in rows.values()} <= {"finished", "stopped", "failed"}
-    epochs = [(r["trial_id"], r["epoch"]) for r in records(Store(search.study).epochs())]
-    assert sorted(epochs) == [(t, e) for t, r in sorted(rows.items()) for e in range(1, r["fidelity.epochs"] + 1)]
-
-
-@dataclass(frozen=True)
-class Story:
-    """What one search lived through."""
-
-    search: Search
-    before: list[tuple[dict[str, str], dict[tuple[str, int], Any]]]
-    interrupted: tuple[int, str]
-    last_words: str
-    last_session: int  # witnessed steps before the last start
+pytestmark = pytest.mark.timeout(600)
+MOODS = {m: m for m in ("unlucky", "nan", "broken", "hungry", "full")}
+Said = Callable[[], str]
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
-    """Driver killed; worker killed, then Ctrl-C; then left in peace."""
-    search = Search(tmp_path_factory.mktemp("real"))
-    before = []
-    driver = search.start()
-    until(lambda: len(search.ended()) >= 1 and len(search.seen()) > 12, driver)
-    driver.kill()
-    driver.wait()
-    before.append((search.ended(), search.epochs()))
-
-    steps = len(search.seen())
-    driver = search.start()
-    until(lambda: len(search.seen()) >= steps + 3, driver)
-    worker = search.seen()[-1]["pid"]
-    assert "ray::" in Path(f"/proc/{worker}/cmdline").read_text(), "the witness sits in a worker"
-    os.kill(worker, signal.SIGKILL)
-    until(lambda: any(s["pid"] != worker for s in search.seen()[steps + 3 :]), driver)
-    time.sleep(0.3)
-    driver.send_signal(signal.SIGINT)
-    output = search.output(driver, 130)
-    before.append((search.ended(), search.epochs()))
-    steps = len(search.seen())
-    return Story(search, before, (driver.returncode, output), search.finish(), steps)
+def witness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One Ray for every search here, and the file in which its workers' witnesses are written down."""
+    file = tmp_path_factory.mktemp("witness") / "witness.jsonl"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, str(file))
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("COLUMNS", "200")
+        with connected(None):
+            yield file
 
 
-def test_a_real_search_survives_three_kills_and_ends_whole(story: Story) -> None:
-    whole(story.search)
-    assert story.search.rows()["t00000"]["status"] == "finished"
+@pytest.fixture
+def said(capfd: pytest.CaptureFixture[str]) -> Said:
+    """All that has reached the terminal since it was asked last, from this process and from those it started."""
+    return lambda: "".join(capfd.readouterr())
 
 
-def test_no_finished_row_is_lost_and_no_written_epoch_repeated(story: Story) -> None:
-    ended, epochs = story.search.ended(), story.search.epochs()
-    for ended_before, epochs_before in story.before:
-        assert ended_before.items() <= ended.items()
-        assert epochs_before.items() <= epochs.items()
+def run(search: Search) -> None:
+    tune(search.file, trials=search.trials, study=search.study, resume=True, allow_import=("tests.search",))
 
 
-def test_ctrl_c_exits_130_and_says_how_to_go_on(story: Story) -> None:
-    code, output = story.interrupted
-    assert code == 130, output
-    assert re.search(r"stopped; every finished epoch is kept. Go on with: rkdsearch tune .* --trials 12 --study .* --resume", output)
-    assert "Traceback" not in output.partition("stopped;")[2]  # above it, Ray may tell of the killed worker in its own words
+@pytest.fixture(scope="module")
+def moody(witness: Path, tmp_path_factory: pytest.TempPathFactory) -> Search:
+    """One trial at a time: what has happened when the disk is full is then always the same."""
+    return Search(tmp_path_factory.mktemp("moody"), trials=8, space=space(MOODS, (2,), resources={"cpu": 2}))
 
 
-def test_nan_and_a_bug_in_one_method_are_failed_trials_and_no_more(story: Story) -> None:
-    rows = {r["label"]: r for r in story.search.rows().values() if r["label"]}
-    assert rows["nan"]["status"] == rows["broken"]["status"] == "failed"
-    assert "the loss is nan" in rows["nan"]["error"]
+def test_whatever_happens_to_one_trial_is_its_own_matter_and_a_full_disk_is_everybodys(witness: Path, moody: Search, said: Said) -> None:
+    full = witness.with_suffix(".full")
+    full.touch()
+    with pytest.raises(
+        DiskError, match=r"t00005/best.safetensors: could not be written: No space left on device; the previous checkpoint is"
+    ):
+        run(moody)
+    assert {label: row["status"] for label, row in moody.labelled().items()} == {
+        "natural": "finished", "unlucky": "finished", "nan": "failed", "broken": "failed", "hungry": "failed", "full": "running",
+    }  # fmt: skip
+    before, output = moody.epochs(), said()
+    assert output.count("trial t00001 lost its worker, started again (1 of 3)\n") == 1
+    assert f"Go on with: rkdsearch tune {moody.file} --trials 8 --study {moody.study} --resume" in output
+    assert "Traceback" not in output
+    assert "raylet" not in output
+
+    full.unlink()
+    run(moody)
+    moody.whole()
+    rows, output = moody.labelled(), said()
+    assert rows["full"]["status"] == "finished"
+    assert before.items() <= moody.epochs().items()
+    assert rows["nan"]["error"].startswith("epoch 1, batch 1: the loss is nan; likely causes: optimizer.lr")
     assert rows["broken"]["error"].startswith("ZeroDivisionError: a bug in one method (witness.py:")
-    assert "t00001 failed" in story.last_words
+    assert rows["hungry"]["error"].startswith("epoch 1: the device is out of memory; lower training.batch_size (now 200), raise")
+    assert "t00002 failed: epoch 1, batch 1: the loss is nan" in output
+    assert "Traceback" not in output
+    assert "raylet" not in output
 
 
-def test_workers_are_reused_from_trial_to_trial(story: Story, record_property: Callable[[str, object], None]) -> None:
-    seen = story.search.seen()[story.last_session :]
-    by_pid: dict[int, list[dict[str, Any]]] = {}
-    for step in seen:
-        by_pid.setdefault(step["pid"], []).append(step)
-    assert len(by_pid) <= 4  # as many as run at once here, and one or two whose predecessor failed
-    gaps = [b["time"] - a["time"] for steps in by_pid.values() for a, b in itertools.pairwise(steps) if b["epoch"] == 0 != a["epoch"]]
-    if gaps:
-        record_property("seconds from one trial's last step to the next one's first", statistics.median(gaps))
-        assert statistics.median(gaps) < 2.0
+def test_the_exam_uses_test_images_alone_the_same_for_all_and_once(moody: Search, said: Said) -> None:
+    def examine() -> None:
+        evaluate(moody.study, images=60, attacks=("clean", "pgd20"), allow_import=("tests",))
 
-
-def test_a_finished_study_is_left_as_it_is(story: Story) -> None:
-    before = {p: p.stat().st_mtime_ns for p in (story.search.study / "trials").iterdir()}
-    assert "nothing to do: all 12 trials" in story.search.finish()
-    assert {p: p.stat().st_mtime_ns for p in (story.search.study / "trials").iterdir()} == before
-
-
-def test_the_exam_uses_test_images_alone_the_same_for_all_and_once(story: Story) -> None:
-    arguments = ("evaluate", str(story.search.study), "--images", "60", "--attacks", "clean", "pgd20", "--allow-import", "tests")
-    story.search.output(story.search.command(*arguments))
-    rows = records(Store(story.search.study).evaluations())
-    finished = {t for t, s in story.search.ended().items() if s == "finished"}
+    run(moody)
+    assert "nothing to do: all 8 trials" in said()
+    examine()
+    rows = records(Store(moody.study).evaluations())
+    finished = {t for t, s in moody.ended().items() if s == "finished"}
+    assert len(finished) == 5
     assert {(r["trial_id"], r["attack"]) for r in rows} == {(t, a) for t in finished for a in ("clean", "pgd20")}
     assert {r["split"] for r in rows} == {"test"}
     assert {r["images"] for r in rows} == {60}
     assert len({r["subset_sha256"] for r in rows}) == 1
     assert all(len(r["per_image"]) == 60 and r["per_image"].count("1") == r["correct"] for r in rows)
-    output = story.search.output(story.search.command(*arguments))
-    assert f"{len(rows)} sittings stand in" in output
-    assert records(Store(story.search.study).evaluations()) == rows
+    said()
+    examine()
+    assert "10 sittings stand in" in said()
+    assert records(Store(moody.study).evaluations()) == rows
 
 
-@pytest.mark.long
-@pytest.mark.timeout(1800)
-def test_twenty_kills_of_the_driver_at_random_moments(tmp_path: Path) -> None:
-    search, rng = Search(tmp_path, trials=60), random.Random(0)
-    for _ in range(20):
-        driver, steps = search.start(), len(search.seen())
-        until(lambda steps=steps: len(search.seen()) > steps or len(search.ended()) == 60, driver)  # type: ignore[misc]  # a default binds it
-        time.sleep(rng.random() * 1.5)
-        driver.kill()
-        driver.wait()
-        ended, epochs = search.ended(), search.epochs()
-        assert not Store(search.study).damaged
-    search.finish()
-    whole(search)
-    assert ended.items() <= search.ended().items()
-    assert epochs.items() <= search.epochs().items()
+def test_a_finished_study_is_left_as_it_is(moody: Search) -> None:
+    run(moody)
+    before = {p: p.stat().st_mtime_ns for p in (moody.study / "trials").iterdir()}
+    run(moody)
+    assert {p: p.stat().st_mtime_ns for p in (moody.study / "trials").iterdir()} == before
 
 
-def test_two_processes_train_one_student(tmp_path: Path) -> None:
-    space = {**SPACE, "first": SPACE["first"][:1], "ladder": [{"epochs": 2}], "resources": {"cpu": 0.9, "processes": 2}}  # type: ignore[index]
-    search = Search(tmp_path, space, trials=2)
-    search.finish()
-    whole(search)
-    rows = search.rows().values()
-    assert {r["status"] for r in rows} == {"finished"}
-    assert {r["run.processes"] for r in rows} == {2}
-    assert len({s["pid"] for s in search.seen()}) == 2
+def test_two_processes_train_one_student_and_what_one_of_them_meets_is_the_trials_failure(
+    witness: Path, tmp_path: Path, said: Said
+) -> None:
+    moods = {"nan": "nan", "alone": "alone"}
+    search = Search(tmp_path, trials=3, space=space(moods, (2,), resources={"cpu": 0.9, "processes": 2}))
+    run(search)
+    search.whole()
+    rows = search.labelled()
+    assert {label: row["status"] for label, row in rows.items()} == {"natural": "finished", "nan": "failed", "alone": "failed"}
+    assert rows["natural"]["run.processes"] == 2
+    assert rows["nan"]["error"].startswith("epoch 1, batch 1: the loss")
+    assert rows["alone"]["error"].startswith("ZeroDivisionError: a bug in one process (witness.py:")
+    assert "Traceback" not in said()
+
+
+def test_a_trial_whose_worker_is_lost_too_often_fails_and_says_so(tmp_path: Path) -> None:
+    study = Study(tmp_path, load_space(tmp_path, resources={"max_failures": 1}), 2, {})
+    asks = _Asks(study, study.space.resources, _End(study))
+    asks.suggest("a")
+    asks.on_trial_complete("a", error=True)
+    assert (study.trials["t00000"].status, study.trials["t00000"].error) == ("failed", "its worker or node was lost 2 times")
+    asks.suggest("b")
+    asks.on_trial_complete("b")
+    assert [t.status for t in study.trials.values()] == ["failed", "running"]
+
+
+def test_a_row_that_cannot_be_written_is_kept_for_the_end_of_rays_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = Study(tmp_path, load_space(tmp_path), 2, {})
+    end = _End(study)
+    asks = _Asks(study, study.space.resources, end)
+    asks.suggest("a")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", os.replace)  # undone here
+        fill_disk(tmp_path)
+        asks.on_trial_complete("a", error=True)
+    assert isinstance(end.reason, DiskError)
+    with pytest.raises(
+        DiskError, match=r"t00000.parquet: could not be written: No space left on device; is the folder yours, and the disk n"
+    ):
+        _Listens(study, None, str, end).on_step_end(1, [])
 
 
 def test_a_trial_that_can_never_be_placed_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,22 +1,27 @@
 """A stranger's method that says where and when it is asked, takes its time, and has moods."""
 
+import errno
 import json
 import os
+import signal
 import time
 from pathlib import Path
 from typing import ClassVar, Literal
 
+import torch
 from typing_extensions import override
 
 from rkdsearch.methods import Loss, Method, Step
 from rkdsearch.methods.base import AttackDefaults
+
+VARIABLE = "RKD_WITNESS"  # names the file in which it is written down; faults that come and go are files beside it
 
 
 class Witness(Method):
     """Natural training under observation."""
 
     attack_defaults: ClassVar[AttackDefaults] = AttackDefaults(start="none")
-    mood: Literal["calm", "nan", "broken"] = "calm"
+    mood: Literal["calm", "slow", "nan", "broken", "alone", "hungry", "unlucky", "full"] = "calm"
 
     @override
     def teachers(self) -> tuple[str, ...]:
@@ -24,10 +29,33 @@ class Witness(Method):
 
     @override
     def loss(self, step: Step) -> Loss:
-        with Path(os.environ["RKD_WITNESS"]).open("a", encoding="utf-8") as log:
-            log.write(json.dumps({"pid": os.getpid(), "epoch": step.epoch, "time": time.time()}) + "\n")
-        time.sleep(0.05)
-        if self.mood == "broken":
-            raise ZeroDivisionError("a bug in one method")
+        said = Path(os.environ[VARIABLE])
+        with said.open("a", encoding="utf-8") as log:
+            log.write(json.dumps({"pid": os.getpid(), "mood": self.mood, "epoch": step.epoch, "time": time.time()}) + "\n")
+        time.sleep(0.2 if self.mood == "slow" else 0.05)
+        match self.mood:
+            case "broken":
+                raise ZeroDivisionError("a bug in one method")
+            case "alone" if os.environ.get("RANK") == "1":
+                raise ZeroDivisionError("a bug in one process")
+            case "hungry":
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            case "unlucky" if step.epoch == 1 and not said.with_suffix(".unlucky").exists():
+                said.with_suffix(".unlucky").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "full":
+                fill_disk(said.with_suffix(".full"))
         weight = float("nan") if self.mood == "nan" else 1.0
         return Loss.weighted(label=(weight, step.label_loss(step.student(step.x))))
+
+
+def fill_disk(while_there: Path) -> None:
+    """From now on, this process can put no file in its place as long as the file `while_there` exists."""
+    replace = os.replace
+
+    def refuse(source: Path, target: Path) -> None:
+        if while_there.exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(source, target)
+
+    os.replace = refuse

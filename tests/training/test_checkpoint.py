@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rkdsearch.errors import CheckpointError
+from rkdsearch.errors import CheckpointError, DiskError
 from rkdsearch.training import checkpoint
 from tests.training.runs import described, train
 
@@ -61,7 +61,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_else(tmp_path: Path, 
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(*((Path, "write_bytes", half) if failing == "write_bytes" else (os, "replace", refuse)))
-    with pytest.raises(CheckpointError, match="could not be written: No space left on device; the previous checkpoint is intact"):
+    with pytest.raises(DiskError, match="could not be written: No space left on device; the previous checkpoint is intact"):
         checkpoint.write(path, {"a": torch.tensor([2.0])}, {"epoch": 2})
     monkeypatch.undo()
     found, state = checkpoint.read(path)
@@ -71,7 +71,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_else(tmp_path: Path, 
 
 def test_a_folder_that_cannot_be_made_is_told_as_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(CheckpointError, match="could not be written: "):
+    with pytest.raises(DiskError, match="could not be written: "):
         checkpoint.write(tmp_path / "file" / "last.safetensors", {}, {})
 
 

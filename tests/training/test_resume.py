@@ -97,7 +97,7 @@ def lives_and_deaths(teachers: Path, folder: Path, kills: int) -> int:
     return len(trainer.resume())
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=[pytest.mark.long, pytest.mark.timeout(600)])])
 def test_a_run_that_was_killed_at_any_moment_ends_as_if_nothing_had_happened(teachers: Path, tmp_path: Path, kills: int) -> None:
     survived = lives_and_deaths(teachers, tmp_path / "killed", kills)
     assert survived > 0, "every kill came before the first checkpoint: nothing was tested"

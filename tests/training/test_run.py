@@ -1,5 +1,6 @@
 """A run alone: its rows, its teachers; and the same under the launchers of several processes."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from rkdsearch.errors import NonFiniteLossError
+from rkdsearch.errors import DiskError, NonFiniteLossError
 from rkdsearch.results.store import Store
 from rkdsearch.training.run import single_run
 from tests.training.runs import described, teachers_in
@@ -53,6 +54,20 @@ def test_a_run_that_fails_says_so_in_its_row(teachers: Path, tmp_path: Path, mon
     assert "likely causes: optimizer.lr" in row["error"]
 
 
+def test_a_full_disk_is_no_failure_of_the_run(teachers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    running = single_run(described(teachers), tmp_path)
+    next(running)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", refuse)
+        with pytest.raises(DiskError, match="No space left on device; the previous checkpoint is intact"):
+            list(running)
+    assert Store(tmp_path).trials()["status"].tolist() == ["running"]
+    assert [e.epoch for e in single_run(described(teachers), tmp_path)] == [2]
+
+
 def test_a_teacher_with_a_recipe_is_trained_first_and_only_once(teachers: Path, tmp_path: Path) -> None:
     config = described(teachers, teachers={"robust": {"path": None, "recipe": RECIPE}})
     list(single_run(config, tmp_path))
@@ -69,13 +84,14 @@ def launched(folder: Path, *launcher: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", *launcher, "-m", "rkdsearch", "train", "run.yaml", "training.batch_size=50"],
         cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, check=False, timeout=110,
+        capture_output=True, text=True, check=False, timeout=500,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 @pytest.mark.long
+@pytest.mark.timeout(600)  # three interpreters one after another, each with torch and Accelerate
 @pytest.mark.parametrize(
     ("launcher", "processes"),
     [

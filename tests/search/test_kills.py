@@ -1,0 +1,128 @@
+"""A real search on real processes, killed for real: its worker, its driver, and by Ctrl-C."""
+
+import itertools
+import os
+import random
+import re
+import signal
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rkdsearch.results.store import Store
+from tests.search.real import Search, space, until
+
+pytestmark = pytest.mark.timeout(900)
+
+
+@dataclass(frozen=True)
+class Remains:
+    """What a session left on disk."""
+
+    ended: dict[str, str]
+    epochs: dict[tuple[str, int], Any]
+    proposed: dict[str, str]
+
+    @staticmethod
+    def of(search: Search) -> "Remains":
+        assert not Store(search.study).damaged
+        return Remains(search.ended(), search.epochs(), search.proposed())
+
+    def stand_in(self, later: "Remains") -> None:
+        """No finished row was lost or changed, no written epoch repeated, nothing proposed anew."""
+        assert self.ended.items() <= later.ended.items()
+        assert self.epochs.items() <= later.epochs.items()
+        assert self.proposed.items() <= later.proposed.items()
+
+
+@dataclass(frozen=True)
+class Story:
+    """What one search lived through: a killed worker and a killed driver, Ctrl-C, and then peace."""
+
+    search: Search
+    remains: list[Remains]
+    outputs: list[str]
+    peace: int  # witnessed steps before the last session
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
+    search = Search(tmp_path_factory.mktemp("killed"), trials=16, space=space({"slow": "slow"}, resources={"cpu": 2}))
+    remains, outputs = [], []
+
+    driver = search.start()
+    until(lambda: any(s["mood"] == "slow" and s["epoch"] == 1 for s in search.seen()), driver)
+    worker = next(s["pid"] for s in search.seen() if s["mood"] == "slow")
+    assert "ray::" in Path(f"/proc/{worker}/cmdline").read_text(), "the witness sits in a worker"
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: "lost its worker" in search.log.read_text() and len(search.ended()) >= 1, driver)
+    driver.kill()
+    driver.wait()
+    remains.append(Remains.of(search))
+    outputs.append(search.log.read_text())
+
+    driver, steps = search.start(), len(search.seen())
+    until(lambda: len(search.seen()) >= steps + 3, driver)
+    os.killpg(driver.pid, signal.SIGINT)  # as a terminal does: Ray's own processes are sent it too
+    outputs.append(search.output(driver, 130))
+    remains.append(Remains.of(search))
+
+    steps = len(search.seen())
+    outputs.append(search.finish())
+    return Story(search, remains, outputs, steps)
+
+
+def test_a_real_search_survives_three_kills_and_ends_whole(story: Story) -> None:
+    story.search.whole()
+    assert {r["status"] for r in story.search.labelled().values()} == {"finished"}
+
+
+def test_no_finished_row_is_lost_and_no_written_epoch_repeated(story: Story) -> None:
+    for before, after in itertools.pairwise([*story.remains, Remains.of(story.search)]):
+        before.stand_in(after)
+
+
+def test_a_killed_worker_is_one_sentence_and_no_traceback(story: Story) -> None:
+    assert story.outputs[0].count("trial t00001 lost its worker, started again (1 of 3)\n") == 1
+    assert not any("Traceback" in output or "raylet" in output for output in story.outputs), story.outputs
+
+
+def test_ctrl_c_exits_130_and_says_how_to_go_on(story: Story) -> None:
+    assert re.search(
+        r"stopped; every finished epoch is kept. Go on with: rkdsearch tune .* --trials 16 --study .* --resume\n$", story.outputs[1]
+    )
+
+
+def test_workers_are_reused_from_trial_to_trial(story: Story, record_property: Callable[[str, object], None]) -> None:
+    by_pid: dict[int, list[dict[str, Any]]] = {}
+    for step in story.search.seen()[story.peace :]:
+        by_pid.setdefault(step["pid"], []).append(step)
+    assert len(by_pid) <= (os.cpu_count() or 1)  # as many as run at once here
+    gaps = [b["time"] - a["time"] for steps in by_pid.values() for a, b in itertools.pairwise(steps) if b["epoch"] == 0 != a["epoch"]]
+    if gaps:
+        record_property("seconds from one trial's last step to the next one's first", statistics.median(gaps))
+        assert statistics.median(gaps) < 2.0
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_twenty_kills_of_the_driver_at_random_moments(tmp_path: Path) -> None:
+    search, chance = Search(tmp_path, trials=60, space=space(resources={"cpu": 2})), random.Random(0)
+    before = Remains({}, {}, {})
+    for _ in range(20):
+        driver, steps = search.start(), len(search.seen())
+        until(lambda steps=steps: len(search.seen()) > steps or len(search.ended()) == 60, driver)  # type: ignore[misc]  # a default binds it
+        time.sleep(chance.random() * 1.5)
+        driver.kill()
+        driver.wait()
+        after = Remains.of(search)
+        before.stand_in(after)
+        before = after
+    search.finish()
+    search.whole()
+    before.stand_in(Remains.of(search))
