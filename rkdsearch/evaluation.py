@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rkdsearch.attacks import Attack, Linf, Noise, Norm
 from rkdsearch.attacks.autoattack import auto_attack
-from rkdsearch.losses import cross_entropy
+from rkdsearch.methods import Student, inner
 
 BATCH = 250  # images; a fixed number, because each batch's random start is seeded by its place
 
@@ -57,7 +57,7 @@ class Reliability:
 def pgd(network: nn.Module, attack: Attack, x: Tensor, y: Tensor, *, seed: int) -> Tensor:
     """x' that maximises the cross-entropy of `network` (eval mode, frozen), from a start drawn with `seed`."""
     generator = torch.Generator(device=x.device).manual_seed(seed)
-    return attack.maximize(lambda x_adv: cross_entropy(network(x_adv), y), x, Noise(generator))
+    return attack.maximize(inner.classification(Student(network), y), x, Noise(generator))
 
 
 def judge(

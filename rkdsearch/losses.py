@@ -12,21 +12,19 @@ from torch.nn import functional
 
 def log_probabilities(logits: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
     """log softmax(logits / temperature), (N, K) nats; `temperature` is a number or (N, 1)."""
-    if logits.dtype in (torch.float16, torch.bfloat16):
-        logits = logits.float()
-    return functional.log_softmax(logits / temperature, dim=1)
+    logits = _softened(logits, temperature)
+    return functional.log_softmax(logits.t(), dim=0).t() if _are_few(logits) else functional.log_softmax(logits, dim=1)
 
 
 def probabilities(logits: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
     """softmax(logits / temperature), (N, K)."""
-    return log_probabilities(logits, temperature).exp()
+    logits = _softened(logits, temperature)
+    return functional.softmax(logits.t(), dim=0).t() if _are_few(logits) else functional.softmax(logits, dim=1)
 
 
 def cross_entropy(logits: Tensor, y: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
     """-log p(y). Logits (N, K), labels (N,) integers; returns (N,) nats."""
-    if logits.dtype in (torch.float16, torch.bfloat16):
-        logits = logits.float()
-    return functional.cross_entropy(logits, y, reduction="none", label_smoothing=label_smoothing)
+    return functional.cross_entropy(_softened(logits, 1), y, reduction="none", label_smoothing=label_smoothing)
 
 
 def soft_cross_entropy(prediction: Tensor, *, target: Tensor, temperature: float = 1.0) -> Tensor:
@@ -60,3 +58,15 @@ def entropy(logits: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
     """-sum_k p log p of softmax(logits / temperature), (N,) nats."""
     log_p = log_probabilities(logits, temperature)
     return -(log_p.exp() * log_p).sum(dim=1)
+
+
+def _are_few(logits: Tensor) -> bool:
+    """On a CPU, torch's softmax over rows shorter than a vector register takes four times as long as the same over columns."""
+    return logits.is_cpu and logits.shape[1] <= 16
+
+
+def _softened(logits: Tensor, temperature: float | Tensor) -> Tensor:
+    """Logits / temperature, in single precision at least."""
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits = logits.float()
+    return logits if isinstance(temperature, float | int) and temperature == 1 else logits / temperature

@@ -145,10 +145,10 @@ class Ours:
 
     def warm_up(self) -> None:
         """A step with one attack iteration: memory is touched, kernels are chosen, the twin is built."""
-        attack = self._objective._attack  # noqa: SLF001 - a run has no reason to change it
-        self._objective._attack = replace(attack, steps=1)  # noqa: SLF001
+        attack = self._objective.attack
+        self._objective.attack = replace(attack, steps=1)
         self.step()
-        self._objective._attack = attack  # noqa: SLF001
+        self._objective.attack = attack
 
 
 # --------------------------------------------------------------------------------------------- inside a side's own process

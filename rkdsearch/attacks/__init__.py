@@ -1,6 +1,6 @@
 """Attacks: the balls, the one ascent loop, AutoAttack."""
 
 from rkdsearch.attacks.balls import L2, Ball, Linf, Norm, build_ball
-from rkdsearch.attacks.pgd import Attack, Noise, Objective, Start, input_gradient
+from rkdsearch.attacks.pgd import Attack, Network, Noise, Objective, OfLogits, Start, input_gradient
 
-__all__ = ["L2", "Attack", "Ball", "Linf", "Noise", "Norm", "Objective", "Start", "build_ball", "input_gradient"]
+__all__ = ["L2", "Attack", "Ball", "Linf", "Network", "Noise", "Norm", "Objective", "OfLogits", "Start", "build_ball", "input_gradient"]

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-import torch
 from torch import Tensor
 from typing_extensions import override
 
@@ -36,7 +35,7 @@ class Linf(Ball):
 
     @override
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        return torch.minimum(torch.maximum(x_adv, x - self.eps), x + self.eps).clamp(0, 1)
+        return x_adv.clamp(x - self.eps, x + self.eps).clamp_(0, 1)
 
     @override
     def direction(self, gradient: Tensor) -> Tensor:

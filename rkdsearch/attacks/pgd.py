@@ -9,17 +9,45 @@ the start is a value of `Attack`, the mode is the business of `Step.maximize`.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from rkdsearch.attacks.balls import Ball
 
-Objective = Callable[[Tensor], Tensor]
+Objective = Callable[[Tensor], Tensor]  # images (N, C, H, W) to (N,)
 Start = Literal["uniform", "uniform_clipped", "gaussian", "none"]
 
 GAUSSIAN_SCALE = 0.001  # pixels: the start of TRADES, and of all that copied it
+
+
+class Network(Protocol):
+    """Images (N, C, H, W) in, logits (N, K) out; and what an attack asks of it."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits."""
+        ...
+
+    def vjp(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Logits, and the function that turns dJ/dlogits into dJ/dx."""
+        ...
+
+
+@dataclass(frozen=True)
+class OfLogits:
+    """J(x') = value(network(x')), where dJ/dlogits is written down: an ascent step then costs the network's forward and backward alone.
+
+    `value` maps logits (N, K) to (N,), `slope` to (N, K): the gradient of the values' sum.
+    """
+
+    network: Network
+    value: Callable[[Tensor], Tensor]
+    slope: Callable[[Tensor], Tensor]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """J, (N,)."""
+        return self.value(self.network(x))
 
 
 @dataclass(frozen=True)
@@ -70,7 +98,7 @@ class Attack:
 
     def ascend(self, x_adv: Tensor, gradient: Tensor) -> Tensor:
         """One step uphill, not yet projected."""
-        return x_adv + self.step_size * self.ball.direction(gradient)
+        return torch.add(x_adv, self.ball.direction(gradient), alpha=self.step_size)
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Back into the ball around `x`, then into [0, 1]."""
@@ -86,6 +114,9 @@ class Attack:
 
 def input_gradient(objective: Objective, x: Tensor) -> Tensor:
     """d(sum of objective)/dx, of x's shape. Asks autograd for this one gradient: no parameter's is computed, no DDP hook fires."""
+    if isinstance(objective, OfLogits):
+        logits, pull_back = objective.network.vjp(x)
+        return pull_back(objective.slope(logits).to(logits.dtype))
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(objective(x).sum(), x)

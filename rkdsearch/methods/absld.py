@@ -22,6 +22,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from rkdsearch.losses import cross_entropy, kl_divergence
+from rkdsearch.methods import inner
 from rkdsearch.methods.base import Factor, KLScale, Loss, Method, Parity, Step, Weight
 
 
@@ -49,8 +50,8 @@ class ABSLD(Method):
         def imitation(logits: Tensor, tau: Tensor) -> Tensor:
             return self.kl_scale * kl_divergence(logits, target=soft_labels, target_temperature=tau, offset=offset)
 
-        x_adv = step.maximize(lambda x: imitation(step.student(x), adversarial_tau))
-        adversarial, natural = step.student(x_adv), step.student(step.x)
+        x_adv = step.maximize(inner.imitation(step.student, soft_labels / adversarial_tau))
+        adversarial, natural = step.student.each(x_adv, step.x)
 
         errors = torch.stack([cross_entropy(adversarial, step.y), cross_entropy(natural, step.y)], dim=1).detach()
         total = step.memory.get("class_errors", torch.zeros_like(start))

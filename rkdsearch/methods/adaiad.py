@@ -34,7 +34,7 @@ class AdaIAD(Method):
     @override
     def loss(self, step: Step) -> Loss:
         x_adv = step.maximize(inner.teacher_adversarial(step))
-        clean, adversarial = step.student(step.x), step.student(x_adv)
+        clean, adversarial = step.student.each(step.x, x_adv)
         with torch.no_grad():
             robust = step.teacher(x_adv)
             log_belief = log_probabilities(robust).gather(1, step.y[:, None])[:, 0]

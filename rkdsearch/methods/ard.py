@@ -38,8 +38,9 @@ class ARD(Method):
         with torch.no_grad():
             soft_labels = step.teacher(step.x)
         x_adv = step.maximize(inner.label(step))
-        imitation = kl_divergence(step.student(x_adv), target=soft_labels, temperature=self.temperature)
+        adversarial, natural = step.student.each(x_adv, step.x)
+        imitation = kl_divergence(adversarial, target=soft_labels, temperature=self.temperature)
         return Loss.weighted(
             soft_label=(self.soft_label_weight * self.kl_scale * self.temperature**2, imitation),
-            label=(1 - self.soft_label_weight, step.label_loss(step.student(step.x))),
+            label=(1 - self.soft_label_weight, step.label_loss(natural)),
         )

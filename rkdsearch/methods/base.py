@@ -120,6 +120,7 @@ class Student:
     ) -> None:
         self.network = network
         self.precision = precision
+        self._independent = isinstance(network, models.Classifier) and network.independent
         self._twin = twin
         self._forward: Network = compiled or network
         self._active: Network = self._forward
@@ -129,10 +130,22 @@ class Student:
         with self.precision():
             return self._active(x)
 
+    def each(self, *batches: Tensor) -> Iterator[Tensor]:
+        """Logits of each batch, in this order; by one forward where the network takes every image by itself."""
+        if self._independent:
+            yield from torch.split(self(torch.cat(batches)), [len(batch) for batch in batches])
+        else:
+            yield from map(self, batches)
+
+    def vjp(self, x: Tensor) -> tuple[Tensor, models.PullBack]:
+        """Logits (N, K) as a call gives them, and the function that turns dJ/dlogits into dJ/dx."""
+        with self.precision():
+            return models.vjp(self._active, x)
+
     @contextmanager
     def under_attack(self, batchnorm: BatchNormMode) -> Iterator[None]:
         """While this lasts, calls are made for the attack: `eval` leaves BatchNorm statistics alone, `train` moves them as ARD's code does."""
-        if batchnorm == "eval" and self._twin is not None:
+        if self._twin is not None and (batchnorm == "eval" or self._independent):
             self._active = self._twin()
             try:
                 yield
@@ -237,6 +250,7 @@ class Method(BaseModel, ABC):
     def companions(self, student: nn.Module, teachers: Mapping[str, nn.Module], image: Tensor) -> dict[str, Companion]:  # noqa: ARG002 - for overriders
         """Networks to train beside the student, built from its and the teachers' shapes; `image` (1, C, H, W) is one to measure with.
 
+        These teachers have their BatchNorm, which `step.teachers` may have folded away: a copy of one can be trained further.
         Parameters are drawn from the global generator, which the trainer has seeded.
         """
         return {}

@@ -49,8 +49,9 @@ class BMTARD(Method):
             robust, natural = step.teachers["robust"](x_adv), step.teachers["natural"](step.x)
         tau = step.memory.get("temperatures", torch.ones(2, dtype=torch.promote_types(robust.dtype, torch.float32), device=robust.device))
         offset = 1e-5 if self.parity == "official" else 0.0
-        adversarial_loss = self.kl_scale * kl_divergence(step.student(x_adv), target=robust, target_temperature=tau[0], offset=offset)
-        natural_loss = self.kl_scale * kl_divergence(step.student(step.x), target=natural, target_temperature=tau[1], offset=offset)
+        on_adversarial, on_natural = step.student.each(x_adv, step.x)
+        adversarial_loss = self.kl_scale * kl_divergence(on_adversarial, target=robust, target_temperature=tau[0], offset=offset)
+        natural_loss = self.kl_scale * kl_divergence(on_natural, target=natural, target_temperature=tau[1], offset=offset)
 
         entropies = step.across(torch.stack([entropy(robust, tau[0]), entropy(natural, tau[1])], dim=1)).mean(dim=0)
         cooling = self.temperature_step * step.lr_factor * (entropies - entropies.flip(0)).sign()

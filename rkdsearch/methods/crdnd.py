@@ -29,6 +29,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from rkdsearch.losses import kl_divergence, kl_to_probabilities, log_probabilities, probabilities
+from rkdsearch.methods import inner
 from rkdsearch.methods._conditional import UNUSED, ConditionalMethod, When
 from rkdsearch.methods._representations import measure, projected, projector
 from rkdsearch.methods.base import Companion, Factor, KLScale, Loss, Step, Student, Teacher, Temperature, Weight
@@ -88,7 +89,7 @@ class CRDND(ConditionalMethod):
     def loss(self, step: Step) -> Loss:
         with torch.no_grad():
             teacher = self._ask(step, step.teacher, step.x)
-        x_adv = step.maximize(lambda x: kl_divergence(step.student(x), target=teacher.logits, temperature=self.temperature))
+        x_adv = step.maximize(inner.imitation(step.student, teacher.logits, self.temperature))
         with torch.no_grad():
             target = self._target(step, teacher.logits, x_adv)
         adversarial = self._ask(step, step.student, x_adv)

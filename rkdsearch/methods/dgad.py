@@ -34,7 +34,7 @@ class DGAD(Method):
     @override
     def loss(self, step: Step) -> Loss:
         x_adv = step.maximize(inner.teacher_adversarial(step))
-        student_nat, student_adv = step.student(step.x), step.student(x_adv)
+        student_nat, student_adv = step.student.each(step.x, x_adv)
         with torch.no_grad():
             teacher_nat, teacher_adv = step.teacher(step.x), step.teacher(x_adv)
             wrong = teacher_nat.argmax(dim=1) != step.y

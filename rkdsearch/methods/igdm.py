@@ -32,7 +32,7 @@ class IGDM(Method):
         x_mirrored = 2 * step.x - x_adv
         with torch.no_grad():
             target, target_mirrored = step.teacher(x_adv), step.teacher(x_mirrored)
-        answer, answer_mirrored = step.student(x_adv), step.student(x_mirrored)
+        answer, answer_mirrored = step.student.each(x_adv, x_mirrored)
         change = kl_divergence(answer - answer_mirrored, target=target - target_mirrored)
         ramp = (step.epoch + 1) / step.epochs
         return Loss.weighted(

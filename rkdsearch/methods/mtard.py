@@ -47,8 +47,9 @@ class MTARD(Method):
         with torch.no_grad():
             robust, natural = step.teachers["robust"](x_adv), step.teachers["natural"](step.x)
         offset = 1e-5 if self.parity == "official" else 0.0
-        adversarial_loss = self.kl_scale * kl_divergence(step.student(x_adv), target=robust, offset=offset)
-        natural_loss = self.kl_scale * kl_divergence(step.student(step.x), target=natural, offset=offset)
+        on_adversarial, on_natural = step.student.each(x_adv, step.x)
+        adversarial_loss = self.kl_scale * kl_divergence(on_adversarial, target=robust, offset=offset)
+        natural_loss = self.kl_scale * kl_divergence(on_natural, target=natural, offset=offset)
 
         weights = balance(step, adversarial_loss, natural_loss, rate=self.balance_rate, exponent=self.balance_exponent)
         return Loss.weighted(

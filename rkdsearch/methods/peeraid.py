@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from rkdsearch.losses import kl_divergence
+from rkdsearch.methods import inner
 from rkdsearch.methods.base import Companion, Factor, KLScale, Loss, Method, Step, Student, Temperature
 
 
@@ -59,8 +60,8 @@ class PeerAiD(Method):
         peer = Student(step.companions["peer"], precision=step.student.precision)
         with torch.no_grad(), peer.under_attack("eval"):
             soft_labels = peer(step.x)
-        x_adv = step.maximize(lambda x: kl_divergence(step.student(x), target=soft_labels))
-        adversarial, natural = step.student(x_adv), step.student(step.x)
+        x_adv = step.maximize(inner.imitation(step.student, soft_labels))
+        adversarial, natural = step.student.each(x_adv, step.x)
         peer_adversarial = peer(x_adv)
 
         def closeness(logits: Tensor, target: Tensor, temperature: float) -> Tensor:

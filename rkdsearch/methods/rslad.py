@@ -18,6 +18,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from rkdsearch.losses import kl_divergence
+from rkdsearch.methods import inner
 from rkdsearch.methods.base import KLScale, Loss, Method, Parity, Step, Temperature, Weight
 
 
@@ -35,11 +36,12 @@ class RSLAD(Method):
             soft_labels = step.teacher(step.x)
         offset = 1e-5 if self.parity == "official" else 0.0
 
-        def imitation(x: Tensor) -> Tensor:
-            return self.kl_scale * kl_divergence(step.student(x), target=soft_labels, temperature=self.temperature, offset=offset)
+        def imitation(logits: Tensor) -> Tensor:
+            return self.kl_scale * kl_divergence(logits, target=soft_labels, temperature=self.temperature, offset=offset)
 
-        x_adv = step.maximize(imitation)
+        x_adv = step.maximize(inner.imitation(step.student, soft_labels, self.temperature))
+        adversarial, natural = step.student.each(x_adv, step.x)
         return Loss.weighted(
-            adversarial=(self.adversarial_weight, imitation(x_adv)),
-            natural=(1 - self.adversarial_weight, imitation(step.x)),
+            adversarial=(self.adversarial_weight, imitation(adversarial)),
+            natural=(1 - self.adversarial_weight, imitation(natural)),
         )

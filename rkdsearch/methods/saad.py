@@ -56,8 +56,7 @@ class SAAD(Method):
             weight = self.uncertainty_weight * above
             highest = self.uncertainty_weight * (everyone.max() - everyone.min())
             certainty = 1 - weight / (highest + 1e-8)
-        answer, answer_mirrored = step.student(x_adv), step.student(x_mirrored)
-        natural = step.student(step.x)
+        answer, answer_mirrored, natural = step.student.each(x_adv, x_mirrored, step.x)
         ramp = (step.epoch + 1) / step.epochs
         change = kl_divergence(answer - answer_mirrored, target=target - target_mirrored)
         return Loss.weighted(

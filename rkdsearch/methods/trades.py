@@ -32,8 +32,8 @@ class TRADES(Method):
     @override
     def loss(self, step: Step) -> Loss:
         x_adv = step.maximize(inner.student_clean(step))
-        clean = step.student(step.x)
+        clean, adversarial = step.student.each(step.x, x_adv)
         return Loss.weighted(
             label=(1.0, step.label_loss(clean)),
-            consistency=(self.consistency_weight * self.kl_scale, kl_divergence(step.student(x_adv), target=clean)),
+            consistency=(self.consistency_weight * self.kl_scale, kl_divergence(adversarial, target=clean)),
         )

@@ -14,6 +14,7 @@ from torch import nn
 from rkdsearch.errors import ConfigError
 from rkdsearch.models import foreign
 from rkdsearch.models.base import Classifier, Features, count_parameters, features, normalisation, normalise_inside
+from rkdsearch.models.chain import PullBack, vjp
 from rkdsearch.models.folding import fold, twin
 from rkdsearch.models.mlp import MLP
 from rkdsearch.models.mobilenet_v2 import MobileNetV2
@@ -27,6 +28,7 @@ __all__ = [
     "Classifier",
     "Features",
     "ModelConfig",
+    "PullBack",
     "build",
     "count_parameters",
     "features",
@@ -35,6 +37,7 @@ __all__ = [
     "normalisation",
     "normalise_inside",
     "twin",
+    "vjp",
 ]
 
 _WIDTHS = {"small_cnn": 16, "mlp": 128, "wide_resnet": 10}

@@ -34,6 +34,9 @@ class Features:
 class Classifier(nn.Module, ABC):
     """Images (N, C, H, W), pixels of [0, 1], in; logits (N, K) out."""
 
+    independent: ClassVar[bool] = (
+        False  # True: no layer looks at other images or behaves otherwise in training, as BatchNorm and dropout do
+    )
     unused_in_checkpoints: ClassVar[tuple[str, ...]] = ()  # prefixes of parameters that published checkpoints carry and no image passes
 
     @abstractmethod

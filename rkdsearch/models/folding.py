@@ -4,8 +4,9 @@ In eval mode BatchNorm multiplies and adds constants, and so does the convolutio
 
     scale = gamma / sqrt(var + eps)        W' = scale W        b' = scale (b - mean) + beta
 
-Exact in real numbers; float64 agrees to 1e-12, float32 is reordered. An attack of ten steps then saves ten passes over every activation,
-forward and backward.
+An attack of ten steps then saves ten passes over every activation, forward and backward. Small convolutions are unrolled (`chain`).
+
+Exact in real numbers; float64 agrees to 1e-12, float32 is reordered.
 """
 
 import copy
@@ -15,6 +16,9 @@ from typing import cast
 
 import torch
 from torch import Tensor, fx, nn
+
+from rkdsearch.models import chain
+from rkdsearch.models.chain import Unrolled
 
 _FOLLOWERS: dict[type[nn.Module], tuple[type[nn.Module], ...]] = {
     nn.Conv1d: (nn.BatchNorm1d, nn.SyncBatchNorm),
@@ -51,12 +55,13 @@ class _Pair:
 def twin(network: nn.Module) -> Callable[[], nn.Module]:
     """The network's eval-mode twin, which shares its parameters and statistics; each call brings the folded weights up to date.
 
-    A call costs a few small operations a BatchNorm and no host synchronisation. Parameters that were moved or cast in the meantime are
-    noticed, and the twin is built anew. Gradient flows to the images, never to a parameter. A network that torch.fx cannot trace, or a
-    BatchNorm that does not directly follow a convolution or linear layer, is left unfolded: slower and just as right.
+    A call costs a few small operations a BatchNorm or an unrolled convolution, and no host synchronisation. Parameters that were moved or
+    cast in the meantime are noticed, and the twin is built anew. Gradient flows to the images, never to a parameter. A network that
+    torch.fx cannot trace, or a BatchNorm that does not directly follow a convolution or linear layer, is left unfolded: slower and just
+    as right.
     """
     where: list[tuple[int, torch.dtype]] = []
-    built: list[tuple[nn.Module, list[_Pair]]] = []
+    built: list[tuple[nn.Module, list[_Pair | Unrolled]]] = []
 
     @torch.no_grad()
     def current() -> nn.Module:
@@ -64,9 +69,9 @@ def twin(network: nn.Module) -> Callable[[], nn.Module]:
         if now != where:
             where[:] = now
             built[:] = [_build(network)]
-        ((shadow, pairs),) = built
-        for pair in pairs:
-            pair.refresh()
+        ((shadow, parts),) = built
+        for part in parts:
+            part.refresh()
         return shadow
 
     return current
@@ -77,18 +82,28 @@ def fold(network: nn.Module) -> nn.Module:
     return twin(network)()
 
 
-def _build(network: nn.Module) -> tuple[nn.Module, list[_Pair]]:
+def _build(network: nn.Module) -> tuple[nn.Module, list[_Pair | Unrolled]]:
+    """The twin, and what of it must be refreshed, in this order."""
     shadow = _shadow(network)
-    pairs = []
-    for layer_name, norm_name in _foldable(shadow):
+    parts: list[_Pair | Unrolled] = []
+    graph = _graph(shadow)
+    for layer_name, norm_name in [] if graph is None else _foldable(shadow, graph):
         folded = cast(nn.Conv2d, shadow.get_submodule(layer_name))
         layer = cast(nn.Conv2d, network.get_submodule(layer_name))
-        pairs.append(_Pair(layer, cast(nn.BatchNorm2d, network.get_submodule(norm_name)), folded))
+        parts.append(_Pair(layer, cast(nn.BatchNorm2d, network.get_submodule(norm_name)), folded))
         folded.weight = nn.Parameter(torch.empty_like(layer.weight), requires_grad=False)
         folded.bias = nn.Parameter(layer.weight.new_empty(len(layer.weight)), requires_grad=False)
         parent, _, child = norm_name.rpartition(".")
         shadow.get_submodule(parent).register_module(child, nn.Identity())
-    return shadow, pairs
+    for module in shadow.modules():
+        if type(module) is nn.Conv2d:
+            module.__class__ = Unrolled  # the twin is ours; names, weights and hooks stay as they are
+            unrolled = cast(Unrolled, module)
+            unrolled.matrices, unrolled.units = {}, {}
+            parts.append(unrolled)
+    if graph is not None:
+        chain.remember(shadow, graph)
+    return shadow, parts
 
 
 def _shadow(network: nn.Module) -> nn.Module:
@@ -98,12 +113,16 @@ def _shadow(network: nn.Module) -> nn.Module:
     return copy.deepcopy(network, shared).eval()
 
 
-def _foldable(network: nn.Module) -> list[tuple[str, str]]:
-    """Names of (layer, BatchNorm) pairs where the BatchNorm alone sees the layer's output, and each is called once."""
+def _graph(network: nn.Module) -> fx.Graph | None:
+    """What the network computes, in order; None where that depends on the images."""
     try:
-        graph = fx.Tracer().trace(network)
+        return fx.Tracer().trace(network)
     except Exception:  # noqa: BLE001 - tracing runs the user's forward on symbols, which may fail in any way; folding is only a gain
-        return []
+        return None
+
+
+def _foldable(network: nn.Module, graph: fx.Graph) -> list[tuple[str, str]]:
+    """Names of (layer, BatchNorm) pairs where the BatchNorm alone sees the layer's output, and each is called once."""
     modules = dict(network.named_modules(remove_duplicate=False))
     calls = [modules[str(node.target)] for node in graph.nodes if node.op == "call_module"]
     read_directly = {str(node.target).rpartition(".")[0] for node in graph.nodes if node.op == "get_attr"}

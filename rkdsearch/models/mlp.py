@@ -1,5 +1,7 @@
 """A multilayer perceptron: the cheapest student, and the one to test a method with."""
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import override
@@ -9,6 +11,8 @@ from rkdsearch.models.base import Classifier, Features
 
 class MLP(Classifier):
     """Two hidden layers over the flattened image. It has no spatial stage."""
+
+    independent: ClassVar[bool] = True
 
     def __init__(self, *, classes: int, channels: int, size: int, width: int = 128) -> None:
         super().__init__()

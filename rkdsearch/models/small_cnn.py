@@ -3,6 +3,8 @@
 Strides stand where pooling would: on one CPU thread a max-pool costs as much as the convolution before it.
 """
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import override
@@ -12,6 +14,8 @@ from rkdsearch.models.base import Classifier, Features
 
 class SmallCNN(Classifier):
     """3x3 convolutions and one linear layer: strides 2, 1 below 16 pixels, 2, 2, 2 from there; the width doubles at each."""
+
+    independent: ClassVar[bool] = True
 
     def __init__(self, *, classes: int, channels: int, size: int, width: int = 16) -> None:
         super().__init__()

@@ -37,7 +37,7 @@ class Objective(nn.Module):
         self.memory: dict[str, Tensor] = {}
         self._config = config
         self._method: Method = config.method
-        self._attack: Attack = config.attack.build()
+        self.attack: Attack = config.attack.build()  # the trainer puts a weaker one here for an early stage of a search
         self._gather: Callable[[Tensor], Tensor] | None = gather_rows if processes > 1 else None
         precision = precision_of(config.training.precision, next(student.parameters()).device)
         forward = torch.compile(student) if config.training.compile else student
@@ -59,7 +59,7 @@ class Objective(nn.Module):
             student=self._view,
             teachers=self._teachers,
             companions=dict(self.companions.items()),
-            attack=self._attack,
+            attack=self.attack,
             noise=noise,
             epoch=epoch,
             epochs=training.epochs,

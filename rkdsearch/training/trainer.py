@@ -10,7 +10,7 @@ was killed and resumed is, bit for bit on one machine, the run that never stoppe
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -24,15 +24,16 @@ from torch import Tensor, nn
 
 from rkdsearch import data, models
 from rkdsearch.attacks import Noise
-from rkdsearch.config import OptimizerConfig, TeacherConfig, TrainConfig, ValidationConfig
+from rkdsearch.config import OptimizerConfig, TeacherConfig, TrainConfig
 from rkdsearch.errors import CheckpointError, ConfigError, NonFiniteLossError, OutOfMemoryError
 from rkdsearch.evaluation import Reliability, Verdict, judge
-from rkdsearch.methods import Companion
+from rkdsearch.methods import Companion, Method
 from rkdsearch.teacher import load as load_teacher
-from rkdsearch.training import checkpoint
+from rkdsearch.training import checkpoint, stages
 from rkdsearch.training.averaging import Average
 from rkdsearch.training.objective import Objective
 from rkdsearch.training.schedules import lr_factor
+from rkdsearch.training.stages import Stage
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
 VALIDATION_SEED = 20_210_600  # one exam for all: every epoch of every trial meets the same random starts
@@ -67,6 +68,7 @@ class EpochResult:
     best: Best | None = None
     robust_peak: float | None = None
     images: int | None = None
+    validation_attack_steps: int | None = None
     finished: float = 0.0
 
     @property
@@ -86,17 +88,20 @@ class EpochResult:
 
 
 class Trainer:
-    """One run of `config`; with a `folder`, it keeps `last.safetensors` and `best.safetensors` there and resumes from the former."""
+    """One run of `config`; with a `folder`, it keeps `last.safetensors` and `best.safetensors` there and resumes from the former.
 
-    def __init__(self, config: TrainConfig, folder: Path | None = None, *, validate_at: frozenset[int] = frozenset()) -> None:
+    With `stages`, each is trained and judged as it says and ends with a validation; the run ends with the last one.
+    """
+
+    def __init__(self, config: TrainConfig, folder: Path | None = None, *, stages: Sequence[Stage] = ()) -> None:
         training = config.training
         self.config = config
         self.folder = folder
-        self._validate_at = validate_at
+        self._stages = tuple(stages)
         self.accelerator = _accelerator(config)
         self.device = self.accelerator.device
         self.processes, self.rank = self.accelerator.num_processes, self.accelerator.process_index
-        self.splits = _splits(config.data)
+        self.splits = data.load_training(config.data)
         torch.manual_seed(training.seed)
         train = self.splits.train
         self.student = models.build(config.student, classes=len(train.classes), channels=train.channels, size=train.size)
@@ -108,10 +113,10 @@ class Trainer:
                 )
             self.student = nn.SyncBatchNorm.convert_sync_batchnorm(self.student)  # type: ignore[no-untyped-call]
         self.parameters = models.count_parameters(self.student)
-        self.teachers = {role: self._teacher(role) for role in config.method.teachers()}
+        self.teachers = {role: self._teacher(role) for role in config.asked_teachers}
         self._place(self.student)
         example = torch.zeros(1, train.channels, train.size, train.size, dtype=_DTYPES[training.precision])
-        companions = config.method.companions(self.student, self.teachers, example.to(self.device))
+        companions = config.method.companions(self.student, self._unfolded_teachers(), example.to(self.device))
         for companion in companions.values():
             self._place(companion.module)
         modules = {name: companion.module for name, companion in companions.items()}
@@ -131,7 +136,7 @@ class Trainer:
             rank=self.rank,
             processes=self.processes,
         )
-        self._validation = self._float_images(self.splits.validation, config.validation)
+        self._validation = self._float_images(self.splits.validation)
         self._answers = self._clean_answers()
         self.history: list[EpochResult] = []
 
@@ -141,7 +146,8 @@ class Trainer:
         """The epochs that are left to do. Raises NonFiniteLossError and OutOfMemoryError; the last good checkpoint stays."""
         self.resume()
         self._agree_where_to_begin()
-        for epoch in range(len(self.history), self.config.training.epochs):
+        end = self._stages[-1].until if self._stages else self.config.training.epochs
+        for epoch in range(len(self.history), end):
             try:
                 result = self._epoch(epoch)
             except torch.OutOfMemoryError as error:
@@ -155,6 +161,9 @@ class Trainer:
 
     def _epoch(self, epoch: int) -> EpochResult:
         training, schedule, started = self.config.training, self.config.schedule, time.perf_counter()
+        stage = stages.at(self._stages, epoch + 1)
+        attack = stage.attack(self.config.attack)
+        self.objective.attack = attack.build()
         torch.manual_seed(_derive(training.seed, "global", epoch))
         noise = Noise(torch.Generator(device=self.device).manual_seed(_derive(training.seed, "attack", epoch)), self.rank, self.processes)
         self.objective.train()
@@ -179,6 +188,8 @@ class Trainer:
         self._all_finite(losses, epoch)
         loss_of_epoch, terms_of_epoch = self._means(losses, terms)
         trained = time.perf_counter() - started
+        # What another protocol measured is no measure here: the best epoch is looked for anew.
+        before = self.history[-1] if self.history and stage.judged_like(stages.at(self._stages, epoch)) else None
         result = EpochResult(
             epoch=epoch + 1,
             epochs=training.epochs,
@@ -187,13 +198,12 @@ class Trainer:
             lr=self.config.optimizer.lr * factor,
             seconds=trained,
             images_per_second=images / trained,
-            training_attack_steps=self.config.attack.steps,
-            best=self.history[-1].best if self.history else None,
-            robust_peak=self.history[-1].robust_peak if self.history else None,
+            training_attack_steps=attack.steps,
+            best=before.best if before else None,
+            robust_peak=before.robust_peak if before else None,
         )
-        last = epoch + 1 == training.epochs
-        if last or (epoch + 1) % self.config.validation.every == 0 or epoch + 1 in self._validate_at:
-            result = self._validated(result)
+        if epoch + 1 in (training.epochs, *(known.until for known in self._stages)) or (epoch + 1) % self.config.validation.every == 0:
+            result = self._validated(result, stage)
         return replace(result, seconds=time.perf_counter() - started, finished=time.time())
 
     def _step(self, batch: data.Batch, noise: Noise, epoch: int, factor: float) -> tuple[Tensor, dict[str, Tensor]]:
@@ -258,8 +268,8 @@ class Trainer:
 
     # ------------------------------------------------------------------------------------------------------------ judging
 
-    def _validated(self, result: EpochResult) -> EpochResult:
-        verdict, reliability = self.validate()
+    def _validated(self, result: EpochResult, stage: Stage) -> EpochResult:
+        verdict, reliability = self.validate(stage)
         best = Best(result.epoch, verdict.clean_accuracy, verdict.robust_accuracy, verdict.worst_class_accuracy)
         if result.best is not None and self._merit(result.best) >= self._merit(best):
             best = result.best
@@ -272,14 +282,16 @@ class Trainer:
             best=best,
             robust_peak=max(result.robust_peak or 0.0, verdict.robust_accuracy),
             images=len(verdict.y),
+            validation_attack_steps=stage.validation(self.config.validation).attack.steps,
         )
 
-    def validate(self) -> tuple[Verdict, Reliability | None]:
-        """The exam on validation images, of the average where there is one, else of the student."""
+    def validate(self, stage: Stage | None = None) -> tuple[Verdict, Reliability | None]:
+        """The exam on validation images, as the config or a stage of it has it, of the average where there is one, else of the student."""
         network = self._delivered()
         network.eval()
-        x, y = self._validation
-        exam = self.config.validation.attack
+        judged = self.config.validation if stage is None else stage.validation(self.config.validation)
+        x, y = (tensor[: judged.images] for tensor in self._validation)
+        exam = judged.attack
         folded = models.fold(network)
         return judge(
             folded,
@@ -326,7 +338,7 @@ class Trainer:
         if result.best is not None and result.best.epoch == result.epoch:
             delivered = self.student if self.average is None else self.average.network
             # Before `last`: killed in between, this epoch is repeated and writes the same file again.
-            described = {"config": self.config.to_dict(), "best": asdict(result.best)}
+            described = {"config": self.config.to_dict(), "best": asdict(result.best), "split_sha256": self.splits.fingerprint}
             checkpoint.write(self.folder / "best.safetensors", delivered.state_dict(), described)
         tensors = checkpoint.prefixed("objective", self.objective.state_dict()) | checkpoint.prefixed("memory", self.objective.memory)
         for number, optimizer in enumerate(self.optimizers):
@@ -335,6 +347,7 @@ class Trainer:
             tensors |= checkpoint.prefixed("average", self.average.network.state_dict())
         state = {
             "fingerprint": self.config.fingerprint(),
+            "stages": [asdict(stage) for stage in self._stages],
             "history": [asdict(epoch) for epoch in self.history],
             "averaged": 0 if self.average is None else self.average.count,
         }
@@ -349,6 +362,8 @@ class Trainer:
         tensors, state = checkpoint.read(self.last)
         if state.get("fingerprint") != self.config.fingerprint():
             raise CheckpointError(f"{self.last}: belongs to a run with another config; give this run its own folder, or delete that file")
+        if state.get("stages", []) != [asdict(stage) for stage in self._stages]:
+            raise CheckpointError(f"{self.last}: belongs to a run with another ladder; give this run its own folder, or delete that file")
         self.objective.load_state_dict(checkpoint.part(tensors, "objective"))
         self.objective.memory.update({k: v.to(self.device) for k, v in checkpoint.part(tensors, "memory").items()})
         for number, optimizer in enumerate(self.optimizers):
@@ -386,8 +401,16 @@ class Trainer:
             config, version, len(train.classes), train.channels, train.size, training.precision, str(self.device), training.channels_last
         )
 
-    def _float_images(self, images: data.Images, validation: ValidationConfig) -> tuple[Tensor, Tensor]:
-        x, y = images.floats(slice(0, validation.images), device=self.device)
+    def _unfolded_teachers(self) -> dict[str, nn.Module]:
+        """The teachers with their BatchNorm, read anew and kept by nobody but the companions that copy them; none where no method looks."""
+        if type(self.config.method).companions is Method.companions:
+            return {}
+        train, precision = self.splits.train, self.config.training.precision
+        shape = (len(train.classes), train.channels, train.size)
+        return {role: _loaded_teacher(getattr(self.config.teachers, role), *shape, precision, str(self.device)) for role in self.teachers}
+
+    def _float_images(self, images: data.Images) -> tuple[Tensor, Tensor]:
+        x, y = images.floats(slice(0, self.config.validation.images), device=self.device)
         if self.config.training.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
         return x.to(_DTYPES[self.config.training.precision]), y
@@ -422,11 +445,6 @@ def _accelerator(config: TrainConfig) -> Accelerator:
     return accelerator
 
 
-@lru_cache(maxsize=2)
-def _splits(config: data.DataConfig) -> data.Splits:
-    return data.load_training(config)
-
-
 @lru_cache(maxsize=4)
 def _frozen_teacher(
     config: TeacherConfig,
@@ -438,11 +456,15 @@ def _frozen_teacher(
     device: str,
     channels_last: bool,
 ) -> nn.Module:
-    assert config.path is not None
-    network = load_teacher(Path(config.path), config.network, classes=classes, channels=channels, size=size, sha256=config.sha256)
-    network = models.fold(network.to(device, _DTYPES[precision]))
+    network = models.fold(_loaded_teacher(config, classes, channels, size, precision, device))
     # A copy of its own for each layout: `to` works in place, and the next run may have asked for the other one.
     return network.to(memory_format=torch.channels_last) if channels_last else network
+
+
+def _loaded_teacher(config: TeacherConfig, classes: int, channels: int, size: int, precision: str, device: str) -> nn.Module:
+    assert config.path is not None
+    network = load_teacher(Path(config.path), config.network, classes=classes, channels=channels, size=size, sha256=config.sha256)
+    return network.to(device, _DTYPES[precision])
 
 
 def _version_of(path: Path) -> tuple[int, int]:

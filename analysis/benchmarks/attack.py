@@ -1,0 +1,132 @@
+"""What does a step of an attack cost above what it must? Its floor: one forward and one backward to the images of the bare folded network.
+
+Linf ball, one thread, CPU time; floor and steps take turns. `teacher_adversarial` asks a WRN-16-4 (digits: a small CNN of width 32) too, and
+its floor has both networks. `live network` is the cross-entropy by autograd through the network itself in eval mode: the difference is what
+folding, unrolling and writing out the gradient gain.
+
+    python analysis/benchmarks/attack.py [--quick] [--students small_cnn mlp resnet18 mobilenet_v2]
+"""
+
+import argparse
+import copy
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import get_args
+
+import torch
+from torch import nn
+
+from rkdsearch import models
+from rkdsearch.attacks import Attack, Linf, Noise, Objective
+from rkdsearch.losses import cross_entropy
+from rkdsearch.methods import Step, Student, inner
+from rkdsearch.methods.base import Teacher
+from rkdsearch.models import ModelConfig
+
+STEPS = 10
+DIGITS = {"name": "small_cnn", "width": 32}
+COLOUR = {"name": "wide_resnet", "depth": 16, "width": 4}
+STUDENTS: Mapping[str, tuple[dict[str, object], dict[str, object], tuple[int, int, int, int]]] = {  # student, teacher, images (N, C, H, W)
+    "small_cnn": ({"name": "small_cnn", "width": 8}, DIGITS, (128, 1, 8, 8)),
+    "mlp": ({"name": "mlp"}, DIGITS, (128, 1, 8, 8)),
+    "resnet18": ({"name": "resnet18"}, COLOUR, (16, 3, 32, 32)),
+    "mobilenet_v2": ({"name": "mobilenet_v2"}, COLOUR, (16, 3, 32, 32)),
+}
+
+
+def built(settings: Mapping[str, object], shape: tuple[int, int, int, int]) -> nn.Module:
+    """Fresh weights, channels last, with BatchNorm statistics that are not those of its birth."""
+    torch.manual_seed(0)
+    network = models.build(ModelConfig.model_validate(settings), classes=10, channels=shape[1], size=shape[2])
+    with torch.no_grad():
+        network(torch.rand(shape))
+    return network.to(memory_format=torch.channels_last)
+
+
+def step_of(student: nn.Module, teacher: nn.Module, shape: tuple[int, int, int, int], attack: Attack) -> Step:
+    """A batch as a training run hands it to a method."""
+    generator = torch.Generator().manual_seed(0)
+    return Step(
+        x=torch.rand(shape, generator=generator).contiguous(memory_format=torch.channels_last),
+        y=torch.randint(10, shape[:1], generator=generator),
+        student=Student(student, models.twin(student)),
+        teachers={"robust": Teacher(teacher)},
+        companions={},
+        attack=attack,
+        noise=Noise(generator),
+        epoch=0,
+        epochs=1,
+        lr_factor=1.0,
+        batch_size=shape[0],
+        memory={},
+    )
+
+
+def microseconds(work: Callable[[], object]) -> float:
+    """CPU time of one call."""
+    started = time.process_time()
+    work()
+    return (time.process_time() - started) * 1e6
+
+
+def compare(name: str, repeats: int) -> None:
+    """Measure one student in turns and print it."""
+    settings, teacher_settings, shape = STUDENTS[name]
+    student = built(settings, shape)
+    teacher = models.fold(built(teacher_settings, shape).requires_grad_(False))
+    folded, live = models.fold(student), copy.deepcopy(student).eval()
+    attack = Attack(Linf(8 / 255), STEPS, 2 / 255, "none")
+    step = step_of(student.train(), teacher, shape, attack)
+    slope = torch.full((shape[0], 10), 0.1)
+
+    def floor(*networks: nn.Module) -> None:
+        for _ in range(STEPS):
+            for network in networks:
+                models.vjp(network, step.x)[1](slope)
+
+    with step.attacking():
+        problems: dict[str, Objective] = {problem: inner.build(problem, step) for problem in get_args(inner.Name)}
+        problems["live network"] = lambda x: cross_entropy(live(x), step.y)
+        sides: dict[str, Callable[[], object]] = {"student": partial(floor, folded), "and teacher": partial(floor, folded, teacher)}
+        sides |= {problem: partial(attack.maximize, objective, step.x, step.noise) for problem, objective in problems.items()}
+        times: dict[str, list[float]] = {side: [] for side in sides}
+        for repeat in range(repeats + 1):
+            for side, work in sides.items():
+                taken = microseconds(work) / STEPS
+                if repeat:  # the first turn touches memory and chooses kernels
+                    times[side].append(taken)
+    print(f"\n{name}, images {shape}: floor {_spread(times['student'])} us, with the teacher's {_spread(times['and teacher'])} us")
+    for problem in problems:
+        bound = times["and teacher" if problem == "teacher_adversarial" else "student"]
+        above = statistics.median(a - b for a, b in zip(times[problem], bound, strict=True))
+        ratio = statistics.median(a / b for a, b in zip(times[problem], bound, strict=True))
+        print(f"  {problem:20} {_spread(times[problem])} us   {above:+8,.0f} us above its floor   x{ratio:.2f}", flush=True)
+
+
+def _spread(values: list[float]) -> str:
+    return f"{statistics.median(values):,.0f} [{min(values):,.0f}, {max(values):,.0f}]"
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer repeats: a minute")
+    parser.add_argument("--students", nargs="+", default=list(STUDENTS), choices=list(STUDENTS))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    print(f"python {platform.python_version()}, torch {torch.__version__}, cpu, 1 thread, {platform.machine()}; load {load}")
+    print(f"CPU time of one of {STEPS} steps, in turns; median [min, max]")
+    for name in arguments.students:
+        small = STUDENTS[name][2][-1] < 16
+        compare(name, (30 if small else 2) if arguments.quick else (200 if small else 9))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
