@@ -13,7 +13,7 @@ import jinja2
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from rkdsearch.errors import StudyError
+from rkdsearch.errors import DiskError, StudyError
 from rkdsearch.report import figures
 from rkdsearch.report.traces import Row, duration, method_of, number, percent, settings, title
 from rkdsearch.results import summary
@@ -31,8 +31,8 @@ def build(study: Path, out: Path | None = None) -> Path:
     path = out or study / "report.html"
     try:
         replace_file(path, page)
-    except OSError as error:
-        raise StudyError(f"{path}: the report cannot be written there ({error.strerror}); name another place with --out") from error
+    except DiskError as error:
+        raise StudyError(f"{error}; or name another place with --out") from error
     return path
 
 
