@@ -29,7 +29,7 @@ def draw(study: Study) -> str:
     rows = [row for row in summary.records(study.trials) if row[CLEAN] is not None and row[ROBUST] is not None]
     if not rows:
         raise StudyError(f"{study.folder}: no trial has been measured yet, so there is nothing to draw; let the search run on")
-    front = summary.records(summary.front(study.trials))
+    front = summary.records(study.front)
     view = figures.closer_view(rows)
     (x0, x1), (y0, y1) = view[CLEAN], view[ROBUST]
 
@@ -53,7 +53,7 @@ def draw(study: Study) -> str:
     cost = summary.cost(study.trials)
     counts = ", ".join(f"{count} {status}" for status, count in cost.trials.items())
     parts.append(_text(LEFT, 36, f"{study.name}: clean against robust accuracy of students", size=20, weight=600))
-    parts.append(_text(LEFT, 60, f"{len(study.trials)} trials ({counts}), hypervolume {summary.volume(study.trials):.4f}", colour=QUIET))
+    parts.append(_text(LEFT, 60, f"{len(study.trials)} trials ({counts}), hypervolume {summary.volume(study.front):.4f}", colour=QUIET))
     parts += [
         _text(LEFT, HEIGHT - 28 + 16 * n, line, colour=QUIET, size=11.5)
         for n, line in enumerate(_caption(study, rows, len(rows) - len(seen)))

@@ -254,8 +254,12 @@ class TrainConfig(Section):
         return self.model_dump(mode="json")
 
     def fingerprint(self) -> str:
-        """sha256 of all values, hexadecimal: the same for the same run on any machine."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+        """sha256 of all values that the run depends on, hexadecimal: the same for the same run on any machine."""
+        values = self.to_dict()
+        for teacher in values["teachers"].values():
+            if teacher is not None:
+                del teacher["trained_on"]  # what is said of a teacher's past trains nobody
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 # ---------------------------------------------------------------------------------------------------------------- building

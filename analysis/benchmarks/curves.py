@@ -1,10 +1,11 @@
 """Learning curves for searches to be tried on, in place of trainings: simulated ones, and recorded ones.
 
-Simulated: a method, an attack budget and five more values decide how well a student learns, how fast, and where it lies between clean and
-robust accuracy. The robust accuracy peaks and then decays (robust overfitting); every run has noise of its own, as seeds do, and so does
-every validation. Three shapes of the best possible front; a seed of the landscape moves its optimum.
+Simulated: a method, an attack budget and five more values decide how well a student learns, when and how fast, and where it lies between
+clean and robust accuracy; early values tell late ones roughly as on the recorded digits runs. The robust accuracy peaks and then
+decays (robust overfitting); every run has noise of its own, as seeds do, and so does every validation. Training with a capped attack has
+another optimum, and noise of its own. Three shapes of the best possible front; a seed of the landscape moves its optimum.
 
-Recorded: `data/digits_runs.parquet`, full-length runs with the values at every validated epoch (`search.py --record` makes it).
+Recorded: `data/digits_runs.parquet`: full-length runs, and runs with a capped attack (`record.py` makes it).
 
 Cost is counted in full runs with a training attack of ten steps; training and validation attacks are charged by their steps.
 """
@@ -15,7 +16,7 @@ import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,14 +24,20 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from rkdsearch.search.settings import Rung
 from rkdsearch.search.space import SearchSpace
 
-EPOCHS, EVERY, RUNGS = 54, 6, (6, 18, 54)
-VALIDATION_STEPS = 10
+EPOCHS, EVERY, STEPS = 54, 6, 10
+CAP, LIFTED = 2, 18  # steps of the capped training attack; the epoch after which the cap of a run that goes on is lifted
+OUTER = 2.9  # what the rest of a training step costs, in steps of its attack: measured on digits
 VALIDATION_SHARE = 0.43  # validation images for each training image of the digits space
 SHAPES = {"bulging": 1.5, "straight": 1.0, "dented": 0.7}  # exponent p of the best front, clean**p + robust**p = 1
 SEED_NOISE = (0.01, 0.02)  # clean, robust: standard deviation between seeds of one configuration; the second was measured on digits
 EXAM_NOISE = 0.008  # of one validation against another of the same run
+PACE = 3.5  # epochs in which the highest rate learns most of what it will
+DELAY, DELAY_OF_METHOD, DELAY_OF_ONE = 0.4, 0.7, 0.5  # epochs before it begins, and how that differs (standard deviations of the logarithm)
+CAP_NOISE, CAP_SHIFT = 0.01, 0.1  # of a configuration under the cap, a share of its accuracies; of the cap's own optimum, in logarithms
+VALIDATED = np.array([2, *range(EVERY, EPOCHS + 1, EVERY)])
 
 SPACE = """
 fixed:
@@ -52,6 +59,8 @@ search:
 ladder: [{epochs: 6}, {epochs: 18}, {epochs: 54}]
 """
 
+Ladder = tuple[Rung, ...]
+
 
 @cache
 def simulated_space() -> SearchSpace:
@@ -62,22 +71,19 @@ def simulated_space() -> SearchSpace:
         return SearchSpace.load(file)
 
 
-def cost_of(epochs: int, attack_steps: int) -> float:
-    """What `epochs` of training cost, validations included, in full runs with a ten-step training attack.
+class Training(Protocol):
+    """One training run, as a search may look at it."""
 
-    A step of an attack and a step of the weights are one forward and one backward of the student each; the teacher's answer is a third of it.
-    """
+    def values_at(self, epoch: int) -> tuple[float, float]:
+        """Measured clean and robust accuracy of the best epoch so far, both from that one."""
 
-    def passes(length: int, steps: int) -> float:
-        training = length * (1 + 1 / 3 + steps)
-        return training + length // EVERY * VALIDATION_SHARE * (1 / 3 + VALIDATION_STEPS)
-
-    return passes(epochs, attack_steps) / passes(EPOCHS, 10)
+    def delivers(self) -> tuple[float, float]:
+        """Clean and robust accuracy of what the whole run would keep, as well as they are known."""
 
 
 @dataclass(frozen=True)
-class Curve:
-    """One configuration's run. `epochs` (T,) are the validated ones; `measured` and `true` (T, 2) are clean and robust accuracy there.
+class Run:
+    """A run that is known. `epochs` (T,) are the validated ones; `measured` and `true` (T, 2) are clean and robust accuracy there.
 
     `true` is without the noise of seed and exam: what many fresh seeds would measure.
     """
@@ -85,12 +91,10 @@ class Curve:
     epochs: NDArray[np.int64]
     measured: NDArray[np.float64]
     true: NDArray[np.float64]
-    attack_steps: int
 
     def judged(self, epoch: int) -> int:
         """Index of the epoch by which the run is judged after `epoch`: the best mean of both accuracies so far, the earliest of equals."""
-        reached = self.epochs <= epoch
-        return int(self.measured[reached].mean(axis=1).argmax())
+        return int(self.measured[self.epochs <= epoch].mean(axis=1).argmax())
 
     def values_at(self, epoch: int) -> tuple[float, float]:
         """Measured clean and robust accuracy of the best epoch so far, both from that one."""
@@ -102,9 +106,43 @@ class Curve:
         clean, robust = self.true[self.judged(EPOCHS)]
         return float(clean), float(robust)
 
-    def cost(self, start: int, end: int) -> float:
-        """Full runs that the epochs after `start` up to `end` cost."""
-        return cost_of(end, self.attack_steps) - cost_of(start, self.attack_steps)
+
+@dataclass(frozen=True)
+class Curve:
+    """All that a configuration can show. `capped` is trained with at most `CAP` attack steps; `continued` so until `LIFTED`, then without cap.
+
+    Where its training attack takes no more steps than the cap, all three are the same run.
+    """
+
+    attack_steps: int
+    full: Training
+    capped: Training
+    continued: Training
+
+    def run(self, ladder: Ladder, rung: int, *, afresh: bool) -> Training:
+        """The run that is looked at on a rung of the ladder: `afresh`, if a cap that bound is lifted by beginning anew."""
+        if ladder[rung].attack_steps is not None:
+            return self.capped
+        return self.full if afresh or ladder[0].attack_steps is None else self.continued
+
+    def cost(self, ladder: Ladder, rung: int, *, afresh: bool) -> float:
+        """Full runs that it costs to reach the rung from the one below."""
+        steps = self._steps(ladder[rung])
+        goes_on = rung > 0 and (not afresh or self._steps(ladder[rung - 1]) == steps)
+        return cost_of(ladder[rung - 1].epochs if goes_on else 0, ladder[rung].epochs, steps)
+
+    def _steps(self, rung: Rung) -> int:
+        return self.attack_steps if rung.attack_steps is None else min(self.attack_steps, rung.attack_steps)
+
+
+def cost_of(start: int, end: int, attack_steps: int) -> float:
+    """What the epochs after `start` up to `end`, which is validated, cost in full runs with a ten-step training attack."""
+
+    def steps(begin: int, last: int, attack: int) -> float:
+        validations = last // EVERY - begin // EVERY + (last % EVERY > 0)
+        return (last - begin) * (attack + OUTER) + validations * VALIDATION_SHARE * (STEPS + 1 / 3)  # a clean look is a third of a step
+
+    return steps(start, end, attack_steps) / steps(0, EPOCHS, STEPS)
 
 
 class Landscape(Protocol):
@@ -118,7 +156,7 @@ class Landscape(Protocol):
         """The configuration of this number where the landscape knows only some, so that nobody can propose; None where anything may be asked."""
 
     def curve(self, overrides: Mapping[str, Any]) -> Curve:
-        """How a run of this configuration goes."""
+        """How runs of this configuration go."""
 
 
 @dataclass(frozen=True)
@@ -137,38 +175,56 @@ class Simulated:
         """Nothing: anything may be proposed."""
 
     def curve(self, overrides: Mapping[str, Any]) -> Curve:
-        """The run of a configuration: a function of the landscape's seed and the configuration."""
-        best, method = self._optimum(), str(overrides["method.name"])
+        """The runs of a configuration: a function of the landscape's seed and the configuration."""
+        steps = int(overrides["attack.steps"])
+        rng = np.random.default_rng(_number(self.seed, json.dumps(dict(overrides), sort_keys=True)))
+        late = float(rng.normal(0, DELAY_OF_ONE))
+        true = self._true(overrides, steps, late)
+        full = _measured(true, rng)
+        if steps <= CAP:
+            return Curve(steps, full, full, full)
+        capped = _measured(self._true(overrides, CAP, late, self._optimum["cap"]) * rng.normal(1, CAP_NOISE), rng)
+        later, early = _measured(true, rng), (VALIDATED <= LIFTED)[:, None]
+        continued = Run(VALIDATED, np.where(early, capped.measured, later.measured), np.where(early, capped.true, later.true))
+        return Curve(steps, full, capped, continued)
+
+    def _true(self, overrides: Mapping[str, Any], steps: int, late: float, shift: float = 0.0) -> NDArray[np.float64]:
+        best, method = self._optimum, str(overrides["method.name"])
         lr, decay, eps = (float(overrides[name]) for name in ("optimizer.lr", "optimizer.weight_decay", "attack.eps"))
-        off = (math.log(lr) - best[f"lr {method}"]) ** 2 / 1.5 + (math.log(decay) - best["weight_decay"]) ** 2 / 30
+        off = (math.log(lr) - best[f"lr {method}"] - shift) ** 2 / 1.5 + (math.log(decay) - best["weight_decay"]) ** 2 / 30
         if "method.temperature" in overrides:
-            off += (math.log(overrides["method.temperature"]) - best["temperature"]) ** 2 / 4
+            off += (math.log(overrides["method.temperature"]) - best["temperature"] - shift) ** 2 / 4
         quality = best[f"quality {method}"] * math.exp(-off / 2)
         dial = (eps - 0.05) / 0.2
         if "method.adversarial_weight" in overrides:
             dial = 0.6 * dial + 0.4 * (overrides["method.adversarial_weight"] - 0.3) / 0.7
         dial = min(max(dial, 0.02), 0.98)
-        steps = int(overrides["attack.steps"])
         p = SHAPES[self.shape]
         ends = np.array([quality * (1 - dial) ** (1 / p), quality * {2: 0.93, 5: 0.98, 10: 1.0}[steps] * dial ** (1 / p)])
-        # A low rate learns slowly, and robustness comes after accuracy: short runs flatter the fast and the clean.
-        slow = 1.3 * (0.2 / lr) ** 0.4
-        pace = np.array([slow, slow * (1 + 1.5 * dial)])
-        epochs = np.arange(EVERY, EPOCHS + 1, EVERY)
-        true = ends * (1 - np.exp(-epochs[:, None] / pace))
+        # A low rate learns slowly, some methods begin late, robustness comes after accuracy: short runs flatter the fast and the clean.
+        slow = (0.2 / lr) ** 0.4
+        pace = PACE * slow * np.array([1, 1 + dial])
+        begun = np.maximum(VALIDATED - DELAY * slow * math.exp(best[f"delay {method}"] + late), 0.05)
+        true: NDArray[np.float64] = ends * (1 - np.exp(-begun[:, None] / pace))
         little_decay = (math.log(1e-2) - math.log(decay)) / math.log(1e3)
         peak = EPOCHS * (0.9 - 0.5 * little_decay)
-        true[:, 1] *= 1 - 0.6 * dial * np.maximum(epochs - peak, 0) / EPOCHS
-        rng = np.random.default_rng(_number(self.seed, json.dumps(dict(overrides), sort_keys=True)))
-        noise = rng.normal(0, SEED_NOISE) + rng.normal(0, EXAM_NOISE, true.shape)
-        return Curve(epochs, np.clip(true + noise, 0, 1), true, steps)
+        true[:, 1] *= 1 - 0.6 * dial * np.maximum(VALIDATED - peak, 0) / EPOCHS
+        return true
 
+    @cached_property
     def _optimum(self) -> dict[str, float]:
         rng = np.random.default_rng(_number(self.seed, "optimum"))
         qualities = rng.permutation([1.0, 0.97, 0.92])
         found = {f"quality {method}": float(q) for method, q in zip(("rslad", "iad", "trades"), qualities, strict=True)}
         found |= {f"lr {method}": math.log(0.06) + float(rng.normal(0, 0.5)) for method in ("rslad", "iad", "trades")}
-        return found | {"weight_decay": math.log(5e-4) + float(rng.normal(0, 1)), "temperature": math.log(2.8) + float(rng.normal(0, 0.4))}
+        found |= {"weight_decay": math.log(5e-4) + float(rng.normal(0, 1)), "temperature": math.log(2.8) + float(rng.normal(0, 0.4))}
+        found |= {f"delay {method}": float(rng.normal(0, DELAY_OF_METHOD)) for method in ("rslad", "iad", "trades")}
+        return found | {"cap": float(rng.normal(0, CAP_SHIFT))}
+
+
+def _measured(true: NDArray[np.float64], rng: np.random.Generator) -> Run:
+    noise = rng.normal(0, SEED_NOISE) + rng.normal(0, EXAM_NOISE, true.shape)
+    return Run(VALIDATED, np.clip(true + noise, 0, 1), true)
 
 
 @dataclass(frozen=True)
@@ -186,23 +242,42 @@ class Recorded:
 
     def given(self, ordinal: int) -> dict[str, Any]:
         """The configuration that comes next."""
-        order = np.random.default_rng(_number(self.seed, "order")).permutation(len(self.runs))
-        return self.runs[int(order[ordinal])][0]
+        return self.runs[int(self._order[ordinal])][0]
 
     def curve(self, overrides: Mapping[str, Any]) -> Curve:
-        """Its recorded run."""
+        """Its recorded runs."""
         return next(curve for known, curve in self.runs if known == overrides)
+
+    @cached_property
+    def _order(self) -> NDArray[np.int64]:
+        return np.random.default_rng(_number(self.seed, "order")).permutation(len(self.runs))
 
 
 def read(file: Path) -> list[tuple[dict[str, Any], Curve]]:
-    """The recorded table: configurations with their runs, only those that reached full length."""
+    """The recorded table: configurations with their runs, only those whose full and capped runs were seen to their ends.
+
+    Not every configuration was also trained on after its cap was lifted: where it was not, `continued` is the full run.
+    """
     found = []
     for _, rows in pd.read_parquet(file).sort_values("epoch").groupby("configuration"):
-        if rows["epoch"].iloc[-1] == EPOCHS:
-            values = rows[["clean_accuracy", "robust_accuracy"]].to_numpy(dtype=float)
-            steps = int(rows["training_attack_steps"].iloc[0])
-            found.append((json.loads(rows["overrides"].iloc[0]), Curve(rows["epoch"].to_numpy(dtype=np.int64), values, values, steps)))
+        full, capped, later = (run_of(rows, name) for name in ("full", "capped", "continued"))
+        steps = int(rows["training_attack_steps"].max())
+        if steps <= CAP:
+            capped = later = full
+        if full is None or capped is None or full.epochs[-1] < EPOCHS:
+            continue
+        if later is not None and later is not full:
+            parts = zip((capped.epochs, capped.measured, capped.true), (later.epochs, later.measured, later.true), strict=True)
+            later = Run(*(np.concatenate(part) for part in parts))
+        found.append((json.loads(rows["overrides"].iloc[0]), Curve(steps, full, capped, later or full)))
     return found
+
+
+def run_of(rows: pd.DataFrame, name: str) -> Run | None:
+    """One run of one configuration's rows; None where it has none."""
+    rows = rows[rows["run"] == name]
+    values = rows[["clean_accuracy", "robust_accuracy"]].to_numpy(dtype=float)
+    return Run(rows["epoch"].to_numpy(dtype=np.int64), values, values) if len(rows) else None
 
 
 def _number(seed: int, text: str) -> int:

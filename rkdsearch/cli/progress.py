@@ -97,9 +97,9 @@ class SearchProgress:
         states = ", ".join(f"{counts[s]} {s}" for s in ("finished", "stopped", "paused", "failed") if counts.get(s))
         elapsed = time.monotonic() - self._started
         of = "" if study.wanted is None else f" of {study.wanted}"
-        repeats = sum(t.origin == "replicate" for t in study.trials.values())
-        text = f"{elapsed:4.0f} s  {len(study.trials) - repeats}{of} asked, {len(study.executing)} running"
-        text += f", {repeats} repeats with fresh seeds" if repeats else ""
+        repeats = [t for t in study.trials.values() if t.origin == "replicate"]
+        text = f"{elapsed:4.0f} s  {len(study.trials) - len(repeats)}{of} asked, {len(study.executing)} running"
+        text += f", {sum(t.status != 'running' for t in repeats)} of {len(repeats)} repeats with fresh seeds" if repeats else ""
         if study.budget is not None:
             text += f", {study.device_seconds / 3600:.2f} of {study.budget / 3600:.2f} device hours"
         text += f", {states}" if states else ""
@@ -116,9 +116,10 @@ class SearchProgress:
         if study.wanted is None:
             spent = study.device_seconds - self._seconds_before
             return None if study.budget is None or spent <= 0 else max(0.0, study.budget - study.device_seconds) * elapsed / spent
-        repeats = sum(t.origin == "replicate" for t in study.trials.values())
-        asked = len(study.trials) - repeats
-        repeats_left = max(0, study.space.replicates.seeds * study.space.replicates.contenders - repeats)
+        repeats = [t for t in study.trials.values() if t.origin == "replicate"]
+        asked = len(study.trials) - len(repeats)
+        to_come = study.space.replicates.seeds * study.space.replicates.contenders
+        repeats_left = sum(t.status == "running" and not t.executing for t in repeats) if repeats else to_come
         first_left = sum(sum(leg.end for leg in t.legs) - t.trained for t in study.executing if t.origin != "search")
         to_ask = study.wanted - asked
         first_unasked = max(0, min(len(study.space.first), study.wanted) - asked)

@@ -22,12 +22,12 @@ def status(study: Path) -> None:
 
     found = summary.read(study)
     cost = summary.cost(found.trials)
-    front = summary.records(summary.front(found.trials))
+    front = summary.records(found.front)
     console = Console(soft_wrap=False, highlight=False)
     counts = ", ".join(f"{count} {name}" for name, count in cost.trials.items()) or "none yet"
     console.print(f"[bold]{escape(found.name)}[/]  {len(found.trials)} trials: {counts}")
     spent = f"device time {duration(cost.device_seconds)} in a span of {duration(cost.span_seconds)}"
-    console.print(f"{spent}, hypervolume {summary.volume(found.trials):.4f}")
+    console.print(f"{spent}, hypervolume {summary.volume(found.front):.4f}")
     if front:
         heads = ("clean %", "robust %", "best epoch", "student", "what was searched")
         table = Table(*heads, title="the front so far (validation)", title_justify="left")

@@ -25,6 +25,11 @@ class Splits:
     extra: Images | None = None
 
 
+def some(labels: Indices, count: int | None, *, seed: int, field: str) -> Indices:
+    """Positions of `count` images of all classes in proportion, always the same; of all images where there are no more, or none are named."""
+    return np.arange(len(labels)) if count is None or count >= len(labels) else draw(labels, count, seed=seed, keep=0, field=field)
+
+
 def draw(labels: Indices, count: int, *, seed: int, keep: int, field: str) -> Indices:
     """Choose `count` images of all classes in proportion; at least one of each class, and leave at least `keep` of each.
 

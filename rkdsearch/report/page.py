@@ -62,7 +62,7 @@ def render(study: Study) -> str:
 def context(study: Study) -> dict[str, Any]:
     """What the template shows: plain rows, tables and pictures."""
     trials, epochs = summary.records(study.trials), summary.records(study.epochs)
-    front = summary.records(summary.front(study.trials))
+    front = summary.records(study.front)
     repeats = {row["ordinal"]: row for row in summary.records(summary.replicated(study.trials).reset_index())}
     teachers, ladder = _mapping(study.description.get("teachers")), study.description.get("ladder")
     pictures = {
@@ -83,7 +83,7 @@ def context(study: Study) -> dict[str, Any]:
         "hypervolume": hypervolume([[row[CLEAN], row[ROBUST]] for row in front]),
         "best": max(front, key=lambda row: float(row[ROBUST]), default=None),
         "cost": summary.cost(study.trials),
-        "methods": summary.records(summary.methods(study.trials)),
+        "methods": summary.records(summary.methods(study.trials, study.front)),
         "rungs": summary.records(summary.survival(study.rungs)),
         "teachers": teachers,
         "ladder": [rung for rung in ladder if isinstance(rung, dict)] if isinstance(ladder, list) else [],

@@ -24,7 +24,7 @@ _TEMPORARY = ".tmp-"  # a leading dot: dataset readers skip such files
 _STALE_SECONDS = 60.0
 _ORDER = {
     "trials": ["ordinal", "trial_id"],
-    "epochs": ["trial_id", "epoch"],
+    "epochs": ["trial_id", "leg", "epoch"],
     "rungs": ["decided", "trial_id", "rung"],
     "evaluations": ["trial_id", "checkpoint", "attack", "seed"],
 }

@@ -1,9 +1,10 @@
 """What a study's rows say: the front, the cost, who survived, and which test results may be compared."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -16,6 +17,7 @@ from rkdsearch.results.store import Store
 CLEAN, ROBUST = "metric.clean_accuracy", "metric.robust_accuracy"
 OBJECTIVES = (CLEAN, ROBUST)
 WORST_CLASS = "metric.worst_class_accuracy"
+NO_LIMITS: Mapping[str, float] = MappingProxyType({})
 METHOD = "config.method.name"
 
 
@@ -36,6 +38,18 @@ class Study:
         """As the search calls it; a copied folder without its `study.json` is called by its own name."""
         return str(self.description.get("name") or self.folder.resolve().name)
 
+    @property
+    def limits(self) -> dict[str, float]:
+        """What a full-length trial must reach to be on the front: column -> at least."""
+        found = self.description.get("constraints")
+        asked = found if isinstance(found, dict) else {}
+        return {f"metric.{name}": float(value) for name, value in asked.items() if f"metric.{name}" in OBJECTIVES}
+
+    @property
+    def front(self) -> pd.DataFrame:
+        """Its front, within its limits."""
+        return front(self.trials, limits=self.limits)
+
 
 def read(folder: Path) -> Study:
     """Read a study, running, finished, copied or empty; nothing is written. Raises StudyError where there is no such folder."""
@@ -46,13 +60,16 @@ def read(folder: Path) -> Study:
     return Study(folder, store.description(), *tables, damaged=tuple(store.damaged))
 
 
-def front(trials: pd.DataFrame, objectives: Sequence[str] = OBJECTIVES) -> pd.DataFrame:
-    """The trials that no other dominates, by the first objective; every objective is maximised.
+def front(trials: pd.DataFrame, objectives: Sequence[str] = OBJECTIVES, limits: Mapping[str, float] = NO_LIMITS) -> pd.DataFrame:
+    """The trials that no other dominates, by the first objective; every objective is maximised. `limits` are what a column must reach.
 
     Only finished trials count: metrics of a stopped trial come from another length and perhaps a weaker attack. Where contenders were
-    repeated, they alone count, and their metrics here are means over the fresh seeds: what chose them must not judge them too.
+    repeated, and all repeats are over, they alone count, and their metrics here are means over the fresh seeds: what chose them must not
+    judge them too.
     """
     finished = _judged(trials)
+    for column, least in limits.items():
+        finished = finished[finished[column] >= least]
     kept = finished[non_dominated(finished[list(objectives)])]
     return kept.sort_values([*objectives, "trial_id"], kind="stable", ignore_index=True)
 
@@ -60,18 +77,19 @@ def front(trials: pd.DataFrame, objectives: Sequence[str] = OBJECTIVES) -> pd.Da
 def _judged(trials: pd.DataFrame) -> pd.DataFrame:
     """Finished configurations, with the metrics by which the front is named."""
     finished = trials[(trials["status"] == "finished") & (trials["origin"] != "replicate")]
-    repeats = trials[(trials["status"] == "finished") & (trials["origin"] == "replicate")]
-    if repeats.empty:
+    repeats = trials[trials["origin"] == "replicate"]
+    over = repeats[repeats["status"] == "finished"]
+    if over.empty or not repeats["status"].isin(("finished", "failed")).all():
         return finished
-    means = repeats.groupby("ordinal")[[*OBJECTIVES, WORST_CLASS]].mean()
+    means = over.groupby("ordinal")[[*OBJECTIVES, WORST_CLASS]].mean()
     finished = finished[finished["ordinal"].isin(means.index)].copy()
     finished[means.columns] = means.loc[finished["ordinal"]].to_numpy()
     return finished
 
 
-def volume(trials: pd.DataFrame) -> float:
-    """The hypervolume of the front above (0, 0): 1 would be a student that is never wrong, attacked or not."""
-    return hypervolume(front(trials)[list(OBJECTIVES)])
+def volume(front: pd.DataFrame) -> float:
+    """The hypervolume of a front above (0, 0): 1 would be a student that is never wrong, attacked or not."""
+    return hypervolume(front[list(OBJECTIVES)])
 
 
 @dataclass(frozen=True)
@@ -97,15 +115,14 @@ def cost(trials: pd.DataFrame) -> Cost:
     )
 
 
-def methods(trials: pd.DataFrame) -> pd.DataFrame:
+def methods(trials: pd.DataFrame, front: pd.DataFrame) -> pd.DataFrame:
     """One row a method: trials, finished, on_front, best validated accuracies of finished trials, reconstructed; most robust first.
 
     Repeats are left out: more draws of one setting would make the best of a method better.
     """
-    on_front = set(front(trials)["trial_id"])
     trials = trials[trials["origin"] != "replicate"]
     table = trials.assign(method=method_of(trials), done=trials["status"] == "finished")
-    table["on_front"] = table["trial_id"].isin(on_front)
+    table["on_front"] = table["trial_id"].isin(front["trial_id"])
     table[list(OBJECTIVES)] = table[list(OBJECTIVES)].where(table["done"])
     table["reconstructed"] = table["reconstructed"].fillna(False)
     grouped = table.groupby("method", sort=True).agg(
@@ -159,10 +176,14 @@ def replicated(trials: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Noise:
-    """What a training seed alone does to the contenders: pooled sample deviations, and how lucky the runs were that chose them, on average."""
+    """What a training seed alone does to the contenders: pooled sample deviations, and how lucky the runs were that chose them, on average.
+
+    `failed` repeats are left out of all means.
+    """
 
     configurations: int
     runs: int
+    failed: int
     clean_sd: float | None
     robust_sd: float | None
     clean_luck: float
@@ -183,6 +204,7 @@ def noise(trials: pd.DataFrame) -> Noise | None:
     return Noise(
         configurations=len(table),
         runs=int(table["seeds"].sum()),
+        failed=int(((trials["origin"] == "replicate") & (trials["status"] == "failed")).sum()),
         clean_sd=pooled("clean_sd"),
         robust_sd=pooled("robust_sd"),
         clean_luck=float(luck["clean_luck"]),

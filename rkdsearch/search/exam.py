@@ -19,7 +19,7 @@ import numpy as np
 from rkdsearch import config as run
 from rkdsearch import data
 from rkdsearch.config import TrainConfig
-from rkdsearch.data.splits import draw
+from rkdsearch.data.splits import some
 from rkdsearch.errors import StudyError
 from rkdsearch.plugins import allow_import, allowed_imports
 from rkdsearch.results import summary
@@ -53,11 +53,12 @@ class Sitting:
 
 def candidates(folder: Path, *, front: bool, trial: str | None) -> list[Candidate]:
     """Who is examined: one trial; or the validation front, the published settings and the teachers. Raises StudyError where there is none."""
-    trials = Store(folder).trials()
+    study = summary.read(folder)
+    trials = study.trials
     if trials.empty:
         raise StudyError(f"{folder}: holds no trials; `rkdsearch tune` makes them")
     rows = summary.records(trials)
-    best = set(summary.front(trials)["trial_id"])
+    best = set(study.front["trial_id"])
     if trial is not None:
         chosen = [r for r in rows if r["trial_id"] == trial]
         if not chosen:
@@ -74,7 +75,8 @@ def _candidate(folder: Path, row: Mapping[str, Any]) -> Candidate:
     weights = ledger.folder_of(folder, row["trial_id"]) / "best.safetensors"
     if not weights.exists():
         raise StudyError(
-            f"{weights}: is missing, so trial {row['trial_id']} cannot be examined; was the folder copied without checkpoints?"
+            f"{weights}: is missing, so trial {row['trial_id']} ({row['status']}) cannot be examined; "
+            "was it stopped before its full-length run, or the folder copied without checkpoints?"
         )
     from rkdsearch.training import checkpoint
 
@@ -116,7 +118,7 @@ def sittings(found: Sequence[Candidate], attacks: Sequence[str], seeds: int) -> 
 def subset(images: data.Images, count: int | None, seed: int) -> tuple[np.ndarray[Any, np.dtype[np.int64]], str]:
     """The test images to be used, stratified, the same for every candidate; and their fingerprint."""
     labels = images.labels.numpy()
-    rows = np.arange(len(labels)) if count is None or count >= len(labels) else draw(labels, count, seed=seed, keep=0, field="--images")
+    rows = some(labels, count, seed=seed, field="--images")
     digest = hashlib.sha256(rows.astype("<i8").tobytes())
     digest.update(labels[rows].astype("<i8").tobytes())
     return rows, digest.hexdigest()

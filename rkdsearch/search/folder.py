@@ -41,6 +41,8 @@ def laws(space: SearchSpace) -> dict[str, Any]:
         found[f"search.{parameter.name}"] = {"range": repr(parameter.distribution), "when": conditions}
     found["objectives"] = list(space.objectives)
     found["ladder"] = [rung.model_dump(exclude_none=True) for rung in space.ladder]
+    if space.scheduler.name == "none" and len(space.ladder) > 1:
+        found["scheduler.name"] = "none"  # without one, nobody climbs rungs
     if any(rung.attack_steps for rung in space.ladder):
         found["scheduler.capped"] = space.scheduler.capped  # what a full-length result is
     found["seed"] = space.seed
@@ -135,6 +137,7 @@ def describe(folder: Path, space: SearchSpace, ready: Mapping[Role, TeacherStep]
         "seed": space.seed,
         "objectives": list(space.objectives),
         "ladder": [rung.model_dump(exclude_none=True) for rung in space.ladder],
+        "constraints": space.constraints.model_dump(exclude_none=True),
         "exam": config.validation.attack.model_dump(),
         "data": config.data.model_dump(mode="json"),
         "split_sha256": data.load_training(config.data).fingerprint,

@@ -92,8 +92,10 @@ def lines(
 
     `examples` are runs of the space, whose attacks are averaged over; `firsts` of the trials run to full length, whatever the scheduler says.
     """
+    if scheduler.name == "none":
+        return [f"no scheduler: every trial runs to its {ladder[-1].epochs} epochs"]
     described = [_described(rung, ladder[-1].epochs) for rung in ladder]
-    if trials is None or scheduler.name == "none":
+    if trials is None:
         return described
     each = [costs(ladder, scheduler, config.attack.steps) for config in examples]
     mean = [sum(rung) / len(each) for rung in zip(*each, strict=True)]

@@ -17,6 +17,7 @@ from rkdsearch.results.store import Store
 from rkdsearch.results.summary import records
 from rkdsearch.search.ladder import Leg
 from rkdsearch.training import rows
+from rkdsearch.training.stages import at
 from rkdsearch.training.teacher import history_of
 from rkdsearch.training.trainer import Best, EpochResult
 
@@ -163,15 +164,18 @@ class Rows:
         """The rows of `rungs/` of one trial."""
         return [{k: plain(v) for k, v in row.items() if k != "trial_id"} for row in self._rungs if row["trial_id"] == trial_id]
 
-    def epochs(self, trial_id: str, config: TrainConfig, leg: int, images: int | None = None) -> list[EpochResult]:
+    def epochs(self, trial: Trial, leg: int, images: int | None = None) -> list[EpochResult]:
         """The rows of `epochs/` of one run of a trial, as far as they were written; best epochs are found again. `images` were validated on."""
+        config, stages = trial.config, trial.legs[leg].stages
         found: list[EpochResult] = []
         best: Best | None = None
         peak: float | None = None
         for row in self._epochs:
-            if row["trial_id"] != trial_id or (row["leg"] or 0) != leg:
+            if row["trial_id"] != trial.trial_id or (row["leg"] or 0) != leg:
                 continue
             epoch = rows.read_epoch({k: plain(v) for k, v in row.items()})
+            if not at(stages, epoch.epoch).judged_like(at(stages, epoch.epoch - 1)):
+                best = peak = None
             if epoch.clean_accuracy is not None and epoch.robust_accuracy is not None and epoch.worst_class_accuracy is not None:
                 judged = Best(epoch.epoch, epoch.clean_accuracy, epoch.robust_accuracy, epoch.worst_class_accuracy)
                 best = judged if best is None or _merit(judged, config) > _merit(best, config) else best

@@ -17,7 +17,7 @@ class Rung(Setting):
     epochs: int = Field(ge=1)
     attack_steps: int | None = Field(None, ge=1, description="cap on the training attack's steps up to here; none: as searched")
     validation_steps: int | None = Field(None, ge=1, description="cap on the validation attack's steps; none: the whole exam")
-    validation_images: int | None = Field(None, ge=1, description="judged on the first so many validation images; none: on all")
+    validation_images: int | None = Field(None, ge=1, description="judged on so many validation images, of all classes; none: on all")
 
 
 class Replicates(Setting):
@@ -33,6 +33,10 @@ class Constraints(Setting):
     parameters: int | None = Field(None, ge=1, description="the student's largest number of parameters")
     clean_accuracy: Annotated[float, Field(ge=0, le=1)] | None = Field(None, description="at least, on validation")
     robust_accuracy: Annotated[float, Field(ge=0, le=1)] | None = Field(None, description="at least, on validation")
+
+    def hold(self, clean_accuracy: float, robust_accuracy: float) -> bool:
+        """Whether these accuracies of a full-length trial are enough."""
+        return clean_accuracy >= (self.clean_accuracy or 0) and robust_accuracy >= (self.robust_accuracy or 0)
 
 
 class SamplerConfig(Setting):

@@ -97,7 +97,7 @@ class Study:
     @property
     def done(self) -> bool:
         """Whether nothing is left to run, and nothing that runs could make something promotable."""
-        return not self.executing and self._interrupted() is None and self._searched and self._next_repeat() is None
+        return not self.executing and self._interrupted() is None and self._searched and not self._open_repeats()
 
     @property
     def _searched(self) -> bool:
@@ -139,23 +139,20 @@ class Study:
             return self._add(ordinal, "first", first.label, Proposal(dict(first.overrides), {}))
         return self._add(ordinal, "search", "", self._proposal(ordinal))
 
-    def _next_repeat(self) -> tuple[Trial, int] | None:
-        """A contender, and which of its repeats is to run: every one once, then every one twice, and so on, after the search itself."""
+    def _open_repeats(self) -> list[tuple[Trial, int]]:
+        """Contenders, and which of their repeats are to come: every one once, then every one twice, and so on, after the search itself."""
         if not self.space.replicates.seeds or not self._searched:
-            return None
-        for repeat in range(1, self.space.replicates.seeds + 1):
-            for trial in self.contenders():
-                if ledger.trial_id_of(trial.ordinal, repeat) not in self.trials:
-                    return trial, repeat
-        return None
+            return []
+        repeats = [(trial, repeat) for repeat in range(1, self.space.replicates.seeds + 1) for trial in self.contenders()]
+        return [(trial, repeat) for trial, repeat in repeats if ledger.trial_id_of(trial.ordinal, repeat) not in self.trials]
 
     def _repeated(self) -> Trial | None:
-        found = self._next_repeat()
-        if found is None:
-            return None
-        trial, repeat = found
-        overrides = {**trial.overrides, "training.seed": trial.config.training.seed + repeat}
-        return self._add(trial.ordinal, "replicate", trial.label, Proposal(overrides, {}), repeat)
+        """The first of the repeats. All of them get their rows at once: the front waits for the last of them."""
+        for trial, repeat in self._open_repeats():
+            overrides = {**trial.overrides, "training.seed": trial.config.training.seed + repeat}
+            added = self._add(trial.ordinal, "replicate", trial.label, Proposal(overrides, {}), repeat)
+            self._write(added, epochs=False)
+        return self._interrupted()
 
     def _open_ordinal(self) -> int | None:
         """The next configuration's number; None where all that were wanted have been asked, or the device time is spent."""
@@ -193,9 +190,8 @@ class Study:
         return self.trials[trial_id]
 
     def _legs(self, origin: Origin, config: TrainConfig) -> tuple[Leg, ...]:
-        if origin == "replicate":
-            return (ladder.straight(self.space.ladder),)
-        return ladder.legs(self.space.ladder, self.space.scheduler, config.attack.steps)
+        legs = ladder.legs(self.space.ladder, self.space.scheduler, config.attack.steps)
+        return legs[-1:] if origin == "replicate" else legs  # the run that was delivered, once more
 
     def seen(self) -> list[Seen]:
         """What the sampler may know, in ordinal order: searched configurations, and published ones that lie inside the space.
@@ -250,7 +246,7 @@ class Study:
         trial.record(result)
         if trial.full:
             return self._ended(trial, "finished")
-        rung = self.rungs.at(result.epoch) if trial.leg.has(result.epoch) else None
+        rung = self.rungs.at(result.epoch) if trial.leg.has(result.epoch) and trial.origin != "replicate" else None
         if rung is None:
             self._write(trial, now=False)
             return True
@@ -381,19 +377,21 @@ class Study:
         for number, leg in enumerate(trial.legs):
             trial.runs[number:] = [ledger.known_epochs(self._checkpoints(trial) / trial.folder_of(number))]
             last = next((d["decision"] for d in reversed(trial.decisions) if d["rung"] == leg.end), None)
-            begun = last in ("continued", "promoted")  # the next run; a checkpoint that is lost is not needed any more
+            # Whether the next run has begun; of this one, a checkpoint that is lost is not needed any more. The decision's row may be lost too.
+            later = [self._checkpoints(trial) / trial.folder_of(n) / "last.safetensors" for n in range(number + 1, len(trial.legs))]
+            begun = bool(later) and (last in ("continued", "promoted") or trial.status == "finished" or any(f.exists() for f in later))
             if not trial.run and trial.status == "running" and not begun:
                 # Without a checkpoint this run starts afresh, and its rungs are decided again.
                 trial.decisions = [d for d in trial.decisions if not leg.has(d["rung"])]
             elif not trial.run:
-                trial.runs[number] = stored.epochs(trial.trial_id, config, number, None if images is None else int(images))
+                trial.runs[number] = stored.epochs(trial, number, None if images is None else int(images))
             if not begun:
                 break
         return trial
 
     def _take_up(self, trial: Trial) -> None:
         """Fill the rungs from the trial's decisions. A report that was lost is made again by the worker that takes the trial up."""
-        for rung in self.rungs.rungs:
+        for rung in self.rungs.rungs if trial.origin != "replicate" else ():
             decided = [d["decision"] for d in trial.decisions if d["rung"] == rung.epochs]
             values = trial.values_at(rung.epochs, self.space.objectives)
             beyond = trial.place > trial.place_of(rung.epochs)
@@ -433,17 +431,20 @@ class Study:
         return found
 
     def judged(self) -> list[tuple[Trial, float, float]]:
-        """Who may be on the front, with the clean and robust accuracy that says so: its own, or means over fresh seeds once there are any."""
+        """Who may be on the front, with the clean and robust accuracy that says so: its own, or means over fresh seeds once all are there."""
         fresh: dict[int, list[Best]] = {}
-        for trial in self.trials.values():
-            if trial.origin == "replicate" and trial.status == "finished" and trial.best is not None:
+        repeats = [t for t in self.trials.values() if t.origin == "replicate"]
+        for trial in repeats if all(t.status in ("finished", "failed") for t in repeats) else ():
+            if trial.status == "finished" and trial.best is not None:
                 fresh.setdefault(trial.ordinal, []).append(trial.best)
         found = []
         for trial in self.finished():
             bests = fresh.get(trial.ordinal, []) if fresh else [trial.best]
             measured = [b for b in bests if b is not None]
             if measured:
-                found.append((trial, fmean(b.clean_accuracy for b in measured), fmean(b.robust_accuracy for b in measured)))
+                clean, robust = fmean(b.clean_accuracy for b in measured), fmean(b.robust_accuracy for b in measured)
+                if self.space.constraints.hold(clean, robust):
+                    found.append((trial, clean, robust))
         return found
 
     def contenders(self) -> list[Trial]:
@@ -457,16 +458,8 @@ class Study:
 
     def finished(self) -> Sequence[Trial]:
         """The full-length configurations that satisfy the constraints: the only ones that may be on the front."""
-        limits = self.space.constraints
-        found = []
-        for trial in self._configurations():
-            best = trial.best
-            if trial.status == "finished" and best is not None:
-                clean_enough = limits.clean_accuracy is None or best.clean_accuracy >= limits.clean_accuracy
-                robust_enough = limits.robust_accuracy is None or best.robust_accuracy >= limits.robust_accuracy
-                if clean_enough and robust_enough:
-                    found.append(trial)
-        return found
+        found = [(trial, trial.best) for trial in self._configurations() if trial.status == "finished" and trial.full]
+        return [t for t, best in found if best is not None and self.space.constraints.hold(best.clean_accuracy, best.robust_accuracy)]
 
 
 @lru_cache(maxsize=1024)

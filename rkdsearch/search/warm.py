@@ -12,6 +12,7 @@ from rkdsearch.errors import StudyError
 from rkdsearch.results.store import Store, replace_file
 from rkdsearch.search import ledger
 from rkdsearch.search.folder import example
+from rkdsearch.search.ladder import Leg
 from rkdsearch.search.searcher import Seen
 from rkdsearch.search.space import SearchSpace
 
@@ -65,7 +66,22 @@ def _seen(row: dict[str, Any], space: SearchSpace) -> Seen | None:
     if row["status"] != "finished":
         share = row["fidelity.epochs"] / row["fidelity.of_epochs"]
         short = max(1, sum(rung.epochs / space.epochs > share for rung in space.ladder))
+        if not _measured_alike(row, space, short):
+            return None
     return Seen(params, "measured", tuple(float(v) for v in values if v is not None), short)
+
+
+def _measured_alike(row: dict[str, Any], space: SearchSpace, short: int) -> bool:
+    """Whether a stopped trial was trained and judged as one that stands on this ladder's rung would be."""
+    if short >= len(space.ladder):
+        return True  # below the first rung: less than anything of ours
+    config = space.config(json.loads(row["sampled"] or "{}"))
+    (stage,) = Leg((space.ladder[-1 - short],)).stages
+    judged = stage.validation(config.validation)
+    return (row["fidelity.training_attack_steps"], row["fidelity.validation_attack_steps"]) == (
+        stage.attack(config.attack).steps,
+        judged.attack.steps,
+    )
 
 
 def kept(study: Path) -> list[Seen]:

@@ -55,6 +55,7 @@ class Delivery:
     shape: Shape
     sha256: str
     evaluations: Sequence[Row]
+    attack_steps: Sequence[int]  # of the training attack, in the run that is delivered, in the order of its epochs
     teachers: Mapping[str, Row]
 
 
@@ -101,6 +102,7 @@ def export(study: Path, trial_id: str, weights: Path, out: Path, *, onnx: bool =
         shape=shape,
         sha256=fingerprint(file),
         evaluations=summary.records(rows.evaluations),
+        attack_steps=_attack_steps(rows, trial_id),
         teachers=described if isinstance(described, dict) else {},
     )
     _write(out / CARD, card(delivery).encode())
@@ -198,7 +200,18 @@ def _notices(d: Delivery) -> list[str]:
     if d.trial["status"] != "finished":
         length = f"{d.trial['fidelity.epochs']} of {d.trial['fidelity.of_epochs']} epochs"
         found.append(f"> **Not a full run.** This trial is {d.trial['status']}, after {length}.")
+    if len(d.attack_steps) > 1:
+        steps = ", then ".join(str(n) for n in d.attack_steps)
+        found.append(
+            f"> **Trained under more than one attack.** Its search began with fewer steps: {steps}. The settings below alone do not repeat it."
+        )
     return found
+
+
+def _attack_steps(study: summary.Study, trial_id: str) -> list[int]:
+    epochs = study.epochs[study.epochs["trial_id"] == trial_id]
+    last = epochs[epochs["leg"].fillna(0) == epochs["leg"].fillna(0).max()]
+    return list(dict.fromkeys(int(n) for n in last["training_attack_steps"].dropna()))
 
 
 def _results(d: Delivery) -> str:
@@ -206,7 +219,7 @@ def _results(d: Delivery) -> str:
     exam = d.config.validation.attack
     lines = ["| images | attack | seed | right | accuracy | 95 % interval | signs of a failed attack |", "|---|---|---|---|---|---|---|"]
     n = d.trial["metric.images"]
-    for attack, name in (("none", "clean"), (f"PGD-{exam.steps}", "robust")):
+    for attack, name in (("none", "clean"), (f"PGD-{d.trial['fidelity.validation_attack_steps'] or exam.steps}", "robust")):
         value = d.trial[f"metric.{name}_accuracy"]
         if value is not None and n:
             lines.append(f"| validation | {attack} | - | {_score(round(value * n), int(n))} | - |")

@@ -13,7 +13,7 @@ _Attack = TypeVar("_Attack", AttackConfig, ExamAttack)
 class Stage:
     """The epochs up to and with `until`, which is validated. What is None is as the run's config has it.
 
-    `attack_steps` caps the training attack's steps, `validation_steps` the exam's, `validation_images` (the first so many) its images.
+    `attack_steps` caps the training attack's steps, `validation_steps` the exam's, `validation_images` its images.
     """
 
     until: int

@@ -9,6 +9,7 @@ from scipy.stats import binomtest
 
 from rkdsearch import data, models
 from rkdsearch.config import Recipe, TeacherConfig, TrainConfig
+from rkdsearch.data.splits import some
 from rkdsearch.errors import TeacherError
 from rkdsearch.evaluation import judge
 from rkdsearch.teacher import fingerprint, load, split_of
@@ -77,7 +78,8 @@ def measure(teacher: TeacherConfig, config: TrainConfig) -> Measured:
     path, splits, exam = Path(teacher.path), data.load_training(config.data), config.validation.attack
     train, device = splits.train, device_of(config)
     network = load(path, teacher.network, classes=len(train.classes), channels=train.channels, size=train.size, sha256=teacher.sha256)
-    x, y = splits.validation.floats(slice(0, config.validation.images), device=device)
+    rows = some(splits.validation.labels.numpy(), config.validation.images, seed=config.data.split_seed, field="validation.images")
+    x, y = splits.validation.floats(torch.from_numpy(rows), device=device)
     verdict, _ = judge(models.fold(network.to(device)), x, y, exam.build(), restarts=exam.restarts, seed=VALIDATION_SEED)
     return Measured(fingerprint(path), verdict.clean_accuracy, verdict.robust_accuracy, len(y), measured_on(teacher, path, splits))
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from rkdsearch import data, models
 from rkdsearch.attacks import Noise
 from rkdsearch.config import OptimizerConfig, TeacherConfig, TrainConfig
+from rkdsearch.data.splits import some
 from rkdsearch.errors import CheckpointError, ConfigError, NonFiniteLossError, OutOfMemoryError
 from rkdsearch.evaluation import Reliability, Verdict, judge
 from rkdsearch.methods import Companion, Method
@@ -136,7 +137,11 @@ class Trainer:
             rank=self.rank,
             processes=self.processes,
         )
-        self._validation = self._float_images(self.splits.validation)
+        self._validation: dict[int | None, tuple[Tensor, Tensor]] = {}
+        for stage in (Stage(training.epochs), *self._stages):
+            self._validation_images(
+                stage.validation(config.validation).images
+            )  # a number that is impossible is refused before any training
         self._answers = self._clean_answers()
         self.history: list[EpochResult] = []
 
@@ -290,7 +295,7 @@ class Trainer:
         network = self._delivered()
         network.eval()
         judged = self.config.validation if stage is None else stage.validation(self.config.validation)
-        x, y = (tensor[: judged.images] for tensor in self._validation)
+        x, y = self._validation_images(judged.images)
         exam = judged.attack
         folded = models.fold(network)
         return judge(
@@ -362,7 +367,7 @@ class Trainer:
         tensors, state = checkpoint.read(self.last)
         if state.get("fingerprint") != self.config.fingerprint():
             raise CheckpointError(f"{self.last}: belongs to a run with another config; give this run its own folder, or delete that file")
-        if state.get("stages", []) != [asdict(stage) for stage in self._stages]:
+        if state.get("stages", ours := [asdict(stage) for stage in self._stages]) != ours:
             raise CheckpointError(f"{self.last}: belongs to a run with another ladder; give this run its own folder, or delete that file")
         self.objective.load_state_dict(checkpoint.part(tensors, "objective"))
         self.objective.memory.update({k: v.to(self.device) for k, v in checkpoint.part(tensors, "memory").items()})
@@ -409,11 +414,16 @@ class Trainer:
         shape = (len(train.classes), train.channels, train.size)
         return {role: _loaded_teacher(getattr(self.config.teachers, role), *shape, precision, str(self.device)) for role in self.teachers}
 
-    def _float_images(self, images: data.Images) -> tuple[Tensor, Tensor]:
-        x, y = images.floats(slice(0, self.config.validation.images), device=self.device)
-        if self.config.training.channels_last:
-            x = x.contiguous(memory_format=torch.channels_last)
-        return x.to(_DTYPES[self.config.training.precision]), y
+    def _validation_images(self, count: int | None) -> tuple[Tensor, Tensor]:
+        """So many of all classes: a file's first ones may be of one class."""
+        if count not in self._validation:
+            images = self.splits.validation
+            rows = some(images.labels.numpy(), count, seed=self.config.data.split_seed, field="validation.images")
+            x, y = images.floats(torch.from_numpy(rows), device=self.device)
+            if self.config.training.channels_last:
+                x = x.contiguous(memory_format=torch.channels_last)
+            self._validation[count] = x.to(_DTYPES[self.config.training.precision]), y
+        return self._validation[count]
 
     @torch.no_grad()
     def _clean_answers(self) -> dict[str, Tensor]:

@@ -30,15 +30,15 @@ def test_only_trials_of_full_length_are_on_the_front(tmp_path: Path) -> None:
         trial("blind", None, None),
     )  # fmt: skip
     assert summary.front(found.trials)["trial_id"].tolist() == ["b", "a"]
-    assert summary.volume(found.trials) == pytest.approx(0.8 * 0.6 + 0.1 * 0.5)
+    assert summary.volume(found.front) == pytest.approx(0.8 * 0.6 + 0.1 * 0.5)
 
 
 def test_the_front_of_nothing_is_empty(tmp_path: Path) -> None:
     found = study(tmp_path)
     assert len(summary.front(found.trials)) == 0
-    assert summary.volume(found.trials) == 0.0
+    assert summary.volume(found.front) == 0.0
     assert summary.cost(found.trials) == summary.Cost({}, 0.0, 0.0, 0.0)
-    assert len(summary.methods(found.trials)) == len(summary.survival(found.rungs)) == len(summary.replicated(found.trials)) == 0
+    assert len(summary.methods(found.trials, found.front)) == len(summary.survival(found.rungs)) == len(summary.replicated(found.trials)) == 0
 
 
 def test_other_objectives_give_another_front(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_methods_are_judged_by_their_finished_trials(tmp_path: Path) -> None:
         trial("c", 0.8, 0.6, config__method__name="crdnd", reconstructed=True),
         trial("d", None, None, "failed"),
     )
-    rows = summary.records(summary.methods(found.trials))
+    rows = summary.records(summary.methods(found.trials, found.front))
     assert [(r["method"], r["trials"], r["finished"], r["on_front"], r["robust"], r["reconstructed"]) for r in rows] == [
         ("crdnd", 1, 1, 1, 0.6, True),
         ("rslad", 2, 1, 1, 0.5, False),

@@ -1,0 +1,166 @@
+"""The recorded table of digits runs: how it grows, and how well its cheap runs agree with its full ones."""
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from curves import CAP, EPOCHS, LIFTED, Run, run_of
+from rules import LENGTH, LOWER
+from scipy.stats import kendalltau, spearmanr
+
+from rkdsearch import config as run
+from rkdsearch.errors import NonFiniteLossError
+from rkdsearch.search import folder
+from rkdsearch.search.space import SearchSpace
+from rkdsearch.training.stages import Stage
+from rkdsearch.training.trainer import Trainer
+
+TABLE = Path(__file__).parent / "data" / "digits_runs.parquet"
+DIGITS = Path(__file__).parents[2] / "search_spaces" / "digits.yaml"
+THOROUGH = 36  # the first so many configurations are also trained on without the cap, with steps that were not made longer, and again
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A way to train a configuration: what it changes, and its stages; `names` says in the table what each of them is a part of."""
+
+    changes: Mapping[str, Any]
+    stages: tuple[Stage, ...]
+    names: tuple[str, ...]
+
+
+def kinds(number: int, attack_steps: int) -> Iterator[Kind]:
+    """The runs of configuration `number`, whose training attack has so many steps. Where that is within the cap, capped runs are full ones."""
+    whole = tuple(Stage(until) for until in (LOWER[0].epochs, *(rung.epochs for rung in LENGTH)))
+    capped = tuple(Stage(rung.epochs, rung.attack_steps) for rung in LOWER)
+    names = ("capped", "capped", "capped", "continued")
+    yield Kind({}, whole, ("full",) * 4)
+    if attack_steps > CAP:
+        end = 4 if number < THOROUGH else 3
+        yield Kind({}, capped[:end], names[:end])
+        if number < THOROUGH:
+            yield Kind({"attack.steps": CAP}, whole[:3], ("unscaled",) * 3)
+    if number < THOROUGH:
+        yield Kind({"training.seed": 1}, whole, ("seed 1",) * 4)
+
+
+def record(wanted: int, minutes: float, study: Path, file: Path = TABLE) -> int:
+    """Add digits runs to the table until it has `wanted` configurations or the time is up; returns how many it has.
+
+    Configuration number i is drawn from the space by the seed i, so that the table grows the same whenever it is stopped. A run that was cut
+    off begins anew; the table is replaced as a whole after each run, and has only whole ones.
+    """
+    end = time.monotonic() + 60 * minutes
+    space = SearchSpace.load(DIGITS)
+    teachers = teachers_of(space, study)
+    known = pd.read_parquet(file) if file.exists() else pd.DataFrame({"configuration": [], "run": []})
+    done = set(zip(known["configuration"], known["run"], strict=True))
+    for number in range(wanted):
+        overrides = space.sample(np.random.default_rng(number))
+        for kind in kinds(number, overrides["attack.steps"]):
+            if (number, kind.names[-1]) in done:
+                continue
+            if time.monotonic() > end:
+                return len({n for n, _ in done})
+            rows = _rows(space, number, overrides, teachers, kind)
+            again = known["configuration"].eq(number) & known["run"].isin({row["run"] for row in rows})
+            known = pd.concat([known[~again], pd.DataFrame(rows)], ignore_index=True)
+            done |= {(number, row["run"]) for row in rows} | {(number, kind.names[-1])}
+            file.parent.mkdir(parents=True, exist_ok=True)
+            new = file.with_suffix(".new")
+            known.to_parquet(new, index=False)
+            new.replace(file)
+            print(f"{number}, {kind.names[-1]}, {overrides['method.name']}: {rows[-1]['cpu_seconds']:.1f} s of CPU", flush=True)
+    return len({n for n, _ in done})
+
+
+def teachers_of(space: SearchSpace, study: Path) -> dict[str, Any]:
+    """Overrides that name the space's teachers, trained in the study's folder where they are not there."""
+    return folder.overrides_of({step.role: step for step in folder.prepare_teachers(study, space) if step.measured is not None})
+
+
+def _rows(space: SearchSpace, number: int, overrides: Mapping[str, Any], teachers: Mapping[str, Any], kind: Kind) -> list[dict[str, Any]]:
+    """A row for each validated epoch; where the loss became infinite, one more of epoch 0 and without accuracies."""
+    config = space.config(run.merge(run.merge(overrides, teachers), kind.changes), f"configuration {number}")
+    fixed = {
+        "configuration": number,
+        "overrides": json.dumps(overrides),
+        "method": overrides["method.name"],
+        "training_attack_steps": overrides["attack.steps"],
+        "seed": config.training.seed,
+        "teacher_sha256": teachers["teachers.robust.sha256"],
+    }
+    rows: list[dict[str, Any]] = []
+    started, steps = time.process_time(), 0
+    try:
+        for epoch in Trainer(config, stages=kind.stages).epochs():
+            steps += epoch.training_attack_steps
+            if epoch.clean_accuracy is not None:
+                name = next(name for name, stage in zip(kind.names, kind.stages, strict=True) if epoch.epoch <= stage.until)
+                rows.append(
+                    {
+                        **fixed,
+                        "run": name,
+                        "epoch": epoch.epoch,
+                        "attack_steps": epoch.training_attack_steps,
+                        "attack_steps_so_far": steps,  # over its epochs: the run's cost in numbers that no other load changes
+                        "clean_accuracy": epoch.clean_accuracy,
+                        "robust_accuracy": epoch.robust_accuracy,
+                        "images": epoch.images,
+                        "cpu_seconds": time.process_time() - started,
+                    }
+                )
+    except NonFiniteLossError as error:
+        print(f"{number}: {error}")
+        nothing = {"clean_accuracy": math.nan, "robust_accuracy": math.nan, "images": 0, "cpu_seconds": time.process_time() - started}
+        rows.append({**fixed, "run": kind.names[-1], "epoch": 0, "attack_steps": 0, "attack_steps_so_far": steps, **nothing})
+    return rows
+
+
+# ------------------------------------------------------------------------------------------------------------- how they agree
+
+
+def agreement(file: Path) -> str:
+    """Rank correlation of each cheap run with the full one, over all configurations and over the better half by the full run."""
+    runs: dict[str, dict[int, Run]] = {}
+    table = pd.read_parquet(file).sort_values("epoch")
+    for number, rows in table.groupby("configuration"):
+        for name in rows["run"].unique():
+            found = run_of(rows, name)
+            if found is not None and found.epochs[0] > 0:
+                runs.setdefault(name, {})[int(number)] = found
+    full = runs["full"]
+    seconds = table[table["run"].eq("full") & table["epoch"].eq(EPOCHS)].set_index("configuration")["cpu_seconds"]
+    # An attack within the cap is not capped: its full run is its capped one.
+    capped = {**full, **runs.get("capped", {})}
+    looks = [(f"{epochs} epochs", "full", full, epochs) for epochs in (2, 6, 18)]
+    looks += [(f"{epochs} epochs, {CAP} attack steps", "capped", capped, epochs) for epochs in (2, 6, 18)]
+    looks += [(f"18 epochs, {CAP} steps not made longer", "unscaled", runs.get("unscaled", {}), LIFTED)]
+    looks += [
+        ("cap lifted after 18 epochs", "continued", runs.get("continued", {}), EPOCHS),
+        ("another seed", "seed 1", runs.get("seed 1", {}), EPOCHS),
+    ]
+    lines = [
+        f"{'rank correlation with the full run':38} {'n':>4}   mean accuracy: rho  tau   better half   robust: rho  tau   better half   CPU"
+    ]
+    for title, name, look, epochs in looks:
+        numbers = [n for n in full if n in look and full[n].epochs[-1] == EPOCHS and look[n].epochs[-1] >= epochs]
+        if len(numbers) < 8:
+            continue
+        cheap, dear = (np.array([a[n].values_at(e) for n in numbers]) for a, e in ((look, epochs), (full, EPOCHS)))
+        cells = [_correlations(pick(cheap), pick(dear), dear.mean(axis=1)) for pick in (lambda v: v.mean(axis=1), lambda v: v[:, 1])]
+        cost = table[table["run"].eq(name) & table["epoch"].eq(epochs)].set_index("configuration")["cpu_seconds"]
+        share = (cost / seconds).median()
+        lines.append(f"{title:38} {len(numbers):>4}   {cells[0]:>34}   {cells[1]:>27}   {share:.2f}")
+    return "\n".join(lines)
+
+
+def _correlations(cheap: np.ndarray[Any, Any], dear: np.ndarray[Any, Any], quality: np.ndarray[Any, Any]) -> str:
+    half = quality >= np.median(quality)
+    return f"{spearmanr(cheap, dear)[0]:6.3f} {kendalltau(cheap, dear)[0]:5.2f}   {spearmanr(cheap[half], dear[half])[0]:11.3f}"

@@ -1,0 +1,194 @@
+"""The rules that are compared: ours by its settings, and others' as they really are."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from curves import CAP, EPOCHS, Ladder
+from numpy.typing import NDArray
+from simulation import Rule, Trial, reached
+
+from rkdsearch.results import pareto
+from rkdsearch.search.scheduler import Rungs
+from rkdsearch.search.searcher import Seen, propose
+from rkdsearch.search.settings import Rung, SamplerConfig, SchedulerConfig
+from rkdsearch.search.space import SearchSpace
+
+REDUCTION = 3  # of others' rules
+FULL: Ladder = (Rung(epochs=EPOCHS),)
+LENGTH: Ladder = (Rung(epochs=6), Rung(epochs=18), *FULL)
+WHOLE: Ladder = (Rung(epochs=6, attack_steps=CAP), Rung(epochs=18, attack_steps=CAP), *FULL)
+LOWER: Ladder = (Rung(epochs=2, attack_steps=CAP), *WHOLE)
+
+
+class Ours:
+    """rkdsearch's own searcher and scheduler, driven as `rkdsearch.search.study.Study` drives them; all settings are the space's."""
+
+    def __init__(self, space: SearchSpace) -> None:
+        self.space = space
+        self.ladder, self.afresh = space.ladder, space.scheduler.capped == "afresh"
+        self._rungs = Rungs(tuple(rung.epochs for rung in space.rungs), space.scheduler, space.objectives)
+        self._lengths = [rung.epochs for rung in self.ladder]
+
+    def propose(self, ordinal: int, trials: Sequence[Trial]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """By the sampler of that name, shown what `Study.seen` would show it."""
+        # Random proposals are the same whatever they are shown; showing it would cost time and change nothing.
+        seen = [] if self.space.sampler.name == "random" else [s for s in map(self._seen, trials) if s is not None]
+        proposal = propose(self.space, ordinal, seen)
+        return proposal.overrides, proposal.notes
+
+    def _seen(self, trial: Trial) -> Seen | None:
+        if trial.rung >= 0:
+            values = reached(trial, self.ladder, afresh=self.afresh)
+            return Seen(trial.overrides, "measured", values, len(self.ladder) - 1 - trial.rung, trial.notes)
+        return Seen(trial.overrides, "running", notes=trial.notes) if trial.executing else None
+
+    def goes_on(self, trial: Trial, values: tuple[float, float]) -> bool:
+        """As the rungs decide."""
+        rung = self._rungs.at(self._lengths[trial.rung])
+        if rung is None:  # the scheduler `none` has no rungs
+            return True
+        self._rungs.record(rung, str(trial.ordinal), values)
+        return self._rungs.goes_on(rung, str(trial.ordinal))
+
+    def promoted(self) -> tuple[int, int] | None:
+        """The best of the highest rung that has one."""
+        found = self._rungs.promotable()
+        if found is None:
+            return None
+        trial_id, rung = found
+        rung.gone_on.add(trial_id)
+        return int(trial_id), self._lengths.index(rung.epochs)
+
+    def ended(self, trial: Trial, values: tuple[float, float]) -> None:
+        """Nothing: the trials are the memory."""
+
+
+class Stock:
+    """Ray Tune's OptunaSearch (two objectives, its defaults) and ASHAScheduler's bracket on the mean of both: the real classes, no cluster.
+
+    A trial that ASHA stopped is told COMPLETE with its last values, as Tune tells it. It reports the best epoch so far, as ours do.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        from ray.tune.schedulers.async_hyperband import _Bracket
+        from ray.tune.search.optuna import OptunaSearch
+
+        quiet()
+        self.ladder, self.afresh = LENGTH, True
+        self._space = space
+        names = list(space.objectives)
+        self._searcher = OptunaSearch(self._ask, metric=names, mode=["max"] * len(names), seed=space.seed)
+        self._bracket = _Bracket(LENGTH[0].epochs, EPOCHS, REDUCTION, 0)
+
+    def _ask(self, trial: Any) -> None:
+        self._last = self._space.ask(trial)
+
+    def propose(self, ordinal: int, trials: Sequence[Trial]) -> tuple[dict[str, Any], dict[str, Any]]:  # noqa: ARG002 - it remembers by itself
+        """TPE with Optuna's defaults."""
+        self._searcher.suggest(str(ordinal))
+        return self._last, {}
+
+    def goes_on(self, trial: Trial, values: tuple[float, float]) -> bool:
+        """Whether the mean is at least the rung's upper third so far."""
+        named: Any = _Named(str(trial.ordinal))
+        return bool(self._bracket.on_result(named, LENGTH[trial.rung].epochs, float(np.mean(values))) == "CONTINUE")
+
+    def promoted(self) -> None:
+        """Nobody: Ray's ASHA only stops."""
+
+    def ended(self, trial: Trial, values: tuple[float, float]) -> None:
+        """COMPLETE, whatever the length."""
+        self._searcher.on_trial_complete(str(trial.ordinal), dict(zip(self._space.objectives, values, strict=True)))
+
+
+@dataclass(frozen=True)
+class _Named:
+    trial_id: str
+
+
+class SyneTune:
+    """Syne Tune's MOASHA as published: random proposals; a newcomer is kept if its priority is among the best third of its rung.
+
+    Its default priority (d9970f2) is a sorted list of indices, which the bracket reads as if it were a list of ranks.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        self.ladder, self.afresh = LENGTH, True
+        self._random = Ours(replace(space, sampler=SamplerConfig(name="random"), ladder=FULL))
+        self._recorded: list[list[tuple[float, float]]] = [[] for _ in LENGTH]
+
+    def propose(self, ordinal: int, trials: Sequence[Trial]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """At random."""
+        return self._random.propose(ordinal, trials)
+
+    def goes_on(self, trial: Trial, values: tuple[float, float]) -> bool:
+        """By the published priority."""
+        known = self._recorded[trial.rung]
+        known.append(values)
+        return bool(published_priorities(np.array(known))[-1] / len(known) <= 1 / REDUCTION)
+
+    def promoted(self) -> None:
+        """Nobody: it only stops."""
+
+    def ended(self, trial: Trial, values: tuple[float, float]) -> None:
+        """Nothing."""
+
+
+def published_priorities(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """What Syne Tune's NonDominatedPriority returns for (N, 2): the indices from best to worst, (N,), used as if they were places.
+
+    Fronts first; inside a front the best sum, then always the point farthest from those already placed (an epsilon-net).
+    """
+    fronts, order = pareto.ranks(values), list[int]()
+    for front in range(int(fronts.max(initial=-1)) + 1):
+        rows = np.flatnonzero(fronts == front)
+        order.append(int(rows[values[rows].sum(axis=1).argmax()]))
+        distance = np.full(len(rows), np.inf)
+        for _ in rows[1:]:
+            distance = np.minimum(distance, np.linalg.norm(values[rows] - values[order[-1]], axis=1))
+            distance[rows == order[-1]] = -1
+            order.append(int(rows[distance.argmax()]))
+    return np.array(order)
+
+
+def ours(ladder: Ladder = WHOLE, sampler: dict[str, Any] | None = None, **scheduler: Any) -> Callable[[SearchSpace], Rule]:
+    """A rule of the package: a ladder, and what differs from its settings' defaults."""
+    sampling, scheduling = SamplerConfig.model_validate(sampler or {}), SchedulerConfig.model_validate(scheduler)
+    return lambda space: Ours(replace(space, sampler=sampling, scheduler=scheduling, ladder=ladder))
+
+
+AT_RANDOM = {"name": "random"}
+RANDOM, STOCK = "random, full length", "Optuna + ASHA, stock"
+RULES: dict[str, Callable[[SearchSpace], Rule]] = {
+    RANDOM: ours(FULL, AT_RANDOM, name="none"),
+    "TPE, full length": ours(FULL, name="none"),
+    "Syne Tune's MOASHA": SyneTune,
+    STOCK: Stock,
+    "random, length": ours(LENGTH, AT_RANDOM),
+    "random, whole ladder": ours(WHOLE, AT_RANDOM),
+    "ours, length": ours(LENGTH),
+    "ours, length, stopping": ours(LENGTH, kind="stopping"),
+    "ours, whole ladder": ours(WHOLE),
+    "ours, whole ladder, continued": ours(WHOLE, capped="continued"),
+    "ours, whole ladder from 2 epochs": ours(LOWER),
+    "ours, whole ladder, one of 3": ours(WHOLE, reduction=3),
+}
+SCHEDULERS_ALONE: dict[str, Callable[[SearchSpace], Rule]] = {
+    **{name: RULES[name] for name in (RANDOM, "Syne Tune's MOASHA", STOCK, "random, length", "random, whole ladder")},
+    "random, length, by the mean": ours(LENGTH, AT_RANDOM, name="asha"),
+    "random, length, stopping": ours(LENGTH, AT_RANDOM, kind="stopping"),
+    "random, whole ladder from 2 epochs": ours(LOWER, AT_RANDOM),
+    "random, whole ladder, one of 3": ours(WHOLE, AT_RANDOM, reduction=3),
+    "random, 18 epochs under the cap, one of 8": ours(WHOLE[1:], AT_RANDOM, reduction=8),
+}
+
+
+def quiet() -> None:
+    """Optuna's and Ray's notices are for people who call them."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    logging.getLogger("ray").setLevel(logging.ERROR)

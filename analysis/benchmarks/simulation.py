@@ -1,0 +1,148 @@
+"""One search on simulated or recorded curves: two workers, a rule that proposes and promotes, and compute that is charged as it is spent."""
+
+import heapq
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from curves import Curve, Ladder, Landscape
+from numpy.typing import NDArray
+
+from rkdsearch.results import pareto
+
+WORKERS = 2
+
+
+@dataclass
+class Trial:
+    """A configuration in a simulated search. `rung` is the index of the highest rung that it has reached, -1 before the first."""
+
+    ordinal: int
+    overrides: dict[str, Any]
+    curve: Curve
+    notes: dict[str, Any] = field(default_factory=dict)
+    rung: int = -1
+    executing: bool = True
+
+
+class Rule(Protocol):
+    """Who proposes and who goes on. A cap that is lifted begins the run `afresh`, or lets it continue."""
+
+    ladder: Ladder
+    afresh: bool
+
+    def propose(self, ordinal: int, trials: Sequence[Trial]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Overrides of the next configuration, and notes to keep with it."""
+
+    def goes_on(self, trial: Trial, values: tuple[float, float]) -> bool:
+        """Whether a trial that has just reached the rung before full length `trial.rung` runs on at once."""
+
+    def promoted(self) -> tuple[int, int] | None:
+        """Ordinal and rung of a paused trial that goes on now."""
+
+    def ended(self, trial: Trial, values: tuple[float, float]) -> None:
+        """The trial runs no more, by full length or by the rule's own decision; these were its last values."""
+
+
+@dataclass(frozen=True)
+class Track:
+    """What a search had after each full-length trial: `compute` (T,) in full runs until then, `hypervolume` (T,) after it.
+
+    `configurations` were tried and `spent` (full runs) was used when it ended.
+    """
+
+    compute: NDArray[np.float64]
+    hypervolume: NDArray[np.float64]
+    configurations: int
+    spent: float
+
+    def at(self, compute: float) -> float:
+        """The hypervolume when so many full runs' compute was spent."""
+        index = int(np.searchsorted(self.compute, compute, side="right"))
+        return float(self.hypervolume[index - 1]) if index else 0.0
+
+    def reaches(self, hypervolume: float) -> float:
+        """The compute after which this hypervolume was there; infinite where it never was."""
+        there = np.flatnonzero(self.hypervolume >= hypervolume)
+        return float(self.compute[there[0]]) if len(there) else math.inf
+
+
+class Search:
+    """`WORKERS` workers; compute is what they are busy with, a trial that is cut off at the end included."""
+
+    def __init__(self, landscape: Landscape, rule: Rule, trials: int) -> None:
+        self._landscape, self._rule, self._wanted = landscape, rule, trials
+        self.trials: list[Trial] = []
+        self._busy: list[tuple[float, int, Trial]] = []
+        self._order = itertools.count()
+        self.now, self.spent = 0.0, 0.0
+
+    def run(self, budget: float) -> Iterator[tuple[float, Trial]]:
+        """Each trial that reaches full length, with the compute spent until then."""
+        while True:
+            while len(self._busy) < WORKERS and (trial := self._next()) is not None:
+                self._start(trial)
+            if not self._busy:
+                return
+            then, _, trial = heapq.heappop(self._busy)
+            self.spent += (then - self.now) * (len(self._busy) + 1)
+            self.now = then
+            if self.spent > budget:
+                return
+            trial.rung += 1
+            if self._arrived(trial):
+                yield self.spent, trial
+
+    def _start(self, trial: Trial) -> None:
+        cost = trial.curve.cost(self._rule.ladder, trial.rung + 1, afresh=self._rule.afresh)
+        heapq.heappush(self._busy, (self.now + cost, next(self._order), trial))
+
+    def _next(self) -> Trial | None:
+        promoted = self._rule.promoted()
+        if promoted is not None:
+            trial = self.trials[promoted[0]]
+            trial.executing = True
+            return trial
+        ordinal = len(self.trials)
+        if ordinal >= self._wanted:
+            return None
+        proposed, notes = self._rule.propose(ordinal, self.trials)
+        overrides = self._landscape.given(ordinal) or proposed
+        self.trials.append(Trial(ordinal, overrides, self._landscape.curve(overrides), notes))
+        return self.trials[-1]
+
+    def _arrived(self, trial: Trial) -> bool:
+        """The trial has reached a rung; returns whether that was full length."""
+        values = reached(trial, self._rule.ladder, afresh=self._rule.afresh)
+        full = trial.rung == len(self._rule.ladder) - 1
+        if not full and self._rule.goes_on(trial, values):
+            self._start(trial)
+            return False
+        trial.executing = False
+        self._rule.ended(trial, values)
+        return full
+
+
+def reached(trial: Trial, ladder: Ladder, *, afresh: bool) -> tuple[float, float]:
+    """The trial's measured values at the highest rung that it has reached."""
+    return trial.curve.run(ladder, trial.rung, afresh=afresh).values_at(ladder[trial.rung].epochs)
+
+
+def search(
+    landscape: Landscape, rule: Rule, *, budget: float = math.inf, trials: int = 10**6, enough: tuple[float, float] = (math.inf, 0.0)
+) -> Track:
+    """One search until the compute (full runs) or the configurations are used up, or there is `enough`: a hypervolume, and a compute spent."""
+    running = Search(landscape, rule, trials)
+    compute: list[float] = []
+    points: list[tuple[float, float]] = []
+    volumes: list[float] = []
+    for spent, trial in running.run(budget):
+        points.append(trial.curve.run(rule.ladder, trial.rung, afresh=rule.afresh).delivers())
+        compute.append(spent)
+        volumes.append(pareto.hypervolume(points))
+        if volumes[-1] >= enough[0] and spent >= enough[1]:
+            break
+    return Track(np.array(compute), np.array(volumes), len(running.trials), min(running.spent, budget))
