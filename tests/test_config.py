@@ -153,5 +153,6 @@ def test_a_run_comes_back_from_its_values(name: str) -> None:
 def test_a_fingerprint_is_of_the_values_and_of_nothing_else() -> None:
     assert built(**{"optimizer.lr": 0.2}).fingerprint() != built().fingerprint()
     assert built(**{"optimizer.lr": 0.1}).fingerprint() == built().fingerprint()  # the default, said aloud
+    assert built(**{"teachers.robust.trained_on": "train"}).fingerprint() == built().fingerprint()  # a teacher's past trains nobody
     # A new field or default changes this number, and with it every checkpoint and study that was begun before: know that you do it.
     assert built().fingerprint()[:16] == "1c4449d236b4cf3c"

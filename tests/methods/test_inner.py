@@ -89,6 +89,17 @@ def test_one_forward_answers_several_batches_where_images_are_independent(name: 
         assert (logits - network(images)).abs().max() < 1e-12
 
 
+def test_who_inherits_from_an_independent_network_has_not_said_so_of_itself() -> None:
+    class Normalised(models.MLP):
+        def features(self, x: Tensor) -> models.Features:
+            return super().features(x - x.mean(dim=0))  # looks at the batch
+
+    network = Normalised(classes=3, channels=1, size=8).double()
+    x, other = torch.rand(4, 1, 8, 8, dtype=torch.float64), torch.rand(2, 1, 8, 8, dtype=torch.float64)
+    for logits, images in zip(Student(network).each(x, other), (x, other), strict=True):
+        assert torch.equal(logits, network(images))
+
+
 @pytest.mark.parametrize(("name", "twins"), [("small_cnn", 1), ("wide_resnet", 0)])
 def test_an_attack_in_train_mode_goes_by_the_twin_where_the_mode_makes_no_difference(name: str, twins: int) -> None:
     shape = {"width": 1, "depth": 10} if name == "wide_resnet" else {}

@@ -106,6 +106,12 @@ def test_rows_come_in_one_order_whatever_the_disk_says(tmp_path: Path) -> None:
     assert store.rungs()["trial_id"].tolist() == ["a", "b", "z"]
 
 
+def test_a_trials_runs_stand_one_after_the_other(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write_epochs("a", [{"epoch": epoch, "leg": leg} for leg in (1, 0) for epoch in (2, 1)])
+    assert store.epochs()[["leg", "epoch"]].to_numpy().tolist() == [[0, 1], [0, 2], [1, 1], [1, 2]]
+
+
 def test_an_evaluation_replaces_only_its_own_checkpoint_attack_and_seed(tmp_path: Path) -> None:
     store = Store(tmp_path)
     first = {"trial_id": "a", "checkpoint": "best", "attack": "pgd20", "seed": 0, "accuracy": 0.5}

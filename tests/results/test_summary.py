@@ -38,7 +38,9 @@ def test_the_front_of_nothing_is_empty(tmp_path: Path) -> None:
     assert len(summary.front(found.trials)) == 0
     assert summary.volume(found.front) == 0.0
     assert summary.cost(found.trials) == summary.Cost({}, 0.0, 0.0, 0.0)
-    assert len(summary.methods(found.trials, found.front)) == len(summary.survival(found.rungs)) == len(summary.replicated(found.trials)) == 0
+    assert (
+        len(summary.methods(found.trials, found.front)) == len(summary.survival(found.rungs)) == len(summary.replicated(found.trials)) == 0
+    )
 
 
 def test_other_objectives_give_another_front(tmp_path: Path) -> None:
@@ -109,6 +111,21 @@ def test_where_contenders_were_repeated_fresh_seeds_name_the_front(tmp_path: Pat
     # b dominates a by its means, though a was the more robust run; c was no contender
     assert front["trial_id"].tolist() == ["b"]
     assert front[[summary.CLEAN, summary.ROBUST]].to_numpy().tolist() == [[pytest.approx(0.92), pytest.approx(0.54)]]
+
+
+def test_until_the_last_repeat_is_over_the_front_is_named_by_single_runs(tmp_path: Path) -> None:
+    found = repeated(tmp_path)
+    Store(tmp_path, CONFIG).write_trial(trial("b-r2", None, None, "running", origin="replicate") | {"ordinal": 1})
+    assert summary.front(found.trials)["trial_id"].tolist() == ["b"]
+    assert summary.front(summary.read(tmp_path).trials)["trial_id"].tolist() == ["a", "b", "c"]
+
+
+def test_what_the_search_asked_of_full_length_trials_is_asked_of_the_front(tmp_path: Path) -> None:
+    study(tmp_path, trial("a", 0.90, 0.60), trial("b", 0.94, 0.55), trial("c", 0.99, 0.50))
+    (tmp_path / "study.json").write_text('{"constraints": {"clean_accuracy": 0.92, "robust_accuracy": 0.51}}', encoding="utf-8")
+    found = summary.read(tmp_path)
+    assert found.front["trial_id"].tolist() == ["b"]
+    assert summary.volume(found.front) == pytest.approx(0.94 * 0.55)
 
 
 def test_noise_is_pooled_over_contenders_and_luck_is_its_mean(tmp_path: Path) -> None:

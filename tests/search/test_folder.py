@@ -7,7 +7,7 @@ import pytest
 from rkdsearch.errors import StudyError
 from rkdsearch.search import folder, warm
 from rkdsearch.search.study import Study
-from tests.search.files import SMALL, FakeWorker, load_space
+from tests.search.files import CAPPED, SMALL, FakeWorker, load_space
 
 
 def claimed(tmp_path: Path) -> Path:
@@ -33,7 +33,15 @@ def test_a_changed_range_is_refused_and_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"ladder": [{"epochs": 2}]}, {"seed": 4}, {"first": []}, {"fixed": {**SMALL["fixed"], "attack.steps": 3}}]
+    "changes",
+    [
+        {"ladder": [{"epochs": 2}]},
+        {"ladder": [{"epochs": 1, "attack_steps": 1}, *SMALL["ladder"][1:]]},
+        {"seed": 4},
+        {"first": []},
+        {"fixed": {**SMALL["fixed"], "attack.steps": 3}},
+        {"scheduler": {"name": "none"}},
+    ],
 )
 def test_whatever_makes_trials_comparable_may_not_change(tmp_path: Path, changes: dict[str, object]) -> None:
     with pytest.raises(StudyError, match="was made by another space"):
@@ -99,6 +107,19 @@ def test_a_warm_start_takes_what_lies_in_the_space_and_keeps_it(tmp_path: Path) 
     assert [s.rungs_short for s in seen] == [0 if t.status == "finished" else 1 for t in inside]
     assert [s.values[0] for s in seen] == [t.best.clean_accuracy for t in inside if t.best]
     assert warm.prepare(tmp_path / "new", None, narrow, existed=True) == seen
+
+
+def test_a_stopped_trial_of_a_weaker_protocol_warms_nobody(tmp_path: Path) -> None:
+    capped = load_space(tmp_path / "capped", **CAPPED, scheduler={"reduction": 2})
+    earlier = Study(tmp_path / "earlier", capped, 8, {})
+    FakeWorker().drive(earlier)
+    folder.describe(tmp_path / "earlier", capped, {})
+    alike = warm.from_study(tmp_path / "earlier", capped)
+    assert {seen.rungs_short for seen in alike} >= {0, 2}
+    whole = load_space(tmp_path / "whole", **{**CAPPED, "ladder": [{"epochs": 1}, {"epochs": 2}, {"epochs": 4}]})
+    steps = [(seen.params["attack.steps"], seen.rungs_short) for seen in warm.from_study(tmp_path / "earlier", whole)]
+    # rung 2 had the whole exam, and its cap does not touch two steps; rung 1 had a shorter exam
+    assert all(short == 0 or (attack == 2 and short == 1) for attack, short in steps)
 
 
 def test_a_search_that_began_cold_stays_cold(tmp_path: Path) -> None:

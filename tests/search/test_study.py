@@ -239,6 +239,32 @@ def test_contenders_are_repeated_with_fresh_seeds_after_the_search(tmp_path: Pat
     assert {t.trial_id for t in study.finished()}.isdisjoint(repeats)
 
 
+def test_a_repeat_is_trained_as_the_run_that_it_repeats(tmp_path: Path) -> None:
+    for capped, steps in {"continued": [2, 2, 10, 10], "afresh": [10, 10, 10, 10]}.items():
+        replicates = {"seeds": 1, "contenders": 12}
+        space = load_space(tmp_path, **CAPPED, replicates=replicates, scheduler={"reduction": 2, "capped": capped})
+        study = run(tmp_path / capped, space, trials=6)
+        repeats = [t for t in study.trials.values() if t.origin == "replicate" and t.config.attack.steps == 10]
+        assert repeats
+        assert all([e.training_attack_steps for e in t.epochs] == steps for t in repeats)
+        again = run(tmp_path / capped, space, worker := FakeWorker(), trials=6)
+        assert worker.trained == []
+        assert all(t.trial_id not in rung.values for t in repeats for rung in again.rungs.rungs)
+
+
+def test_a_mean_that_misses_a_constraint_is_on_no_front(tmp_path: Path) -> None:
+    study = run(tmp_path, load_space(tmp_path, scheduler={"name": "none"}, replicates={"seeds": 1, "contenders": 2}), trials=3)
+    contenders = [t.trial_id for t in study.contenders()]
+    assert {t.trial_id for t, _, _ in study.judged()} == set(contenders)
+    lowest = min(clean for _, clean, _ in study.judged())
+    repeat = study.trials[f"{contenders[0]}-r1"]
+    assert repeat.best is not None
+    repeat.run[-1] = replace(repeat.run[-1], best=replace(repeat.best, clean_accuracy=lowest - 0.1))
+    limits = study.space.constraints.model_copy(update={"clean_accuracy": lowest - 0.05})
+    study.space = replace(study.space, constraints=limits)
+    assert [t.trial_id for t, _, _ in study.judged()] == contenders[1:]
+
+
 def test_repeats_are_no_configurations_and_wait_for_the_last_of_them(tmp_path: Path) -> None:
     study = Study(tmp_path, load_space(tmp_path, replicates={"seeds": 1, "contenders": 2}, scheduler={"name": "none"}), 3, {})
     worker, running = FakeWorker(), [study.next(), study.next(), study.next()]
@@ -364,6 +390,33 @@ def test_a_finished_trial_without_checkpoint_keeps_its_values_from_its_rows(tmp_
     assert worker.trained == []
     assert {t.trial_id: t.best for t in again.finished()} == front
     assert again.seen() == study.seen()
+
+
+def test_a_finished_trial_whose_decisions_are_lost_is_its_full_run_and_not_its_capped_one(tmp_path: Path) -> None:
+    space, worker = load_space(tmp_path, **CAPPED, scheduler={"reduction": 2}), FakeWorker()
+    study = run(tmp_path, space, trials=6)
+    values = {t.trial_id: (clean, robust) for t, clean, robust in study.judged()}
+    assert any(len(t.runs) == 2 for t in study.finished())
+    for file in (tmp_path / "rungs").glob("*.parquet"):
+        file.unlink()
+    again = run(tmp_path, space, worker, trials=6)
+    assert {t.trial_id: (clean, robust) for t, clean, robust in again.judged()} == values
+    assert not {name for name, _ in worker.trained} & set(values)
+
+
+def test_values_of_another_protocol_are_no_best_epoch_where_only_rows_are_left(tmp_path: Path) -> None:
+    ladder = [{"epochs": 2, "validation_steps": 2}, {"epochs": 4}]
+    study = run(tmp_path, load_space(tmp_path, first=[], ladder=ladder, scheduler={"reduction": 2}), trials=4)
+    trial = study.finished()[0]
+    row = {"clean_accuracy": 0.99, "robust_accuracy": 0.99, "worst_class_accuracy": 0.99}  # an easy exam, passed with glory
+    trial.runs[0][1] = replace(trial.runs[0][1], **row)
+    study._write(trial)
+    checkpoint_of(tmp_path, trial.trial_id).unlink()
+    again = Study(tmp_path, study.space, 4, {})
+    again.reconcile()
+    best = again.trials[trial.trial_id].best
+    assert best is not None
+    assert best.epoch in (3, 4)
 
 
 def test_a_damaged_row_is_asked_again_under_its_own_number_and_the_others_stay(tmp_path: Path) -> None:

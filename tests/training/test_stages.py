@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from rkdsearch.config import AttackConfig, ExamAttack, ValidationConfig
-from rkdsearch.errors import CheckpointError
+from rkdsearch.errors import CheckpointError, DataError
+from rkdsearch.training import checkpoint
 from rkdsearch.training.stages import Stage, at
 from rkdsearch.training.trainer import Trainer
 from tests.training.runs import described
@@ -58,6 +59,29 @@ def test_a_capped_run_trains_as_one_whose_config_has_that_attack(teachers: Path)
     assert [e.loss for e in first] == [e.loss for e in second]
     assert [e.robust_accuracy for e in first] == [e.robust_accuracy for e in second]
     assert [e.loss for e in first] != [e.loss for e in Trainer(capped).epochs()]
+
+
+def test_some_validation_images_are_of_all_classes(teachers: Path) -> None:
+    config = described(teachers, "natural", validation={"images": 30}, training={"epochs": 1, "batch_size": 100})
+    trainer = Trainer(config, stages=[Stage(1, validation_images=10)])
+    for count in (10, 30):
+        x, y = trainer._validation_images(count)
+        assert len(x) == len(y) == count
+        assert y.bincount(minlength=10).tolist() == [count // 10] * 10
+
+
+def test_fewer_validation_images_than_classes_are_refused_before_any_training(teachers: Path) -> None:
+    with pytest.raises(DataError, match=r"validation.images: 9 of 30\d? images|validation.images: 9 of"):
+        Trainer(described(teachers, "natural"), stages=[Stage(1, validation_images=9), Stage(2)])
+
+
+def test_a_checkpoint_from_before_there_were_stages_is_taken_up(teachers: Path, tmp_path: Path) -> None:
+    config = described(teachers, "natural", training={"epochs": 2, "batch_size": 100})
+    list(Trainer(config, tmp_path, stages=[Stage(1)]).epochs())
+    tensors, state = checkpoint.read(tmp_path / "last.safetensors")
+    del state["stages"]
+    checkpoint.write(tmp_path / "last.safetensors", tensors, state)
+    assert [e.epoch for e in Trainer(config, tmp_path, stages=[Stage(1), Stage(2)]).epochs()] == [2]
 
 
 def test_a_run_of_another_ladder_is_not_taken_up(teachers: Path, tmp_path: Path) -> None:

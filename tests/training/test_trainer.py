@@ -282,5 +282,5 @@ def test_what_is_validated_is_the_network_that_is_delivered(teachers: Path, tmp_
     tensors, _ = checkpoint.read(tmp_path / "best.safetensors")
     network = models.build(config.student, classes=10, channels=1, size=8)
     network.load_state_dict(tensors)
-    x, y = run._validation
+    x, y = run._validation_images(config.validation.images)
     assert float((network.eval()(x).argmax(dim=1) == y).double().mean()) == run.history[0].clean_accuracy
