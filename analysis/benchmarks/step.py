@@ -36,7 +36,7 @@ from rkdsearch.config import TrainConfig
 from rkdsearch.data import Batch
 from rkdsearch.training.allocator import keep_memory
 from rkdsearch.training.objective import Objective
-from rkdsearch.training.trainer import _optimizers
+from rkdsearch.training.optimizers import build_optimizers
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 CLIMBS = {"backward": published.by_backward, "images": published.by_images_alone}
@@ -130,7 +130,7 @@ class Ours:
         self.student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own signature forgets it
         teacher = models.fold(teacher.requires_grad_(False)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._objective = Objective(described, self.student, {}, {"robust": teacher}, 1).train()
-        self.optimizer = _optimizers(described.optimizer, self.student, {})[0]
+        self.optimizer = build_optimizers(described.optimizer, self.student, {})[0]
         x, y = work.images()
         self._batch = Batch(x.contiguous(memory_format=torch.channels_last), y, torch.arange(len(y)))
 

@@ -13,30 +13,27 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from rkdsearch import data, models
 from rkdsearch.attacks import Noise
-from rkdsearch.config import OptimizerConfig, TeacherConfig, TrainConfig
+from rkdsearch.config import TeacherConfig, TrainConfig
 from rkdsearch.data.splits import some
 from rkdsearch.errors import CheckpointError, ConfigError, NonFiniteLossError, OutOfMemoryError
 from rkdsearch.evaluation import Reliability, Verdict, judge
-from rkdsearch.methods import Companion, Method
-from rkdsearch.teacher import load as load_teacher
+from rkdsearch.methods import Method
 from rkdsearch.training import checkpoint, stages
 from rkdsearch.training.averaging import Average
 from rkdsearch.training.objective import Objective
+from rkdsearch.training.optimizers import build_optimizers
+from rkdsearch.training.reused import DTYPES, accelerator_for, answers_of, frozen_teacher, loaded_teacher, version_of
 from rkdsearch.training.schedules import lr_factor
 from rkdsearch.training.stages import Stage
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
 VALIDATION_SEED = 20_210_600  # one exam for all: every epoch of every trial meets the same random starts
 
 
@@ -99,7 +96,7 @@ class Trainer:
         self.config = config
         self.folder = folder
         self._stages = tuple(stages)
-        self.accelerator = _accelerator(config)
+        self.accelerator = accelerator_for(config)
         self.device = self.accelerator.device
         self.processes, self.rank = self.accelerator.num_processes, self.accelerator.process_index
         self.splits = data.load_training(config.data)
@@ -116,13 +113,13 @@ class Trainer:
         self.parameters = models.count_parameters(self.student)
         self.teachers = {role: self._teacher(role) for role in config.asked_teachers}
         self._place(self.student)
-        example = torch.zeros(1, train.channels, train.size, train.size, dtype=_DTYPES[training.precision])
+        example = torch.zeros(1, train.channels, train.size, train.size, dtype=DTYPES[training.precision])
         companions = config.method.companions(self.student, self._unfolded_teachers(), example.to(self.device))
         for companion in companions.values():
             self._place(companion.module)
         modules = {name: companion.module for name, companion in companions.items()}
         self.objective = Objective(config, self.student, modules, self.teachers, self.processes)
-        self.optimizers = _optimizers(config.optimizer, self.student, companions)
+        self.optimizers = build_optimizers(config.optimizer, self.student, companions)
         self._own_schedules = [None, *(c.schedule for c in companions.values() if c.own_optimizer)]
         self.average = None if config.averaging.name == "none" else Average(config.averaging, self.student, training.epochs)
         self._forward = self.accelerator.prepare(self.objective)
@@ -319,7 +316,7 @@ class Trainer:
         if self.average is None:
             return self.student
         # Always the same images: what an average is worth must not depend on when it is asked.
-        self.average.reestimate_batchnorm(batch.x.to(_DTYPES[self.config.training.precision]) for batch in self._batches.epoch(0))
+        self.average.reestimate_batchnorm(batch.x.to(DTYPES[self.config.training.precision]) for batch in self._batches.epoch(0))
         self._average_batchnorm(self.average.network)
         return self.average.network
 
@@ -392,7 +389,7 @@ class Trainer:
     # ------------------------------------------------------------------------------------------------------------ setting up
 
     def _place(self, network: nn.Module) -> None:
-        network.to(self.device, _DTYPES[self.config.training.precision])
+        network.to(self.device, DTYPES[self.config.training.precision])
         if self.config.training.channels_last:
             network.to(memory_format=torch.channels_last)
 
@@ -401,8 +398,8 @@ class Trainer:
         if config.path is None:
             raise ConfigError(f"teachers.{role} has a recipe and no path: `rkdsearch teacher train` makes the file, and so does `tune`")
         train = self.splits.train
-        training, version = self.config.training, _version_of(Path(config.path))
-        return _frozen_teacher(
+        training, version = self.config.training, version_of(Path(config.path))
+        return frozen_teacher(
             config, version, len(train.classes), train.channels, train.size, training.precision, str(self.device), training.channels_last
         )
 
@@ -412,7 +409,7 @@ class Trainer:
             return {}
         train, precision = self.splits.train, self.config.training.precision
         shape = (len(train.classes), train.channels, train.size)
-        return {role: _loaded_teacher(getattr(self.config.teachers, role), *shape, precision, str(self.device)) for role in self.teachers}
+        return {role: loaded_teacher(getattr(self.config.teachers, role), *shape, precision, str(self.device)) for role in self.teachers}
 
     def _validation_images(self, count: int | None) -> tuple[Tensor, Tensor]:
         """So many of all classes: a file's first ones may be of one class."""
@@ -422,7 +419,7 @@ class Trainer:
             x, y = images.floats(torch.from_numpy(rows), device=self.device)
             if self.config.training.channels_last:
                 x = x.contiguous(memory_format=torch.channels_last)
-            self._validation[count] = x.to(_DTYPES[self.config.training.precision]), y
+            self._validation[count] = x.to(DTYPES[self.config.training.precision]), y
         return self._validation[count]
 
     @torch.no_grad()
@@ -433,98 +430,7 @@ class Trainer:
         # The network itself stands for its file, precision, device and memory layout.
         key = (self.config.data.name, self.config.data.root, self.splits.fingerprint)
         train, channels_last = self.splits.train, self.config.training.channels_last
-        return {role: _answers_of(network, key, train, channels_last) for role, network in self.teachers.items()}
-
-
-# ------------------------------------------------------------------------------------------------- once a process, not once a run
-
-
-def _accelerator(config: TrainConfig) -> Accelerator:
-    """Processes and device, as the launcher's environment and `training.device` have it; all else is the config's alone to say."""
-    on_cpu = config.training.device == "cpu"
-    # Accelerate keeps the first run's device for the whole process, silently, and has no public way to ask for it or to forget it.
-    known = AcceleratorState._shared_state  # noqa: SLF001
-    if known and known.get("num_processes", 1) == 1 and bool(known.get("_cpu")) != on_cpu:
-        AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001
-    accelerator = Accelerator(
-        cpu=on_cpu,
-        mixed_precision="no",  # where the config asks for half precision, the objective's own forwards have it
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=config.method.may_skip_parameters)],
-    )
-    accelerator.gradient_accumulation_steps = 1  # a launcher's variable would divide the loss; microbatches are the config's business
-    return accelerator
-
-
-@lru_cache(maxsize=4)
-def _frozen_teacher(
-    config: TeacherConfig,
-    version: tuple[int, int],  # noqa: ARG001 - part of the key: a file that was replaced is another teacher
-    classes: int,
-    channels: int,
-    size: int,
-    precision: str,
-    device: str,
-    channels_last: bool,
-) -> nn.Module:
-    network = models.fold(_loaded_teacher(config, classes, channels, size, precision, device))
-    # A copy of its own for each layout: `to` works in place, and the next run may have asked for the other one.
-    return network.to(memory_format=torch.channels_last) if channels_last else network
-
-
-def _loaded_teacher(config: TeacherConfig, classes: int, channels: int, size: int, precision: str, device: str) -> nn.Module:
-    assert config.path is not None
-    network = load_teacher(Path(config.path), config.network, classes=classes, channels=channels, size=size, sha256=config.sha256)
-    return network.to(device, _DTYPES[precision])
-
-
-def _version_of(path: Path) -> tuple[int, int]:
-    """When the file was last written (nanoseconds) and its size (bytes); zeros where there is none, which the loader says better."""
-    try:
-        status = path.stat()
-    except OSError:
-        return 0, 0
-    return status.st_mtime_ns, status.st_size
-
-
-_known_answers: dict[tuple[object, ...], tuple[nn.Module, Tensor]] = {}  # the network is kept, so that no other gets its id
-
-
-def _answers_of(network: nn.Module, key: tuple[object, ...], images: data.Images, channels_last: bool) -> Tensor:
-    key = (id(network), *key)
-    if key not in _known_answers:
-        if len(_known_answers) >= 4:
-            _known_answers.clear()
-        dtype = next(network.parameters()).dtype
-        answers = []
-        for start in range(0, len(images), 500):
-            x, _ = images.floats(slice(start, start + 500), device=next(network.parameters()).device)
-            x = x.contiguous(memory_format=torch.channels_last) if channels_last else x
-            answers.append(network(x.to(dtype)))
-        _known_answers[key] = (network, torch.cat(answers))
-    return _known_answers[key][1]
-
-
-# ------------------------------------------------------------------------------------------------------------- small arithmetic
-
-
-def _optimizers(config: OptimizerConfig, student: nn.Module, companions: Mapping[str, Companion]) -> list[torch.optim.Optimizer]:
-    """The student's, with a group for each companion that shares it; then one for each companion that has its own."""
-
-    def build(groups: list[dict[str, Any]], settings: Mapping[str, float]) -> torch.optim.Optimizer:
-        values: dict[str, Any] = {"lr": config.lr, "momentum": config.momentum, "weight_decay": config.weight_decay, **settings}
-        if config.name == "adamw":
-            momentum = values.pop("momentum")
-            return torch.optim.AdamW(groups, betas=(momentum, 0.999), **values)
-        return torch.optim.SGD(groups, nesterov=config.nesterov, **values)
-
-    shared: list[dict[str, Any]] = [{"params": list(student.parameters())}]
-    shared += [{"params": list(c.module.parameters()), **c.settings} for c in companions.values() if not c.own_optimizer]
-    own = [build([{"params": list(c.module.parameters())}], c.settings) for c in companions.values() if c.own_optimizer]
-    optimizers = [build(shared, {}), *own]
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["initial_lr"] = group["lr"]
-    return optimizers
+        return {role: answers_of(network, key, train, channels_last) for role, network in self.teachers.items()}
 
 
 def _parts(batch: data.Batch, count: int) -> list[tuple[data.Batch, float]]:

@@ -10,7 +10,7 @@ from rkdsearch import models
 from rkdsearch.data import datasets
 from rkdsearch.errors import ConfigError, NonFiniteLossError, OutOfMemoryError
 from rkdsearch.evaluation import Verdict
-from rkdsearch.training import checkpoint, trainer
+from rkdsearch.training import checkpoint, reused, trainer
 from rkdsearch.training.stages import Stage
 from rkdsearch.training.trainer import Best, EpochResult, Trainer
 from tests.training.runs import TINY, assert_equal, described, numbers, state, teacher_file, train
@@ -124,7 +124,7 @@ def test_nothing_is_remembered_of_images_that_are_augmented(teachers: Path) -> N
 
 def test_images_and_teachers_are_read_once_a_process(teachers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = Trainer(described(teachers))
-    monkeypatch.setattr(trainer, "load_teacher", lambda *_, **__: pytest.fail("a teacher was read again"))
+    monkeypatch.setattr(reused, "load_teacher", lambda *_, **__: pytest.fail("a teacher was read again"))
     monkeypatch.setattr(datasets, "_digits", lambda _: pytest.fail("images were read again"))
     second = Trainer(described(teachers, optimizer={"lr": 0.5}))
     assert second.teachers["robust"] is first.teachers["robust"]
@@ -152,13 +152,13 @@ OTHERS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("other", OTHERS)
 def test_a_run_is_the_same_whatever_this_process_ran_before(teachers: Path, other: str) -> None:
     config = described(teachers, "mtard")
-    for cache in (datasets._splits, trainer._frozen_teacher):
+    for cache in (datasets._splits, reused.frozen_teacher):
         cache.cache_clear()
-    trainer._known_answers.clear()
+    reused._known_answers.clear()
     alone = train(config)
-    for cache in (datasets._splits, trainer._frozen_teacher):
+    for cache in (datasets._splits, reused.frozen_teacher):
         cache.cache_clear()
-    trainer._known_answers.clear()
+    reused._known_answers.clear()
     overrides = OTHERS[other]
     train(described(teachers, overrides.get("method", "mtard"), **{k: v for k, v in overrides.items() if k != "method"}))
     torch.rand(3)
@@ -251,21 +251,21 @@ def test_a_recipe_without_a_file_says_how_to_make_it(teachers: Path) -> None:
 def test_a_launchers_variables_do_not_change_the_numbers(teachers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = described(teachers)
     plain = train(config)
-    trainer.AcceleratorState._reset_state(reset_partial_state=True)
+    reused.AcceleratorState._reset_state(reset_partial_state=True)
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
     try:
         launched = train(config)
     finally:
-        trainer.AcceleratorState._reset_state(reset_partial_state=True)
+        reused.AcceleratorState._reset_state(reset_partial_state=True)
     assert_equal(state(plain), state(launched))
 
 
 def test_a_run_follows_its_own_device_and_not_the_one_before(teachers: Path) -> None:
     Trainer(described(teachers, training={"device": "auto"}))
-    assert trainer.AcceleratorState._shared_state["_cpu"] is False
+    assert reused.AcceleratorState._shared_state["_cpu"] is False
     Trainer(described(teachers, training={"device": "cpu"}))
-    assert trainer.AcceleratorState._shared_state["_cpu"] is True
+    assert reused.AcceleratorState._shared_state["_cpu"] is True
 
 
 def test_with_extra_images_no_answer_is_known_beforehand(teachers: Path) -> None:

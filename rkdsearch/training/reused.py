@@ -1,0 +1,83 @@
+"""What a process keeps from one run to the next: Accelerate's state, the teachers, and their answers to images that come back unchanged."""
+
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+
+from rkdsearch import data, models
+from rkdsearch.config import TeacherConfig, TrainConfig
+from rkdsearch.teacher import load as load_teacher
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}  # of the weights; half precision is autocast's
+
+
+def accelerator_for(config: TrainConfig) -> Accelerator:
+    """Processes and device, as the launcher's environment and `training.device` have it; all else is the config's alone to say."""
+    on_cpu = config.training.device == "cpu"
+    # Accelerate keeps the first run's device for the whole process, silently, and has no public way to ask for it or to forget it.
+    known = AcceleratorState._shared_state  # noqa: SLF001
+    if known and known.get("num_processes", 1) == 1 and bool(known.get("_cpu")) != on_cpu:
+        AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001
+    accelerator = Accelerator(
+        cpu=on_cpu,
+        mixed_precision="no",  # where the config asks for half precision, the objective's own forwards have it
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=config.method.may_skip_parameters)],
+    )
+    accelerator.gradient_accumulation_steps = 1  # a launcher's variable would divide the loss; microbatches are the config's business
+    return accelerator
+
+
+@lru_cache(maxsize=4)
+def frozen_teacher(
+    config: TeacherConfig,
+    version: tuple[int, int],  # noqa: ARG001 - part of the key: a file that was replaced is another teacher
+    classes: int,
+    channels: int,
+    size: int,
+    precision: str,
+    device: str,
+    channels_last: bool,
+) -> nn.Module:
+    """The teacher folded, to answer only: the same one for every run that asks for this file in this form."""
+    network = models.fold(loaded_teacher(config, classes, channels, size, precision, device))
+    # A copy of its own for each layout: `to` works in place, and the next run may have asked for the other one.
+    return network.to(memory_format=torch.channels_last) if channels_last else network
+
+
+def loaded_teacher(config: TeacherConfig, classes: int, channels: int, size: int, precision: str, device: str) -> nn.Module:
+    """The teacher as its file has it, with its BatchNorm, read anew."""
+    assert config.path is not None
+    network = load_teacher(Path(config.path), config.network, classes=classes, channels=channels, size=size, sha256=config.sha256)
+    return network.to(device, DTYPES[precision])
+
+
+def version_of(path: Path) -> tuple[int, int]:
+    """When the file was last written (nanoseconds) and its size (bytes); zeros where there is none, which the loader says better."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0
+    return status.st_mtime_ns, status.st_size
+
+
+_known_answers: dict[tuple[object, ...], tuple[nn.Module, Tensor]] = {}  # the network is kept, so that no other gets its id
+
+
+def answers_of(network: nn.Module, key: tuple[object, ...], images: data.Images, channels_last: bool) -> Tensor:
+    """A teacher's logits (N, K) for all of these images, which `key` names; computed once."""
+    key = (id(network), *key)
+    if key not in _known_answers:
+        if len(_known_answers) >= 4:
+            _known_answers.clear()
+        dtype = next(network.parameters()).dtype
+        answers = []
+        for start in range(0, len(images), 500):
+            x, _ = images.floats(slice(start, start + 500), device=next(network.parameters()).device)
+            x = x.contiguous(memory_format=torch.channels_last) if channels_last else x
+            answers.append(network(x.to(dtype)))
+        _known_answers[key] = (network, torch.cat(answers))
+    return _known_answers[key][1]
