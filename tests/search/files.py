@@ -100,6 +100,16 @@ class FakeWorker:
         study.close()
 
 
+TRIALS = 8
+
+
+def run(folder: Path, space: SearchSpace, worker: FakeWorker | None = None, trials: int | None = TRIALS, **more: Any) -> Study:
+    study = Study(folder, space, trials, {}, **more)
+    study.reconcile()
+    (worker or FakeWorker()).drive(study)
+    return study
+
+
 # A cap that is above what was searched caps nothing: some trials climb in one run, some in two.
 CAPPED: dict[str, Any] = {
     "fixed": {k: v for k, v in SMALL["fixed"].items() if k != "attack.steps"},

@@ -1,0 +1,45 @@
+from pathlib import Path
+
+import optuna
+import pytest
+
+from rkdsearch.search.journal import Journal
+from tests.search.files import load_space, run
+
+pytestmark = pytest.mark.usefixtures("unhurried")
+
+
+def states(folder: Path) -> dict[str, str]:
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / "optuna.journal")))
+    (summary,) = optuna.get_all_study_summaries(storage)
+    study = optuna.load_study(study_name=summary.study_name, storage=storage)
+    assert study.metric_names == ["clean_accuracy", "robust_accuracy"]
+    found = [(t.user_attrs["trial_id"], t.state.name) for t in study.trials]
+    assert len(dict(found)) == len(found)
+    return dict(found)
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_the_journal_shows_every_ended_trial_once_as_what_it_is(tmp_path: Path) -> None:
+    space = load_space(tmp_path)
+    study = run(tmp_path / "s", space, journal=Journal(tmp_path / "s", space))
+    names = {"finished": "COMPLETE", "stopped": "PRUNED"}
+    expected = {t.trial_id: names[t.status] for t in study.trials.values()}
+    assert states(tmp_path / "s") == expected
+    for content in (None, b'{"op_code": 0, "wor'):
+        file = tmp_path / "s" / "optuna.journal"
+        file.unlink()
+        if content is not None:
+            file.write_bytes(content)
+        Journal(tmp_path / "s", space).sync(study.trials.values())
+        assert states(tmp_path / "s") == expected
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_a_journal_that_is_no_longer_true_is_written_anew(tmp_path: Path) -> None:
+    space = load_space(tmp_path)
+    study = run(tmp_path, space, journal=Journal(tmp_path, space))
+    stopped = next(t for t in study.trials.values() if t.status == "stopped")
+    stopped.status = "finished"
+    Journal(tmp_path, space).sync(study.trials.values())
+    assert states(tmp_path)[stopped.trial_id] == "COMPLETE"

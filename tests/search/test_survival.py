@@ -1,0 +1,233 @@
+import errno
+import itertools
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from rkdsearch.errors import DiskError
+from rkdsearch.search import study as study_module
+from rkdsearch.search.space import SearchSpace
+from rkdsearch.search.study import Study
+from tests.search.files import CAPPED, TRIALS, FakeWorker, checkpoint_of, load_space, on_disk, run
+
+pytestmark = pytest.mark.usefixtures("unhurried")
+
+
+class Killed(BaseException):
+    """SIGKILL, as far as a process can play it to itself."""
+
+
+def kill_at(number: int, moments: list[str]) -> Callable[[str], None]:
+    def moment(name: str) -> None:
+        moments.append(name)
+        if len(moments) == number:
+            raise Killed
+
+    return moment
+
+
+def watched(study: Study, moment: Callable[[str], None]) -> Study:
+    """Every write of a row is two moments: before it and after it."""
+    for name in ("write_trial", "write_epochs", "write_rungs"):
+        write = getattr(study.store, name)
+
+        def both(*arguments: Any, name: str = name, write: Callable[..., None] = write) -> None:
+            moment(f"before {name}")
+            write(*arguments)
+            moment(f"after {name}")
+
+        setattr(study.store, name, both)
+    return study
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "promotion": {},
+    "stopping": {"scheduler": {"kind": "stopping", "reduction": 3}},
+    "capped": {**CAPPED, "replicates": {"seeds": 2, "contenders": 2}, "scheduler": {"reduction": 2}},
+}
+
+
+@pytest.fixture(scope="module", params=list(KINDS))
+def uninterrupted(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[SearchSpace, dict[str, Any], list[str]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study_module, "EPOCHS_EVERY_SECONDS", 1e9)
+        folder = tmp_path_factory.mktemp("whole")
+        space = load_space(folder, **KINDS[request.param])
+        moments: list[str] = []
+        moment = kill_at(0, moments)
+        FakeWorker(moment).drive(watched(Study(folder / "study", space, TRIALS, {}), moment))
+        return space, on_disk(folder / "study"), moments
+
+
+def killed_and_taken_up(folder: Path, space: SearchSpace, number: int) -> tuple[dict[str, Any], list[tuple[str, int]], str]:
+    moments: list[str] = []
+    moment = kill_at(number, moments)
+    first, second = FakeWorker(moment), FakeWorker()
+    with pytest.raises(Killed):
+        first.drive(watched(Study(folder, space, TRIALS, {}), moment))
+    run(folder, space, second)
+    return on_disk(folder), first.trained + second.trained, moments[-1]
+
+
+def first_of_each(moments: list[str]) -> list[int]:
+    """Every kind of moment in every kind of company, once: the moment with the one before it."""
+    found: dict[tuple[str, ...], int] = {}
+    for number in range(1, len(moments) + 1):
+        found.setdefault(tuple(moments[max(0, number - 2) : number]), number)
+    return list(found.values())
+
+
+def agree(tmp_path: Path, uninterrupted: tuple[SearchSpace, dict[str, Any], list[str]], numbers: list[int]) -> None:
+    space, whole, _ = uninterrupted
+    for number in numbers:
+        found, trained, name = killed_and_taken_up(tmp_path / str(number), space, number)
+        place = f"killed at moment {number}, {name}"
+        assert found["trials"] == whole["trials"], place
+        assert found["rungs"] == whole["rungs"], place
+        assert found["epochs"] == whole["epochs"], place
+        assert len(set(trained)) == len(trained), f"{place}: an epoch was repeated"
+
+
+def test_a_search_killed_at_any_kind_of_moment_ends_as_if_it_never_was(
+    tmp_path: Path, uninterrupted: tuple[SearchSpace, dict[str, Any], list[str]]
+) -> None:
+    names = set(uninterrupted[2])
+    assert names >= {"asked, not begun", "checkpoint written, not reported", "before write_trial", "after write_rungs", "assignment over"}
+    agree(tmp_path, uninterrupted, first_of_each(uninterrupted[2]))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_a_search_killed_at_every_moment_ends_as_if_it_never_was(
+    tmp_path: Path, uninterrupted: tuple[SearchSpace, dict[str, Any], list[str]]
+) -> None:
+    agree(tmp_path, uninterrupted, list(range(1, len(uninterrupted[2]) + 1)))
+
+
+def test_a_finished_search_has_nothing_to_do_when_taken_up(tmp_path: Path) -> None:
+    space, worker = load_space(tmp_path), FakeWorker()
+    run(tmp_path, space)
+    before = on_disk(tmp_path)
+    run(tmp_path, space, worker)
+    assert worker.trained == []
+    assert on_disk(tmp_path) == before
+
+
+def test_more_trials_go_on_from_what_was_stopped(tmp_path: Path) -> None:
+    space, worker = load_space(tmp_path), FakeWorker()
+    run(tmp_path / "a", space, worker)
+    run(tmp_path / "a", space, worker, trials=14)
+    assert len(set(worker.trained)) == len(worker.trained)
+    assert len(on_disk(tmp_path / "a")["trials"]) == 14
+
+
+def test_a_damaged_checkpoint_starts_that_trial_afresh_and_no_other(tmp_path: Path) -> None:
+    space, worker = load_space(tmp_path, scheduler={"name": "none"}), FakeWorker()
+    moments: list[str] = []
+    first = FakeWorker(lambda name: kill_at(7, moments)(name) if name.startswith("checkpoint") else None)
+    with pytest.raises(Killed):  # in the third epoch of the second trial
+        first.drive(Study(tmp_path / "a", space, 3, {}))
+    file = checkpoint_of(tmp_path / "a", "t00001")
+    file.write_bytes(file.read_bytes()[:40])
+    run(tmp_path / "a", space, worker, trials=3)
+    run(tmp_path / "b", space, trials=3)
+    assert worker.trained == [(t, e) for t in ("t00001", "t00002") for e in range(1, 5)]
+    assert on_disk(tmp_path / "a") == on_disk(tmp_path / "b")
+    assert file.with_name("last.safetensors.damaged").exists()
+
+
+def test_a_finished_trial_without_checkpoint_keeps_its_values_from_its_rows(tmp_path: Path) -> None:
+    space, worker = load_space(tmp_path), FakeWorker()
+    study = run(tmp_path, space)
+    front = {t.trial_id: t.best for t in study.finished()}
+    for trial_id in study.trials:
+        checkpoint_of(tmp_path, trial_id).unlink()
+    again = run(tmp_path, space, worker)
+    assert worker.trained == []
+    assert {t.trial_id: t.best for t in again.finished()} == front
+    assert again.seen() == study.seen()
+
+
+def test_a_finished_trial_whose_decisions_are_lost_is_its_full_run_and_not_its_capped_one(tmp_path: Path) -> None:
+    space, worker = load_space(tmp_path, **CAPPED, scheduler={"reduction": 2}), FakeWorker()
+    study = run(tmp_path, space, trials=6)
+    values = {t.trial_id: (clean, robust) for t, clean, robust in study.judged()}
+    assert any(len(t.runs) == 2 for t in study.finished())
+    for file in (tmp_path / "rungs").glob("*.parquet"):
+        file.unlink()
+    again = run(tmp_path, space, worker, trials=6)
+    assert {t.trial_id: (clean, robust) for t, clean, robust in again.judged()} == values
+    assert not {name for name, _ in worker.trained} & set(values)
+
+
+def test_values_of_another_protocol_are_no_best_epoch_where_only_rows_are_left(tmp_path: Path) -> None:
+    ladder = [{"epochs": 2, "validation_steps": 2}, {"epochs": 4}]
+    study = run(tmp_path, load_space(tmp_path, first=[], ladder=ladder, scheduler={"reduction": 2}), trials=4)
+    trial = study.finished()[0]
+    row = {"clean_accuracy": 0.99, "robust_accuracy": 0.99, "worst_class_accuracy": 0.99}  # an easy exam, passed with glory
+    trial.runs[0][1] = replace(trial.runs[0][1], **row)
+    study._write(trial)
+    checkpoint_of(tmp_path, trial.trial_id).unlink()
+    again = Study(tmp_path, study.space, 4, {})
+    again.reconcile()
+    best = again.trials[trial.trial_id].best
+    assert best is not None
+    assert best.epoch in (3, 4)
+
+
+def test_a_damaged_row_is_asked_again_under_its_own_number_and_the_others_stay(tmp_path: Path) -> None:
+    space, worker = load_space(tmp_path), FakeWorker()
+    run(tmp_path, space)
+    before = on_disk(tmp_path)
+    row = tmp_path / "trials" / "t00003.parquet"
+    row.write_bytes(row.read_bytes()[:100])
+    run(tmp_path, space, worker)
+    after = on_disk(tmp_path)
+    assert set(after["trials"]) == set(before["trials"])
+    assert {t for t, _ in worker.trained} >= {"t00003"}
+    kept = [t for t in before["trials"] if before["trials"][t]["status"] == "finished" and t != "t00003"]
+    assert all(after["trials"][t] == before["trials"][t] for t in kept)
+    assert len(pd.read_parquet(tmp_path / "trials")) == TRIALS
+    assert list((tmp_path / "trials").glob(".t00003.parquet.damaged-*"))
+
+
+# ----------------------------------------------------------------------------------------------------------------------- the disk
+
+
+def full_at(number: int) -> Callable[[Path, Path], None]:
+    """`os.replace` on a disk that is full from the `number`th file on."""
+    replace, asked = os.replace, itertools.count(1)
+
+    def refuse(source: Path, target: Path) -> None:
+        if next(asked) >= number:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(source, target)
+
+    return refuse
+
+
+def test_a_disk_that_is_full_ends_the_search_in_a_sentence_and_room_is_all_that_it_needs(
+    tmp_path: Path, uninterrupted: tuple[SearchSpace, dict[str, Any], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space, whole, _ = uninterrupted
+    refused = set()
+    for number in (1, 2, 3, 4, 5, 6, 7, 12, 19, 26, 33):
+        folder, first, second = tmp_path / str(number), FakeWorker(), FakeWorker()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", full_at(number))
+            with pytest.raises(DiskError, match=r"could not be written: No space left on device") as error:
+                first.drive(Study(folder, space, TRIALS, {}))
+        refused.add(Path(str(error.value).partition(":")[0]).parent.name)
+        assert not list(folder.rglob(".*")), "what was half written is gone"
+        run(folder, space, second)
+        assert on_disk(folder) == whole, f"full from file {number} on"
+        trained = first.trained + second.trained
+        assert len(trained) - len(set(trained)) <= 1, "only the epoch whose checkpoint found no room is repeated"
+    assert refused >= {"trials", "rungs", "t00000"}
