@@ -41,15 +41,10 @@ class Leg:
 def legs(ladder: Sequence[Rung], scheduler: SchedulerConfig, attack_steps: int) -> tuple[Leg, ...]:
     """The runs of a trial whose training attack has so many steps, lowest first; the last one ends at full length."""
     if scheduler.name == "none":
-        return (straight(ladder),)
+        return (Leg(tuple(ladder[-1:])),)  # to full length, whatever stands on the way
     if scheduler.capped == "continued":
         return (Leg(tuple(ladder)),)
     return tuple(Leg(tuple(rungs)) for _, rungs in groupby(ladder, key=lambda rung: _steps(rung, attack_steps)))
-
-
-def straight(ladder: Sequence[Rung]) -> Leg:
-    """One run to full length, whatever stands on the way."""
-    return Leg((ladder[-1],))
 
 
 def _steps(rung: Rung, attack_steps: int) -> int:
