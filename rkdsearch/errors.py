@@ -5,6 +5,9 @@ Each message names the place, the law, the value and the way out:
 any other exception is our bug, keeps its traceback and exits with 1.
 """
 
+from pathlib import Path
+from typing import Self
+
 
 class RkdError(Exception):
     """Something that the user can change: a file, a value, a machine."""
@@ -32,6 +35,11 @@ class CheckpointError(RkdError):
 
 class DiskError(RkdError):
     """A file could not be written: the disk is full, or the folder is not ours. Nothing is wrong with the run that wanted to write it."""
+
+    @classmethod
+    def at(cls, place: Path, error: OSError, remedy: str = "is the folder yours, and the disk not full?") -> Self:
+        """What the system says of this place, as a sentence."""
+        return cls(f"{place}: could not be written: {error.strerror or error}; {remedy}")
 
 
 class NonFiniteLossError(RkdError):

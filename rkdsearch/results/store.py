@@ -157,7 +157,7 @@ def replace_file(path: Path, content: "pa.Table | str", *, fsync: bool = False) 
                 os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise DiskError(f"{path}: could not be written: {error.strerror or error}; is the folder yours, and the disk not full?") from error
+        raise DiskError.at(path, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

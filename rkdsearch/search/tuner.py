@@ -152,7 +152,7 @@ class _End:
 
     def disk(self, error: OSError) -> DiskError:
         """The same as a sentence."""
-        return DiskError(f"{self._folder}: could not be written: {error.strerror or error}; is the folder yours, and the disk not full?")
+        return DiskError.at(self._folder, error)
 
 
 @contextmanager

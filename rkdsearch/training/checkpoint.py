@@ -34,7 +34,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise DiskError(f"{path}: could not be written: {error.strerror}; the previous checkpoint is intact") from error
+        raise DiskError.at(path, error, "the previous checkpoint is intact") from error
 
 
 def sweep(folder: Path) -> None:
