@@ -13,13 +13,13 @@ from torch.nn import functional
 def log_probabilities(logits: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
     """log softmax(logits / temperature), (N, K) nats; `temperature` is a number or (N, 1)."""
     logits = _softened(logits, temperature)
-    return functional.log_softmax(logits.t(), dim=0).t() if _are_few(logits) else functional.log_softmax(logits, dim=1)
+    return logits.t().log_softmax(dim=0).t() if _are_few(logits) else logits.log_softmax(dim=1)
 
 
 def probabilities(logits: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
     """softmax(logits / temperature), (N, K)."""
     logits = _softened(logits, temperature)
-    return functional.softmax(logits.t(), dim=0).t() if _are_few(logits) else functional.softmax(logits, dim=1)
+    return logits.t().softmax(dim=0).t() if _are_few(logits) else logits.softmax(dim=1)
 
 
 def cross_entropy(logits: Tensor, y: Tensor, *, label_smoothing: float = 0.0) -> Tensor:

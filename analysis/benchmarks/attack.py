@@ -9,8 +9,6 @@ folding, unrolling and writing out the gradient gain.
 
 import argparse
 import copy
-import os
-import platform
 import statistics
 import sys
 import time
@@ -19,7 +17,9 @@ from functools import partial
 from typing import get_args
 
 import torch
+import turns
 from torch import nn
+from turns import spread
 
 from rkdsearch import models
 from rkdsearch.attacks import Attack, Linf, Noise, Objective
@@ -67,6 +67,17 @@ def step_of(student: nn.Module, teacher: nn.Module, shape: tuple[int, int, int, 
     )
 
 
+def bare_gradient(network: nn.Module, x: torch.Tensor) -> models.Gradient:
+    """A forward and a backward to the images, of a slope that is known before."""
+    slope = torch.full((len(x), 10), 0.1)
+
+    def by_autograd(x: torch.Tensor) -> torch.Tensor:
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(network(x), x, slope)[0]
+
+    return models.written_out(network, lambda _: slope, x) or by_autograd
+
+
 def microseconds(work: Callable[[], object]) -> float:
     """CPU time of one call."""
     started = time.process_time()
@@ -82,12 +93,12 @@ def compare(name: str, repeats: int) -> None:
     folded, live = models.fold(student), copy.deepcopy(student).eval()
     attack = Attack(Linf(8 / 255), STEPS, 2 / 255, "none")
     step = step_of(student.train(), teacher, shape, attack)
-    slope = torch.full((shape[0], 10), 0.1)
+    bare = {network: bare_gradient(network, step.x) for network in (folded, teacher)}
 
     def floor(*networks: nn.Module) -> None:
         for _ in range(STEPS):
             for network in networks:
-                models.vjp(network, step.x)[1](slope)
+                bare[network](step.x)
 
     with step.attacking():
         problems: dict[str, Objective] = {problem: inner.build(problem, step) for problem in get_args(inner.Name)}
@@ -100,16 +111,12 @@ def compare(name: str, repeats: int) -> None:
                 taken = microseconds(work) / STEPS
                 if repeat:  # the first turn touches memory and chooses kernels
                     times[side].append(taken)
-    print(f"\n{name}, images {shape}: floor {_spread(times['student'])} us, with the teacher's {_spread(times['and teacher'])} us")
+    print(f"\n{name}, images {shape}: floor {spread(times['student'], 0)} us, with the teacher's {spread(times['and teacher'], 0)} us")
     for problem in problems:
         bound = times["and teacher" if problem == "teacher_adversarial" else "student"]
         above = statistics.median(a - b for a, b in zip(times[problem], bound, strict=True))
         ratio = statistics.median(a / b for a, b in zip(times[problem], bound, strict=True))
-        print(f"  {problem:20} {_spread(times[problem])} us   {above:+8,.0f} us above its floor   x{ratio:.2f}", flush=True)
-
-
-def _spread(values: list[float]) -> str:
-    return f"{statistics.median(values):,.0f} [{min(values):,.0f}, {max(values):,.0f}]"
+        print(f"  {problem:20} {spread(times[problem], 0)} us   {above:+8,.0f} us above its floor   x{ratio:.2f}", flush=True)
 
 
 def main() -> int:
@@ -119,8 +126,7 @@ def main() -> int:
     parser.add_argument("--students", nargs="+", default=list(STUDENTS), choices=list(STUDENTS))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    print(f"python {platform.python_version()}, torch {torch.__version__}, cpu, 1 thread, {platform.machine()}; load {load}")
+    print(turns.head())
     print(f"CPU time of one of {STEPS} steps, in turns; median [min, max]")
     for name in arguments.students:
         small = STUDENTS[name][2][-1] < 16

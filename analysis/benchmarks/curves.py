@@ -161,10 +161,14 @@ class Landscape(Protocol):
 
 @dataclass(frozen=True)
 class Simulated:
-    """Simulated runs. `shape` names the best front; `seed` moves the optimum and draws the noise."""
+    """Simulated runs. `shape` names the best front; `seed` moves the optimum and draws the noise.
+
+    Where all is `clear`, there is no noise, nobody begins late, and the cap moves no optimum; rates still differ in pace, and robustness decays.
+    """
 
     shape: str
     seed: int
+    clear: bool = False
 
     @property
     def space(self) -> SearchSpace:
@@ -180,13 +184,21 @@ class Simulated:
         rng = np.random.default_rng(_number(self.seed, json.dumps(dict(overrides), sort_keys=True)))
         late = float(rng.normal(0, DELAY_OF_ONE))
         true = self._true(overrides, steps, late)
-        full = _measured(true, rng)
+        full = self._measured(true, rng)
         if steps <= CAP:
             return Curve(steps, full, full, full)
-        capped = _measured(self._true(overrides, CAP, late, self._optimum["cap"]) * rng.normal(1, CAP_NOISE), rng)
-        later, early = _measured(true, rng), (VALIDATED <= LIFTED)[:, None]
+        capped = self._measured(self._true(overrides, CAP, late, self._optimum["cap"]) * rng.normal(1, self._murk * CAP_NOISE), rng)
+        later, early = self._measured(true, rng), (VALIDATED <= LIFTED)[:, None]
         continued = Run(VALIDATED, np.where(early, capped.measured, later.measured), np.where(early, capped.true, later.true))
         return Curve(steps, full, capped, continued)
+
+    @property
+    def _murk(self) -> float:
+        return 0.0 if self.clear else 1.0
+
+    def _measured(self, true: NDArray[np.float64], rng: np.random.Generator) -> Run:
+        noise = self._murk * (rng.normal(0, SEED_NOISE) + rng.normal(0, EXAM_NOISE, true.shape))
+        return Run(VALIDATED, np.clip(true + noise, 0, 1), true)
 
     def _true(self, overrides: Mapping[str, Any], steps: int, late: float, shift: float = 0.0) -> NDArray[np.float64]:
         best, method = self._optimum, str(overrides["method.name"])
@@ -204,7 +216,7 @@ class Simulated:
         # A low rate learns slowly, some methods begin late, robustness comes after accuracy: short runs flatter the fast and the clean.
         slow = (0.2 / lr) ** 0.4
         pace = PACE * slow * np.array([1, 1 + dial])
-        begun = np.maximum(VALIDATED - DELAY * slow * math.exp(best[f"delay {method}"] + late), 0.05)
+        begun = np.maximum(VALIDATED - self._murk * DELAY * slow * math.exp(best[f"delay {method}"] + late), 0.05)
         true: NDArray[np.float64] = ends * (1 - np.exp(-begun[:, None] / pace))
         little_decay = (math.log(1e-2) - math.log(decay)) / math.log(1e3)
         peak = EPOCHS * (0.9 - 0.5 * little_decay)
@@ -219,12 +231,7 @@ class Simulated:
         found |= {f"lr {method}": math.log(0.06) + float(rng.normal(0, 0.5)) for method in ("rslad", "iad", "trades")}
         found |= {"weight_decay": math.log(5e-4) + float(rng.normal(0, 1)), "temperature": math.log(2.8) + float(rng.normal(0, 0.4))}
         found |= {f"delay {method}": float(rng.normal(0, DELAY_OF_METHOD)) for method in ("rslad", "iad", "trades")}
-        return found | {"cap": float(rng.normal(0, CAP_SHIFT))}
-
-
-def _measured(true: NDArray[np.float64], rng: np.random.Generator) -> Run:
-    noise = rng.normal(0, SEED_NOISE) + rng.normal(0, EXAM_NOISE, true.shape)
-    return Run(VALIDATED, np.clip(true + noise, 0, 1), true)
+        return found | {"cap": self._murk * float(rng.normal(0, CAP_SHIFT))}
 
 
 @dataclass(frozen=True)

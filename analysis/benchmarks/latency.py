@@ -1,23 +1,33 @@
-"""What a search's driver spends on one trial, by the number of trials before it: CPU time, for it is one thread beside the trials."""
+"""What a search's driver spends on one trial, by the number of trials before it: CPU time, for it is one thread beside the trials.
 
+python analysis/benchmarks/latency.py               our own share, in one process
+python analysis/benchmarks/latency.py --ray 100     the driver of a search of so many trials on Ray, and our share of it
+"""
+
+import argparse
+import json
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
+import ray
+from ray import tune
 from rules import quiet
+from typing_extensions import override
 
-from rkdsearch.search import ladder
+from rkdsearch.search import ladder, tuner
 from rkdsearch.search.ledger import Trial, trial_id_of
 from rkdsearch.search.searcher import propose
 from rkdsearch.search.settings import SamplerConfig
 from rkdsearch.search.space import SearchSpace
 from rkdsearch.search.study import Study
-from rkdsearch.training.trainer import Best, EpochResult
+from rkdsearch.training.epoch import Best, EpochResult
 
 DIGITS = Path(__file__).parents[2] / "search_spaces" / "digits.yaml"
 COUNTS = (100, 1000, 10_000)
@@ -32,6 +42,62 @@ def latency() -> None:
     found = [_measured(count) for count in COUNTS]
     for name in found[0]:
         print(f"{name:32} " + " ".join(f"{statistics.median(column[name]):8.1f}" for column in found))
+
+
+class Instant(tune.Trainable):
+    """A trial that has always finished its epoch: what is left is the driver's work and Ray's."""
+
+    @override
+    def setup(self, config: dict[str, Any]) -> None:
+        assignment = json.loads(config["assignment"])
+        self._epoch, self._epochs = 0, assignment["config"]["training"]["epochs"]
+        self._rng = np.random.default_rng(list(assignment["trial_id"].encode()))
+
+    @override
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.setup(new_config)
+        return True
+
+    @override
+    def step(self) -> dict[str, Any]:
+        self._epoch += 1
+        return {"epoch": self._epoch, "result": json.dumps(asdict(_result(self._epoch, self._epochs, self._rng))), "facts": "{}"}
+
+    @override
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing."""
+
+
+def over_ray(trials: int) -> None:
+    """Print what a report costs a real driver, from the first one to the last."""
+    quiet()
+    tuner.RayTrial = Instant
+    space = replace(SearchSpace.load(DIGITS), first=())
+    ours, reports, moments = [0.0], [0], list[float]()
+
+    def timed(action: Callable[..., Any], counts: bool) -> Callable[..., Any]:
+        def run(*arguments: Any) -> Any:
+            started = time.thread_time()
+            moments.append(time.process_time())
+            try:
+                return action(*arguments)
+            finally:
+                ours[0] += time.thread_time() - started
+                reports[0] += counts
+
+        return run
+
+    with TemporaryDirectory() as folder:
+        study = Study(Path(folder), space, trials, {})
+        study.next, study.report = timed(study.next, counts=False), timed(study.report, counts=True)  # type: ignore[method-assign]
+        started = time.monotonic()
+        tuner.search(study)
+        wall = time.monotonic() - started
+    spent = moments[-1] - moments[0]
+    print(
+        f"\nray {ray.__version__}, {DIGITS.name}, {trials} trials, {reports[0]} reports, {wall:.0f} s: {1000 * spent / reports[0]:.1f} ms of the "
+        f"driver's CPU time a report, {1000 * ours[0] / reports[0]:.1f} of them asking, deciding and writing rows"
+    )
 
 
 def _measured(count: int) -> dict[str, list[float]]:
@@ -111,3 +177,10 @@ def _ms(action: Callable[[], object]) -> float:
     started = time.process_time()
     action()
     return 1000 * (time.process_time() - started)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ray", type=int, metavar="TRIALS")
+    trials = parser.parse_args().ray
+    latency() if trials is None else over_ray(trials)

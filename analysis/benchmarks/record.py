@@ -16,8 +16,8 @@ from scipy.stats import kendalltau, spearmanr
 
 from rkdsearch import config as run
 from rkdsearch.errors import NonFiniteLossError
-from rkdsearch.search import folder
 from rkdsearch.search.space import SearchSpace
+from rkdsearch.search.teachers import overrides_of, prepare
 from rkdsearch.training.stages import Stage
 from rkdsearch.training.trainer import Trainer
 
@@ -82,7 +82,7 @@ def record(wanted: int, minutes: float, study: Path, file: Path = TABLE) -> int:
 
 def teachers_of(space: SearchSpace, study: Path) -> dict[str, Any]:
     """Overrides that name the space's teachers, trained in the study's folder where they are not there."""
-    return folder.overrides_of({step.role: step for step in folder.prepare_teachers(study, space) if step.measured is not None})
+    return overrides_of({step.role: step for step in prepare(study, space) if step.measured is not None})
 
 
 def _rows(space: SearchSpace, number: int, overrides: Mapping[str, Any], teachers: Mapping[str, Any], kind: Kind) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from simulation import Rule, Trial, reached
 
 from rkdsearch.results import pareto
+from rkdsearch.search.ladder import first_rung
 from rkdsearch.search.scheduler import Rungs
 from rkdsearch.search.searcher import Seen, propose
 from rkdsearch.search.settings import Rung, SamplerConfig, SchedulerConfig
@@ -28,9 +29,12 @@ class Ours:
 
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
-        self.ladder, self.afresh = space.ladder, space.scheduler.capped == "afresh"
+        self.afresh = space.scheduler.capped == "afresh"
         self._rungs = Rungs(tuple(rung.epochs for rung in space.rungs), space.scheduler, space.objectives)
-        self._lengths = [rung.epochs for rung in self.ladder]
+
+    def climbs(self, ordinal: int) -> Ladder:
+        """The ladder, from the rung of its bracket."""
+        return self.space.ladder[first_rung(self.space.scheduler, ordinal) :]
 
     def propose(self, ordinal: int, trials: Sequence[Trial]) -> tuple[dict[str, Any], dict[str, Any]]:
         """By the sampler of that name, shown what `Study.seen` would show it."""
@@ -41,26 +45,26 @@ class Ours:
 
     def _seen(self, trial: Trial) -> Seen | None:
         if trial.rung >= 0:
-            values = reached(trial, self.ladder, afresh=self.afresh)
-            return Seen(trial.overrides, "measured", values, len(self.ladder) - 1 - trial.rung, trial.notes)
+            values = reached(trial, afresh=self.afresh)
+            return Seen(trial.overrides, "measured", values, len(trial.ladder) - 1 - trial.rung, trial.notes)
         return Seen(trial.overrides, "running", notes=trial.notes) if trial.executing else None
 
     def goes_on(self, trial: Trial, values: tuple[float, float]) -> bool:
         """As the rungs decide."""
-        rung = self._rungs.at(self._lengths[trial.rung])
+        rung = self._rungs.at(trial.ladder[trial.rung].epochs)
         if rung is None:  # the scheduler `none` has no rungs
             return True
         self._rungs.record(rung, str(trial.ordinal), values)
         return self._rungs.goes_on(rung, str(trial.ordinal))
 
-    def promoted(self) -> tuple[int, int] | None:
+    def promoted(self) -> int | None:
         """The best of the highest rung that has one."""
         found = self._rungs.promotable()
         if found is None:
             return None
         trial_id, rung = found
         rung.gone_on.add(trial_id)
-        return int(trial_id), self._lengths.index(rung.epochs)
+        return int(trial_id)
 
     def ended(self, trial: Trial, values: tuple[float, float]) -> None:
         """Nothing: the trials are the memory."""
@@ -77,11 +81,15 @@ class Stock:
         from ray.tune.search.optuna import OptunaSearch
 
         quiet()
-        self.ladder, self.afresh = LENGTH, True
+        self.afresh = True
         self._space = space
         names = list(space.objectives)
         self._searcher = OptunaSearch(self._ask, metric=names, mode=["max"] * len(names), seed=space.seed)
         self._bracket = _Bracket(LENGTH[0].epochs, EPOCHS, REDUCTION, 0)
+
+    def climbs(self, ordinal: int) -> Ladder:  # noqa: ARG002 - one ladder for all
+        """Length alone."""
+        return LENGTH
 
     def _ask(self, trial: Any) -> None:
         self._last = self._space.ask(trial)
@@ -116,9 +124,13 @@ class SyneTune:
     """
 
     def __init__(self, space: SearchSpace) -> None:
-        self.ladder, self.afresh = LENGTH, True
+        self.afresh = True
         self._random = Ours(replace(space, sampler=SamplerConfig(name="random"), ladder=FULL))
         self._recorded: list[list[tuple[float, float]]] = [[] for _ in LENGTH]
+
+    def climbs(self, ordinal: int) -> Ladder:  # noqa: ARG002 - one ladder for all
+        """Length alone."""
+        return LENGTH
 
     def propose(self, ordinal: int, trials: Sequence[Trial]) -> tuple[dict[str, Any], dict[str, Any]]:
         """At random."""
@@ -175,6 +187,7 @@ RULES: dict[str, Callable[[SearchSpace], Rule]] = {
     "ours, whole ladder, continued": ours(WHOLE, capped="continued"),
     "ours, whole ladder from 2 epochs": ours(LOWER),
     "ours, whole ladder, one of 3": ours(WHOLE, reduction=3),
+    "ours, whole ladder, 3 brackets": ours(WHOLE, brackets=3),
 }
 SCHEDULERS_ALONE: dict[str, Callable[[SearchSpace], Rule]] = {
     **{name: RULES[name] for name in (RANDOM, "Syne Tune's MOASHA", STOCK, "random, length", "random, whole ladder")},
@@ -182,6 +195,7 @@ SCHEDULERS_ALONE: dict[str, Callable[[SearchSpace], Rule]] = {
     "random, length, stopping": ours(LENGTH, AT_RANDOM, kind="stopping"),
     "random, whole ladder from 2 epochs": ours(LOWER, AT_RANDOM),
     "random, whole ladder, one of 3": ours(WHOLE, AT_RANDOM, reduction=3),
+    "random, whole ladder, 3 brackets": ours(WHOLE, AT_RANDOM, brackets=3),
     "random, 18 epochs under the cap, one of 8": ours(WHOLE[1:], AT_RANDOM, reduction=8),
 }
 

@@ -14,7 +14,7 @@ spent a quarter of random search's compute.
 
 `--quick` has 30 seeds, spread over the shapes, and a budget of 30 full runs (three minutes of one idle core); else there are 99, and 100 full
 runs too. The table of recorded digits runs is replayed as well; it compares schedulers alone, for nobody can propose what was not recorded.
-`--budgets` without a number leaves only that.
+`--budgets` without a number leaves only that. `--clear` asks what is left to win: no noise, and early values that mislead less.
 """
 
 import argparse
@@ -54,6 +54,7 @@ class Task:
     seed: int
     rule: str
     budget: float = 0.0
+    clear: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def rules_of(task: Task) -> Mapping[str, Callable[[SearchSpace], Rule]]:
 def landscape_of(task: Task) -> tuple[Landscape, dict[str, Any]]:
     """Where the task's search takes place, and when it ends."""
     if task.shape is not None:
-        return Simulated(task.shape, task.seed), {"budget": task.budget}
+        return Simulated(task.shape, task.seed, task.clear), {"budget": task.budget}
     runs = _table()
     # Random search has half the table; the others may go through all of it for the same compute.
     half = sum(curve.cost(FULL, 0, afresh=True) for _, curve in runs) / 2
@@ -155,15 +156,17 @@ def _shares(values: Sequence[float]) -> str:
     return f"{middle:>5} [{low:>5}, {high:>5}]"
 
 
-def compare(seeds: int, budgets: Sequence[float], shapes: Sequence[str], rules: Sequence[str], processes: int) -> list[Outcome]:
-    """Run and print everything, part by part. A seed's landscape has one of the shapes, in turns."""
+def compare(
+    seeds: int, budgets: Sequence[float], shapes: Sequence[str], rules: Sequence[str], processes: int, *, clear: bool = False
+) -> list[Outcome]:
+    """Run and print everything, part by part. A seed's landscape has one of the shapes, in turns; where all is `clear`, only those."""
     parts = {
-        f"simulated, {budget:g} full runs of compute, {seeds} seeds over {', '.join(shapes)}": [
-            Task(shapes[seed % len(shapes)], seed, rule, budget) for seed in range(seeds) for rule in RULES if rule in rules
+        f"simulated, {'clear, ' * clear}{budget:g} full runs of compute, {seeds} seeds over {', '.join(shapes)}": [
+            Task(shapes[seed % len(shapes)], seed, rule, budget, clear) for seed in range(seeds) for rule in RULES if rule in rules
         ]
         for budget in budgets
     }
-    if TABLE.exists():
+    if TABLE.exists() and not clear:
         print(agreement(TABLE), flush=True)
         parts[f"recorded digits runs, half of {len(_table())} configurations' compute, {RECORDED_ORDERS} orders"] = [
             Task(None, seed, rule) for seed in range(RECORDED_ORDERS) for rule in SCHEDULERS_ALONE
@@ -186,6 +189,7 @@ def main() -> None:
     parser.add_argument("--budgets", type=float, nargs="*", help="of simulated searches, in full runs")
     parser.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=list(SHAPES))
     parser.add_argument("--rules", nargs="+", default=list(RULES), choices=list(RULES), metavar="RULE")
+    parser.add_argument("--clear", action="store_true", help="simulated curves without noise, whose early values mislead less")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--latency", action="store_true", help="only the time of a proposal and of a decision")
     parser.add_argument("--record", type=int, metavar="N", help="add digits runs to the recorded table until it has N")
@@ -208,8 +212,10 @@ def main() -> None:
     else:
         if not given.latency:
             seeds, budgets = (30, [30.0]) if given.quick else (99, [30.0, 100.0])
-            compare(given.seeds or seeds, budgets if given.budgets is None else given.budgets, given.shapes, given.rules, given.processes)
-        latency()
+            budgets = budgets if given.budgets is None else given.budgets
+            compare(given.seeds or seeds, budgets, given.shapes, given.rules, given.processes, clear=given.clear)
+        if not given.clear:
+            latency()
 
 
 if __name__ == "__main__":

@@ -18,11 +18,12 @@ WORKERS = 2
 
 @dataclass
 class Trial:
-    """A configuration in a simulated search. `rung` is the index of the highest rung that it has reached, -1 before the first."""
+    """A configuration in a simulated search. `rung` is the index of the highest rung of its ladder that it has reached, -1 before the first."""
 
     ordinal: int
     overrides: dict[str, Any]
     curve: Curve
+    ladder: Ladder
     notes: dict[str, Any] = field(default_factory=dict)
     rung: int = -1
     executing: bool = True
@@ -31,8 +32,10 @@ class Trial:
 class Rule(Protocol):
     """Who proposes and who goes on. A cap that is lifted begins the run `afresh`, or lets it continue."""
 
-    ladder: Ladder
     afresh: bool
+
+    def climbs(self, ordinal: int) -> Ladder:
+        """The rungs of configuration number `ordinal`, the last of which is full length."""
 
     def propose(self, ordinal: int, trials: Sequence[Trial]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Overrides of the next configuration, and notes to keep with it."""
@@ -40,8 +43,8 @@ class Rule(Protocol):
     def goes_on(self, trial: Trial, values: tuple[float, float]) -> bool:
         """Whether a trial that has just reached the rung before full length `trial.rung` runs on at once."""
 
-    def promoted(self) -> tuple[int, int] | None:
-        """Ordinal and rung of a paused trial that goes on now."""
+    def promoted(self) -> int | None:
+        """Ordinal of a paused trial that goes on now."""
 
     def ended(self, trial: Trial, values: tuple[float, float]) -> None:
         """The trial runs no more, by full length or by the rule's own decision; these were its last values."""
@@ -97,13 +100,13 @@ class Search:
                 yield self.spent, trial
 
     def _start(self, trial: Trial) -> None:
-        cost = trial.curve.cost(self._rule.ladder, trial.rung + 1, afresh=self._rule.afresh)
+        cost = trial.curve.cost(trial.ladder, trial.rung + 1, afresh=self._rule.afresh)
         heapq.heappush(self._busy, (self.now + cost, next(self._order), trial))
 
     def _next(self) -> Trial | None:
         promoted = self._rule.promoted()
         if promoted is not None:
-            trial = self.trials[promoted[0]]
+            trial = self.trials[promoted]
             trial.executing = True
             return trial
         ordinal = len(self.trials)
@@ -111,13 +114,13 @@ class Search:
             return None
         proposed, notes = self._rule.propose(ordinal, self.trials)
         overrides = self._landscape.given(ordinal) or proposed
-        self.trials.append(Trial(ordinal, overrides, self._landscape.curve(overrides), notes))
+        self.trials.append(Trial(ordinal, overrides, self._landscape.curve(overrides), self._rule.climbs(ordinal), notes))
         return self.trials[-1]
 
     def _arrived(self, trial: Trial) -> bool:
         """The trial has reached a rung; returns whether that was full length."""
-        values = reached(trial, self._rule.ladder, afresh=self._rule.afresh)
-        full = trial.rung == len(self._rule.ladder) - 1
+        values = reached(trial, afresh=self._rule.afresh)
+        full = trial.rung == len(trial.ladder) - 1
         if not full and self._rule.goes_on(trial, values):
             self._start(trial)
             return False
@@ -126,9 +129,9 @@ class Search:
         return full
 
 
-def reached(trial: Trial, ladder: Ladder, *, afresh: bool) -> tuple[float, float]:
+def reached(trial: Trial, *, afresh: bool) -> tuple[float, float]:
     """The trial's measured values at the highest rung that it has reached."""
-    return trial.curve.run(ladder, trial.rung, afresh=afresh).values_at(ladder[trial.rung].epochs)
+    return trial.curve.run(trial.ladder, trial.rung, afresh=afresh).values_at(trial.ladder[trial.rung].epochs)
 
 
 def search(
@@ -140,7 +143,7 @@ def search(
     points: list[tuple[float, float]] = []
     volumes: list[float] = []
     for spent, trial in running.run(budget):
-        points.append(trial.curve.run(rule.ladder, trial.rung, afresh=rule.afresh).delivers())
+        points.append(trial.curve.run(trial.ladder, trial.rung, afresh=rule.afresh).delivers())
         compute.append(spent)
         volumes.append(pareto.hypervolume(points))
         if volumes[-1] >= enough[0] and spent >= enough[1]:

@@ -1,5 +1,6 @@
 """The sets that an attack may not leave: an eps-ball around each image, inside the pixel range [0, 1]."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -7,6 +8,7 @@ from torch import Tensor
 from typing_extensions import override
 
 Norm = Literal["linf", "l2"]
+Projection = Callable[[Tensor], Tensor]
 
 
 class Ball(Protocol):
@@ -14,8 +16,8 @@ class Ball(Protocol):
 
     eps: float
 
-    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """The nearest allowed image: within eps of `x`, then within [0, 1]."""
+    def around(self, x: Tensor) -> Projection:
+        """What takes x' to the nearest allowed image: within eps of `x`, then within [0, 1]."""
         ...
 
     def direction(self, gradient: Tensor) -> Tensor:
@@ -34,8 +36,9 @@ class Linf(Ball):
     eps: float
 
     @override
-    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        return x_adv.clamp(x - self.eps, x + self.eps).clamp_(0, 1)
+    def around(self, x: Tensor) -> Projection:
+        low, high = (x - self.eps).clamp_(0, 1), (x + self.eps).clamp_(0, 1)
+        return lambda x_adv: x_adv.clamp(low, high)
 
     @override
     def direction(self, gradient: Tensor) -> Tensor:
@@ -53,10 +56,13 @@ class L2(Ball):
     eps: float
 
     @override
-    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        delta = x_adv - x
-        length = _length(delta)
-        return (x + delta * (self.eps / length.clamp_min(1e-12)).clamp_max(1)).clamp(0, 1)
+    def around(self, x: Tensor) -> Projection:
+        def project(x_adv: Tensor) -> Tensor:
+            delta = x_adv - x
+            length = _length(delta)
+            return (x + delta * (self.eps / length.clamp_min(1e-12)).clamp_max(1)).clamp(0, 1)
+
+        return project
 
     @override
     def direction(self, gradient: Tensor) -> Tensor:

@@ -14,7 +14,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from rkdsearch.attacks.balls import Ball
+from rkdsearch.attacks.balls import Ball, Projection
+from rkdsearch.models import Gradient, Slope
 
 Objective = Callable[[Tensor], Tensor]  # images (N, C, H, W) to (N,)
 Start = Literal["uniform", "uniform_clipped", "gaussian", "none"]
@@ -29,8 +30,8 @@ class Network(Protocol):
         """Logits."""
         ...
 
-    def vjp(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """Logits, and the function that turns dJ/dlogits into dJ/dx."""
+    def written_out(self, slope: Slope, x: Tensor) -> Gradient | None:
+        """x' to dJ/dx' for images shaped like `x`, where that is faster than autograd; `slope` turns logits into dJ/dlogits."""
         ...
 
 
@@ -100,24 +101,35 @@ class Attack:
         """One step uphill, not yet projected."""
         return torch.add(x_adv, self.ball.direction(gradient), alpha=self.step_size)
 
-    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """Back into the ball around `x`, then into [0, 1]."""
-        return self.ball.project(x_adv, x)
+    def around(self, x: Tensor) -> Projection:
+        """What takes x' back into the ball around `x`, then into [0, 1]."""
+        return self.ball.around(x)
 
     def maximize(self, objective: Objective, x: Tensor, noise: Noise) -> Tensor:
         """x' = argmax of `objective` over the ball around `x`, detached; `objective` maps images to (N,), its sum is climbed."""
-        x_adv = self.start(x, noise)
+        x_adv, gradient, project = self.start(x, noise), gradient_of(objective, x), self.around(x)
         for _ in range(self.steps):
-            x_adv = self.project(self.ascend(x_adv, input_gradient(objective, x_adv)), x)
+            x_adv = project(self.ascend(x_adv, gradient(x_adv)))
         return x_adv.detach()
 
 
+def gradient_of(objective: Objective, x: Tensor) -> Gradient:
+    """x' to d(sum of objective)/dx', for images shaped like `x`. No parameter's gradient is computed, no DDP hook fires."""
+    if not isinstance(objective, OfLogits):
+        return lambda x_adv: _by_autograd(objective, torch.ones_like, x_adv)
+    network, slope = objective.network, objective.slope
+    return network.written_out(slope, x) or (lambda x_adv: _by_autograd(network, slope, x_adv))
+
+
 def input_gradient(objective: Objective, x: Tensor) -> Tensor:
-    """d(sum of objective)/dx, of x's shape. Asks autograd for this one gradient: no parameter's is computed, no DDP hook fires."""
-    if isinstance(objective, OfLogits):
-        logits, pull_back = objective.network.vjp(x)
-        return pull_back(objective.slope(logits).to(logits.dtype))
+    """d(sum of objective)/dx, of x's shape."""
+    return gradient_of(objective, x)(x)
+
+
+def _by_autograd(function: Callable[[Tensor], Tensor], slope: Slope, x: Tensor) -> Tensor:
+    """dJ/dx, of x's shape, where `slope` turns the function's answer into dJ/danswer."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(objective(x).sum(), x)
+        answer = function(x)
+    (gradient,) = torch.autograd.grad(answer, x, slope(answer.detach()).to(answer.dtype))
     return gradient

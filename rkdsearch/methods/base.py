@@ -138,10 +138,10 @@ class Student:
         else:
             yield from map(self, batches)
 
-    def vjp(self, x: Tensor) -> tuple[Tensor, models.PullBack]:
-        """Logits (N, K) as a call gives them, and the function that turns dJ/dlogits into dJ/dx."""
+    def written_out(self, slope: models.Slope, x: Tensor) -> models.Gradient | None:
+        """`models.written_out` of the network that a call would ask now."""
         with self.precision():
-            return models.vjp(self._active, x)
+            return models.written_out(self._active, slope, x)
 
     @contextmanager
     def under_attack(self, batchnorm: BatchNormMode) -> Iterator[None]:
@@ -173,6 +173,7 @@ class Step:
 
     x (N, C, H, W) pixels of [0, 1]; y (N,) labels; `epoch` counts from 0 and `epochs` is the run's length;
     `lr_factor` is the learning rate now, as a fraction of its initial value; `batch_size` is the configured one, over all processes.
+    Where a batch comes in parts (`training.microbatches`), this is one of them, with its `share` of the images; all meet the same weights.
     """
 
     x: Tensor
@@ -191,6 +192,8 @@ class Step:
     objective: inner.Name | None = None
     gather: Callable[[Tensor], Tensor] | None = None
     label_smoothing: float = 0.0
+    share: float = 1.0
+    last_part: bool = True
 
     @property
     def teacher(self) -> Teacher:
@@ -224,6 +227,14 @@ class Step:
     def across(self, tensor: Tensor) -> Tensor:
         """The rows of every process, in rank order, with gradient: a loss that couples the batch is computed whole on each process."""
         return tensor if self.gather is None else self.gather(tensor)
+
+    def over_parts(self, name: str, mean: Tensor) -> Tensor | None:
+        """The whole batch's mean, of parts' means `mean` (this part's, detached); None before the last part. `name` is its place in memory."""
+        total = self.memory.pop(name, torch.zeros_like(mean)) + self.share * mean
+        if self.last_part:
+            return total
+        self.memory[name] = total
+        return None
 
     def started(self, warm_up: float) -> bool:
         """Whether the first `warm_up` (a fraction) of the run is over. 60 of 200 epochs is 0.3: epoch 59 is not, epoch 60 is."""

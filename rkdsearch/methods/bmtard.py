@@ -7,6 +7,7 @@ inner   x' = argmax CE(S(x'), y)
 
 MTARD whose teachers are brought to the same entropy H: the vaguer one is cooled, the surer one is heated. Only teachers are softened, and
 no tau^2 multiplies. rho and kappa follow the learning rate, as the released code divides all three by 10 at the same milestones.
+Under `training.microbatches` a batch meets the loss weights one batch late (`_balance.py`), and the temperatures in time.
 
 Where the released code departs (`parity: official`): it adds 1e-5 to the teachers' probabilities inside the logarithm. It also averages
 the KL over classes: `kl_scale` = 1/K, on CIFAR-100 10/K. Its offset inside the entropies, of which only the order counts, is left out.
@@ -53,9 +54,10 @@ class BMTARD(Method):
         adversarial_loss = self.kl_scale * kl_divergence(on_adversarial, target=robust, target_temperature=tau[0], offset=offset)
         natural_loss = self.kl_scale * kl_divergence(on_natural, target=natural, target_temperature=tau[1], offset=offset)
 
-        entropies = step.across(torch.stack([entropy(robust, tau[0]), entropy(natural, tau[1])], dim=1)).mean(dim=0)
-        cooling = self.temperature_step * step.lr_factor * (entropies - entropies.flip(0)).sign()
-        step.memory["temperatures"] = (tau - cooling).clamp(1, self.highest_temperature)
+        part = step.across(torch.stack([entropy(robust, tau[0]), entropy(natural, tau[1])], dim=1)).mean(dim=0)
+        if (entropies := step.over_parts("entropies", part)) is not None:
+            cooling = self.temperature_step * step.lr_factor * (entropies - entropies.flip(0)).sign()
+            step.memory["temperatures"] = (tau - cooling).clamp(1, self.highest_temperature)
 
         weights = balance(step, adversarial_loss, natural_loss, rate=self.balance_rate)
         return Loss.weighted(

@@ -55,11 +55,11 @@ def _search(step: Step) -> tuple[Tensor, Tensor]:
 
     with torch.no_grad():
         harm_on_clean = cross_entropy(step.teacher(step.x), step.y)
-    clean = torch.cat([step.x, step.x])
+    project = step.attack.around(torch.cat([step.x, step.x]))
     with step.attacking():
         pair = torch.cat([step.attack.start(step.x, step.noise), step.attack.start(step.x, step.noise)])
         for _ in range(step.attack.steps):
-            pair = step.attack.project(step.attack.ascend(pair, input_gradient(disagreement, pair)), clean)
+            pair = project(step.attack.ascend(pair, input_gradient(disagreement, pair)))
             x_adv, x_guide = pair.chunk(2)
             with torch.no_grad():
                 harmed = cross_entropy(step.teacher(x_guide), step.y) > harm_on_clean

@@ -47,7 +47,8 @@ class DGAD(Method):
         n, others = wrong.sum(), (1 - wrong).sum()
         natural = (wrong * natural).sum() / n.clamp_min(1)
         adversarial = ((1 - wrong) * adversarial).sum() / others.clamp_min(1)
-        natural_weight, adversarial_weight = n / step.batch_size, (step.batch_size - n) / step.batch_size
+        images = step.batch_size * step.share
+        natural_weight, adversarial_weight = n / images, (images - n) / images
         if self.parity == "official":
             adversarial_weight = 0.5 * (natural_weight * natural + adversarial_weight)
             natural_weight = torch.zeros_like(n)

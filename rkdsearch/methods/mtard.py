@@ -6,7 +6,7 @@ inner   x' = argmax CE(S(x'), y)
 
 A robust teacher T for attacked images and a natural teacher N for clean ones; the loss that lags behind gets more weight. rho follows the
 learning rate, as the released code divides both by 10 at the same milestones. The reference is the run's very first batch: the weights
-depend on the seed.
+depend on the seed. Under `training.microbatches` a batch meets the weights one batch late (`_balance.py`).
 
 Where the released code departs (`parity: official`): it adds 1e-5 to the teachers' probabilities inside the logarithm, which moves the
 losses and through them the weights. It also averages the KL over classes: `kl_scale` = 1/K, on CIFAR-100 10/K; the weights do not feel it.

@@ -14,7 +14,7 @@ from torch import nn
 from rkdsearch.errors import ConfigError
 from rkdsearch.models import foreign
 from rkdsearch.models.base import Classifier, Features, count_parameters, features, normalisation, normalise_inside
-from rkdsearch.models.chain import PullBack, vjp
+from rkdsearch.models.chain import Gradient, Slope, written_out
 from rkdsearch.models.folding import fold, twin
 from rkdsearch.models.mlp import MLP
 from rkdsearch.models.mobilenet_v2 import MobileNetV2
@@ -27,8 +27,9 @@ from rkdsearch.plugins import is_dotted
 __all__ = [
     "Classifier",
     "Features",
+    "Gradient",
     "ModelConfig",
-    "PullBack",
+    "Slope",
     "build",
     "count_parameters",
     "features",
@@ -37,7 +38,7 @@ __all__ = [
     "normalisation",
     "normalise_inside",
     "twin",
-    "vjp",
+    "written_out",
 ]
 
 _WIDTHS = {"small_cnn": 16, "mlp": 128, "wide_resnet": 10}

@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 from rkdsearch.config import TrainConfig
 from rkdsearch.errors import NonFiniteLossError
 from rkdsearch.training import stages as training_stages
+from rkdsearch.training.epoch import Best, EpochResult
 from rkdsearch.training.stages import Stage
-from rkdsearch.training.trainer import Best, EpochResult
 
 
 class FakeTrainer:

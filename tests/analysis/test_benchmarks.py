@@ -1,5 +1,6 @@
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from types import ModuleType
 
@@ -45,6 +46,52 @@ def test_a_step_of_ours_moves_every_weight_to_where_the_script_moves_it(
 def test_the_first_loss_in_fp32_is_the_scripts_to_four_places(benchmark: ModuleType, method: str) -> None:
     work = benchmark.Workload(method, TINY, **SMALL)
     assert abs(float(benchmark.Published(work, "backward").step()) - float(benchmark.Ours(work).step())) < 1e-4
+
+
+@pytest.mark.parametrize("layout", ["channels last", "transposed"])
+@pytest.mark.parametrize(("method", "student"), [("ard", TINY), ("adaad", TINY), ("iad", {"name": "mobilenet_v2"})])
+def test_mathematics_sees_no_difference_between_the_layouts_of_the_script(
+    benchmark: ModuleType, method: str, student: dict[str, object], layout: str
+) -> None:
+    work = benchmark.Workload(method, student, precision="fp64", **SMALL)
+    published, other = benchmark.Published(work, "images"), benchmark.Published(work, "images", layout)
+    assert abs(float(published.step()) - float(other.step())) < 1e-9
+    after, moved = published.student.state_dict(), other.student.state_dict()
+    if layout == "transposed":
+        assert any(not torch.equal(after[name], moved[name]) for name in after)  # it is not the same network
+        moved = {name: tensor.mT if tensor.ndim == 4 else tensor for name, tensor in moved.items()}
+    assert max(float((after[name] - moved[name]).abs().max()) for name in after) < 1e-9
+
+
+def test_our_loss_may_be_as_far_from_the_script_as_the_script_from_itself(benchmark: ModuleType) -> None:
+    assert benchmark.agreement(0.5003, [0.5, 0.5001, 0.4998]) == pytest.approx((2e-4, 3e-4))
+    assert benchmark.agreement(0.5009, [0.5, 0.5007, 0.5]) == pytest.approx((2e-4, 7e-4))
+    assert benchmark.agreement(0.5003, [0.5, 0.5, 0.5]) == pytest.approx((3e-4, 1e-4))
+
+
+def test_a_pair_of_method_and_student_prints_its_verdict_on_losses(
+    benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Here:
+        """A side without a process of its own."""
+
+        def submit(self, work: Callable[..., object], *given: object) -> "Future[object]":
+            future: Future[object] = Future()
+            future.set_result(work(*given))
+            return future
+
+    monkeypatch.setitem(benchmark.BARS, ("ard", "wide_resnet"), (1000.0, None))
+    work, sides = benchmark.Workload("ard", TINY, **SMALL), {name: Here() for name in ("script", "script+alloc", "ours")}
+    assert benchmark.compare(sides, work, "images", "cpu", 1, 1e9) == (False, True)
+    printed = capsys.readouterr().out
+    assert "BAR MISSED" in printed
+    assert "DOES NOT AGREE" not in printed
+    monkeypatch.setattr(benchmark, "measure", lambda work, climb, clock: (1.0, 0.25 if climb is None else 0.5))
+    monkeypatch.setattr(benchmark, "first_loss", lambda *given: 0.5001)
+    assert benchmark.compare(sides, work, "images", "cpu", 1, 1e9) == (False, False)
+    assert "0.250000, 2.5e-01 from the script as published, 2.5e-01 from the nearest of them (at most 1.0e-04)   DOES NOT AGREE" in (
+        capsys.readouterr().out
+    )
 
 
 def test_a_resnet18_forward_is_counted_as_1_11_billion_operations(benchmark: ModuleType) -> None:

@@ -94,6 +94,16 @@ def test_a_cheap_simulated_run_ranks_configurations_nearly_as_a_full_one_does(la
     assert low < spearmanr(cheap, [sum(c.full.values_at(54)) for c in shown])[0] < high
 
 
+def test_where_all_is_clear_early_values_mislead_less_and_nothing_is_noisy() -> None:
+    rhos = []
+    for clear in (False, True):
+        landscape, rng = curves.Simulated("bulging", 0, clear), np.random.default_rng(0)
+        shown = [landscape.curve(landscape.space.sample(rng)) for _ in range(60)]
+        rhos.append(spearmanr([sum(c.capped.values_at(6)) for c in shown], [sum(c.full.values_at(54)) for c in shown])[0])
+    assert rhos == pytest.approx([0.83, 0.905], abs=0.02)
+    assert all(c.full.values_at(54) == pytest.approx(c.full.delivers()) for c in shown)
+
+
 # ---------------------------------------------------------------------------------------------------------- the recorded table
 
 

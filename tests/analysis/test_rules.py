@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rkdsearch.search.ladder import first_rung
 from rkdsearch.search.settings import SamplerConfig, SchedulerConfig
 from rkdsearch.search.study import Study
-from rkdsearch.training.trainer import Best, EpochResult
+from rkdsearch.training.epoch import Best, EpochResult
 from tests.analysis.scripts import script
 
 curves, rules, simulation = script("curves"), script("rules"), script("simulation")
@@ -25,7 +26,7 @@ def test_the_stock_pair_stops_below_the_upper_third_and_tells_optuna_that_it_is_
     decided = []
     for ordinal, mean in enumerate((0.5, 0.6, 0.55, 0.7)):
         overrides, _ = rule.propose(ordinal, [])
-        trial = simulation.Trial(ordinal, overrides, landscape.curve(overrides), rung=0)
+        trial = simulation.Trial(ordinal, overrides, landscape.curve(overrides), rule.climbs(ordinal), rung=0)
         decided.append(rule.goes_on(trial, (mean, mean)))
         rule.ended(trial, (mean, mean))
     assert decided == [True, True, False, True]  # cutoffs: none, 0.5, 0.5667, 0.5667
@@ -39,6 +40,8 @@ def test_the_stock_pair_stops_below_the_upper_third_and_tells_optuna_that_it_is_
         ("random", {"kind": "stopping"}, "LENGTH"),
         ("tpe", {"kind": "promotion"}, "WHOLE"),
         ("random", {"kind": "promotion", "capped": "continued"}, "WHOLE"),
+        ("tpe", {"kind": "promotion", "brackets": 3}, "WHOLE"),
+        ("random", {"kind": "stopping", "brackets": 2}, "LENGTH"),
     ],
 )
 def test_a_simulated_search_tries_and_stops_what_a_study_with_one_worker_does(
@@ -55,8 +58,9 @@ def test_a_simulated_search_tries_and_stops_what_a_study_with_one_worker_does(
     study = Study(tmp_path, space, 16, {})
     while (given := study.next()) is not None:
         trial = study.trials[given.trial_id]
-        rung = [r.epochs for r in space.ladder].index(given.stages[-1].until)
-        run = landscape.curve(trial.overrides).run(space.ladder, rung, afresh=space.scheduler.capped == "afresh")
+        climbed = space.ladder[first_rung(space.scheduler, trial.ordinal) :]
+        rung = [r.epochs for r in climbed].index(given.stages[-1].until)
+        run = landscape.curve(trial.overrides).run(climbed, rung, afresh=space.scheduler.capped == "afresh")
         for epoch in range(trial.place[1] + 1, given.stages[-1].until + 1):
             if not study.report(given.trial_id, result(run, epoch)):
                 break
@@ -66,7 +70,7 @@ def test_a_simulated_search_tries_and_stops_what_a_study_with_one_worker_does(
     full = [trial.ordinal for _, trial in simulated.run(math.inf)]
 
     assert [t.overrides for t in simulated.trials] == [t.overrides for t in study.trials.values()]
-    assert [(6, 18, 54)[t.rung] for t in simulated.trials] == [t.epochs[-1].epoch for t in study.trials.values()]
+    assert [t.ladder[t.rung].epochs for t in simulated.trials] == [t.epochs[-1].epoch for t in study.trials.values()]
     assert sorted(full) == sorted(t.ordinal for t in study.trials.values() if t.status == "finished")
     assert 0 < len(full) < 9
 

@@ -40,12 +40,24 @@ def test_a_trials_first_loss_is_the_scripts(trial: ModuleType, tmp_path: Path, s
 
 def test_both_sides_of_a_trial_make_ten_steps_an_epoch_and_learn_alike(trial: ModuleType, tmp_path: Path) -> None:
     trainer = trial.Trainer(trial.described(tmp_path, {"name": "mlp", "width": 16}))
-    script, ours = trial.script_epochs(trainer), trainer.epochs()
+    script, ours = trial.script_epochs(trainer, trial.CLIMBS["images"]), trainer.epochs()
     losses = [(next(script), next(ours)) for _ in range(3)]
     assert losses[-1][0] < losses[0][0]
     assert losses[-1][1].loss < losses[0][1].loss
     assert losses[-1][1].loss == pytest.approx(losses[-1][0], rel=0.2)
     assert losses[0][1].clean_accuracy is None  # a validation would be counted against us
+
+
+def test_what_the_scripts_attack_asks_for_changes_their_speed_and_not_their_numbers(trial: ModuleType, tmp_path: Path) -> None:
+    trainer = trial.Trainer(trial.described(tmp_path, {"name": "mlp", "width": 16}, "fp64"))
+    assert set(trial.CLIMBS) == {"images", "backward"}
+    batch = next(iter(trainer._batches.epoch(0)))
+    losses = []
+    for climb in trial.CLIMBS.values():
+        work = trial.script(trainer, climb)
+        losses += [float(trial.published.rslad(work, batch.x.double(), batch.y, trial.torch.Generator().manual_seed(2))) for _ in range(2)]
+    assert losses[:2] == pytest.approx(losses[2:], abs=1e-12)
+    assert losses[0] != losses[1]
 
 
 def test_a_steps_time_is_divided_without_rest(trial: ModuleType, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from rkdsearch.attacks import Attack, Linf, Noise, Start
+from rkdsearch.attacks import Attack, Linf, Noise, Projection, Start
 from rkdsearch.losses import kl_divergence
 from rkdsearch.methods import Step, Student, inner, load
 from rkdsearch.methods.base import Teacher
@@ -52,9 +52,14 @@ class Recording(Attack):
     found: list[Tensor] = field(default_factory=list)
 
     @override
-    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        self.found.append(super().project(x_adv, x))
-        return self.found[-1]
+    def around(self, x: Tensor) -> Projection:
+        project = super().around(x)
+
+        def recorded(x_adv: Tensor) -> Tensor:
+            self.found.append(project(x_adv))
+            return self.found[-1]
+
+        return recorded
 
 
 def step(start: Start) -> tuple[Step, Recording]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import override
 
-from rkdsearch.attacks import Attack, Linf, Noise
+from rkdsearch.attacks import Attack, Linf, Noise, Projection
 from rkdsearch.methods import Loss, Method, Step, Student
 from rkdsearch.methods._conditional import condition
 from rkdsearch.methods.base import Precision, Teacher
@@ -53,10 +53,14 @@ class Recording(Attack):
     seen: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     @override
-    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        projected = super().project(x_adv, x)
-        self.seen.append((projected, x))
-        return projected
+    def around(self, x: Tensor) -> Projection:
+        project = super().around(x)
+
+        def recorded(x_adv: Tensor) -> Tensor:
+            self.seen.append((project(x_adv), x))
+            return self.seen[-1][0]
+
+        return recorded
 
 
 class Bench:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from rkdsearch.attacks import Attack, Linf, Noise
+from rkdsearch.attacks import Attack, Linf, Noise, Projection
 from rkdsearch.errors import ConfigError
 from rkdsearch.methods import Student, load
 from rkdsearch.methods.absld import ABSLD
@@ -240,9 +240,14 @@ class TwoStarts(Attack):
         return x + 0.001 * (unit if self.orders.pop(0) == 1 else unit.flip(0))
 
     @override
-    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        self.found.append(super().project(x_adv, x))
-        return self.found[-1]
+    def around(self, x: Tensor) -> Projection:
+        project = super().around(x)
+
+        def recorded(x_adv: Tensor) -> Tensor:
+            self.found.append(project(x_adv))
+            return self.found[-1]
+
+        return recorded
 
 
 def test_student_and_teacher_search_jointly_and_a_harmed_teacher_starts_again_from_the_clean_image() -> None:

@@ -50,7 +50,7 @@ def test_the_clean_answer_of_the_student_is_asked_once_and_when_the_attack_begin
 
         @override
         def __call__(self, x: Tensor) -> Tensor:
-            self.calls += 1
+            self.calls += x is step.x
             return super().__call__(x)
 
     student = Counting(TinyNet(4))
@@ -66,8 +66,8 @@ def test_logits_in_half_precision_get_a_slope_of_their_own_kind() -> None:
         def __call__(self, x: Tensor) -> Tensor:
             return x.flatten(1).bfloat16()
 
-        def vjp(self, x: Tensor) -> tuple[Tensor, models.PullBack]:
-            return models.vjp(self, x)
+        def written_out(self, slope: models.Slope, x: Tensor) -> None:
+            """No chain."""
 
     network: Network = Half()
     x = torch.rand(2, 1, 2, 2)

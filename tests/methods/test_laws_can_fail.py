@@ -66,7 +66,7 @@ class Forgetful(Plain):
 class Escaping(Plain):
     @override
     def loss(self, step: Step) -> Loss:
-        x_adv = step.attack.project(step.x + 1, step.x + 0.5)
+        x_adv = step.attack.around(step.x + 0.5)(step.x + 1)
         return Loss.weighted(label=(1.0, self.objective(step, x_adv)))
 
 

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import override
 
-from rkdsearch import models
-from rkdsearch.models import ModelConfig, build, fold, twin, vjp
+from rkdsearch.models import ModelConfig, build, fold, twin, written_out
 from rkdsearch.models.chain import MATRIX_NUMBERS, Unrolled, _chains
 
 
@@ -20,13 +19,23 @@ def by_autograd(network: Callable[[Tensor], Tensor], x: Tensor, slope: Tensor) -
 
 
 def assert_same(live: nn.Module, frozen: nn.Module, x: Tensor) -> None:
+    """Logits and gradient, of the written-out chain where there is one."""
     slope = torch.randn(len(x), 10, dtype=x.dtype)
-    logits, pull_back = vjp(frozen, x)
-    wanted = by_autograd(live.eval(), x, slope)
-    assert not logits.requires_grad
-    for found, right in zip((logits, pull_back(slope)), wanted, strict=True):
+    for found, right in zip(gradient_through(frozen, x, slope), by_autograd(live.eval(), x, slope), strict=True):
         assert found.shape == right.shape
         assert float((found - right).abs().max() / right.abs().max()) < 1e-12
+
+
+def gradient_through(frozen: nn.Module, x: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+    seen: list[Tensor] = []
+
+    def look(logits: Tensor) -> Tensor:
+        assert not logits.requires_grad
+        seen.append(logits)
+        return slope
+
+    gradient = written_out(frozen, look, x)
+    return by_autograd(frozen, x, slope) if gradient is None else (gradient(x), seen[0])[::-1]
 
 
 def is_chain(network: nn.Module, x: Tensor) -> bool:
@@ -177,10 +186,38 @@ def test_a_first_call_without_gradients_does_not_spoil_the_matrices_for_an_attac
     assert torch.allclose(gradient, by_autograd(network, x, torch.ones(2, 10))[1], atol=1e-6)
 
 
-def test_in_half_precision_autograd_decides_as_before() -> None:
+def test_a_chain_is_asked_again_and_again_and_writes_over_nothing_that_it_gave_or_got() -> None:
+    network = build(ModelConfig(name="mlp"), classes=10, channels=1, size=8).double()
+    x, other = torch.rand(2, 3, 1, 8, 8, dtype=torch.float64)
+    seen: list[Tensor] = []
+
+    def look(logits: Tensor) -> Tensor:
+        seen.append(logits)
+        return logits
+
+    gradient = written_out(twin(network)(), look, x)
+    assert gradient is not None
+    before, first = (x.clone(), other.clone()), gradient(x)
+    kept, logits = first.clone(), seen[0].clone()
+    assert not torch.allclose(gradient(other), first)
+    assert torch.equal(gradient(x), first)
+    assert torch.equal(first, kept)
+    assert torch.equal(seen[0], logits)
+    assert torch.equal(x, before[0])
+    assert torch.equal(other, before[1])
+
+
+def test_images_that_carry_a_graph_and_a_chain_without_hidden_layers_are_nothing_special() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).double()
+    x = torch.rand(3, 1, 8, 8, dtype=torch.float64, requires_grad=True)
+    assert is_chain(twin(network)(), x)
+    assert_same(network, twin(network)(), x)
+    assert_same(network, twin(network)(), 2 * x)
+    assert x.grad is None
+
+
+def test_in_half_precision_autograd_decides() -> None:
     network, x = build(ModelConfig(name="mlp"), classes=10, channels=1, size=8), torch.rand(4, 1, 8, 8)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        logits, pull_back = models.vjp(twin(network)(), x)
-        wanted = by_autograd(twin(network)(), x, torch.ones(4, 10, dtype=torch.bfloat16))
-    assert logits.dtype == torch.bfloat16
-    assert torch.equal(pull_back(torch.ones_like(logits)), wanted[1])
+        assert written_out(twin(network)(), torch.ones_like, x) is None
+    assert written_out(twin(network)(), torch.ones_like, x) is not None
