@@ -19,7 +19,8 @@ import torch
 from rkdsearch import config as run
 from rkdsearch import methods
 from rkdsearch.training import teacher as teachers
-from rkdsearch.training.trainer import Best, Trainer
+from rkdsearch.training.epoch import Best
+from rkdsearch.training.trainer import Trainer
 
 EPOCHS = 25
 COMMON: Mapping[str, Any] = {

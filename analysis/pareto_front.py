@@ -8,7 +8,7 @@ Reads the study's Parquet files (and, for its title and teachers, `study.json`) 
 import argparse
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
@@ -19,18 +19,20 @@ from rkdsearch.results import summary
 from rkdsearch.results.store import replace_file
 from rkdsearch.results.summary import CLEAN, ROBUST, Study
 
-WIDTH, HEIGHT = 960, 600
+WIDTH, HEIGHT = 960, 616
 LEFT, TOP, RIGHT, BOTTOM = 78, 84, 716, 506  # the axes' rectangle; the legend stands to its right, the caption below
 INK, QUIET, GRID = "#1b1f24", "#5c6570", "#e6e9ed"
 
 
 def draw(study: Study) -> str:
     """The picture's text. Raises StudyError where no trial has been measured yet."""
-    rows = [row for row in summary.records(study.trials) if row[CLEAN] is not None and row[ROBUST] is not None]
+    trials = summary.records(summary.configurations(study.trials))
+    rows = [row for row in trials if row[CLEAN] is not None and row[ROBUST] is not None]
     if not rows:
         raise StudyError(f"{study.folder}: no trial has been measured yet, so there is nothing to draw; let the search run on")
     front = summary.records(study.front)
-    view = figures.closer_view(rows)
+    teachers = figures.drawable(study.description.get("teachers"))
+    view = figures.closer_view(rows, teachers)
     (x0, x1), (y0, y1) = view[CLEAN], view[ROBUST]
 
     def at(clean: float, robust: float) -> tuple[float, float]:
@@ -38,24 +40,21 @@ def draw(study: Study) -> str:
 
     seen = [row for row in rows if x0 <= row[CLEAN] <= x1 and y0 <= row[ROBUST] <= y1]
     style = traces.looks([traces.method_of(row) for row in rows])
-    parts = [_axes(view, at), _edge(front, at)]
+    parts = [_axes(view, at), *(_bars(row, style[traces.method_of(row)].colour, at) for row in seen if figures.bars(row)), _edge(front, at)]
     # stopped trials first, baselines last: what matters lies on top
     for row in sorted(seen, key=lambda row: (row["status"] == "finished", row["origin"] == "first")):
         look = style[traces.method_of(row)]
         shape = "diamond" if row["origin"] == "first" else look.shape
         parts.append(_mark(at(row[CLEAN], row[ROBUST]), shape, look.colour, full=row["status"] == "finished", tip=_tip(row)))
     parts += _labels([row for row in seen if row["origin"] == "first" and row["status"] == "finished"], seen, front, at)
-    for role, teacher in figures.drawable(study.description.get("teachers")).items():
-        place = at(teacher["clean_accuracy"], teacher["robust_accuracy"])
-        if LEFT <= place[0] <= RIGHT and TOP <= place[1] <= BOTTOM:
-            parts.append(_mark(place, "star", "#ffffff", full=True, tip=f"{role} teacher"))
-    parts.append(_legend(style, teacher=bool(study.description.get("teachers"))))
-    cost = summary.cost(study.trials)
-    counts = ", ".join(f"{count} {status}" for status, count in cost.trials.items())
+    places = {role: at(teacher["clean_accuracy"], teacher["robust_accuracy"]) for role, teacher in teachers.items()}
+    inside = {role: (x, y) for role, (x, y) in places.items() if LEFT <= x <= RIGHT and TOP <= y <= BOTTOM}
+    parts += [_mark(place, "star", "#ffffff", full=True, tip=f"{role} teacher") for role, place in inside.items()]
+    parts.append(_legend(style, teacher=bool(inside)))
     parts.append(_text(LEFT, 36, f"{study.name}: clean against robust accuracy of students", size=20, weight=600))
-    parts.append(_text(LEFT, 60, f"{len(study.trials)} trials ({counts}), hypervolume {summary.volume(study.front):.4f}", colour=QUIET))
+    parts.append(_text(LEFT, 60, f"{summary.counted(study.trials)}, hypervolume {study.volume:.4f}", colour=QUIET))
     parts += [
-        _text(LEFT, HEIGHT - 28 + 16 * n, line, colour=QUIET, size=11.5)
+        _text(LEFT, BOTTOM + 66 + 16 * n, line, colour=QUIET, size=11.5)
         for n, line in enumerate(_caption(study, rows, len(rows) - len(seen)))
     ]
     inner = "\n".join(parts)
@@ -75,10 +74,7 @@ def ticks(low: float, high: float, count: int = 6) -> list[float]:
     return [round(n * step, 10) for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
-Place = Callable[[float, float], tuple[float, float]]
-
-
-def _axes(view: figures.View, at: Place) -> str:
+def _axes(view: figures.View, at: figures.Place) -> str:
     (x0, x1), (y0, y1) = view[CLEAN], view[ROBUST]
     parts = []
     for value in ticks(x0, x1):
@@ -97,7 +93,7 @@ def _axes(view: figures.View, at: Place) -> str:
     return "\n".join([f'<clipPath id="inside">{clip}</clipPath>', *parts])
 
 
-def _edge(front: Sequence[Row], at: Place) -> str:
+def _edge(front: Sequence[Row], at: figures.Place) -> str:
     """Down first, then right: what a point dominates lies below and to its left. It may leave the picture, towards undefended students."""
     places = [at(row[CLEAN], row[ROBUST]) for row in front]
     if not places:
@@ -106,15 +102,20 @@ def _edge(front: Sequence[Row], at: Place) -> str:
     return f'<path d="{path}" clip-path="url(#inside)" fill="none" stroke="{INK}" stroke-width="1.8"/>'
 
 
-def _labels(rows: Sequence[Row], seen: Sequence[Row], front: Sequence[Row], at: Place) -> list[str]:
-    def inside(row: Row) -> tuple[float, float]:
-        x, y = at(row[CLEAN], row[ROBUST])
+def _bars(row: Row, colour: str, at: figures.Place) -> str:
+    ends = [(*at(*start), *at(*end)) for start, end in figures.bars(row)]
+    path = "".join(f"M{x0:.1f} {y0:.1f}L{x1:.1f} {y1:.1f}" for x0, y0, x1, y1 in ends)
+    return f'<path d="{path}" clip-path="url(#inside)" fill="none" stroke="{colour}" stroke-width="1.3" opacity="0.7"/>'
+
+
+def _labels(rows: Sequence[Row], seen: Sequence[Row], front: Sequence[Row], at: figures.Place) -> list[str]:
+    def inside(clean: float, robust: float) -> tuple[float, float]:
+        x, y = at(clean, robust)
         return x - LEFT, y - TOP
 
     texts = [traces.title(row) for row in rows]
-    sides = labels.place(
-        list(map(inside, rows)), texts, [*map(inside, seen), *labels.along(list(map(inside, front)))], (RIGHT - LEFT, BOTTOM - TOP)
-    )
+    anchors = [inside(row[CLEAN], row[ROBUST]) for row in rows]
+    sides = labels.place(anchors, texts, figures.obstacles(seen, front, inside), (RIGHT - LEFT, BOTTOM - TOP))
     found = []
     for row, text, side in zip(rows, texts, sides, strict=True):
         if side is not None:
@@ -171,12 +172,15 @@ def _caption(study: Study, rows: Sequence[Row], outside: int) -> list[str]:
     images = "/".join(sorted({f"{row['metric.images']}" for row in rows if row["metric.images"] is not None})) or "unknown"
     exam = study.description.get("exam")
     attack = ", ".join(f"{key} = {traces.number(value)}" for key, value in exam.items()) if isinstance(exam, dict) else "unknown"
-    hidden = f" {outside} undefended or early-stopped trials lie outside the picture." if outside else ""
-    return [f"n = {images} validation images; attack: {attack}.", f"Best epoch of each trial, one seed a point.{hidden}"]
+    hidden = [f"{outside} undefended or early-stopped trials lie outside the picture."] if outside else []
+    seeds = "/".join(map(str, sorted({row["seeds"] for row in rows if row["seeds"]})))
+    spread = f"; with bars, mean and standard deviation of {seeds} fresh seeds, which alone name the front" if seeds else ""
+    return [f"n = {images} validation images; attack: {attack}.", f"Best epoch of each trial, one seed a point{spread}.", *hidden]
 
 
 def _tip(row: Row) -> str:
-    return f"{traces.title(row)}: clean {traces.percent(row[CLEAN])} %, robust {traces.percent(row[ROBUST])} %, {row['status']}"
+    mean = f"mean of {row['seeds']} fresh seeds, " if row["seeds"] else ""
+    return f"{traces.title(row)}: clean {traces.percent(row[CLEAN])} %, robust {traces.percent(row[ROBUST])} %, {mean}{row['status']}"
 
 
 def _text(x: float, y: float, text: str, *, size: float = 13, anchor: str = "start", colour: str = INK, weight: int = 400) -> str:

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from rkdsearch.methods import Step as Step
     from rkdsearch.results.store import Store as Store
     from rkdsearch.search.space import SearchSpace as SearchSpace
-    from rkdsearch.training.trainer import EpochResult as EpochResult
+    from rkdsearch.training.epoch import EpochResult as EpochResult
     from rkdsearch.training.trainer import Trainer as Trainer
 
 _WHERE = {
-    "EpochResult": "training.trainer",
+    "EpochResult": "training.epoch",
     "Loss": "methods",
     "Method": "methods",
     "RkdError": "errors",

@@ -6,11 +6,21 @@ any other exception is our bug, keeps its traceback and exits with 1.
 """
 
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Literal, Self
+
+Failure = Literal["memory", "worker", "files", "loss", "error"]
 
 
 class RkdError(Exception):
     """Something that the user can change: a file, a value, a machine."""
+
+    failure: ClassVar[Failure] = "error"  # how a trial failed that met it
+
+
+class FileError(RkdError):
+    """A file could not be read or reached, for a reason that the system gives."""
+
+    failure = "files"
 
 
 class ConfigError(RkdError):
@@ -24,13 +34,19 @@ class SpaceError(RkdError):
 class DataError(RkdError):
     """Images or labels are missing, or not what they claim to be."""
 
+    failure = "files"
+
 
 class TeacherError(RkdError):
     """A teacher's file cannot be trusted, read or fitted into its network."""
 
+    failure = "files"
+
 
 class CheckpointError(RkdError):
     """A checkpoint is damaged, or belongs to another run."""
+
+    failure = "files"
 
 
 class DiskError(RkdError):
@@ -45,9 +61,13 @@ class DiskError(RkdError):
 class NonFiniteLossError(RkdError):
     """The loss became NaN or infinite: the run ends, the last good checkpoint stays."""
 
+    failure = "loss"
+
 
 class OutOfMemoryError(RkdError):
     """The device is full: the message says which value to turn."""
+
+    failure = "memory"
 
 
 class StudyError(RkdError):

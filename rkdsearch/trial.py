@@ -1,8 +1,8 @@
-"""The trial function: one configuration in, its epochs out; and what drives it under Ray Tune.
+"""The trial function: one configuration in, its epochs out; in one process, or in a gang of them.
 
-`run_trial` is the trial function. `RayTrial` is the thin class that Ray Tune calls: it steps the generator, one epoch a call, and stays
-warm between trials (torch imported, images and teachers loaded). With more than one process a trial is a gang: worker actors in the trial's own
-placement group, with torchrun's environment and an `Accelerator()` in each.
+`run_trial` is the trial function, `reports` its epochs as what Ray carries. A gang is worker actors in the trial's own placement group, with
+torchrun's environment and an `Accelerator()` in each; its workers do without Tune and do not wait for its import: what Tune calls stands in
+`search/trainable.py`.
 """
 
 import json
@@ -16,19 +16,18 @@ from typing import Any
 
 import ray
 import torch
-from ray import tune
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-from typing_extensions import override
 
 from rkdsearch import config as run
 from rkdsearch.config import TrainConfig
-from rkdsearch.errors import DiskError, RkdError
+from rkdsearch.errors import FileError, OutOfMemoryError, RkdError
 from rkdsearch.plugins import allow_import
 from rkdsearch.training.across import leave_group
 from rkdsearch.training.allocator import keep_memory
+from rkdsearch.training.epoch import EpochResult
 from rkdsearch.training.rows import facts_of
 from rkdsearch.training.stages import Stage
-from rkdsearch.training.trainer import EpochResult, Trainer
+from rkdsearch.training.trainer import Trainer
 
 STEP_TIMEOUT_SECONDS = 6 * 3600.0  # a gang whose collective hangs must not hold its GPUs for ever
 
@@ -45,74 +44,6 @@ def run_trial(config: TrainConfig, folder: Path, stages: Sequence[Stage]) -> Ite
         yield epoch, facts
 
 
-class RayTrial(tune.Trainable):
-    """Ray Tune's side of a trial. Its config is JSON text under `assignment`: Ray has nothing to merge, flatten or print."""
-
-    @override
-    def setup(self, config: dict[str, Any]) -> None:
-        self._gang: Gang | None = None
-        self._take(config)
-
-    @override
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._take(new_config)
-        return True
-
-    def _take(self, config: dict[str, Any]) -> None:
-        self._assignment = json.loads(config["assignment"])
-        self._epochs: Iterator[dict[str, Any]] | None = None
-
-    @override
-    def step(self) -> dict[str, Any]:
-        try:
-            if self._epochs is None:
-                self._epochs = self._begin()
-            return next(self._epochs)
-        except ray.exceptions.RayTaskError as error:
-            self.cleanup()  # the gang's other processes may wait for the one that raised
-            return self._failure(error.cause)
-        except ray.exceptions.RayError:
-            raise  # a worker or a node is gone: Ray starts the trial again, and it goes on from its checkpoint
-        except StopIteration:
-            return self._failure(RkdError("the trial was asked for an epoch beyond its last"))
-        except Exception as error:  # noqa: BLE001 - one method's bug must not end a search of many; it is recorded, not retried
-            return self._failure(_told(error))
-
-    def _failure(self, error: RkdError) -> dict[str, Any]:
-        """What ends the trial; or, where the disk is full, the whole search: nothing is wrong with the trial then."""
-        self._epochs = None
-        return {"disk" if isinstance(error, DiskError) else "failure": " ".join(str(error).split())}
-
-    def _begin(self) -> Iterator[dict[str, Any]]:
-        if self._assignment["processes"] == 1:
-            return reports(self._assignment)
-        if self._gang is None:
-            self._gang = Gang(self._assignment["processes"], self._assignment["cpu"], self._assignment["gpu"])
-        return self._gang.reports(self._assignment)
-
-    @override
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing: a trial keeps its own checkpoints, by its own name."""
-
-    @override
-    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
-        """Nothing: a trial finds its own checkpoints, by its own name."""
-
-    @override
-    def cleanup(self) -> None:
-        if self._gang is not None:
-            self._gang.close()
-            self._gang = None
-
-
-def _told(error: Exception) -> RkdError:
-    """The error as a sentence: where it is a bug, with its place."""
-    if isinstance(error, RkdError):
-        return error
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return RkdError(f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})")
-
-
 def reports(assignment: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """A trial's epochs as what Ray carries: an epoch number, and JSON text."""
     allow_import(*assignment["allow_imports"])
@@ -122,6 +53,20 @@ def reports(assignment: dict[str, Any]) -> Iterator[dict[str, Any]]:
     stages = [Stage(**stage) for stage in assignment["stages"]]
     for epoch, facts in run_trial(config, Path(assignment["folder"]), stages):
         yield {"epoch": epoch.epoch, "result": json.dumps(asdict(epoch)), "facts": json.dumps(facts)}
+
+
+def told(error: Exception) -> RkdError:
+    """The error as a sentence, with its place where it was not one of ours: the machine's, or a bug."""
+    if isinstance(error, RkdError):
+        return error
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    kinds: dict[type[Exception], type[RkdError]] = {
+        torch.OutOfMemoryError: OutOfMemoryError,
+        MemoryError: OutOfMemoryError,
+        OSError: FileError,
+    }
+    kind = next((ours for theirs, ours in kinds.items() if isinstance(error, theirs)), RkdError)
+    return kind(f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})")
 
 
 class Worker:
@@ -147,8 +92,8 @@ class Worker:
         """One epoch, or None after the last. Raises RkdError alone: another package's error may not survive the way to another process."""
         try:
             return next(self._reports, None)
-        except Exception as error:  # noqa: BLE001 - as in RayTrial.step
-            raise _told(error) from None
+        except Exception as error:  # noqa: BLE001 - one method's bug must not end a search of many
+            raise told(error) from None
 
 
 class Gang:

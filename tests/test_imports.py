@@ -66,7 +66,12 @@ def test_training_runs_without_ray_and_does_not_pay_for_torchvision() -> None:
 
 
 def test_a_trial_knows_nothing_of_the_search_above_it() -> None:
-    assert imported("import rkdsearch.trial") <= {"torch", "pandas", "accelerate", "ray"}
+    assert imported("import rkdsearch.trial, rkdsearch.search.trainable") <= {"torch", "pandas", "accelerate", "ray"}
+
+
+def test_a_process_of_a_gang_does_not_wait_for_tune() -> None:
+    assert imported("import rkdsearch.trial", watched={"ray.tune"}) == set()
+    assert imported("import rkdsearch.search.trainable", watched={"ray.tune"}) == {"ray.tune"}
 
 
 def test_this_check_can_fail(tmp_path: Path) -> None:

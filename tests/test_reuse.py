@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rkdsearch import methods
-from rkdsearch.trial import RayTrial
+from rkdsearch.search.trainable import RayTrial
 from tests.training.runs import CLOCKS, described, server, teachers_in
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]

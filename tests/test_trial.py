@@ -6,9 +6,9 @@ import pytest
 import ray
 
 from rkdsearch import config as run
-from rkdsearch.errors import DiskError, NonFiniteLossError, RkdError
+from rkdsearch.errors import RkdError
 from rkdsearch.training.stages import Stage
-from rkdsearch.trial import RayTrial, Worker, run_trial
+from rkdsearch.trial import Worker, run_trial
 
 CONFIG = run.build(
     {
@@ -32,54 +32,12 @@ def test_a_trial_taken_up_reports_its_last_epoch_once_more_and_trains_on(tmp_pat
     assert [e.clean_accuracy is not None for e in again] == [True, False, True]
 
 
-def trial_whose_next_epoch(raises: Exception) -> RayTrial:
+def test_a_process_of_a_gang_raises_sentences_alone() -> None:
     def epochs() -> Iterator[dict[str, Any]]:
-        raise raises
+        raise IndexError("too far")
         yield {}
 
-    trial = RayTrial.__new__(RayTrial)
-    trial._gang = None
-    trial._epochs = epochs()
-    return trial
-
-
-def test_what_a_user_can_mend_is_told_in_its_own_words() -> None:
-    trial = trial_whose_next_epoch(NonFiniteLossError("epoch 2, batch 1: the loss is nan"))
-    assert trial.step() == {"failure": "epoch 2, batch 1: the loss is nan"}
-
-
-def test_a_bug_of_one_method_is_told_with_its_place_and_on_one_line() -> None:
-    failure = trial_whose_next_epoch(IndexError("too\nfar")).step()["failure"]
-    assert failure.startswith("IndexError: too far (test_trial.py:")
-
-
-def test_a_full_disk_is_no_failure_of_the_trial() -> None:
-    trial = trial_whose_next_epoch(DiskError("last.safetensors: could not be written: No space left on device"))
-    assert trial.step() == {"disk": "last.safetensors: could not be written: No space left on device"}
-
-
-def test_what_one_process_of_a_gang_meets_is_told_as_its_own_words_and_not_tried_again() -> None:
-    error = ray.exceptions.RayTaskError(
-        "step", "Traceback ...", RkdError("epoch 1, batch 1: the loss is nan"), "ray::Worker", 1, "127.0.0.1"
-    )
-    assert trial_whose_next_epoch(error.as_instanceof_cause()).step() == {"failure": "epoch 1, batch 1: the loss is nan"}
-
-
-def test_a_process_of_a_gang_raises_sentences_alone() -> None:
     worker = Worker()
-    worker._reports = trial_whose_next_epoch(IndexError("too far"))._epochs  # type: ignore[assignment]
+    worker._reports = epochs()
     with pytest.raises(RkdError, match=r"IndexError: too far \(test_trial.py:"):
         worker.step()
-
-
-def test_a_damaged_checkpoint_fails_its_trial_with_the_way_out(tmp_path: Path) -> None:
-    (tmp_path / "last.safetensors").write_bytes(b"half")
-    trial = RayTrial.__new__(RayTrial)
-    trial._gang = None
-    trial._epochs = ({} for _ in run_trial(CONFIG, tmp_path, ()))
-    assert trial.step()["failure"].endswith("; delete it to start this run afresh")
-
-
-def test_a_lost_worker_is_rays_business() -> None:
-    with pytest.raises(ray.exceptions.RayError):
-        trial_whose_next_epoch(ray.exceptions.ActorDiedError()).step()

@@ -18,15 +18,16 @@ def evaluate(
     seeds: int = 1,
     images: int | None = None,
     attacks: Annotated[tuple[Attack, ...], Parameter(consume_multiple=True)] = ("clean", "pgd20", "autoattack"),
+    gpu: float | None = None,
     address: Address = None,
     allow_import: AllowImport = (),
 ) -> None:
-    """Examine a study's networks on test images, by the study's fixed exam. What was examined before is skipped.
+    """Examine finished networks on test images, by the study's fixed exam. What was examined before is skipped.
 
     Parameters
     ----------
     study
-        The study's folder.
+        The study's folder, or that of a single run.
     front
         The validation front and the published settings; neither this nor --trial: everything that finished.
     trial
@@ -37,6 +38,8 @@ def evaluate(
         Only so many test images, stratified and the same for all; the number is recorded.
     attacks
         Which attacks.
+    gpu
+        The share of a GPU that each worker takes, such as 0.25; by default a whole one where Ray sees any.
     """
     from rkdsearch import plugins
     from rkdsearch.cli.progress import said
@@ -45,11 +48,13 @@ def evaluate(
 
     if seeds < 1 or (images is not None and images < 1):
         raise StudyError(f"--seeds and --images must be >= 1, got {seeds} and {images}")
+    if gpu is not None and not 0 < gpu <= 1:
+        raise StudyError(f"--gpu must be > 0 and <= 1, got {gpu:g}")
     plugins.allow_import(*allow_import)
-    todo = exam.sittings(exam.candidates(study, front=front, trial=trial), attacks, seeds)
+    todo = exam.sittings(exam.candidates(study, front=front, trial=trial, notice=said), attacks, seeds)
     said(f"{study}: {len({s.candidate.trial_id for s in todo})} networks, {len(todo)} sittings on test images")
     done = 0
-    for sitting, row in exam.examine(study, todo, images=images, address=address):
+    for sitting, row in exam.examine(study, todo, images=images, gpu=gpu, address=address):
         done += 1
         said(
             f"{sitting.candidate.trial_id:10} {sitting.attack:10} seed {sitting.seed}: {row['correct']}/{row['images']} = {row['accuracy']:.3f} "

@@ -8,32 +8,52 @@ from rkdsearch.cli.options import AllowImport
 def export(
     study: Path,
     *,
-    trial: str,
+    trial: str | None = None,
     out: Path | None = None,
     onnx: bool = False,
     allow_import: AllowImport = (),
 ) -> None:
-    """Write a trial's best weights as safetensors, with a model card and a RobustBench-style entry. Nothing is trained or measured.
+    """Write a trial's best weights as safetensors, with a model card, a RobustBench-style entry and the run's YAML. Nothing is trained or measured.
 
     Parameters
     ----------
     study
-        The study's folder, or that of a single run (its trial is called `run`).
+        The study's folder, that of a single run (its trial is called `run`), or a trial's best.safetensors in one of them.
     trial
-        The trial, as `rkdsearch status` lists it.
+        The trial, as `rkdsearch status` lists it; where a folder of trials was named.
     out
         The folder to write into; by default exports/<study>-<trial>.
     onnx
-        Also an ONNX file; needs rkdsearch[export].
+        Also an ONNX file, which is run and compared; needs rkdsearch[export].
     """
     from rkdsearch import plugins
     from rkdsearch.cli.progress import said
-    from rkdsearch.search import ledger
     from rkdsearch.training.export import export as delivered
 
     plugins.allow_import(*allow_import)
-    searched = ledger.folder_of(study, trial) / "best.safetensors"
-    alone = study / "best.safetensors"  # `rkdsearch train` keeps its one run in the folder itself
+    study, trial, weights = _source(study, trial)
     home = out or Path("exports") / f"{study.resolve().name}-{trial}"
-    for file in delivered(study, trial, alone if trial == "run" and alone.exists() else searched, home, onnx=onnx):
+    for file in delivered(study, trial, weights, home, onnx=onnx):
         said(str(file))
+
+
+def _source(named: Path, trial: str | None) -> tuple[Path, str, Path]:
+    """The study's folder, the trial, and its best weights. `rkdsearch train` keeps its one run in the folder itself."""
+    from rkdsearch.errors import StudyError
+    from rkdsearch.search import ledger
+
+    study, home = named, named.resolve().parent
+    if named.is_file():
+        searched = home.parent.name == "checkpoints"
+        of = home.name if searched else "run"
+        if trial not in (None, of):
+            raise StudyError(
+                f"{named}: is the file of the trial '{of}', got --trial {trial}; name the study's folder, or leave --trial out"
+            )
+        study, trial = (home.parents[1] if searched else home), of
+    alone = study / "best.safetensors"
+    if trial is None and not alone.exists():
+        raise StudyError(f"{study}: holds trials; name one with --trial: `rkdsearch status {study}` lists them")
+    if trial in (None, "run") and alone.exists():
+        return study, "run", alone
+    return study, str(trial), ledger.folder_of(study, str(trial)) / "best.safetensors"

@@ -10,10 +10,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from rkdsearch.errors import StudyError
+
 if TYPE_CHECKING:
-    from rkdsearch.search.folder import TeacherStep
     from rkdsearch.search.study import Study
-    from rkdsearch.training.trainer import EpochResult
+    from rkdsearch.search.teachers import TeacherStep
+    from rkdsearch.training.epoch import EpochResult
 
 LINE_EVERY_SECONDS = 10.0
 _console = Console(highlight=False, soft_wrap=True)
@@ -30,21 +32,37 @@ def epoch_line(epoch: "EpochResult") -> str:
     return f"epoch {epoch.epoch:3} of {epoch.epochs}  loss {epoch.loss:.4f}{accuracies}  {epoch.images_per_second:.0f} images/s"
 
 
-def teacher_line(step: "TeacherStep") -> None:
-    """How a teacher gets on."""
-    epoch, measured = step.epoch, step.measured
-    if step.skipped:
-        said(f"{step.role} teacher skipped: no method of this space asks it")
-    if epoch is not None and epoch.clean_accuracy is not None and epoch.epoch % max(1, epoch.epochs // 5) == 0:
-        said(
-            f"{step.role} teacher: epoch {epoch.epoch} of {epoch.epochs}, clean {epoch.clean_accuracy:.3f}, robust {epoch.robust_accuracy:.3f}"
-        )
-    if measured is not None:
-        how = "reused" if step.reused else "trained"
-        said(
-            f"{step.role} teacher {how}: clean {measured.clean_accuracy:.3f}, robust {measured.robust_accuracy:.3f} "
-            f"on {measured.images} {measured.measured_on} (sha256 {measured.sha256[:12]})"
-        )
+class TeacherProgress:
+    """How teachers get on: every fifth of a training, and now and then a line."""
+
+    def __init__(self) -> None:
+        self._line_at = time.monotonic()
+
+    def update(self, step: "TeacherStep") -> None:
+        """Something has happened to a teacher."""
+        epoch, so_far, measured = step.epoch, step.so_far, step.measured
+        if step.skipped:
+            self._say(f"{step.role} teacher skipped: no method of this space asks it")
+        if epoch is not None and (self._due or epoch.epoch % max(1, epoch.epochs // 5) == 0):
+            accuracies = "" if epoch.clean_accuracy is None else f", clean {epoch.clean_accuracy:.3f}, robust {epoch.robust_accuracy:.3f}"
+            self._say(f"{step.role} teacher: epoch {epoch.epoch} of {epoch.epochs}{accuracies}")
+        if so_far is not None and self._due:
+            reached = f"clean {so_far.clean_accuracy:.3f}, robust {so_far.robust_accuracy:.3f} so far"
+            self._say(f"{step.role} teacher: {so_far.images} of {step.of_images} validation images examined, {reached}")
+        if measured is not None:
+            self._say(
+                f"{step.role} teacher {'trained' if step.trained else 'reused'}: "
+                f"clean {measured.clean_accuracy:.3f}, robust {measured.robust_accuracy:.3f} "
+                f"on {measured.images} {measured.measured_on} (sha256 {measured.sha256[:12]})"
+            )
+
+    @property
+    def _due(self) -> bool:
+        return time.monotonic() - self._line_at > LINE_EVERY_SECONDS
+
+    def _say(self, text: str) -> None:
+        self._line_at = time.monotonic()
+        said(text)
 
 
 class SearchProgress:
@@ -59,6 +77,13 @@ class SearchProgress:
         self._live = Live(console=_console, refresh_per_second=4, transient=True) if _console.is_terminal else None
         if self._known:
             said(f"taking up {study.folder}: {len(self._known)} trials are known already and are not repeated")
+        if study.again:
+            said(f"what the machine failed goes on from its last epoch: {', '.join(sorted(study.again))}")
+        for label, weights in study.too_large().items():
+            limit = study.space.constraints.parameters
+            said(
+                f"{label}: its student has {weights:,} weights, constraints.parameters allows {limit:,}: a baseline that will be on no front"
+            )
 
     def __enter__(self) -> Self:
         if self._live:
@@ -82,15 +107,22 @@ class SearchProgress:
             said(self._headline(study))
 
     def finished(self, study: "Study", *, nothing_to_do: bool = False) -> None:
-        """The last word."""
+        """The last word. Raises StudyError where every trial has failed."""
+        from rkdsearch.search.ledger import BY_MACHINE
+
         self.stop()
         if nothing_to_do:
             said(f"nothing to do: all {len(study.trials)} trials of {study.folder} were finished before")
         failed = [t for t in study.trials.values() if t.status == "failed"]
         for trial in failed[:5]:
-            said(f"{trial.trial_id} failed: {trial.error}")
+            said(f"{trial.trial_id} failed: {trial.error}" + (" (--resume tries it again)" if trial.failure in BY_MACHINE else ""))
         _console.print(front_table(study))
         said(self._headline(study))
+        if failed and len(failed) == len(study.trials):
+            raise StudyError(
+                f"{study.folder}: all {len(failed)} trials failed, so there is no front; mend what they say, and go on with --resume where the "
+                "machine was at fault, or else with a changed space in another folder"
+            )
 
     def _headline(self, study: "Study") -> str:
         counts = study.counts()
@@ -118,7 +150,8 @@ class SearchProgress:
             return None if study.budget is None or spent <= 0 else max(0.0, study.budget - study.device_seconds) * elapsed / spent
         repeats = [t for t in study.trials.values() if t.origin == "replicate"]
         asked = len(study.trials) - len(repeats)
-        to_come = study.space.replicates.seeds * study.space.replicates.contenders
+        replicates = study.space.replicates
+        to_come = replicates.seeds * (replicates.contenders + (len(study.space.first) if replicates.baselines else 0))
         repeats_left = sum(t.status == "running" and not t.executing for t in repeats) if repeats else to_come
         first_left = sum(sum(leg.end for leg in t.legs) - t.trained for t in study.executing if t.origin != "search")
         to_ask = study.wanted - asked
@@ -130,17 +163,16 @@ class SearchProgress:
 
 
 def front_table(study: "Study") -> Table:
-    """The best front so far, of full-length trials."""
-    from rkdsearch.results.pareto import non_dominated
+    """The best front so far, of full-length trials, in the study's objectives."""
     from rkdsearch.search.exam import config_label
 
+    shown = list(dict.fromkeys(("clean_accuracy", "robust_accuracy", *study.space.objectives)))
     table = Table(title=f"front of {study.folder}: validation, full-length trials", title_justify="left", box=None)
-    for heading in ("trial", "clean", "robust", "what"):
+    for heading in ("trial", *(name.removesuffix("_accuracy").replace("_", " ") for name in shown), "what"):
         table.add_column(heading, justify="left" if heading in ("trial", "what") else "right", no_wrap=True)
-    judged = study.judged()
-    on_front = non_dominated([[clean, robust] for _, clean, robust in judged])
-    for trial, clean, robust in sorted((entry for entry, on in zip(judged, on_front, strict=True) if on), key=lambda entry: -entry[1]):
-        mark = " (RECONSTRUCTED)" if trial.config.method.reconstructed else ""
-        what = (trial.label or config_label(trial.config)) + mark
-        table.add_row(trial.trial_id, f"{clean:.3f}", f"{robust:.3f}", what)
+    for one in study.front():
+        what = one.trial.label or config_label(one.trial.config)
+        what += " (RECONSTRUCTED)" if one.trial.config.method.reconstructed else ""
+        what += f" ({one.failed} of {one.seeds + one.failed} repeats failed)" if one.failed else ""
+        table.add_row(one.trial.trial_id, *(f"{value:.3f}" for value in one.values(shown)), what)
     return table

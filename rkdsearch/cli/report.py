@@ -6,9 +6,12 @@ from pathlib import Path
 def report(study: Path, *, out: Path | None = None) -> None:
     """Write one offline HTML page about a study: running, finished, copied or empty.
 
-    Args:
-        study: the study's folder.
-        out: where the page goes; by default STUDY/report.html.
+    Parameters
+    ----------
+    study
+        The study's folder.
+    out
+        Where the page goes; by default STUDY/report.html.
     """
     from rkdsearch.report import page
 

@@ -1,10 +1,14 @@
 """`rkdsearch space`: look at a search space before any compute is spent."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cyclopts import App
 
 from rkdsearch.cli.options import AllowImport
+
+if TYPE_CHECKING:
+    from rkdsearch.search.space import SearchSpace
 
 app = App(name="space", help="Check, show or sample a search space.", help_format="plaintext")
 
@@ -15,22 +19,35 @@ def check(*files: Path, allow_import: AllowImport = ()) -> None:
     from rkdsearch import plugins
     from rkdsearch.cli.progress import said
     from rkdsearch.errors import SpaceError
-    from rkdsearch.search.space import SearchSpace
 
     if not files:
         raise SpaceError("space check: name one or more files")
     plugins.allow_import(*allow_import)
     for file in files:
-        space = SearchSpace.load(file)
-        said(f"{file}: {space.check()} configurations built, all legal; {len(space.parameters)} parameters")
+        space, built = checked(file)
+        said(f"{file}: {built} configurations built, all legal; {len(space.parameters)} parameters")
+
+
+def checked(file: Path) -> "tuple[SearchSpace, int]":
+    """The space in the file, and how many of its runs were built to prove it. Raises SpaceError, which names the file."""
+    from rkdsearch.errors import SpaceError
+    from rkdsearch.search.space import SearchSpace
+
+    space = SearchSpace.load(file)
+    try:
+        return space, space.check()
+    except SpaceError as error:
+        raise SpaceError(f"{file}: {error}") from None
 
 
 @app.command
-def show(file: Path) -> None:
+def show(file: Path, *, allow_import: AllowImport = ()) -> None:
     """Print a space as it is read: fixed values, parameters with their conditions, ladder, published settings."""
+    from rkdsearch import plugins
     from rkdsearch.cli.progress import said
     from rkdsearch.search.space import SearchSpace
 
+    plugins.allow_import(*allow_import)
     space = SearchSpace.load(file)
     said("fixed")
     for name, value in space.fixed.items():
@@ -47,13 +64,33 @@ def show(file: Path) -> None:
 
 
 @app.command
-def sample(file: Path, *, count: int = 3, seed: int = 0) -> None:
-    """Print random configurations of a space, as YAML."""
-    import numpy as np
+def sample(file: Path, *, count: int = 1, seed: int = 0, whole: bool = False) -> None:
+    """Print random configurations of a space, as YAML.
 
+    Parameters
+    ----------
+    file
+        The space.
+    count
+        How many.
+    seed
+        Of the draw.
+    whole
+        With what is fixed and every default: a run's file, for `rkdsearch train` and `rkdsearch teacher`.
+    """
+    import numpy as np
+    import yaml
+
+    from rkdsearch import config as run
     from rkdsearch.cli.progress import said
-    from rkdsearch.search.space import SearchSpace, dump
+    from rkdsearch.errors import SpaceError
+    from rkdsearch.search.space import SearchSpace
 
     space, rng = SearchSpace.load(file), np.random.default_rng(seed)
+    if whole and count != 1:
+        raise SpaceError(f"--whole prints the file of one run: --count must be 1, got {count}; another --seed draws another run")
+    if whole:
+        said(run.written(space.config(space.sample(rng))))
+        return
     for number in range(count):
-        said(f"# sample {number}\n{dump(space.sample(rng))}")
+        said(f"# sample {number}\n{yaml.safe_dump(space.sample(rng), sort_keys=False)}")

@@ -4,37 +4,59 @@ from pathlib import Path
 
 
 def status(study: Path) -> None:
-    """Print a study's trials by status, its front so far, its hypervolume and its cost.
+    """Print a study's trials by status, its front so far, the other trials that finished, its hypervolume and its cost.
 
-    Args:
-        study: the study's folder; the search may be running, or the folder a copy.
+    Parameters
+    ----------
+    study
+        The study's folder; the search may be running, or the folder a copy.
     """
     from rich.console import Console
     from rich.markup import escape as without_markup
     from rich.table import Table
 
-    from rkdsearch.report.traces import duration, percent, settings, title
+    from rkdsearch.report.traces import Row, duration, method_of, percent, settings
     from rkdsearch.results import summary
 
     def escape(text: str) -> str:
         # labels and errors may be a stranger's: neither markup nor control characters reach the terminal
         return without_markup("".join(letter if letter.isprintable() else " " for letter in text))
 
+    def cells(row: Row) -> tuple[str, ...]:
+        spread = (
+            ""
+            if not row["seeds"]
+            else " of 1 seed"
+            if row["robust_sd"] is None
+            else f" ± {percent(row['robust_sd'])} of {row['seeds']} seeds"
+        )
+        spread += f", {row['failed']} failed" if row["failed"] else ""
+        student = escape(row["label"] or method_of(row)) + (" RECONSTRUCTED" if row["reconstructed"] else "")
+        worst = [percent(row[summary.WORST_CLASS])] if by_worst else []
+        return escape(row["trial_id"]), percent(row[summary.CLEAN]), percent(row[summary.ROBUST]) + spread, *worst, student
+
     found = summary.read(study)
+    by_worst = summary.WORST_CLASS in found.objectives
     cost = summary.cost(found.trials)
     front = summary.records(found.front)
+    finished = (
+        summary.configurations(found.trials).query("status == 'finished'").sort_values(summary.ROBUST, ascending=False, kind="stable")
+    )
+    others = [row for row in summary.records(finished) if row["trial_id"] not in {on["trial_id"] for on in front}]
     console = Console(soft_wrap=False, highlight=False)
-    counts = ", ".join(f"{count} {name}" for name, count in cost.trials.items()) or "none yet"
-    console.print(f"[bold]{escape(found.name)}[/]  {len(found.trials)} trials: {counts}")
+    console.print(f"[bold]{escape(found.name)}[/]  {summary.counted(found.trials)}")
     spent = f"device time {duration(cost.device_seconds)} in a span of {duration(cost.span_seconds)}"
-    console.print(f"{spent}, hypervolume {summary.volume(found.front):.4f}")
+    console.print(f"{spent}, hypervolume {found.volume:.4f}")
+    heads = ("trial", "clean %", "robust %", *(["worst class %"] if by_worst else []), "student")
     if front:
-        heads = ("clean %", "robust %", "best epoch", "student", "what was searched")
-        table = Table(*heads, title="the front so far (validation)", title_justify="left")
+        table = Table(*heads, "best epoch", "what was searched", title="the front so far (validation)", title_justify="left")
         for row in front:
-            epochs = f"{row['metric.best_epoch']} of {row['fidelity.of_epochs']}"
-            student = escape(title(row)) + (" RECONSTRUCTED" if row["reconstructed"] else "")
-            table.add_row(percent(row[summary.CLEAN]), percent(row[summary.ROBUST]), epochs, student, escape(settings(row)))
+            table.add_row(*cells(row), f"{row['metric.best_epoch']} of {row['fidelity.of_epochs']}", escape(settings(row)))
+        console.print(table)
+    if others:
+        table = Table(*heads, title="finished, not on the front (validation)", title_justify="left")
+        for row in others:
+            table.add_row(*cells(row))
         console.print(table)
     for row in summary.records(found.trials[found.trials["status"] == "failed"]):
         console.print(f"failed: {escape(row['trial_id'])}: {escape(row['error'] or 'no reason was recorded')}")

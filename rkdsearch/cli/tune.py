@@ -1,8 +1,13 @@
 """`rkdsearch tune`: the main job."""
 
+import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rkdsearch.cli.options import Address, AllowImport
+
+if TYPE_CHECKING:
+    from rkdsearch.search.space import SearchSpace
 
 
 def tune(
@@ -31,61 +36,93 @@ def tune(
     study
         The folder of the results; on a cluster, a folder that all nodes share.
     resume
-        Go on with the study in that folder. Without a study there, begin one.
+        Go on with the study in that folder, and try again what the machine failed. Without a study there, begin one.
     warm_start
         An earlier study: its finished and stopped trials that lie in the space are shown to the sampler first.
     journal
         Keep <study>/optuna.journal, which optuna-dashboard shows.
     dry_run
-        Check everything, print the ladder, and stop before any compute.
+        Print the ladder, look whether all is there that the search needs (images, teachers' files, a place for a trial), and stop.
     """
+    from contextlib import ExitStack
+
     from rkdsearch import plugins
-    from rkdsearch.cli.progress import SearchProgress, said, teacher_line
+    from rkdsearch.cli.progress import said
+    from rkdsearch.cli.space import checked
     from rkdsearch.errors import DiskError
-    from rkdsearch.search import folder, warm
-    from rkdsearch.search.space import SearchSpace
+    from rkdsearch.search import folder
+    from rkdsearch.search.lock import one_driver
 
     until = _until(trials, device_hours)
     plugins.allow_import(*allow_import)
-    searched = SearchSpace.load(space)
-    said(f"{space}: {searched.check()} configurations built, all legal; {len(searched.parameters)} parameters searched over")
+    searched, built = checked(space)
+    said(f"{space}: {built} configurations built, all legal; {len(searched.parameters)} parameters searched over")
     for line in searched.ladder_lines(trials):
         said(line)
-    if dry_run:
-        return
-    existed = folder.claim(study, searched, resume=resume)
-    seen = warm.prepare(study, warm_start, searched, existed=existed)
-    if seen:
-        said(f"warm start: {len(seen)} earlier trials are shown to the sampler")
-    ready = {}
-    for step in folder.prepare_teachers(study, searched):
-        teacher_line(step)
-        if step.measured is not None:
-            ready[step.role] = step
-    folder.describe(study, searched, ready)
+    with ExitStack() as held:
+        if not dry_run:
+            held.enter_context(one_driver(study))
+        existed = folder.claim(study, searched, resume=resume)
+        folder.check_files(study, searched)
+        from rkdsearch.search.tuner import room
+
+        held.enter_context(room(searched.resources, address))
+        if dry_run:
+            return
+        try:
+            _search(searched, study, trials, device_hours, existed=existed, warm_start=warm_start, journal=journal, address=address)
+        except (KeyboardInterrupt, DiskError):
+            more = [] if journal else ["--no-journal"]
+            more += ["--address", address] if address else []
+            more += ["--allow-import", *allow_import] if allow_import else []
+            again = shlex.join(["rkdsearch", "tune", str(space), *until.split(), "--study", str(study), "--resume", *more])
+            said(f"stopped; every finished epoch is kept. Go on with: {again}")
+            raise
+
+
+def _search(
+    space: "SearchSpace",
+    folder: Path,
+    trials: int | None,
+    device_hours: float | None,
+    *,
+    existed: bool,
+    warm_start: Path | None,
+    journal: bool,
+    address: str | None,
+) -> None:
+    """Teachers, then trials, from wherever the study in the folder stands."""
+    from rkdsearch.cli.progress import SearchProgress, TeacherProgress, said
+    from rkdsearch.search import teachers, warm
+    from rkdsearch.search.folder import describe
     from rkdsearch.search.journal import Journal
     from rkdsearch.search.study import Study
     from rkdsearch.search.tuner import search
 
-    book = Journal(study, searched) if journal else None
+    warmed = warm.prepare(folder, warm_start, space, existed=existed)
+    if warmed.seen:
+        said(f"warm start: {len(warmed.seen)} earlier trials are shown to the sampler{warmed.left_out}")
+    ready, progress = {}, TeacherProgress()
+    for step in teachers.prepare(folder, space, teachers.make_ready if address is None else teachers.on_cluster(space.resources)):
+        progress.update(step)
+        if step.measured is not None:
+            ready[step.role] = step
+            describe(folder, space, ready)  # now: what was measured once is not measured again, whatever happens to the next teacher
+    describe(folder, space, ready)
+    book = Journal(folder, space) if journal else None
     seconds = None if device_hours is None else device_hours * 3600
-    running = Study(study, searched, trials, folder.overrides_of(ready), device_seconds=seconds, warm=seen, journal=book)
+    running = Study(folder, space, trials, teachers.overrides_of(ready), device_seconds=seconds, warm=warmed.seen, journal=book)
     if existed:
         running.reconcile()
     if book is not None:
         book.sync(running.trials.values())
-    with SearchProgress(running) as progress:
-        if running.done:
+    with SearchProgress(running) as watching:
+        nothing_to_do = running.done
+        if nothing_to_do:
             running.close()
-            progress.finished(running, nothing_to_do=True)
-            return
-        try:
-            search(running, address=address, listener=progress.update, notice=said)
-        except (KeyboardInterrupt, DiskError):
-            progress.stop()
-            said(f"stopped; every finished epoch is kept. Go on with: rkdsearch tune {space} {until} --study {study} --resume")
-            raise
-        progress.finished(running)
+        else:
+            search(running, address=address, listener=watching.update, notice=said)
+        watching.finished(running, nothing_to_do=nothing_to_do)
 
 
 def _until(trials: int | None, device_hours: float | None) -> str:

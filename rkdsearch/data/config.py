@@ -21,6 +21,9 @@ _ONLY_FOR = {
     "cache": ("folder", "parquet"),
 }
 
+# Where a data set's files lie and how they are read: no part of what its images are.
+PLACES = ("root", "download", "memory_gib", "cache")
+
 
 class DataConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Which images, how they are divided, and what training does to them."""

@@ -1,6 +1,6 @@
 """The page's pictures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rkdsearch.report import labels
 from rkdsearch.report.traces import (
@@ -22,6 +22,7 @@ from rkdsearch.results import summary
 from rkdsearch.results.summary import CLEAN, ROBUST
 
 View = Mapping[str, tuple[float, float]]  # limits by metric
+Place = Callable[[float, float], tuple[float, float]]  # where on the picture clean and robust accuracy are
 
 _CURVES = 80  # more lines than this are a carpet, and slow
 _PLOT = (860.0, 470.0)  # pixels inside the axes of the Pareto picture, on a page of full width
@@ -29,15 +30,15 @@ _AXES = {"xaxis": "clean", "yaxis": "robust"}
 _SIDES = {"right": "middle right", "left": "middle left", "top": "top center", "bottom": "bottom center"}  # Plotly's words
 
 
-def pareto(trials: Sequence[Row], front: Sequence[Row], teachers: Mapping[str, Row], repeats: Mapping[int, Row] | None = None) -> Figure:
-    """Every measured trial, clean against robust: full for finished, hollow for the rest; the front, baselines, teachers.
+def pareto(trials: Sequence[Row], front: Sequence[Row], teachers: Mapping[str, Row]) -> Figure:
+    """Every measured configuration, clean against robust: full for finished, hollow for the rest; the front, baselines, teachers.
 
-    `repeats` are the rows of `summary.replicated` by ordinal: where there are any, the front's corners are means with their deviations.
+    `trials` are the rows of `summary.configurations`: who was repeated stands at its means, with bars of one deviation over seeds.
     """
     measured = [row for row in trials if row[CLEAN] is not None and row[ROBUST] is not None]
     style = looks([method_of(row) for row in trials])
-    view = closer_view(measured)
-    edge = {
+    view = closer_view(measured, teachers)
+    edge: Figure = {
         "name": "front",
         "mode": "lines",
         # what a point dominates lies below and to its left: the edge goes down first, then right
@@ -46,11 +47,6 @@ def pareto(trials: Sequence[Row], front: Sequence[Row], teachers: Mapping[str, R
         "line": {"shape": "vh", "width": 2, "color": "$ink"},
         "hoverinfo": "skip",
     }
-    if repeats:
-        edge |= {"mode": "lines+markers", "marker": {"symbol": "cross-thin-open", "size": 9, "color": "$ink"}}
-        for axis in ("x", "y"):
-            spread = [repeats[row["ordinal"]][f"{'clean' if axis == 'x' else 'robust'}_sd"] for row in front]
-            edge[f"error_{axis}"] = {"type": "data", "array": spread, "thickness": 1, "width": 3, "color": "$ink"}
     traces = [edge]
     for finished in (False, True):
         rows = [row for row in measured if (row["status"] == "finished") == finished]
@@ -58,6 +54,7 @@ def pareto(trials: Sequence[Row], front: Sequence[Row], teachers: Mapping[str, R
             searched = [row for row in rows if method_of(row) == name and row["origin"] != "first"]
             marker = {"symbol": look.shape if finished else f"{look.shape}-open", "color": look.colour, "size": 9 if finished else 7}
             more: Figure = {"opacity": 1.0 if finished else 0.5, "legendgroup": plain(name), "showlegend": finished, "legendrank": 1000}
+            more |= _bars(searched, look.colour)
             # a point without a place: a method that only baselines used has its legend entry too
             nowhere: Figure = {} if searched else {"x": [None], "y": [None], "customdata": [""]}
             traces.append(points(plain(name), searched, marker, more | nowhere))
@@ -78,10 +75,27 @@ def pareto(trials: Sequence[Row], front: Sequence[Row], teachers: Mapping[str, R
 def _sides(baselines: Sequence[Row], measured: Sequence[Row], front: Sequence[Row], view: View) -> list[labels.Side | None]:
     (x0, x1), (y0, y1) = view[CLEAN], view[ROBUST]
 
-    def pixels(rows: Sequence[Row]) -> list[tuple[float, float]]:
-        return [((row[CLEAN] - x0) / (x1 - x0) * _PLOT[0], (y1 - row[ROBUST]) / (y1 - y0) * _PLOT[1]) for row in rows]
+    def at(clean: float, robust: float) -> tuple[float, float]:
+        return (clean - x0) / (x1 - x0) * _PLOT[0], (y1 - robust) / (y1 - y0) * _PLOT[1]
 
-    return labels.place(pixels(baselines), [title(row) for row in baselines], [*pixels(measured), *labels.along(pixels(front))], _PLOT)
+    return labels.place(
+        [at(row[CLEAN], row[ROBUST]) for row in baselines], [title(row) for row in baselines], obstacles(measured, front, at), _PLOT
+    )
+
+
+def obstacles(measured: Sequence[Row], front: Sequence[Row], at: Place) -> list[tuple[float, float]]:
+    """What a label must not cover: marks with their bars, and the front's edge."""
+    found = [at(row[CLEAN], row[ROBUST]) for row in measured] + labels.along([at(row[CLEAN], row[ROBUST]) for row in front])
+    for row in measured:
+        for start, end in bars(row):
+            found += labels.between(at(*start), at(*end))
+    return found
+
+
+def bars(row: Row) -> list[tuple[tuple[float, float], tuple[float, float]]]:
+    """Both ends (clean, robust) of a repeated row's two bars, one standard deviation over seeds to each side; none where one seed has none."""
+    (x, y), (dx, dy) = (row[CLEAN], row[ROBUST]), (row["clean_sd"], row["robust_sd"])
+    return [] if dx is None or dy is None else [((x - dx, y), (x + dx, y)), ((x, y - dy), (x, y + dy))]
 
 
 def _baselines(rows: Sequence[Row], style: Mapping[str, Look], sides: Sequence[labels.Side | None], *, finished: bool) -> Figure:
@@ -97,8 +111,17 @@ def _baselines(rows: Sequence[Row], style: Mapping[str, Look], sides: Sequence[l
         "text": [f"&nbsp;{plain(title(row))}&nbsp;" if side else "" for row, side in zip(rows, sides, strict=True)],
         "textposition": [_SIDES.get(side or "right", side) for side in sides],
         "textfont": {"size": 11},
+        **_bars(rows, "$ink"),
     }
     return points("baseline" if finished else "baseline, unfinished", rows, marker, more)
+
+
+def _bars(rows: Sequence[Row], colour: str) -> Figure:
+    """One standard deviation over fresh seeds to each side, both ways."""
+    if not any(row["seeds"] for row in rows):
+        return {}
+    look = {"type": "data", "thickness": 1.2, "width": 0, "color": colour}
+    return {f"error_{axis}": {**look, "array": [row[f"{name}_sd"] for row in rows]} for axis, name in (("x", "clean"), ("y", "robust"))}
 
 
 def drawable(teachers: object) -> dict[str, Row]:
@@ -127,9 +150,11 @@ def robust(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row[ROBUST] >= best / 2]
 
 
-def closer_view(measured: Sequence[Row]) -> View:
-    """The limits of both axes around the `robust` finished trials; around all that was measured where none has finished."""
-    near = robust([row for row in measured if row["status"] == "finished"]) or measured
+def closer_view(measured: Sequence[Row], teachers: object) -> View:
+    """The limits of both axes around the `robust` finished trials, all that was measured where none has finished, and robust teachers."""
+    near = robust([row for row in measured if row["status"] == "finished"]) or list(measured)
+    taught = [{CLEAN: facts["clean_accuracy"], ROBUST: facts["robust_accuracy"]} for facts in drawable(teachers).values()]
+    near += [row for row in robust([*near, *taught]) if row in taught]
     view = {}
     for key in summary.OBJECTIVES:
         values = [row[key] for row in near] or [0.0, 1.0]

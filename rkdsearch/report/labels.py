@@ -1,5 +1,6 @@
 """Where the labels of a picture go, so that none covers another or a mark."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal, get_args
@@ -43,13 +44,17 @@ def place(
     return sides
 
 
-def along(corners: Sequence[tuple[float, float]], spacing: float = 8) -> list[tuple[float, float]]:
-    """Points (x, y) every `spacing` pixels on the front's edge, which goes from each corner down, then right to the next."""
-    found = []
-    for (x0, y0), (x1, y1) in pairwise(corners):
-        found += [(x0, y0 + n * spacing) for n in range(int((y1 - y0) / spacing) + 1)]
-        found += [(x0 + n * spacing, y1) for n in range(int((x1 - x0) / spacing) + 1)]
-    return found
+def along(corners: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Points (x, y) on the front's edge, which goes from each corner down, then right to the next."""
+    return [point for (x0, y0), (x1, y1) in pairwise(corners) for point in [*between((x0, y0), (x0, y1)), *between((x0, y1), (x1, y1))]]
+
+
+def between(start: tuple[float, float], end: tuple[float, float], spacing: float = 8) -> list[tuple[float, float]]:
+    """Points (x, y) every `spacing` pixels on the straight line from `start` on."""
+    (x0, y0), (x1, y1) = start, end
+    length = math.hypot(x1 - x0, y1 - y0)
+    shares = [n * spacing / length for n in range(int(length / spacing) + 1)] if length else [0.0]
+    return [(x0 + share * (x1 - x0), y0 + share * (y1 - y0)) for share in shares]
 
 
 def _inside(box: Box, frame: tuple[float, float]) -> bool:

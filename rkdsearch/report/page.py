@@ -17,7 +17,6 @@ from rkdsearch.errors import DiskError, StudyError
 from rkdsearch.report import figures
 from rkdsearch.report.traces import Row, duration, method_of, number, percent, settings, title
 from rkdsearch.results import summary
-from rkdsearch.results.pareto import hypervolume
 from rkdsearch.results.store import replace_file
 from rkdsearch.results.summary import CLEAN, ROBUST, Study
 
@@ -61,39 +60,43 @@ def render(study: Study) -> str:
 
 def context(study: Study) -> dict[str, Any]:
     """What the template shows: plain rows, tables and pictures."""
-    trials, epochs = summary.records(study.trials), summary.records(study.epochs)
-    front = summary.records(study.front)
-    repeats = {row["ordinal"]: row for row in summary.records(summary.replicated(study.trials).reset_index())}
+    rows, epochs = summary.records(study.trials), summary.records(study.epochs)
+    own = summary.configurations(study.trials)
+    trials, front = summary.records(own), summary.records(study.front)
     teachers, ladder = _mapping(study.description.get("teachers")), study.description.get("ladder")
     pictures = {
-        "pareto": figures.pareto(trials, front, teachers, repeats) if trials else None,
+        "pareto": figures.pareto(trials, front, teachers) if trials else None,
         "curves": figures.curves(trials, epochs, front),
         "reliability": figures.reliability(epochs, front),
         "slices": figures.slices(trials),
     }
-    tests = summary.records(study.evaluations)
-    rows = tested(tests, trials, front)
+    tests = summary.records(study.tests)
+    repeats: list[Row] = [{**row, "seeds": None} for row in rows if row["origin"] == "replicate"]
+    networks = tested(tests, [*trials, *repeats], front)
     return {
         "study": study,
         "description": study.description,
+        "rows": rows,
+        "counted": summary.counted(study.trials),
+        "statuses": summary.cost(own).trials,
+        "repeats": len(repeats),
         "trials": trials,
         "front": front,
-        "noise": summary.noise(study.trials),
-        "replicated": repeats,
-        "hypervolume": hypervolume([[row[CLEAN], row[ROBUST]] for row in front]),
+        "noise": summary.noise(study.trials) if own["seeds"].notna().any() else None,
+        "hypervolume": study.volume,
         "best": max(front, key=lambda row: float(row[ROBUST]), default=None),
         "cost": summary.cost(study.trials),
         "methods": summary.records(summary.methods(study.trials, study.front)),
         "rungs": summary.records(summary.survival(study.rungs)),
         "teachers": teachers,
         "ladder": [rung for rung in ladder if isinstance(rung, dict)] if isinstance(ladder, list) else [],
-        "tested": rows,
-        "signs": list(dict.fromkeys(sign for row in rows for test in row["tests"].values() for sign in test["signs"])),
+        "tested": networks,
+        "signs": list(dict.fromkeys(sign for row in networks for test in row["tests"].values() for sign in test["signs"])),
         "attacks": list(_ATTACKS.items()),
         "protocol": protocol(tests),
         "comparisons": comparisons(study, trials, front),
-        "facts": {name: distinct(trials, column) for name, column in _FACTS.items()},
-        "missing": missing(study, trials, front, tests),
+        "facts": {name: distinct(rows, column) for name, column in _FACTS.items()},
+        "missing": missing(study, rows, front, tests),
         "pictures": {name: picture for name, picture in pictures.items() if picture},
         "pictures_json": embedded({name: picture for name, picture in pictures.items() if picture}),
     }
@@ -121,13 +124,17 @@ _FACTS = {
 def tested(tests: Sequence[Row], trials: Sequence[Row], front: Sequence[Row]) -> list[dict[str, Any]]:
     """One row a tested network: front first, then other trials, then teachers; test results of its best checkpoint, by attack.
 
-    With several seeds of an attack the first is shown, and how many there were.
+    With several seeds of an attack the first is shown, and how many there were; `n` is said where networks saw different numbers of images.
     """
+    counts: dict[str, set[int]] = {}
+    for test in tests:
+        counts.setdefault(test["attack"], set()).add(test["images"])
     by_network: dict[str, dict[str, dict[str, Any]]] = {}
     for test in tests:
         if test["checkpoint"] == "best" or test["trial_id"] not in {row["trial_id"] for row in trials}:
             seen = by_network.setdefault(test["trial_id"], {}).setdefault(test["attack"], {**test, "seeds": 0})
             seen["seeds"] += 1
+            seen["n"] = test["images"] if len(counts[test["attack"]]) > 1 else None
             seen["signs"] = sorted({*seen.get("signs", ()), *summary.signs(test["flags"])})
     on_front = {row["trial_id"] for row in front}
     known = [*front, *(row for row in trials if row["trial_id"] not in on_front)]
@@ -138,13 +145,12 @@ def tested(tests: Sequence[Row], trials: Sequence[Row], front: Sequence[Row]) ->
 
 def protocol(tests: Sequence[Row]) -> list[str]:
     """How the test results came about, a line an attack."""
-    lines = set()
+    counts: dict[tuple[str, str], set[int]] = {}
     for test in tests:
         eps = "" if test["norm"] is None or test["eps"] is None else f", {test['norm']} eps = {radius(test['eps'])}"
-        lines.add(
-            f"{_ATTACKS.get(test['attack'], test['attack'])}{eps}: n = {test['images']} of {test['of_images']} {test['split']} images"
-        )
-    return sorted(lines)
+        attack = f"{_ATTACKS.get(test['attack'], test['attack'])}{eps}"
+        counts.setdefault((attack, f"of {test['of_images']} {test['split']} images"), set()).add(test["images"])
+    return sorted(f"{attack}: n = {' or '.join(map(str, sorted(n)))} {of}" for (attack, of), n in counts.items())
 
 
 def radius(eps: float) -> str:

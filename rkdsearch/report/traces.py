@@ -101,6 +101,8 @@ def points(name: str, rows: Sequence[Row], marker: Figure, more: Figure) -> Figu
 
 def _hover(row: Row) -> str:
     lines = [f"<b>{plain(title(row))}</b>", f"clean {row[CLEAN]:.1%} · robust {row[ROBUST]:.1%}"]
+    if row["seeds"]:
+        lines.append(f"means over {row['seeds']} fresh seeds")
     lines.append(f"{plain(row['status'])}, epoch {row['fidelity.epochs']} of {row['fidelity.of_epochs']}")
     if row["reconstructed"]:
         lines.append("RECONSTRUCTED method")
@@ -123,7 +125,8 @@ def panels_figure(traces: Sequence[Figure], height: int, panels: Sequence[Panel]
     axes: Figure = {}
     for n, panel in enumerate(panels):
         axis = "" if n == 0 else str(n + 1)
-        axes[f"xaxis{axis}"] = {"title": {"text": plain(panel.x)}, "type": "log" if panel.log else "linear", "zeroline": False}
+        kind = {"type": "log", "exponentformat": "power"} if panel.log else {"type": "linear"}
+        axes[f"xaxis{axis}"] = {"title": {"text": plain(panel.x)}, "zeroline": False, **kind}
         axes[f"yaxis{axis}"] = {"title": {"text": plain(panel.y)}, **ACCURACY}
     grid = {"rows": -(-len(panels) // columns), "columns": columns, "pattern": "independent", "xgap": 0.14, "ygap": 0.3}
     legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom"}

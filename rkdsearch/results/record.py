@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Literal
 
 SCHEMA_VERSION = 1
+ALONE = "run"  # the trial_id of `rkdsearch train`'s one run
 
 Type = Literal["string", "int", "float", "bool", "time"]
 
@@ -49,14 +50,20 @@ CONFIG_GOES_AFTER = "notes"  # the `config.*` columns of `trials` stand behind t
 TABLES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
     {
         "trials": (
-            _text("trial_id", "the trial's name; also its file's name"),
+            _text("trial_id", f"the trial's name; also its file's name; `{ALONE}` where there was no search"),
             _text("study", "the study's name"),
             _count("ordinal", "configurations", "the configuration's number in the study, from 0; replicates share it"),
             _text("origin", "who proposed it: first (published setting), search, replicate (same setting, another seed)"),
             _text("label", "a human's name for it, such as that of an entry of `first`"),
             _text("status", "running, paused, stopped (before full length, by the scheduler), finished (full length), failed"),
             _text("error", "why a failed trial failed"),
+            _text(
+                "failure",
+                "how it failed: memory (the device was full), worker (its process or node was lost), files (a checkpoint, a teacher or images "
+                "could not be read): these `tune --resume` takes up again; loss (not finite), error (anything else)",
+            ),
             Column("reconstructed", "bool", "", "no full text or code of the method's authors is public: it is rebuilt from what is"),
+            _time("asked", "when the search asked for this configuration"),
             _text("sampled", "what the search chose: dotted name -> value", "JSON"),
             _text("notes", "what the sampler wants to be reminded of, such as a generation", "JSON"),
             _fraction("metric.clean_accuracy", "validation, clean images, at the best epoch"),
@@ -79,9 +86,10 @@ TABLES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _text("run.python", "version of Python"),
             _text("run.device", "name of the accelerator, or of the CPU"),
             _count("run.processes", "processes", "processes that trained this one student together"),
+            Column("run.devices", "float", "devices", "what they held together: a GPU's share each; where there is none, a processor each"),
             _count("run.parameters", "weights", "trainable weights of the student"),
             _seconds("run.wall_seconds", "time of all epochs, pauses left out"),
-            _seconds("run.device_seconds", "wall seconds times the devices in use"),
+            _seconds("run.device_seconds", "wall seconds times the devices held"),
             _text("run.teacher_sha256", "fingerprint of the robust teacher's weights", "SHA-256"),
             _text("run.natural_teacher_sha256", "fingerprint of the natural teacher's weights; null where the method asks none", "SHA-256"),
             _text("run.split_sha256", "fingerprint of the training and validation split", "SHA-256"),
@@ -143,6 +151,7 @@ TABLES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _text("flags", "list of signs that the attack failed (masked gradients and the like)", "JSON"),
             _text("per_image", "1 right, 0 wrong, one digit an image in the subset's order: two rows of one subset are compared in pairs"),
             _text("subset_sha256", "fingerprint of the images and their order", "SHA-256"),
+            _text("weights_sha256", "fingerprint of the file of weights that was examined", "SHA-256"),
             _time("evaluated", "when"),
             _text("run.torch", "version of PyTorch"),
             _text("run.device", "name of the accelerator, or of the CPU"),
@@ -156,8 +165,9 @@ _ABOUT = {
     "Behind `notes` stand the `config.*` columns: every leaf of the resolved run, null where the method has no such field.",
     "epochs": "One row an epoch of each training run of a trial, in `epochs/<trial_id>.parquet`.",
     "rungs": "One row a decision of the scheduler, in `rungs/<trial_id>.parquet`.",
-    "evaluations": "One row a checkpoint, attack and seed, in `evaluations/<trial_id>-<checkpoint>-<attack>-<seed>.parquet`: "
-    "the only test results.",
+    "evaluations": "One row a checkpoint, attack, seed and set of images, in "
+    "`evaluations/<trial_id>-<checkpoint>-<attack>-<seed>-<8 digits of subset_sha256>.parquet`: the only test results. "
+    "Where a network was examined more than once, our readers show its newest weights and, of each attack, the most images.",
 }
 
 

@@ -56,8 +56,9 @@ class Store:
         self._write("rungs", trial_id, [{"trial_id": trial_id, **row} for row in rows])
 
     def write_evaluation(self, row: Mapping[str, object]) -> None:
-        """Replace the result of this row's trial, checkpoint, attack and seed."""
-        self._write("evaluations", row["trial_id"], [row], suffix="".join(f"-{row[key]}" for key in ("checkpoint", "attack", "seed")))
+        """Replace the result of this row's trial, checkpoint, attack, seed and images: a quick look must not replace a night's work."""
+        key = (row["checkpoint"], row["attack"], row["seed"], str(row["subset_sha256"])[:8])
+        self._write("evaluations", row["trial_id"], [row], suffix="".join(f"-{part}" for part in key))
 
     def trials(self) -> pd.DataFrame:
         """Every trial, by ordinal and name."""
@@ -72,7 +73,7 @@ class Store:
         return self._read("rungs")
 
     def evaluations(self) -> pd.DataFrame:
-        """Every test result, by trial, checkpoint, attack and seed."""
+        """Every test result, by trial, checkpoint, attack and seed; `summary.tests` are those that a reader shows."""
         return self._read("evaluations")
 
     def description(self) -> dict[str, object]:

@@ -17,6 +17,7 @@ from rkdsearch.results.store import Store
 CLEAN, ROBUST = "metric.clean_accuracy", "metric.robust_accuracy"
 OBJECTIVES = (CLEAN, ROBUST)
 WORST_CLASS = "metric.worst_class_accuracy"
+ACCURACIES = (CLEAN, ROBUST, WORST_CLASS)
 NO_LIMITS: Mapping[str, float] = MappingProxyType({})
 METHOD = "config.method.name"
 
@@ -46,9 +47,28 @@ class Study:
         return {f"metric.{name}": float(value) for name, value in asked.items() if f"metric.{name}" in OBJECTIVES}
 
     @property
+    def objectives(self) -> tuple[str, ...]:
+        """The columns that name its front; clean and robust accuracy where it does not say two of ours."""
+        found = self.description.get("objectives")
+        asked = [f"metric.{name}" for name in found] if isinstance(found, list) else []
+        return tuple(asked) if len(asked) > 1 and set(asked) <= set(ACCURACIES) else OBJECTIVES
+
+    @property
     def front(self) -> pd.DataFrame:
-        """Its front, within its limits."""
-        return front(self.trials, limits=self.limits)
+        """Its front, in its objectives, within its limits."""
+        constraints = self.description.get("constraints")
+        largest = constraints.get("parameters") if isinstance(constraints, dict) else None
+        return front(self.trials, self.objectives, self.limits, largest)
+
+    @property
+    def volume(self) -> float:
+        """The hypervolume of its front above 0, in its objectives: 1 would be a student that is never wrong."""
+        return volume(self.front, self.objectives)
+
+    @property
+    def tests(self) -> pd.DataFrame:
+        """The test results that stand."""
+        return tests(self.evaluations)
 
 
 def read(folder: Path) -> Study:
@@ -60,8 +80,12 @@ def read(folder: Path) -> Study:
     return Study(folder, store.description(), *tables, damaged=tuple(store.damaged))
 
 
-def front(trials: pd.DataFrame, objectives: Sequence[str] = OBJECTIVES, limits: Mapping[str, float] = NO_LIMITS) -> pd.DataFrame:
+def front(
+    trials: pd.DataFrame, objectives: Sequence[str] = OBJECTIVES, limits: Mapping[str, float] = NO_LIMITS, largest: int | None = None
+) -> pd.DataFrame:
     """The trials that no other dominates, by the first objective; every objective is maximised. `limits` are what a column must reach.
+
+    `largest` is the most weights that a student may have: a baseline may have more.
 
     Only finished trials count: metrics of a stopped trial come from another length and perhaps a weaker attack. Where contenders were
     repeated, and all repeats are over, they alone count, and their metrics here are means over the fresh seeds: what chose them must not
@@ -70,26 +94,38 @@ def front(trials: pd.DataFrame, objectives: Sequence[str] = OBJECTIVES, limits: 
     finished = _judged(trials)
     for column, least in limits.items():
         finished = finished[finished[column] >= least]
+    if largest is not None:
+        finished = finished[finished["run.parameters"].fillna(0) <= largest]
     kept = finished[non_dominated(finished[list(objectives)])]
     return kept.sort_values([*objectives, "trial_id"], kind="stable", ignore_index=True)
 
 
+def configurations(trials: pd.DataFrame) -> pd.DataFrame:
+    """The trials without the repeats; once all repeats are over, who was repeated has the means over its fresh seeds for metrics.
+
+    `seeds`, `failed`, `clean_sd` and `robust_sd` are those of `replicated`, and null for whoever stands for one run.
+    """
+    own, repeats = (trials[(trials["origin"] == "replicate") == again] for again in (False, True))
+    over = bool(repeats["status"].isin(("finished", "failed")).all())
+    spread = replicated(trials)[["seeds", "failed", "clean_sd", "robust_sd"]].astype({"seeds": "Int64", "failed": "Int64"})
+    found = own.join(spread if over else spread.iloc[:0], on="ordinal")
+    repeated = found["seeds"].notna()
+    means = repeats[repeats["status"] == "finished"].groupby("ordinal")[list(ACCURACIES)].mean()
+    for column in ACCURACIES:
+        found.loc[repeated, column] = found.loc[repeated, "ordinal"].map(means[column]).astype(float)
+    return found
+
+
 def _judged(trials: pd.DataFrame) -> pd.DataFrame:
     """Finished configurations, with the metrics by which the front is named."""
-    finished = trials[(trials["status"] == "finished") & (trials["origin"] != "replicate")]
-    repeats = trials[trials["origin"] == "replicate"]
-    over = repeats[repeats["status"] == "finished"]
-    if over.empty or not repeats["status"].isin(("finished", "failed")).all():
-        return finished
-    means = over.groupby("ordinal")[[*OBJECTIVES, WORST_CLASS]].mean()
-    finished = finished[finished["ordinal"].isin(means.index)].copy()
-    finished[means.columns] = means.loc[finished["ordinal"]].to_numpy()
-    return finished
+    found = configurations(trials)
+    finished = found[found["status"] == "finished"]
+    return finished[finished["seeds"].notna()] if found["seeds"].notna().any() else finished
 
 
-def volume(front: pd.DataFrame) -> float:
-    """The hypervolume of a front above (0, 0): 1 would be a student that is never wrong, attacked or not."""
-    return hypervolume(front[list(OBJECTIVES)])
+def volume(front: pd.DataFrame, objectives: Sequence[str] = OBJECTIVES) -> float:
+    """The hypervolume of a front above 0: 1 would be a student that is never wrong, attacked or not."""
+    return hypervolume(front[list(objectives)], [0.0] * len(objectives))
 
 
 @dataclass(frozen=True)
@@ -113,6 +149,14 @@ def cost(trials: pd.DataFrame) -> Cost:
         trial_seconds=float(trials["run.wall_seconds"].sum()),
         span_seconds=0.0 if pd.isna(span) else float(span),
     )
+
+
+def counted(trials: pd.DataFrame) -> str:
+    """How many trials there are, by status, and how many repeats beside them."""
+    own = configurations(trials)
+    counts = ", ".join(f"{count} {status}" for status, count in cost(own).trials.items())
+    repeats = len(trials) - len(own)
+    return f"{len(own)} trials" + (f" ({counts})" if counts else "") + (f" and {repeats} repeats with fresh seeds" if repeats else "")
 
 
 def methods(trials: pd.DataFrame, front: pd.DataFrame) -> pd.DataFrame:
@@ -162,23 +206,31 @@ def survival(rungs: pd.DataFrame) -> pd.DataFrame:
 def replicated(trials: pd.DataFrame) -> pd.DataFrame:
     """One row a configuration that was repeated, by ordinal: fresh seeds, mean and sample deviation of both accuracies over them.
 
+    `failed` counts the repeats that are not among them: whoever diverges now and then is judged by its good runs alone.
     `clean_luck` and `robust_luck` say how much better the run was that made it a contender: the best of many is a lucky one.
+    They are null for baselines, which no result chose.
     """
     finished = trials[trials["status"] == "finished"]
+    failed = trials[(trials["origin"] == "replicate") & (trials["status"] == "failed")].groupby("ordinal").size()
     fresh = finished[finished["origin"] == "replicate"].groupby("ordinal")
     table = fresh.agg(
         seeds=("trial_id", "size"), clean=(CLEAN, "mean"), clean_sd=(CLEAN, "std"), robust=(ROBUST, "mean"), robust_sd=(ROBUST, "std")
     )
     chosen = finished[finished["origin"] != "replicate"].drop_duplicates("ordinal").set_index("ordinal")
     chosen = chosen.reindex(table.index)
-    return table.assign(clean_luck=chosen[CLEAN] - table["clean"], robust_luck=chosen[ROBUST] - table["robust"])
+    best = chosen[[CLEAN, ROBUST]].where(chosen["origin"] != "first")
+    return table.assign(
+        failed=failed.reindex(table.index, fill_value=0),
+        clean_luck=best[CLEAN] - table["clean"],
+        robust_luck=best[ROBUST] - table["robust"],
+    )
 
 
 @dataclass(frozen=True)
 class Noise:
-    """What a training seed alone does to the contenders: pooled sample deviations, and how lucky the runs were that chose them, on average.
+    """What a training seed alone does: pooled sample deviations, and how lucky the runs were that chose the contenders, on average.
 
-    `failed` repeats are left out of all means.
+    `failed` repeats are left out of all means, and baselines, which no result chose, of the luck.
     """
 
     configurations: int
@@ -186,12 +238,15 @@ class Noise:
     failed: int
     clean_sd: float | None
     robust_sd: float | None
-    clean_luck: float
-    robust_luck: float
+    clean_luck: float | None
+    robust_luck: float | None
 
 
 def noise(trials: pd.DataFrame) -> Noise | None:
-    """Over all repeated configurations; deviations are None where each has one fresh seed. None where nothing was repeated."""
+    """Over all repeated configurations; deviations are None where each has one fresh seed, luck where all are baselines.
+
+    None where nothing was repeated.
+    """
     table = replicated(trials)
     if table.empty:
         return None
@@ -200,16 +255,34 @@ def noise(trials: pd.DataFrame) -> Noise | None:
     def pooled(deviation: str) -> float | None:
         return float(((free * table[deviation].fillna(0) ** 2).sum() / free.sum()) ** 0.5) if free.sum() else None
 
-    luck = table[["clean_luck", "robust_luck"]].mean()
+    luck = table[["clean_luck", "robust_luck"]].dropna().mean()
     return Noise(
         configurations=len(table),
         runs=int(table["seeds"].sum()),
         failed=int(((trials["origin"] == "replicate") & (trials["status"] == "failed")).sum()),
         clean_sd=pooled("clean_sd"),
         robust_sd=pooled("robust_sd"),
-        clean_luck=float(luck["clean_luck"]),
-        robust_luck=float(luck["robust_luck"]),
+        clean_luck=None if pd.isna(luck["clean_luck"]) else float(luck["clean_luck"]),
+        robust_luck=None if pd.isna(luck["robust_luck"]) else float(luck["robust_luck"]),
     )
+
+
+def tests(evaluations: pd.DataFrame) -> pd.DataFrame:
+    """The test results that stand: of each network its newest weights, and of each attack on it the most images, the newest among equals."""
+    return _latest(_newest_weights(evaluations), ["trial_id", "checkpoint", "attack"], "subset_sha256", by=["images", "evaluated"])
+
+
+def _newest_weights(evaluations: pd.DataFrame) -> pd.DataFrame:
+    """Without what was found of a network that has since been trained on: its file is another one."""
+    return _latest(evaluations, ["trial_id", "checkpoint"], "weights_sha256", by=["evaluated"])
+
+
+def _latest(rows: pd.DataFrame, groups: list[str], column: str, by: list[str]) -> pd.DataFrame:
+    """The rows of each group whose `column` says what its last row says, in the order of `by`; nulls come first."""
+    value = rows[column].fillna("")
+    ordered = rows.assign(value=value).sort_values(by, kind="stable", na_position="first")
+    last = ordered.groupby(groups, dropna=False)["value"].transform("last")
+    return rows[value == last.loc[rows.index]]
 
 
 @dataclass(frozen=True)
@@ -224,12 +297,15 @@ class Comparison:
 
 
 def compare(evaluations: pd.DataFrame, first: str, second: str) -> list[Comparison]:
-    """Pair two trials' best checkpoints on every attack, seed for seed the lowest, where both saw the same images; else nothing."""
-    best = evaluations[(evaluations["checkpoint"] == "best") & evaluations["per_image"].notna() & evaluations["subset_sha256"].notna()]
+    """Pair two trials' best checkpoints on every attack, on the most images that both saw, seed for seed the lowest; else nothing."""
+    found = _newest_weights(evaluations)
+    best = found[(found["checkpoint"] == "best") & found["per_image"].notna() & found["subset_sha256"].notna()]
     same = ["attack", "norm", "eps", "steps", "seed", "subset_sha256"]
     sides = [best.loc[best["trial_id"] == trial, [*same, "per_image"]] for trial in (first, second)]
     # the keys of clean rows hold nulls, which pandas joins to nulls: that is meant
-    pairs = sides[0].merge(sides[1], on=same).sort_values(["attack", "seed"], kind="stable").drop_duplicates("attack")
+    pairs = sides[0].merge(sides[1], on=same)
+    pairs = pairs.assign(images=pairs["per_image_x"].str.len()).sort_values(["images", "seed"], ascending=[False, True], kind="stable")
+    pairs = pairs.drop_duplicates("attack").sort_values("attack", kind="stable")
     return [
         Comparison(first, second, attack, len(a), paired_difference(a, b))
         for attack, a, b in zip(pairs["attack"], pairs["per_image_x"], pairs["per_image_y"], strict=True)

@@ -5,9 +5,8 @@ AutoAttack's time depends on how many images are still standing.
 """
 
 import hashlib
-import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -20,12 +19,15 @@ from rkdsearch import config as run
 from rkdsearch import data
 from rkdsearch.config import TrainConfig
 from rkdsearch.data.splits import some
-from rkdsearch.errors import StudyError
+from rkdsearch.errors import OutOfMemoryError, RkdError, StudyError
 from rkdsearch.plugins import allow_import, allowed_imports
 from rkdsearch.results import summary
 from rkdsearch.results.intervals import accuracy
 from rkdsearch.results.store import Store
 from rkdsearch.search import ledger
+from rkdsearch.teacher import fingerprint
+
+Notice = Callable[[str], None]
 
 SHARD = 250  # images; the batch of `evaluation`, whose random starts are seeded by a batch's place
 PGD_STEPS = 20
@@ -39,6 +41,7 @@ class Candidate:
     label: str
     config: TrainConfig
     weights: Path
+    sha256: str
     role: str | None = None  # of a teacher
 
 
@@ -51,8 +54,12 @@ class Sitting:
     seed: int
 
 
-def candidates(folder: Path, *, front: bool, trial: str | None) -> list[Candidate]:
-    """Who is examined: one trial; or the validation front, the published settings and the teachers. Raises StudyError where there is none."""
+def candidates(folder: Path, *, front: bool, trial: str | None, notice: Notice = lambda _: None) -> list[Candidate]:
+    """Who is examined, with the teachers: one trial; or the validation front and the published settings; or all that finished.
+
+    Raises StudyError where there is none, or for a trial that has not finished: test images must not watch a search. A teacher that is
+    gone is left out, and `notice` is given a sentence.
+    """
     study = summary.read(folder)
     trials = study.trials
     if trials.empty:
@@ -63,25 +70,30 @@ def candidates(folder: Path, *, front: bool, trial: str | None) -> list[Candidat
         chosen = [r for r in rows if r["trial_id"] == trial]
         if not chosen:
             raise StudyError(f"{folder}: there is no trial '{trial}'; `rkdsearch status {folder}` lists what there is")
+        if chosen[0]["status"] != "finished":
+            raise StudyError(
+                f"{folder}: trial {trial} is {chosen[0]['status']}, and only a finished one is examined, since test images must not watch a "
+                f"search; let it end first, or name another: `rkdsearch status {folder}` lists what there is"
+            )
     else:
         chosen = [r for r in rows if r["status"] == "finished" and (not front or r["trial_id"] in best or r["origin"] == "first")]
     if not chosen:
-        raise StudyError(f"{folder}: no trial has finished yet; continue the search with `rkdsearch tune ... --study {folder} --resume`")
+        counts = ", ".join(f"{n} {status}" for status, n in summary.cost(trials).trials.items())
+        raise StudyError(f"{folder}: no trial has finished ({counts}); the command that began it goes on with it (`tune` with --resume)")
     found = [_candidate(folder, row) for row in chosen]
-    return found + _teachers(folder, found[0].config)
+    return found + list(_teachers(study, found[0].config, notice))
 
 
 def _candidate(folder: Path, row: Mapping[str, Any]) -> Candidate:
     weights = ledger.folder_of(folder, row["trial_id"]) / "best.safetensors"
     if not weights.exists():
         raise StudyError(
-            f"{weights}: is missing, so trial {row['trial_id']} ({row['status']}) cannot be examined; "
-            "was it stopped before its full-length run, or the folder copied without checkpoints?"
+            f"{weights}: is missing, so trial {row['trial_id']} cannot be examined; was the folder copied without it? put it back"
         )
     from rkdsearch.training import checkpoint
 
-    config = run.build(checkpoint.read(weights)[1]["config"], row["trial_id"])
-    return Candidate(row["trial_id"], row["label"] or config_label(config), config, weights)
+    config = run.build(checkpoint.state_of(weights)["config"], row["trial_id"])
+    return Candidate(row["trial_id"], row["label"] or config_label(config), config, weights, fingerprint(weights))
 
 
 def config_label(config: TrainConfig) -> str:
@@ -91,17 +103,20 @@ def config_label(config: TrainConfig) -> str:
     return f"{name_of(config.method)}, eps {config.attack.eps:.3f} x {config.attack.steps}, lr {config.optimizer.lr:.3g}"
 
 
-def _teachers(folder: Path, config: TrainConfig) -> list[Candidate]:
-    file = folder / "study.json"
-    described = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    found = []
-    for role, facts in described.get("teachers", {}).items():
+def _teachers(study: summary.Study, config: TrainConfig, notice: Notice) -> Iterator[Candidate]:
+    for role, facts in study.description.get("teachers", {}).items():
         teacher = getattr(config.teachers, role)
-        if teacher is not None and facts.get("path"):
-            found.append(
-                Candidate("teacher" if role == "robust" else f"teacher-{role}", f"{role} teacher", config, Path(facts["path"]), role)
-            )
-    return found
+        if teacher is None or not facts.get("path"):
+            continue
+        # The study's own teachers move with it; others stand where the search found them.
+        path = next((p for p in (study.folder / facts["path"], Path(facts["path"])) if p.exists()), None)
+        if path is None:
+            notice(f"{role} teacher: {facts['path']} is not there, so it is not examined")
+        elif (sha256 := fingerprint(path)) != facts["sha256"]:
+            notice(f"{role} teacher: {path} is another file than the one that taught (sha256 {facts['sha256']}), so it is not examined")
+        else:
+            name = "teacher" if role == "robust" else f"teacher-{role}"
+            yield Candidate(name, f"{role} teacher", config, path, sha256, role)
 
 
 def sittings(found: Sequence[Candidate], attacks: Sequence[str], seeds: int) -> list[Sitting]:
@@ -125,9 +140,12 @@ def subset(images: data.Images, count: int | None, seed: int) -> tuple[np.ndarra
 
 
 def examine(
-    folder: Path, todo: Sequence[Sitting], *, images: int | None, address: str | None = None
+    folder: Path, todo: Sequence[Sitting], *, images: int | None, gpu: float | None = None, address: str | None = None
 ) -> Iterator[tuple[Sitting, dict[str, object]]]:
-    """Every sitting's row, as they end, written to `evaluations/`; what stands there already for the same images is skipped."""
+    """Every sitting's row, as they end, written to `evaluations/`; what stands there already for the same weights and images is skipped.
+
+    Each worker takes `gpu` of a GPU. What one sitting meets does not stop the others: its error is raised at the end.
+    """
     import ray
     import torch
 
@@ -139,44 +157,103 @@ def examine(
     rows, digest = subset(test, images, config.data.split_seed)
     known = store.evaluations()
     known = known[known["subset_sha256"] == digest]
-    there = {(r["trial_id"], r["attack"], r["seed"]) for r in summary.records(known)}
-    left = [s for s in todo if (s.candidate.trial_id, s.attack, s.seed) not in there]
+    there = {(r["trial_id"], r["weights_sha256"], r["attack"], r["seed"]) for r in summary.records(known)}
+    left = [s for s in todo if (s.candidate.trial_id, s.candidate.sha256, s.attack, s.seed) not in there]
     if not left:
         return
     x, y = test.take(torch.from_numpy(rows)).floats(slice(None))
+    blocks = math.ceil(len(rows) / SHARD)
     with connected(address):
+        share = _share(gpu, address)
         shared = ray.put((x.numpy(), y.numpy()))
         task = ray.remote(num_cpus=1, max_retries=2)(sit)
         waiting: dict[Any, tuple[Sitting, int]] = {}
         # The long ones first, so that no worker is left with one at the end.
         for sitting in sorted(left, key=lambda s: s.attack != "autoattack"):
-            for block in range(math.ceil(len(rows) / SHARD)):
-                waiting[task.remote(_described(sitting), shared, block)] = (sitting, block)
+            asked = share if sitting.candidate.config.training.device != "cpu" else 0.0
+            for block in range(blocks):
+                waiting[task.options(num_gpus=asked).remote(_described(sitting, asked), shared, block)] = (sitting, block)
         answers: dict[Sitting, dict[int, dict[str, Any]]] = {s: {} for s in left}
+        failed: dict[Sitting, RkdError] = {}
         while waiting:
             (ready,), _ = ray.wait(list(waiting), num_returns=1)
             sitting, block = waiting.pop(ready)
-            answers[sitting][block] = ray.get(ready)
-            if len(answers[sitting]) == math.ceil(len(rows) / SHARD):
+            try:
+                answers[sitting][block] = _answer(ready, sitting)
+            except RkdError as error:
+                failed[sitting] = error
+                for reference in [r for r, (of, _) in waiting.items() if of == sitting]:
+                    del waiting[reference]
+                    ray.cancel(reference)
+                continue
+            if len(answers[sitting]) == blocks:
                 row = _row(sitting, [answers[sitting][b] for b in sorted(answers[sitting])], y.numpy(), len(test), digest)
                 store.write_evaluation(row)
                 yield sitting, row
+    if failed:
+        raise next(iter(failed.values()))
 
 
-def _described(sitting: Sitting) -> dict[str, Any]:
+def _share(asked: float | None, address: str | None) -> float:
+    """How much of a GPU a worker takes: what was asked, else a whole one where Ray sees any. Raises StudyError for what can never be had."""
+    import ray
+
+    there = ray.cluster_resources().get("GPU", 0.0)  # type: ignore[no-untyped-call]  # Ray leaves it untyped
+    if asked is None:
+        return float(min(1.0, there))
+    if address is None and asked > there:
+        raise StudyError(f"--gpu {asked:g}: Ray sees {there:g} GPUs on this machine; leave --gpu out, or name a cluster with --address")
+    return asked
+
+
+def _answer(reference: Any, sitting: Sitting) -> dict[str, Any]:
+    """A shard's answer. Raises what its worker raised, not what Ray makes of it; OutOfMemoryError where the worker was killed."""
+    from ray import exceptions, get
+
+    try:
+        answer: dict[str, Any] = get(reference)
+    except exceptions.RayTaskError as error:
+        if isinstance(error.cause, RkdError):
+            raise error.cause from None
+        raise
+    except (exceptions.OutOfMemoryError, exceptions.WorkerCrashedError) as error:
+        raise OutOfMemoryError(
+            f"{sitting.candidate.trial_id}, {sitting.attack}: its worker was killed three times, most likely for want of memory; let fewer run "
+            "at once: `ray start --head --num-cpus N`, and --address auto"
+        ) from error
+    return answer
+
+
+def _described(sitting: Sitting, gpu: float) -> dict[str, Any]:
     c = sitting.candidate
     return {
+        "trial_id": c.trial_id,
         "config": c.config.to_dict(),
         "weights": str(c.weights.resolve()),
+        "sha256": c.sha256,
         "role": c.role,
         "attack": sitting.attack,
         "seed": sitting.seed,
+        "gpu": gpu,
         "allow_imports": allowed_imports(),
     }
 
 
 def sit(sitting: Mapping[str, Any], images: tuple[Any, Any], block: int) -> dict[str, Any]:
-    """One shard, on a worker: 0/1 flags of its images, the complaints of the attack, and what it took."""
+    """One shard, on a worker: 0/1 flags of its images, the complaints of the attack, and what it took. Raises OutOfMemoryError."""
+    import torch
+
+    try:
+        return _sit(sitting, images, block)
+    except torch.OutOfMemoryError:
+        gpu = sitting["gpu"]
+        raise OutOfMemoryError(
+            f"{sitting['trial_id']}, {sitting['attack']}: the device is out of memory with {SHARD} images at a time; "
+            + ("does another program use it?" if gpu == 1 else f"raise --gpu, each worker's share of a GPU (now {gpu:g}, at most 1)")
+        ) from None
+
+
+def _sit(sitting: Mapping[str, Any], images: tuple[Any, Any], block: int) -> dict[str, Any]:
     import time
 
     import torch
@@ -185,12 +262,13 @@ def sit(sitting: Mapping[str, Any], images: tuple[Any, Any], block: int) -> dict
     from rkdsearch.evaluation import judge, judge_by_autoattack
     from rkdsearch.teacher import load
     from rkdsearch.training.rows import device_name
+    from rkdsearch.training.teacher import device_of
 
     started = time.perf_counter()
     allow_import(*sitting["allow_imports"])
     torch.set_num_threads(1)
     config = run.build(sitting["config"])
-    device = torch.device("cuda" if torch.cuda.is_available() and config.training.device != "cpu" else "cpu")
+    device = device_of(config)
     rows = slice(block * SHARD, (block + 1) * SHARD)
     x, y = (torch.tensor(a[rows], device=device) for a in images)
     x = x.contiguous(memory_format=torch.channels_last)
@@ -198,7 +276,9 @@ def sit(sitting: Mapping[str, Any], images: tuple[Any, Any], block: int) -> dict
     splits = data.load_training(config.data)
     classes, shape = len(splits.train.classes), splits.train
     network = models.fold(
-        load(Path(sitting["weights"]), network_config, classes=classes, channels=shape.channels, size=shape.size).to(device)
+        load(
+            Path(sitting["weights"]), network_config, classes=classes, channels=shape.channels, size=shape.size, sha256=sitting["sha256"]
+        ).to(device)
     )
     exam = config.validation.attack
     flags: list[str] = []
@@ -221,7 +301,6 @@ def _row(sitting: Sitting, answers: Sequence[Mapping[str, Any]], y: Any, of_imag
     right = np.concatenate([np.array(a["right"], dtype=bool) for a in answers])
     exam, attacked = sitting.candidate.config.validation.attack, sitting.attack != "clean"
     estimate = accuracy(int(right.sum()), len(right))
-    steps = {"pgd20": PGD_STEPS}.get(sitting.attack)
     return {
         "trial_id": sitting.candidate.trial_id,
         "label": sitting.candidate.label,
@@ -230,7 +309,7 @@ def _row(sitting: Sitting, answers: Sequence[Mapping[str, Any]], y: Any, of_imag
         "attack": sitting.attack,
         "norm": exam.norm if attacked else None,
         "eps": exam.eps if attacked else 0.0,
-        "steps": steps,
+        "steps": PGD_STEPS if sitting.attack == "pgd20" else None,
         "seed": sitting.seed,
         "images": len(right),
         "of_images": of_images,
@@ -243,6 +322,7 @@ def _row(sitting: Sitting, answers: Sequence[Mapping[str, Any]], y: Any, of_imag
         "flags": sorted({f for a in answers for f in a["flags"]}),
         "per_image": "".join("1" if r else "0" for r in right),
         "subset_sha256": digest,
+        "weights_sha256": sitting.candidate.sha256,
         "evaluated": datetime.now(UTC),
         "run.torch": answers[0]["torch"],
         "run.device": answers[0]["device"],

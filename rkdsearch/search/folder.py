@@ -1,41 +1,26 @@
-"""A study's folder before its first trial: whose it is, its teachers, and `study.json`, which says both."""
+"""A study's folder before its first trial: whose it is, whether all is there that it needs, and `study.json`, which says so."""
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from rkdsearch import data
-from rkdsearch.config import TrainConfig
+from rkdsearch.data.config import PLACES
 from rkdsearch.errors import StudyError
-from rkdsearch.results.store import replace_file
+from rkdsearch.results.store import Store, replace_file
+from rkdsearch.search import teachers
 from rkdsearch.search.space import SearchSpace
-from rkdsearch.training import teacher as teachers
-from rkdsearch.training.teacher import ROLES, Measured, Role
-from rkdsearch.training.trainer import EpochResult, Trainer
-
-
-@dataclass(frozen=True)
-class TeacherStep:
-    """What is known while a teacher is made ready: an epoch of its training, or, at the end, what it measured; or that nobody asks it."""
-
-    role: Role
-    epoch: EpochResult | None = None
-    measured: Measured | None = None
-    reused: bool = False
-    path: str = ""
-    skipped: bool = False
+from rkdsearch.search.teachers import TeacherStep
+from rkdsearch.teacher import fingerprint
+from rkdsearch.training.teacher import ROLES, Role, opened
 
 
 def laws(space: SearchSpace) -> dict[str, Any]:
     """What makes trials comparable and proposals repeatable: a search that goes on must not have changed it."""
-    found: dict[str, Any] = {f"fixed.{name}": value for name, value in space.fixed.items()}
+    found: dict[str, Any] = {f"fixed.{name}": value for name, value in space.fixed.items() if not _is_a_place(f"fixed.{name}")}
     for parameter in space.parameters:
         conditions = {parent: list(allowed) for parent, allowed in parameter.when.items()}
         found[f"search.{parameter.name}"] = {"range": repr(parameter.distribution), "when": conditions}
@@ -45,6 +30,8 @@ def laws(space: SearchSpace) -> dict[str, Any]:
         found["scheduler.name"] = "none"  # without one, nobody climbs rungs
     if any(rung.attack_steps for rung in space.ladder):
         found["scheduler.capped"] = space.scheduler.capped  # what a full-length result is
+    if space.scheduler.brackets > 1:
+        found["scheduler.brackets"] = [space.scheduler.brackets, space.scheduler.reduction]  # where a trial began
     found["seed"] = space.seed
     found["first"] = [{"label": first.label, **first.overrides} for first in space.first]  # they have the first numbers
     return found
@@ -63,6 +50,7 @@ def claim(folder: Path, space: SearchSpace, *, resume: bool) -> bool:
     if not resume:
         raise StudyError(f"{folder}: holds a study already; continue it with --resume, or name another folder with --study")
     new = json.loads(json.dumps(laws(space)))
+    old = {name: value for name, value in old.items() if not _is_a_place(name)}
     changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
     if changed:
         name = changed[0]
@@ -74,62 +62,41 @@ def claim(folder: Path, space: SearchSpace, *, resume: bool) -> bool:
     return True
 
 
+def _is_a_place(law: str) -> bool:
+    """Whether it says where files lie. They may be moved: what is in them is compared in its stead (`check_files`)."""
+    return law in {f"fixed.data.{name}" for name in PLACES} | {
+        f"fixed.teachers.{role}.{name}" for role in ROLES for name in ("path", "sha256")
+    }
+
+
 def _shown(law: Mapping[str, Any], name: str) -> str:
     return json.dumps(law[name]) if name in law else "not there"
 
 
-def prepare_teachers(folder: Path, space: SearchSpace) -> Iterator[TeacherStep]:
-    """Make ready the teachers that some run of the space asks; the others are skipped.
+def check_files(folder: Path, space: SearchSpace) -> None:
+    """Open what the search will read: its images, and the teachers that are files.
 
-    What must be trained is trained (once: the result is cached by its whole config), and all are measured on validation images.
+    Raises DataError and TeacherError where that cannot be done, StudyError where the study in the folder was made of others.
     """
-    config, asked = example(space), asked_teachers(space)
+    config, known = space.example(), Store(folder).description()
+    splits = data.load_training(config.data)
+    was = known.get("split_sha256", splits.fingerprint)
+    if was != splits.fingerprint:
+        raise StudyError(
+            f"{folder}: its trials were trained on other images of {config.data.name}: the split's sha256 was {was}, is {splits.fingerprint}; "
+            "put the right ones back, or give this search a folder of its own with --study"
+        )
     for role in ROLES:
         teacher = getattr(config.teachers, role)
-        if teacher is None:
-            continue
-        if role not in asked:
-            yield TeacherStep(role, skipped=True)
-            continue
-        reused = True
-        made_by = teachers.recipe_run(config, role)
-        if made_by is not None:
-            home = teachers.folder_of(made_by, folder / "teachers")
-            reused = teachers.is_trained(made_by, home)
-            if not reused:
-                # As many threads as a trial has: the same sums on any machine, and two busy threads on one shared core wait for each other.
-                torch.set_num_threads(max(1, int(space.resources.cpu)))
-                for epoch in Trainer(made_by, home).epochs():
-                    yield TeacherStep(role, epoch=epoch)
-            teacher = teachers.from_folder(teacher, home)
-        measured = teachers.measure(teacher, config)
-        teachers.check_claims(teacher, measured, f"teachers.{role}")
-        yield TeacherStep(role, measured=measured, reused=reused, path=teacher.path)
-    torch.cuda.empty_cache()  # this process computes no more, and the trials' processes need the room; without a GPU, nothing
-
-
-def asked_teachers(space: SearchSpace) -> set[str]:
-    """The roles that some run of the space asks: those that `check` builds, so every choice of every parameter is among them."""
-    return {role for case, overrides in space.cases() for role in space.config(overrides, case).asked_teachers}
-
-
-def overrides_of(ready: Mapping[Role, TeacherStep]) -> dict[str, Any]:
-    """The teachers as files with hashes, as every trial is given them."""
-    found: dict[str, Any] = {}
-    for role, step in ready.items():
-        assert step.measured is not None
-        found[f"teachers.{role}.path"] = step.path
-        found[f"teachers.{role}.sha256"] = step.measured.sha256
-    return found
+        if teacher is not None and teacher.path is not None and role in teachers.asked_roles(space):
+            opened(teacher, splits)
+            teachers.refuse_another(folder, known, role, fingerprint(Path(teacher.path)))
 
 
 def describe(folder: Path, space: SearchSpace, ready: Mapping[Role, TeacherStep]) -> None:
     """Write `study.json`."""
-    config = example(space)
-    file = folder / "study.json"
-    created = datetime.now(UTC).isoformat(timespec="seconds")
-    if file.exists():
-        created = json.loads(file.read_text(encoding="utf-8")).get("created", created)
+    config = space.example()
+    known = Store(folder).description()
     described = {
         "name": folder.name,
         "space": space.text,
@@ -141,22 +108,8 @@ def describe(folder: Path, space: SearchSpace, ready: Mapping[Role, TeacherStep]
         "exam": config.validation.attack.model_dump(),
         "data": config.data.model_dump(mode="json"),
         "split_sha256": data.load_training(config.data).fingerprint,
-        "teachers": {
-            role: {
-                "label": f"{role} teacher",
-                "network": getattr(config.teachers, role).network.model_dump(),
-                "path": step.path,
-                **asdict(step.measured),
-            }
-            for role, step in ready.items()
-            if step.measured is not None
-        },
+        "teachers": teachers.described(folder, config, ready),
         "version": version("rkdsearch"),
-        "created": created,
+        "created": known.get("created", datetime.now(UTC).isoformat(timespec="seconds")),
     }
-    replace_file(file, json.dumps(described, indent=1))
-
-
-def example(space: SearchSpace) -> TrainConfig:
-    """Any legal run of the space: its data, exam and teachers are every run's."""
-    return space.config(space.sample(np.random.default_rng(space.seed)))
+    replace_file(folder / "study.json", json.dumps(described, indent=1))

@@ -2,27 +2,25 @@
 
 It is kept in Parquet (`trials/`, `epochs/`, `rungs/`) and in the trials' own checkpoints, which carry their history. Every start reconciles:
 rows first, then checkpoints, which may know an epoch more. Finished trials stay finished, paused ones stay paused until they may go on, and
-only those that were interrupted go on from their last epoch. Ray and Optuna remember nothing for us.
+only those that were interrupted go on from their last epoch. Ray and Optuna remember nothing for us. `resume.py` reads it back.
 """
 
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from rkdsearch.config import TrainConfig
-from rkdsearch.errors import CheckpointError
-from rkdsearch.results.store import Store
-from rkdsearch.results.summary import records
+from rkdsearch.errors import Failure
+from rkdsearch.results.record import ALONE
 from rkdsearch.search.ladder import Leg
 from rkdsearch.training import rows
-from rkdsearch.training.stages import at
-from rkdsearch.training.teacher import history_of
-from rkdsearch.training.trainer import Best, EpochResult
+from rkdsearch.training.epoch import Best, EpochResult
 
 Origin = Literal["first", "search", "replicate"]
 Status = Literal["running", "paused", "stopped", "finished", "failed"]
+BY_MACHINE: tuple[Failure, ...] = ("memory", "worker", "files")  # failures that may not come again: the trial is taken up with the search
 
 
 @dataclass
@@ -42,11 +40,13 @@ class Trial:
     notes: dict[str, Any] = field(default_factory=dict)
     status: Status = "running"
     error: str | None = None
+    failure: Failure | None = None
     runs: list[list[EpochResult]] = field(default_factory=lambda: [[]])
     decisions: list[dict[str, Any]] = field(default_factory=list)
     facts: dict[str, object] = field(default_factory=dict)  # run.*: what the worker says of itself
     executing: bool = False
     written: Status | None = None  # what its row says
+    asked: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
     def leg(self) -> Leg:
@@ -107,11 +107,21 @@ class Trial:
         return None if reached is None or reached.best is None else tuple(float(getattr(reached.best, name)) for name in objectives)
 
     @property
+    def due(self) -> datetime:
+        """Since when the stretch that it is in is wanted: interrupted trials are taken up again in the order in which they began.
+
+        What was asked for later was proposed in the knowledge of what ended earlier, and shall be again.
+        """
+        ends = {leg.end for leg in self.legs}
+        begun: list[datetime] = [
+            d["decided"] for d in self.decisions if d["decision"] == "promoted" or (d["decision"] == "continued" and d["rung"] in ends)
+        ]
+        return max([self.asked, *begun])
+
+    @property
     def device_seconds(self) -> float:
-        """What it has cost so far: seconds of training and validation times processes."""
-        processes = self.facts.get("run.processes", 1)
-        assert isinstance(processes, int)
-        return processes * sum(e.seconds for run in self.runs for e in run)
+        """What it has cost so far: seconds of training and validation times the devices that it held."""
+        return rows.devices(self.facts) * sum(e.seconds for run in self.runs for e in run)
 
     def record(self, result: EpochResult) -> None:
         """Add an epoch; one that is already known is replaced by the same."""
@@ -131,8 +141,8 @@ def trial_id_of(ordinal: int, repeat: int = 0) -> str:
 
 
 def folder_of(study: Path, trial_id: str) -> Path:
-    """Where the trial keeps its checkpoints."""
-    return study / "checkpoints" / trial_id
+    """Where the trial keeps its checkpoints; a run alone has the whole folder."""
+    return study if trial_id == ALONE else study / "checkpoints" / trial_id
 
 
 def row_of(trial: Trial, study: str, config_row: Mapping[str, object]) -> dict[str, object]:
@@ -145,73 +155,10 @@ def row_of(trial: Trial, study: str, config_row: Mapping[str, object]) -> dict[s
         "label": trial.label,
         "status": trial.status,
         "error": trial.error,
+        "failure": trial.failure,
+        "asked": trial.asked,
         "sampled": trial.overrides,
         "notes": trial.notes,
         **config_row,
         **rows.measured(trial.config, trial.epochs, trial.facts, earlier=[e for run in trial.runs if run is not trial.epochs for e in run]),
     }
-
-
-class Rows:
-    """A study's rows as they lie on disk, for a search that goes on."""
-
-    def __init__(self, store: Store) -> None:
-        self.trials = records(store.trials())
-        self._rungs = records(store.rungs())
-        self._epochs = records(store.epochs())
-
-    def decisions(self, trial_id: str) -> list[dict[str, Any]]:
-        """The rows of `rungs/` of one trial."""
-        return [{k: plain(v) for k, v in row.items() if k != "trial_id"} for row in self._rungs if row["trial_id"] == trial_id]
-
-    def epochs(self, trial: Trial, leg: int, images: int | None = None) -> list[EpochResult]:
-        """The rows of `epochs/` of one run of a trial, as far as they were written; best epochs are found again. `images` were validated on."""
-        config, stages = trial.config, trial.legs[leg].stages
-        found: list[EpochResult] = []
-        best: Best | None = None
-        peak: float | None = None
-        for row in self._epochs:
-            if row["trial_id"] != trial.trial_id or (row["leg"] or 0) != leg:
-                continue
-            epoch = rows.read_epoch({k: plain(v) for k, v in row.items()})
-            if not at(stages, epoch.epoch).judged_like(at(stages, epoch.epoch - 1)):
-                best = peak = None
-            if epoch.clean_accuracy is not None and epoch.robust_accuracy is not None and epoch.worst_class_accuracy is not None:
-                judged = Best(epoch.epoch, epoch.clean_accuracy, epoch.robust_accuracy, epoch.worst_class_accuracy)
-                best = judged if best is None or _merit(judged, config) > _merit(best, config) else best
-                peak = max(peak or 0.0, judged.robust_accuracy)
-            found.append(replace(epoch, epochs=config.training.epochs, best=best, robust_peak=peak, images=images))
-        return found
-
-
-def known_epochs(folder: Path) -> list[EpochResult]:
-    """The history in the trial's own checkpoint; none where there is no checkpoint, or a damaged one, which is put aside."""
-    try:
-        return history_of(folder)
-    except CheckpointError:
-        # The run starts afresh: a half-written file must not stop the search for good, and is kept for who wants to look.
-        (folder / "last.safetensors").rename(folder / "last.safetensors.damaged")
-        return []
-
-
-def put_aside(study: Path, file: Path) -> None:
-    """A damaged row is kept, hidden from readers; where it was a trial's own, its checkpoints and epochs too: that number is asked again."""
-    if file.parent.name == "trials":
-        checkpoints = folder_of(study, file.stem)
-        if checkpoints.exists():
-            checkpoints.rename(checkpoints.with_name(f".{checkpoints.name}.damaged-{time.time_ns()}"))
-        for table in ("epochs", "rungs"):
-            (study / table / file.name).unlink(missing_ok=True)
-    file.rename(file.with_name(f".{file.name}.damaged-{time.time_ns()}"))
-
-
-def _merit(best: Best, config: TrainConfig) -> float:
-    select = config.validation.select
-    return (best.clean_accuracy + best.robust_accuracy) / 2 if select == "mean" else float(getattr(best, select))
-
-
-def plain(value: Any) -> Any:
-    """A cell of a data frame as Python has it."""
-    if hasattr(value, "to_pydatetime"):
-        return value.to_pydatetime()
-    return value.item() if hasattr(value, "item") else value

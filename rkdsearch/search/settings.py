@@ -1,4 +1,4 @@
-"""The search's own settings, beside the space: ladder, sampler, scheduler, constraints."""
+"""The search's own settings, beside the space: ladder, sampler, scheduler, constraints, repeats, resources."""
 
 from typing import Annotated, Literal
 
@@ -25,18 +25,20 @@ class Replicates(Setting):
 
     seeds: int = Field(0, ge=0, le=100, description="fresh seeds of each contender; 0: the front is named by one run each")
     contenders: int = Field(8, ge=2, description="at most so many, the best of the finished trials by non-dominated fronts")
+    baselines: bool = Field(True, description="the entries of `first` as well, so that as many runs of a published setting are compared")
 
 
 class Constraints(Setting):
-    """What a trial must satisfy. Parameters are known before training and refused at the ask; accuracies count among full-length trials."""
+    """What a trial must satisfy to be on the front. Parameters are known before training: no proposal has more, and a baseline stays a baseline."""
 
     parameters: int | None = Field(None, ge=1, description="the student's largest number of parameters")
     clean_accuracy: Annotated[float, Field(ge=0, le=1)] | None = Field(None, description="at least, on validation")
     robust_accuracy: Annotated[float, Field(ge=0, le=1)] | None = Field(None, description="at least, on validation")
 
-    def hold(self, clean_accuracy: float, robust_accuracy: float) -> bool:
-        """Whether these accuracies of a full-length trial are enough."""
-        return clean_accuracy >= (self.clean_accuracy or 0) and robust_accuracy >= (self.robust_accuracy or 0)
+    def hold(self, clean_accuracy: float, robust_accuracy: float, parameters: int | None) -> bool:
+        """Whether these accuracies of a full-length trial are enough, and its weights few enough; None where nobody counted them."""
+        small = self.parameters is None or parameters is None or parameters <= self.parameters
+        return small and clean_accuracy >= (self.clean_accuracy or 0) and robust_accuracy >= (self.robust_accuracy or 0)
 
 
 class SamplerConfig(Setting):
@@ -63,11 +65,31 @@ class SchedulerConfig(Setting):
         description="promotion pauses every trial at its rung and lets the best go on; stopping lets newcomers run on unless they rank low",
     )
     reduction: int = Field(4, ge=2, description="one of so many goes on")
+    brackets: int = Field(
+        1,
+        ge=1,
+        description="searched trials begin on so many rungs: one of every `reduction` begins a rung higher, of these one of every `reduction` two "
+        "rungs higher, and so on; a hedge against lowest rungs that mislead",
+    )
     capped: Literal["afresh", "continued"] = Field(
         "afresh",
         description="what a trial does that is promoted past a rung's cap on its training attack: afresh = it is trained anew with the attack "
         "as searched; continued = it goes on from its checkpoint, cheaper, and its result has a history of weaker attacks",
     )
-    metric: dict[str, float] = Field(
-        {"clean_accuracy": 0.5, "robust_accuracy": 0.5}, description="asha: the one number to rank by, a weighted sum of metrics"
+    metric: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        {}, description="asha: the one number to rank by, a weighted sum of objectives; none: their mean"
     )
+
+
+class Resources(Setting):
+    """What one trial takes. `processes` > 1 makes it a gang with Accelerate in each."""
+
+    cpu: float = Field(1, gt=0, description="CPUs of one process")
+    gpu: float = Field(0, ge=0, description="GPUs of one process; fractions share a GPU")
+    processes: int = Field(1, ge=1, description="processes of one trial")
+    max_failures: int = Field(3, ge=0, description="how often a trial whose worker or node was lost is started again")
+
+    @property
+    def devices(self) -> float:
+        """What one trial holds: a GPU's share each process; where it asks none, a processor each."""
+        return self.processes * (self.gpu or 1.0)

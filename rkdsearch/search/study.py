@@ -11,27 +11,26 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from statistics import fmean
 from typing import Any
-
-import numpy as np
 
 from rkdsearch import config as run
 from rkdsearch import data, models
 from rkdsearch.config import TrainConfig
-from rkdsearch.errors import ConfigError, SpaceError
+from rkdsearch.errors import ConfigError, Failure, SpaceError
 from rkdsearch.models import ModelConfig
 from rkdsearch.results.store import Store
-from rkdsearch.search import ladder, ledger
+from rkdsearch.search import front, ladder, ledger
+from rkdsearch.search.front import Judged
 from rkdsearch.search.journal import Journal
 from rkdsearch.search.ladder import Leg
 from rkdsearch.search.ledger import Origin, Trial
-from rkdsearch.search.scheduler import Rung, Rungs, by_non_domination
+from rkdsearch.search.resume import Rows, known_epochs, put_aside
+from rkdsearch.search.scheduler import Rung, Rungs
 from rkdsearch.search.searcher import Proposal, Seen, propose
 from rkdsearch.search.space import SearchSpace
 from rkdsearch.training import config_rows, rows
+from rkdsearch.training.epoch import EpochResult
 from rkdsearch.training.stages import Stage
-from rkdsearch.training.trainer import Best, EpochResult
 
 ATTEMPTS = 100  # proposals for one configuration, where constraints refuse some
 EPOCHS_EVERY_SECONDS = 2.0  # a running trial's `epochs/` file is rewritten at most so often; its checkpoint holds the rest
@@ -77,6 +76,7 @@ class Study:
         self.trials: dict[str, Trial] = {}
         self._written: dict[str, float] = {}
         self._seen: dict[str, tuple[object, Seen | None]] = {}  # by trial: the state that it was in, and what was seen of it then
+        self.again: list[str] = []  # what the machine failed in an earlier session, taken up again in this one
         self._foreign: set[int] = set()  # ordinals of rows that this space cannot read: kept, and not asked again
 
     # ------------------------------------------------------------------------------------------------------------ assigning
@@ -114,7 +114,8 @@ class Study:
         return [t for t in self.trials.values() if t.executing]
 
     def _interrupted(self) -> Trial | None:
-        return next((t for t in self.trials.values() if t.status == "running" and not t.executing), None)
+        waiting = (t for t in self.trials.values() if t.status == "running" and not t.executing)
+        return min(waiting, key=lambda t: t.due, default=None)
 
     def _next_promotion(self) -> tuple[Trial, Rung] | None:
         found = self.rungs.promotable()
@@ -140,10 +141,10 @@ class Study:
         return self._add(ordinal, "search", "", self._proposal(ordinal))
 
     def _open_repeats(self) -> list[tuple[Trial, int]]:
-        """Contenders, and which of their repeats are to come: every one once, then every one twice, and so on, after the search itself."""
+        """Who is repeated, and which of the repeats are to come: every one once, then every one twice, and so on, after the search itself."""
         if not self.space.replicates.seeds or not self._searched:
             return []
-        repeats = [(trial, repeat) for repeat in range(1, self.space.replicates.seeds + 1) for trial in self.contenders()]
+        repeats = [(trial, repeat) for repeat in range(1, self.space.replicates.seeds + 1) for trial in self.repeated()]
         return [(trial, repeat) for trial, repeat in repeats if ledger.trial_id_of(trial.ordinal, repeat) not in self.trials]
 
     def _repeated(self) -> Trial | None:
@@ -184,13 +185,14 @@ class Study:
     def _add(self, ordinal: int, origin: Origin, label: str, proposal: Proposal, repeat: int = 0) -> Trial:
         trial_id = ledger.trial_id_of(ordinal, repeat)
         config = self.space.config(run.merge(proposal.overrides, self._teachers), trial_id)
-        self.trials[trial_id] = Trial(
-            trial_id, ordinal, origin, label, proposal.overrides, config, self._legs(origin, config), proposal.notes
-        )
+        legs = self._legs(ordinal, origin, config)
+        self.trials[trial_id] = Trial(trial_id, ordinal, origin, label, proposal.overrides, config, legs, proposal.notes)
         return self.trials[trial_id]
 
-    def _legs(self, origin: Origin, config: TrainConfig) -> tuple[Leg, ...]:
-        legs = ladder.legs(self.space.ladder, self.space.scheduler, config.attack.steps)
+    def _legs(self, ordinal: int, origin: Origin, config: TrainConfig) -> tuple[Leg, ...]:
+        # The baselines climb every rung: it shall know how a published setting looks there.
+        first = ladder.first_rung(self.space.scheduler, ordinal - len(self.space.first)) if origin == "search" else 0
+        legs = ladder.legs(self.space.ladder, self.space.scheduler, config.attack.steps, first)
         return legs[-1:] if origin == "replicate" else legs  # the run that was delivered, once more
 
     def seen(self) -> list[Seen]:
@@ -238,10 +240,10 @@ class Study:
         """A trial has finished an epoch; returns whether it goes on."""
         trial = self.trials[trial_id]
         if facts:
-            trial.facts |= facts
+            trial.facts |= {**facts, "run.devices": self.space.resources.devices}
         if result.epoch > trial.place[1] + 1:
             # A report was lost with its worker; the checkpoint has it.
-            for known in ledger.known_epochs(self._checkpoints(trial) / trial.folder)[: result.epoch - 1]:
+            for known in known_epochs(self._checkpoints(trial) / trial.folder)[: result.epoch - 1]:
                 trial.record(known)
         trial.record(result)
         if trial.full:
@@ -272,10 +274,10 @@ class Study:
         self._decided(trial, rung, "continued" if on else self._held)
         return on
 
-    def fail(self, trial_id: str, error: str) -> None:
-        """The trial cannot go on: its error is kept, its rows stay, it is on no front."""
+    def fail(self, trial_id: str, error: str, failure: Failure = "error") -> None:
+        """The trial cannot go on: its error is kept, its rows stay, it is on no front. What the machine did is tried again after a restart."""
         trial = self.trials[trial_id]
-        trial.error = error
+        trial.error, trial.failure = error, failure
         self._ended(trial, "failed")
 
     def interrupt(self, trial_id: str) -> None:
@@ -291,6 +293,8 @@ class Study:
                 trial.status = "stopped"  # as its row has it: a finished study is left as it is
             elif trial.status == "paused":
                 self._ended(trial, "stopped")
+        if self._journal is not None:
+            self._journal.sync(self.trials.values())  # what was taken up as paused has no line in it
 
     def _ended(self, trial: Trial, status: ledger.Status) -> bool:
         trial.status = status
@@ -338,9 +342,9 @@ class Study:
     def reconcile(self) -> None:
         """Take up what the folder holds: rows first, then checkpoints, then the rungs that both imply."""
         self.store.sweep()
-        stored = ledger.Rows(self.store)
+        stored = Rows(self.store)
         for file in self.store.damaged:
-            ledger.put_aside(self.folder, file)
+            put_aside(self.folder, file)
         for row in stored.trials:
             trial = self._revived(row, stored)
             if trial is None:
@@ -350,44 +354,15 @@ class Study:
         for trial in self.trials.values():
             self._take_up(trial)
 
-    def _revived(self, row: Mapping[str, Any], stored: ledger.Rows) -> Trial | None:
-        overrides = json.loads(row["sampled"] or "{}")
+    def _revived(self, row: Mapping[str, Any], stored: Rows) -> Trial | None:
+        """The trial of a row; None where it has ended and this space cannot read it."""
         try:
-            config = self.space.config(run.merge(overrides, self._teachers), row["trial_id"])
+            config = self.space.config(run.merge(json.loads(row["sampled"] or "{}"), self._teachers), row["trial_id"])
         except ConfigError:
             if row["status"] == "running":
                 raise
             return None
-        trial = Trial(
-            trial_id=row["trial_id"],
-            ordinal=int(row["ordinal"]),
-            origin=row["origin"],
-            label=row["label"] or "",
-            overrides=overrides,
-            config=config,
-            legs=self._legs(row["origin"], config),
-            notes=json.loads(row["notes"] or "{}"),
-            status=row["status"],
-            error=row["error"],
-            written=row["status"],
-            decisions=stored.decisions(row["trial_id"]),
-            facts={k: ledger.plain(v) for k, v in row.items() if k.startswith("run.") and k not in _DERIVED and v is not None},
-        )
-        images = row.get("metric.images")
-        for number, leg in enumerate(trial.legs):
-            trial.runs[number:] = [ledger.known_epochs(self._checkpoints(trial) / trial.folder_of(number))]
-            last = next((d["decision"] for d in reversed(trial.decisions) if d["rung"] == leg.end), None)
-            # Whether the next run has begun; of this one, a checkpoint that is lost is not needed any more. The decision's row may be lost too.
-            later = [self._checkpoints(trial) / trial.folder_of(n) / "last.safetensors" for n in range(number + 1, len(trial.legs))]
-            begun = bool(later) and (last in ("continued", "promoted") or trial.status == "finished" or any(f.exists() for f in later))
-            if not trial.run and trial.status == "running" and not begun:
-                # Without a checkpoint this run starts afresh, and its rungs are decided again.
-                trial.decisions = [d for d in trial.decisions if not leg.has(d["rung"])]
-            elif not trial.run:
-                trial.runs[number] = stored.epochs(trial, number, None if images is None else int(images))
-            if not begun:
-                break
-        return trial
+        return stored.trial(row, config, self._legs(int(row["ordinal"]), row["origin"], config))
 
     def _take_up(self, trial: Trial) -> None:
         """Fill the rungs from the trial's decisions. A report that was lost is made again by the worker that takes the trial up."""
@@ -410,6 +385,9 @@ class Study:
                 trial.status = self._held
                 if trial.written == "running":
                     self._write(trial)
+        if trial.written == "failed" and trial.status != "failed":
+            self.again.append(trial.trial_id)
+            self._write(trial)  # before readers count its repeat among those that are over
 
     @property
     def _held(self) -> ledger.Status:
@@ -430,36 +408,33 @@ class Study:
             found[trial.status] = found.get(trial.status, 0) + 1
         return found
 
-    def judged(self) -> list[tuple[Trial, float, float]]:
-        """Who may be on the front, with the clean and robust accuracy that says so: its own, or means over fresh seeds once all are there."""
-        fresh: dict[int, list[Best]] = {}
-        repeats = [t for t in self.trials.values() if t.origin == "replicate"]
-        for trial in repeats if all(t.status in ("finished", "failed") for t in repeats) else ():
-            if trial.status == "finished" and trial.best is not None:
-                fresh.setdefault(trial.ordinal, []).append(trial.best)
-        found = []
-        for trial in self.finished():
-            bests = fresh.get(trial.ordinal, []) if fresh else [trial.best]
-            measured = [b for b in bests if b is not None]
-            if measured:
-                clean, robust = fmean(b.clean_accuracy for b in measured), fmean(b.robust_accuracy for b in measured)
-                if self.space.constraints.hold(clean, robust):
-                    found.append((trial, clean, robust))
-        return found
+    def judged(self) -> list[Judged]:
+        """Who may be on the front, with the accuracies that say so: its own, or means over fresh seeds once all are there."""
+        return front.judged(self.trials.values(), self.space)
+
+    def front(self) -> list[Judged]:
+        """Who is on it, by the first objective."""
+        return front.front(self.trials.values(), self.space)
+
+    def finished(self) -> list[Trial]:
+        """The full-length configurations that satisfy the constraints."""
+        return front.finished(self.trials.values(), self.space)
 
     def contenders(self) -> list[Trial]:
-        """The finished trials that are repeated with fresh seeds, the best first."""
-        finished = sorted(self.finished(), key=lambda t: t.trial_id)
-        if not finished:
-            return []
-        values = np.array([trial.values_at(self.space.epochs, self.space.objectives) for trial in finished])
-        order = np.argsort(by_non_domination(values))
-        return [finished[i] for i in order[: self.space.replicates.contenders]]
+        """The best of them, the best first."""
+        return front.contenders(self.trials.values(), self.space)
 
-    def finished(self) -> Sequence[Trial]:
-        """The full-length configurations that satisfy the constraints: the only ones that may be on the front."""
-        found = [(trial, trial.best) for trial in self._configurations() if trial.status == "finished" and trial.full]
-        return [t for t, best in found if best is not None and self.space.constraints.hold(best.clean_accuracy, best.robust_accuracy)]
+    def repeated(self) -> list[Trial]:
+        """Who is trained again with fresh seeds: the contenders, and the baselines where the space says so."""
+        return front.repeated(self.trials.values(), self.space)
+
+    def too_large(self) -> dict[str, int]:
+        """The baselines whose students have more weights than the constraints allow, and how many: they are trained, and are on no front."""
+        limit = self.space.constraints.parameters
+        if limit is None:
+            return {}
+        weights = {first.label: _weights(self.space.config(first.overrides)) for first in self.space.first}
+        return {label: count for label, count in weights.items() if count > limit}
 
 
 @lru_cache(maxsize=1024)
@@ -471,6 +446,3 @@ def _weights(config: TrainConfig) -> int:
     """How many weights the run's student has."""
     train = data.load_training(config.data).train
     return _weights_of(config.student, len(train.classes), train.channels, train.size)
-
-
-_DERIVED = {"run.seed", "run.wall_seconds", "run.device_seconds", "run.updated"}

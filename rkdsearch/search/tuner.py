@@ -12,12 +12,13 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Any
 
 import ray
+import torch
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
@@ -25,10 +26,10 @@ from typing_extensions import override
 
 from rkdsearch.errors import DiskError, RkdError, StudyError
 from rkdsearch.plugins import allowed_imports
-from rkdsearch.search.space import Resources
+from rkdsearch.search.settings import Resources
 from rkdsearch.search.study import Study
-from rkdsearch.training.trainer import EpochResult
-from rkdsearch.trial import RayTrial
+from rkdsearch.search.trainable import RayTrial
+from rkdsearch.training.epoch import EpochResult
 
 Listener = Callable[[Study], None]
 Notice = Callable[[str], None]
@@ -43,11 +44,12 @@ ENVIRONMENT = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # a lost worker is one sentence of ours, not Ray's traceback
     "TUNE_MAX_PENDING_TRIALS_PG": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "PYTHONWARNINGS": "ignore",
 }
 
 
 def search(study: Study, *, address: str | None = None, listener: Listener | None = None, notice: Notice = lambda _: None) -> None:
-    """Run the study to its end; `listener` may look at it now and then, `notice` is given sentences about lost workers.
+    """Run the study to its end; `listener` may look at it now and then, `notice` is given sentences about lost workers and checkpoints.
 
     KeyboardInterrupt, and DiskError, which is raised where a row or a checkpoint cannot be written, leave a study that can be taken up again.
     """
@@ -55,7 +57,7 @@ def search(study: Study, *, address: str | None = None, listener: Listener | Non
     with connected(address):
         resources = study.space.resources
         if address is None:
-            _fits(resources)
+            _fits(resources, ray.cluster_resources())  # type: ignore[no-untyped-call]  # Ray leaves it untyped
         scratch = study.folder.resolve() / ".ray"
         try:
             with _ctrl_c(end):
@@ -64,7 +66,7 @@ def search(study: Study, *, address: str | None = None, listener: Listener | Non
                     name="search",
                     config={},
                     search_alg=_Asks(study, resources, end),
-                    scheduler=_Decides(study, end),
+                    scheduler=_Decides(study, notice, end),
                     callbacks=[_Listens(study, listener, notice, end)],
                     num_samples=-1,
                     resources_per_trial=placement(resources),
@@ -78,6 +80,8 @@ def search(study: Study, *, address: str | None = None, listener: Listener | Non
         except Exception as error:
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):  # where Ray itself wanted to write
                 end.reason = end.reason or end.disk(error)
+            if isinstance(end.reason, _CtrlC):
+                raise KeyboardInterrupt from None
             if end.reason in (None, error):
                 raise
             raise end.reason from error
@@ -98,15 +102,27 @@ def placement(resources: Resources) -> tune.PlacementGroupFactory:
     return tune.PlacementGroupFactory([{"CPU": 0.01}, *[process] * resources.processes], strategy="PACK")
 
 
-def _fits(resources: Resources) -> None:
+def _fits(resources: Resources, there: Mapping[str, float]) -> None:
     """Raises StudyError where this machine can never hold one trial: Ray would wait for ever."""
     for kind, asked in placement(resources).required_resources.items():
-        there = ray.cluster_resources().get(kind, 0.0)  # type: ignore[no-untyped-call]  # Ray leaves it untyped
-        if asked > there:
+        has = there.get(kind, 0.0)
+        if asked > has:
             raise StudyError(
-                f"resources: a trial of {resources.processes} processes asks {asked:g} {kind}, which must be <= {there:g}, what this machine has; "
+                f"resources: a trial of {resources.processes} processes asks {asked:g} {kind}, which must be <= {has:g}, what this machine has; "
                 f"lower resources.processes or resources.{kind.lower()} (fractions share one), or name a cluster with --address"
             )
+
+
+@contextmanager
+def room(resources: Resources, address: str | None) -> Iterator[None]:
+    """A place for trials: the cluster is joined, or this machine is large enough. Raises StudyError where it is not there."""
+    if address is not None:
+        with connected(address):
+            yield
+        return
+    if not ray.is_initialized() and "RAY_ADDRESS" not in os.environ:  # Ray itself is slow to start, and only a search needs it here
+        _fits(resources, {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()})
+    yield
 
 
 @contextmanager
@@ -122,22 +138,32 @@ def connected(address: str | None) -> Iterator[None]:
         yield
         return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-    workers = {"env_vars": {**ENVIRONMENT, "PYTHONWARNINGS": "ignore"}}
     if address is None:
-        ray.init(include_dashboard=False, runtime_env=workers, **quiet)
+        # Its processes inherit what stands here. Told as a cluster is, it would throw away the workers that it starts with: 6 s of 21.
+        ray.init(include_dashboard=False, **quiet)
     else:
-        ray.init(address=address, runtime_env=workers, **quiet)
+        try:
+            ray.init(address=address, runtime_env={"env_vars": ENVIRONMENT}, **quiet)
+        except (Exception, SystemExit) as error:  # the latter where nobody answers at the address, after two minutes
+            why = "" if isinstance(error, SystemExit) else f" ({next(iter(str(error).splitlines()), type(error).__name__)})"
+            raise StudyError(
+                f"--address {address}: there is no Ray cluster to join{why}; start one (docs/cluster.md), or leave --address out to use this machine"
+            ) from error
     try:
         yield
     finally:
         ray.shutdown()
 
 
+class _CtrlC(Exception):  # noqa: N818 - nothing went wrong
+    """Ctrl-C as Tune can take it: after a KeyboardInterrupt its placement groups stay, and the next search of this process waits for ever."""
+
+
 class _End:
     """Why the search must end now. It is noted, and raised between two steps of Ray's loop: raised inside, Ray may lose it or reword it."""
 
     def __init__(self, study: Study) -> None:
-        self.reason: BaseException | None = None
+        self.reason: Exception | None = None
         self._folder = study.folder
 
     @contextmanager
@@ -163,7 +189,7 @@ def _ctrl_c(end: _End) -> Iterator[None]:
         return
 
     def note(_number: int, _frame: object) -> None:
-        end.reason = KeyboardInterrupt()
+        end.reason = _CtrlC()
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     before = signal.signal(signal.SIGINT, note)
@@ -226,7 +252,7 @@ class _Asks(_OfStudy, Searcher):
             return
         with self._end.noting():
             if error:
-                self.study.fail(ours, f"its worker or node was lost {self._resources.max_failures + 1} times")
+                self.study.fail(ours, f"its worker or node was lost {self._resources.max_failures + 1} times", "worker")
             else:
                 self.study.interrupt(ours)
 
@@ -242,9 +268,10 @@ class _Asks(_OfStudy, Searcher):
 class _Decides(_OfStudy, FIFOScheduler):
     """Ray asks here whether a trial goes on."""
 
-    def __init__(self, study: Study, end: _End) -> None:
+    def __init__(self, study: Study, notice: Notice, end: _End) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Ray's own
         self.study = study
+        self._notice = notice
         self._end = end
 
     @override
@@ -257,8 +284,10 @@ class _Decides(_OfStudy, FIFOScheduler):
         if "disk" in result:
             raise DiskError(result["disk"])
         if "failure" in result:
-            self.study.fail(ours, result["failure"])
+            self.study.fail(ours, result["error"], result["failure"])
             return False
+        if "notice" in result:
+            self._notice(f"trial {ours}: {result['notice']}")
         return self.study.report(ours, EpochResult.from_dict(json.loads(result["result"])), json.loads(result["facts"]))
 
 
@@ -280,6 +309,9 @@ class _Listens(_OfStudy, tune.Callback):
     @override
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if self._end.reason is not None:
+            for trial in trials:
+                if trial.temporary_state.ray_actor is not None:
+                    ray.kill(trial.temporary_state.ray_actor)  # Tune would wait for the end of its epoch, 10 s at most
             raise self._end.reason
         started = time.monotonic()
         if self._listener is not None and started >= self._listens_at:

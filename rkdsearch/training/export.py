@@ -19,16 +19,18 @@ from torch import Tensor, nn
 
 from rkdsearch import config as run
 from rkdsearch import data
-from rkdsearch.config import ExamAttack, TrainConfig
+from rkdsearch.config import ExamAttack, TeachersConfig, TrainConfig
 from rkdsearch.errors import CheckpointError, RkdError, StudyError, TeacherError
 from rkdsearch.methods import name_of
 from rkdsearch.models import ModelConfig
 from rkdsearch.results import summary
 from rkdsearch.results.intervals import accuracy
 from rkdsearch.teacher import fingerprint, header, load, read_state
-from rkdsearch.training import checkpoint
+from rkdsearch.training import checkpoint, onnx_export
+from rkdsearch.training.teacher import found_in
 
-WEIGHTS, CARD, ENTRY, ONNX = "student.safetensors", "README.md", "robustbench.json", "student.onnx"
+WEIGHTS, CARD, ENTRY, RUN, ONNX = "student.safetensors", "README.md", "robustbench.json", "run.yaml", "student.onnx"
+ASKED = 5  # images, of the network and of its ONNX file: any number but the exporter's own two
 THREAT = (
     "An attacker who knows the network and may change every pixel within {ball}. Nothing is claimed of other balls, of patches, "
     "rotations or corruptions, or of images from elsewhere."
@@ -49,6 +51,7 @@ class Shape:
 class Delivery:
     """All that is known of a trial's best network."""
 
+    home: Path  # the study's folder
     study: str
     trial: Row
     config: TrainConfig
@@ -72,13 +75,13 @@ def convert(source: Path, target: Path) -> dict[str, Tensor]:
 
 
 def export(study: Path, trial_id: str, weights: Path, out: Path, *, onnx: bool = False) -> tuple[Path, ...]:
-    """Write the trial's best network, its card and its entry into `out`; returns the files. `weights` is the trial's `best.safetensors`.
+    """Write the trial's best network, its card, its entry and its run into `out`; returns the files. `weights` is the trial's `best.safetensors`.
 
     Raises StudyError for an unknown trial, CheckpointError for missing weights, DataError where the training images are gone (they give
-    the network its shape), RkdError where `onnx` is asked and not installed.
+    the network its shape), RkdError where `onnx` is asked and not installed, or its file does not answer as the network does.
     """
     if onnx:
-        _need_onnx()
+        onnx_export.need()
     rows = summary.read(study)
     found = summary.records(rows.trials[rows.trials["trial_id"] == trial_id])
     if not found:
@@ -96,20 +99,22 @@ def export(study: Path, trial_id: str, weights: Path, out: Path, *, onnx: bool =
     network = _same_network(file, weights, config.student, shape, tensors)
     described = rows.description.get("teachers") or {}
     delivery = Delivery(
+        home=study,
         study=rows.name,
         trial=found[0],
         config=config,
         shape=shape,
         sha256=fingerprint(file),
-        evaluations=summary.records(rows.evaluations),
+        evaluations=summary.records(rows.tests),
         attack_steps=_attack_steps(rows, trial_id),
         teachers=described if isinstance(described, dict) else {},
     )
     _write(out / CARD, card(delivery).encode())
     _write(out / ENTRY, (json.dumps(entry(delivery), indent=2) + "\n").encode())
-    files = [file, out / CARD, out / ENTRY]
+    _write(out / RUN, repeated(delivery).encode())
+    files = [file, out / CARD, out / ENTRY, out / RUN]
     if onnx:
-        _write_onnx(network, shape, out / ONNX)
+        onnx_export.write(network, images.floats(slice(ASKED))[0], out / ONNX)
         files.append(out / ONNX)
     return tuple(files)
 
@@ -233,9 +238,10 @@ def _results(d: Delivery) -> str:
     text += f"\n\nAttacks stay within {ball(exam)}. Intervals are Wilson's, over images; they say nothing of other training seeds."
     if tested:
         return text + "\nThe epoch, and the trial among others, were chosen by the validation rows, which are therefore flattered."
+    who = f"`rkdsearch evaluate STUDY --trial {d.trial['trial_id']}` does it" if d.trial["status"] == "finished" else "Only full runs are"
     return (
-        f"{text}\n**Not examined on test images.** `rkdsearch evaluate STUDY --trial {d.trial['trial_id']}` does it; validation numbers are "
-        "flattered by having chosen the epoch, and the trial among others."
+        f"{text}\n**Not examined on test images.** {who}; validation numbers are flattered by having chosen the epoch, "
+        "and the trial among others."
     )
 
 
@@ -274,7 +280,9 @@ def _lineage(d: Delivery) -> str:
         teacher = getattr(d.config.teachers, role)
         facts = d.teachers.get(role) or {}
         sha256 = teacher.sha256 or facts.get("sha256") or "not recorded"
-        lines.append(f"- **{role}**: `{_network(teacher.network)}`, sha256 `{sha256}`. {_origin(teacher.path)}")
+        lines.append(
+            f"- **{role}**: `{_network(teacher.network)}`, sha256 `{sha256}`. {_origin(d.home, facts.get('path') or teacher.path, sha256)}"
+        )
         if facts.get("images"):
             n = int(facts["images"])
             scores = []
@@ -289,18 +297,44 @@ def _lineage(d: Delivery) -> str:
     return "\n".join(lines)
 
 
-def _origin(path: str | None) -> str:
+def _origin(home: Path, path: str | None, sha256: str) -> str:
+    """How the teacher in this file was made, as far as the file says it."""
     if path is None:
         return "No file was recorded."
+    file = found_in(home, path)
+    if file is None or (len(sha256) == 64 and fingerprint(file) != sha256):
+        return f"Its file, `{Path(path).name}`, was not found when this card was written: how it was made is not known here."
     try:
-        made = run.build(checkpoint.read(Path(path))[1]["config"], path)
+        made = run.build(checkpoint.read(file)[1]["config"], path)
     except (RkdError, KeyError, TypeError):
-        return f"From the file `{Path(path).name}`, which does not say how or on what it was trained."
+        return f"From the file `{file.name}`, which does not say how or on what it was trained."
     attack = f", training attack {made.attack.norm} eps {fraction(made.attack.eps)}" if name_of(made.method) != "natural" else ""
     return (
         f"Trained by rkdsearch: {name_of(made.method)}{attack}, at most {made.training.epochs} epochs, on the training images of "
         f"{made.data.name} (split seed {made.data.split_seed}, validation fraction {made.data.validation_fraction:g}), seed {made.training.seed}."
     )
+
+
+# ------------------------------------------------------------------------------------------------------------------ the run
+
+
+def repeated(d: Delivery) -> str:
+    """The run as a file for `rkdsearch train`. Teachers are named as they are found from here: by the study's path where it has them."""
+    teachers = {}
+    for role in TeachersConfig.model_fields:
+        teacher = getattr(d.config.teachers, role)
+        if teacher is not None and teacher.path is not None and (file := found_in(d.home, teacher.path)) is not None:
+            teacher = teacher.model_copy(update={"path": str(file)})
+        teachers[role] = teacher
+    processes = d.trial["run.processes"]
+    given = ", given its teacher" if d.config.asked_teachers else ""
+    lines = [f"# Trial {d.trial['trial_id']} of {d.study}. `rkdsearch train {RUN}` repeats it{given}."]
+    if len(d.attack_steps) > 1:
+        lines.append("# Not quite: its search began with fewer steps of the training attack.")
+    if processes and processes > 1:
+        lines.append(f"# It was trained by {processes} processes together; by another number, the sums are other sums.")
+    config = d.config.model_copy(update={"teachers": TeachersConfig(**teachers)})
+    return "\n".join(lines) + "\n" + run.written(config)
 
 
 # ---------------------------------------------------------------------------------------------------------------- the entry
@@ -361,27 +395,3 @@ def fraction(eps: float) -> str:
 def _network(network: ModelConfig) -> str:
     size = [f"{name} {value}" for name in ("depth", "width") if (value := getattr(network, name)) is not None]
     return network.name + (f" ({', '.join(size)})" if size else "")
-
-
-# --------------------------------------------------------------------------------------------------------------------- ONNX
-
-
-def _need_onnx() -> None:
-    try:
-        import onnx  # noqa: F401 - torch's exporter needs both, and its own complaint comes late
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise RkdError(
-            f"--onnx needs the packages onnx and onnxscript for torch's exporter, and '{error.name}' is not installed; "
-            "install rkdsearch[export], or leave --onnx out"
-        ) from error
-
-
-def _write_onnx(network: nn.Module, shape: Shape, target: Path) -> None:
-    """Any batch size; pixels of [0, 1] in, logits out."""
-    example = torch.zeros(2, shape.channels, shape.size, shape.size, dtype=next(network.parameters()).dtype)
-    program = torch.onnx.export(
-        network, (example,), input_names=["pixels"], output_names=["logits"], dynamic_shapes=({0: torch.export.Dim("images")},), dynamo=True
-    )
-    assert program is not None
-    program.save(target)

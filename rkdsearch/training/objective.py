@@ -47,9 +47,17 @@ class Objective(nn.Module):
 
     @override
     def forward(
-        self, batch: Batch, noise: Noise, *, epoch: int, lr_factor: float, answers: Mapping[str, Tensor]
+        self,
+        batch: Batch,
+        noise: Noise,
+        *,
+        epoch: int,
+        lr_factor: float,
+        answers: Mapping[str, Tensor],
+        share: float = 1.0,
+        last_part: bool = True,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of one batch; `answers` are teachers' known logits for it, by role."""
+        """The loss of one batch, or of a part with its `share` of the images; `answers` are teachers' known logits for it, by role."""
         for role, logits in answers.items():
             self._teachers[role].remember(batch.x, logits)
         training = self._config.training
@@ -70,6 +78,8 @@ class Objective(nn.Module):
             objective=self._config.attack.objective,
             gather=self._gather,
             label_smoothing=training.label_smoothing,
+            share=share,
+            last_part=last_part,
         )
         loss = self._method.loss(step)
         # A plain tuple: DDP walks dataclasses, and would take a term that is still attached for an output.

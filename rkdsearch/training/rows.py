@@ -16,7 +16,8 @@ import torch
 from rkdsearch.config import TeacherConfig, TrainConfig
 from rkdsearch.evaluation import Reliability
 from rkdsearch.teacher import fingerprint
-from rkdsearch.training.trainer import EpochResult, Trainer
+from rkdsearch.training.epoch import EpochResult
+from rkdsearch.training.trainer import Trainer
 
 
 def measured(
@@ -27,8 +28,6 @@ def measured(
     `earlier` epochs were trained for the same trial before this run began: they cost time.
     """
     seconds = sum(e.seconds for e in (*earlier, *epochs))
-    processes = facts.get("run.processes", 1)
-    assert isinstance(processes, int)
     row: dict[str, object] = {
         "reconstructed": config.method.reconstructed is not None,
         "fidelity.epochs": epochs[-1].epoch if epochs else 0,
@@ -37,7 +36,7 @@ def measured(
         "fidelity.validation_attack_steps": config.validation.attack.steps,
         "run.seed": config.training.seed,
         "run.wall_seconds": seconds,
-        "run.device_seconds": seconds * processes,
+        "run.device_seconds": seconds * devices(facts),
         "run.updated": datetime.now(UTC),
         **facts,
     }
@@ -58,6 +57,13 @@ def measured(
             "fidelity.validation_attack_steps": judged.validation_attack_steps or config.validation.attack.steps,
         }
     return row
+
+
+def devices(facts: Mapping[str, object]) -> float:
+    """How many devices a run holds, by its facts; one of which nothing is known holds one."""
+    found = facts.get("run.devices", 1.0)
+    assert isinstance(found, float)
+    return found
 
 
 def epoch(result: EpochResult) -> dict[str, object]:
@@ -101,6 +107,7 @@ def facts_of(trainer: Trainer) -> dict[str, object]:
         "run.python": platform.python_version(),
         "run.device": device_name(trainer.device),
         "run.processes": trainer.processes,
+        "run.devices": float(trainer.processes),
         "run.parameters": trainer.parameters,
         "run.teacher_sha256": _sha256(teachers.robust) if "robust" in trainer.teachers else None,
         "run.natural_teacher_sha256": _sha256(teachers.natural) if "natural" in trainer.teachers else None,

@@ -1,20 +1,26 @@
 """A teacher is measured before it is believed: trained once from its recipe or read from its file, then examined on the user's images."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.stats import binomtest
+from torch import nn
 
 from rkdsearch import data, models
 from rkdsearch.config import Recipe, TeacherConfig, TrainConfig
 from rkdsearch.data.splits import some
 from rkdsearch.errors import TeacherError
-from rkdsearch.evaluation import judge
+from rkdsearch.evaluation import BATCH, judge
 from rkdsearch.teacher import fingerprint, load, split_of
 from rkdsearch.training import checkpoint
-from rkdsearch.training.trainer import VALIDATION_SEED, EpochResult
+from rkdsearch.training.epoch import EpochResult
+from rkdsearch.training.trainer import VALIDATION_SEED
 
 Role = Literal["robust", "natural"]
 ROLES: tuple[Role, ...] = ("robust", "natural")
@@ -60,7 +66,7 @@ def is_trained(run: TrainConfig, folder: Path) -> bool:
 def history_of(folder: Path) -> list[EpochResult]:
     """The finished epochs of the run in this folder."""
     last = folder / "last.safetensors"
-    return [EpochResult.from_dict(epoch) for epoch in checkpoint.read(last)[1]["history"]] if last.exists() else []
+    return [EpochResult.from_dict(epoch) for epoch in checkpoint.state_of(last)["history"]] if last.exists() else []
 
 
 def from_folder(teacher: TeacherConfig, folder: Path) -> TeacherConfig:
@@ -69,19 +75,64 @@ def from_folder(teacher: TeacherConfig, folder: Path) -> TeacherConfig:
     return teacher.model_copy(update={"path": str(path), "sha256": fingerprint(path), "recipe": None})
 
 
-def measure(teacher: TeacherConfig, config: TrainConfig) -> Measured:
-    """Clean and PGD accuracy on the run's validation images, by its exam and on its device.
+def found_in(study: Path, path: str) -> Path | None:
+    """Where a teacher's file lies now: in the study's (or run's) own `teachers/`, which moves with it; else at its path; None where it is gone."""
+    own = study / "teachers" / Path(*Path(path).parts[-2:])
+    return next((place for place in (own, Path(path)) if place.is_file()), None)
 
-    Raises TeacherError for a file that cannot be trusted or does not fit.
-    """
+
+def opened(teacher: TeacherConfig, splits: data.Splits) -> nn.Module:
+    """The network in the teacher's file, for these images. Raises TeacherError for a file that cannot be trusted or does not fit."""
     assert teacher.path is not None
-    path, splits, exam = Path(teacher.path), data.load_training(config.data), config.validation.attack
-    train, device = splits.train, device_of(config)
-    network = load(path, teacher.network, classes=len(train.classes), channels=train.channels, size=train.size, sha256=teacher.sha256)
-    rows = some(splits.validation.labels.numpy(), config.validation.images, seed=config.data.split_seed, field="validation.images")
-    x, y = splits.validation.floats(torch.from_numpy(rows), device=device)
-    verdict, _ = judge(models.fold(network.to(device)), x, y, exam.build(), restarts=exam.restarts, seed=VALIDATION_SEED)
-    return Measured(fingerprint(path), verdict.clean_accuracy, verdict.robust_accuracy, len(y), measured_on(teacher, path, splits))
+    train = splits.train
+    return load(
+        Path(teacher.path), teacher.network, classes=len(train.classes), channels=train.channels, size=train.size, sha256=teacher.sha256
+    )
+
+
+def measure(teacher: TeacherConfig, config: TrainConfig) -> Measured:
+    """Clean and PGD accuracy on the run's validation images, by its exam and on its device. Raises TeacherError as `opened` does."""
+    *_, (measured, _) = measuring(teacher, config)
+    return measured
+
+
+def measuring(teacher: TeacherConfig, config: TrainConfig) -> Iterator[tuple[Measured, int]]:
+    """After every batch what is measured so far, and of how many images it will be: the last one is the measurement."""
+    assert teacher.path is not None
+    path, splits, exam, device = Path(teacher.path), data.load_training(config.data), config.validation.attack, device_of(config)
+    network = models.fold(opened(teacher, splits).to(device))
+    sha256, said = fingerprint(path), measured_on(teacher, path, splits)
+    x, y = splits.validation.floats(torch.from_numpy(_examined(config, splits)), device=device)
+    clean, robust = torch.zeros(2, len(y), dtype=torch.bool)
+    batches = math.ceil(len(y) / BATCH)
+    for batch in range(batches):
+        # As one of so many processes: an image's random start is seeded by its batch's place, whoever takes it.
+        verdict, _ = judge(network, x, y, exam.build(), restarts=exam.restarts, seed=VALIDATION_SEED, rank=batch, processes=batches)
+        clean |= verdict.clean
+        robust |= verdict.robust
+        done = min(len(y), (batch + 1) * BATCH)
+        yield Measured(sha256, float(clean.sum()) / done, float(robust.sum()) / done, done, said), len(y)
+
+
+def known_measurement(described: Mapping[str, Any], role: Role, teacher: TeacherConfig, config: TrainConfig) -> Measured | None:
+    """What `study.json` says of this very file, network, exam and images; None where any of these is another, or nothing is said."""
+    assert teacher.path is not None
+    path, splits = Path(teacher.path), data.load_training(config.data)
+    try:
+        facts = described["teachers"][role]
+        there = facts["sha256"], facts["network"], facts["images"], described["exam"], described["split_sha256"]
+        measured = Measured(**{field.name: facts[field.name] for field in fields(Measured)})
+    except (KeyError, TypeError):
+        return None
+    exam, network = config.validation.attack.model_dump(mode="json"), teacher.network.model_dump(mode="json")
+    if there != (fingerprint(path), network, len(_examined(config, splits)), exam, splits.fingerprint):
+        return None
+    return replace(measured, measured_on=measured_on(teacher, path, splits))
+
+
+def _examined(config: TrainConfig, splits: data.Splits) -> NDArray[np.int64]:
+    """Positions of the validation images that a teacher is measured on."""
+    return some(splits.validation.labels.numpy(), config.validation.images, seed=config.data.split_seed, field="validation.images")
 
 
 def device_of(config: TrainConfig) -> torch.device:

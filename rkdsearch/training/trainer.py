@@ -12,9 +12,8 @@ import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,61 +27,15 @@ from rkdsearch.evaluation import Reliability, Verdict, judge
 from rkdsearch.methods import Method
 from rkdsearch.training import checkpoint, stages
 from rkdsearch.training.averaging import Average
+from rkdsearch.training.epoch import Best, EpochResult
 from rkdsearch.training.objective import Objective
 from rkdsearch.training.optimizers import build_optimizers
 from rkdsearch.training.reused import DTYPES, accelerator_for, answers_of, frozen_teacher, loaded_teacher, version_of
 from rkdsearch.training.schedules import lr_factor
 from rkdsearch.training.stages import Stage
+from rkdsearch.training.state import State
 
 VALIDATION_SEED = 20_210_600  # one exam for all: every epoch of every trial meets the same random starts
-
-
-@dataclass(frozen=True)
-class Best:
-    """The epoch by which the run is judged, and both objectives at it."""
-
-    epoch: int
-    clean_accuracy: float
-    robust_accuracy: float
-    worst_class_accuracy: float
-
-
-@dataclass(frozen=True)
-class EpochResult:
-    """One finished epoch. `epoch` counts from 1; accuracies are on validation images, fractions of 1, None where it was not validated."""
-
-    epoch: int
-    epochs: int
-    loss: float
-    terms: dict[str, float]
-    lr: float
-    seconds: float
-    images_per_second: float
-    training_attack_steps: int
-    clean_accuracy: float | None = None
-    robust_accuracy: float | None = None
-    worst_class_accuracy: float | None = None
-    reliability: Reliability | None = None
-    best: Best | None = None
-    robust_peak: float | None = None
-    images: int | None = None
-    validation_attack_steps: int | None = None
-    finished: float = 0.0
-
-    @property
-    def robust_overfitting_gap(self) -> float | None:
-        """Best robust accuracy so far minus this epoch's."""
-        return None if self.robust_accuracy is None or self.robust_peak is None else self.robust_peak - self.robust_accuracy
-
-    @staticmethod
-    def from_dict(values: Mapping[str, Any]) -> "EpochResult":
-        """The inverse of `dataclasses.asdict`."""
-        reliability, best = values["reliability"], values["best"]
-        return EpochResult(
-            **{k: v for k, v in values.items() if k not in ("reliability", "best")},
-            reliability=None if reliability is None else Reliability(**reliability),
-            best=None if best is None else Best(**best),
-        )
 
 
 class Trainer:
@@ -120,8 +73,10 @@ class Trainer:
         modules = {name: companion.module for name, companion in companions.items()}
         self.objective = Objective(config, self.student, modules, self.teachers, self.processes)
         self.optimizers = build_optimizers(config.optimizer, self.student, companions)
+        self._trained = [p for optimizer in self.optimizers for group in optimizer.param_groups for p in group["params"]]
         self._own_schedules = [None, *(c.schedule for c in companions.values() if c.own_optimizer)]
         self.average = None if config.averaging.name == "none" else Average(config.averaging, self.student, training.epochs)
+        self._state = State(self.objective, self.optimizers, self.average)
         self._forward = self.accelerator.prepare(self.objective)
         self._batches = data.Batches(
             train,
@@ -209,29 +164,26 @@ class Trainer:
         return replace(result, seconds=time.perf_counter() - started, finished=time.time())
 
     def _step(self, batch: data.Batch, noise: Noise, epoch: int, factor: float) -> tuple[Tensor, dict[str, Tensor]]:
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
+        for parameter in self._trained:  # `zero_grad` of optimizers, without their profiling hooks
+            parameter.grad = None
         if self.config.training.channels_last:
             batch = replace(batch, x=batch.x.contiguous(memory_format=torch.channels_last))
         if self.config.training.precision == "fp64":
             batch = replace(batch, x=batch.x.double())
-        losses: list[Tensor] = []
-        all_terms: list[dict[str, Tensor]] = []
+        found: list[tuple[float, Tensor, dict[str, Tensor]]] = []
         parts = _parts(batch, self.config.training.microbatches)
         for number, (part, share) in enumerate(parts):
-            answers = {role: table[part.index] for role, table in self._answers.items()}
-            synchronise = number == len(parts) - 1
-            with nullcontext() if synchronise else self.accelerator.no_sync(self._forward):
-                total, terms = self._forward(part, noise, epoch=epoch, lr_factor=factor, answers=answers)
-                self.accelerator.backward(total * share)
-            losses.append(total.detach() * share)
-            all_terms.append({name: value * share for name, value in terms.items()})
+            answers = {role: table.index_select(0, part.index) for role, table in self._answers.items()}
+            last = number == len(parts) - 1
+            with nullcontext() if last else self.accelerator.no_sync(self._forward):
+                total, terms = self._forward(part, noise, epoch=epoch, lr_factor=factor, answers=answers, share=share, last_part=last)
+                self.accelerator.backward(total if share == 1 else total * share)
+            found.append((share, total.detach(), terms))
         if self.config.optimizer.gradient_clip is not None:
             self.accelerator.clip_grad_norm_(self.objective.parameters(), self.config.optimizer.gradient_clip)
         for optimizer in self.optimizers:
             optimizer.step()
-        names = {name for terms in all_terms for name in terms}
-        return sum(losses[1:], losses[0]), {n: torch.stack([t[n] for t in all_terms if n in t]).sum() for n in sorted(names)}
+        return _together(found)
 
     def _set_lr(self, factor: float, epoch: int) -> None:
         for optimizer, own in zip(self.optimizers, self._own_schedules, strict=True):
@@ -273,7 +225,8 @@ class Trainer:
     def _validated(self, result: EpochResult, stage: Stage) -> EpochResult:
         verdict, reliability = self.validate(stage)
         best = Best(result.epoch, verdict.clean_accuracy, verdict.robust_accuracy, verdict.worst_class_accuracy)
-        if result.best is not None and self._merit(result.best) >= self._merit(best):
+        select = self.config.validation.select
+        if result.best is not None and result.best.merit(select) >= best.merit(select):
             best = result.best
         return replace(
             result,
@@ -308,10 +261,6 @@ class Trainer:
             total=lambda counts: self.accelerator.reduce(counts) if self.processes > 1 else counts,
         )
 
-    def _merit(self, best: Best) -> float:
-        select = self.config.validation.select
-        return (best.clean_accuracy + best.robust_accuracy) / 2 if select == "mean" else float(getattr(best, select))
-
     def _delivered(self) -> nn.Module:
         if self.average is None:
             return self.student
@@ -342,18 +291,14 @@ class Trainer:
             # Before `last`: killed in between, this epoch is repeated and writes the same file again.
             described = {"config": self.config.to_dict(), "best": asdict(result.best), "split_sha256": self.splits.fingerprint}
             checkpoint.write(self.folder / "best.safetensors", delivered.state_dict(), described)
-        tensors = checkpoint.prefixed("objective", self.objective.state_dict()) | checkpoint.prefixed("memory", self.objective.memory)
-        for number, optimizer in enumerate(self.optimizers):
-            tensors |= checkpoint.prefixed(f"optimizer{number}", checkpoint.optimizer_tensors(optimizer))
-        if self.average is not None:
-            tensors |= checkpoint.prefixed("average", self.average.network.state_dict())
         state = {
             "fingerprint": self.config.fingerprint(),
+            "split_sha256": self.splits.fingerprint,
             "stages": [asdict(stage) for stage in self._stages],
             "history": [asdict(epoch) for epoch in self.history],
             "averaged": 0 if self.average is None else self.average.count,
         }
-        checkpoint.write(self.last, tensors, state)
+        checkpoint.write(self.last, self._state.tensors(), state)
 
     def resume(self) -> list[EpochResult]:
         """Take up the run in the folder, if there is one; returns its finished epochs. `epochs` does this by itself."""
@@ -364,15 +309,11 @@ class Trainer:
         tensors, state = checkpoint.read(self.last)
         if state.get("fingerprint") != self.config.fingerprint():
             raise CheckpointError(f"{self.last}: belongs to a run with another config; give this run its own folder, or delete that file")
+        if state.get("split_sha256", self.splits.fingerprint) != self.splits.fingerprint:
+            raise CheckpointError(f"{self.last}: belongs to a run on other images; put them back, or give this run its own folder")
         if state.get("stages", ours := [asdict(stage) for stage in self._stages]) != ours:
             raise CheckpointError(f"{self.last}: belongs to a run with another ladder; give this run its own folder, or delete that file")
-        self.objective.load_state_dict(checkpoint.part(tensors, "objective"))
-        self.objective.memory.update({k: v.to(self.device) for k, v in checkpoint.part(tensors, "memory").items()})
-        for number, optimizer in enumerate(self.optimizers):
-            checkpoint.restore_optimizer(optimizer, checkpoint.part(tensors, f"optimizer{number}"))
-        if self.average is not None:
-            self.average.network.load_state_dict(checkpoint.part(tensors, "average"))
-            self.average.count = state["averaged"]
+        self._state.restore(tensors, averaged=state["averaged"])
         self.history = [EpochResult.from_dict(epoch) for epoch in state["history"]]
         return self.history
 
@@ -440,6 +381,15 @@ def _parts(batch: data.Batch, count: int) -> list[tuple[data.Batch, float]]:
     n = len(batch.y)
     rows = torch.arange(n, device=batch.y.device).tensor_split(min(count, n))
     return [(replace(batch, x=batch.x[r], y=batch.y[r], index=batch.index[r]), len(r) / n) for r in rows]
+
+
+def _together(parts: list[tuple[float, Tensor, dict[str, Tensor]]]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss and terms of a batch, of its parts' shares, losses and terms."""
+    if len(parts) == 1:
+        return parts[0][1:]
+    names = {name for _, _, terms in parts for name in terms}
+    loss = torch.stack([share * loss for share, loss, _ in parts]).sum()
+    return loss, {name: torch.stack([share * terms[name] for share, _, terms in parts if name in terms]).sum() for name in names}
 
 
 def _derive(seed: int, purpose: str, epoch: int) -> int:

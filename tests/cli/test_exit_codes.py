@@ -1,13 +1,16 @@
 """Exit code 2 and one sentence for what the user must change, 1 and a traceback for our bugs, before any compute."""
 
+import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rkdsearch.__main__ import main
-from rkdsearch.search import folder
+from rkdsearch.search import folder, teachers, tuner
+from rkdsearch.search.lock import one_driver
 from tests.search.files import SMALL, load_space, write_space
 
 # The command line is called as a shell calls it: its words stand in sys.argv.
@@ -89,6 +92,84 @@ def test_a_dry_run_prints_the_ladder_and_makes_nothing(
     assert rkdsearch(monkeypatch, "tune", write_space(tmp_path), "--trials", 10, "--study", study, "--dry-run") == 0
     assert "expected cost: about 4.5 full runs for 10 configurations (moasha, promotion)" in capsys.readouterr().out
     assert not study.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"fixed": {**SMALL["fixed"], "data": {"name": "cifar10", "root": "nowhere"}}}, "nowhere"),
+        ({"fixed": {**SMALL["fixed"], "teachers.robust.path": "gone.pt"}, "search": {"method.name": {"choice": ["rslad"]}}, "first": []},
+         "gone.pt: cannot be read: No such file or directory; check the path"),
+        ({"resources": {"cpu": 1000}}, "asks 1000 CPU, which must be <="),
+    ],
+    ids=["images", "teacher", "machine"],
+)  # fmt: skip
+@pytest.mark.parametrize("dry", [True, False], ids=["dry run", "start"])
+def test_what_is_not_there_is_found_out_before_anything_is_spent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], sentence: str, dry: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(teachers, "prepare", None)
+    assert rkdsearch(monkeypatch, "tune", write_space(tmp_path, **changes), "--trials", 2, "--study", "s", *["--dry-run"] * dry) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert len(error.strip().splitlines()) == 1
+    assert not Path("s/study.json").exists()
+
+
+def test_a_dry_run_looks_at_the_folder_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    folder.describe(tmp_path / "study", load_space(tmp_path), {})
+    tune = ("tune", tmp_path / "small.yaml", "--trials", 2, "--study", tmp_path / "study", "--dry-run")
+    assert rkdsearch(monkeypatch, *tune) == 2
+    assert "holds a study already; continue it with --resume" in capsys.readouterr().err
+    assert rkdsearch(monkeypatch, *tune, "--resume") == 0
+
+
+def test_a_study_that_is_being_searched_is_not_searched_by_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with one_driver(tmp_path / "study"):
+        assert rkdsearch(monkeypatch, "tune", write_space(tmp_path), "--trials", 2, "--study", tmp_path / "study", "--resume") == 2
+    assert f"study: is being searched by process {os.getpid()} on " in capsys.readouterr().err
+
+
+def test_of_several_spaces_the_one_with_an_illegal_corner_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = (
+        write_space(tmp_path),
+        write_space(tmp_path, "bad.yaml", search={**SMALL["search"], "optimizer.momentum": {"float": [0.5, 1.5]}}),
+    )
+    assert rkdsearch(monkeypatch, "space", "check", good, bad) == 2
+    assert capsys.readouterr().err.startswith(f"{bad}: search.method.name at 'pgd_at': optimizer.momentum must be < 1, got 1.08")
+
+
+def test_what_to_type_after_ctrl_c_has_every_word_that_the_search_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tuner, "room", lambda *_: nullcontext())
+    monkeypatch.setattr(teachers, "prepare", interrupted)
+    file = write_space(tmp_path / "my spaces")
+    words = (
+        "--trials",
+        2,
+        "--study",
+        tmp_path / "s",
+        "--no-journal",
+        "--address",
+        "10.0.0.1:6379",
+        "--allow-import",
+        "tests.search",
+        "tests.strangers",
+    )
+    assert rkdsearch(monkeypatch, "tune", file, *words) == 130
+    assert capsys.readouterr().out.endswith(
+        f"Go on with: rkdsearch tune '{file}' --trials 2 --study {tmp_path / 's'} --resume --no-journal --address 10.0.0.1:6379 "
+        "--allow-import tests.search tests.strangers\n"
+    )
 
 
 def test_show_and_sample_print_the_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

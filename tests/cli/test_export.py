@@ -1,7 +1,6 @@
 """`rkdsearch export`: the weights that were judged, the five lines that load them, the numbers with their n."""
 
 import json
-import math
 import re
 import shutil
 import sys
@@ -12,14 +11,15 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from rkdsearch import config as run
 from rkdsearch import data
 from rkdsearch.cli.export import export
 from rkdsearch.errors import CheckpointError, RkdError, StudyError
-from rkdsearch.models import build
 from rkdsearch.results.store import Store
-from rkdsearch.teacher import fingerprint, split_of
+from rkdsearch.teacher import fingerprint, load, split_of
+from rkdsearch.training import checkpoint, onnx_export
 from rkdsearch.training.export import fraction, standing
 from rkdsearch.training.run import single_run
 from rkdsearch.training.trainer import Trainer
@@ -112,9 +112,58 @@ def test_the_card_says_once_what_the_validation_images_are_to_the_teacher(alone:
     assert card.count("by the study's exam on validation images; flagged: seen before.\n") == 1
 
 
+def test_the_card_of_a_moved_run_knows_its_teacher_and_says_where_it_does_not(alone: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(alone, tmp_path / "moved")
+    weights = run.build(checkpoint.read(moved / "best.safetensors")[1]["config"])
+    assert weights.teachers.robust is not None
+    old = Path(str(weights.teachers.robust.path))
+    assert old.is_relative_to(alone)
+    hidden = alone.rename(alone.with_name("hidden"))
+    try:
+        export(moved, trial="run", out=tmp_path / "out")
+        assert "Trained by rkdsearch: trades, training attack linf eps 8/255" in (tmp_path / "out" / "README.md").read_text()
+        said = "Its file, `best.safetensors`, was not found when this card was written: how it was made is not known here."
+        (file,) = moved.glob("teachers/*/best.safetensors")
+        file.write_bytes((moved / "best.safetensors").read_bytes())  # another network in its place
+        export(moved, trial="run", out=tmp_path / "other")
+        assert said in (tmp_path / "other" / "README.md").read_text()
+        shutil.rmtree(moved / "teachers")
+        export(moved, trial="run", out=tmp_path / "gone")
+        assert said in (tmp_path / "gone" / "README.md").read_text()
+    finally:
+        hidden.rename(alone)
+
+
 def test_a_network_that_is_given_away_says_which_split_it_was_trained_on(alone: Path, tmp_path: Path) -> None:
     export(alone, trial="run", out=tmp_path)
     assert split_of(tmp_path / "student.safetensors") == data.load_training(run.build(VALUES).data).fingerprint
+
+
+def test_the_file_of_the_run_trains_the_same_network_again(alone: Path, tmp_path: Path) -> None:
+    export(alone, trial="run", out=tmp_path)
+    text = (tmp_path / "run.yaml").read_text(encoding="utf-8")
+    assert text.startswith("# Trial run of alone. `rkdsearch train run.yaml` repeats it, given its teacher.\n")
+    (teacher,) = alone.glob("teachers/*/best.safetensors")
+    assert f"sha256: {fingerprint(teacher)}" in text
+    list(single_run(run.load(tmp_path / "run.yaml"), tmp_path / "again"))
+    weights = [load_file(file) for file in (tmp_path / "student.safetensors", tmp_path / "again" / "best.safetensors")]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_the_file_of_a_run_names_a_studys_own_teacher_by_the_studys_path(
+    alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(alone / "teachers", tmp_path / "study" / "teachers")
+    (teacher,) = (tmp_path / "study").glob("teachers/*/best.safetensors")
+    own = {"network": {"name": "mlp", "width": 16}, "path": str(teacher.relative_to(tmp_path / "study"))}
+    monkeypatch.chdir(tmp_path / "study")
+    list(Trainer(run.build({**VALUES, "teachers.robust": own}), Path("checkpoints/t00004")).epochs())
+    monkeypatch.chdir(tmp_path)
+    Store(Path("study")).write_trial({"trial_id": "t00004", "study": "study", "status": "finished", "run.processes": 2})
+    export(Path("study"), trial="t00004", out=Path("out"))
+    assert "# It was trained by 2 processes together" in Path("out/run.yaml").read_text(encoding="utf-8")
+    assert run.load(Path("out/run.yaml")).teachers.robust.path == str(teacher.relative_to(tmp_path))  # type: ignore[union-attr]  # it is there
 
 
 def test_a_network_that_sat_no_test_says_so(alone: Path, tmp_path: Path) -> None:
@@ -158,6 +207,7 @@ def test_a_trial_of_a_search_is_found_among_its_checkpoints(tmp_path: Path) -> N
     export(study, trial="t00004", out=tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "**Not a full run.** This trial is stopped, after 1 of 9 epochs." in card
+    assert "**Not examined on test images.** Only full runs are; validation numbers" in card
     assert "None: the method learns from labels alone." in card
     assert "RECONSTRUCTED" not in card
 
@@ -186,16 +236,34 @@ def test_onnx_that_is_not_installed_is_said_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_an_onnx_file_answers_as_the_network_does(alone: Path, tmp_path: Path) -> None:
-    pytest.importorskip("onnx", reason="needs rkdsearch[export]")
-    pytest.importorskip("onnxscript", reason="needs rkdsearch[export]")
-    reference = pytest.importorskip("onnx.reference", reason="needs rkdsearch[export]")
+def test_the_onnx_file_is_listed_and_gives_the_delivered_networks_logits(alone: Path, tmp_path: Path) -> None:
     export(alone, trial="run", out=tmp_path, onnx=True)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "README.md",
+        "robustbench.json",
+        "run.yaml",
+        "student.onnx",
+        "student.safetensors",
+    ]
     config = run.build(VALUES)
-    network = build(config.student, classes=10, channels=1, size=8)
-    from safetensors.torch import load_file
+    network = load(tmp_path / "student.safetensors", config.student, classes=10, channels=1, size=8)
+    x, _ = data.load_training(config.data).validation.floats(slice(0, 7))
+    assert float((onnx_export.run(tmp_path / "student.onnx", x) - network(x)).abs().max()) < 1e-5
 
-    network.load_state_dict(load_file(tmp_path / "student.safetensors"))
-    x = torch.rand(3, 1, 8, 8)
-    (logits,) = reference.ReferenceEvaluator(str(tmp_path / "student.onnx")).run(None, {"pixels": x.numpy()})
-    assert math.isclose(float(abs(torch.tensor(logits) - network.eval()(x)).max()), 0.0, abs_tol=1e-4)
+
+def test_a_best_safetensors_names_its_study_and_its_trial(alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    export(alone / "best.safetensors", out=tmp_path / "file")
+    export(alone, out=tmp_path / "folder")
+    for folder in ("file", "folder"):
+        assert "Trial `run` of the study `alone`" in (tmp_path / folder / "README.md").read_text()
+    searched = tmp_path / "study" / "checkpoints" / "t00004"
+    searched.mkdir(parents=True)
+    shutil.copy(alone / "best.safetensors", searched)
+    Store(tmp_path / "study").write_trial({"trial_id": "t00004", "study": "study", "status": "finished"})
+    monkeypatch.chdir(searched)
+    export(Path("best.safetensors"), out=tmp_path / "trial")
+    assert "Trial `t00004` of the study `study`" in (tmp_path / "trial" / "README.md").read_text()
+    with pytest.raises(StudyError, match=r"^best.safetensors: is the file of the trial 't00004', got --trial t1; name the study's folder"):
+        export(Path("best.safetensors"), trial="t1")
+    with pytest.raises(StudyError, match=r"study: holds trials; name one with --trial"):
+        export(tmp_path / "study")

@@ -1,11 +1,12 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rkdsearch.report import figures, traces
 from rkdsearch.results import summary
-from tests.results.factory import make_study
+from tests.results.factory import make_study, repeat
 
 
 @pytest.fixture(scope="module")
@@ -15,8 +16,19 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> summary.Study:
     return summary.read(folder)
 
 
+@pytest.fixture(scope="module")
+def repeated(tmp_path_factory: pytest.TempPathFactory) -> summary.Study:
+    folder = tmp_path_factory.mktemp("repeated")
+    repeat(make_study(folder), (2, 10, 35, 41, 44))
+    return summary.read(folder)
+
+
+def rows(study: summary.Study) -> list[dict[str, Any]]:
+    return summary.records(summary.configurations(study.trials))
+
+
 def pareto(study: summary.Study) -> traces.Figure:
-    trials, front = summary.records(study.trials), summary.records(summary.front(study.trials))
+    trials, front = rows(study), summary.records(study.front)
     return figures.pareto(trials, front, study.description["teachers"])
 
 
@@ -47,7 +59,7 @@ def test_baselines_are_diamonds_and_the_teacher_a_star(study: summary.Study) -> 
 
 
 def test_a_method_keeps_its_look_in_every_picture(study: summary.Study) -> None:
-    trials = summary.records(study.trials)
+    trials = rows(study)
     slices = figures.slices(trials)
     assert slices is not None
     first = {t["name"]: (t["marker"]["symbol"], t["marker"]["color"]) for t in pareto(study)["data"] if t.get("showlegend")}
@@ -67,21 +79,21 @@ def test_undefended_students_do_not_squeeze_the_others(study: summary.Study) -> 
     outside = sum(
         not (layout["xaxis"]["range"][0] <= row[summary.CLEAN] <= layout["xaxis"]["range"][1])
         or not (layout["yaxis"]["range"][0] <= row[summary.ROBUST] <= layout["yaxis"]["range"][1])
-        for row in summary.records(study.trials)
+        for row in rows(study)
     )
     labels = [button["label"] for button in layout["updatemenus"][0]["buttons"]]
     assert labels == [f"closer view: {outside} marks lie outside", "all trials"]
 
 
 def test_a_number_searched_over_decades_has_a_logarithmic_axis(study: summary.Study) -> None:
-    slices = figures.slices(summary.records(study.trials))
+    slices = figures.slices(rows(study))
     assert slices is not None
     kinds = {axis["title"]["text"]: axis["type"] for name, axis in slices["layout"].items() if name.startswith("xaxis")}
     assert kinds == {"attack.eps": "linear", "method.temperature": "log", "optimizer.lr": "log"}
 
 
 def test_shares_of_the_teacher_are_those_of_the_last_epoch(study: summary.Study) -> None:
-    front = summary.records(summary.front(study.trials))
+    front = summary.records(study.front)
     figure = figures.reliability(summary.records(study.epochs), front)
     assert figure is not None
     taught = [row for row in front if row["config.method.name"] != "natural"]  # nobody teaches the natural students
@@ -90,7 +102,7 @@ def test_shares_of_the_teacher_are_those_of_the_last_epoch(study: summary.Study)
 
 
 def test_curves_draw_the_front_above_the_others(study: summary.Study) -> None:
-    trials, front = summary.records(study.trials), summary.records(summary.front(study.trials))
+    trials, front = rows(study), summary.records(study.front)
     figure = figures.curves(trials, summary.records(study.epochs), front)
     assert figure is not None
     colours = [trace["line"]["color"] for trace in figure["data"]]
@@ -116,3 +128,51 @@ def test_a_value_that_is_no_number_is_not_drawn(value: object) -> None:
 )
 def test_durations_have_two_units_at_most(seconds: float | None, text: str) -> None:
     assert traces.duration(seconds) == text
+
+
+# ------------------------------------------------------------------------------------------------------------------- repeats
+
+
+def test_who_was_repeated_is_one_mark_at_its_means_with_bars(repeated: summary.Study) -> None:
+    marks = {
+        hover: (x, y, sd)
+        for trace in pareto(repeated)["data"]
+        if trace.get("customdata")
+        for hover, x, y, sd in zip(
+            trace["customdata"], trace["x"], trace["y"], trace.get("error_y", {}).get("array", [None] * len(trace["x"])), strict=True
+        )
+    }
+    own = {row["trial_id"]: row for row in summary.records(repeated.trials)}
+    (mark,) = [value for hover, value in marks.items() if "igdm · igdm-044" in hover and "means over 2 fresh seeds" in hover]
+    assert mark == pytest.approx((own["igdm-044"][summary.CLEAN] - 0.02, own["igdm-044"][summary.ROBUST] - 0.02, 0.02 / 2**0.5))
+    assert sum(sd is not None for *_, sd in marks.values()) == 5
+    assert not [hover for hover in marks if "-r1" in hover]
+
+
+def test_the_front_goes_through_the_marks_that_made_it(repeated: summary.Study) -> None:
+    front, *others = pareto(repeated)["data"]
+    marks = {(x, y) for trace in others for x, y in zip(trace["x"], trace["y"], strict=True)}
+    assert len(front["x"]) >= 2
+    assert set(zip(front["x"], front["y"], strict=True)) <= marks
+
+
+def test_the_seed_of_a_repeat_is_no_searched_value(repeated: summary.Study) -> None:
+    slices = figures.slices(rows(repeated))
+    assert slices is not None
+    titles = [axis["title"]["text"] for name, axis in slices["layout"].items() if name.startswith("xaxis")]
+    assert titles == ["attack.eps", "method.temperature", "optimizer.lr"]
+
+
+def test_the_teacher_lies_inside_the_closer_view_unless_nothing_defends_it(study: summary.Study) -> None:
+    measured = [row for row in rows(study) if row[summary.CLEAN] is not None]
+    robust, natural = {"clean_accuracy": 0.999, "robust_accuracy": 0.9}, {"clean_accuracy": 0.999, "robust_accuracy": 0.01}
+    view = figures.closer_view(measured, {"robust": robust, "natural": natural})
+    assert view[summary.ROBUST][0] > 0.4
+    assert view[summary.ROBUST][1] > 0.9
+    assert view[summary.CLEAN][1] > 0.999
+
+
+def test_labels_keep_off_the_bars() -> None:
+    row = {summary.CLEAN: 0.5, summary.ROBUST: 0.5, "clean_sd": 0.1, "robust_sd": 0.2}
+    found = figures.obstacles([row], [], lambda clean, robust: (100 * clean, 100 * robust))
+    assert {(40.0, 50.0), (50.0, 30.0)} < {(round(x, 6), round(y, 6)) for x, y in found}

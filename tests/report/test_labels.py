@@ -25,4 +25,12 @@ def test_a_label_without_room_is_left_out() -> None:
 
 
 def test_the_edge_of_a_front_goes_down_then_right() -> None:
-    assert labels.along([(0, 0), (16, 8)], spacing=8) == [(0, 0), (0, 8), (0, 8), (8, 8), (16, 8)]
+    assert labels.along([(0, 0), (16, 8)]) == [(0, 0), (0, 8), (0, 8), (8, 8), (16, 8)]
+
+
+def test_a_bar_is_avoided_along_its_whole_length() -> None:
+    bar = labels.between((120, 150), (280, 150))
+    assert len(bar) == 21
+    assert labels.place([(200, 150)], ["RSLAD"], [(200, 150), *bar], FRAME) == ["top"]
+    assert labels.between((3, 4), (3, 4)) == [(3, 4)]
+    assert labels.between((0, 0), (0, 20)) == [(0, 0), (0, 8), (0, 16)]

@@ -7,6 +7,7 @@ import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from rkdsearch.errors import StudyError
 from rkdsearch.report import page
 from rkdsearch.results import summary
 from rkdsearch.results.store import Store
-from tests.results.factory import make_study
+from tests.results.factory import make_study, repeat, write_tests
 
 EVIL = "</script><img src=x onerror=document.title='owned'>{{ 7 * 7 }}\u2028'\"&<b>"
 
@@ -109,6 +110,18 @@ def test_test_results_stand_beside_validation_with_n_eps_and_intervals(good: str
     assert re.findall(r'<td class="n">([\d.]+)', row) == ["90.7", "78.6", "62.9", "6.0", "88.2", "73.7", "72.4"]
 
 
+def test_rows_of_different_numbers_of_images_say_so(tmp_path: Path) -> None:
+    store = make_study(tmp_path, trials=12)
+    row = next(r for r in summary.records(store.evaluations()) if r["attack"] == "pgd20")
+    (tmp_path / "evaluations" / f"{row['trial_id']}-best-pgd20-0-cccccccc.parquet").unlink()
+    store.write_evaluation({**row, "subset_sha256": "d" * 64, "images": 60})
+    text = visible(page.build(tmp_path).read_text(encoding="utf-8"))
+    assert "PGD-20, linf eps = 8/255: n = 60 or 297 of 297 test images" in text
+    assert "AutoAttack, linf eps = 8/255: n = 297 of 297 test images" in text
+    assert text.count(", n = 60</small>") == 1
+    assert text.count(", n = 297</small>") == len(store.evaluations()) // 3 - 1
+
+
 @pytest.mark.parametrize(("eps", "text"), [(8 / 255, "8/255"), (0.15, "0.15"), (0.5, "0.5")])
 def test_a_radius_is_written_as_the_field_writes_it(eps: float, text: str) -> None:
     assert page.radius(eps) == text
@@ -175,9 +188,22 @@ def test_the_front_of_repeated_contenders_shows_means_spread_and_luck(tmp_path: 
         store.write_trial(row)
     text = visible(page.build(tmp_path).read_text(encoding="utf-8"))
     assert "<small>± 2.8, n = 2 fresh seeds</small>" in text
-    assert "1 contenders were trained again, 2 runs in all" in text
+    assert "1 settings were trained again, 2 runs in all" in text
     assert "by 0.0 and robust accuracy by 2.8 percentage points" in text
     assert "better by +0.0 clean and +4.0 robust, on average: that much was luck." in text
+
+
+def test_repeats_are_counted_apart_and_are_no_trials_of_their_own(tmp_path: Path) -> None:
+    store = make_study(tmp_path)
+    repeat(store, (2, 41, 44))
+    write_tests(store, [("igdm-044-r1", "", 0.9, 0.7)], np.random.default_rng(0))
+    text = visible(page.build(tmp_path).read_text(encoding="utf-8"))
+    assert "<dd>60<small>33 finished, 24 stopped, 3 failed; and 6 repeats</small></dd>" in text
+    assert "60 trials (33 finished, 24 stopped, 3 failed) and 6 repeats with fresh seeds as a table" in text
+    assert text.count("igdm-044-r1") == 2, "its test result and its own row"
+    pictures = json.loads(Elements((tmp_path / "report.html").read_text(encoding="utf-8")).scripts[0])
+    assert "training.seed" not in json.dumps(pictures)
+    assert "-r1" not in json.dumps(pictures)
 
 
 def test_the_page_is_replaced_whole_and_may_go_elsewhere(tmp_path: Path) -> None:

@@ -112,19 +112,16 @@ def test_a_trials_runs_stand_one_after_the_other(tmp_path: Path) -> None:
     assert store.epochs()[["leg", "epoch"]].to_numpy().tolist() == [[0, 1], [0, 2], [1, 1], [1, 2]]
 
 
-def test_an_evaluation_replaces_only_its_own_checkpoint_attack_and_seed(tmp_path: Path) -> None:
+def test_an_evaluation_replaces_only_its_own_checkpoint_attack_seed_and_images(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    first = {"trial_id": "a", "checkpoint": "best", "attack": "pgd20", "seed": 0, "accuracy": 0.5}
-    for change in ({}, {"checkpoint": "last"}, {"attack": "clean"}, {"seed": 1}, {"trial_id": "a-best"}, {"accuracy": 0.25}):
+    first = {"trial_id": "a", "checkpoint": "best", "attack": "pgd20", "seed": 0, "subset_sha256": "a" * 64}
+    others = ({"checkpoint": "last"}, {"attack": "clean"}, {"seed": 1}, {"trial_id": "a-best"}, {"subset_sha256": "b" * 64})
+    for change in ({"accuracy": 0.5}, *others, {"accuracy": 0.25}):
         store.write_evaluation({**first, **change})
     frame = store.evaluations()
-    assert len(frame) == 5
-    assert (
-        frame[(frame["trial_id"] == "a") & (frame["checkpoint"] == "best") & (frame["attack"] == "pgd20") & (frame["seed"] == 0)][
-            "accuracy"
-        ].item()
-        == 0.25
-    )
+    assert len(frame) == 6
+    assert frame["accuracy"].dropna().tolist() == [0.25]
+    assert (tmp_path / "evaluations" / "a-best-pgd20-0-bbbbbbbb.parquet").exists()
 
 
 def test_a_damaged_file_is_left_out_and_named(tmp_path: Path) -> None:

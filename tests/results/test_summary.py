@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,7 @@ def test_repeats_give_mean_and_sample_deviation_of_the_fresh_seeds_alone(tmp_pat
     assert table["robust"].tolist() == pytest.approx([0.52, 0.54])
     assert table["robust_sd"].tolist() == pytest.approx([0.02, 0.02 / 2**0.5])
     assert table["robust_luck"].tolist() == pytest.approx([0.08, 0.01])
+    assert table["failed"].tolist() == [1, 0]
 
 
 def test_where_contenders_were_repeated_fresh_seeds_name_the_front(tmp_path: Path) -> None:
@@ -113,11 +115,46 @@ def test_where_contenders_were_repeated_fresh_seeds_name_the_front(tmp_path: Pat
     assert front[[summary.CLEAN, summary.ROBUST]].to_numpy().tolist() == [[pytest.approx(0.92), pytest.approx(0.54)]]
 
 
+def test_a_repeated_configuration_stands_at_its_means_and_the_others_at_their_one_run(tmp_path: Path) -> None:
+    trials = repeated(tmp_path).trials
+    found = summary.configurations(trials)
+    assert found["trial_id"].tolist() == ["a", "b", "c"]
+    assert found[summary.ROBUST].tolist() == pytest.approx([0.52, 0.54, 0.50])
+    assert summary.records(found[["seeds", "failed"]]) == [
+        {"seeds": 3, "failed": 1}, {"seeds": 2, "failed": 0}, {"seeds": None, "failed": None},
+    ]  # fmt: skip
+    assert summary.counted(trials) == "3 trials (3 finished) and 6 repeats with fresh seeds"
+    Store(tmp_path, CONFIG).write_trial(trial("b-r2", None, None, "running", origin="replicate") | {"ordinal": 1})
+    assert summary.configurations(summary.read(tmp_path).trials)[summary.ROBUST].tolist() == [0.60, 0.55, 0.50]
+
+
 def test_until_the_last_repeat_is_over_the_front_is_named_by_single_runs(tmp_path: Path) -> None:
     found = repeated(tmp_path)
     Store(tmp_path, CONFIG).write_trial(trial("b-r2", None, None, "running", origin="replicate") | {"ordinal": 1})
     assert summary.front(found.trials)["trial_id"].tolist() == ["b"]
     assert summary.front(summary.read(tmp_path).trials)["trial_id"].tolist() == ["a", "b", "c"]
+
+
+def test_the_studys_objectives_name_its_front_and_its_hypervolume(tmp_path: Path) -> None:
+    worst = "metric.worst_class_accuracy"
+    study(tmp_path, trial("a", 0.80, 0.50) | {worst: 0.40}, trial("b", 0.80, 0.55) | {worst: 0.05})
+    assert summary.read(tmp_path).front["trial_id"].tolist() == ["b"]
+    (tmp_path / "study.json").write_text('{"objectives": ["clean_accuracy", "worst_class_accuracy"]}', encoding="utf-8")
+    found = summary.read(tmp_path)
+    assert found.front["trial_id"].tolist() == ["a"]
+    assert found.volume == pytest.approx(0.80 * 0.40)
+
+
+@pytest.mark.parametrize("objectives", ["null", '["clean_accuracy"]', '["clean_accuracy", "somebody_elses"]', '"clean_accuracy"'])
+def test_objectives_that_are_none_of_ours_leave_the_usual_pair(tmp_path: Path, objectives: str) -> None:
+    (tmp_path / "study.json").write_text(f'{{"objectives": {objectives}}}', encoding="utf-8")
+    assert summary.read(tmp_path).objectives == summary.OBJECTIVES
+
+
+def test_a_student_that_is_larger_than_the_search_allowed_is_on_no_front(tmp_path: Path) -> None:
+    study(tmp_path, trial("a", 0.90, 0.60, run__parameters=5_001), trial("b", 0.80, 0.50, run__parameters=5_000), trial("c", 0.70, 0.55))
+    (tmp_path / "study.json").write_text('{"constraints": {"parameters": 5000}}', encoding="utf-8")
+    assert summary.read(tmp_path).front["trial_id"].tolist() == ["c", "b"]
 
 
 def test_what_the_search_asked_of_full_length_trials_is_asked_of_the_front(tmp_path: Path) -> None:
@@ -135,6 +172,19 @@ def test_noise_is_pooled_over_contenders_and_luck_is_its_mean(tmp_path: Path) ->
     assert noise.robust_sd == pytest.approx(((2 * 0.02**2 + 0.02**2 / 2) / 3) ** 0.5)
     assert (noise.clean_luck, noise.robust_luck) == (pytest.approx(0.01), pytest.approx(0.045))
     assert summary.noise(study(tmp_path / "b", trial("a", 0.9, 0.5)).trials) is None
+
+
+def test_a_baseline_was_chosen_by_nobody_and_had_no_luck(tmp_path: Path) -> None:
+    again = {"origin": "replicate"}
+    baseline = trial("p", 0.90, 0.60, origin="first"), *(trial(f"p-r{n}", 0.9, robust, **again) for n, robust in enumerate((0.5, 0.4)))
+    alone = summary.noise(study(tmp_path / "alone", *baseline).trials)
+    assert alone is not None
+    assert (alone.configurations, alone.runs, alone.clean_luck, alone.robust_luck) == (1, 2, None, None)
+    assert alone.robust_sd == pytest.approx(0.1 / 2**0.5)
+    searched = trial("s", 0.94, 0.55) | {"ordinal": 1}, trial("s-r1", 0.92, 0.52, **again) | {"ordinal": 1}
+    both = summary.noise(study(tmp_path / "both", *baseline, *searched).trials)
+    assert both is not None
+    assert (both.configurations, both.robust_luck) == (2, pytest.approx(0.03))
 
 
 def test_one_fresh_seed_each_says_nothing_about_deviations(tmp_path: Path) -> None:
@@ -161,6 +211,32 @@ def test_students_are_compared_on_the_same_images_only(tmp_path: Path) -> None:
     (found,) = summary.compare(store.evaluations(), "a", "b")
     assert (found.attack, found.images, found.difference.value) == ("pgd20", 4, 0.25)
     assert summary.compare(store.evaluations(), "a", "c") == []
+
+
+def test_a_quick_look_stands_behind_the_whole_exam_and_old_weights_behind_new_ones(tmp_path: Path) -> None:
+    store, day = Store(tmp_path), START
+    examined(store, "a", "1111", images=4, seed=0, evaluated=day)
+    examined(store, "a", "1100", images=4, seed=1, evaluated=day)
+    examined(store, "a", "10", images=2, subset_sha256="few", evaluated=day + timedelta(days=1))
+    examined(store, "a", "11", images=2, subset_sha256="others", attack="clean", evaluated=day)
+    examined(store, "a", "01", images=2, subset_sha256="few", attack="clean", evaluated=day + timedelta(days=1))
+    examined(store, "b", "1111", images=4, weights_sha256="old", evaluated=day)
+    examined(store, "b", "01", images=2, subset_sha256="few", weights_sha256="new", evaluated=day + timedelta(days=1))
+    shown = summary.tests(store.evaluations())[["trial_id", "attack", "seed", "per_image"]].to_numpy().tolist()
+    assert shown == [["a", "clean", 0, "01"], ["a", "pgd20", 0, "1111"], ["a", "pgd20", 1, "1100"], ["b", "pgd20", 0, "01"]]
+    (found,) = summary.compare(store.evaluations(), "a", "b")
+    assert (found.images, found.difference.value) == (2, 0.0), "the images that both of these weights saw"
+    assert summary.read(tmp_path).tests.equals(summary.tests(store.evaluations()))
+    assert summary.tests(Store(tmp_path / "empty").evaluations()).empty
+
+
+def test_students_are_compared_on_the_most_images_that_both_saw(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for trial_id, few, many in (("a", "11", "1111"), ("b", "00", "0111")):
+        examined(store, trial_id, few, images=2, subset_sha256="few")
+        examined(store, trial_id, many, images=4)
+    (found,) = summary.compare(store.evaluations(), "a", "b")
+    assert (found.images, found.difference.value) == (4, 0.25)
 
 
 def test_clean_results_pair_although_they_have_no_ball(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from rkdsearch.search import ledger
 from rkdsearch.search.space import SearchSpace
 from rkdsearch.search.study import Assignment, Study
 from rkdsearch.training import checkpoint
+from rkdsearch.training.epoch import Best, EpochResult
 from rkdsearch.training.stages import at
-from rkdsearch.training.trainer import Best, EpochResult
 
 SMALL: dict[str, Any] = {
     "fixed": {"data": {"name": "digits"}, "student": {"name": "small_cnn", "width": 4}, "training.device": "cpu", "attack.steps": 2},
@@ -97,6 +97,26 @@ class FakeWorker:
                     break
                 self._moment("reported")
             self._moment("assignment over")
+        study.close()
+
+
+class AheadWorker(FakeWorker):
+    """As Ray has it where one trial runs at a time: the next one is asked for as soon as one has begun, or as soon as there is one."""
+
+    def drive(self, study: Study) -> None:
+        assignment = study.next()
+        while assignment is not None:
+            ahead = study.next()
+            self._moment("begun, and asked ahead")
+            for result in self.run(assignment):
+                on = study.report(assignment.trial_id, result, {"run.processes": 1})
+                self._moment("reported")
+                ahead = ahead or study.next()
+                if not on:
+                    break
+            self._moment("assignment over")
+            assignment = ahead
+        assert study.done
         study.close()
 
 

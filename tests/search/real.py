@@ -46,6 +46,11 @@ def space(first: dict[str, str] | None = None, ladder: tuple[int, ...] = (1, 3),
     }
 
 
+def compiled(folder: Path) -> dict[str, str]:
+    """Where Python is told to keep no compiled modules, each of Ray's processes would compile torch anew: here they share a folder."""
+    return {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder)} if sys.dont_write_bytecode else {}
+
+
 @dataclass
 class Search:
     """One study, started and ended as often as a test likes."""
@@ -75,7 +80,7 @@ class Search:
 
     def start(self) -> subprocess.Popen[str]:
         """`rkdsearch tune` in a process of its own; what it says is in `log`."""
-        env = {**os.environ, "PYTHONPATH": str(ROOT), VARIABLE: str(self.witness), "COLUMNS": "200"}
+        env = {**os.environ, **compiled(self.folder / "compiled"), "PYTHONPATH": str(ROOT), VARIABLE: str(self.witness), "COLUMNS": "200"}
         tune = [
             "tune",
             str(self.file),
@@ -94,19 +99,24 @@ class Search:
                 cwd=self.folder, env=env, text=True, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
 
-    def output(self, process: subprocess.Popen[str], code: int = 0) -> str:
+    def output(self, process: subprocess.Popen[str], code: int = 0, within: float = WAIT) -> str:
         """What the command said, after its end."""
-        process.wait(timeout=WAIT)
+        process.wait(timeout=within)
         text = self.log.read_text()
         assert process.returncode == code, text
         return text
 
-    def finish(self) -> str:
-        return self.output(self.start())
+    def finish(self, within: float = WAIT) -> str:
+        return self.output(self.start(), within=within)
 
     def seen(self) -> list[dict[str, Any]]:
         """Every step that a witness saw."""
         return [json.loads(line) for line in self.witness.read_text().splitlines()] if self.witness.exists() else []
+
+    @property
+    def steps(self) -> int:
+        """How many steps witnesses saw: cheap enough to ask all the time."""
+        return self.witness.read_bytes().count(b"\n") if self.witness.exists() else 0
 
     def rows(self) -> dict[str, dict[str, Any]]:
         return {r["trial_id"]: r for r in records(Store(self.study).trials())}

@@ -9,7 +9,7 @@ import pytest
 
 from rkdsearch.search.searcher import Seen
 from rkdsearch.search.study import Assignment, Study
-from rkdsearch.training.trainer import EpochResult
+from rkdsearch.training.epoch import EpochResult
 from tests.search.files import CAPPED, FakeWorker, load_space
 
 

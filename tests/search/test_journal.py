@@ -4,6 +4,7 @@ import optuna
 import pytest
 
 from rkdsearch.search.journal import Journal
+from rkdsearch.search.study import Study
 from tests.search.files import load_space, run
 
 pytestmark = pytest.mark.usefixtures("unhurried")
@@ -33,6 +34,21 @@ def test_the_journal_shows_every_ended_trial_once_as_what_it_is(tmp_path: Path) 
             file.write_bytes(content)
         Journal(tmp_path / "s", space).sync(study.trials.values())
         assert states(tmp_path / "s") == expected
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_a_search_that_goes_on_keeps_its_stopped_trials(tmp_path: Path) -> None:
+    space = load_space(tmp_path)
+    run(tmp_path, space, journal=Journal(tmp_path, space))
+    before = states(tmp_path)
+    assert "PRUNED" in before.values()
+    for trials in (8, 8, 14):
+        book, study = Journal(tmp_path, space), Study(tmp_path, space, trials, {})
+        study.reconcile()
+        book.sync(study.trials.values())
+        study = run(tmp_path, space, trials=trials, journal=book)
+        assert states(tmp_path) == {t.trial_id: {"finished": "COMPLETE", "stopped": "PRUNED"}[t.status] for t in study.trials.values()}
+    assert len(states(tmp_path)) == 14
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")

@@ -66,13 +66,13 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     remains.append(Remains.of(search))
     outputs.append(search.log.read_text())
 
-    driver, steps = search.start(), len(search.seen())
-    until(lambda: len(search.seen()) >= steps + 3, driver)
+    driver, steps = search.start(), search.steps
+    until(lambda: search.steps >= steps + 3, driver)
     os.killpg(driver.pid, signal.SIGINT)  # as a terminal does: Ray's own processes are sent it too
     outputs.append(search.output(driver, 130))
     remains.append(Remains.of(search))
 
-    steps = len(search.seen())
+    steps = search.steps
     outputs.append(search.finish())
     return Story(search, remains, outputs, steps)
 
@@ -94,7 +94,8 @@ def test_a_killed_worker_is_one_sentence_and_no_traceback(story: Story) -> None:
 
 def test_ctrl_c_exits_130_and_says_how_to_go_on(story: Story) -> None:
     assert re.search(
-        r"stopped; every finished epoch is kept. Go on with: rkdsearch tune .* --trials 16 --study .* --resume\n$", story.outputs[1]
+        r"stopped; every finished epoch is kept. Go on with: rkdsearch tune .* --trials 16 --study .* --resume --allow-import tests.search\n$",
+        story.outputs[1],
     )
 
 
@@ -111,18 +112,32 @@ def test_workers_are_reused_from_trial_to_trial(story: Story, record_property: C
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-def test_twenty_kills_of_the_driver_at_random_moments(tmp_path: Path) -> None:
-    search, chance = Search(tmp_path, trials=60, space=space(resources={"cpu": 2})), random.Random(0)
-    before = Remains({}, {}, {})
-    for _ in range(20):
-        driver, steps = search.start(), len(search.seen())
-        until(lambda steps=steps: len(search.seen()) > steps or len(search.ended()) == 60, driver)  # type: ignore[misc]  # a default binds it
-        time.sleep(chance.random() * 1.5)
+def test_twenty_kills_of_the_driver_at_random_moments(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
+    searched = space(ladder=(1, 3), resources={"cpu": os.cpu_count()}, sampler={"name": "tpe", "startup": 4})  # one trial at a time
+    for name in ("killed", "left alone"):
+        (tmp_path / name).mkdir()
+    search, chance = Search(tmp_path / "killed", trials=60, space=searched), random.Random(0)
+    before, seconds_to_first_step = Remains({}, {}, {}), 0.0
+    for kill in range(20):
+        driver, steps, started = search.start(), search.steps, time.monotonic()
+        if kill % 4 == 3:  # anywhere in a start: while it imports, reads the folder, waits for Ray, or asks
+            time.sleep(chance.random() * seconds_to_first_step)
+        else:
+            until(lambda steps=steps: search.steps > steps, driver)  # type: ignore[misc]  # a default binds it
+            seconds_to_first_step = time.monotonic() - started
+            time.sleep(chance.random() * 1.5)
+        assert driver.poll() is None, search.log.read_text()
         driver.kill()
         driver.wait()
         after = Remains.of(search)
         before.stand_in(after)
         before = after
-    search.finish()
+    assert len(before.proposed) < 60, "it was over before the last kill"
+    record_property("seconds from the last start to its first step", seconds_to_first_step)
+    search.finish(within=900)
     search.whole()
     before.stand_in(Remains.of(search))
+
+    left_alone = Search(tmp_path / "left alone", trials=60, space=searched)
+    left_alone.finish(within=900)
+    assert search.proposed() == left_alone.proposed()

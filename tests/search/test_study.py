@@ -122,6 +122,16 @@ def test_where_no_student_is_small_enough_the_ask_ends_with_a_sentence(tmp_path:
         study.next()
 
 
+def test_a_quarter_of_a_gpu_is_a_quarter_of_a_device(tmp_path: Path) -> None:
+    for gpu, processes, seconds in ((0.25, 1, 4.0), (1, 2, 32.0), (0, 2, 32.0)):
+        space = load_space(tmp_path, scheduler={"name": "none"}, resources={"gpu": gpu, "processes": processes})
+        study = run(tmp_path / f"{gpu}", space, trials=4)
+        again = Study(study.folder, space, 4, {})
+        again.reconcile()
+        assert study.device_seconds == again.device_seconds == seconds  # four trials of four epochs of one second
+        assert pd.read_parquet(study.folder / "trials")["run.device_seconds"].sum() == seconds
+
+
 def test_device_time_may_say_when_to_stop_asking(tmp_path: Path) -> None:
     study = run(tmp_path, load_space(tmp_path, first=[], scheduler={"name": "none"}), trials=None, device_seconds=9.5)
     assert len(study.trials) == 3  # four epochs of one second each: after two trials 8 seconds are spent
@@ -205,19 +215,6 @@ def test_a_repeat_is_trained_as_the_run_that_it_repeats(tmp_path: Path) -> None:
         assert all(t.trial_id not in rung.values for t in repeats for rung in again.rungs.rungs)
 
 
-def test_a_mean_that_misses_a_constraint_is_on_no_front(tmp_path: Path) -> None:
-    study = run(tmp_path, load_space(tmp_path, scheduler={"name": "none"}, replicates={"seeds": 1, "contenders": 2}), trials=3)
-    contenders = [t.trial_id for t in study.contenders()]
-    assert {t.trial_id for t, _, _ in study.judged()} == set(contenders)
-    lowest = min(clean for _, clean, _ in study.judged())
-    repeat = study.trials[f"{contenders[0]}-r1"]
-    assert repeat.best is not None
-    repeat.run[-1] = replace(repeat.run[-1], best=replace(repeat.best, clean_accuracy=lowest - 0.1))
-    limits = study.space.constraints.model_copy(update={"clean_accuracy": lowest - 0.05})
-    study.space = replace(study.space, constraints=limits)
-    assert [t.trial_id for t, _, _ in study.judged()] == contenders[1:]
-
-
 def test_repeats_are_no_configurations_and_wait_for_the_last_of_them(tmp_path: Path) -> None:
     study = Study(tmp_path, load_space(tmp_path, replicates={"seeds": 1, "contenders": 2}, scheduler={"name": "none"}), 3, {})
     worker, running = FakeWorker(), [study.next(), study.next(), study.next()]
@@ -230,3 +227,19 @@ def test_repeats_are_no_configurations_and_wait_for_the_last_of_them(tmp_path: P
     study.fail(running[2].trial_id, "nan")
     assert [a.trial_id[-3:] for a in (study.next(), study.next()) if a] == ["-r1", "-r1"]
     assert study.next() is None
+
+
+def test_who_begins_on_a_higher_rung_is_not_on_the_lower_one_not_even_after_a_restart(tmp_path: Path) -> None:
+    space = load_space(tmp_path, scheduler={"reduction": 3, "brackets": 3}, first=None)
+    study = run(tmp_path, space, trials=9)
+    begun = {t.trial_id: t.legs[0].rungs[0].epochs for t in study.trials.values()}
+    assert sorted(begun.values()) == [1, 1, 1, 1, 1, 1, 2, 2, 4]
+    again = Study(study.folder, space, 9, {})
+    again.reconcile()
+    for side in (study, again):
+        assert set(side.rungs.rungs[0].values) == {t for t, first in begun.items() if first == 1}
+        assert set(side.rungs.rungs[1].values) >= {t for t, first in begun.items() if first == 2}
+        assert not set(side.rungs.rungs[1].values) & {t for t, first in begun.items() if first == 4}
+    full = next(t for t, first in begun.items() if first == 4)
+    assert study.trials[full].status == "finished"
+    assert study.trials[full].decisions == []

@@ -9,11 +9,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from rkdsearch.errors import DiskError
+from rkdsearch.errors import DiskError, Failure
 from rkdsearch.search import study as study_module
 from rkdsearch.search.space import SearchSpace
 from rkdsearch.search.study import Study
-from tests.search.files import CAPPED, TRIALS, FakeWorker, checkpoint_of, load_space, on_disk, run
+from tests.search.files import CAPPED, TRIALS, AheadWorker, FakeWorker, checkpoint_of, load_space, on_disk, run
 
 pytestmark = pytest.mark.usefixtures("unhurried")
 
@@ -45,31 +45,34 @@ def watched(study: Study, moment: Callable[[str], None]) -> Study:
     return study
 
 
-KINDS: dict[str, dict[str, Any]] = {
-    "promotion": {},
-    "stopping": {"scheduler": {"kind": "stopping", "reduction": 3}},
-    "capped": {**CAPPED, "replicates": {"seeds": 2, "contenders": 2}, "scheduler": {"reduction": 2}},
+KINDS: dict[str, tuple[type[FakeWorker], dict[str, Any]]] = {
+    "promotion": (FakeWorker, {}),
+    "stopping": (FakeWorker, {"scheduler": {"kind": "stopping", "reduction": 3}}),
+    "capped": (FakeWorker, {**CAPPED, "replicates": {"seeds": 2, "contenders": 2}, "scheduler": {"reduction": 2}}),
+    "asked ahead": (AheadWorker, {**CAPPED, "sampler": {"name": "tpe", "startup": 2}, "scheduler": {"reduction": 2}}),
 }
+Uninterrupted = tuple[type[FakeWorker], SearchSpace, dict[str, Any], list[str]]
 
 
 @pytest.fixture(scope="module", params=list(KINDS))
-def uninterrupted(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[SearchSpace, dict[str, Any], list[str]]:
+def uninterrupted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Uninterrupted:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study_module, "EPOCHS_EVERY_SECONDS", 1e9)
         folder = tmp_path_factory.mktemp("whole")
-        space = load_space(folder, **KINDS[request.param])
+        kind, changes = KINDS[request.param]
+        space = load_space(folder, **changes)
         moments: list[str] = []
         moment = kill_at(0, moments)
-        FakeWorker(moment).drive(watched(Study(folder / "study", space, TRIALS, {}), moment))
-        return space, on_disk(folder / "study"), moments
+        kind(moment).drive(watched(Study(folder / "study", space, TRIALS, {}), moment))
+        return kind, space, on_disk(folder / "study"), moments
 
 
-def killed_and_taken_up(folder: Path, space: SearchSpace, number: int) -> tuple[dict[str, Any], list[tuple[str, int]], str]:
+def killed_and_taken_up(
+    folder: Path, kind: type[FakeWorker], space: SearchSpace, number: int
+) -> tuple[dict[str, Any], list[tuple[str, int]], str]:
     moments: list[str] = []
     moment = kill_at(number, moments)
-    first, second = FakeWorker(moment), FakeWorker()
+    first, second = kind(moment), kind()
     with pytest.raises(Killed):
         first.drive(watched(Study(folder, space, TRIALS, {}), moment))
     run(folder, space, second)
@@ -84,10 +87,10 @@ def first_of_each(moments: list[str]) -> list[int]:
     return list(found.values())
 
 
-def agree(tmp_path: Path, uninterrupted: tuple[SearchSpace, dict[str, Any], list[str]], numbers: list[int]) -> None:
-    space, whole, _ = uninterrupted
+def agree(tmp_path: Path, uninterrupted: Uninterrupted, numbers: list[int]) -> None:
+    kind, space, whole, _ = uninterrupted
     for number in numbers:
-        found, trained, name = killed_and_taken_up(tmp_path / str(number), space, number)
+        found, trained, name = killed_and_taken_up(tmp_path / str(number), kind, space, number)
         place = f"killed at moment {number}, {name}"
         assert found["trials"] == whole["trials"], place
         assert found["rungs"] == whole["rungs"], place
@@ -95,20 +98,17 @@ def agree(tmp_path: Path, uninterrupted: tuple[SearchSpace, dict[str, Any], list
         assert len(set(trained)) == len(trained), f"{place}: an epoch was repeated"
 
 
-def test_a_search_killed_at_any_kind_of_moment_ends_as_if_it_never_was(
-    tmp_path: Path, uninterrupted: tuple[SearchSpace, dict[str, Any], list[str]]
-) -> None:
-    names = set(uninterrupted[2])
-    assert names >= {"asked, not begun", "checkpoint written, not reported", "before write_trial", "after write_rungs", "assignment over"}
-    agree(tmp_path, uninterrupted, first_of_each(uninterrupted[2]))
+def test_a_search_killed_at_any_kind_of_moment_ends_as_if_it_never_was(tmp_path: Path, uninterrupted: Uninterrupted) -> None:
+    kind, _, _, moments = uninterrupted
+    begun = "asked, not begun" if kind is FakeWorker else "begun, and asked ahead"
+    assert set(moments) >= {begun, "checkpoint written, not reported", "before write_trial", "after write_rungs", "assignment over"}
+    agree(tmp_path, uninterrupted, first_of_each(moments))
 
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_a_search_killed_at_every_moment_ends_as_if_it_never_was(
-    tmp_path: Path, uninterrupted: tuple[SearchSpace, dict[str, Any], list[str]]
-) -> None:
-    agree(tmp_path, uninterrupted, list(range(1, len(uninterrupted[2]) + 1)))
+def test_a_search_killed_at_every_moment_ends_as_if_it_never_was(tmp_path: Path, uninterrupted: Uninterrupted) -> None:
+    agree(tmp_path, uninterrupted, list(range(1, len(uninterrupted[-1]) + 1)))
 
 
 def test_a_finished_search_has_nothing_to_do_when_taken_up(tmp_path: Path) -> None:
@@ -143,6 +143,61 @@ def test_a_damaged_checkpoint_starts_that_trial_afresh_and_no_other(tmp_path: Pa
     assert file.with_name("last.safetensors.damaged").exists()
 
 
+def failing(study: Study, trial_id: str, failure: Failure, *, after: int) -> None:
+    """One worker to the study's end; this trial fails after so many epochs."""
+    worker = FakeWorker()
+    while not study.done:
+        assignment = study.next()
+        assert assignment is not None
+        for number, result in enumerate(worker.run(assignment)):
+            if assignment.trial_id == trial_id and number == after:
+                study.fail(trial_id, "as it happens", failure)
+                break
+            if not study.report(assignment.trial_id, result, {}):
+                break
+    study.close()
+
+
+@pytest.mark.parametrize("failure", ["memory", "worker", "files"])
+def test_what_the_machine_failed_goes_on_from_its_last_epoch_once_a_session(tmp_path: Path, failure: Failure) -> None:
+    space, worker = load_space(tmp_path, scheduler={"name": "none"}), FakeWorker()
+    failing(Study(tmp_path, space, 3, {}), "t00001", failure, after=2)
+    row = pd.read_parquet(tmp_path / "trials" / "t00001.parquet").iloc[0]
+    assert (row["status"], row["failure"], row["error"]) == ("failed", failure, "as it happens")
+    second = Study(tmp_path, space, 3, {})
+    second.reconcile()
+    assert second.again == ["t00001"]
+    assert pd.read_parquet(tmp_path / "trials" / "t00001.parquet")["status"].tolist() == ["running"]  # no reader takes it for over
+    failing(second, "t00001", failure, after=0)
+    assert second.counts() == {"finished": 2, "failed": 1}
+    study = run(tmp_path, space, worker, trials=3)
+    assert worker.trained == [("t00001", 4)]
+    assert study.counts() == {"finished": 3}
+    row = pd.read_parquet(tmp_path / "trials" / "t00001.parquet").iloc[0]
+    assert row["status"] == "finished"
+    assert row[["failure", "error"]].isna().all()
+
+
+def test_a_trial_that_went_up_before_the_machine_failed_it_is_on_its_rungs_as_before(tmp_path: Path) -> None:
+    for name, changes in (("by length", {}), ("capped", CAPPED)):
+        space, folder, worker = load_space(tmp_path, **changes), tmp_path / name, FakeWorker()
+        run(tmp_path / f"whole {name}", space, trials=1)
+        study = Study(folder, space, 1, {})
+        failing(study, "t00000", "worker", after=2)
+        assert study.counts() == {"failed": 1}
+        run(folder, space, worker, trials=1)
+        assert worker.trained == [("t00000", 4)]
+        assert on_disk(folder) == on_disk(tmp_path / f"whole {name}")
+
+
+@pytest.mark.parametrize("failure", ["loss", "error"])
+def test_what_a_method_failed_stays_failed(tmp_path: Path, failure: Failure) -> None:
+    space, worker = load_space(tmp_path, scheduler={"name": "none"}), FakeWorker()
+    failing(Study(tmp_path, space, 3, {}), "t00001", failure, after=2)
+    assert run(tmp_path, space, worker, trials=3).counts() == {"finished": 2, "failed": 1}
+    assert worker.trained == []
+
+
 def test_a_finished_trial_without_checkpoint_keeps_its_values_from_its_rows(tmp_path: Path) -> None:
     space, worker = load_space(tmp_path), FakeWorker()
     study = run(tmp_path, space)
@@ -158,12 +213,12 @@ def test_a_finished_trial_without_checkpoint_keeps_its_values_from_its_rows(tmp_
 def test_a_finished_trial_whose_decisions_are_lost_is_its_full_run_and_not_its_capped_one(tmp_path: Path) -> None:
     space, worker = load_space(tmp_path, **CAPPED, scheduler={"reduction": 2}), FakeWorker()
     study = run(tmp_path, space, trials=6)
-    values = {t.trial_id: (clean, robust) for t, clean, robust in study.judged()}
+    values = {one.trial.trial_id: (one.clean_accuracy, one.robust_accuracy) for one in study.judged()}
     assert any(len(t.runs) == 2 for t in study.finished())
     for file in (tmp_path / "rungs").glob("*.parquet"):
         file.unlink()
     again = run(tmp_path, space, worker, trials=6)
-    assert {t.trial_id: (clean, robust) for t, clean, robust in again.judged()} == values
+    assert {one.trial.trial_id: (one.clean_accuracy, one.robust_accuracy) for one in again.judged()} == values
     assert not {name for name, _ in worker.trained} & set(values)
 
 
@@ -214,20 +269,20 @@ def full_at(number: int) -> Callable[[Path, Path], None]:
 
 
 def test_a_disk_that_is_full_ends_the_search_in_a_sentence_and_room_is_all_that_it_needs(
-    tmp_path: Path, uninterrupted: tuple[SearchSpace, dict[str, Any], list[str]], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, uninterrupted: Uninterrupted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    space, whole, _ = uninterrupted
+    kind, space, whole, _ = uninterrupted
     refused = set()
     for number in (1, 2, 3, 4, 5, 6, 7, 12, 19, 26, 33):
-        folder, first, second = tmp_path / str(number), FakeWorker(), FakeWorker()
+        folder, first, second = tmp_path / str(number), kind(), kind()
         with monkeypatch.context() as patch:
             patch.setattr(os, "replace", full_at(number))
             with pytest.raises(DiskError, match=r"could not be written: No space left on device") as error:
                 first.drive(Study(folder, space, TRIALS, {}))
-        refused.add(Path(str(error.value).partition(":")[0]).parent.name)
+        refused.add(Path(str(error.value).partition(":")[0]).relative_to(folder).parts[0])
         assert not list(folder.rglob(".*")), "what was half written is gone"
         run(folder, space, second)
         assert on_disk(folder) == whole, f"full from file {number} on"
         trained = first.trained + second.trained
         assert len(trained) - len(set(trained)) <= 1, "only the epoch whose checkpoint found no room is repeated"
-    assert refused >= {"trials", "rungs", "t00000"}
+    assert refused >= {"trials", "rungs", "checkpoints"}

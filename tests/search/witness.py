@@ -21,7 +21,7 @@ class Witness(Method):
     """Natural training under observation."""
 
     attack_defaults: ClassVar[AttackDefaults] = AttackDefaults(start="none")
-    mood: Literal["calm", "slow", "nan", "broken", "alone", "hungry", "unlucky", "full"] = "calm"
+    mood: Literal["calm", "slow", "nan", "broken", "alone", "hungry", "unlucky", "full", "told"] = "calm"
 
     @override
     def teachers(self) -> tuple[str, ...]:
@@ -30,19 +30,29 @@ class Witness(Method):
     @override
     def loss(self, step: Step) -> Loss:
         said = Path(os.environ[VARIABLE])
+        seen = {
+            "pid": os.getpid(),
+            "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+            "mood": self.mood,
+            "epoch": step.epoch,
+            "time": time.time(),
+        }
         with said.open("a", encoding="utf-8") as log:
-            log.write(json.dumps({"pid": os.getpid(), "mood": self.mood, "epoch": step.epoch, "time": time.time()}) + "\n")
+            log.write(json.dumps(seen) + "\n")
         time.sleep(0.2 if self.mood == "slow" else 0.05)
         match self.mood:
             case "broken":
                 raise ZeroDivisionError("a bug in one method")
             case "alone" if os.environ.get("RANK") == "1":
                 raise ZeroDivisionError("a bug in one process")
-            case "hungry":
+            case "hungry" if step.epoch == 1 and said.with_suffix(".hungry").exists():
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
             case "unlucky" if step.epoch == 1 and not said.with_suffix(".unlucky").exists():
                 said.with_suffix(".unlucky").touch()
                 os.kill(os.getpid(), signal.SIGKILL)
+            case "told":
+                while not said.with_suffix(".told").exists():
+                    time.sleep(0.05)
             case "full":
                 fill_disk(said.with_suffix(".full"))
         weight = float("nan") if self.mood == "nan" else 1.0

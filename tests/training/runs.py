@@ -17,7 +17,8 @@ from rkdsearch import models, plugins
 from rkdsearch.config import TrainConfig
 from rkdsearch.models import ModelConfig
 from rkdsearch.training import checkpoint
-from rkdsearch.training.trainer import EpochResult, Trainer
+from rkdsearch.training.epoch import EpochResult
+from rkdsearch.training.trainer import Trainer
 
 TINY = {"student": {"name": "tests.training.networks.Tiny"}}
 CLOCKS = ("seconds", "images_per_second", "finished")
@@ -71,7 +72,8 @@ def state(trainer: Trainer) -> dict[str, Tensor]:
     found = {f"objective.{k}": v for k, v in trainer.objective.state_dict().items()}
     found |= {f"memory.{k}": v for k, v in trainer.objective.memory.items()}
     for number, optimizer in enumerate(trainer.optimizers):
-        found |= {f"optimizer{number}.{k}": v for k, v in checkpoint.optimizer_tensors(optimizer).items()}
+        moments = optimizer.state_dict()["state"]
+        found |= {f"optimizer{number}.{i}.{k}": torch.as_tensor(v) for i, of in moments.items() for k, v in of.items() if v is not None}
     if trainer.average is not None:
         found |= {f"average.{k}": v for k, v in trainer.average.network.state_dict().items()}
     return {name: tensor.detach().clone() for name, tensor in found.items()}

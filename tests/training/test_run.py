@@ -2,8 +2,10 @@
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ import pytest
 import torch
 import yaml
 
-from rkdsearch.errors import DiskError, NonFiniteLossError
+from rkdsearch import data
+from rkdsearch.errors import CheckpointError, DiskError, NonFiniteLossError
 from rkdsearch.results.store import Store
 from rkdsearch.training.run import single_run
 from tests.training.runs import described, teachers_in
@@ -75,6 +78,27 @@ def test_a_teacher_with_a_recipe_is_trained_first_and_only_once(teachers: Path, 
     before = (made / "best.safetensors").stat().st_mtime_ns
     assert list(single_run(config, tmp_path)) == []
     assert (made / "best.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_run_goes_on_wherever_its_folder_and_its_teachers_file_were_moved(teachers: Path, tmp_path: Path) -> None:
+    for name, robust in (("recipe", {"path": None, "recipe": RECIPE}), ("file", {})):
+        running = single_run(described(teachers, teachers={"robust": robust}), tmp_path / name)
+        next(running)
+        (tmp_path / "moved").mkdir(exist_ok=True)
+        shutil.move(tmp_path / name, tmp_path / "moved" / name)
+        elsewhere = shutil.copytree(teachers, tmp_path / "moved" / "teachers", dirs_exist_ok=True)
+        again = described(elsewhere, teachers={"robust": robust})
+        assert [e.epoch for e in single_run(again, tmp_path / "moved" / name)] == [2]
+
+
+def test_a_run_does_not_go_on_with_other_images(teachers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    next(single_run(described(teachers), tmp_path))
+    found = data.load_training(described(teachers).data)
+    monkeypatch.setattr(data, "load_training", lambda _: replace(found, fingerprint="0" * 64))
+    with pytest.raises(
+        CheckpointError, match=r"last.safetensors: belongs to a run on other images; put them back, or give this run its own"
+    ):
+        next(single_run(described(teachers), tmp_path))
 
 
 def launched(folder: Path, *launcher: str) -> str:

@@ -11,8 +11,9 @@ from rkdsearch.data import datasets
 from rkdsearch.errors import ConfigError, NonFiniteLossError, OutOfMemoryError
 from rkdsearch.evaluation import Verdict
 from rkdsearch.training import checkpoint, reused, trainer
+from rkdsearch.training.epoch import Best, EpochResult
 from rkdsearch.training.stages import Stage
-from rkdsearch.training.trainer import Best, EpochResult, Trainer
+from rkdsearch.training.trainer import Trainer
 from tests.training.runs import TINY, assert_equal, described, numbers, state, teacher_file, train
 
 FLOAT64 = {"precision": "fp64", "epochs": 2, "batch_size": 25}

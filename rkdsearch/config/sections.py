@@ -1,26 +1,18 @@
-"""`TrainConfig`: the only description of a run.
+"""Every setting of a run, section by section, and the laws between them. A new setting is a field here, and nothing else.
 
-Every value has one name, `section.field`, and that name is the same in YAML, in Python, on the command line, in Optuna, in Parquet
-(`config.section.field`) and in plots. Sections belong to the components that they configure (`data.DataConfig`, `models.ModelConfig`,
-a method's own class); the rest stands here.
+Data, networks and methods bring sections of their own (`data.DataConfig`, `models.ModelConfig`, a method's class).
 """
 
-import difflib
 import hashlib
 import json
 import re
-import types
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, SerializeAsAny, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, SerializeAsAny, model_validator
 
 from rkdsearch import methods
 from rkdsearch.attacks import Attack, Norm, Start, build_ball
-from rkdsearch.data import DataConfig
-from rkdsearch.errors import ConfigError
+from rkdsearch.data.config import PLACES, DataConfig
 from rkdsearch.methods import Method, inner
 from rkdsearch.methods.base import BatchNormMode
 from rkdsearch.models import ModelConfig
@@ -254,168 +246,18 @@ class TrainConfig(Section):
         return self.model_dump(mode="json")
 
     def fingerprint(self) -> str:
-        """sha256 of all values that the run depends on, hexadecimal: the same for the same run on any machine."""
+        """sha256 of all values that the run depends on, hexadecimal: the same for the same run on any machine, wherever its files lie.
+
+        A teacher that is asked is its sha256, or, where none is given, its path. `folder:PATH` and `parquet:PATH` are names: two of them may agree
+        in everything else. What the images are, a checkpoint's split says.
+        """
         values = self.to_dict()
-        for teacher in values["teachers"].values():
-            if teacher is not None:
+        values["data"] |= {name: DataConfig.model_fields[name].default for name in PLACES}
+        for role, teacher in values["teachers"].items():
+            if role not in self.asked_teachers:
+                values["teachers"][role] = None
+            elif teacher is not None:
                 del teacher["trained_on"]  # what is said of a teacher's past trains nobody
+                if teacher["sha256"] is not None:
+                    teacher["path"] = None
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-# ---------------------------------------------------------------------------------------------------------------- building
-
-
-def build(values: Mapping[str, Any], place: str = "config") -> TrainConfig:
-    """A checked config from nested or dotted names. Raises ConfigError: `place: field must ..., got ...`."""
-    tree = nest(values, place)
-    tree["method"] = _build_method(tree.get("method"), place, "method")
-    teachers = tree.get("teachers")
-    for role, teacher in teachers.items() if isinstance(teachers, dict) else ():
-        if isinstance(teacher, dict) and isinstance(teacher.get("recipe"), dict):
-            where = f"teachers.{role}.recipe.method"
-            recipe = {**teacher["recipe"], "method": _build_method(teacher["recipe"].get("method"), place, where)}
-            tree["teachers"] = {**tree["teachers"], role: {**teacher, "recipe": recipe}}
-    try:
-        return TrainConfig.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError(sentence(error, TrainConfig, place)) from None
-
-
-def load(file: Path, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
-    """A config from a YAML file, with `section.field` overrides on top."""
-    return build(merge(read_yaml(file), overrides or {}, str(file)), str(file))
-
-
-def read_yaml(file: Path) -> dict[str, Any]:
-    """A mapping from a YAML file; no tags, no code. Raises ConfigError."""
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{file}: there is no such file") from None
-    except IsADirectoryError:
-        raise ConfigError(f"{file}: is a folder, not a YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{file}: must hold names and values, got {type(values).__name__}")
-    return values
-
-
-def nest(values: Mapping[str, Any], place: str = "config") -> dict[str, Any]:
-    """`{"method.name": "rslad", "data": {"name": "digits"}}` as one tree. A name given twice is an error."""
-    tree: dict[str, Any] = {}
-    for name, value in values.items():
-        *sections, last = str(name).split(".")
-        here = tree
-        for section in sections:
-            here = here.setdefault(section, {})
-            if not isinstance(here, dict):
-                raise ConfigError(f"{place}: {name} needs a section '{section}', which already holds the value {here!r}")
-        if isinstance(value, Mapping):
-            child = here.setdefault(last, {})
-            if not isinstance(child, dict):
-                raise ConfigError(f"{place}: {name} is given twice, as {child!r} and as a section")
-            for key, leaf in flatten_tree(nest(value, place)).items():
-                _put(child, key, leaf, f"{name}.{key}", place)
-        else:
-            _put(here, last, value, str(name), place)
-    return tree
-
-
-def _put(tree: dict[str, Any], key: str, value: object, name: str, place: str) -> None:
-    *sections, last = key.split(".")
-    for section in sections:
-        tree = tree.setdefault(section, {})
-        if not isinstance(tree, dict):
-            raise ConfigError(f"{place}: {name} needs a section '{section}', which already holds the value {tree!r}")
-    if last in tree and tree[last] != value:
-        raise ConfigError(f"{place}: {name} is given twice, as {tree[last]!r} and as {value!r}")
-    tree[last] = value
-
-
-def merge(base: Mapping[str, Any], overrides: Mapping[str, Any], place: str = "config") -> dict[str, Any]:
-    """`overrides` over `base`, leaf by leaf; null takes a whole section away.
-
-    Another `*.name` begins its section afresh: the old one's fields are not the new one's.
-    """
-    below, above = flatten_tree(nest(base, place)), flatten_tree(nest(overrides, place))
-    for name, value in above.items():
-        section = name.removesuffix(".name")
-        if section != name and below.get(name, value) != value:
-            below = {k: v for k, v in below.items() if not k.startswith(section + ".")}
-        if value is None:
-            below = {k: v for k, v in below.items() if not k.startswith(name + ".")}
-        below = {k: v for k, v in below.items() if v is not None or not name.startswith(k + ".")}
-    return nest({**below, **above}, place)
-
-
-def flatten_tree(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted names of all leaves; an empty section is no leaf."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten_tree(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def _build_method(section: object, place: str, where: str) -> Method:
-    if isinstance(section, Method):
-        return section
-    if not isinstance(section, dict) or "name" not in section:
-        raise ConfigError(f"{place}: {where}.name is required; choose one of {', '.join(methods.names())}")
-    try:
-        kind = methods.load(str(section["name"]))
-    except ConfigError as error:
-        raise ConfigError(f"{place}: {error}") from None
-    try:
-        return kind.model_validate({k: v for k, v in section.items() if k != "name"})
-    except ValidationError as error:
-        raise ConfigError(sentence(error, kind, place, where + ".")) from None
-
-
-# ------------------------------------------------------------------------------------------------------------------ errors
-
-
-def sentence(error: ValidationError, kind: type[BaseModel], place: str, prefix: str = "") -> str:
-    """pydantic's first complaint as `place: field law, got value; way out`."""
-    first = error.errors(include_url=False)[0]
-    path = [str(part) for part in first["loc"]]
-    name = prefix + ".".join(path)
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if first["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(path[-1], _fields_at(kind, path[:-1]), n=1)
-        way_out = f"; did you mean '{close[0]}'?" if close else f"; there are {', '.join(sorted(_fields_at(kind, path[:-1])))}"
-        return f"{place}: unknown field {name}{way_out}{more}"
-    if first["type"] == "missing":
-        return f"{place}: {name} is required{more}"
-    law = first["msg"].removeprefix("Value error, ")
-    law = re.sub(r"^Input should be ", "must be ", law)
-    for words, sign in {"greater than or equal to": ">=", "less than or equal to": "<=", "greater than": ">", "less than": "<"}.items():
-        law = law.replace(words, sign)
-    if first["type"] == "value_error" and not path:
-        return f"{place}: {law}{more}"
-    if first["type"] == "value_error":
-        return f"{place}: {name}: {law}{more}"
-    return f"{place}: {name} {law}, got {first['input']!r}{more}"
-
-
-def _fields_at(kind: type[BaseModel], path: Iterable[str]) -> list[str]:
-    """The field names of the section that `path` leads to."""
-    for part in path:
-        field = kind.model_fields.get(part)
-        inside = next((t for t in members(field.annotation) if isinstance(t, type) and issubclass(t, BaseModel)), None) if field else None
-        if inside is None:
-            return []
-        kind = inside
-    return list(kind.model_fields)
-
-
-def members(annotation: object) -> tuple[Any, ...]:
-    """`X | None` is X and None; `Annotated[X, ...]` is X."""
-    if get_origin(annotation) is Annotated:
-        return members(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, types.UnionType):
-        return tuple(m for a in get_args(annotation) for m in members(a))
-    return (annotation,)

@@ -1,0 +1,51 @@
+"""Dotted names and nested sections are two ways to write one tree: `{"attack.eps": 0.1}` is `{"attack": {"eps": 0.1}}`."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rkdsearch.errors import ConfigError
+
+
+def nest(values: Mapping[str, Any], place: str = "config") -> dict[str, Any]:
+    """`{"method.name": "rslad", "data": {"name": "digits"}}` as one tree. A name given twice is an error."""
+    tree: dict[str, Any] = {}
+    for name, value in _leaves(values):
+        *sections, last = name.split(".")
+        here = tree
+        for section in sections:
+            here = here.setdefault(section, {})
+            if not isinstance(here, dict):
+                raise ConfigError(f"{place}: {name} needs a section '{section}', which already holds the value {here!r}")
+        if last in here and here[last] != value:
+            raise ConfigError(f"{place}: {name} is given twice, as {here[last]!r} and as {value!r}")
+        here[last] = value
+    return tree
+
+
+def merge(base: Mapping[str, Any], overrides: Mapping[str, Any], place: str = "config") -> dict[str, Any]:
+    """`overrides` over `base`, leaf by leaf; null takes a whole section away.
+
+    Another `*.name` begins its section afresh: the old one's fields are not the new one's.
+    """
+    below, above = flatten_tree(nest(base, place)), flatten_tree(nest(overrides, place))
+    for name, value in above.items():
+        section = name.removesuffix(".name")
+        if section != name and below.get(name, value) != value:
+            below = {k: v for k, v in below.items() if not k.startswith(section + ".")}
+        if value is None:
+            below = {k: v for k, v in below.items() if not k.startswith(name + ".")}
+        below = {k: v for k, v in below.items() if v is not None or not name.startswith(k + ".")}
+    return nest({**below, **above}, place)
+
+
+def flatten_tree(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted names of all leaves; an empty section is no leaf."""
+    return dict(_leaves(tree))
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

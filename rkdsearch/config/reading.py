@@ -1,0 +1,66 @@
+"""From values or a YAML file to a checked `TrainConfig`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from rkdsearch import methods
+from rkdsearch.config.dotted import merge, nest
+from rkdsearch.config.sections import TrainConfig
+from rkdsearch.config.sentences import sentence
+from rkdsearch.errors import ConfigError
+from rkdsearch.methods import Method
+
+
+def build(values: Mapping[str, Any], place: str = "config") -> TrainConfig:
+    """A checked config from nested or dotted names. Raises ConfigError: `place: field must ..., got ...`."""
+    tree = nest(values, place)
+    tree["method"] = _build_method(tree.get("method"), place, "method")
+    teachers = tree.get("teachers")
+    for role, teacher in teachers.items() if isinstance(teachers, dict) else ():
+        if isinstance(teacher, dict) and isinstance(teacher.get("recipe"), dict):
+            where = f"teachers.{role}.recipe.method"
+            recipe = {**teacher["recipe"], "method": _build_method(teacher["recipe"].get("method"), place, where)}
+            tree["teachers"] = {**tree["teachers"], role: {**teacher, "recipe": recipe}}
+    try:
+        return TrainConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(sentence(error, TrainConfig, place)) from None
+
+
+def load(file: Path, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
+    """A config from a YAML file, with `section.field` overrides on top."""
+    return build(merge(read_yaml(file), overrides or {}, str(file)), str(file))
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """A mapping from a YAML file; no tags, no code. Raises ConfigError."""
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{file}: there is no such file") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{file}: is a folder, not a YAML file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file}: must hold names and values, got {type(values).__name__}")
+    return values
+
+
+def _build_method(section: object, place: str, where: str) -> Method:
+    if isinstance(section, Method):
+        return section
+    if not isinstance(section, dict) or "name" not in section:
+        raise ConfigError(f"{place}: {where}.name is required; choose one of {', '.join(methods.names())}")
+    try:
+        kind = methods.load(str(section["name"]))
+    except ConfigError as error:
+        raise ConfigError(f"{place}: {error}") from None
+    try:
+        return kind.model_validate({k: v for k, v in section.items() if k != "name"})
+    except ValidationError as error:
+        raise ConfigError(sentence(error, kind, place, where + ".")) from None

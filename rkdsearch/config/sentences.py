@@ -1,0 +1,56 @@
+"""pydantic's complaints as sentences of ours: place, law, value and way out."""
+
+import difflib
+import re
+import types
+from collections.abc import Iterable
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+
+def sentence(error: ValidationError, kind: type[BaseModel], place: str, prefix: str = "") -> str:
+    """pydantic's first complaint as `place: field law, got value; way out`."""
+    first = error.errors(include_url=False)[0]
+    path = [str(part) for part in first["loc"]]
+    name = prefix + ".".join(path)
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        return f"{place}: {unknown_field(name, _fields_at(kind, path[:-1]))}{more}"
+    if first["type"] == "missing":
+        return f"{place}: {name} is required{more}"
+    law = first["msg"].removeprefix("Value error, ")
+    law = re.sub(r"^Input should be ", "must be ", law)
+    for words, sign in {"greater than or equal to": ">=", "less than or equal to": "<=", "greater than": ">", "less than": "<"}.items():
+        law = law.replace(words, sign)
+    if first["type"] == "value_error" and not path:
+        return f"{place}: {law}{more}"
+    if first["type"] == "value_error":
+        return f"{place}: {name}: {law}{more}"
+    return f"{place}: {name} {law}, got {first['input']!r}{more}"
+
+
+def unknown_field(name: str, known: Iterable[str]) -> str:
+    """That there is no field of this dotted name, and what may be meant among the known ones of its section."""
+    close = difflib.get_close_matches(name.rpartition(".")[2], known := sorted(known), n=1)
+    return f"unknown field {name}; " + (f"did you mean '{close[0]}'?" if close else f"there are {', '.join(known)}")
+
+
+def _fields_at(kind: type[BaseModel], path: Iterable[str]) -> list[str]:
+    """The field names of the section that `path` leads to."""
+    for part in path:
+        field = kind.model_fields.get(part)
+        inside = next((t for t in members(field.annotation) if isinstance(t, type) and issubclass(t, BaseModel)), None) if field else None
+        if inside is None:
+            return []
+        kind = inside
+    return list(kind.model_fields)
+
+
+def members(annotation: object) -> tuple[Any, ...]:
+    """`X | None` is X and None; `Annotated[X, ...]` is X."""
+    if get_origin(annotation) is Annotated:
+        return members(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return tuple(m for a in get_args(annotation) for m in members(a))
+    return (annotation,)

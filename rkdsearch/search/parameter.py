@@ -1,0 +1,129 @@
+"""A searched value: what may be drawn from it, when it exists, and how YAML writes it.
+
+    name: {float: [low, high], log: true} | {int: [low, high], step: 2} | {choice: [a, b]}, each with an optional `when`
+
+A parameter with `when: {method.name: [rslad, iad]}` exists only where all its conditions hold; their names stand above it.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Self
+
+import numpy as np
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import BaseTrial
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
+
+from rkdsearch.config import Pixels
+from rkdsearch.errors import SpaceError
+
+Scalar = bool | int | float | str | None
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One searched value: its name, its distribution, and the conditions under which it exists."""
+
+    name: str
+    distribution: BaseDistribution
+    when: Mapping[str, tuple[Scalar, ...]] = field(default_factory=dict)
+
+    def exists(self, values: Mapping[str, Any]) -> bool:
+        """Whether all conditions hold for these dotted names."""
+        return all(parent in values and values[parent] in allowed for parent, allowed in self.when.items())
+
+    def holds(self, value: object) -> bool:
+        """Whether the value lies in the range, or is one of the choices."""
+        try:
+            return bool(self.distribution._contains(self.distribution.to_internal_repr(value)))  # noqa: SLF001 - Optuna has no public question for it
+        except (TypeError, ValueError):
+            return False
+
+    def ends(self) -> tuple[Any, ...]:
+        """Both ends of a range, or every choice."""
+        d = self.distribution
+        return tuple(d.choices) if isinstance(d, CategoricalDistribution) else (d.low, d.high)  # type: ignore[attr-defined]  # the two numeric kinds
+
+    def suggest(self, trial: BaseTrial) -> Any:
+        """Ask an Optuna trial."""
+        d = self.distribution
+        if isinstance(d, CategoricalDistribution):
+            return trial.suggest_categorical(self.name, d.choices)
+        if isinstance(d, IntDistribution):
+            return trial.suggest_int(self.name, d.low, d.high, step=d.step, log=d.log)
+        assert isinstance(d, FloatDistribution)
+        return trial.suggest_float(self.name, d.low, d.high, step=d.step, log=d.log)
+
+    def at(self, quantile: float) -> Any:
+        """The value at `quantile` of [0, 1) of the range: even in the logarithm where `log`, else even."""
+        d = self.distribution
+        if isinstance(d, CategoricalDistribution):
+            return d.choices[int(quantile * len(d.choices))]
+        assert isinstance(d, IntDistribution | FloatDistribution)
+        if d.log:
+            value = math.exp(math.log(d.low) + quantile * (math.log(d.high) - math.log(d.low)))
+        elif d.step:
+            value = d.low + d.step * int(quantile * (round((d.high - d.low) / d.step) + 1))
+        else:
+            value = d.low + quantile * (d.high - d.low)
+        value = min(max(value, d.low), d.high)
+        return round(value) if isinstance(d, IntDistribution) else float(value)
+
+    def draw(self, rng: np.random.Generator) -> Any:
+        """A value drawn at random from the range."""
+        return self.at(float(rng.random()))
+
+
+def _ratio(value: object) -> object:
+    """`8/255` as the number that it is: the rule of the run's own fields."""
+    return TypeAdapter(Pixels).validate_python(value) if isinstance(value, str) and "/" in value else value
+
+
+_Ratio = Annotated[float, BeforeValidator(_ratio)]
+
+
+class ParameterFile(BaseModel):
+    """A parameter as YAML writes it."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    floats: tuple[_Ratio, _Ratio] | None = Field(None, alias="float")
+    ints: tuple[int, int] | None = Field(None, alias="int")
+    choice: list[Scalar] | None = None
+    log: bool = False
+    step: float | None = Field(None, gt=0)
+    when: dict[str, Scalar | list[Scalar]] = {}
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        given = [kind for kind, value in {"float": self.floats, "int": self.ints, "choice": self.choice}.items() if value is not None]
+        if len(given) != 1:
+            raise ValueError(f"needs exactly one of float, int, choice; got {given or 'none'}")
+        if self.choice is not None and (self.log or self.step is not None):
+            raise ValueError("log and step are for float and int, not for choice")
+        return self
+
+    def build(self, name: str) -> Parameter:
+        """The parameter of this name. Raises SpaceError for a range or a list that nothing can be drawn from."""
+        conditions = {parent: tuple(v) if isinstance(v, list) else (v,) for parent, v in self.when.items()}
+        if self.choice is not None:
+            if not self.choice or len(set(map(repr, self.choice))) != len(self.choice):
+                raise SpaceError(f"search.{name}: choice needs one or more different values, got {self.choice}")
+            return Parameter(name, CategoricalDistribution(self.choice), conditions)
+        ends = self.floats if self.floats is not None else self.ints
+        assert ends is not None, "one kind is given"
+        low, high = ends
+        if not low <= high:
+            raise SpaceError(f"search.{name}: low <= high must hold, got (low={low}, high={high})")
+        if self.log and low <= 0:
+            raise SpaceError(f"search.{name}: log needs low > 0, got {low}")
+        if self.log and self.step is not None:
+            raise SpaceError(f"search.{name}: log and step exclude each other; leave one out")
+        if self.step is not None and abs((high - low) / self.step - round((high - low) / self.step)) > 1e-8:
+            raise SpaceError(f"search.{name}: step {self.step:g} must divide the range from {low:g} to {high:g}; move an end")
+        if self.ints is not None:
+            step = 1 if self.step is None else int(self.step)
+            if self.step is not None and step != self.step:
+                raise SpaceError(f"search.{name}: the step of an int must be whole, got {self.step}")
+            return Parameter(name, IntDistribution(*self.ints, log=self.log, step=step), conditions)
+        return Parameter(name, FloatDistribution(low, high, log=self.log, step=self.step), conditions)

@@ -1,0 +1,59 @@
+"""What a run says of its epochs, and of the best of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rkdsearch.evaluation import Reliability
+
+
+@dataclass(frozen=True)
+class Best:
+    """The epoch by which the run is judged, and both objectives at it."""
+
+    epoch: int
+    clean_accuracy: float
+    robust_accuracy: float
+    worst_class_accuracy: float
+
+    def merit(self, select: str) -> float:
+        """By what epochs are compared: an accuracy by its name, or `mean`, the mean of clean and robust."""
+        return (self.clean_accuracy + self.robust_accuracy) / 2 if select == "mean" else float(getattr(self, select))
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """One finished epoch. `epoch` counts from 1; accuracies are on validation images, fractions of 1, None where it was not validated."""
+
+    epoch: int
+    epochs: int
+    loss: float
+    terms: dict[str, float]
+    lr: float
+    seconds: float
+    images_per_second: float
+    training_attack_steps: int
+    clean_accuracy: float | None = None
+    robust_accuracy: float | None = None
+    worst_class_accuracy: float | None = None
+    reliability: Reliability | None = None
+    best: Best | None = None
+    robust_peak: float | None = None
+    images: int | None = None
+    validation_attack_steps: int | None = None
+    finished: float = 0.0
+
+    @property
+    def robust_overfitting_gap(self) -> float | None:
+        """Best robust accuracy so far minus this epoch's."""
+        return None if self.robust_accuracy is None or self.robust_peak is None else self.robust_peak - self.robust_accuracy
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> "EpochResult":
+        """The inverse of `dataclasses.asdict`."""
+        reliability, best = values["reliability"], values["best"]
+        return EpochResult(
+            **{k: v for k, v in values.items() if k not in ("reliability", "best")},
+            reliability=None if reliability is None else Reliability(**reliability),
+            best=None if best is None else Best(**best),
+        )

@@ -1,0 +1,26 @@
+from pathlib import Path
+
+import pytest
+
+from rkdsearch import config as configs
+from rkdsearch.cli.space import sample
+from rkdsearch.errors import SpaceError
+from tests.search.files import write_space
+
+
+def test_a_sample_is_what_was_drawn_and_a_whole_one_is_a_file_for_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    space = write_space(tmp_path)
+    sample(space, seed=1)
+    drawn = capsys.readouterr().out
+    assert drawn.startswith("# sample 0\nmethod.name: ")
+    assert "attack.steps" not in drawn
+    sample(space, seed=1, whole=True)
+    (tmp_path / "run.yaml").write_text(capsys.readouterr().out, encoding="utf-8")
+    run = configs.load(tmp_path / "run.yaml")
+    assert f"optimizer.lr: {run.optimizer.lr}\n" in drawn
+    assert (run.attack.steps, run.student.width, run.training.epochs) == (2, 4, 4)
+
+
+def test_a_file_holds_one_whole_run(tmp_path: Path) -> None:
+    with pytest.raises(SpaceError, match="--whole prints the file of one run: --count must be 1, got 2; another --seed draws another run"):
+        sample(write_space(tmp_path), count=2, whole=True)

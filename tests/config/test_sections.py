@@ -1,0 +1,79 @@
+import json
+from typing import Any
+
+import pytest
+
+from rkdsearch import config as configs
+from rkdsearch import methods
+from rkdsearch.config import TrainConfig
+from rkdsearch.errors import ConfigError
+
+TEACHER = {"path": "teacher.safetensors"}
+BOTH = {"robust": TEACHER, "natural": TEACHER}
+
+
+def built(**values: Any) -> TrainConfig:
+    return configs.build({"method": {"name": "rslad"}, "teachers": BOTH, **values})
+
+
+def test_an_eps_may_be_written_as_the_field_writes_it() -> None:
+    config = built(**{"attack.eps": "8/255", "validation.attack.eps": " 4 / 255 "})
+    assert (config.attack.eps, config.validation.attack.eps) == (8 / 255, 4 / 255)
+
+
+def test_an_inner_problem_that_asks_a_teacher_needs_one() -> None:
+    with pytest.raises(
+        ConfigError, match=r"attack\.objective 'teacher_clean' asks a robust teacher, and there is none: set teachers\.robust"
+    ):
+        configs.build({"method.name": "pgd_at", "attack.objective": "teacher_clean"})
+
+
+def test_a_run_asks_the_teachers_of_its_method_and_of_its_inner_problem() -> None:
+    assert built(method={"name": "natural"}).asked_teachers == ()
+    assert built(method={"name": "iad", "form": "iad2"}).asked_teachers == ("robust", "natural")
+    assert built(method={"name": "pgd_at"}, **{"attack.objective": "teacher_clean"}).asked_teachers == ("robust",)
+    assert built(**{"attack.objective": "teacher_adversarial"}).asked_teachers == ("robust",)
+    assert built(method={"name": "kd", "teacher": "natural"}, **{"attack.objective": "student_clean"}).asked_teachers == ("natural",)
+
+
+def test_where_the_config_is_silent_the_methods_paper_speaks() -> None:
+    for name in methods.names():
+        paper, config = methods.load(name).attack_defaults, built(method={"name": name})
+        assert (config.attack.start, config.attack.batchnorm) == (paper.start, paper.batchnorm)
+    assert built(**{"attack.start": "none"}).attack.start == "none"
+
+
+def test_a_file_that_is_there_is_the_teacher_and_its_recipe_no_part_of_the_run() -> None:
+    recipe = {"recipe": {"method": {"name": "pgd_at"}}}
+    with_both = built(teachers={"robust": {**TEACHER, **recipe}, "natural": TEACHER})
+    assert with_both.fingerprint() == built().fingerprint()
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_a_run_comes_back_from_its_values(name: str) -> None:
+    config = built(method={"name": name})
+    again = configs.build(json.loads(json.dumps(config.to_dict())))
+    assert again == config
+    assert again.fingerprint() == config.fingerprint()
+
+
+def test_a_fingerprint_is_of_the_values_and_of_nothing_else() -> None:
+    assert built(**{"optimizer.lr": 0.2}).fingerprint() != built().fingerprint()
+    assert built(**{"optimizer.lr": 0.1}).fingerprint() == built().fingerprint()  # the default, said aloud
+    assert built(**{"teachers.robust.trained_on": "train"}).fingerprint() == built().fingerprint()  # a teacher's past trains nobody
+    # A new field or default changes this number, and with it every checkpoint and study that was begun before: know that you do it.
+    assert built().fingerprint()[:16] == "de5db61d3d057611"
+
+
+def test_where_a_runs_files_lie_is_no_part_of_it_where_something_else_says_what_they_are() -> None:
+    here, there = ({"data": {"name": "cifar10", "root": root}} for root in ("data", "/mnt/data"))
+    assert built(**here).fingerprint() == built(**there).fingerprint()
+    known, moved = ({"teachers": {"robust": {"path": p, "sha256": "ab"}, "natural": TEACHER}} for p in ("a.pt", "/b/a.pt"))
+    assert built(**known).fingerprint() == built(**moved).fingerprint()
+    other = {"teachers": {"robust": {"path": "a.pt", "sha256": "cd"}, "natural": TEACHER}}
+    assert built(**other).fingerprint() != built(**known).fingerprint()
+    assert built(**{"teachers.robust.path": "other.pt"}, teachers={"natural": TEACHER}).fingerprint() != built().fingerprint()
+    unasked = built(teachers={"robust": TEACHER, "natural": {"path": "elsewhere.pt"}})
+    assert unasked.fingerprint() == built().fingerprint()
+    one, two = ({"data": {"name": f"folder:{path}"}} for path in ("cats", "dogs"))
+    assert built(**one).fingerprint() != built(**two).fingerprint()

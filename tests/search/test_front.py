@@ -1,0 +1,149 @@
+"""Who is on the front: the driver's answer, and that a reader of its rows gives the same."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rkdsearch.errors import SpaceError
+from rkdsearch.results import summary
+from rkdsearch.search.scheduler import Rungs
+from rkdsearch.search.space import SearchSpace
+from rkdsearch.search.study import Study
+from tests.search.files import FakeWorker, load_space, run
+
+pytestmark = pytest.mark.usefixtures("unhurried")
+ALL = {"scheduler": {"name": "none"}}
+
+
+def measured_anew(study: Study, trial_id: str, **accuracies: float) -> None:
+    """As if the trial's network had been another one."""
+    trial = study.trials[trial_id]
+    assert trial.best is not None
+    trial.run[-1] = replace(trial.run[-1], best=replace(trial.best, **accuracies))
+    study._write(trial)
+
+
+def read(study: Study) -> summary.Study:
+    """The study as a reader has it."""
+    constraints = study.space.constraints.model_dump(exclude_none=True)
+    described = {"objectives": list(study.space.objectives), "constraints": constraints}
+    (study.folder / "study.json").write_text(json.dumps(described), encoding="utf-8")
+    return summary.read(study.folder)
+
+
+def names(study: Study) -> list[str]:
+    """The front, of which driver and reader think the same."""
+    found = [one.trial.trial_id for one in study.front()]
+    assert sorted(read(study).front["trial_id"]) == sorted(found)
+    return found
+
+
+def test_the_objectives_of_the_space_name_the_front(tmp_path: Path) -> None:
+    study = run(tmp_path, load_space(tmp_path, objectives=["clean_accuracy", "worst_class_accuracy"], **ALL), trials=2)
+    measured_anew(study, "t00000", clean_accuracy=0.80, robust_accuracy=0.50, worst_class_accuracy=0.40)
+    measured_anew(study, "t00001", clean_accuracy=0.80, robust_accuracy=0.55, worst_class_accuracy=0.05)
+    assert names(study) == ["t00000"]
+    study.space = replace(study.space, objectives=("clean_accuracy", "robust_accuracy"))
+    assert names(study) == ["t00001"]
+
+
+def test_a_baseline_that_is_too_large_is_trained_and_is_on_no_front(tmp_path: Path) -> None:
+    study = run(tmp_path, load_space(tmp_path, constraints={"parameters": 5_000}, first=None, **ALL), trials=2)
+    for trial_id, weights, clean in (("t00000", 94_986, 0.9), ("t00001", 4_000, 0.8)):
+        study.trials[trial_id].facts["run.parameters"] = weights
+        measured_anew(study, trial_id, clean_accuracy=clean, robust_accuracy=clean)
+    assert names(study) == ["t00001"]
+    assert [t.trial_id for t in study.contenders()] == ["t00001"]
+
+
+def test_a_mean_that_misses_a_constraint_is_on_no_front(tmp_path: Path) -> None:
+    replicates = {"seeds": 1, "contenders": 2, "baselines": False}
+    study = run(tmp_path, load_space(tmp_path, replicates=replicates, **ALL), trials=3)
+    contenders = [t.trial_id for t in study.contenders()]
+    assert {one.trial.trial_id for one in study.judged()} == set(contenders)
+    lowest = min(one.clean_accuracy for one in study.judged())
+    measured_anew(study, f"{contenders[0]}-r1", clean_accuracy=lowest - 0.1)
+    study.space = replace(study.space, constraints=study.space.constraints.model_copy(update={"clean_accuracy": lowest - 0.05}))
+    assert [one.trial.trial_id for one in study.judged()] == contenders[1:]
+    assert names(study) == contenders[1:]
+
+
+def repeated(folder: Path, *, baselines: bool) -> tuple[SearchSpace, Study]:
+    """Three searched trials, of which two are contenders, and a baseline that is none."""
+    space = load_space(folder, replicates={"seeds": 2, "contenders": 2, "baselines": baselines}, **ALL)
+    study = Study(folder, space, 4, {})
+    worker = FakeWorker()
+    for _ in range(4):
+        assignment = study.next()
+        assert assignment is not None
+        assert not [study.report(assignment.trial_id, result, {}) for result in worker.run(assignment)][-1]
+    measured_anew(study, "t00000", clean_accuracy=0.2, robust_accuracy=0.1, worst_class_accuracy=0.0)
+    return space, study
+
+
+def test_baselines_get_as_many_fresh_seeds_as_contenders(tmp_path: Path) -> None:
+    _, study = repeated(tmp_path / "a", baselines=True)
+    FakeWorker().drive(study)
+    contenders = [t.trial_id for t in study.contenders()]
+    assert "t00000" not in contenders
+    repeats = {t.trial_id for t in study.trials.values() if t.origin == "replicate"}
+    assert repeats == {f"{trial_id}-r{n}" for trial_id in ("t00000", *contenders) for n in (1, 2)}
+    judged = {one.trial.trial_id: one for one in study.judged()}
+    assert (judged["t00000"].seeds, judged["t00000"].clean_accuracy) == (2, study.trials["t00000-r1"].epochs[-1].clean_accuracy)
+    names(study)
+
+    _, study = repeated(tmp_path / "b", baselines=False)
+    FakeWorker().drive(study)
+    assert {t.ordinal for t in study.trials.values() if t.origin == "replicate"} == {t.ordinal for t in study.contenders()}
+
+
+def test_a_baseline_whose_own_run_missed_a_limit_is_judged_by_its_fresh_seeds(tmp_path: Path) -> None:
+    _, study = repeated(tmp_path, baselines=True)
+    FakeWorker().drive(study)
+    study.space = replace(study.space, constraints=study.space.constraints.model_copy(update={"clean_accuracy": 0.3}))
+    assert "t00000" not in {t.trial_id for t in study.finished()}
+    assert "t00000" in {one.trial.trial_id for one in study.judged()}
+    names(study)
+
+
+def test_a_repeat_that_failed_is_counted_where_the_others_judge(tmp_path: Path) -> None:
+    _, study = repeated(tmp_path, baselines=False)
+    assignment = study.next()
+    assert assignment is not None
+    study.fail(assignment.trial_id, "epoch 1, batch 3: the loss is nan", "loss")
+    FakeWorker().drive(study)
+    counts = {one.trial.trial_id: (one.seeds, one.failed) for one in study.judged()}
+    assert sorted(counts.values()) == [(1, 1), (2, 0)]
+    assert counts[assignment.trial_id.split("-")[0]] == (1, 1)
+    table = summary.replicated(read(study).trials)
+    assert {f"t{ordinal:05d}": (row.seeds, row.failed) for ordinal, row in zip(table.index, table.itertuples(), strict=True)} == counts
+
+
+# ------------------------------------------------------------------------------------------------------------------- asha's number
+
+
+@pytest.mark.parametrize(
+    ("metric", "sentence"),
+    [
+        (
+            {"robust_acuracy": 1.0},
+            "must weigh the objectives clean_accuracy, robust_accuracy; unknown field robust_acuracy; did you mean 'robust",
+        ),
+        ({"worst_class_accuracy": 1.0}, "must weigh the objectives clean_accuracy, robust_accuracy; unknown field worst_class_accuracy"),
+        ({"clean_accuracy": 0.0}, "one weight at least must be > 0, got {'clean_accuracy': 0.0}; leave it out for the objectives' mean"),
+    ],
+)
+def test_a_metric_that_ranks_by_nothing_is_refused(tmp_path: Path, metric: dict[str, float], sentence: str) -> None:
+    with pytest.raises(SpaceError, match=r"small.yaml: scheduler.metric: ") as caught:
+        load_space(tmp_path, scheduler={"name": "asha", "metric": metric})
+    assert sentence in str(caught.value)
+
+
+def test_without_a_metric_asha_ranks_by_the_mean_of_the_objectives(tmp_path: Path) -> None:
+    space = load_space(tmp_path, scheduler={"name": "asha"}, objectives=["clean_accuracy", "worst_class_accuracy"])
+    rungs = Rungs((1,), space.scheduler, space.objectives)
+    for trial_id, values in {"a": (0.9, 0.1), "b": (0.6, 0.5), "c": (0.1, 0.8)}.items():
+        rungs.record(rungs.rungs[0], trial_id, values)
+    assert [rungs.place(rungs.rungs[0], trial_id).rank for trial_id in "abc"] == [2, 1, 3]

@@ -1,0 +1,59 @@
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rkdsearch.errors import SpaceError
+from tests.search.files import SMALL, load_space
+
+
+def test_the_check_builds_both_ends_of_every_parameter_first_and_samples(tmp_path: Path) -> None:
+    assert load_space(tmp_path).check(samples=10) == 1 + 3 + 2 + 2 + 10
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"search": {**SMALL["search"], "optimizer.lr": {"float": [0.1, 11.0]}}},
+            "search.optimizer.lr at 11.0: optimizer.lr must be <= 10, got 11.0",
+        ),
+        ({"fixed": {**SMALL["fixed"], "optimizer.momentun": 0.9}}, "unknown field optimizer.momentun; did you mean 'momentum'?"),
+        ({"search": {"method.name": {"choice": ["natural", "tradse"]}}, "first": []}, "search.method.name at 'tradse'"),
+        ({"search": {**SMALL["search"], "method.consistency_weight": {"float": [1, 2]}}}, "unknown field method.consistency_weight"),
+        ({"first": [{"label": "X", "method.name": "natural", "optimizer.lr": -1}]}, "first[0] (X): optimizer.lr must be > 0, got -1"),
+        (
+            {"search": {
+                "method.name": {"choice": ["natural", "trades"]},
+                "optimizer.name": {"choice": ["sgd", "adamw"], "when": {"method.name": "natural"}},
+                "method.consistency_weight": {"float": [1, 2], "when": {"optimizer.name": "sgd", "method.name": "trades"}}}, "first": []},
+            "search.method.consistency_weight: its conditions",
+        ),
+    ],
+)  # fmt: skip
+def test_a_corner_that_breaks_a_law_is_found_before_any_compute(tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(SpaceError, match=re.escape(sentence)):
+        load_space(tmp_path, **changes).check(samples=5)
+
+
+def test_no_rung_may_stand_inside_a_methods_warm_up(tmp_path: Path) -> None:
+    teacher = {"teachers.robust.path": "teacher.pt", "method.name": "iad", "method.warm_up": 0.5}
+    space = load_space(tmp_path, fixed={"data.name": "digits", **teacher}, search={"optimizer.lr": {"float": [0.01, 0.3]}}, first=[])
+    sentence = "warm_up 0.5 of 4 epochs is 2, and a rung stands at 2; shorten the warm-up or raise the rung"
+    with pytest.raises(SpaceError, match=re.escape(sentence)):
+        space.check(samples=1)
+
+
+def test_no_rung_may_stand_before_weights_are_averaged(tmp_path: Path) -> None:
+    search = {"averaging.name": {"choice": ["none", "ema", "swa"]}}
+    fixed = {"data.name": "digits", "method.name": "trades"}
+    sentence = (
+        "where swa is the student itself: averaging.start 0.5 of 4 epochs is 2, and a rung stands at 2; average from earlier on or raise"
+    )
+    with pytest.raises(SpaceError, match=re.escape(sentence)):
+        load_space(tmp_path, fixed=fixed, search=search, first=[]).check(samples=1)
+    assert load_space(tmp_path, fixed={**fixed, "averaging.start": 0.1}, search=search, first=[]).check(samples=1) == 4
+    assert load_space(
+        tmp_path, fixed={**fixed, "averaging.start": 0.5}, search={**search, "averaging.name": {"choice": ["none", "ema"]}}
+    ).check()

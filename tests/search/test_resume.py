@@ -1,0 +1,46 @@
+from pathlib import Path
+
+import pytest
+
+from rkdsearch.results.store import Store
+from rkdsearch.results.summary import records
+from rkdsearch.search.resume import Rows
+from tests.search.files import FakeWorker, checkpoint_of, load_space, run
+
+
+class KilledError(Exception):
+    """The driver is gone."""
+
+
+def rungs_of(folder: Path) -> list[tuple[int, str]]:
+    """What was decided of the baseline."""
+    return [(r["rung"], r["decision"]) for r in records(Store(folder).rungs()) if r["trial_id"] == "t00000"]
+
+
+def test_a_trial_whose_checkpoint_is_lost_starts_afresh_and_every_rung_is_decided_once(tmp_path: Path) -> None:
+    folder, space = tmp_path / "study", load_space(tmp_path)
+
+    def killed(moment: str) -> None:
+        if moment == "reported":  # the baseline has gone on from its first rung
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        run(folder, space, FakeWorker(killed))
+    assert rungs_of(folder) == [(1, "continued")]
+    checkpoint_of(folder, "t00000").unlink()
+    worker = FakeWorker()
+    run(folder, space, worker)
+    assert [epoch for trial, epoch in worker.trained if trial == "t00000"] == [1, 2, 3, 4]
+    assert rungs_of(folder) == [(1, "continued"), (2, "continued")]
+
+
+def test_a_trial_comes_back_from_its_rows_as_it_was(tmp_path: Path) -> None:
+    space = load_space(tmp_path)
+    study = run(tmp_path / "study", space)
+    stored = Rows(study.store)
+    for row in stored.trials:
+        trial = study.trials[row["trial_id"]]
+        again = stored.trial(row, trial.config, trial.legs)
+        for name in ("ordinal", "origin", "label", "overrides", "status", "notes", "runs"):
+            assert getattr(again, name) == getattr(trial, name), (row["trial_id"], name)
+        assert [(d["rung"], d["decision"]) for d in again.decisions] == [(d["rung"], d["decision"]) for d in trial.decisions]

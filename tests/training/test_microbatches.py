@@ -1,0 +1,82 @@
+"""A batch in parts is the batch to every method whose loss does not join images; what the others then see is written here."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from rkdsearch import methods
+from rkdsearch.training.trainer import Trainer
+from tests.training.runs import described, state, train
+
+JOINED = {  # what a part cannot know of the others
+    "bmtard": "as mtard",
+    "ciard": "the push is a mean over some images, scaled by the order of magnitude of means",
+    "crdnd": "images are told apart from the others of the batch",
+    "mtard": "its loss weights follow the batch's losses, and come one batch late",
+    "saad": "images count by the teacher's entropy above the batch's least",
+}
+
+
+START = {"cgard": "none"}  # it draws twice for every part
+
+
+def moved(teachers: Path, name: str, microbatches: int, **overrides: Any) -> dict[str, Tensor]:
+    """What four steps of 25 images have moved, in float64; a small CNN has no BatchNorm, and uniform noise is the same in parts."""
+    training = {"epochs": 1, "precision": "fp64", "channels_last": False, "microbatches": microbatches}
+    overrides["training"] = training | overrides.get("training", {})
+    return state(train(described(teachers, name, attack={"start": START.get(name, "uniform_clipped")}, **overrides)))
+
+
+def apart(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    assert one.keys() == other.keys()
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+@pytest.mark.parametrize("name", sorted(set(methods.names()) - set(JOINED)))
+def test_a_batch_in_four_parts_is_the_batch(teachers: Path, name: str) -> None:
+    assert apart(moved(teachers, name, 1), moved(teachers, name, 4)) < 1e-9
+
+
+@pytest.mark.parametrize("name", sorted(JOINED))
+def test_no_method_that_joins_images_is_believed_not_to(teachers: Path, name: str) -> None:
+    assert apart(moved(teachers, name, 1), moved(teachers, name, 4)) > 1e-9, f"{name} is the same in parts: strike it from the list"
+
+
+@pytest.mark.parametrize("name", ["mtard", "bmtard"])
+def test_weights_that_follow_the_losses_move_once_a_batch_by_all_of_its_images(teachers: Path, name: str) -> None:
+    still = {"optimizer": {"lr": 1e-30, "momentum": 0.0}, "schedule": {"name": "constant"}}  # every batch meets the same student
+    whole, parts = moved(teachers, name, 1, **still), moved(teachers, name, 4, **still)
+    memory = {key: value for key, value in whole.items() if key.startswith("memory.")}
+    assert set(memory) >= {"memory.weights", "memory.first_losses"}
+    assert all(float((parts[key] - value).abs().max()) < 1e-9 for key, value in memory.items())
+    assert {key for key in parts if key.startswith("memory.")} == set(memory)
+    assert float((memory["memory.weights"] - 0.5).abs().max()) > 1e-5
+
+
+def test_a_batch_in_parts_meets_the_weights_that_the_batch_before_it_left(teachers: Path) -> None:
+    def weights(microbatches: int) -> list[float]:
+        """The mean of each step's weight of the adversarial loss, by the loss's own term."""
+        run = Trainer(described(teachers, "mtard", attack={"start": "none"}, training={"precision": "fp64", "microbatches": microbatches}))
+        running, found = run._step, list[float]()
+
+        def step(*given: Any) -> tuple[Tensor, dict[str, Tensor]]:
+            loss, terms = running(*given)
+            found.append(float(terms["adversarial_weight"]))
+            return loss, terms
+
+        run._step = step  # type: ignore[method-assign]
+        next(run.epochs())
+        return found
+
+    whole, parts = weights(1), weights(5)
+    assert whole[0] == parts[0] == 0.5
+    assert parts[1] == pytest.approx(0.5, abs=1e-12)
+    assert parts[2] == pytest.approx(whole[1], abs=1e-6)  # the students are no longer the same, but nearly
+    assert parts[2] != pytest.approx(0.5, abs=1e-6)
+
+
+def test_fixed_weights_leave_nothing_that_comes_late(teachers: Path) -> None:
+    rate = {"method": {"balance_rate": 0.0}}
+    assert apart(moved(teachers, "bmtard", 1, **rate), moved(teachers, "bmtard", 4, **rate)) < 1e-9
