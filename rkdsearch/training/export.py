@@ -70,8 +70,16 @@ def convert(source: Path, target: Path) -> dict[str, Tensor]:
         raise TeacherError(f"{target}: exists already and is not overwritten; name another file, or remove it")
     # Cloned, because tied weights share memory, and safetensors keeps each tensor by itself.
     tensors = {name: tensor.clone().contiguous() for name, tensor in read_state(source).items()}
-    _write(target, save(tensors, metadata={**header(source), "source": source.name, "source_sha256": fingerprint(source)}))
+    _write(target, _in_order(save(tensors, metadata={**header(source), "source": source.name, "source_sha256": fingerprint(source)})))
     return tensors
+
+
+def _in_order(content: bytes) -> bytes:
+    """The same safetensors file with its header in order: the library shuffles it, and the same network would have another sha256 each time."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    ordered = json.dumps(json.loads(content[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    ordered += b" " * (-len(ordered) % 8)  # tensors begin on a word, as the format asks
+    return len(ordered).to_bytes(8, "little") + ordered + content[end:]
 
 
 def export(study: Path, trial_id: str, weights: Path, out: Path, *, onnx: bool = False) -> tuple[Path, ...]:
@@ -95,7 +103,7 @@ def export(study: Path, trial_id: str, weights: Path, out: Path, *, onnx: bool =
     file = out / WEIGHTS
     # Who takes it for a teacher must know which images it has seen.
     said = {"network": config.student.model_dump(mode="json"), "state": {"split_sha256": state.get("split_sha256")}}
-    _write(file, save(tensors, metadata={name: json.dumps(value, sort_keys=True) for name, value in said.items()}))
+    _write(file, _in_order(save(tensors, metadata={name: json.dumps(value, sort_keys=True) for name, value in said.items()})))
     network = _same_network(file, weights, config.student, shape, tensors)
     described = rows.description.get("teachers") or {}
     delivery = Delivery(

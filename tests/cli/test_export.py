@@ -139,6 +139,14 @@ def test_a_network_that_is_given_away_says_which_split_it_was_trained_on(alone: 
     assert split_of(tmp_path / "student.safetensors") == data.load_training(run.build(VALUES).data).fingerprint
 
 
+def test_the_same_network_is_the_same_file_every_time(alone: Path, tmp_path: Path) -> None:
+    made = set()
+    for number in range(6):
+        export(alone, trial="run", out=tmp_path / str(number))
+        made.add(fingerprint(tmp_path / str(number) / "student.safetensors"))
+    assert len(made) == 1
+
+
 def test_the_file_of_the_run_trains_the_same_network_again(alone: Path, tmp_path: Path) -> None:
     export(alone, trial="run", out=tmp_path)
     text = (tmp_path / "run.yaml").read_text(encoding="utf-8")
