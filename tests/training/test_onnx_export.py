@@ -102,7 +102,7 @@ def test_a_folder_that_is_not_there_is_said(network: nn.Module, digits: Tensor, 
 def test_what_onnxruntime_refuses_is_said(network: nn.Module, digits: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Session:
         def __init__(self, *given: Any, **settings: Any) -> None:
-            raise NotImplementedError("Conv(11) is not implemented")
+            raise RuntimeError("Conv(11) is not implemented")
 
     monkeypatch.setitem(sys.modules, "onnxruntime", type(sys)("onnxruntime"))
     monkeypatch.setattr(sys.modules["onnxruntime"], "InferenceSession", Session, raising=False)
