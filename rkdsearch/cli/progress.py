@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rkdsearch.errors import StudyError
+from rkdsearch.results.objectives import OBJECTIVES, USUAL
 
 if TYPE_CHECKING:
     from rkdsearch.search.study import Study
@@ -79,10 +80,10 @@ class SearchProgress:
             said(f"taking up {study.folder}: {len(self._known)} trials are known already and are not repeated")
         if study.again:
             said(f"what the machine failed goes on from its last epoch: {', '.join(sorted(study.again))}")
-        for label, weights in study.too_large().items():
-            limit = study.space.constraints.parameters
+        for label, excess in study.too_large().items():
             said(
-                f"{label}: its student has {weights:,} weights, constraints.parameters allows {limit:,}: a baseline that will be on no front"
+                f"{label}: its student has {excess.count:,} {excess.heading}, constraints.{excess.cost} allows {excess.limit:,}: "
+                "a baseline that will be on no front"
             )
 
     def __enter__(self) -> Self:
@@ -166,13 +167,13 @@ def front_table(study: "Study") -> Table:
     """The best front so far, of full-length trials, in the study's objectives."""
     from rkdsearch.search.exam import config_label
 
-    shown = list(dict.fromkeys(("clean_accuracy", "robust_accuracy", *study.space.objectives)))
+    shown = dict.fromkeys((*USUAL, *study.space.objectives))
     table = Table(title=f"front of {study.folder}: validation, full-length trials", title_justify="left", box=None)
-    for heading in ("trial", *(name.removesuffix("_accuracy").replace("_", " ") for name in shown), "what"):
+    for heading in ("trial", *(OBJECTIVES[name].title for name in shown), "what"):
         table.add_column(heading, justify="left" if heading in ("trial", "what") else "right", no_wrap=True)
     for one in study.front():
         what = one.trial.label or config_label(one.trial.config)
         what += " (RECONSTRUCTED)" if one.trial.config.method.reconstructed else ""
         what += f" ({one.failed} of {one.seeds + one.failed} repeats failed)" if one.failed else ""
-        table.add_row(one.trial.trial_id, *(f"{value:.3f}" for value in one.values(shown)), what)
+        table.add_row(one.trial.trial_id, *(OBJECTIVES[name].shown(one.value(name)) for name in shown), what)
     return table

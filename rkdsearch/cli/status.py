@@ -17,6 +17,7 @@ def status(study: Path) -> None:
 
     from rkdsearch.report.traces import Row, duration, method_of, percent, settings
     from rkdsearch.results import summary
+    from rkdsearch.results.objectives import OBJECTIVES, USUAL
 
     def escape(text: str) -> str:
         # labels and errors may be a stranger's: neither markup nor control characters reach the terminal
@@ -32,11 +33,16 @@ def status(study: Path) -> None:
         )
         spread += f", {row['failed']} failed" if row["failed"] else ""
         student = escape(row["label"] or method_of(row)) + (" RECONSTRUCTED" if row["reconstructed"] else "")
-        worst = [percent(row[summary.WORST_CLASS])] if by_worst else []
-        return escape(row["trial_id"]), percent(row[summary.CLEAN]), percent(row[summary.ROBUST]) + spread, *worst, student
+        return (
+            escape(row["trial_id"]),
+            percent(row[summary.CLEAN]),
+            percent(row[summary.ROBUST]) + spread,
+            *(known.shown(row[known.column]) for known in further),
+            student,
+        )
 
     found = summary.read(study)
-    by_worst = summary.WORST_CLASS in found.objectives
+    further = [OBJECTIVES[name] for name in found.objectives if name not in USUAL]
     cost = summary.cost(found.trials)
     front = summary.records(found.front)
     finished = (
@@ -47,7 +53,7 @@ def status(study: Path) -> None:
     console.print(f"[bold]{escape(found.name)}[/]  {summary.counted(found.trials)}")
     spent = f"device time {duration(cost.device_seconds)} in a span of {duration(cost.span_seconds)}"
     console.print(f"{spent}, hypervolume {found.volume:.4f}")
-    heads = ("trial", "clean %", "robust %", *(["worst class %"] if by_worst else []), "student")
+    heads = ("trial", "clean %", "robust %", *(known.title for known in further), "student")
     if front:
         table = Table(*heads, "best epoch", "what was searched", title="the front so far (validation)", title_justify="left")
         for row in front:

@@ -6,20 +6,23 @@ The CIFAR-stem networks carry the parameter names of the robust literature, so t
 
 import difflib
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Self
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
 from rkdsearch.errors import ConfigError
 from rkdsearch.models import foreign
-from rkdsearch.models.base import Classifier, Features, count_parameters, features, normalisation, normalise_inside
+from rkdsearch.models.base import Classifier, Features, features, normalisation, normalise_inside
 from rkdsearch.models.chain import Gradient, Slope, written_out
 from rkdsearch.models.folding import fold, twin
 from rkdsearch.models.mlp import MLP
 from rkdsearch.models.mobilenet_v2 import MobileNetV2
 from rkdsearch.models.preact_resnet import PreActResNet18
 from rkdsearch.models.resnet import ResNet18
+from rkdsearch.models.size import Size, count
 from rkdsearch.models.small_cnn import SmallCNN
 from rkdsearch.models.wide_resnet import WideResNet
 from rkdsearch.plugins import is_dotted
@@ -29,14 +32,15 @@ __all__ = [
     "Features",
     "Gradient",
     "ModelConfig",
+    "Size",
     "Slope",
     "build",
-    "count_parameters",
     "features",
     "fold",
     "names",
     "normalisation",
     "normalise_inside",
+    "size_of",
     "twin",
     "written_out",
 ]
@@ -101,6 +105,13 @@ def build(config: ModelConfig, *, classes: int, channels: int, size: int) -> nn.
             )
         normalise_inside(network, config.mean, config.std)
     return network
+
+
+@lru_cache(maxsize=1024)
+def size_of(config: ModelConfig, *, classes: int, channels: int, size: int) -> Size:
+    """What such a network costs; the global generator is left as it was. Raises ConfigError where it does not fit the images."""
+    with torch.random.fork_rng(devices=[]):
+        return count(build(config, classes=classes, channels=channels, size=size), channels=channels, size=size)
 
 
 def _width(config: ModelConfig) -> int:

@@ -98,8 +98,3 @@ def features(network: nn.Module, x: Tensor) -> Features:
             "Choose a method that needs none, end the network in nn.Linear, or derive it from rkdsearch.models.Classifier"
         )
     return Features(logits, {"penultimate": calls[-1][0]})
-
-
-def count_parameters(network: nn.Module) -> int:
-    """Weights and biases, BatchNorm's scales and shifts among them, its statistics not."""
-    return sum(p.numel() for p in network.parameters())

@@ -19,6 +19,8 @@ from rkdsearch.report.traces import (
     title,
 )
 from rkdsearch.results import summary
+from rkdsearch.results.objectives import COSTS, OBJECTIVES
+from rkdsearch.results.pareto import non_dominated
 from rkdsearch.results.summary import CLEAN, ROBUST
 
 View = Mapping[str, tuple[float, float]]  # limits by metric
@@ -26,6 +28,7 @@ Place = Callable[[float, float], tuple[float, float]]  # where on the picture cl
 
 _CURVES = 80  # more lines than this are a carpet, and slow
 _PLOT = (860.0, 470.0)  # pixels inside the axes of the Pareto picture, on a page of full width
+_RING = {"symbol": "circle-open", "size": 17, "color": "$ink", "line": {"width": 1.2}}
 _AXES = {"xaxis": "clean", "yaxis": "robust"}
 _SIDES = {"right": "middle right", "left": "middle left", "top": "top center", "bottom": "bottom center"}  # Plotly's words
 
@@ -33,17 +36,19 @@ _SIDES = {"right": "middle right", "left": "middle left", "top": "top center", "
 def pareto(trials: Sequence[Row], front: Sequence[Row], teachers: Mapping[str, Row]) -> Figure:
     """Every measured configuration, clean against robust: full for finished, hollow for the rest; the front, baselines, teachers.
 
+    The line is the front's edge in these two accuracies. Whoever is on it for another objective's sake has a ring.
     `trials` are the rows of `summary.configurations`: who was repeated stands at its means, with bars of one deviation over seeds.
     """
     measured = [row for row in trials if row[CLEAN] is not None and row[ROBUST] is not None]
     style = looks([method_of(row) for row in trials])
     view = closer_view(measured, teachers)
+    corners = edge_of(front)
     edge: Figure = {
         "name": "front",
         "mode": "lines",
         # what a point dominates lies below and to its left: the edge goes down first, then right
-        "x": [row[CLEAN] for row in front],
-        "y": [row[ROBUST] for row in front],
+        "x": [row[CLEAN] for row in corners],
+        "y": [row[ROBUST] for row in corners],
         "line": {"shape": "vh", "width": 2, "color": "$ink"},
         "hoverinfo": "skip",
     }
@@ -60,8 +65,11 @@ def pareto(trials: Sequence[Row], front: Sequence[Row], teachers: Mapping[str, R
             traces.append(points(plain(name), searched, marker, more | nowhere))
         baselines = [row for row in rows if row["origin"] == "first"]
         if baselines:
-            sides = _sides(baselines, measured, front, view) if finished else [None] * len(baselines)
+            sides = _sides(baselines, measured, corners, view) if finished else [None] * len(baselines)
             traces.append(_baselines(baselines, style, sides, finished=finished))
+    behind = [row for row in front if row not in corners]
+    if behind:
+        traces.append(points("front, by another objective", behind, _RING, {"legendrank": 800}))
     traces += [_teacher(role, teacher) for role, teacher in drawable(teachers).items()]
     layout: Figure = {axis: {"title": {"text": f"{name} accuracy (validation)"}, **ACCURACY} for axis, name in _AXES.items()}
     outside = [row for row in measured if not all(low <= row[key] <= high for key, (low, high) in view.items())]
@@ -70,6 +78,12 @@ def pareto(trials: Sequence[Row], front: Sequence[Row], teachers: Mapping[str, R
             layout[axis] = {**settings, "range": list(limits)}
         layout["updatemenus"] = [_views(view, len(outside))]
     return figure(traces, 580, layout)
+
+
+def edge_of(front: Sequence[Row]) -> list[Row]:
+    """Those of the front whom no other dominates in clean and robust accuracy alone, by clean accuracy: all, where it is named by these two."""
+    kept = non_dominated([[row[CLEAN], row[ROBUST]] for row in front])
+    return sorted((row for row, on in zip(front, kept, strict=True) if on), key=lambda row: (row[CLEAN], -row[ROBUST]))
 
 
 def _sides(baselines: Sequence[Row], measured: Sequence[Row], front: Sequence[Row], view: View) -> list[labels.Side | None]:
@@ -156,7 +170,7 @@ def closer_view(measured: Sequence[Row], teachers: object) -> View:
     taught = [{CLEAN: facts["clean_accuracy"], ROBUST: facts["robust_accuracy"]} for facts in drawable(teachers).values()]
     near += [row for row in robust([*near, *taught]) if row in taught]
     view = {}
-    for key in summary.OBJECTIVES:
+    for key in summary.PAIR:
         values = [row[key] for row in near] or [0.0, 1.0]
         margin = 0.1 * (max(values) - min(values)) + 0.005
         view[key] = (min(values) - margin, max(values) + margin)
@@ -207,6 +221,33 @@ def curves(trials: Sequence[Row], epochs: Sequence[Row], front: Sequence[Row]) -
                 }
             )
     return panels_figure(traces, 440, [Panel("epoch", "robust accuracy"), Panel("epoch", "clean accuracy")], columns=2)
+
+
+def costs(trials: Sequence[Row], front: Sequence[Row]) -> Figure | None:
+    """Robust (above) and clean (below) accuracy of finished trials against what their students cost; None where all students are one size."""
+    finished = [row for row in trials if row["status"] == "finished" and row[CLEAN] is not None and row[ROBUST] is not None]
+    varied = [OBJECTIVES[name] for name in COSTS if len({row[OBJECTIVES[name].column] for row in finished} - {None}) > 1]
+    style = looks([method_of(row) for row in trials])
+    chosen = {row["trial_id"] for row in front}
+    traces: list[Figure] = []
+    panels: list[Panel] = []
+    for accuracy, name in ((ROBUST, "robust accuracy"), (CLEAN, "clean accuracy")):
+        for cost in varied:
+            axis = "" if not panels else str(len(panels) + 1)
+            first = not panels
+            panels.append(Panel(cost.heading, name if cost is varied[0] else "", log=True))
+            counted = [row for row in finished if row[cost.column] is not None]
+            place = {"xaxis": f"x{axis}", "yaxis": f"y{axis}"}
+            for method, look in style.items():
+                rows = [row for row in counted if method_of(row) == method]
+                more: Figure = {"x": [row[cost.column] for row in rows], "y": [row[accuracy] for row in rows], **place}
+                marker = {"symbol": look.shape, "color": look.colour, "size": 8}
+                if rows:
+                    traces.append(points(plain(method), rows, marker, more | {"legendgroup": plain(method), "showlegend": first}))
+            rows = [row for row in counted if row["trial_id"] in chosen]
+            more = {"x": [row[cost.column] for row in rows], "y": [row[accuracy] for row in rows], **place, "legendgroup": "front"}
+            traces.append(points("front", rows, _RING, more | {"showlegend": first}))
+    return panels_figure(traces, 640, panels, columns=len(varied)) if panels else None
 
 
 def reliability(epochs: Sequence[Row], front: Sequence[Row]) -> Figure | None:

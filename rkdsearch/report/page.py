@@ -17,6 +17,7 @@ from rkdsearch.errors import DiskError, StudyError
 from rkdsearch.report import figures
 from rkdsearch.report.traces import Row, duration, method_of, number, percent, settings, title
 from rkdsearch.results import summary
+from rkdsearch.results.objectives import COSTS, OBJECTIVES, USUAL
 from rkdsearch.results.store import replace_file
 from rkdsearch.results.summary import CLEAN, ROBUST, Study
 
@@ -66,6 +67,7 @@ def context(study: Study) -> dict[str, Any]:
     teachers, ladder = _mapping(study.description.get("teachers")), study.description.get("ladder")
     pictures = {
         "pareto": figures.pareto(trials, front, teachers) if trials else None,
+        "costs": figures.costs(trials, front),
         "curves": figures.curves(trials, epochs, front),
         "reliability": figures.reliability(epochs, front),
         "slices": figures.slices(trials),
@@ -82,6 +84,8 @@ def context(study: Study) -> dict[str, Any]:
         "repeats": len(repeats),
         "trials": trials,
         "front": front,
+        "costs": [OBJECTIVES[name] for name in study.objectives if name in COSTS],
+        "usual": study.objectives == USUAL,
         "noise": summary.noise(study.trials) if own["seeds"].notna().any() else None,
         "hypervolume": study.volume,
         "best": max(front, key=lambda row: float(row[ROBUST]), default=None),

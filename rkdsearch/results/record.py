@@ -88,6 +88,7 @@ TABLES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _count("run.processes", "processes", "processes that trained this one student together"),
             Column("run.devices", "float", "devices", "what they held together: a GPU's share each; where there is none, a processor each"),
             _count("run.parameters", "weights", "trainable weights of the student"),
+            _count("run.multiply_adds", "multiply-adds", "of the student's convolutions and matrix products for one image"),
             _seconds("run.wall_seconds", "time of all epochs, pauses left out"),
             _seconds("run.device_seconds", "wall seconds times the devices held"),
             _text("run.teacher_sha256", "fingerprint of the robust teacher's weights", "SHA-256"),

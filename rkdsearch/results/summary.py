@@ -7,15 +7,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from rkdsearch.errors import StudyError
+from rkdsearch.results import objectives as known
 from rkdsearch.results.intervals import Estimate, paired_difference
 from rkdsearch.results.pareto import hypervolume, non_dominated
 from rkdsearch.results.store import Store
 
 CLEAN, ROBUST = "metric.clean_accuracy", "metric.robust_accuracy"
-OBJECTIVES = (CLEAN, ROBUST)
+PAIR = (CLEAN, ROBUST)
 WORST_CLASS = "metric.worst_class_accuracy"
 ACCURACIES = (CLEAN, ROBUST, WORST_CLASS)
 NO_LIMITS: Mapping[str, float] = MappingProxyType({})
@@ -41,28 +44,26 @@ class Study:
 
     @property
     def limits(self) -> dict[str, float]:
-        """What a full-length trial must reach to be on the front: column -> at least."""
+        """What a full-length trial must keep to, to be on the front: an accuracy at least, a cost at most, by name."""
         found = self.description.get("constraints")
         asked = found if isinstance(found, dict) else {}
-        return {f"metric.{name}": float(value) for name, value in asked.items() if f"metric.{name}" in OBJECTIVES}
+        return {name: float(value) for name, value in asked.items() if name in known.OBJECTIVES and isinstance(value, int | float)}
 
     @property
     def objectives(self) -> tuple[str, ...]:
-        """The columns that name its front; clean and robust accuracy where it does not say two of ours."""
+        """What names its front; clean and robust accuracy where it does not say two of ours."""
         found = self.description.get("objectives")
-        asked = [f"metric.{name}" for name in found] if isinstance(found, list) else []
-        return tuple(asked) if len(asked) > 1 and set(asked) <= set(ACCURACIES) else OBJECTIVES
+        asked = [str(name) for name in found] if isinstance(found, list) else []
+        return tuple(asked) if len(asked) > 1 and set(asked) <= set(known.OBJECTIVES) else known.USUAL
 
     @property
     def front(self) -> pd.DataFrame:
         """Its front, in its objectives, within its limits."""
-        constraints = self.description.get("constraints")
-        largest = constraints.get("parameters") if isinstance(constraints, dict) else None
-        return front(self.trials, self.objectives, self.limits, largest)
+        return front(self.trials, self.objectives, self.limits)
 
     @property
     def volume(self) -> float:
-        """The hypervolume of its front above 0, in its objectives: 1 would be a student that is never wrong."""
+        """The hypervolume of its front above 0, in its objectives' merits: 1 would be a student that is never wrong, and costs nothing."""
         return volume(self.front, self.objectives)
 
     @property
@@ -80,24 +81,26 @@ def read(folder: Path) -> Study:
     return Study(folder, store.description(), *tables, damaged=tuple(store.damaged))
 
 
-def front(
-    trials: pd.DataFrame, objectives: Sequence[str] = OBJECTIVES, limits: Mapping[str, float] = NO_LIMITS, largest: int | None = None
-) -> pd.DataFrame:
-    """The trials that no other dominates, by the first objective; every objective is maximised. `limits` are what a column must reach.
-
-    `largest` is the most weights that a student may have: a baseline may have more.
+def front(trials: pd.DataFrame, objectives: Sequence[str] = known.USUAL, limits: Mapping[str, float] = NO_LIMITS) -> pd.DataFrame:
+    """The trials that no other dominates, by the first objective, the best last. `limits` are what they must keep to, by objective.
 
     Only finished trials count: metrics of a stopped trial come from another length and perhaps a weaker attack. Where contenders were
     repeated, and all repeats are over, they alone count, and their metrics here are means over the fresh seeds: what chose them must not
     judge them too.
     """
     finished = _judged(trials)
-    for column, least in limits.items():
-        finished = finished[finished[column] >= least]
-    if largest is not None:
-        finished = finished[finished["run.parameters"].fillna(0) <= largest]
-    kept = finished[non_dominated(finished[list(objectives)])]
-    return kept.sort_values([*objectives, "trial_id"], kind="stable", ignore_index=True)
+    for name, limit in limits.items():
+        objective = known.OBJECTIVES[name]
+        finished = finished[objective.holds(finished[objective.column].astype(float), limit)]
+    points = _merits(finished, objectives)
+    kept = non_dominated(points)
+    order = np.lexsort((finished["trial_id"][kept], *points[kept].T[::-1]))
+    return finished[kept].iloc[order].reset_index(drop=True)
+
+
+def _merits(trials: pd.DataFrame, objectives: Sequence[str]) -> NDArray[np.float64]:
+    """The trials' places (N, D) in these objectives, all maximised."""
+    return known.merits({name: trials[known.OBJECTIVES[name].column].astype(float) for name in objectives})
 
 
 def configurations(trials: pd.DataFrame) -> pd.DataFrame:
@@ -123,9 +126,9 @@ def _judged(trials: pd.DataFrame) -> pd.DataFrame:
     return finished[finished["seeds"].notna()] if found["seeds"].notna().any() else finished
 
 
-def volume(front: pd.DataFrame, objectives: Sequence[str] = OBJECTIVES) -> float:
-    """The hypervolume of a front above 0: 1 would be a student that is never wrong, attacked or not."""
-    return hypervolume(front[list(objectives)], [0.0] * len(objectives))
+def volume(front: pd.DataFrame, objectives: Sequence[str] = known.USUAL) -> float:
+    """The hypervolume of a front above 0: 1 would be a student that is never wrong, attacked or not, and as small as nothing is."""
+    return hypervolume(_merits(front, objectives), [0.0] * len(objectives))
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,7 @@ def methods(trials: pd.DataFrame, front: pd.DataFrame) -> pd.DataFrame:
     trials = trials[trials["origin"] != "replicate"]
     table = trials.assign(method=method_of(trials), done=trials["status"] == "finished")
     table["on_front"] = table["trial_id"].isin(front["trial_id"])
-    table[list(OBJECTIVES)] = table[list(OBJECTIVES)].where(table["done"])
+    table[list(PAIR)] = table[list(PAIR)].where(table["done"])
     table["reconstructed"] = table["reconstructed"].fillna(False)
     grouped = table.groupby("method", sort=True).agg(
         trials=("trial_id", "size"),

@@ -5,14 +5,15 @@ The same laws over rows, for readers, stand in `results/summary.py`.
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 
 import numpy as np
 
+from rkdsearch.results.objectives import merits
 from rkdsearch.results.pareto import non_dominated
 from rkdsearch.search.ledger import Trial
 from rkdsearch.search.scheduler import by_non_domination
-from rkdsearch.search.settings import Constraints
 from rkdsearch.search.space import SearchSpace
 from rkdsearch.training.epoch import Best
 
@@ -28,9 +29,13 @@ class Judged:
     seeds: int
     failed: int
 
-    def values(self, objectives: Collection[str]) -> list[float]:
-        """These accuracies, in order."""
-        return [float(getattr(self, name)) for name in objectives]
+    def value(self, objective: str) -> float:
+        """One of these accuracies, or a cost of the trial's student."""
+        return self.trial.value(objective, self)
+
+    def merits(self, objectives: Collection[str]) -> list[float]:
+        """What these objectives are worth, in order, all maximised."""
+        return [float(merit) for merit in merits({name: self.value(name) for name in objectives})]
 
 
 def judged(trials: Collection[Trial], space: SearchSpace) -> list[Judged]:
@@ -56,7 +61,7 @@ def judged(trials: Collection[Trial], space: SearchSpace) -> list[Judged]:
             seeds=len(seeds),
             failed=failed,
         )
-        if _hold(space.constraints, trial, one):
+        if space.constraints.hold(one.value):
             found.append(one)
     return found
 
@@ -64,13 +69,13 @@ def judged(trials: Collection[Trial], space: SearchSpace) -> list[Judged]:
 def front(trials: Collection[Trial], space: SearchSpace) -> list[Judged]:
     """Those whom nobody dominates in the space's objectives, by the first of these."""
     entries = judged(trials, space)
-    on = non_dominated([one.values(space.objectives) for one in entries])
-    return sorted((one for one, kept in zip(entries, on, strict=True) if kept), key=lambda one: one.values(space.objectives), reverse=True)
+    on = non_dominated([one.merits(space.objectives) for one in entries])
+    return sorted((one for one, kept in zip(entries, on, strict=True) if kept), key=lambda one: one.merits(space.objectives), reverse=True)
 
 
 def finished(trials: Collection[Trial], space: SearchSpace) -> list[Trial]:
     """The full-length configurations that satisfy the constraints by their own run."""
-    return [trial for trial, own in _full_length(trials) if _hold(space.constraints, trial, own)]
+    return [trial for trial, own in _full_length(trials) if space.constraints.hold(partial(trial.value, judged=own))]
 
 
 def contenders(trials: Collection[Trial], space: SearchSpace) -> list[Trial]:
@@ -78,7 +83,7 @@ def contenders(trials: Collection[Trial], space: SearchSpace) -> list[Trial]:
     found = sorted(finished(trials, space), key=lambda t: t.trial_id)
     if not found:
         return []
-    values = np.array([trial.values_at(space.epochs, space.objectives) for trial in found])
+    values = np.array([trial.merits_at(space.epochs, space.objectives) for trial in found])
     return [found[i] for i in np.argsort(by_non_domination(values))[: space.replicates.contenders]]
 
 
@@ -92,9 +97,3 @@ def repeated(trials: Collection[Trial], space: SearchSpace) -> list[Trial]:
 def _full_length(trials: Collection[Trial]) -> list[tuple[Trial, Best]]:
     configurations = [t for t in trials if t.origin != "replicate" and t.status == "finished" and t.full]
     return [(trial, trial.best) for trial in configurations if trial.best is not None]
-
-
-def _hold(constraints: Constraints, trial: Trial, reached: Best | Judged) -> bool:
-    weights = trial.facts.get("run.parameters")
-    assert weights is None or isinstance(weights, int)
-    return constraints.hold(reached.clean_accuracy, reached.robust_accuracy, weights)

@@ -9,16 +9,15 @@ No expressions, no interpolation, no tags. What the values mean together is chec
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rkdsearch import config as run
 from rkdsearch.errors import ConfigError, SpaceError
+from rkdsearch.results.objectives import USUAL, Name
 from rkdsearch.search.parameter import ParameterFile
 from rkdsearch.search.settings import Constraints, Replicates, Resources, Rung, SamplerConfig, SchedulerConfig
-
-Metric = Literal["clean_accuracy", "robust_accuracy", "worst_class_accuracy"]
 
 
 class SpaceFile(BaseModel):
@@ -29,7 +28,7 @@ class SpaceFile(BaseModel):
     fixed: dict[str, Any] = {}
     search: dict[str, ParameterFile] = {}
     first: list[dict[str, Any]] = []
-    objectives: list[Metric] = ["clean_accuracy", "robust_accuracy"]
+    objectives: list[Name] = list(USUAL)
     constraints: Constraints = Constraints()
     ladder: list[Rung] = Field(min_length=1)
     sampler: SamplerConfig = SamplerConfig()
@@ -66,15 +65,22 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _extended(parent: dict[str, Any], child: dict[str, Any], file: Path) -> dict[str, Any]:
-    """The child's names over the parent's; `first` and `ladder` are replaced whole, a parameter that is null or fixed is no longer searched."""
+    """The child's names over the parent's, in every section; the lists `first`, `ladder` and `objectives` are replaced whole.
+
+    A parameter that the child sets to null or fixes is no longer searched, and what it searches is no longer fixed.
+    """
     values = {**parent, **child}
+    for section in ("constraints", "sampler", "scheduler", "replicates", "resources"):
+        if isinstance(parent.get(section), dict) and isinstance(child.get(section), dict):
+            values[section] = {**parent[section], **child[section]}
+    own = child.get("search") or {}
     try:
-        values["fixed"] = run.merge(parent.get("fixed") or {}, child.get("fixed") or {}, str(file))
+        above = {k: v for k, v in run.flatten_tree(run.nest(parent.get("fixed") or {})).items() if own.get(k) is None}
+        values["fixed"] = run.merge(above, child.get("fixed") or {}, str(file))
     except ConfigError as error:
         raise SpaceError(str(error)) from None
-    search = {**(parent.get("search") or {}), **(child.get("search") or {})}
+    search = {**(parent.get("search") or {}), **own}
     fixed_now = run.flatten_tree(run.nest(child.get("fixed") or {}))
-    own = child.get("search") or {}
     kept = {k: v for k, v in search.items() if v is not None and (k in own or k not in fixed_now)}
     values["search"] = _narrowed(_parents_first(kept), set(own), run.flatten_tree(run.nest(values["fixed"])))
     return values

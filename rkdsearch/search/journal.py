@@ -14,6 +14,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from rkdsearch.results.objectives import OBJECTIVES
 from rkdsearch.search.ledger import Trial
 from rkdsearch.search.searcher import quiet
 from rkdsearch.search.space import SearchSpace
@@ -62,7 +63,9 @@ class Journal:
     def _opened(self) -> optuna.Study:
         if self._study is None:
             storage = JournalStorage(JournalFileBackend(str(self.file)))
-            directions = [StudyDirection.MAXIMIZE] * len(self._space.objectives)
+            directions = [
+                StudyDirection.MINIMIZE if OBJECTIVES[name].minimised else StudyDirection.MAXIMIZE for name in self._space.objectives
+            ]
             self._study = optuna.create_study(study_name=self._name, storage=storage, directions=directions, load_if_exists=True)
             self._study.set_metric_names(list(self._space.objectives))
         return self._study
@@ -77,7 +80,7 @@ class Journal:
                 distributions[parameter.name] = parameter.distribution
         state = _STATES[trial.status]
         best = trial.best
-        measured = {} if best is None else {name: float(getattr(best, name)) for name in self._space.objectives}
+        measured = {} if best is None else {name: trial.value(name, best) for name in self._space.objectives}
         return optuna.trial.create_trial(
             state=state,
             values=list(measured.values()) if state == TrialState.COMPLETE else None,

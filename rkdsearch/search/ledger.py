@@ -5,7 +5,7 @@ rows first, then checkpoints, which may know an epoch more. Finished trials stay
 only those that were interrupted go on from their last epoch. Ray and Optuna remember nothing for us. `resume.py` reads it back.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from rkdsearch.config import TrainConfig
 from rkdsearch.errors import Failure
+from rkdsearch.results.objectives import COSTS, merits
 from rkdsearch.results.record import ALONE
 from rkdsearch.search.ladder import Leg
 from rkdsearch.training import rows
@@ -37,6 +38,7 @@ class Trial:
     overrides: dict[str, Any]
     config: TrainConfig
     legs: tuple[Leg, ...]
+    costs: Mapping[str, int] = field(default_factory=dict)  # of its student: those that the space asks about
     notes: dict[str, Any] = field(default_factory=dict)
     status: Status = "running"
     error: str | None = None
@@ -101,10 +103,16 @@ class Trial:
         number = self.place_of(epochs)[0]
         return next((e for e in self.runs[number] if e.epoch == epochs), None) if number < len(self.runs) else None
 
-    def values_at(self, epochs: int, objectives: tuple[str, ...]) -> tuple[float, ...] | None:
-        """The objectives of the best epoch up to the rung of this length, all from that one; None where that was not measured."""
+    def merits_at(self, epochs: int, objectives: Sequence[str]) -> tuple[float, ...] | None:
+        """The objectives' merits at the best epoch up to the rung of this length, all of that one; None where that was not measured."""
         reached = self.at(epochs)
-        return None if reached is None or reached.best is None else tuple(float(getattr(reached.best, name)) for name in objectives)
+        if reached is None or reached.best is None:
+            return None
+        return tuple(merits({name: self.value(name, reached.best) for name in objectives}).tolist())
+
+    def value(self, name: str, judged: object) -> float:
+        """One objective of the trial's student: a cost is its own, an accuracy is the attribute of `judged` that is called so."""
+        return float(self.costs[name] if name in COSTS else getattr(judged, name))
 
     @property
     def due(self) -> datetime:

@@ -33,7 +33,7 @@ class Rows:
         self._rungs = _by_trial(records(store.rungs()))
         self._epochs = _by_trial(records(store.epochs()))
 
-    def trial(self, row: Mapping[str, Any], config: TrainConfig, legs: tuple[Leg, ...]) -> Trial:
+    def trial(self, row: Mapping[str, Any], config: TrainConfig, legs: tuple[Leg, ...], costs: Mapping[str, int]) -> Trial:
         """The trial of one of the rows, with what its checkpoints know."""
         again = row["status"] == "failed" and row["failure"] in BY_MACHINE
         trial = Trial(
@@ -44,6 +44,7 @@ class Rows:
             overrides=json.loads(row["sampled"] or "{}"),
             config=config,
             legs=legs,
+            costs=costs,
             notes=json.loads(row["notes"] or "{}"),
             status="running" if again else row["status"],
             error=None if again else row["error"],

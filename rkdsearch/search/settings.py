@@ -1,8 +1,11 @@
 """The search's own settings, beside the space: ladder, sampler, scheduler, constraints, repeats, resources."""
 
+from collections.abc import Callable, Mapping
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from rkdsearch.results.objectives import OBJECTIVES
 
 
 class Setting(BaseModel):
@@ -29,16 +32,21 @@ class Replicates(Setting):
 
 
 class Constraints(Setting):
-    """What a trial must satisfy to be on the front. Parameters are known before training: no proposal has more, and a baseline stays a baseline."""
+    """What a trial must satisfy to be on the front. Costs are known before training: no proposal has more, and a baseline stays a baseline."""
 
     parameters: int | None = Field(None, ge=1, description="the student's largest number of parameters")
+    multiply_adds: int | None = Field(None, ge=1, description="the student's largest number of multiply-adds for one image")
     clean_accuracy: Annotated[float, Field(ge=0, le=1)] | None = Field(None, description="at least, on validation")
     robust_accuracy: Annotated[float, Field(ge=0, le=1)] | None = Field(None, description="at least, on validation")
 
-    def hold(self, clean_accuracy: float, robust_accuracy: float, parameters: int | None) -> bool:
-        """Whether these accuracies of a full-length trial are enough, and its weights few enough; None where nobody counted them."""
-        small = self.parameters is None or parameters is None or parameters <= self.parameters
-        return small and clean_accuracy >= (self.clean_accuracy or 0) and robust_accuracy >= (self.robust_accuracy or 0)
+    @property
+    def limits(self) -> Mapping[str, float]:
+        """What is asked, by objective: an accuracy at least, a cost at most."""
+        return self.model_dump(exclude_none=True)
+
+    def hold(self, value: Callable[[str], float]) -> bool:
+        """Whether a student whose accuracies and costs are these `value`s, by objective, satisfies them all."""
+        return all(OBJECTIVES[name].holds(value(name), limit) for name, limit in self.limits.items())
 
 
 class SamplerConfig(Setting):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from optuna.distributions import CategoricalDistribution
@@ -16,6 +16,7 @@ from optuna.trial import BaseTrial
 from rkdsearch import config as run
 from rkdsearch.config import TrainConfig
 from rkdsearch.errors import ConfigError, SpaceError
+from rkdsearch.results.objectives import COSTS, OBJECTIVES
 from rkdsearch.search import grammar, ladder, proof
 from rkdsearch.search.parameter import Parameter
 from rkdsearch.search.settings import Constraints, Replicates, Resources, Rung, SamplerConfig, SchedulerConfig
@@ -122,6 +123,12 @@ class SearchSpace:
         firsts = len(self.first) if trials is None else min(len(self.first), trials)
         return ladder.lines(self.ladder, self.scheduler, self.replicates, examples, trials=trials, firsts=firsts)
 
+    @property
+    def costs(self) -> tuple[str, ...]:
+        """Which costs of a student this space asks about, as objectives or as constraints: they are counted before it is trained."""
+        asked = {*self.objectives, *self.constraints.model_dump(exclude_none=True)}
+        return tuple(name for name in COSTS if name in asked)
+
     @cached_property
     def method_names(self) -> tuple[str, ...]:
         """Every method that a trial of this space may use."""
@@ -140,10 +147,7 @@ def _built(parsed: grammar.SpaceFile, name: str, text: str) -> SearchSpace:
     fault = ladder.faults(parsed.ladder, parsed.scheduler)
     if fault is not None:
         raise SpaceError(fault)
-    if len(set(parsed.objectives)) != len(parsed.objectives) or len(parsed.objectives) < 2:
-        raise SpaceError(
-            f"objectives: two or more different metrics are needed, got {parsed.objectives}; there are {', '.join(get_args(grammar.Metric))}"
-        )
+    _refuse_objectives(parsed)
     _refuse_metric(parsed)
     first = []
     for number, entry in enumerate(parsed.first):
@@ -189,6 +193,22 @@ def _parameters(parsed: grammar.SpaceFile, fixed: Mapping[str, Any]) -> list[Par
                 raise SpaceError(f"search.{dotted}: `when` asks {parent} to be {unknown[0]!r}, which is not among {list(choices)}")
         parameters.append(parameter)
     return parameters
+
+
+def _refuse_objectives(parsed: grammar.SpaceFile) -> None:
+    """A front needs two objectives, one of them an accuracy; and a cost that is every student's orders nobody."""
+    asked = parsed.objectives
+    if len(set(asked)) != len(asked) or len(asked) < 2:
+        raise SpaceError(f"objectives: two or more different ones are needed, got {asked}; there are {', '.join(OBJECTIVES)}")
+    costs = [name for name in asked if name in COSTS]
+    if len(costs) == len(asked):
+        accuracies = [name for name in OBJECTIVES if name not in COSTS]
+        raise SpaceError(f"objectives: one accuracy at least is needed, got {asked}; add one of {', '.join(accuracies)}")
+    if costs and not any(name.split(".")[0] == "student" for name in parsed.search):
+        raise SpaceError(
+            f"objectives: {costs[0]} is the same of every searched student, for nothing of `student` is searched; "
+            "search student.name or student.width, or leave it out"
+        )
 
 
 def _refuse_metric(parsed: grammar.SpaceFile) -> None:

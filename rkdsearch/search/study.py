@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from rkdsearch import config as run
 from rkdsearch import data, models
 from rkdsearch.config import TrainConfig
 from rkdsearch.errors import ConfigError, Failure, SpaceError
-from rkdsearch.models import ModelConfig
+from rkdsearch.results.objectives import COSTS, OBJECTIVES
 from rkdsearch.results.store import Store
 from rkdsearch.search import front, ladder, ledger
 from rkdsearch.search.front import Judged
@@ -44,6 +43,20 @@ class Assignment:
     config: TrainConfig
     folder: Path
     stages: tuple[Stage, ...]
+
+
+@dataclass(frozen=True)
+class Excess:
+    """By what a student costs more than is allowed."""
+
+    cost: str
+    limit: int
+    count: int
+
+    @property
+    def heading(self) -> str:
+        """The cost's name for the eye."""
+        return OBJECTIVES[self.cost].heading
 
 
 class Study:
@@ -165,19 +178,32 @@ class Study:
 
     def _proposal(self, ordinal: int) -> Proposal:
         """What the sampler proposes and the constraints that are known before training allow. Raises SpaceError where nothing does."""
-        limit, weights = self.space.constraints.parameters, 0
         seen = [*self._warm, *self.seen()]
+        excess: Excess | None = None
         for attempt in range(ATTEMPTS):
             proposal = propose(self.space, ordinal, seen, attempt)
-            if limit is None:
+            excess = self._excess(proposal.overrides)
+            if excess is None:
                 return proposal
-            weights = _weights(self.space.config(proposal.overrides))
-            if weights <= limit:
-                return proposal
+        assert excess is not None
         raise SpaceError(
-            f"{self.space.name}: constraints.parameters must be >= the student's weights, got {limit}: {ATTEMPTS} proposals in a row had more, "
-            f"the last {weights}; raise the limit or search over smaller students"
+            f"{self.space.name}: constraints.{excess.cost} must be >= the student's {excess.heading}, got {excess.limit}: {ATTEMPTS} proposals "
+            f"in a row had more, the last {excess.count}; raise the limit or search over smaller students"
         )
+
+    def _excess(self, overrides: Mapping[str, Any]) -> Excess | None:
+        """By what a student costs more than the constraints allow."""
+        limits = {name: int(limit) for name, limit in self.space.constraints.limits.items() if name in COSTS}
+        counts = self._costs(self.space.config(overrides)) if limits else {}
+        return next((Excess(name, limit, counts[name]) for name, limit in limits.items() if counts[name] > limit), None)
+
+    def _costs(self, config: TrainConfig) -> dict[str, int]:
+        """What the run's student costs, by what the space asks about; without training it."""
+        if not self.space.costs:
+            return {}
+        train = data.load_training(config.data).train
+        size = models.size_of(config.student, classes=len(train.classes), channels=train.channels, size=train.size)
+        return {name: getattr(size, name) for name in self.space.costs}
 
     def _configurations(self) -> list[Trial]:
         return [t for t in self.trials.values() if t.origin != "replicate"]
@@ -186,8 +212,9 @@ class Study:
         trial_id = ledger.trial_id_of(ordinal, repeat)
         config = self.space.config(run.merge(proposal.overrides, self._teachers), trial_id)
         legs = self._legs(ordinal, origin, config)
-        self.trials[trial_id] = Trial(trial_id, ordinal, origin, label, proposal.overrides, config, legs, proposal.notes)
-        return self.trials[trial_id]
+        trial = Trial(trial_id, ordinal, origin, label, proposal.overrides, config, legs, self._costs(config), proposal.notes)
+        self.trials[trial_id] = trial
+        return trial
 
     def _legs(self, ordinal: int, origin: Origin, config: TrainConfig) -> tuple[Leg, ...]:
         # The baselines climb every rung: it shall know how a published setting looks there.
@@ -229,7 +256,7 @@ class Study:
     def _reached(self, trial: Trial) -> tuple[tuple[float, ...], int] | None:
         """The objectives at the highest rung, and how many rungs that is short of full length."""
         for short, rung in enumerate(reversed(self.space.ladder)):
-            values = trial.values_at(rung.epochs, self.space.objectives)
+            values = trial.merits_at(rung.epochs, self.space.objectives)
             if values is not None:
                 return values, short
         return None
@@ -265,7 +292,7 @@ class Study:
     def _at_rung(self, trial: Trial, rung: Rung) -> bool:
         if trial.trial_id in rung.gone_on:
             return True  # promoted already: it reports the rung's epoch once more before it trains on
-        values = trial.values_at(rung.epochs, self.space.objectives)
+        values = trial.merits_at(rung.epochs, self.space.objectives)
         assert values is not None, "rungs are validated"
         self.rungs.record(rung, trial.trial_id, values)
         if trial.origin != "search":
@@ -362,13 +389,13 @@ class Study:
             if row["status"] == "running":
                 raise
             return None
-        return stored.trial(row, config, self._legs(int(row["ordinal"]), row["origin"], config))
+        return stored.trial(row, config, self._legs(int(row["ordinal"]), row["origin"], config), self._costs(config))
 
     def _take_up(self, trial: Trial) -> None:
         """Fill the rungs from the trial's decisions. A report that was lost is made again by the worker that takes the trial up."""
         for rung in self.rungs.rungs if trial.origin != "replicate" else ():
             decided = [d["decision"] for d in trial.decisions if d["rung"] == rung.epochs]
-            values = trial.values_at(rung.epochs, self.space.objectives)
+            values = trial.merits_at(rung.epochs, self.space.objectives)
             beyond = trial.place > trial.place_of(rung.epochs)
             if values is None or not (decided or beyond):
                 continue
@@ -428,21 +455,7 @@ class Study:
         """Who is trained again with fresh seeds: the contenders, and the baselines where the space says so."""
         return front.repeated(self.trials.values(), self.space)
 
-    def too_large(self) -> dict[str, int]:
-        """The baselines whose students have more weights than the constraints allow, and how many: they are trained, and are on no front."""
-        limit = self.space.constraints.parameters
-        if limit is None:
-            return {}
-        weights = {first.label: _weights(self.space.config(first.overrides)) for first in self.space.first}
-        return {label: count for label, count in weights.items() if count > limit}
-
-
-@lru_cache(maxsize=1024)
-def _weights_of(student: ModelConfig, classes: int, channels: int, size: int) -> int:
-    return models.count_parameters(models.build(student, classes=classes, channels=channels, size=size))
-
-
-def _weights(config: TrainConfig) -> int:
-    """How many weights the run's student has."""
-    train = data.load_training(config.data).train
-    return _weights_of(config.student, len(train.classes), train.channels, train.size)
+    def too_large(self) -> dict[str, Excess]:
+        """The baselines, by label, whose students cost more than the constraints allow: they are trained, and are on no front."""
+        found = {first.label: self._excess(first.overrides) for first in self.space.first}
+        return {label: excess for label, excess in found.items() if excess is not None}

@@ -13,6 +13,7 @@ from rkdsearch import data
 from rkdsearch.config import TrainConfig
 from rkdsearch.data.config import PLACES
 from rkdsearch.errors import StudyError
+from rkdsearch.results.objectives import OBJECTIVES, merits
 from rkdsearch.results.store import Store, replace_file
 from rkdsearch.results.summary import records
 from rkdsearch.search.ladder import Leg
@@ -98,10 +99,11 @@ def _refuse_another(earlier: Path, what: str, there: object, here: object) -> No
 def _seen(row: Mapping[str, Any], space: SearchSpace, described: Mapping[str, Any]) -> Seen:
     """Raises _Outside."""
     params = space.searched(json.loads(row["sampled"] or "{}"))
-    values = [row.get(f"metric.{name}") for name in space.objectives]
+    values = {name: row.get(OBJECTIVES[name].column) for name in space.objectives}
     if params is None:
         raise _Outside("a value that is searched here is missing or outside its range there")
-    if any(v is None for v in values):
+    measured = {name: float(value) for name, value in values.items() if value is not None}
+    if len(measured) < len(values):
         raise _Outside(f"not measured by {' and '.join(space.objectives)}")
     config = space.config(params)
     _same_run(row, config)
@@ -112,7 +114,7 @@ def _seen(row: Mapping[str, Any], space: SearchSpace, described: Mapping[str, An
         short = max(1, sum(rung.epochs / space.epochs > share for rung in space.ladder))
         if not _measured_alike(row, space, config, short):
             raise _Outside("stopped under another attack than a trial on this ladder's rung")
-    return Seen(params, "measured", tuple(float(v) for v in values if v is not None), short)
+    return Seen(params, "measured", tuple(merits(measured).tolist()), short)
 
 
 def _same_run(row: Mapping[str, Any], config: TrainConfig) -> None:

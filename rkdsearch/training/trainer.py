@@ -55,7 +55,9 @@ class Trainer:
         self.splits = data.load_training(config.data)
         torch.manual_seed(training.seed)
         train = self.splits.train
-        self.student = models.build(config.student, classes=len(train.classes), channels=train.channels, size=train.size)
+        shape = {"classes": len(train.classes), "channels": train.channels, "size": train.size}
+        self.student = models.build(config.student, **shape)
+        self.size = models.size_of(config.student, **shape)
         config.method.check_student(self.student)
         if self.processes > 1 and training.batchnorm_across == "synchronised":
             if self.device.type != "cuda":
@@ -63,7 +65,6 @@ class Trainer:
                     "training.batchnorm_across must be 'averaged' on CPU, got 'synchronised': torch's SyncBatchNorm needs GPUs"
                 )
             self.student = nn.SyncBatchNorm.convert_sync_batchnorm(self.student)  # type: ignore[no-untyped-call]
-        self.parameters = models.count_parameters(self.student)
         self.teachers = {role: self._teacher(role) for role in config.asked_teachers}
         self._place(self.student)
         example = torch.zeros(1, train.channels, train.size, train.size, dtype=DTYPES[training.precision])

@@ -73,7 +73,7 @@ def test_the_front_says_how_many_repeats_failed_and_shows_what_it_is_named_by(tm
     out = capsys.readouterr().out
     assert "t00000-r1 failed: epoch 1, batch 3: the loss is nan" in out
     heading, row = (next(line for line in out.splitlines() if line.startswith(start)) for start in (" trial ", " t00000 "))
-    assert heading.split() == ["trial", "clean", "robust", "worst", "class", "what"]
+    assert heading.split() == ["trial", "clean", "%", "robust", "%", "worst", "class", "%", "what"]
     assert row.rstrip().endswith("published (1 of 2 repeats failed)")
 
 

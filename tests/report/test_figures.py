@@ -176,3 +176,38 @@ def test_labels_keep_off_the_bars() -> None:
     row = {summary.CLEAN: 0.5, summary.ROBUST: 0.5, "clean_sd": 0.1, "robust_sd": 0.2}
     found = figures.obstacles([row], [], lambda clean, robust: (100 * clean, 100 * robust))
     assert {(40.0, 50.0), (50.0, 30.0)} < {(round(x, 6), round(y, 6)) for x, y in found}
+
+
+def sized(*students: tuple[str, float, float, int]) -> list[dict[str, Any]]:
+    """Finished students: name, clean and robust accuracy, weights; all of as many multiply-adds."""
+    return [
+        {
+            "trial_id": name, "label": name, "origin": "search", "status": "finished", "reconstructed": False, "sampled": "{}", "seeds": None,
+            "config.method.name": "trades", "fidelity.epochs": 4, "fidelity.of_epochs": 4, "clean_sd": None, "robust_sd": None,
+            summary.CLEAN: clean, summary.ROBUST: robust, "run.parameters": weights, "run.multiply_adds": 1_000,
+        }
+        for name, clean, robust, weights in students
+    ]  # fmt: skip
+
+
+def test_whoever_is_on_the_front_for_its_size_has_a_ring_and_is_no_corner_of_the_line() -> None:
+    students = sized(("large", 0.9, 0.6, 9_000), ("small", 0.8, 0.5, 1_000), ("robust", 0.7, 0.7, 9_000))
+    by_name = {trace["name"]: trace for trace in figures.pareto(students, students, {})["data"]}
+    assert (by_name["front"]["x"], by_name["front"]["y"]) == ([0.7, 0.9], [0.7, 0.6])
+    assert by_name["front, by another objective"]["x"] == [0.8]
+    usual = figures.pareto(students[:2], students[:1], {})["data"]
+    assert "front, by another objective" not in {trace["name"] for trace in usual}
+
+
+def test_size_is_drawn_where_students_differ_in_it() -> None:
+    students = sized(("large", 0.9, 0.6, 9_000), ("small", 0.8, 0.5, 1_000))
+    drawn = figures.costs(students, students[:1])
+    assert drawn is not None
+    assert [drawn["layout"][axis]["title"]["text"] for axis in ("xaxis", "yaxis", "xaxis2", "yaxis2")] == [
+        "weights", "robust accuracy", "weights", "clean accuracy",
+    ]  # fmt: skip
+    assert [(trace["name"], trace["x"], trace["y"]) for trace in drawn["data"]] == [
+        ("trades", [9_000, 1_000], [0.6, 0.5]), ("front", [9_000], [0.6]),
+        ("trades", [9_000, 1_000], [0.9, 0.8]), ("front", [9_000], [0.9]),
+    ]  # fmt: skip
+    assert figures.costs(sized(("a", 0.9, 0.6, 9_000), ("b", 0.8, 0.5, 9_000)), []) is None

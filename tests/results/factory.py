@@ -126,7 +126,7 @@ def repeat(store: Store, ordinals: Sequence[int]) -> None:
     trials = store.trials()
     for row in summary.records(trials[trials["ordinal"].isin(ordinals)]):
         for seed, lost in ((1, 0.01), (2, 0.03)):
-            metrics = {name: row[name] - lost for name in summary.OBJECTIVES}
+            metrics = {name: row[name] - lost for name in summary.PAIR}
             sampled = {**json.loads(row["sampled"]), "training.seed": seed}
             again = {"trial_id": f"{row['trial_id']}-r{seed}", "origin": "replicate", "label": None, "sampled": sampled, "run.seed": seed}
             store.write_trial({**row, **again, **metrics})

@@ -7,6 +7,7 @@ import pytest
 
 from rkdsearch.errors import StudyError
 from rkdsearch.results import summary
+from rkdsearch.results.objectives import USUAL
 from rkdsearch.results.store import Store
 from tests.results.factory import CONFIG, START, make_study
 
@@ -47,7 +48,7 @@ def test_the_front_of_nothing_is_empty(tmp_path: Path) -> None:
 def test_other_objectives_give_another_front(tmp_path: Path) -> None:
     found = study(tmp_path, trial("a", 0.9, 0.5, metric__worst_class_accuracy=0.1), trial("b", 0.8, 0.4, metric__worst_class_accuracy=0.3))
     assert summary.front(found.trials)["trial_id"].tolist() == ["a"]
-    assert summary.front(found.trials, (*summary.OBJECTIVES, "metric.worst_class_accuracy"))["trial_id"].tolist() == ["b", "a"]
+    assert summary.front(found.trials, (*USUAL, "worst_class_accuracy"))["trial_id"].tolist() == ["b", "a"]
 
 
 def test_cost_adds_all_trials_also_those_in_vain(tmp_path: Path) -> None:
@@ -148,7 +149,7 @@ def test_the_studys_objectives_name_its_front_and_its_hypervolume(tmp_path: Path
 @pytest.mark.parametrize("objectives", ["null", '["clean_accuracy"]', '["clean_accuracy", "somebody_elses"]', '"clean_accuracy"'])
 def test_objectives_that_are_none_of_ours_leave_the_usual_pair(tmp_path: Path, objectives: str) -> None:
     (tmp_path / "study.json").write_text(f'{{"objectives": {objectives}}}', encoding="utf-8")
-    assert summary.read(tmp_path).objectives == summary.OBJECTIVES
+    assert summary.read(tmp_path).objectives == USUAL
 
 
 def test_a_student_that_is_larger_than_the_search_allowed_is_on_no_front(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from rkdsearch.errors import SpaceError
 from rkdsearch.results import summary
 from rkdsearch.search.scheduler import Rungs
+from rkdsearch.search.searcher import Proposal, frozen
 from rkdsearch.search.space import SearchSpace
 from rkdsearch.search.study import Study
 from tests.search.files import FakeWorker, load_space, run
@@ -53,6 +54,7 @@ def test_a_baseline_that_is_too_large_is_trained_and_is_on_no_front(tmp_path: Pa
     study = run(tmp_path, load_space(tmp_path, constraints={"parameters": 5_000}, first=None, **ALL), trials=2)
     for trial_id, weights, clean in (("t00000", 94_986, 0.9), ("t00001", 4_000, 0.8)):
         study.trials[trial_id].facts["run.parameters"] = weights
+        study.trials[trial_id].costs = {"parameters": weights}
         measured_anew(study, trial_id, clean_accuracy=clean, robust_accuracy=clean)
     assert names(study) == ["t00001"]
     assert [t.trial_id for t in study.contenders()] == ["t00001"]
@@ -147,3 +149,52 @@ def test_without_a_metric_asha_ranks_by_the_mean_of_the_objectives(tmp_path: Pat
     for trial_id, values in {"a": (0.9, 0.1), "b": (0.6, 0.5), "c": (0.1, 0.8)}.items():
         rungs.record(rungs.rungs[0], trial_id, values)
     assert [rungs.place(rungs.rungs[0], trial_id).rank for trial_id in "abc"] == [2, 1, 3]
+
+
+# ------------------------------------------------------------------------------------------------------------------ costs
+
+
+SIZES = {
+    "search": {"student.width": {"int": [2, 16]}, "optimizer.lr": {"float": [0.01, 0.3]}},
+    "fixed": {"data.name": "digits", "student.name": "small_cnn", "method.name": "natural", "training.device": "cpu"},
+    "first": [{"label": f"width {width}", "student.width": width, "optimizer.lr": 0.08} for width in (16, 4, 8)],
+    "objectives": ["clean_accuracy", "parameters"],
+}
+
+
+def test_among_equally_accurate_students_the_smallest_alone_is_on_the_front(tmp_path: Path) -> None:
+    study = run(tmp_path, load_space(tmp_path, **SIZES, **ALL), trials=3)
+    assert [study.trials[t].costs for t in ("t00000", "t00001", "t00002")] == [{"parameters": n} for n in (9_930, 1_626, 3_818)]
+    for trial in study.trials.values():
+        trial.facts["run.parameters"] = trial.costs["parameters"]  # a worker says so of the network that it has built
+        study._write(trial)
+    assert names(study) == ["t00001"]
+    measured_anew(study, "t00000", clean_accuracy=0.99)
+    assert names(study) == ["t00000", "t00001"]
+    assert read(study).volume == pytest.approx(summary.volume(read(study).front, ["clean_accuracy", "parameters"]))
+
+
+def test_a_rung_promotes_the_small_before_the_large_where_they_know_as_much(tmp_path: Path) -> None:
+    space = load_space(tmp_path, **{**SIZES, "first": []}, ladder=[{"epochs": 1}, {"epochs": 4}], scheduler={"reduction": 3})
+    study = Study(tmp_path, space, 3, {})
+    for ordinal, width in enumerate((16, 4, 8)):
+        study._add(ordinal, "search", "", Proposal({"student.width": width, "optimizer.lr": 0.08}, {}))
+    FakeWorker().drive(study)
+    assert [t.trial_id for t in study.trials.values() if t.full] == ["t00001"]
+
+
+def test_the_sampler_is_shown_a_cost_as_a_merit_below_whoever_went_further(tmp_path: Path) -> None:
+    study = run(tmp_path, load_space(tmp_path, **{**SIZES, "first": []}, ladder=[{"epochs": 1}, {"epochs": 4}]), trials=6)
+    shown = {len(t.epochs): [frozen(study.space, seen, 0).values for seen in [study._seen_of(t)] if seen] for t in study.trials.values()}
+    assert set(shown) == {1, 4}
+    assert all(-1 <= value <= 0 for values in shown[1] for value in values or ())
+    assert all(0 <= value <= 1 for values in shown[4] for value in values or ())
+
+
+def test_a_search_that_is_taken_up_again_knows_what_its_students_cost(tmp_path: Path) -> None:
+    space = load_space(tmp_path, **SIZES, **ALL)
+    before = run(tmp_path, space, trials=3)
+    after = Study(tmp_path, space, 3, {})
+    after.reconcile()
+    assert [(t.trial_id, t.costs) for t in after.trials.values()] == [(t.trial_id, t.costs) for t in before.trials.values()]
+    assert [one.trial.trial_id for one in after.front()] == [one.trial.trial_id for one in before.front()]

@@ -39,7 +39,9 @@ LR = {"optimizer.lr": {"float": [0.01, 0.3]}}
         ({"fixed": {"training.epochs": 3}}, "fixed.training.epochs: length is the ladder's business; the last rung (4 epochs) is the full run"),
         ({"ladder": [{"epochs": 3}, {"epochs": 3}]}, "ladder: epochs must increase, got [3, 3]"),
         ({"ladder": []}, "ladder"),
-        ({"objectives": ["clean_accuracy"]}, "objectives: two or more different metrics are needed, got ['clean_accuracy']"),
+        ({"objectives": ["clean_accuracy"]}, "objectives: two or more different ones are needed, got ['clean_accuracy']"),
+        ({"objectives": ["parameters", "multiply_adds"]}, "objectives: one accuracy at least is needed, got ['parameters', 'multiply_adds']; add"),
+        ({"objectives": ["clean_accuracy", "parameters"]}, "objectives: parameters is the same of every searched student, for nothing of"),
         ({"extends": "nowhere.yaml"}, "nowhere.yaml: there is no such file"),
     ],
 )  # fmt: skip

@@ -59,3 +59,21 @@ def test_a_journal_that_is_no_longer_true_is_written_anew(tmp_path: Path) -> Non
     stopped.status = "finished"
     Journal(tmp_path, space).sync(study.trials.values())
     assert states(tmp_path)[stopped.trial_id] == "COMPLETE"
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_a_cost_is_minimised_in_the_journal_and_written_as_it_was_counted(tmp_path: Path) -> None:
+    space = load_space(
+        tmp_path,
+        search={"student.width": {"int": [2, 16]}},
+        fixed={"data.name": "digits", "student.name": "small_cnn", "method.name": "natural"},
+        first=[],
+        objectives=["robust_accuracy", "multiply_adds"],
+        scheduler={"name": "none"},
+    )
+    study = run(tmp_path, space, trials=2, journal=Journal(tmp_path, space))
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(tmp_path / "optuna.journal")))
+    shown = optuna.load_study(study_name=None, storage=storage)
+    assert [direction.name for direction in shown.directions] == ["MAXIMIZE", "MINIMIZE"]
+    assert [t.values[1] for t in shown.trials] == [float(t.costs["multiply_adds"]) for t in study.trials.values()]
+    assert min(t.values[1] for t in shown.trials) > 1_000
