@@ -5,6 +5,9 @@ Each message names the place, the law, the value and the way out:
 any other exception is our bug, keeps its traceback and exits with 1.
 """
 
+import difflib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
@@ -69,6 +72,38 @@ class OutOfMemoryError(RkdError):
 
     failure = "memory"
 
+    @classmethod
+    @contextmanager
+    def told(cls, place: str, remedy: str) -> Iterator[None]:
+        """Raise this error, with its place and the way out, where the block runs out of memory."""
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise cls(f"{place}: the device is out of memory; {remedy}") from error
+
+
+class WorkerError(RkdError):
+    """The process that trains is of no use any more: its device's state is lost, or its gang does not answer. The next run needs a new one."""
+
+    failure = "worker"
+
 
 class StudyError(RkdError):
     """A study folder is missing, damaged, or was made by another search space."""
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether Python, torch's CPU allocator, or a GPU's library found no memory: only some of them have an error type of its own."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and any(sign in text for sign in ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed"))
+    )
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str, *, prefix: str = "") -> str:
+    """The way out of an unknown name: the closest of the known ones, shown behind `prefix`; where none is close, `otherwise`."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean '{prefix}{close[0]}'?" if close else otherwise

@@ -20,7 +20,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from rkdsearch import config as run
 from rkdsearch.config import TrainConfig
-from rkdsearch.errors import FileError, OutOfMemoryError, RkdError
+from rkdsearch.errors import FileError, OutOfMemoryError, RkdError, WorkerError
 from rkdsearch.plugins import allow_import
 from rkdsearch.training.across import leave_group
 from rkdsearch.training.allocator import keep_memory
@@ -60,13 +60,20 @@ def told(error: Exception) -> RkdError:
     if isinstance(error, RkdError):
         return error
     last = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"({Path(last.filename).name}:{last.lineno})"
+    if isinstance(error, torch.AcceleratorError) and "out of memory" not in str(error):
+        said = str(error).partition("\n")[0]  # the rest is CUDA's advice to whoever wrote the kernel
+        return WorkerError(
+            f"{said} {place}: its process can use the device no more, later trials get a new one; CUDA_LAUNCH_BLOCKING=1 finds the true place"
+        )
     kinds: dict[type[Exception], type[RkdError]] = {
         torch.OutOfMemoryError: OutOfMemoryError,
+        torch.AcceleratorError: OutOfMemoryError,  # the one that is left: CUDA's own, not its allocator's
         MemoryError: OutOfMemoryError,
         OSError: FileError,
     }
     kind = next((ours for theirs, ours in kinds.items() if isinstance(error, theirs)), RkdError)
-    return kind(f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})")
+    return kind(f"{type(error).__name__}: {error} {place}")
 
 
 class Worker:
@@ -112,7 +119,7 @@ class Gang:
         ]
 
     def reports(self, assignment: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """The epochs of one trial, as rank 0 reports them."""
+        """The epochs of one trial, as rank 0 reports them. Raises WorkerError where one takes longer than STEP_TIMEOUT_SECONDS."""
         addresses = ray.get([w.address.remote() for w in self._workers])
         port = ray.get(self._workers[0].free_port.remote())
         beginnings = []
@@ -128,7 +135,14 @@ class Gang:
             beginnings.append(worker.begin.remote(environment, assignment))
         ray.get(beginnings)
         while True:
-            found = ray.get([w.step.remote() for w in self._workers], timeout=STEP_TIMEOUT_SECONDS)
+            try:
+                found = ray.get([w.step.remote() for w in self._workers], timeout=STEP_TIMEOUT_SECONDS)
+            except ray.exceptions.GetTimeoutError:
+                raise WorkerError(
+                    f"an epoch of its {len(self._workers)} processes must end within {STEP_TIMEOUT_SECONDS / 3600:g} hours "
+                    "(STEP_TIMEOUT_SECONDS of rkdsearch/trial.py), and did not: one of them hangs, or the epoch is longer; "
+                    "look at their nodes, or train on fewer images"
+                ) from None
             if found[0] is None:
                 return
             yield found[0]

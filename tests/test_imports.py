@@ -11,15 +11,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.results.factory import make_study
+
 ROOT = Path(__file__).parents[1]
 HEAVY = {"accelerate", "optuna", "pandas", "ray", "sklearn", "timm", "torch", "torchvision"}
 PROBE = """
 import json, sys
+watched = set(sys.argv[1].split())
 try:
     exec(sys.stdin.read())
 except SystemExit as exit:
     assert not exit.code, f"exit code {exit.code}"
-print("\\n" + json.dumps(sorted(set(sys.argv[1].split()) & set(sys.modules))))
+print("\\n" + json.dumps(sorted(watched & set(sys.modules))))
 """
 
 
@@ -45,15 +48,12 @@ def test_asking_for_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> No
 
 @pytest.mark.parametrize("name", ["report", "status"])
 def test_reading_a_study_imports_neither_torch_nor_ray(name: str, tmp_path: Path) -> None:
-    assert imported(command(name, str(tmp_path))) <= {"pandas"}
+    make_study(tmp_path, trials=3)
+    assert imported(command(name, str(tmp_path))) == {"pandas"}
 
 
 def test_the_package_itself_imports_nothing_heavy() -> None:
     assert imported("import rkdsearch, rkdsearch.errors") == set()
-
-
-def test_results_and_report_import_pandas_at_most() -> None:
-    assert imported("import rkdsearch.report.page, rkdsearch.results.summary") <= {"pandas"}
 
 
 def test_every_method_and_the_floors_up_to_evaluation_pay_for_torch_alone() -> None:
@@ -65,13 +65,13 @@ def test_training_runs_without_ray_and_does_not_pay_for_torchvision() -> None:
     assert imported("import rkdsearch.training.trainer") <= {"torch", "pandas", "accelerate"}
 
 
-def test_a_trial_knows_nothing_of_the_search_above_it() -> None:
-    assert imported("import rkdsearch.trial, rkdsearch.search.trainable") <= {"torch", "pandas", "accelerate", "ray"}
+def test_a_trial_knows_tune_and_nothing_else_of_the_search_above_it() -> None:
+    found = imported("import rkdsearch.trial, rkdsearch.search.trainable", watched=HEAVY | {"ray.tune"})
+    assert found == {"torch", "pandas", "accelerate", "ray", "ray.tune"}
 
 
 def test_a_process_of_a_gang_does_not_wait_for_tune() -> None:
     assert imported("import rkdsearch.trial", watched={"ray.tune"}) == set()
-    assert imported("import rkdsearch.search.trainable", watched={"ray.tune"}) == {"ray.tune"}
 
 
 def test_this_check_can_fail(tmp_path: Path) -> None:
@@ -80,5 +80,6 @@ def test_this_check_can_fail(tmp_path: Path) -> None:
     (tmp_path / "shallow.py").write_text("import deep")
     assert imported("import shallow", path=tmp_path) == {"torch"}
     assert imported("def later(): import shallow", path=tmp_path) == set()
+    assert imported("import shallow, sys; sys.argv = ['rkdsearch', '--help']", path=tmp_path) == {"torch"}
     with pytest.raises(AssertionError, match="exit code 2"):
         imported("raise SystemExit(2)", path=tmp_path)

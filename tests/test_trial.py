@@ -6,9 +6,9 @@ import pytest
 import ray
 
 from rkdsearch import config as run
-from rkdsearch.errors import RkdError
+from rkdsearch.errors import RkdError, WorkerError
 from rkdsearch.training.stages import Stage
-from rkdsearch.trial import Worker, run_trial
+from rkdsearch.trial import Gang, Worker, run_trial
 
 CONFIG = run.build(
     {
@@ -41,3 +41,28 @@ def test_a_process_of_a_gang_raises_sentences_alone() -> None:
     worker._reports = epochs()
     with pytest.raises(RkdError, match=r"IndexError: too far \(test_trial.py:"):
         worker.step()
+
+
+class Silent:
+    """The handle of a process that never answers."""
+
+    def __getattr__(self, name: str) -> Any:
+        return self
+
+    def remote(self, *_: object) -> str:
+        return "an answer to come"
+
+
+def test_a_gang_that_ends_no_epoch_within_the_limit_is_the_trials_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def get(_: object, timeout: float | None = None) -> list[str]:
+        if timeout is not None:
+            raise ray.exceptions.GetTimeoutError
+        return ["10.0.0.1", "10.0.0.2"]
+
+    monkeypatch.setattr(ray, "get", get)
+    gang = Gang.__new__(Gang)
+    gang._workers = [Silent(), Silent()]
+    sentence = r"^an epoch of its 2 processes must end within 6 hours \(STEP_TIMEOUT_SECONDS of rkdsearch/trial.py\), and did not: one of them hangs"
+    with pytest.raises(WorkerError, match=sentence) as raised:
+        next(gang.reports({}))
+    assert raised.value.failure == "worker"  # no RayError: Ray would start the trial again, and wait as long again

@@ -13,7 +13,7 @@ from simulation import Rule, Trial, reached
 from rkdsearch.results import pareto
 from rkdsearch.search.ladder import first_rung
 from rkdsearch.search.scheduler import Rungs
-from rkdsearch.search.searcher import Seen, propose
+from rkdsearch.search.searcher import Seen, propose, remembered
 from rkdsearch.search.settings import Rung, SamplerConfig, SchedulerConfig
 from rkdsearch.search.space import SearchSpace
 
@@ -40,7 +40,7 @@ class Ours:
         """By the sampler of that name, shown what `Study.seen` would show it."""
         # Random proposals are the same whatever they are shown; showing it would cost time and change nothing.
         seen = [] if self.space.sampler.name == "random" else [s for s in map(self._seen, trials) if s is not None]
-        proposal = propose(self.space, ordinal, seen)
+        proposal = propose(self.space, ordinal, remembered(seen, self.space.sampler.history))
         return proposal.overrides, proposal.notes
 
     def _seen(self, trial: Trial) -> Seen | None:

@@ -113,7 +113,7 @@ class SearchProgress:
 
         self.stop()
         if nothing_to_do:
-            said(f"nothing to do: all {len(study.trials)} trials of {study.folder} were finished before")
+            said(f"nothing to do: all {len(study.trials)} trials of {study.folder} have ended")
         failed = [t for t in study.trials.values() if t.status == "failed"]
         for trial in failed[:5]:
             said(f"{trial.trial_id} failed: {trial.error}" + (" (--resume tries it again)" if trial.failure in BY_MACHINE else ""))
@@ -165,7 +165,7 @@ class SearchProgress:
 
 def front_table(study: "Study") -> Table:
     """The best front so far, of full-length trials, in the study's objectives."""
-    from rkdsearch.search.exam import config_label
+    from rkdsearch.search.candidates import config_label
 
     shown = dict.fromkeys((*USUAL, *study.space.objectives))
     table = Table(title=f"front of {study.folder}: validation, full-length trials", title_justify="left", box=None)

@@ -64,7 +64,7 @@ def show(file: Path, *, allow_import: AllowImport = ()) -> None:
 
 
 @app.command
-def sample(file: Path, *, count: int = 1, seed: int = 0, whole: bool = False) -> None:
+def sample(file: Path, *, count: int = 1, seed: int = 0, whole: bool = False, allow_import: AllowImport = ()) -> None:
     """Print random configurations of a space, as YAML.
 
     Parameters
@@ -82,10 +82,12 @@ def sample(file: Path, *, count: int = 1, seed: int = 0, whole: bool = False) ->
     import yaml
 
     from rkdsearch import config as run
+    from rkdsearch import plugins
     from rkdsearch.cli.progress import said
     from rkdsearch.errors import SpaceError
     from rkdsearch.search.space import SearchSpace
 
+    plugins.allow_import(*allow_import)
     space, rng = SearchSpace.load(file), np.random.default_rng(seed)
     if whole and count != 1:
         raise SpaceError(f"--whole prints the file of one run: --count must be 1, got {count}; another --seed draws another run")

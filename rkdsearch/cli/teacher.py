@@ -36,6 +36,7 @@ def train(
     from rkdsearch.cli.progress import epoch_line, said
     from rkdsearch.errors import TeacherError
     from rkdsearch.training import teacher as teachers
+    from rkdsearch.training.run import is_first_process, leave_group
     from rkdsearch.training.trainer import Trainer
 
     described = _read(config, overrides, allow_import)
@@ -48,8 +49,16 @@ def train(
     if teachers.is_trained(made_by, home):
         said(f"{home}: is trained already, {made_by.training.epochs} epochs")
     else:
-        for epoch in Trainer(made_by, home).epochs():
-            said(epoch_line(epoch))
+        trainer = Trainer(made_by, home)
+        for epoch in trainer.epochs():
+            if is_first_process():
+                said(epoch_line(epoch))
+        # All processes of a launcher train it together; the first one has written the file, and measures it alone.
+        trainer.accelerator.wait_for_everyone()
+        others = not is_first_process()
+        leave_group()
+        if others:
+            return
     measured = _judged(described, role, home)
     said(f"in a search space: teachers.{role}.path: {home / 'best.safetensors'}, teachers.{role}.sha256: {measured.sha256}")
 

@@ -38,7 +38,8 @@ def tune(
     resume
         Go on with the study in that folder, and try again what the machine failed. Without a study there, begin one.
     warm_start
-        An earlier study: its finished and stopped trials that lie in the space are shown to the sampler first.
+        An earlier study: its finished and stopped trials that lie in the space are shown to the sampler first. They are kept: to go on, leave it
+        out or name the same.
     journal
         Keep <study>/optuna.journal, which optuna-dashboard shows.
     dry_run
@@ -50,7 +51,7 @@ def tune(
     from rkdsearch.cli.progress import said
     from rkdsearch.cli.space import checked
     from rkdsearch.errors import DiskError
-    from rkdsearch.search import folder
+    from rkdsearch.search import folder, warm
     from rkdsearch.search.lock import one_driver
 
     until = _until(trials, device_hours)
@@ -62,17 +63,18 @@ def tune(
     with ExitStack() as held:
         if not dry_run:
             held.enter_context(one_driver(study))
-        existed = folder.claim(study, searched, resume=resume)
+        existed = folder.claim(study, searched, resume=resume, notice=said)
         folder.check_files(study, searched)
         from rkdsearch.search.tuner import room
 
-        held.enter_context(room(searched.resources, address))
+        held.enter_context(room(searched.resources, address, said))
         if dry_run:
             return
         try:
             _search(searched, study, trials, device_hours, existed=existed, warm_start=warm_start, journal=journal, address=address)
         except (KeyboardInterrupt, DiskError):
             more = [] if journal else ["--no-journal"]
+            more += ["--warm-start", str(warm_start)] if warm_start is not None and not (study / warm.FILE).exists() else []
             more += ["--address", address] if address else []
             more += ["--allow-import", *allow_import] if allow_import else []
             again = shlex.join(["rkdsearch", "tune", str(space), *until.split(), "--study", str(study), "--resume", *more])
@@ -113,7 +115,7 @@ def _search(
     seconds = None if device_hours is None else device_hours * 3600
     running = Study(folder, space, trials, teachers.overrides_of(ready), device_seconds=seconds, warm=warmed.seen, journal=book)
     if existed:
-        running.reconcile()
+        running.reconcile(said)
     if book is not None:
         book.sync(running.trials.values())
     with SearchProgress(running) as watching:

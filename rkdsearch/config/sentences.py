@@ -1,12 +1,13 @@
 """pydantic's complaints as sentences of ours: place, law, value and way out."""
 
-import difflib
 import re
 import types
 from collections.abc import Iterable
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+
+from rkdsearch.errors import did_you_mean
 
 
 def sentence(error: ValidationError, kind: type[BaseModel], place: str, prefix: str = "") -> str:
@@ -32,8 +33,8 @@ def sentence(error: ValidationError, kind: type[BaseModel], place: str, prefix: 
 
 def unknown_field(name: str, known: Iterable[str]) -> str:
     """That there is no field of this dotted name, and what may be meant among the known ones of its section."""
-    close = difflib.get_close_matches(name.rpartition(".")[2], known := sorted(known), n=1)
-    return f"unknown field {name}; " + (f"did you mean '{close[0]}'?" if close else f"there are {', '.join(known)}")
+    known = sorted(known)
+    return f"unknown field {name}; " + did_you_mean(name.rpartition(".")[2], known, f"there are {', '.join(known)}")
 
 
 def _fields_at(kind: type[BaseModel], path: Iterable[str]) -> list[str]:

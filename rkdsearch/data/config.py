@@ -1,9 +1,10 @@
 """The section `data` of a run's description."""
 
-import difflib
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
+
+from rkdsearch.errors import did_you_mean
 
 Augmentation = Literal["none", "crop", "crop_flip"]
 
@@ -61,8 +62,7 @@ class DataConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     def _laws(self) -> Self:
         known = self.path != "" if self.kind in ("folder", "parquet") else self.name in NAMES
         if not known:
-            near = difflib.get_close_matches(self.name, NAMES, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(NAMES)}"
+            hint = did_you_mean(self.name, NAMES, f"known: {', '.join(NAMES)}")
             raise ValueError(f"unknown data set {self.name!r}; {hint}")
         for field, kinds in _ONLY_FOR.items():
             value = getattr(self, field)

@@ -5,12 +5,12 @@ it is imported only when `allow_import` (the command line's `--allow-import my_l
 `rkdsearch.methods` names its prefix, so that a config file from a stranger imports nothing.
 """
 
-import difflib
 import importlib
 import pkgutil
+from functools import cache
 from types import ModuleType
 
-from rkdsearch.errors import ConfigError
+from rkdsearch.errors import ConfigError, did_you_mean
 from rkdsearch.methods.base import Companion, Loss, Method, Step, Student, name_of
 from rkdsearch.plugins import allow_import, allowed_imports, load_module
 
@@ -19,6 +19,7 @@ __all__ = ["Companion", "Loss", "Method", "Step", "Student", "allow_import", "al
 _NOT_METHODS = {"base", "describe", "inner"}
 
 
+@cache  # asked at every load, which every build of a config is
 def names() -> tuple[str, ...]:
     """The built-in methods, by file name."""
     return tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in _NOT_METHODS and not m.name.startswith("_")))
@@ -29,8 +30,7 @@ def load(name: str) -> type[Method]:
     if name in names():
         return _only_method(importlib.import_module(f"rkdsearch.methods.{name}"))
     if "." not in name:
-        close = difflib.get_close_matches(name, names(), n=1)
-        hint = f"did you mean '{close[0]}'?" if close else f"choose one of {', '.join(names())}"
+        hint = did_you_mean(name, names(), f"choose one of {', '.join(names())}")
         raise ConfigError(f"method.name: unknown method '{name}'; {hint}")
     return _only_method(load_module(name, place="method.name"))
 

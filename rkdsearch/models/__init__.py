@@ -4,7 +4,6 @@ The CIFAR-stem networks carry the parameter names of the robust literature, so t
 `torchvision:NAME`, `timm:NAME` and the user's own by dotted path (`my_lab.nets.Net`, under `--allow-import my_lab`) are built as they are.
 """
 
-import difflib
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Self
@@ -13,7 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
-from rkdsearch.errors import ConfigError
+from rkdsearch.errors import ConfigError, did_you_mean
 from rkdsearch.models import foreign
 from rkdsearch.models.base import Classifier, Features, features, normalisation, normalise_inside
 from rkdsearch.models.chain import Gradient, Slope, written_out
@@ -67,12 +66,7 @@ class ModelConfig(BaseModel):
     @model_validator(mode="after")
     def _lawful(self) -> Self:
         if self.name not in _BUILDERS and not foreign.is_foreign(self.name) and not is_dotted(self.name):
-            close = difflib.get_close_matches(self.name, names(), n=1)
-            hint = (
-                f"did you mean '{close[0]}'?"
-                if close
-                else f"choose one of {', '.join(names())}, torchvision:NAME, timm:NAME or your.module.Net"
-            )
+            hint = did_you_mean(self.name, names(), f"choose one of {', '.join(names())}, torchvision:NAME, timm:NAME or your.module.Net")
             raise ValueError(f"unknown network '{self.name}'; {hint}")
         if self.width is not None and self.name not in _WIDTHS:
             raise ValueError(f"width is for {', '.join(_WIDTHS)} only, got {self.width} for {self.name}; leave it out")

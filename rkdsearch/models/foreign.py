@@ -1,7 +1,6 @@
 """Networks that others wrote: torchvision's and timm's by name, the user's by dotted path. Their stems and parameter names stay."""
 
 import copy
-import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import cast
@@ -9,7 +8,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from rkdsearch.errors import ConfigError
+from rkdsearch.errors import ConfigError, did_you_mean
 from rkdsearch.plugins import load_module
 
 _PLACE = "network name"
@@ -55,8 +54,7 @@ _LIBRARIES: Mapping[str, Callable[[str, int, int], nn.Module]] = {"torchvision":
 def _check(name: str, known: Iterable[str], library: str) -> None:
     known = list(known)
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean '{library}:{close[0]}'?" if close else f"its {len(known)} names begin with {', '.join(known[:3])}"
+        hint = did_you_mean(name, known, f"its {len(known)} names begin with {', '.join(known[:3])}", prefix=f"{library}:")
         raise ConfigError(f"{_PLACE}: {library} has no network '{name}'; {hint}")
 
 

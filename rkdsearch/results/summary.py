@@ -201,7 +201,7 @@ def survival(rungs: pd.DataFrame) -> pd.DataFrame:
         robust=("robust_accuracy", "max"),
     )
     decisions = pd.crosstab(last["rung"], last["decision"])
-    for decision in ("promoted", "continued", "paused", "stopped", "finished"):
+    for decision in ("promoted", "continued", "paused", "stopped"):
         best[decision] = decisions.get(decision, 0)
     return best.reset_index()
 

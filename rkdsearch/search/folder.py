@@ -1,7 +1,7 @@
 """A study's folder before its first trial: whose it is, whether all is there that it needs, and `study.json`, which says so."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -17,9 +17,19 @@ from rkdsearch.search.teachers import TeacherStep
 from rkdsearch.teacher import fingerprint
 from rkdsearch.training.teacher import ROLES, Role, opened
 
+# What a search that goes on may change, and what follows from it; `study.json` has each under its name.
+_SETTINGS = {
+    "sampler": "proposals differ from here on",
+    "scheduler": "decisions differ from here on",
+    "constraints": "the front is named anew, and proposals differ from here on",
+}
+
 
 def laws(space: SearchSpace) -> dict[str, Any]:
-    """What makes trials comparable and proposals repeatable: a search that goes on must not have changed it."""
+    """What makes trials comparable: a search that goes on must not have changed it.
+
+    Who proposes, who stops and what the front must satisfy may change; `claim` says so.
+    """
     found: dict[str, Any] = {f"fixed.{name}": value for name, value in space.fixed.items() if not _is_a_place(f"fixed.{name}")}
     for parameter in space.parameters:
         conditions = {parent: list(allowed) for parent, allowed in parameter.when.items()}
@@ -32,21 +42,30 @@ def laws(space: SearchSpace) -> dict[str, Any]:
         found["scheduler.capped"] = space.scheduler.capped  # what a full-length result is
     if space.scheduler.brackets > 1:
         found["scheduler.brackets"] = [space.scheduler.brackets, space.scheduler.reduction]  # where a trial began
+    found["resources.processes"] = space.resources.processes  # the batch's shares, and BatchNorm over each
     found["seed"] = space.seed
     found["first"] = [{"label": first.label, **first.overrides} for first in space.first]  # they have the first numbers
     return found
 
 
-def claim(folder: Path, space: SearchSpace, *, resume: bool) -> bool:
-    """Make the folder this search's; returns whether it held trials already. Raises StudyError where it is another's, or `--resume` is missing."""
+def claim(folder: Path, space: SearchSpace, *, resume: bool, notice: Callable[[str], None] = lambda _: None) -> bool:
+    """Make the folder this search's; returns whether it is a study already. `notice` is given a sentence for each setting that has changed.
+
+    Raises StudyError where the folder is another's, or `--resume` is missing.
+    """
     file = folder / "study.json"
     if not file.exists():
+        if any((folder / "trials").glob("[!._]*.parquet")):
+            raise StudyError(f"{folder}: holds trials but no study.json; put it back, or name another folder with --study")
         return False
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-        old = found["laws"]
-    except (OSError, ValueError, KeyError):
-        raise StudyError(f"{file}: is damaged; give this search a folder of its own") from None
+        old = {"resources.processes": 1, **found["laws"]}  # older files do not name it
+    except (OSError, ValueError, KeyError, TypeError):
+        raise StudyError(
+            f"{file}: is damaged, and only it says by what laws the trials beside it were made; put a whole copy of it back, "
+            "or give this search a folder of its own with --study"
+        ) from None
     if not resume:
         raise StudyError(f"{folder}: holds a study already; continue it with --resume, or name another folder with --study")
     new = json.loads(json.dumps(laws(space)))
@@ -59,7 +78,19 @@ def claim(folder: Path, space: SearchSpace, *, resume: bool) -> bool:
             + (f" (and {len(changed) - 1} more)" if len(changed) > 1 else "")
             + "; give this search a folder of its own with --study"
         )
+    for section, consequence in _SETTINGS.items():
+        setting = getattr(space, section)
+        known = found.get(section)
+        if known is not None:  # older files have constraints alone
+            was, now = {**type(setting)().model_dump(), **known}, setting.model_dump()
+            for name in now:
+                if was[name] != now[name]:
+                    notice(f"{section}.{name} was {_value(was[name])}, is {_value(now[name])}: accepted, {consequence}")
     return True
+
+
+def _value(value: object) -> str:
+    return "not there" if value is None else str(value)
 
 
 def _is_a_place(law: str) -> bool:
@@ -104,6 +135,8 @@ def describe(folder: Path, space: SearchSpace, ready: Mapping[Role, TeacherStep]
         "seed": space.seed,
         "objectives": list(space.objectives),
         "ladder": [rung.model_dump(exclude_none=True) for rung in space.ladder],
+        "sampler": space.sampler.model_dump(),
+        "scheduler": space.scheduler.model_dump(),
         "constraints": space.constraints.model_dump(exclude_none=True),
         "exam": config.validation.attack.model_dump(),
         "data": config.data.model_dump(mode="json"),

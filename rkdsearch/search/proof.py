@@ -21,7 +21,7 @@ def check(space: "SearchSpace", samples: int = 100) -> int:
             config = space.config(overrides, case)
         except ConfigError as error:
             raise SpaceError(str(error)) from None
-        if not case.startswith("first"):  # those run to full length, whatever a rung says
+        if space.scheduler.name != "none" and not case.startswith("first"):  # those run to full length, whatever a rung says
             _laws_of_the_ladder(space, case, config)
         built += 1
     return built

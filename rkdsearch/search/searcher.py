@@ -45,6 +45,20 @@ class Proposal:
     notes: dict[str, Any]
 
 
+def remembered(seen: Sequence[Seen], room: int) -> list[Seen]:
+    """At most `room` of what is known, in the same order.
+
+    Where there is more: what went farthest, the latest first, for half of the room; and the latest of the rest.
+    """
+    if len(seen) <= room:
+        return list(seen)
+    latest_first = range(len(seen) - 1, -1, -1)
+    farthest = sorted(latest_first, key=lambda i: (seen[i].state != "measured", seen[i].rungs_short))[: room // 2]
+    kept = set(farthest)
+    kept |= set([i for i in latest_first if i not in kept][: room - len(kept)])
+    return [seen[i] for i in sorted(kept)]
+
+
 def propose(space: SearchSpace, ordinal: int, seen: Sequence[Seen], attempt: int = 0) -> Proposal:
     """The configuration number `ordinal`, given what is known of earlier ones, in ordinal order.
 

@@ -6,7 +6,7 @@ Ray's part (processes, placement, lost nodes) stands in `tuner.py`; tests and si
 import itertools
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 from rkdsearch import config as run
 from rkdsearch import data, models
 from rkdsearch.config import TrainConfig
-from rkdsearch.errors import ConfigError, Failure, SpaceError
+from rkdsearch.errors import ConfigError, Failure, SpaceError, StudyError
 from rkdsearch.results.objectives import COSTS, OBJECTIVES
 from rkdsearch.results.store import Store
 from rkdsearch.search import front, ladder, ledger
@@ -25,13 +25,13 @@ from rkdsearch.search.ladder import Leg
 from rkdsearch.search.ledger import Origin, Trial
 from rkdsearch.search.resume import Rows, known_epochs, put_aside
 from rkdsearch.search.scheduler import Rung, Rungs
-from rkdsearch.search.searcher import Proposal, Seen, propose
+from rkdsearch.search.searcher import Proposal, Seen, propose, remembered
 from rkdsearch.search.space import SearchSpace
 from rkdsearch.training import config_rows, rows
 from rkdsearch.training.epoch import EpochResult
 from rkdsearch.training.stages import Stage
 
-ATTEMPTS = 100  # proposals for one configuration, where constraints refuse some
+ATTEMPTS = 100  # proposals for one configuration, where laws of the run or constraints refuse some
 EPOCHS_EVERY_SECONDS = 2.0  # a running trial's `epochs/` file is rewritten at most so often; its checkpoint holds the rest
 
 
@@ -91,6 +91,7 @@ class Study:
         self._seen: dict[str, tuple[object, Seen | None]] = {}  # by trial: the state that it was in, and what was seen of it then
         self.again: list[str] = []  # what the machine failed in an earlier session, taken up again in this one
         self._foreign: set[int] = set()  # ordinals of rows that this space cannot read: kept, and not asked again
+        self._spent: dict[str, float] = {}  # device seconds of trials that do not execute: these spend no more
 
     # ------------------------------------------------------------------------------------------------------------ assigning
 
@@ -100,6 +101,7 @@ class Study:
         if trial is None:
             return None
         trial.executing = True
+        self._spent.pop(trial.trial_id, None)
         trial.status = "running"
         self._write(trial, epochs=False)
         return Assignment(trial.trial_id, trial.config, self._checkpoints(trial) / trial.folder, trial.leg.stages)
@@ -177,24 +179,41 @@ class Study:
         return ordinal if self.budget is not None and self.device_seconds < self.budget else None
 
     def _proposal(self, ordinal: int) -> Proposal:
-        """What the sampler proposes and the constraints that are known before training allow. Raises SpaceError where nothing does."""
+        """What the sampler proposes, and the run's laws and the constraints that are known before training allow.
+
+        Raises SpaceError where nothing does.
+        """
         seen = [*self._warm, *self.seen()]
-        excess: Excess | None = None
+        refusal: str | None = None
         for attempt in range(ATTEMPTS):
             proposal = propose(self.space, ordinal, seen, attempt)
-            excess = self._excess(proposal.overrides)
-            if excess is None:
+            refusal = self._refusal(ordinal, proposal)
+            if refusal is None:
                 return proposal
-        assert excess is not None
-        raise SpaceError(
-            f"{self.space.name}: constraints.{excess.cost} must be >= the student's {excess.heading}, got {excess.limit}: {ATTEMPTS} proposals "
-            f"in a row had more, the last {excess.count}; raise the limit or search over smaller students"
+        raise SpaceError(f"{self.space.name}: {ATTEMPTS} proposals in a row were refused, the last by a law: {refusal}")
+
+    def _refusal(self, ordinal: int, proposal: Proposal) -> str | None:
+        """The law that a proposal breaks, and a way out; None where it may be trained."""
+        try:
+            config = self._config(proposal.overrides, ledger.trial_id_of(ordinal))
+        except ConfigError as error:  # a corner that the proof did not meet
+            return f"{error}; narrow the ranges that lead there"
+        excess = self._excess(config)
+        if excess is None:
+            return None
+        return (
+            f"constraints.{excess.cost} must be >= the student's {excess.heading}, {excess.count}, got {excess.limit}; "
+            "raise the limit or search over smaller students"
         )
 
-    def _excess(self, overrides: Mapping[str, Any]) -> Excess | None:
-        """By what a student costs more than the constraints allow."""
+    def _config(self, overrides: Mapping[str, Any], trial_id: str) -> TrainConfig:
+        """The run of these overrides, with the study's own teachers. Raises ConfigError."""
+        return self.space.config(run.merge(overrides, self._teachers), trial_id)
+
+    def _excess(self, config: TrainConfig) -> Excess | None:
+        """By what the run's student costs more than the constraints allow."""
         limits = {name: int(limit) for name, limit in self.space.constraints.limits.items() if name in COSTS}
-        counts = self._costs(self.space.config(overrides)) if limits else {}
+        counts = self._costs(config) if limits else {}
         return next((Excess(name, limit, counts[name]) for name, limit in limits.items() if counts[name] > limit), None)
 
     def _costs(self, config: TrainConfig) -> dict[str, int]:
@@ -210,7 +229,7 @@ class Study:
 
     def _add(self, ordinal: int, origin: Origin, label: str, proposal: Proposal, repeat: int = 0) -> Trial:
         trial_id = ledger.trial_id_of(ordinal, repeat)
-        config = self.space.config(run.merge(proposal.overrides, self._teachers), trial_id)
+        config = self._config(proposal.overrides, trial_id)
         legs = self._legs(ordinal, origin, config)
         trial = Trial(trial_id, ordinal, origin, label, proposal.overrides, config, legs, self._costs(config), proposal.notes)
         self.trials[trial_id] = trial
@@ -223,10 +242,7 @@ class Study:
         return legs[-1:] if origin == "replicate" else legs  # the run that was delivered, once more
 
     def seen(self) -> list[Seen]:
-        """What the sampler may know, in ordinal order: searched configurations, and published ones that lie inside the space.
-
-        Where there are more than it looks at: those that went farthest, the latest first, for half of its room; and the latest of the rest.
-        """
+        """What the sampler may know, in ordinal order: searched configurations, and published ones that lie inside the space."""
         found: list[Seen] = []
         for trial in sorted(self._configurations(), key=lambda t: t.ordinal):
             state = (trial.run[-1] if trial.run else None, len(trial.runs), trial.executing, trial.status == "failed")
@@ -235,14 +251,7 @@ class Study:
                 known = self._seen[trial.trial_id] = state, self._seen_of(trial)
             if known[1] is not None:
                 found.append(known[1])
-        room = self.space.sampler.history
-        if len(found) <= room:
-            return found
-        latest_first = range(len(found) - 1, -1, -1)
-        farthest = sorted(latest_first, key=lambda i: (found[i].state != "measured", found[i].rungs_short))[: room // 2]
-        kept = set(farthest)
-        kept |= set([i for i in latest_first if i not in kept][: room - len(kept)])
-        return [found[i] for i in sorted(kept)]
+        return remembered(found, self.space.sampler.history)
 
     def _seen_of(self, trial: Trial) -> Seen | None:
         params = self.space.searched(trial.overrides)
@@ -343,6 +352,8 @@ class Study:
                 "attack_steps": reached.validation_attack_steps or trial.config.validation.attack.steps,
                 "clean_accuracy": best.clean_accuracy,
                 "robust_accuracy": best.robust_accuracy,
+                "worst_class_accuracy": best.worst_class_accuracy,
+                **trial.costs,
                 "best_epoch": best.epoch,
                 "rank": place.rank,
                 "of": place.of,
@@ -366,8 +377,11 @@ class Study:
 
     # ------------------------------------------------------------------------------------------------------------ reconciling
 
-    def reconcile(self) -> None:
-        """Take up what the folder holds: rows first, then checkpoints, then the rungs that both imply."""
+    def reconcile(self, notice: Callable[[str], None] = lambda _: None) -> None:
+        """Take up what the folder holds: rows first, then checkpoints, then the rungs that both imply.
+
+        `notice` is given a sentence about rows that this space cannot read. Raises StudyError where one of them is not over.
+        """
         self.store.sweep()
         stored = Rows(self.store)
         for file in self.store.damaged:
@@ -378,30 +392,53 @@ class Study:
                 self._foreign.add(int(row["ordinal"]))
             else:
                 self.trials[trial.trial_id] = trial
+        unreadable = len(stored.trials) - len(self.trials)
+        if unreadable:
+            notice(f"{self.folder}: {unreadable} of {len(stored.trials)} rows cannot be read by this space: kept, and not asked again")
+        for trial in self.trials.values():
+            self._fill_rungs(trial)
         for trial in self.trials.values():
             self._take_up(trial)
 
     def _revived(self, row: Mapping[str, Any], stored: Rows) -> Trial | None:
         """The trial of a row; None where it has ended and this space cannot read it."""
         try:
-            config = self.space.config(run.merge(json.loads(row["sampled"] or "{}"), self._teachers), row["trial_id"])
-        except ConfigError:
+            config = self._config(json.loads(row["sampled"] or "{}"), row["trial_id"])
+        except ConfigError as error:
             if row["status"] == "running":
-                raise
+                raise StudyError(
+                    f"{self.folder}: a trial that is not over cannot be read by this space: {error}; "
+                    "go on with the space and the version that asked for it, or give this search a folder of its own with --study"
+                ) from None
             return None
         return stored.trial(row, config, self._legs(int(row["ordinal"]), row["origin"], config), self._costs(config))
 
-    def _take_up(self, trial: Trial) -> None:
+    def _fill_rungs(self, trial: Trial) -> None:
         """Fill the rungs from the trial's decisions. A report that was lost is made again by the worker that takes the trial up."""
+        undecided = self._undecided(trial)
         for rung in self.rungs.rungs if trial.origin != "replicate" else ():
             decided = [d["decision"] for d in trial.decisions if d["rung"] == rung.epochs]
             values = trial.merits_at(rung.epochs, self.space.objectives)
             beyond = trial.place > trial.place_of(rung.epochs)
-            if values is None or not (decided or beyond):
+            if values is None or not (decided or beyond or rung is undecided):
                 continue
             self.rungs.record(rung, trial.trial_id, values)
-            if beyond or decided[-1] in ("continued", "promoted"):
+            if beyond or (decided and decided[-1] in ("continued", "promoted")):
                 rung.gone_on.add(trial.trial_id)
+
+    def _undecided(self, trial: Trial) -> Rung | None:
+        """The rung at which a trial waits whose decision there was lost with its file."""
+        rung = self.rungs.at(trial.place[1])
+        held = trial.status in ("paused", "stopped") and trial.origin != "replicate"
+        if rung is None or not held or trial.place != trial.place_of(rung.epochs) or any(d["rung"] == rung.epochs for d in trial.decisions):
+            return None
+        return rung if trial.merits_at(rung.epochs, self.space.objectives) is not None else None
+
+    def _take_up(self, trial: Trial) -> None:
+        """Where the trial stands, now that all rungs are filled; its row says so too."""
+        rung = self._undecided(trial)
+        if rung is not None:
+            self._decided(trial, rung, self._held)
         if trial.status in ("running", "paused", "stopped"):
             last = trial.decisions[-1] if trial.decisions else None
             decision = last["decision"] if last is not None and trial.place_of(last["rung"]) == trial.place else None
@@ -410,11 +447,11 @@ class Study:
                 trial.status = "running"
             elif decision in ("paused", "stopped"):
                 trial.status = self._held
-                if trial.written == "running":
-                    self._write(trial)
         if trial.written == "failed" and trial.status != "failed":
             self.again.append(trial.trial_id)
-            self._write(trial)  # before readers count its repeat among those that are over
+        # Before readers count a failed repeat among those that are over. What a finished search stopped stays so until it goes on (`close`).
+        if trial.status != trial.written and (trial.written, trial.status) != ("stopped", "paused"):
+            self._write(trial)
 
     @property
     def _held(self) -> ledger.Status:
@@ -426,7 +463,15 @@ class Study:
     @property
     def device_seconds(self) -> float:
         """What all trials have cost so far."""
-        return sum(t.device_seconds for t in self.trials.values())
+        return sum(self._spent_by(trial) for trial in self.trials.values())
+
+    def _spent_by(self, trial: Trial) -> float:
+        """The trial's device seconds: summed over its epochs once, where none is being added."""
+        if trial.executing:
+            return trial.device_seconds
+        if trial.trial_id not in self._spent:
+            self._spent[trial.trial_id] = trial.device_seconds
+        return self._spent[trial.trial_id]
 
     def counts(self) -> dict[str, int]:
         """How many trials are in each state."""
@@ -457,5 +502,5 @@ class Study:
 
     def too_large(self) -> dict[str, Excess]:
         """The baselines, by label, whose students cost more than the constraints allow: they are trained, and are on no front."""
-        found = {first.label: self._excess(first.overrides) for first in self.space.first}
+        found = {first.label: self._excess(self.space.config(first.overrides)) for first in self.space.first}
         return {label: excess for label, excess in found.items() if excess is not None}

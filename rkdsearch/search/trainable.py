@@ -9,13 +9,15 @@ import ray
 from ray import tune
 from typing_extensions import override
 
-from rkdsearch.errors import DiskError, RkdError
+from rkdsearch.errors import DiskError, RkdError, WorkerError
 from rkdsearch.training import checkpoint
 from rkdsearch.trial import Gang, reports, told
 
 
 class RayTrial(tune.Trainable):
     """Ray Tune's side of a trial. Its config is JSON text under `assignment`: Ray has nothing to merge, flatten or print."""
+
+    _over = False  # whether this process has met what no later trial may meet
 
     @override
     def setup(self, config: dict[str, Any]) -> None:
@@ -33,6 +35,8 @@ class RayTrial(tune.Trainable):
 
     @override
     def step(self) -> dict[str, Any]:
+        if self._over:
+            raise RuntimeError("Tune lets go of an actor that raises; one whose trial was stopped, it would give the next trial")
         try:
             if self._epochs is None:
                 self._epochs = self._begin()
@@ -50,6 +54,9 @@ class RayTrial(tune.Trainable):
     def _failure(self, error: RkdError) -> dict[str, Any]:
         """What ends the trial; or, where the disk is full, the whole search: nothing is wrong with the trial then."""
         self._epochs = None
+        if isinstance(error, WorkerError):
+            self._over = True
+            self.cleanup()
         sentence = " ".join(str(error).split())
         return {"disk": sentence} if isinstance(error, DiskError) else {"error": sentence, "failure": error.failure}
 

@@ -12,7 +12,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Any
@@ -113,11 +113,31 @@ def _fits(resources: Resources, there: Mapping[str, float]) -> None:
             )
 
 
+def _awaited(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> str | None:
+    """What a trial needs and this cluster lacks as it is now, as a sentence; None where it has room. A cluster may grow: that is no error."""
+    group = placement(resources)
+    process = group.bundles[-1]
+    if not any(all(node.get(kind, 0.0) >= asked for kind, asked in process.items()) for node in nodes):
+        wanted = " and ".join(f"{asked:g} {kind}" for kind, asked in process.items())
+        return f"no node of the cluster has {wanted} now, which a trial's process asks: trials wait until it grows"
+    for kind, asked in group.required_resources.items():
+        has = sum(node.get(kind, 0.0) for node in nodes)
+        if asked > has:
+            return f"the cluster has {has:g} {kind} now, and a trial asks {asked:g}: trials wait until it grows"
+    return None
+
+
 @contextmanager
-def room(resources: Resources, address: str | None) -> Iterator[None]:
-    """A place for trials: the cluster is joined, or this machine is large enough. Raises StudyError where it is not there."""
+def room(resources: Resources, address: str | None, notice: Notice) -> Iterator[None]:
+    """A place for trials: the cluster is joined, or this machine is large enough. Raises StudyError where it is not there.
+
+    `notice` is told where the cluster has to grow first.
+    """
     if address is not None:
         with connected(address):
+            awaited = _awaited(resources, [node["Resources"] for node in ray.nodes() if node["Alive"]])  # type: ignore[no-untyped-call]
+            if awaited is not None:
+                notice(awaited)
             yield
         return
     if not ray.is_initialized() and "RAY_ADDRESS" not in os.environ:  # Ray itself is slow to start, and only a search needs it here
@@ -277,7 +297,12 @@ class _Decides(_OfStudy, FIFOScheduler):
     @override
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         with self._end.noting():
-            return self.CONTINUE if self._goes_on(trial.config["trial_id"], result) else self.STOP
+            goes_on = self._goes_on(trial.config["trial_id"], result)
+            if result.get("failure") == "worker":
+                # Stopped, its process would be the next trial's. Asked for one more step it raises, and Tune lets go of it, once and for all.
+                trial.max_failures = 0
+                return self.CONTINUE
+            return self.CONTINUE if goes_on else self.STOP
         return self.CONTINUE  # as far as Ray is concerned: the search is about to end
 
     def _goes_on(self, ours: str, result: dict[str, Any]) -> bool:

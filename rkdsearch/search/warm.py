@@ -38,9 +38,10 @@ _NO_MATTER = (
 
 @dataclass(frozen=True)
 class Warm:
-    """What the sampler is shown first; and, as the end of a sentence, how many earlier trials it is not shown and why."""
+    """What the sampler is shown first; the study that it is from; and, as the end of a sentence, how many of its trials are left out and why."""
 
     seen: list[Seen]
+    earlier: Path | None = None
     left_out: str = ""
 
 
@@ -49,14 +50,24 @@ class _Outside(Exception):  # noqa: N818 - nothing went wrong
 
 
 def prepare(study: Path, earlier: Path | None, space: SearchSpace, *, existed: bool) -> Warm:
-    """What the sampler is shown first. Raises StudyError where a search that began cold is to be warmed, or nothing can be learned."""
+    """What the sampler is shown first.
+
+    Raises StudyError where a search that began cold, or with another earlier study, is to be warmed, or nothing can be learned.
+    """
     warm = kept(study)
-    if earlier is None or warm.seen:
+    if earlier is None:
+        return warm
+    if warm.earlier is not None:
+        if warm.earlier.resolve() != earlier.resolve():
+            raise StudyError(
+                f"{study}: has begun with --warm-start {warm.earlier} and must go on so, got {earlier}; leave it out (what it was shown is kept in "
+                f"{FILE}, wherever the earlier study is now), or name another folder with --study"
+            )
         return warm
     if existed:
         raise StudyError(f"{study}: has begun without --warm-start and must go on so; leave it out, or name another folder with --study")
     warm = from_study(earlier, space)
-    keep(study, earlier, warm)
+    keep(study, warm)
     return warm
 
 
@@ -86,9 +97,8 @@ def from_study(earlier: Path, space: SearchSpace) -> Warm:
     if not found:
         why = f": the first was {reasons[0]}" if reasons else ""
         raise StudyError(f"{earlier}: --warm-start found no finished or stopped trial that lies in this space{why}")
-    return Warm(
-        found, f"; {len(reasons)} are left out, which this space could not have trained (the first: {reasons[0]})" if reasons else ""
-    )
+    left_out = f"; {len(reasons)} are left out, which this space could not have trained (the first: {reasons[0]})" if reasons else ""
+    return Warm(found, earlier.resolve(), left_out)
 
 
 def _refuse_another(earlier: Path, what: str, there: object, here: object) -> None:
@@ -154,11 +164,12 @@ def kept(study: Path) -> Warm:
     if not file.exists():
         return Warm([])
     try:
-        return Warm([Seen(**{**seen, "values": tuple(seen["values"])}) for seen in json.loads(file.read_text(encoding="utf-8"))["seen"]])
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return Warm([Seen(**{**seen, "values": tuple(seen["values"])}) for seen in found["seen"]], Path(found["from"]))
     except (ValueError, KeyError, TypeError):
         raise StudyError(f"{file}: is damaged; delete it, and the search goes on without its warm start") from None
 
 
-def keep(study: Path, earlier: Path, warm: Warm) -> None:
+def keep(study: Path, warm: Warm) -> None:
     """Record it, before the first trial."""
-    replace_file(study / FILE, json.dumps({"from": str(earlier), "seen": [asdict(s) for s in warm.seen]}))
+    replace_file(study / FILE, json.dumps({"from": str(warm.earlier), "seen": [asdict(s) for s in warm.seen]}))

@@ -12,6 +12,7 @@ from rkdsearch.search.study import Study
 from rkdsearch.training.epoch import Best, EpochResult
 from tests.analysis.scripts import script
 
+SAMPLERS = {"tpe": {"name": "tpe"}, "random": {"name": "random"}, "tpe, shown five": {"name": "tpe", "startup": 3, "history": 5}}
 curves, rules, simulation = script("curves"), script("rules"), script("simulation")
 
 
@@ -37,6 +38,7 @@ def test_the_stock_pair_stops_below_the_upper_third_and_tells_optuna_that_it_is_
     ("sampler", "settings", "ladder"),
     [
         ("tpe", {"kind": "promotion"}, "LENGTH"),
+        ("tpe, shown five", {"kind": "promotion"}, "LENGTH"),
         ("random", {"kind": "stopping"}, "LENGTH"),
         ("tpe", {"kind": "promotion"}, "WHOLE"),
         ("random", {"kind": "promotion", "capped": "continued"}, "WHOLE"),
@@ -51,7 +53,7 @@ def test_a_simulated_search_tries_and_stops_what_a_study_with_one_worker_does(
     space = replace(
         landscape.space,
         seed=7,
-        sampler=SamplerConfig.model_validate({"name": sampler}),
+        sampler=SamplerConfig.model_validate(SAMPLERS[sampler]),
         scheduler=SchedulerConfig.model_validate(settings),
         ladder=getattr(rules, ladder),
     )

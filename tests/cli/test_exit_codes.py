@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rkdsearch.__main__ import main
-from rkdsearch.search import folder, teachers, tuner
+from rkdsearch.search import folder, teachers, tuner, warm
 from rkdsearch.search.lock import one_driver
 from tests.search.files import SMALL, load_space, write_space
 
@@ -170,6 +170,22 @@ def test_what_to_type_after_ctrl_c_has_every_word_that_the_search_needs(
         f"Go on with: rkdsearch tune '{file}' --trials 2 --study {tmp_path / 's'} --resume --no-journal --address 10.0.0.1:6379 "
         "--allow-import tests.search tests.strangers\n"
     )
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_what_to_type_names_the_earlier_study_until_it_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kept: bool
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        if kept:
+            warm.keep(tmp_path / "s", warm.Warm([], tmp_path / "earlier"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tuner, "room", lambda *_: nullcontext())
+    monkeypatch.setattr(warm, "prepare", interrupted)
+    words = ("--trials", 2, "--study", tmp_path / "s", "--warm-start", tmp_path / "earlier")
+    assert rkdsearch(monkeypatch, "tune", write_space(tmp_path), *words) == 130
+    assert capsys.readouterr().out.endswith("--resume\n" if kept else f"--resume --warm-start {tmp_path / 'earlier'}\n")
 
 
 def test_show_and_sample_print_the_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

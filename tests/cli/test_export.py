@@ -20,7 +20,8 @@ from rkdsearch.errors import CheckpointError, RkdError, StudyError
 from rkdsearch.results.store import Store
 from rkdsearch.teacher import fingerprint, load, split_of
 from rkdsearch.training import checkpoint, onnx_export
-from rkdsearch.training.export import fraction, standing
+from rkdsearch.training.card import fraction
+from rkdsearch.training.robustbench import standing
 from rkdsearch.training.run import single_run
 from rkdsearch.training.trainer import Trainer
 

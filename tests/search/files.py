@@ -120,7 +120,7 @@ class AheadWorker(FakeWorker):
         study.close()
 
 
-TRIALS = 8
+TRIALS = 7
 
 
 def run(folder: Path, space: SearchSpace, worker: FakeWorker | None = None, trials: int | None = TRIALS, **more: Any) -> Study:
@@ -142,13 +142,14 @@ CAPPED: dict[str, Any] = {
 def on_disk(folder: Path) -> dict[str, Any]:
     """What a study's tables say, times left out."""
     store = Store(folder)
-    trials = {
-        r["trial_id"]: {k: r[k] for k in ("ordinal", "origin", "status", "sampled", "notes", "metric.clean_accuracy", "fidelity.epochs")}
-        for r in records(store.trials())
+    said = ["ordinal", "origin", "status", "sampled", "notes", "metric.clean_accuracy", "fidelity.epochs"]
+    decided = ["trial_id", "rung", "decision", "rank", "of", "robust_accuracy"]
+    reached = ["trial_id", "leg", "epoch", "training_attack_steps", "clean_accuracy"]
+    return {
+        "trials": {r.pop("trial_id"): r for r in records(store.trials()[["trial_id", *said]])},
+        "rungs": sorted(tuple(r.values()) for r in records(store.rungs()[decided])),
+        "epochs": [tuple(r.values()) for r in records(store.epochs()[reached])],
     }
-    rungs = sorted((r["trial_id"], r["rung"], r["decision"], r["rank"], r["of"], r["robust_accuracy"]) for r in records(store.rungs()))
-    epochs = [(r["trial_id"], r["leg"], r["epoch"], r["training_attack_steps"], r["clean_accuracy"]) for r in records(store.epochs())]
-    return {"trials": trials, "rungs": rungs, "epochs": epochs}
 
 
 def checkpoint_of(folder: Path, trial_id: str) -> Path:

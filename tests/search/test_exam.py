@@ -1,6 +1,5 @@
 import json
 import os
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,11 @@ from rkdsearch.errors import OutOfMemoryError, StudyError, TeacherError
 from rkdsearch.results.store import Store
 from rkdsearch.results.summary import records
 from rkdsearch.search import exam
-from rkdsearch.search.exam import Candidate, Sitting
+from rkdsearch.search.candidates import Candidate, candidates
+from rkdsearch.search.exam import Sitting
 from rkdsearch.search.tuner import ENVIRONMENT
 from rkdsearch.teacher import fingerprint
 from rkdsearch.training import checkpoint
-from tests.search import files
 
 ACCURACIES = {"metric.clean_accuracy": 0.9, "metric.robust_accuracy": 0.5}
 VALUES = {
@@ -32,7 +31,6 @@ VALUES = {
     "validation.attack": {"eps": 8 / 255, "steps": 3},
 }
 CONFIG = run.build(VALUES)
-TAUGHT = run.build(VALUES | {"teachers.robust": {"network": {"name": "mlp", "width": 16}, "path": "t", "sha256": "ab" * 32}})
 
 
 def run_alone(folder: Path, config: run.TrainConfig = CONFIG, *, status: str = "finished", seed: int = 0) -> None:
@@ -53,65 +51,6 @@ def test_everybody_sits_every_attack_but_a_teacher_autoattack_and_nobody_is_aske
         ("t00000", "clean", 0), ("t00000", "pgd20", 0), ("t00000", "pgd20", 1), ("t00000", "autoattack", 0), ("t00000", "autoattack", 1),
         ("teacher", "clean", 0), ("teacher", "pgd20", 0), ("teacher", "pgd20", 1),
     ]  # fmt: skip
-
-
-def test_who_cannot_be_examined_is_said_in_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(StudyError, match="holds no trials; `rkdsearch tune` makes them"):
-        exam.candidates(tmp_path, front=False, trial=None)
-    study = tmp_path / "study"
-    files.run(study, files.load_space(tmp_path))
-    with pytest.raises(StudyError, match=re.escape(f"there is no trial 't9'; `rkdsearch status {study}` lists what there is")):
-        exam.candidates(study, front=False, trial="t9")
-    with pytest.raises(StudyError, match=r"t00000/best.safetensors: is missing, so trial t00000 cannot be examined"):
-        exam.candidates(study, front=True, trial=None)
-
-
-@pytest.mark.parametrize("status", ["running", "paused", "stopped", "failed"])
-def test_what_has_not_finished_is_not_examined(tmp_path: Path, status: str) -> None:
-    run_alone(tmp_path, status=status)
-    with pytest.raises(StudyError, match=f"trial run is {status}, and only a finished one is examined, since test images must not watch"):
-        exam.candidates(tmp_path, front=False, trial="run")
-    with pytest.raises(StudyError, match=re.escape(f"no trial has finished (1 {status}); the command that began it goes on with it")):
-        exam.candidates(tmp_path, front=False, trial=None)
-
-
-@pytest.mark.parametrize(
-    "chosen", [{"front": False, "trial": "run"}, {"front": True, "trial": None}, {"front": False, "trial": None}], ids=str
-)
-def test_a_run_without_a_search_is_examined_in_its_own_folder(tmp_path: Path, chosen: dict[str, Any]) -> None:
-    run_alone(tmp_path)
-    (found,) = exam.candidates(tmp_path, **chosen)
-    assert (found.trial_id, found.weights, found.config) == ("run", tmp_path / "best.safetensors", CONFIG)
-    assert found.sha256 == fingerprint(tmp_path / "best.safetensors")
-
-
-def test_a_teacher_moves_with_its_study_and_a_missing_or_a_changed_one_is_left_out_and_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    study, elsewhere = tmp_path / "study", tmp_path / "here" / "teachers"
-    run_alone(study, TAUGHT)
-    for folder in (elsewhere, study / "teachers"):
-        folder.mkdir()
-        (folder / "best.safetensors").write_text(folder.parent.name)
-    facts = {"path": "teachers/best.safetensors", "sha256": fingerprint(study / "teachers" / "best.safetensors")}
-    (study / "study.json").write_text(json.dumps({"teachers": {"robust": facts}}))
-
-    def found() -> tuple[list[Path], list[str]]:
-        said: list[str] = []
-        return [c.weights for c in exam.candidates(study, front=False, trial="run", notice=said.append)], said
-
-    student = study / "best.safetensors"
-    assert found() == ([student, study / "teachers" / "best.safetensors"], [])
-    (study / "teachers" / "best.safetensors").unlink()
-    (said,) = found()[1]
-    assert found()[0] == [student]
-    assert said.startswith("robust teacher: teachers/best.safetensors is another file than the one that taught (sha256")
-    (elsewhere / "best.safetensors").write_text("study")  # the very file, where the search found it
-    assert found() == ([student, Path("teachers/best.safetensors")], [])
-    (elsewhere / "best.safetensors").unlink()
-    assert found() == ([student], ["robust teacher: teachers/best.safetensors is not there, so it is not examined"])
 
 
 def test_a_shard_is_a_block_of_images_and_its_flags_are_the_networks_own_answers(tmp_path: Path) -> None:
@@ -181,7 +120,7 @@ def cluster() -> Iterator[None]:
 
 def examined(folder: Path, attacks: tuple[str, ...] = ("clean", "pgd20"), **more: Any) -> list[dict[str, Any]]:
     """The rows of a run's exam, as they ended."""
-    todo = exam.sittings(exam.candidates(folder, front=False, trial=None), attacks, 1)
+    todo = exam.sittings(candidates(folder, front=False, trial=None), attacks, 1)
     return [row for _, row in exam.examine(folder, todo, **{"images": 40, **more})]
 
 

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,7 @@ def test_a_changed_range_is_refused_and_named(tmp_path: Path) -> None:
         {"first": []},
         {"fixed": {**SMALL["fixed"], "attack.steps": 3}},
         {"scheduler": {"name": "none"}},
+        {"resources": {"processes": 2}},
     ],
 )
 def test_whatever_makes_trials_comparable_may_not_change(tmp_path: Path, changes: dict[str, object]) -> None:
@@ -51,6 +53,37 @@ def test_whatever_makes_trials_comparable_may_not_change(tmp_path: Path, changes
 )
 def test_who_proposes_who_stops_and_on_what_may_change(tmp_path: Path, changes: dict[str, object]) -> None:
     assert folder.claim(claimed(tmp_path), load_space(tmp_path, **changes), resume=True)
+
+
+def test_a_setting_that_changed_is_said_in_a_line_and_one_that_did_not_is_not(tmp_path: Path) -> None:
+    study, said = claimed(tmp_path), list[str]()
+    assert folder.claim(study, load_space(tmp_path), resume=True, notice=said.append)
+    assert said == []
+    changes = {
+        "sampler": {**SMALL["sampler"], "name": "random"},
+        "scheduler": {**SMALL["scheduler"], "kind": "stopping"},
+        "constraints": {"parameters": 10**6},
+    }
+    folder.claim(study, load_space(tmp_path, **changes), resume=True, notice=said.append)
+    assert said == [
+        "sampler.name was tpe, is random: accepted, proposals differ from here on",
+        "scheduler.kind was promotion, is stopping: accepted, decisions differ from here on",
+        "constraints.parameters was not there, is 1000000: accepted, the front is named anew, and proposals differ from here on",
+    ]
+    folder.describe(study, load_space(tmp_path, **changes), {})
+    folder.claim(study, load_space(tmp_path, **changes), resume=True, notice=said.append)
+    assert len(said) == 3, "once is enough"
+
+
+def test_an_older_description_says_nothing_of_who_proposes_and_means_one_process(tmp_path: Path) -> None:
+    study, said = claimed(tmp_path), list[str]()
+    described = json.loads((study / "study.json").read_text())
+    del described["laws"]["resources.processes"], described["sampler"], described["scheduler"]
+    (study / "study.json").write_text(json.dumps(described))
+    assert folder.claim(study, load_space(tmp_path, sampler={"name": "random"}), resume=True, notice=said.append)
+    assert said == []
+    with pytest.raises(StudyError, match=r"resources.processes was 1, is 2"):
+        folder.claim(study, load_space(tmp_path, resources={"processes": 2}), resume=True)
 
 
 def test_where_files_lie_may_change(tmp_path: Path) -> None:
@@ -72,8 +105,20 @@ def test_where_files_lie_may_change(tmp_path: Path) -> None:
     assert folder.laws(made) != folder.laws(other)
 
 
-def test_a_damaged_description_is_said_to_be_damaged(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["{", "{}", "[]"])
+def test_a_damaged_description_is_said_to_be_damaged(tmp_path: Path, text: str) -> None:
     study = claimed(tmp_path)
-    (study / "study.json").write_text("{")
-    with pytest.raises(StudyError, match=r"study.json: is damaged"):
+    (study / "study.json").write_text(text)
+    with pytest.raises(
+        StudyError, match=r"study.json: is damaged, .*; put a whole copy of it back, or give this search a folder of its own"
+    ):
         folder.claim(study, load_space(tmp_path), resume=True)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("row", ["t00000.parquet", "run.parquet"])
+def test_trials_without_a_description_are_not_written_over(tmp_path: Path, row: str, *, resume: bool) -> None:
+    (tmp_path / "trials").mkdir()
+    (tmp_path / "trials" / row).touch()
+    with pytest.raises(StudyError, match=r"holds trials but no study.json; put it back, or name another folder with --study"):
+        folder.claim(tmp_path, load_space(tmp_path / "s"), resume=resume)

@@ -45,6 +45,13 @@ def test_no_rung_may_stand_inside_a_methods_warm_up(tmp_path: Path) -> None:
         space.check(samples=1)
 
 
+def test_where_no_scheduler_looks_rungs_may_stand_anywhere(tmp_path: Path) -> None:
+    fixed = {"data.name": "digits", "teachers.robust.path": "teacher.pt", "method.name": "iad", "method.warm_up": 0.5}
+    search = {"averaging.name": {"choice": ["none", "swa"]}, "optimizer.lr": {"float": [0.01, 0.3]}}
+    space = load_space(tmp_path, fixed=fixed, search=search, first=[], scheduler={"name": "none"})
+    assert space.check(samples=3) == 2 + 2 + 3
+
+
 def test_no_rung_may_stand_before_weights_are_averaged(tmp_path: Path) -> None:
     search = {"averaging.name": {"choice": ["none", "ema", "swa"]}}
     fixed = {"data.name": "digits", "method.name": "trades"}

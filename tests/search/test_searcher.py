@@ -8,7 +8,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from rkdsearch.search.searcher import Proposal, Seen, build_sampler, frozen, propose, quiet, seed_of
+from rkdsearch.search.searcher import Proposal, Seen, build_sampler, frozen, propose, quiet, remembered, seed_of
 from rkdsearch.search.settings import SamplerConfig
 from rkdsearch.search.space import SearchSpace
 from tests.search.files import load_space
@@ -49,6 +49,14 @@ def test_what_the_ledger_holds_moves_the_model(tmp_path: Path) -> None:
     others = [Seen(s.params, s.state, o.values, o.rungs_short) for s, o in zip(history(12), history(12)[::-1], strict=True)]
     different = [propose(space, n, history(12)) != propose(space, n, others) for n in range(12, 18)]
     assert any(different)
+
+
+def test_half_of_what_is_remembered_went_farthest_and_the_rest_is_the_latest() -> None:
+    seen = [Seen({"n": n}, "measured", (0.5, 0.5), short) for n, short in enumerate((0, 2, 0, 1, 2, 2, 2))]
+    seen.append(Seen({"n": 7}, "running"))
+    assert [s.params["n"] for s in remembered(seen, 4)] == [0, 2, 6, 7]
+    assert [s.params["n"] for s in remembered(seen, 6)] == [0, 2, 3, 5, 6, 7]
+    assert remembered(seen, 8) == seen
 
 
 def test_a_refused_proposal_is_followed_by_another_one(tmp_path: Path) -> None:

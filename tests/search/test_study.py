@@ -5,11 +5,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from rkdsearch.errors import SpaceError
+from rkdsearch.errors import SpaceError, StudyError
+from rkdsearch.search import ledger
 from rkdsearch.search import study as study_module
+from rkdsearch.search.ledger import Trial
 from rkdsearch.search.searcher import Seen
 from rkdsearch.search.study import Study
-from tests.search.files import CAPPED, TRIALS, FakeWorker, load_space, run
+from tests.search.files import CAPPED, SMALL, TRIALS, FakeWorker, load_space, run
 
 pytestmark = pytest.mark.usefixtures("unhurried")
 
@@ -118,7 +120,31 @@ def test_students_that_are_too_large_are_refused_at_the_ask(tmp_path: Path) -> N
 def test_where_no_student_is_small_enough_the_ask_ends_with_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study_module, "ATTEMPTS", 3)
     study = Study(tmp_path, load_space(tmp_path, first=[], constraints={"parameters": 1}), 2, {})
-    with pytest.raises(SpaceError, match=r"constraints.parameters must be >= the student's weights, got 1: 3 proposals in a row had more"):
+    sentence = (
+        r"3 proposals in a row were refused, the last by a law: constraints.parameters must be >= the student's weights, \d+, got 1; raise"
+    )
+    with pytest.raises(SpaceError, match=sentence):
+        study.next()
+
+
+def test_a_proposal_that_breaks_a_law_of_the_run_is_asked_again(tmp_path: Path) -> None:
+    fixed = {"data.name": "digits", "method.name": "natural", "optimizer.nesterov": True}
+    search = {"optimizer.momentum": {"choice": [0.0, 0.5, 0.9]}}  # without momentum there is no nesterov
+    space = load_space(tmp_path, fixed=fixed, search=search, first=[], sampler={"name": "random"})
+    study = Study(tmp_path / "s", space, 12, {})
+    momenta = [study.trials[assignment.trial_id].overrides["optimizer.momentum"] for _ in range(12) if (assignment := study.next())]
+    assert len(momenta) == 12
+    assert set(momenta) == {0.5, 0.9}
+
+
+def test_where_every_proposal_breaks_a_law_the_ask_ends_with_the_law(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study_module, "ATTEMPTS", 3)
+    fixed = {"data.name": "digits", "method.name": "natural", "optimizer.nesterov": True, "optimizer.momentum": 0.0}
+    study = Study(tmp_path, load_space(tmp_path, fixed=fixed, search={"optimizer.lr": {"float": [0.1, 0.2]}}, first=[]), 2, {})
+    law = (
+        r"the last by a law: t00000: .*nesterov needs sgd with momentum > 0, got sgd with momentum 0.0; narrow the ranges that lead there$"
+    )
+    with pytest.raises(SpaceError, match=r"^small: 3 proposals in a row were refused, " + law):
         study.next()
 
 
@@ -136,6 +162,28 @@ def test_device_time_may_say_when_to_stop_asking(tmp_path: Path) -> None:
     study = run(tmp_path, load_space(tmp_path, first=[], scheduler={"name": "none"}), trials=None, device_seconds=9.5)
     assert len(study.trials) == 3  # four epochs of one second each: after two trials 8 seconds are spent
     assert study.device_seconds == 12
+
+
+def test_device_time_is_what_every_epoch_took_also_where_one_is_trained_again(tmp_path: Path) -> None:
+    study, worker = Study(tmp_path, load_space(tmp_path, **CAPPED, scheduler={"reduction": 2}), 4, {}), FakeWorker()
+    asked = 0
+    while not study.done:
+        assignment = study.next()
+        assert assignment is not None
+        for result in worker.run(assignment):
+            asked += 1
+            if not study.report(assignment.trial_id, replace(result, seconds=0.1 * asked), {}):
+                break
+            assert study.device_seconds == sum(t.device_seconds for t in study.trials.values())
+        assert study.device_seconds == sum(t.device_seconds for t in study.trials.values())
+    assert any(len(t.runs) == 2 for t in study.trials.values())
+
+
+def test_epochs_of_a_trial_that_waits_or_has_ended_are_summed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = run(tmp_path, load_space(tmp_path), trials=4)
+    assert study.device_seconds > 0
+    monkeypatch.setattr(Trial, "device_seconds", property(lambda _: pytest.fail("it was summed already")))
+    assert study.device_seconds == pd.read_parquet(tmp_path / "trials")["run.device_seconds"].sum()
 
 
 def test_an_earlier_study_is_shown_to_the_sampler_before_our_own_trials(tmp_path: Path) -> None:
@@ -167,6 +215,17 @@ def test_a_rung_says_by_what_protocol_its_values_were_measured(tmp_path: Path) -
     rungs = pd.read_parquet(tmp_path / "rungs").groupby("rung")[["training_attack_steps", "attack_steps", "images"]]
     assert rungs.max().to_numpy().tolist() == [[2, 5, 100], [2, 20, 100]]
     assert rungs.min().equals(rungs.max())
+
+
+def test_a_rung_has_every_objective_by_which_it_was_decided(tmp_path: Path) -> None:
+    search = {**SMALL["search"], "student.width": {"int": [4, 16]}}
+    objectives = ["clean_accuracy", "worst_class_accuracy", "parameters"]
+    fixed = {"data.name": "digits", "student.name": "small_cnn"}
+    study = run(tmp_path, load_space(tmp_path, search=search, fixed=fixed, objectives=objectives, first=[]))
+    rungs = pd.read_parquet(tmp_path / "rungs")
+    assert rungs["parameters"].tolist() == [study.trials[name].costs["parameters"] for name in rungs["trial_id"]]
+    assert rungs["worst_class_accuracy"].tolist() == rungs["robust_accuracy"].tolist()  # of a run that nobody trains they are the same
+    assert rungs["multiply_adds"].isna().all()  # nobody asked about them
 
 
 def test_a_trial_may_go_on_from_its_capped_checkpoint_where_the_space_says_so(tmp_path: Path) -> None:
@@ -243,3 +302,30 @@ def test_who_begins_on_a_higher_rung_is_not_on_the_lower_one_not_even_after_a_re
     full = next(t for t, first in begun.items() if first == 4)
     assert study.trials[full].status == "finished"
     assert study.trials[full].decisions == []
+
+
+# ------------------------------------------------------------------------------------------------------------------- another space
+
+
+def unreadable(folder: Path, status: ledger.Status) -> Study:
+    """A study of four trials, one of which names a field that no run has any more, taken up again."""
+    study = run(folder, load_space(folder), trials=4)
+    study.trials["t00002"].overrides["method.forgotten"] = 1.0
+    study.trials["t00002"].status = status
+    study._write(study.trials["t00002"])
+    return Study(folder, study.space, 5, {})
+
+
+def test_rows_that_this_space_cannot_read_are_counted_and_their_numbers_not_asked_again(tmp_path: Path) -> None:
+    study, said = unreadable(tmp_path, "stopped"), list[str]()
+    study.reconcile(said.append)
+    assert said == [f"{tmp_path}: 1 of 4 rows cannot be read by this space: kept, and not asked again"]
+    assignment = study.next()
+    assert assignment is not None
+    assert assignment.trial_id == "t00004"
+
+
+def test_a_trial_that_is_not_over_and_cannot_be_read_ends_the_start_with_a_way_out(tmp_path: Path) -> None:
+    law = r"a trial that is not over cannot be read by this space: t00002: .*forgotten.*; go on with the space and the version that asked"
+    with pytest.raises(StudyError, match=law):
+        unreadable(tmp_path, "running").reconcile()

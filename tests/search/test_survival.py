@@ -1,12 +1,14 @@
 import errno
 import itertools
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from rkdsearch.errors import DiskError, Failure
@@ -235,6 +237,54 @@ def test_values_of_another_protocol_are_no_best_epoch_where_only_rows_are_left(t
     best = again.trials[trial.trial_id].best
     assert best is not None
     assert best.epoch in (3, 4)
+
+
+@pytest.mark.parametrize("kind", ["promotion", "stopping"])
+def test_whose_decisions_are_damaged_stands_on_its_rungs_as_before(tmp_path: Path, kind: str) -> None:
+    space = load_space(tmp_path, **CAPPED, scheduler={"kind": kind, "reduction": 2})
+    run(tmp_path / "whole", space)
+    shutil.copytree(tmp_path / "whole", tmp_path / "damaged")
+    files = sorted((tmp_path / "damaged" / "rungs").glob("*.parquet"))
+    for file in files:
+        file.write_bytes(file.read_bytes()[:100])
+    studies = [Study(tmp_path / name, space, 14, {}) for name in ("whole", "damaged")]
+    for study in studies:
+        study.reconcile()
+    whole, damaged = ([(rung.values, rung.gone_on) for rung in study.rungs.rungs] for study in studies)
+    assert damaged == whole
+    held = {t.trial_id for t in studies[1].trials.values() if t.status in ("paused", "stopped")}
+    assert len(held) >= 2
+    again = pd.read_parquet(tmp_path / "damaged" / "rungs")  # as everywhere, readers see what was decided
+    assert set(again["trial_id"]) == held
+    assert set(again["decision"]) == {"paused" if kind == "promotion" else "stopped"}
+    ended = [run(tmp_path / name, space, trials=14) for name in ("whole", "damaged")]
+    assert on_disk(ended[1].folder)["trials"] == on_disk(ended[0].folder)["trials"]
+
+
+def test_a_search_that_now_stops_instead_of_pausing_leaves_nobody_paused(tmp_path: Path) -> None:
+    pausing = Study(tmp_path, load_space(tmp_path, first=[]), TRIALS, {})
+    for _ in range(2):
+        assignment = pausing.next()
+        assert assignment is not None
+        assert not pausing.report(assignment.trial_id, next(FakeWorker().run(assignment)), {})
+    assert pd.read_parquet(tmp_path / "trials")["status"].tolist() == ["paused", "paused"]
+    study = run(tmp_path, load_space(tmp_path, first=[], scheduler={"kind": "stopping", "reduction": 3}))
+    rows = pd.read_parquet(tmp_path / "trials").set_index("trial_id")["status"]
+    assert rows.to_dict() == {t.trial_id: t.status for t in study.trials.values()}
+    assert set(rows) == {"finished", "stopped"}
+
+
+def test_decisions_of_an_earlier_version_without_the_later_columns_are_read_and_kept(tmp_path: Path) -> None:
+    space = load_space(tmp_path)
+    run(tmp_path, space)
+    before = on_disk(tmp_path)
+    for file in (tmp_path / "rungs").glob("*.parquet"):
+        table = pq.ParquetFile(file).read()
+        pq.write_table(table.drop_columns(["worst_class_accuracy", "parameters", "multiply_adds"]), file)
+    run(tmp_path, space, trials=14)
+    after = on_disk(tmp_path)
+    assert set(after["rungs"]) >= set(before["rungs"])
+    assert pd.read_parquet(tmp_path / "rungs" / "t00010.parquet")["worst_class_accuracy"].notna().all()
 
 
 def test_a_damaged_row_is_asked_again_under_its_own_number_and_the_others_stay(tmp_path: Path) -> None:

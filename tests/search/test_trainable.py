@@ -1,13 +1,14 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
 import torch
 
-from rkdsearch.errors import CheckpointError, DiskError, NonFiniteLossError, OutOfMemoryError
+from rkdsearch.errors import CheckpointError, DiskError, NonFiniteLossError, OutOfMemoryError, WorkerError
 from rkdsearch.search.trainable import RayTrial
 from tests.test_trial import CONFIG
 
@@ -39,12 +40,16 @@ def test_a_bug_of_one_method_is_told_with_its_place_and_on_one_line() -> None:
     [
         (torch.OutOfMemoryError("CUDA out of memory"), "memory"),  # before the first epoch: the trainer has no sentence for it there
         (OutOfMemoryError("epoch 1: the device is out of memory"), "memory"),
+        (torch.AcceleratorError("CUDA error: out of memory\nSearch for cudaErrorMemoryAllocation"), "memory"),  # the process goes on
         (OSError(116, "Stale file handle"), "files"),
         (CheckpointError("last.safetensors: belongs to a run with another config"), "files"),
     ],
 )
 def test_what_the_machine_did_is_told_from_what_the_method_did(error: Exception, failure: str) -> None:
-    assert trial_whose_next_epoch(error).step()["failure"] == failure
+    trial = trial_whose_next_epoch(error)
+    assert trial.step()["failure"] == failure
+    trial._epochs = iter([{"epoch": 1}])
+    assert trial.step() == {"epoch": 1}
 
 
 def test_a_full_disk_is_no_failure_of_the_trial() -> None:
@@ -58,6 +63,26 @@ def test_what_one_process_of_a_gang_meets_is_told_as_its_own_words_and_not_tried
     )
     told = trial_whose_next_epoch(error.as_instanceof_cause()).step()
     assert told == {"error": "epoch 1, batch 1: the loss is nan", "failure": "loss"}
+
+
+def test_a_process_whose_device_is_lost_trains_no_other_trial() -> None:
+    trial = trial_whose_next_epoch(torch.AcceleratorError("CUDA error: device-side assert triggered\nSearch for `cudaErrorAssert'"))
+    told = trial.step()
+    assert told["error"].startswith("CUDA error: device-side assert triggered (test_trainable.py:")
+    assert told["error"].endswith(
+        "): its process can use the device no more, later trials get a new one; CUDA_LAUNCH_BLOCKING=1 finds the true place"
+    )
+    assert told["failure"] == "worker"
+    with pytest.raises(RuntimeError, match="Tune lets go of an actor that raises"):
+        trial.step()
+
+
+def test_a_gang_that_does_not_answer_is_ended_with_its_trial() -> None:
+    ended: list[str] = []
+    trial = trial_whose_next_epoch(WorkerError("an epoch of its 2 processes must end within 6 hours"))
+    trial._gang = SimpleNamespace(close=lambda: ended.append("the gang"))  # type: ignore[assignment]
+    assert trial.step() == {"error": "an epoch of its 2 processes must end within 6 hours", "failure": "worker"}
+    assert ended == ["the gang"]
 
 
 def taken_up(folder: Path) -> RayTrial:

@@ -32,7 +32,7 @@ from tests.search.real import FIXED, ROOT, Search, compiled, space
 from tests.search.witness import VARIABLE, fill_disk
 
 pytestmark = pytest.mark.timeout(600)
-MOODS = {m: m for m in ("unlucky", "nan", "broken", "hungry", "full")}
+MOODS = {m: m for m in ("unlucky", "nan", "broken", "hungry", "lost", "full")}
 Said = Callable[[], str]
 
 
@@ -90,39 +90,45 @@ def run(search: Search) -> None:
 @pytest.fixture(scope="module")
 def moody(witness: Path, tmp_path_factory: pytest.TempPathFactory) -> Search:
     """One trial at a time: what has happened when the disk is full is then always the same."""
-    return Search(tmp_path_factory.mktemp("moody"), trials=8, space=space(MOODS, (2,), resources={"cpu": 2}))
+    return Search(tmp_path_factory.mktemp("moody"), trials=9, space=space(MOODS, (2,), resources={"cpu": 2}))
 
 
 def test_whatever_happens_to_one_trial_is_its_own_matter_and_a_full_disk_is_everybodys(witness: Path, moody: Search, said: Said) -> None:
-    full, hungry = witness.with_suffix(".full"), witness.with_suffix(".hungry")
-    full.touch()
-    hungry.touch()
+    full, hungry, lost = (witness.with_suffix(f".{mood}") for mood in ("full", "hungry", "lost"))
+    for fault in (full, hungry, lost):
+        fault.touch()
     with pytest.raises(
-        DiskError, match=r"t00005/best.safetensors: could not be written: No space left on device; the previous checkpoint is"
+        DiskError, match=r"t00006/best.safetensors: could not be written: No space left on device; the previous checkpoint is"
     ):
         run(moody)
     assert {label: row["status"] for label, row in moody.labelled().items()} == {
-        "natural": "finished", "unlucky": "finished", "nan": "failed", "broken": "failed", "hungry": "failed", "full": "running",
+        "natural": "finished", "unlucky": "finished", "nan": "failed", "broken": "failed", "hungry": "failed", "lost": "failed", "full": "running",
     }  # fmt: skip
     before, output, rows = moody.epochs(), said(), moody.labelled()
     assert rows["hungry"]["error"].startswith("epoch 2: the device is out of memory; lower training.batch_size (now 200), raise")
-    assert {label: rows[label]["failure"] for label in ("nan", "broken", "hungry")} == {
+    assert {label: rows[label]["failure"] for label in ("nan", "broken", "hungry", "lost")} == {
         "nan": "loss",
         "broken": "error",
         "hungry": "memory",
+        "lost": "worker",
     }
-    assert output.count("trial t00001 lost its worker, started again (1 of 3)\n") == 1
-    assert f"Go on with: rkdsearch tune {moody.file} --trials 8 --study {moody.study} --resume" in output
+    assert rows["lost"]["error"].startswith("CUDA error: an illegal memory access was encountered (witness.py:")
+    processes = {mood: {step["pid"] for step in seen(witness, mood)} for mood in ("hungry", "lost", "full")}
+    assert processes["hungry"] == processes["lost"]  # a worker stays warm; one whose device is lost has one try, and no trial after it
+    assert len(processes["lost"]) == 1
+    assert not processes["lost"] & processes["full"]
+    assert output.count("trial t00001 lost its worker, started again (1 of 3)\n") == output.count("started again") == 1
+    assert f"Go on with: rkdsearch tune {moody.file} --trials 9 --study {moody.study} --resume" in output
     assert "Traceback" not in output
     assert "raylet" not in output
 
-    full.unlink()
-    hungry.unlink()
+    for fault in (full, hungry, lost):
+        fault.unlink()
     run(moody)
     moody.whole()
     rows, output = moody.labelled(), said()
-    assert (rows["full"]["status"], rows["hungry"]["status"]) == ("finished", "finished")
-    assert "what the machine failed goes on from its last epoch: t00004\n" in output
+    assert {rows[label]["status"] for label in ("full", "hungry", "lost")} == {"finished"}
+    assert "what the machine failed goes on from its last epoch: t00004, t00005\n" in output
     assert before.items() <= moody.epochs().items()
     assert rows["nan"]["error"].startswith("epoch 1, batch 1: the loss is nan; likely causes: optimizer.lr")
     assert rows["broken"]["error"].startswith("ZeroDivisionError: a bug in one method (witness.py:")
@@ -136,11 +142,11 @@ def test_the_exam_uses_test_images_alone_the_same_for_all_and_once(moody: Search
         evaluate(moody.study, images=60, attacks=("clean", "pgd20"), allow_import=("tests",))
 
     run(moody)
-    assert "nothing to do: all 8 trials" in said()
+    assert f"nothing to do: all 9 trials of {moody.study} have ended\n" in said()
     examine()
     rows = records(Store(moody.study).evaluations())
     finished = {t for t, s in moody.ended().items() if s == "finished"}
-    assert len(finished) == 6
+    assert len(finished) == 7
     assert {(r["trial_id"], r["attack"]) for r in rows} == {(t, a) for t in finished for a in ("clean", "pgd20")}
     assert {r["split"] for r in rows} == {"test"}
     assert {r["images"] for r in rows} == {60}
@@ -148,7 +154,7 @@ def test_the_exam_uses_test_images_alone_the_same_for_all_and_once(moody: Search
     assert all(len(r["per_image"]) == 60 and r["per_image"].count("1") == r["correct"] for r in rows)
     said()
     examine()
-    assert "12 sittings stand in" in said()
+    assert "14 sittings stand in" in said()
     assert records(Store(moody.study).evaluations()) == rows
 
 
@@ -274,7 +280,7 @@ def test_a_cluster_that_is_not_there_is_one_sentence(error: Exception, monkeypat
     monkeypatch.setattr(ray, "init", refuse)
     first = str(error).splitlines()[0]
     law = rf"^--address x: there is no Ray cluster to join \({first}\); start one \(docs/cluster.md\), or leave --address out to use this machine$"
-    with pytest.raises(StudyError, match=law), room(Resources(), "x"):
+    with pytest.raises(StudyError, match=law), room(Resources(), "x", str):
         pass
 
 
@@ -282,10 +288,32 @@ def test_this_machine_is_asked_before_ray_is_started(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", None)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with room(Resources(cpu=1), None):
+    with room(Resources(cpu=1), None, str):
         pass
-    with pytest.raises(StudyError, match="asks 1000 CPU"), room(Resources(cpu=1000), None):
+    with pytest.raises(StudyError, match="asks 1000 CPU"), room(Resources(cpu=1000), None, str):
         pass
+
+
+@pytest.mark.parametrize(
+    ("resources", "sentence"),
+    [
+        (Resources(cpu=4, gpu=1), None),
+        (Resources(cpu=4, gpu=1, processes=2), None),
+        (Resources(cpu=4, gpu=2), "no node of the cluster has 4 CPU and 2 GPU now, which a trial's process asks: trials wait until it grows"),
+        (Resources(cpu=16, gpu=1), "no node of the cluster has 16 CPU and 1 GPU now, which a trial's process asks: trials wait until it grows"),
+        (Resources(gpu=1, processes=3), "the cluster has 2 GPU now, and a trial asks 3: trials wait until it grows"),
+    ],
+)  # fmt: skip
+def test_what_a_cluster_lacks_now_is_said_once_and_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, resources: Resources, sentence: str | None
+) -> None:
+    node = {"CPU": 8.0, "GPU": 1.0}
+    nodes = [(True, {"CPU": 16.0}), (True, node), (True, node), (False, {"CPU": 64.0, "GPU": 8.0})]
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": alive, "Resources": has} for alive, has in nodes])
+    told: list[str] = []
+    with room(resources, "auto", told.append):
+        assert told == ([] if sentence is None else [sentence])
 
 
 def test_on_a_cluster_a_teacher_is_made_where_a_trial_would_be(witness: Path, tmp_path: Path) -> None:

@@ -59,6 +59,24 @@ def test_a_search_that_began_cold_stays_cold(tmp_path: Path) -> None:
         warm.prepare(claimed(tmp_path), tmp_path, load_space(tmp_path), existed=True)
 
 
+def test_a_search_that_began_warm_goes_on_with_the_same_earlier_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    space = load_space(tmp_path)
+    FakeWorker().drive(Study(claimed(tmp_path), space, 2, {}))
+    new, earlier = tmp_path / "new", tmp_path / "study"
+    monkeypatch.chdir(tmp_path)
+    seen = warm.prepare(new, Path("study"), space, existed=False).seen
+    assert len(seen) == 2
+    earlier.rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path / "moved")
+    assert warm.prepare(new, None, space, existed=True).seen == seen
+    assert warm.prepare(new, earlier, space, existed=True).seen == seen  # by where it was, from another working folder
+    for other in (tmp_path / "moved", tmp_path / "typo"):
+        with pytest.raises(
+            StudyError, match=rf"new: has begun with --warm-start {earlier} and must go on so, got {other}; leave it out \(what"
+        ):
+            warm.prepare(new, other, space, existed=True)
+
+
 def test_accuracies_of_another_exam_are_no_warm_start(tmp_path: Path) -> None:
     FakeWorker().drive(Study(claimed(tmp_path), load_space(tmp_path), 2, {}))
     other = load_space(tmp_path / "o", fixed={**SMALL["fixed"], "validation.attack.eps": 0.5})

@@ -21,7 +21,7 @@ class Witness(Method):
     """Natural training under observation."""
 
     attack_defaults: ClassVar[AttackDefaults] = AttackDefaults(start="none")
-    mood: Literal["calm", "slow", "nan", "broken", "alone", "hungry", "unlucky", "full", "told"] = "calm"
+    mood: Literal["calm", "slow", "nan", "broken", "alone", "hungry", "unlucky", "lost", "full", "told"] = "calm"
 
     @override
     def teachers(self) -> tuple[str, ...]:
@@ -47,6 +47,8 @@ class Witness(Method):
                 raise ZeroDivisionError("a bug in one process")
             case "hungry" if step.epoch == 1 and said.with_suffix(".hungry").exists():
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            case "lost" if step.epoch == 1 and said.with_suffix(".lost").exists():
+                raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
             case "unlucky" if step.epoch == 1 and not said.with_suffix(".unlucky").exists():
                 said.with_suffix(".unlucky").touch()
                 os.kill(os.getpid(), signal.SIGKILL)
