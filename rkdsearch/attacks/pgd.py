@@ -107,7 +107,11 @@ class Attack:
 
     def maximize(self, objective: Objective, x: Tensor, noise: Noise) -> Tensor:
         """x' = argmax of `objective` over the ball around `x`, detached; `objective` maps images to (N,), its sum is climbed."""
-        x_adv, gradient, project = self.start(x, noise), gradient_of(objective, x), self.around(x)
+        return self.climb(objective, x, self.start(x, noise))
+
+    def climb(self, objective: Objective, x: Tensor, x_adv: Tensor) -> Tensor:
+        """The same from `x_adv`."""
+        gradient, project = gradient_of(objective, x), self.around(x)
         for _ in range(self.steps):
             x_adv = project(self.ascend(x_adv, gradient(x_adv)))
         return x_adv.detach()

@@ -19,6 +19,7 @@ Confirmed: the authors' script with `parity: official`, value and gradients, and
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.nn.functional import one_hot
 from typing_extensions import override
 
 from rkdsearch.losses import cross_entropy, kl_divergence
@@ -55,7 +56,9 @@ class ABSLD(Method):
 
         errors = torch.stack([cross_entropy(adversarial, step.y), cross_entropy(natural, step.y)], dim=1).detach()
         total = step.memory.get("class_errors", torch.zeros_like(start))
-        step.memory["class_errors"] = total.index_add(1, step.across(step.y), step.across(errors).T.to(total.dtype))
+        # A product with the labels one-hot: `index_add` sums in any order on CUDA, and every process must come to the same temperatures.
+        members = one_hot(step.across(step.y), total.shape[1]).to(total.dtype)
+        step.memory["class_errors"] = total + step.across(errors).T.to(total.dtype) @ members
         return Loss.weighted(
             adversarial=(self.adversarial_weight, imitation(adversarial, adversarial_tau)),
             natural=(1 - self.adversarial_weight, imitation(natural, natural_tau)),

@@ -15,7 +15,6 @@ Confirmed: the authors' script on both data sets, value and gradients; its attac
 
 import torch
 from pydantic import Field
-from torch import Tensor
 from typing_extensions import override
 
 from rkdsearch.losses import kl_divergence
@@ -31,14 +30,13 @@ class AdaAD(Method):
 
     @override
     def loss(self, step: Step) -> Loss:
-        def imitation(x: Tensor) -> Tensor:
-            with torch.no_grad():
-                target = step.teacher(x)
-            return self.kl_scale * kl_divergence(step.student(x), target=target)
-
         x_adv = step.maximize(inner.teacher_adversarial(step))
+        with torch.no_grad():
+            natural_target, adversarial_target = step.teacher(step.x), step.teacher(x_adv)
+        natural_weight = 1 - self.adversarial_weight
         # Clean first, and also where it weighs nothing: BatchNorm sees the batches in the official order.
+        natural, adversarial = step.student.each_weighted((natural_weight, step.x), (1.0, x_adv))
         return Loss.weighted(
-            natural=(1 - self.adversarial_weight, imitation(step.x)),
-            adversarial=(self.adversarial_weight, imitation(x_adv)),
+            natural=(natural_weight, self.kl_scale * kl_divergence(natural, target=natural_target)),
+            adversarial=(self.adversarial_weight, self.kl_scale * kl_divergence(adversarial, target=adversarial_target)),
         )

@@ -34,15 +34,17 @@ class AdaIAD(Method):
     @override
     def loss(self, step: Step) -> Loss:
         x_adv = step.maximize(inner.teacher_adversarial(step))
-        clean, adversarial = step.student.each(step.x, x_adv)
+        introspective, label_weight = step.started(self.warm_up), 1 - self.soft_label_weight
+        # While a = 1 the student's own answer to x is multiplied by an exact 0.
+        clean, adversarial = step.student.each_weighted((1.0 if introspective else label_weight, step.x), (1.0, x_adv))
         with torch.no_grad():
             robust = step.teacher(x_adv)
             log_belief = log_probabilities(robust).gather(1, step.y[:, None])[:, 0]
-        trust = (self.trust_exponent * log_belief).exp() if step.started(self.warm_up) else torch.ones_like(log_belief)
+        trust = (self.trust_exponent * log_belief).exp() if introspective else torch.ones_like(log_belief)
         scale = self.kl_scale * self.soft_label_weight
         return Loss.weighted(
             robust=(scale * self.temperature**2, kl_divergence(adversarial, target=robust, temperature=self.temperature)),
             oneself=(scale, (1 - trust) * kl_divergence(adversarial, target=clean)),
-            label=(1 - self.soft_label_weight, step.label_loss(clean)),
+            label=(label_weight, step.label_loss(clean)),
             trust=(0.0, trust),
         )

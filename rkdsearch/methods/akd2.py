@@ -14,16 +14,16 @@ Defaults: w, a1, a2 = 0.3, 0.6, 0.1 and tau = 2, attack from clipped uniform noi
 Confirmed: the authors' script and the IAD repository's, value and gradients.
 """
 
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 from typing_extensions import override
 
 from rkdsearch.losses import kl_divergence, soft_cross_entropy
 from rkdsearch.methods import inner
-from rkdsearch.methods.base import AttackDefaults, Factor, KLScale, Loss, Method, Step, Temperature, check_simplex
+from rkdsearch.methods.base import AttackDefaults, Factor, KLScale, Loss, Method, Step, Temperature
 
 
 class AKD2(Method):
@@ -37,11 +37,6 @@ class AKD2(Method):
     temperature: Temperature = 2.0
     imitation: Literal["cross_entropy", "kl"] = Field("cross_entropy", description="H, or the KL: another value, the same gradient")
     kl_scale: KLScale = 1.0
-
-    @model_validator(mode="after")
-    def _weights_share_one(self) -> Self:
-        check_simplex(label_weight=self.label_weight, robust_weight=self.robust_weight, natural_weight=self.natural_weight)
-        return self
 
     @override
     def teachers(self) -> tuple[str, ...]:

@@ -38,9 +38,11 @@ class ARD(Method):
         with torch.no_grad():
             soft_labels = step.teacher(step.x)
         x_adv = step.maximize(inner.label(step))
-        adversarial, natural = step.student.each(x_adv, step.x)
+        label_weight = 1 - self.soft_label_weight
+        # The clean images count for BatchNorm and for the reported term, whatever they weigh.
+        adversarial, natural = step.student.each_weighted((1.0, x_adv), (label_weight, step.x))
         imitation = kl_divergence(adversarial, target=soft_labels, temperature=self.temperature)
         return Loss.weighted(
             soft_label=(self.soft_label_weight * self.kl_scale * self.temperature**2, imitation),
-            label=(1 - self.soft_label_weight, step.label_loss(natural)),
+            label=(label_weight, step.label_loss(natural)),
         )

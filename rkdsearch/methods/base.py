@@ -109,6 +109,7 @@ class Student:
 
     `twin` returns an eval-mode network of the same function (BatchNorm folded, weights shared, no parameter gradients).
     Without one, the network itself is put in eval mode for the attack and put back afterwards, also when the attack raises.
+    With `compiled`, logits and features come from torch's compiler; the twin is its maker's to compile.
     """
 
     def __init__(
@@ -116,14 +117,16 @@ class Student:
         network: nn.Module,
         twin: Callable[[], Network] | None = None,
         precision: Precision = nullcontext,
-        compiled: Network | None = None,
+        *,
+        compiled: bool = False,
     ) -> None:
         self.network = network
         self.precision = precision
         # Said of the very class: a subclass may add BatchNorm or dropout.
         self._independent = bool(vars(type(network)).get("independent", False))
         self._twin = twin
-        self._forward: Network = compiled or network
+        self._forward: Network = torch.compile(network) if compiled else network
+        self._features = torch.compile(models.features) if compiled else models.features
         self._active: Network = self._forward
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -137,6 +140,22 @@ class Student:
             yield from torch.split(self(torch.cat(batches)), [len(batch) for batch in batches])
         else:
             yield from map(self, batches)
+
+    def each_weighted(self, *batches: tuple[float, Tensor]) -> Iterator[Tensor]:
+        """`each` for (weight, images): where the weight is 0, the images pass the network all the same, and no gradient comes back."""
+        followed = self.each(*(x for weight, x in batches if weight > 0))
+        for weight, x in batches:
+            if weight > 0:
+                yield next(followed)
+            else:
+                with torch.no_grad():
+                    logits = self(x)
+                yield logits
+
+    def features(self, x: Tensor) -> models.Features:
+        """Logits and named representations, by the network."""
+        with self.precision():
+            return self._features(self.network, x)
 
     def written_out(self, slope: models.Slope, x: Tensor) -> models.Gradient | None:
         """`models.written_out` of the network that a call would ask now."""
@@ -219,7 +238,9 @@ class Step:
 
     def features(self, network: Student | Teacher | nn.Module, x: Tensor) -> models.Features:
         """Logits, and the named inner representations behind them (`penultimate` at least)."""
-        if isinstance(network, Student | Teacher):
+        if isinstance(network, Student):
+            return network.features(x)
+        if isinstance(network, Teacher):
             with network.precision():
                 return models.features(network.network, x)
         return models.features(network, x)
@@ -272,14 +293,6 @@ class Method(BaseModel, ABC):
 
     def check_student(self, student: nn.Module) -> None:
         """Raise ConfigError where this student cannot be trained by this method."""
-
-
-def check_simplex(**weights: float | None) -> None:
-    """Raise ValueError where the weights of one loss add up to more than 1. One that a setting does not use is None."""
-    used = {name: weight for name, weight in weights.items() if weight is not None}
-    if (total := sum(used.values())) > 1 + 1e-9:
-        given = ", ".join(f"{name} {weight:g}" for name, weight in used.items())
-        raise ValueError(f"{' + '.join(used)} must be <= 1, got {total:g} ({given}); lower one of them")
 
 
 def name_of(method: type[Method] | Method) -> str:

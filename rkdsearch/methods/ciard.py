@@ -71,11 +71,11 @@ class CIARD(Method):
             natural_nat, natural_adv = step.teachers["natural"](step.x), step.teachers["natural"](x_adv)
         offset = 1e-5 if self.parity == "official" else 0.0
 
-        def imitation(logits: Tensor, target: Tensor) -> Tensor:
-            return self.kl_scale * kl_divergence(logits, target=target, offset=offset)
+        def imitation(logits: Tensor, target: Tensor, temperature: float = 1.0) -> Tensor:
+            return self.kl_scale * kl_divergence(logits, target=target, temperature=temperature, target_temperature=1.0, offset=offset)
 
         adversarial_loss, natural_loss = imitation(adversarial, robust_adv.detach()), imitation(natural, natural_nat)
-        push = imitation(adversarial / self.push_temperature, natural_adv)
+        push = imitation(adversarial, natural_adv, self.push_temperature)
         wrong = (natural_adv.argmax(dim=1) != step.y).to(push.dtype)
         # The push is a mean over some samples of the batch, and s compares means: all processes' rows are needed.
         adversarial_loss, natural_loss, push, wrong = step.across(torch.stack([adversarial_loss, natural_loss, push, wrong], dim=1)).unbind(

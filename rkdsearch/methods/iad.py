@@ -30,7 +30,7 @@ from typing_extensions import override
 from rkdsearch.losses import kl_divergence, log_probabilities
 from rkdsearch.methods import inner
 from rkdsearch.methods._conditional import UNUSED, ConditionalMethod, When
-from rkdsearch.methods.base import AttackDefaults, Factor, KLScale, Loss, Parity, Step, Temperature, WarmUp, Weight, check_simplex
+from rkdsearch.methods.base import AttackDefaults, Factor, KLScale, Loss, Parity, Step, Temperature, WarmUp, Weight
 
 
 class IAD(ConditionalMethod):
@@ -57,7 +57,9 @@ class IAD(ConditionalMethod):
 
     @model_validator(mode="after")
     def _weights_share_one(self) -> Self:
-        check_simplex(label_weight=self.label_weight, robust_weight=self.robust_weight, natural_weight=self.natural_weight)
+        if self.form == "iad2" and (total := self.label_weight + self.robust_weight + self.natural_weight) > 1 + 1e-9:
+            given = f"{self.label_weight:g}, {self.robust_weight:g} and {self.natural_weight:g}"
+            raise ValueError(f"label_weight + robust_weight + natural_weight must be <= 1, got {total:g} ({given}); lower one of them")
         return self
 
     @override
@@ -84,11 +86,14 @@ class IAD(ConditionalMethod):
         if self.form == "iad1":
             with torch.no_grad():
                 soft_labels = step.teacher(step.x)
-            clean = step.student(step.x)
+            label_weight = 1 - self.soft_label_weight
+            # While a = 1 the student's own answer to x is multiplied by an exact 0.
+            with torch.set_grad_enabled(label_weight > 0 or (introspective and self.self_target == "gradient")):
+                clean = step.student(step.x)
             return Loss.weighted(
                 robust=(self.soft_label_weight * scale, teacher_share * imitate(soft_labels)),
                 oneself=(self.soft_label_weight * self.kl_scale, imitate_oneself(clean)),
-                label=(1 - self.soft_label_weight, step.label_loss(clean)),
+                label=(label_weight, step.label_loss(clean)),
                 trust=(0.0, trust),
             )
         with torch.no_grad():
@@ -110,4 +115,5 @@ class IAD(ConditionalMethod):
         if self.trust == "soft":
             return (self.trust_exponent * log_probabilities(answer).gather(1, step.y[:, None])[:, 0]).exp()
         right_adv, right_clean = answer.argmax(dim=1) == step.y, step.teacher(step.x).argmax(dim=1) == step.y
-        return torch.zeros_like(answer[:, 0]).masked_fill(right_clean, self.partial_trust).masked_fill(right_adv, 1.0)
+        distrust = torch.zeros_like(answer[:, 0], dtype=torch.promote_types(answer.dtype, torch.float32))
+        return distrust.masked_fill(right_clean, self.partial_trust).masked_fill(right_adv, 1.0)

@@ -56,7 +56,7 @@ class SAAD(Method):
             weight = self.uncertainty_weight * above
             highest = self.uncertainty_weight * (everyone.max() - everyone.min())
             certainty = 1 - weight / (highest + 1e-8)
-        answer, answer_mirrored, natural = step.student.each(x_adv, x_mirrored, step.x)
+        answer, answer_mirrored, natural = step.student.each_weighted((1.0, x_adv), (1.0, x_mirrored), (self.natural_weight, step.x))
         ramp = (step.epoch + 1) / step.epochs
         change = kl_divergence(answer - answer_mirrored, target=target - target_mirrored)
         return Loss.weighted(

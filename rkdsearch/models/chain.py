@@ -44,7 +44,7 @@ class Unrolled(nn.Conv2d):
         The tensors stay the same ones when the weights move.
         """
         if shape not in self.matrices:
-            into = self._conv_forward(torch.empty(1, *shape, device="meta"), self.weight.to("meta"), None).shape[1:]
+            into = self._conv_forward(self.weight.new_empty((1, *shape), device="meta"), self.weight.to("meta"), None).shape[1:]
             small = self.weight.device.type == "cpu" and shape.numel() * into.numel() <= MATRIX_NUMBERS
             if small:
                 self.units[shape] = torch.eye(shape.numel(), dtype=self.weight.dtype).view(-1, *shape)

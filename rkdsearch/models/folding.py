@@ -52,13 +52,13 @@ class _Pair:
         cast(Tensor, self.folded.bias).copy_(shift)
 
 
-def twin(network: nn.Module) -> Callable[[], nn.Module]:
+def twin(network: nn.Module, *, compiled: bool = False) -> Callable[[], nn.Module]:
     """The network's eval-mode twin, which shares its parameters and statistics; each call brings the folded weights up to date.
 
     A call costs a few small operations a BatchNorm or an unrolled convolution, and no host synchronisation. Parameters that were moved or
     cast in the meantime are noticed, and the twin is built anew. Gradient flows to the images, never to a parameter. A network that
     torch.fx cannot trace, or a BatchNorm that does not directly follow a convolution or linear layer, is left unfolded: slower and just
-    as right.
+    as right. With `compiled`, calls go through torch's compiler, once: the folded tensors stay where they are.
     """
     where: list[tuple[int, torch.dtype]] = []
     built: list[tuple[nn.Module, list[_Pair | Unrolled]]] = []
@@ -69,6 +69,8 @@ def twin(network: nn.Module) -> Callable[[], nn.Module]:
         if now != where:
             where[:] = now
             built[:] = [_build(network)]
+            if compiled:
+                built[0][0].compile()  # in place: it remains the module that `chain` knows
         ((shadow, parts),) = built
         for part in parts:
             part.refresh()

@@ -33,6 +33,9 @@ class Objective(nn.Module):
     ) -> None:
         super().__init__()
         self.student = student
+        if processes > 1 and config.training.batchnorm_across == "synchronised":  # the student is already; parameters stay the same ones
+            synchronised = nn.SyncBatchNorm.convert_sync_batchnorm
+            companions = {name: synchronised(module) for name, module in companions.items()}  # type: ignore[no-untyped-call]
         self.companions = nn.ModuleDict(companions)
         self.memory: dict[str, Tensor] = {}
         self._config = config
@@ -40,9 +43,11 @@ class Objective(nn.Module):
         self.attack: Attack = config.attack.build()  # the trainer puts a weaker one here for an early stage of a search
         self._gather: Callable[[Tensor], Tensor] | None = gather_rows if processes > 1 else None
         precision = precision_of(config.training.precision, next(student.parameters()).device)
-        forward = torch.compile(student) if config.training.compile else student
+        compiled = config.training.compile
+        if compiled:
+            torch.compiler.reset()  # it keeps eight versions of a function a process, and runs before this one may have used them up
         # Built once the parameters are where they stay: the twin shares their storage.
-        self._view = Student(student, models.twin(student), precision, forward)
+        self._view = Student(student, models.twin(student, compiled=compiled), precision, compiled=compiled)
         self._teachers = {role: Teacher(network, precision) for role, network in teachers.items()}
 
     @override

@@ -92,6 +92,21 @@ def test_a_pair_of_method_and_student_prints_its_verdict_on_losses(
     assert "0.250000, 2.5e-01 from the script as published, 2.5e-01 from the nearest of them (at most 1.0e-04)   DOES NOT AGREE" in (
         capsys.readouterr().out
     )
+    monkeypatch.setattr(benchmark, "measure", lambda work, climb, clock: (1.0, 0.5))
+    monkeypatch.setattr(benchmark, "first_loss", lambda work, climb, *_: 0.5 if climb else 0.5 + 2e-8)
+    assert benchmark.compare(sides, work, "images", "cpu", 1, 1e9) == (False, False)
+    assert "in float64             2.0e-08 apart (at most 1e-09)   DOES NOT AGREE" in capsys.readouterr().out
+
+
+def test_first_losses_are_equal_in_float64(benchmark: ModuleType) -> None:
+    difference = benchmark.difference_in_float64(benchmark.Workload("ard", TINY, **SMALL), "images")
+    assert 0 < difference < 1e-9  # exactly 0 would be one side compared with itself
+
+
+def test_clean_images_that_weigh_nothing_are_a_forward_and_no_backward(benchmark: ModuleType) -> None:
+    ard, rslad = (benchmark.Workload(method, TINY, **SMALL) for method in ("ard", "rslad"))
+    forward = benchmark.forward_flops(ard.networks()[0], 8)
+    assert benchmark.useful_flops(rslad) - benchmark.useful_flops(ard) == 6 * 2 * forward
 
 
 def test_a_resnet18_forward_is_counted_as_1_11_billion_operations(benchmark: ModuleType) -> None:

@@ -5,7 +5,7 @@ The networks are two-layer perceptrons; the noise is literal too.
 """
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from rkdsearch.attacks import Attack, Linf, Noise, Projection, Start
+from rkdsearch.attacks import Linf, Noise, Start
 from rkdsearch.losses import kl_divergence
 from rkdsearch.methods import Step, Student, inner, load
 from rkdsearch.methods.base import Teacher
+from tests.methods.laws import Recording
 from tests.methods.oracle import GOLDEN
 
 ORACLE: dict[str, Any] = json.loads((GOLDEN / "attacks.json").read_text())
@@ -45,21 +46,6 @@ class LiteralNoise(Noise):
     @override
     def normal(self, like: Tensor) -> Tensor:
         return tensor(ORACLE["gauss_unit"])
-
-
-@dataclass(frozen=True)
-class Recording(Attack):
-    found: list[Tensor] = field(default_factory=list)
-
-    @override
-    def around(self, x: Tensor) -> Projection:
-        project = super().around(x)
-
-        def recorded(x_adv: Tensor) -> Tensor:
-            self.found.append(project(x_adv))
-            return self.found[-1]
-
-        return recorded
 
 
 def step(start: Start) -> tuple[Step, Recording]:
@@ -109,8 +95,8 @@ def test_a_method_attacks_as_its_authors_do(name: str, variant: str) -> None:
     assert method.attack_defaults.start.startswith("gaussian" if "uniform" not in variant else "uniform")
     at, attack = step(method.attack_defaults.start)
     method.loss(at)
-    assert len(attack.found) == 3
-    assert (attack.found[-1] - expected(variant)).abs().max() < 1e-12
+    assert len(attack.seen) == 3
+    assert (attack.seen[-1][0] - expected(variant)).abs().max() < 1e-12
 
 
 def test_clipping_a_gaussian_start_changes_nothing_here() -> None:

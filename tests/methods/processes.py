@@ -1,15 +1,16 @@
 """One pair of processes in which every method shows that it learns the same from half a batch each as from the whole."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, distributed
-from torch.multiprocessing.spawn import spawn
 
 from rkdsearch import methods
 from tests.methods.laws import Bench
+from tests.training.runs import gang
 
 PROCESSES = 2
 Case = tuple[str, dict[str, Any]]
@@ -17,18 +18,17 @@ Case = tuple[str, dict[str, Any]]
 
 def compare(cases: list[Case], folder: Path) -> list[tuple[str, float]]:
     """For each case the largest difference between two processes and one: of losses, mean gradients and memory, over two steps."""
-    spawn(_process, args=(cases, methods.allowed_imports(), folder), nprocs=PROCESSES)  # type: ignore[no-untyped-call]
+    gang(partial(_work, cases, methods.allowed_imports()), folder, PROCESSES)
     return [(case, difference) for case, difference in json.loads((folder / "differences.json").read_text())]
 
 
-def _process(rank: int, cases: list[Case], allowed: tuple[str, ...], folder: Path) -> None:
-    torch.set_num_threads(1)
+def _work(cases: list[Case], allowed: tuple[str, ...], folder: Path) -> None:
     methods.allow_import(*allowed)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=PROCESSES)
+    distributed.init_process_group("gloo")
+    rank = distributed.get_rank()
     found = [(f"{name} {setting}", _difference(name, setting, rank)) for name, setting in cases]
     if rank == 0:
         (folder / "differences.json").write_text(json.dumps(found))
-    distributed.destroy_process_group()
 
 
 def _difference(name: str, setting: dict[str, Any], rank: int) -> float:

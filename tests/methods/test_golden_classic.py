@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 from typing_extensions import override
 
 from rkdsearch.errors import ConfigError
 from rkdsearch.methods import Loss, Method, Step, load
 from rkdsearch.methods.ardir import ARDIR
+from rkdsearch.methods.base import Teacher
 from rkdsearch.methods.crdnd import CRDND, NoiseMatrix
 from rkdsearch.methods.iad import IAD
 from rkdsearch.models import Features
@@ -211,9 +213,28 @@ def test_label_smoothing_softens_the_hard_label_term_alone() -> None:
     assert step.label_loss(logits).item() == pytest.approx(0.7 * 0.2395447662 + 0.1 * (0.2395447662 + 2 * 2.2395447662), abs=1e-9)
 
 
-@pytest.mark.parametrize("method", ["akd2", "iad"])
-def test_weights_outside_their_simplex_are_refused_in_one_sentence(method: str) -> None:
-    form = {"form": "iad2"} if method == "iad" else {}
+def test_weights_outside_their_simplex_are_refused_in_one_sentence() -> None:
     with pytest.raises(ValueError, match=r"label_weight \+ robust_weight \+ natural_weight must be <= 1, got 1\.3"):
-        load(method)(**form, label_weight=0.5, robust_weight=0.6, natural_weight=0.2)
-    load(method)(**form, label_weight=0.1, robust_weight=0.7, natural_weight=0.2)
+        IAD(form="iad2", label_weight=0.5, robust_weight=0.6, natural_weight=0.2)
+    IAD(form="iad2", label_weight=0.1, robust_weight=0.7, natural_weight=0.2)
+
+
+def test_the_three_weights_of_akd2_are_free() -> None:
+    loss = load("akd2")(label_weight=0.5, robust_weight=0.8, natural_weight=0.3, temperature=1.0).loss(Oracle.load("akd2").step())
+    parts = 0.5 * loss.terms["label"] + 0.8 * loss.terms["robust"] + 0.3 * loss.terms["natural"]
+    assert loss.total.item() == pytest.approx(parts.item(), abs=1e-12)
+
+
+def test_a_partial_trust_is_not_rounded_to_half_precision() -> None:
+    class Bright(nn.Module):
+        """Sees class 0 in bright images, class 1 in dark ones."""
+
+        @override
+        def forward(self, x: Tensor) -> Tensor:
+            brightness = x.mean(dim=(1, 2, 3))
+            return torch.stack([brightness, 1 - brightness], dim=1).bfloat16()
+
+    x = torch.full((1, 1, 1, 2), 0.9)
+    step = Oracle.load("iad1").step(x=x, y=torch.tensor([0]), teachers={"robust": Teacher(Bright())})
+    trust = IAD(trust="cases", partial_trust=0.3)._trust(step, 1 - x)
+    assert trust.tolist() == pytest.approx([0.3], abs=1e-7)  # 0.30078 in bfloat16

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from rkdsearch.attacks import Attack, Linf, Noise, Projection
+from rkdsearch.attacks import Linf, Noise
 from rkdsearch.errors import ConfigError
 from rkdsearch.methods import Student, load
 from rkdsearch.methods.absld import ABSLD
@@ -22,7 +22,7 @@ from rkdsearch.methods.peeraid import PeerAiD
 from rkdsearch.methods.saad import SAAD
 from tests.attacks.test_variants import ORACLE as ATTACKS
 from tests.attacks.test_variants import step as perceptrons
-from tests.methods.laws import Bench, batches_tracked
+from tests.methods.laws import Bench, Recording, batches_tracked
 from tests.methods.oracle import Found, Oracle
 
 OFFICIAL: dict[str, Any] = {"parity": "official", "kl_scale": 1 / 3}
@@ -228,26 +228,15 @@ def test_the_student_learns_two_answers_of_the_teacher_at_its_own_attacked_image
 
 
 @dataclass(frozen=True)
-class TwoStarts(Attack):
-    """Literal Gaussian starts: the second has its images in reverse order. Keeps every pair that it has put back into the ball."""
+class TwoStarts(Recording):
+    """Literal Gaussian starts: the second has its images in reverse order."""
 
-    found: list[Tensor] = field(default_factory=list)
     orders: list[int] = field(default_factory=lambda: [1, -1])
 
     @override
     def start(self, x: Tensor, noise: Noise) -> Tensor:
         unit = torch.tensor(ATTACKS["gauss_unit"], dtype=torch.float64)
         return x + 0.001 * (unit if self.orders.pop(0) == 1 else unit.flip(0))
-
-    @override
-    def around(self, x: Tensor) -> Projection:
-        project = super().around(x)
-
-        def recorded(x_adv: Tensor) -> Tensor:
-            self.found.append(project(x_adv))
-            return self.found[-1]
-
-        return recorded
 
 
 def test_student_and_teacher_search_jointly_and_a_harmed_teacher_starts_again_from_the_clean_image() -> None:
@@ -265,7 +254,7 @@ def test_student_and_teacher_search_jointly_and_a_harmed_teacher_starts_again_fr
     loss = CGARD().loss(replace(at, attack=both, student=Asked(at.student.network)))
     x_student, x_teacher = (torch.tensor(expected[key], dtype=torch.float64) for key in ("x_student_adv", "x_teacher_collab"))
     assert (seen[-1] - x_student).abs().max() < 1e-12
-    candidates = [pair.chunk(2)[1] for pair in both.found]
+    candidates = [pair.chunk(2)[1] for pair, _ in both.seen]
     reset = torch.tensor(expected["candidate_reset"])
     kept = torch.where(reset[-1][:, None, None, None], at.x, candidates[-1])
     assert (kept - x_teacher).abs().max() < 1e-12

@@ -2,10 +2,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from rkdsearch.attacks import Noise
-from rkdsearch.training.objective import precision_of
+from rkdsearch.training.objective import Objective, precision_of
 from rkdsearch.training.trainer import Trainer
+from tests.training.networks import Tiny
 from tests.training.runs import TINY, described
 
 
@@ -32,6 +34,15 @@ def test_the_attack_moves_no_statistic_and_one_forward_pass_moves_each_once(teac
     run = Trainer(described(teachers, "pgd_at", attack={"steps": 5}, training={"epochs": 1, "batch_size": 100}, **TINY))
     list(run.epochs())
     assert int(run.student.get_buffer("bn1.num_batches_tracked")) == 1
+
+
+def test_companions_look_at_the_batches_of_all_processes_where_the_student_does(teachers: Path) -> None:
+    config = described(teachers, "ciard", training={"batchnorm_across": "synchronised"})
+    student, copied = Tiny(10, 1), Tiny(10, 1)
+    trained = list(copied.parameters())
+    companion = Objective(config, student, {"robust": copied}, {}, processes=2).companions["robust"]
+    assert [type(companion.get_submodule(name)) for name in ("bn1", "bn2")] == [nn.SyncBatchNorm] * 2
+    assert [id(p) for p in companion.parameters()] == [id(p) for p in trained]  # what optimizers hold
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
