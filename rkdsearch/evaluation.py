@@ -5,14 +5,18 @@ can be compared on the same images, and the verdicts do not depend on how many p
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from rkdsearch.attacks import Attack, Linf, Noise, Norm
 from rkdsearch.attacks.autoattack import auto_attack
+from rkdsearch.errors import OutOfMemoryError, is_out_of_memory
 from rkdsearch.methods import Student, inner
 
 BATCH = 250  # images; a fixed number, because each batch's random start is seeded by its place
@@ -54,15 +58,47 @@ class Reliability:
     wrong_on_both: float
 
 
-def pgd(network: nn.Module, attack: Attack, x: Tensor, y: Tensor, *, seed: int) -> Tensor:
-    """x' that maximises the cross-entropy of `network` (eval mode, frozen), from a start drawn with `seed`."""
-    generator = torch.Generator(device=x.device).manual_seed(seed)
-    return attack.maximize(inner.classification(Student(network), y), x, Noise(generator))
+class Sliced(Protocol):
+    """Images (N, C, H, W), of which so many at a time become floats; a tensor is one."""
+
+    def __len__(self) -> int:
+        """N."""
+        ...
+
+    def __getitem__(self, part: slice, /) -> Tensor:
+        """Pixels of [0, 1]."""
+        ...
 
 
+def allow_tf32(*, allowed: bool) -> None:
+    """Whether a GPU may round what it multiplies to TF32's 10 bits. torch lets convolutions do so by itself, and fp32 is then another on each GPU."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
+
+
+@contextmanager
+def ieee_fp32() -> Iterator[None]:
+    """No TF32 within, whatever is allowed outside."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    allow_tf32(allowed=False)
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def pgd(network: nn.Module, attack: Attack, x: Tensor, y: Tensor, *, seed: int, part: slice = slice(None)) -> Tensor:
+    """x' that maximises the cross-entropy of `network` (eval mode, frozen), from a start drawn with `seed`.
+
+    Of `part` of the images alone, where it is given; their start is the same as among all.
+    """
+    start = attack.start(x, Noise(torch.Generator(device=x.device).manual_seed(seed)))
+    return attack.climb(inner.classification(Student(network), y[part]), x[part], start[part])
+
+
+@ieee_fp32()
 def judge(
     network: nn.Module,
-    x: Tensor,
+    x: Sliced,
     y: Tensor,
     attack: Attack,
     *,
@@ -76,27 +112,66 @@ def judge(
     """Clean and PGD verdicts on x (N, C, H, W), y (N,); with a `teacher`, its reliability on the student's first x'.
 
     `network` is in eval mode. Several processes take every P-th batch each; `total` then adds their tensors up.
+    A batch that the device cannot hold is judged in parts, each image from the same start. Raises OutOfMemoryError where one image is too many.
     """
-    clean, robust = torch.zeros(2, len(x), dtype=torch.int64, device=x.device)
-    cases = torch.zeros(3, dtype=torch.int64, device=x.device)
+    clean, robust = torch.zeros(2, len(x), dtype=torch.int64, device=y.device)
+    cases = torch.zeros(3, dtype=torch.int64, device=y.device)
+    at_once = BATCH
     for place in range(rank * BATCH, len(x), processes * BATCH):
         rows = slice(place, place + BATCH)
-        xs, ys = x[rows], y[rows]
-        with torch.no_grad():
-            clean[rows] = robust[rows] = network(xs).argmax(dim=1) == ys
-        for restart in range(restarts):
-            x_adv = pgd(network, attack, xs, ys, seed=_seed(seed, place, restart))
-            with torch.no_grad():
-                robust[rows] *= network(x_adv).argmax(dim=1) == ys
-                if teacher is not None and restart == 0:
-                    on_clean, on_adversarial = teacher(xs).argmax(dim=1) == ys, teacher(x_adv).argmax(dim=1) == ys
-                    cases += torch.stack([on_adversarial.sum(), (on_clean & ~on_adversarial).sum(), (~on_clean & ~on_adversarial).sum()])
+        seeds = [_seed(seed, place, restart) for restart in range(restarts)]
+        found, at_once = _in_parts(partial(_answers, network, attack, x[rows], y[rows], seeds, teacher), len(y[rows]), at_once)
+        clean[rows], robust[rows], on_clean, on_adversarial = found
+        cases += torch.stack([on_adversarial.sum(), (on_clean & ~on_adversarial).sum(), (~on_clean & ~on_adversarial).sum()])
     verdict = Verdict(y.cpu(), total(clean).bool().cpu(), total(robust).bool().cpu())
     if teacher is None:
         return verdict, None
     return verdict, Reliability(*(total(cases).double() / len(x)).tolist())
 
 
+def _answers(
+    network: nn.Module,
+    attack: Attack,
+    x: Tensor,
+    y: Tensor,
+    seeds: Sequence[int],
+    teacher: Callable[[Tensor], Tensor] | None,
+    part: slice,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of a part of a batch: right on x, right on the x' of all seeds too, and the teacher right on x and on the first x'. (n,) booleans."""
+    x_part, y_part = x[part], y[part]
+
+    def right(judged: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        with torch.no_grad():
+            return judged(images).argmax(dim=1) == y_part
+
+    clean = robust = taught = deceived = right(network, x_part)
+    for number, seed in enumerate(seeds):
+        x_adv = pgd(network, attack, x, y, seed=seed, part=part)
+        robust = robust & right(network, x_adv)
+        if teacher is not None and number == 0:
+            taught, deceived = right(teacher, x_part), right(teacher, x_adv)
+    return clean, robust, taught, deceived
+
+
+def _in_parts(answers: Callable[[slice], tuple[Tensor, ...]], count: int, at_once: int) -> tuple[list[Tensor], int]:
+    """The answers (n,) for `count` images, at most `at_once` of them together, or as many as there is memory for; and how many these were."""
+    while True:
+        try:
+            parts = [answers(slice(begin, begin + at_once)) for begin in range(0, count, at_once)]
+            return [torch.cat(part) for part in zip(*parts, strict=True)], at_once
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if min(at_once, count) == 1:
+                raise OutOfMemoryError(
+                    "the exam: the device is out of memory with one image at a time; does another program use it?"
+                ) from error
+        # Outside the handler: the error holds on to all that was computed.
+        at_once = (min(at_once, count) + 1) // 2
+
+
+@ieee_fp32()
 def judge_by_autoattack(network: nn.Module, x: Tensor, y: Tensor, *, attack: Attack, seed: int = 0) -> tuple[Verdict, list[str]]:
     """The verdicts of AutoAttack, standard, in `attack`'s ball; and what the package's own checks complain of."""
     norm: Norm = "linf" if isinstance(attack.ball, Linf) else "l2"

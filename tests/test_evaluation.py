@@ -4,7 +4,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from rkdsearch.attacks import Attack, Linf
-from rkdsearch.evaluation import BATCH, Verdict, judge, judge_by_autoattack, pgd
+from rkdsearch.errors import OutOfMemoryError
+from rkdsearch.evaluation import BATCH, Verdict, allow_tf32, judge, judge_by_autoattack, pgd
 
 
 class Threshold(nn.Module):
@@ -65,6 +66,77 @@ def test_the_verdict_does_not_depend_on_how_many_share_the_work() -> None:
     assert shares is not None
     assert (cases.double() / len(x)).tolist() == [shares.right_on_adversarial, shares.right_on_clean_only, shares.wrong_on_both]
     assert 0 < whole.robust_accuracy < whole.clean_accuracy < 1
+
+
+class Small(nn.Module):
+    """Holds at most so many images at once, and counts them."""
+
+    def __init__(self, room: int, error: Exception) -> None:
+        super().__init__()
+        self.room, self.error, self.seen = room, error, list[int]()
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append(len(x))
+        if len(x) > self.room:
+            raise self.error
+        pixel = x.flatten(1).mean(dim=1)
+        return torch.stack([0.5 - pixel, pixel - 0.5], dim=1) * 10
+
+
+FULL = {
+    "a GPU": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    "a GPU's library": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    "a CPU": RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."
+    ),
+}
+
+
+@pytest.mark.parametrize("where", FULL)
+def test_an_exam_that_the_device_cannot_hold_is_sat_in_parts_from_the_same_starts(where: str) -> None:
+    torch.manual_seed(0)
+    x, y = torch.rand(2 * BATCH + 7, 1, 2, 2), torch.randint(2, (2 * BATCH + 7,))
+    attack = Attack(Linf(0.3), steps=1, step_size=0.01)
+    whole, shares = judge(Threshold(), x, y, attack, restarts=2, seed=3, teacher=Threshold())
+    small = Small(100, FULL[where])
+    parts, their_shares = judge(small, x, y, attack, restarts=2, seed=3, teacher=Threshold())
+    assert torch.equal(parts.robust, whole.robust)
+    assert torch.equal(parts.clean, whole.clean)
+    assert their_shares == shares
+    assert 0 < whole.robust_accuracy < whole.clean_accuracy
+    assert [n for n in small.seen if n > 100] == [250, 125]  # what was too much once is not tried again
+    assert max(n for n in small.seen if n <= 100) == 63
+
+
+def test_an_exam_of_one_image_that_the_device_cannot_hold_blames_no_setting_of_training() -> None:
+    text = "^the exam: the device is out of memory with one image at a time; does another program use it\\?$"
+    with pytest.raises(OutOfMemoryError, match=text):
+        judge(Small(0, FULL["a GPU"]), images(0.9, 0.1, 0.3), torch.tensor([1, 0, 0]), ATTACK)
+
+
+def test_another_error_is_no_want_of_memory() -> None:
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        judge(Small(0, RuntimeError("mat1 and mat2 shapes cannot be multiplied")), images(0.9), torch.tensor([1]), ATTACK)
+
+
+def test_an_exam_is_ieee_fp32_whatever_training_may_do() -> None:
+    seen = []
+
+    class Looking(Threshold):
+        @override
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+            return super().forward(x)
+
+    try:
+        for allowed in (True, False):
+            allow_tf32(allowed=allowed)
+            judge(Looking(), images(0.9), torch.tensor([1]), ATTACK)
+            assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == (allowed, allowed)
+    finally:
+        allow_tf32(allowed=False)
+    assert set(seen) == {(False, False)}
 
 
 def test_another_restart_can_only_break_more_images() -> None:

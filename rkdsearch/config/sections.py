@@ -76,7 +76,7 @@ class ValidationConfig(Section):
 
     attack: ExamAttack = Field(default_factory=ExamAttack)
     every: int = Field(1, ge=1, description="epochs between two validations; rungs and the last epoch always validate")
-    images: int | None = Field(None, ge=1, description="only the first so many validation images")
+    images: int | None = Field(None, ge=1, description="only so many validation images, of all classes in proportion")
     select: Literal["mean", "clean_accuracy", "robust_accuracy"] = Field("mean", description="what the best epoch is best in")
 
 
@@ -132,7 +132,10 @@ class TrainingConfig(Section):
     )
     seed: int = Field(0, ge=0, lt=2**31, description="of weights, batches, augmentation and attacks")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="of the hard-label terms of the outer problem; attacks see plain labels")
-    precision: Literal["fp32", "bf16", "fp64"] = Field("fp32", description="bf16 changes the numbers")
+    precision: Literal["fp32", "tf32", "bf16", "fp64"] = Field(
+        "fp32",
+        description="fp32 is IEEE's, on GPUs too; tf32 (GPUs only) and bf16 change the numbers of training, never the exam's precision",
+    )
     channels_last: bool = Field(True, description="memory layout; changes the order of sums only")
     batchnorm_across: Literal["averaged", "synchronised"] = Field(
         "averaged",

@@ -89,9 +89,11 @@ class Batches:
         stored = self._own.gather([rows[mine][~foreign[mine]] for mine in places], self._device)
         if self._extra is not None:
             extra = self._extra.gather([rows[mine][foreign[mine]] for mine in places], self._device)
-            stored = map(_mixed, stored, extra, [foreign[mine] for mine in places])
-        for mine, (pixels, y) in zip(places, stored, strict=True):
-            index = torch.from_numpy(np.where(foreign[mine], -1, rows[mine])).to(self._device)
+            # Where each image of the batch is in (own, extra).
+            orders = _sent([foreign[mine].argsort(kind="stable").argsort() for mine in places], self._device)
+            stored = map(_mixed, stored, extra, orders)
+        indices = _sent([np.where(foreign[mine], -1, rows[mine]) for mine in places], self._device)
+        for mine, index, (pixels, y) in zip(places, indices, stored, strict=True):
             yield Batch(to_floats(pixels if shifts is None else crop_and_flip(pixels, shifts[mine]), self._scale), y, index)
 
     def _sizes(self) -> list[tuple[int, int]]:
@@ -126,32 +128,41 @@ class _Store:
         place = torch.device("cpu") if images.mapped else device
         self.pixels, self.labels = images.pixels.to(place), images.labels.to(place)
 
-    def gather(self, indices: Iterable[NDArray[np.int64]], device: torch.device) -> Iterator[_Stored]:
+    def gather(self, indices: list[NDArray[np.int64]], device: torch.device) -> Iterator[_Stored]:
         """Bytes (n, H, W, C) and labels (n,), on `device`, of each of the `indices` (n,)."""
-        for pixels, labels in self._ahead(indices) if self.mapped else map(self._read, indices):
-            yield pixels.to(device), labels.to(device)
+        places = _sent(indices, self.labels.device)
+        for pixels, labels in self._ahead(places, pin=device.type == "cuda") if self.mapped else map(self._read, places):
+            yield pixels.to(device, non_blocking=True), labels.to(device, non_blocking=True)
 
-    def _read(self, index: NDArray[np.int64]) -> _Stored:
-        at = torch.from_numpy(index).to(self.labels.device)
+    def _read(self, at: Tensor) -> _Stored:
         pixels = self.pixels.index_select(0, at if self.rows is None else self.rows.index_select(0, at))
         return pixels, self.labels.index_select(0, at)
 
-    def _ahead(self, indices: Iterable[NDArray[np.int64]]) -> Iterator[_Stored]:
+    def _pinned(self, at: Tensor) -> _Stored:
+        """The same where a GPU can fetch it by itself: a copy from other memory makes the host wait for all that the GPU has still to do."""
+        pixels, labels = self._read(at)
+        return pixels.pin_memory(), labels.pin_memory()
+
+    def _ahead(self, places: Iterable[Tensor], *, pin: bool) -> Iterator[_Stored]:
         """The same, read by a thread while the caller computes: a page that is not in memory costs a journey to the disk."""
         with ThreadPoolExecutor(1) as reader:
             waiting: deque[Future[_Stored]] = deque()
-            for index in indices:
-                waiting.append(reader.submit(self._read, index))
+            for at in places:
+                waiting.append(reader.submit(self._pinned if pin else self._read, at))
                 if len(waiting) > _AHEAD:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
 
 
-def _mixed(own: _Stored, extra: _Stored, foreign: NDArray[np.bool_]) -> _Stored:
-    """Own and extra images as one batch: extra ones where `foreign` (n,)."""
-    back = torch.from_numpy(foreign.argsort(kind="stable").argsort()).to(own[1].device)
-    pixels, labels = (torch.cat(both).index_select(0, back) for both in zip(own, extra, strict=True))
+def _sent(parts: list[NDArray[np.int64]], device: torch.device) -> tuple[Tensor, ...]:
+    """The numbers of every batch, in one transfer for the whole epoch: one for each batch would make the host wait for the GPU every step."""
+    return torch.split(torch.from_numpy(np.concatenate(parts)).to(device), [len(part) for part in parts])
+
+
+def _mixed(own: _Stored, extra: _Stored, order: Tensor) -> _Stored:
+    """Own and extra images as one batch: image i is number `order[i]` of the two laid end to end."""
+    pixels, labels = (torch.cat(both).index_select(0, order) for both in zip(own, extra, strict=True))
     return pixels, labels
 
 

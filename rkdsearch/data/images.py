@@ -53,6 +53,25 @@ class Images:
         stored = self.pixels[chosen] if self.rows is None else self.pixels[self.rows[chosen]]
         return to_floats(stored.to(device), self.scale, dtype), self.labels[chosen].to(device)
 
+    def to(self, device: torch.device) -> "Images":
+        """With bytes and labels on `device`; the bytes of a memory-mapped set stay in their file."""
+        return self if self.mapped else replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Images as floats (n, C, H, W) of `dtype` on `device`, made anew for each slice that is asked for: bytes need a quarter of the room."""
+
+    images: Images
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, part: slice) -> Tensor:
+        return self.images.floats(part, device=self.device)[0].to(self.dtype)
+
 
 def to_floats(pixels: Tensor, scale: float, dtype: torch.dtype = torch.float32) -> Tensor:
     """Bytes (n, H, W, C) to (n, C, H, W) of [0, 1]. The permutation is free: channels-last strides are what convolutions want anyway."""

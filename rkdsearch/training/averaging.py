@@ -36,8 +36,8 @@ class Average:
 
     @torch.no_grad()
     def _move(self, student: nn.Module, share: float) -> None:
-        for mine, its in zip(self.network.parameters(), student.parameters(), strict=True):
-            mine.lerp_(its, share)
+        # One call for all: an EMA moves after every step.
+        torch._foreach_lerp_(list(self.network.parameters()), list(student.parameters()), share)
 
     @torch.no_grad()
     def reestimate_batchnorm(self, images: Iterable[Tensor]) -> None:
@@ -48,9 +48,10 @@ class Average:
         momenta = [m.momentum for m in norms]
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None  # a cumulative mean
         self.network.train()
-        for x in images:
+        for count, x in enumerate(images, start=1):
+            for norm in norms:
+                norm.momentum = 1 / count  # a cumulative mean; None would be one too, and wait for the device in every layer
             self.network(x)
         self.network.eval()
         for norm, momentum in zip(norms, momenta, strict=True):

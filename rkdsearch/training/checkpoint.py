@@ -21,19 +21,43 @@ from rkdsearch.errors import CheckpointError, DiskError
 _TEMPORARY = ".part-"  # a leading dot: nobody takes it for a checkpoint
 
 
-def write(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Replace `path` by a file of these tensors and this JSON state. Raises DiskError, and leaves the old file as it was."""
-    plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
-    content = save(plain, metadata={"state": json.dumps(state)})
+def write(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *, keep: bool = False, sync: bool = False) -> None:
+    """Replace `path` by a file of these tensors and this JSON state, and `keep` the old one as `kept(path)`.
+
+    A file survives the end of its process; with `sync`, of the machine too, and takes some milliseconds longer.
+    Raises DiskError, and leaves the old file as it was.
+    """
+    content = save(_apart(tensors), metadata={"state": json.dumps(state)})
     temporary = path.with_name(f"{_TEMPORARY}{path.name}-{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(content)
+        if sync:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+        if keep and path.exists():
+            os.replace(path, kept(path))  # noqa: PTH105
         os.replace(temporary, path)  # noqa: PTH105 - the atomic one, by its own name
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise DiskError.at(path, error, "the previous checkpoint is intact") from error
+
+
+def kept(path: Path) -> Path:
+    """Where `write` leaves the file that it replaces, until the next `sweep`."""
+    return path.with_name(f"{_TEMPORARY}old-{path.name}")
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same on the CPU, tied weights as one copy for each name: safetensors refuses tensors that share memory."""
+    plain, seen = {}, set()
+    for name, tensor in tensors.items():
+        here = tensor.detach().to("cpu").contiguous()
+        place = here.untyped_storage().data_ptr()
+        plain[name] = here.clone() if place in seen else here
+        seen.add(place)
+    return plain
 
 
 def sweep(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """What a process keeps from one run to the next: Accelerate's state, the teachers, and their answers to images that come back unchanged."""
 
+import os
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,13 +11,26 @@ from torch import Tensor, nn
 
 from rkdsearch import data, models
 from rkdsearch.config import TeacherConfig, TrainConfig
+from rkdsearch.errors import ConfigError
+from rkdsearch.evaluation import allow_tf32
 from rkdsearch.teacher import load as load_teacher
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}  # of the weights; half precision is autocast's
+# Of the weights; half precision is autocast's, and TF32 a way to multiply.
+DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
+_SHARDING = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG")  # of ACCELERATE_USE_...
 
 
 def accelerator_for(config: TrainConfig) -> Accelerator:
-    """Processes and device, as the launcher's environment and `training.device` have it; all else is the config's alone to say."""
+    """Processes and device, as the launcher's environment and `training.device` have it; all else is the config's alone to say.
+
+    Raises ConfigError where the launcher asks to share out one network, or the config for what the device has not.
+    """
+    for variable in (f"ACCELERATE_USE_{name}" for name in _SHARDING):
+        if os.environ.get(variable, "false").lower() in ("true", "1"):
+            raise ConfigError(
+                f"{variable} must not be set, got {os.environ[variable]!r}: each process holds the whole student here; "
+                "choose plain data parallelism in the launcher (`accelerate launch --multi_gpu`, or torchrun)"
+            )
     on_cpu = config.training.device == "cpu"
     # Accelerate keeps the first run's device for the whole process, silently, and has no public way to ask for it or to forget it.
     known = AcceleratorState._shared_state  # noqa: SLF001
@@ -25,8 +39,12 @@ def accelerator_for(config: TrainConfig) -> Accelerator:
     accelerator = Accelerator(
         cpu=on_cpu,
         mixed_precision="no",  # where the config asks for half precision, the objective's own forwards have it
+        dynamo_backend="no",  # where the config asks to compile, the student is compiled and not the whole objective
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=config.method.may_skip_parameters)],
     )
+    if config.training.precision == "tf32" and accelerator.device.type != "cuda":
+        raise ConfigError("training.precision must be fp32, bf16 or fp64 on a CPU, got 'tf32': only GPUs multiply so")
+    allow_tf32(allowed=config.training.precision == "tf32")
     accelerator.gradient_accumulation_steps = 1  # a launcher's variable would divide the loss; microbatches are the config's business
     return accelerator
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from accelerate import PartialState
 
 from rkdsearch.config import TeacherConfig, TrainConfig
-from rkdsearch.errors import CheckpointError, NonFiniteLossError
+from rkdsearch.errors import CheckpointError, NonFiniteLossError, OutOfMemoryError
 from rkdsearch.methods import name_of
 from rkdsearch.results.record import ALONE
 from rkdsearch.results.store import Store
@@ -64,6 +64,6 @@ def single_run(config: TrainConfig, folder: Path) -> Iterator[EpochResult]:
         for epoch in trainer.epochs():
             write("finished" if epoch.epoch == epoch.epochs else "running")
             yield epoch
-    except (NonFiniteLossError, CheckpointError) as error:
+    except (NonFiniteLossError, OutOfMemoryError, CheckpointError) as error:
         write("failed", str(error))
         raise

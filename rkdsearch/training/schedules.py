@@ -8,7 +8,8 @@ from rkdsearch.config import ScheduleConfig
 def lr_factor(schedule: ScheduleConfig, *, epoch: int, within: float, epochs: int) -> float:
     """The factor at `within` (fraction of 1) of `epoch` (from 0) of `epochs`.
 
-    A milestone at fraction f of the run begins with epoch round(f * epochs), so that 215/300 is epoch 215 and every milestone is taken.
+    A milestone at fraction f of the run begins with epoch round(f * epochs), so that 215/300 is epoch 215, and before 1 with the last epoch at
+    the latest: every milestone is taken, however short the run (but for a single epoch, which begins at the full rate).
     """
     progress = (epoch + within) / epochs
     if schedule.name == "onecycle":
@@ -23,5 +24,6 @@ def lr_factor(schedule: ScheduleConfig, *, epoch: int, within: float, epochs: in
             left = (progress - schedule.warm_up) / (1 - schedule.warm_up)
             return 0.5 * (1 + math.cos(math.pi * left))
         case "multistep" | "multistep_once":
-            passed = sum(epoch >= round(milestone * epochs) for milestone in schedule.milestones)
+            last = max(1, epochs - 1)
+            passed = sum(epoch >= min(round(f * epochs), last if f < 1 else epochs) for f in schedule.milestones)
             return schedule.factor ** (min(passed, 1) if schedule.name == "multistep_once" else passed)

@@ -62,5 +62,6 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, T
     for name, tensor in tensors.items():
         index, key = name.split(".", 1)
         like = parameters[int(index)]
-        state.setdefault(int(index), {})[key] = torch.empty_like(like).copy_(tensor) if tensor.shape == like.shape else tensor
+        # A step count stays on the CPU in its own type; a parameter may have no dimension either.
+        state.setdefault(int(index), {})[key] = tensor if key == "step" else torch.empty_like(like).copy_(tensor)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

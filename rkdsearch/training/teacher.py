@@ -15,7 +15,7 @@ from torch import nn
 from rkdsearch import data, models
 from rkdsearch.config import Recipe, TeacherConfig, TrainConfig
 from rkdsearch.data.splits import some
-from rkdsearch.errors import TeacherError
+from rkdsearch.errors import OutOfMemoryError, TeacherError
 from rkdsearch.evaluation import BATCH, judge
 from rkdsearch.teacher import fingerprint, load, split_of
 from rkdsearch.training import checkpoint
@@ -100,9 +100,11 @@ def measuring(teacher: TeacherConfig, config: TrainConfig) -> Iterator[tuple[Mea
     """After every batch what is measured so far, and of how many images it will be: the last one is the measurement."""
     assert teacher.path is not None
     path, splits, exam, device = Path(teacher.path), data.load_training(config.data), config.validation.attack, device_of(config)
-    network = models.fold(opened(teacher, splits).to(device))
     sha256, said = fingerprint(path), measured_on(teacher, path, splits)
-    x, y = splits.validation.floats(torch.from_numpy(_examined(config, splits)), device=device)
+    with OutOfMemoryError.told(f"{path}, to be measured", "does another program use it?"):
+        network = models.fold(opened(teacher, splits).to(device))
+        images = splits.validation.take(torch.from_numpy(_examined(config, splits))).to(device)
+        x, y = data.Pictures(images, device), images.labels.to(device)
     clean, robust = torch.zeros(2, len(y), dtype=torch.bool)
     batches = math.ceil(len(y) / BATCH)
     for batch in range(batches):

@@ -5,7 +5,7 @@
 
 It knows Accelerate and nothing of Ray. Every epoch is a pure function of (config, epoch, state at its beginning): batches, augmentation and
 attack noise are drawn from seeds derived from the run's seed and the epoch's number. So a checkpoint holds no random state, and a run that
-was killed and resumed is, bit for bit on one machine, the run that never stopped.
+was killed and resumed is, bit for bit on one CPU, the run that never stopped; on a GPU, whose sums come in any order, it is as good a run.
 """
 
 import hashlib
@@ -44,6 +44,7 @@ class Trainer:
     With `stages`, each is trained and judged as it says and ends with a validation; the run ends with the last one.
     """
 
+    @OutOfMemoryError.told("before the first epoch", "the networks and the training images must fit; does another program use it?")
     def __init__(self, config: TrainConfig, folder: Path | None = None, *, stages: Sequence[Stage] = ()) -> None:
         training = config.training
         self.config = config
@@ -90,7 +91,7 @@ class Trainer:
             rank=self.rank,
             processes=self.processes,
         )
-        self._validation: dict[int | None, tuple[Tensor, Tensor]] = {}
+        self._validation: dict[int | None, tuple[data.Pictures, Tensor]] = {}
         for stage in (Stage(training.epochs), *self._stages):
             self._validation_images(
                 stage.validation(config.validation).images
@@ -105,14 +106,15 @@ class Trainer:
         self.resume()
         self._agree_where_to_begin()
         end = self._stages[-1].until if self._stages else self.config.training.epochs
+        training = self.config.training
+        remedy = (
+            f"lower training.batch_size (now {training.batch_size}), raise training.microbatches (now {training.microbatches}), "
+            "or set training.precision to bf16"
+        )
         for epoch in range(len(self.history), end):
-            try:
+            # The exam, which none of these values touches, has its own way with memory, and its own sentence.
+            with OutOfMemoryError.told(f"epoch {epoch + 1}", remedy):
                 result = self._epoch(epoch)
-            except torch.OutOfMemoryError as error:
-                raise OutOfMemoryError(
-                    f"epoch {epoch + 1}: the device is out of memory; lower training.batch_size (now {self.config.training.batch_size}), "
-                    f"raise training.microbatches (now {self.config.training.microbatches}), or set training.precision to bf16"
-                ) from error
             self.history.append(result)
             self._save(result)
             yield result
@@ -122,7 +124,8 @@ class Trainer:
         stage = stages.at(self._stages, epoch + 1)
         attack = stage.attack(self.config.attack)
         self.objective.attack = attack.build()
-        torch.manual_seed(_derive(training.seed, "global", epoch))
+        # Each process has its own images, and its own dropout.
+        torch.manual_seed(_derive(training.seed, f"global {self.rank}" if self.rank else "global", epoch))
         noise = Noise(torch.Generator(device=self.device).manual_seed(_derive(training.seed, "attack", epoch)), self.rank, self.processes)
         self.objective.train()
         losses: list[Tensor] = []
@@ -284,14 +287,20 @@ class Trainer:
         """The checkpoint to resume from."""
         return None if self.folder is None else self.folder / "last.safetensors"
 
+    @property
+    def _best(self) -> Path:
+        assert self.folder is not None
+        return self.folder / "best.safetensors"
+
     def _save(self, result: EpochResult) -> None:
         if self.folder is None or self.last is None or self.rank > 0:
             return
+        lasting = result.seconds > 1  # what a short epoch costs is less than to make sure, epoch after epoch, that a power cut spares it
         if result.best is not None and result.best.epoch == result.epoch:
             delivered = self.student if self.average is None else self.average.network
-            # Before `last`: killed in between, this epoch is repeated and writes the same file again.
+            # Before `last`: killed in between, this epoch is repeated, and on a GPU it may be another one. So the best of before is kept.
             described = {"config": self.config.to_dict(), "best": asdict(result.best), "split_sha256": self.splits.fingerprint}
-            checkpoint.write(self.folder / "best.safetensors", delivered.state_dict(), described)
+            checkpoint.write(self._best, delivered.state_dict(), described, keep=True, sync=lasting)
         state = {
             "fingerprint": self.config.fingerprint(),
             "split_sha256": self.splits.fingerprint,
@@ -299,14 +308,13 @@ class Trainer:
             "history": [asdict(epoch) for epoch in self.history],
             "averaged": 0 if self.average is None else self.average.count,
         }
-        checkpoint.write(self.last, self._state.tensors(), state)
+        checkpoint.write(self.last, self._state.tensors(), state, sync=lasting)
+        checkpoint.kept(self._best).unlink(missing_ok=True)
 
     def resume(self) -> list[EpochResult]:
         """Take up the run in the folder, if there is one; returns its finished epochs. `epochs` does this by itself."""
         if self.history or self.last is None or not self.last.exists():
             return self.history
-        if self.rank == 0:
-            checkpoint.sweep(self.last.parent)
         tensors, state = checkpoint.read(self.last)
         if state.get("fingerprint") != self.config.fingerprint():
             raise CheckpointError(f"{self.last}: belongs to a run with another config; give this run its own folder, or delete that file")
@@ -316,6 +324,11 @@ class Trainer:
             raise CheckpointError(f"{self.last}: belongs to a run with another ladder; give this run its own folder, or delete that file")
         self._state.restore(tensors, averaged=state["averaged"])
         self.history = [EpochResult.from_dict(epoch) for epoch in state["history"]]
+        if self.rank == 0:
+            old = checkpoint.kept(self._best)
+            if old.exists() and not (self._best.exists() and checkpoint.state_of(self._best)["best"]["epoch"] <= len(self.history)):
+                old.replace(self._best)  # the newer one is of an epoch that was not saved
+            checkpoint.sweep(self.last.parent)
         return self.history
 
     def _agree_where_to_begin(self) -> None:
@@ -353,15 +366,14 @@ class Trainer:
         shape = (len(train.classes), train.channels, train.size)
         return {role: loaded_teacher(getattr(self.config.teachers, role), *shape, precision, str(self.device)) for role in self.teachers}
 
-    def _validation_images(self, count: int | None) -> tuple[Tensor, Tensor]:
-        """So many of all classes: a file's first ones may be of one class."""
+    def _validation_images(self, count: int | None) -> tuple[data.Pictures, Tensor]:
+        """So many of all classes: a file's first ones may be of one class. Laid out channels last, as bytes are."""
         if count not in self._validation:
             images = self.splits.validation
             rows = some(images.labels.numpy(), count, seed=self.config.data.split_seed, field="validation.images")
-            x, y = images.floats(torch.from_numpy(rows), device=self.device)
-            if self.config.training.channels_last:
-                x = x.contiguous(memory_format=torch.channels_last)
-            self._validation[count] = x.to(DTYPES[self.config.training.precision]), y
+            chosen = images.take(torch.from_numpy(rows)).to(self.device)
+            x = data.Pictures(chosen, self.device, DTYPES[self.config.training.precision])
+            self._validation[count] = x, chosen.labels.to(self.device)
         return self._validation[count]
 
     @torch.no_grad()

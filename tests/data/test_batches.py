@@ -9,8 +9,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+from typing_extensions import override
 
-from rkdsearch.data import Batch, Batches, Images
+from rkdsearch.data import Batch, Batches, Images, Pictures
 from rkdsearch.data.augment import Shifts, crop_and_flip
 from rkdsearch.data.batches import _Store
 from rkdsearch.errors import DataError
@@ -122,6 +124,17 @@ def test_a_memory_mapped_set_gives_the_same_batches() -> None:
         assert torch.equal(a.y, b.y)
 
 
+@pytest.mark.parametrize("mapped", [False, True])
+def test_pictures_are_made_of_bytes_for_each_slice_and_a_file_stays_where_it_is(mapped: bool) -> None:
+    chosen = images(20, mapped=mapped).take(torch.tensor([5, 3, 18]))
+    pictures = Pictures(chosen, torch.device("cpu"), torch.float64)
+    assert len(pictures) == 3
+    assert torch.equal(pictures[1:], images(20).floats(torch.tensor([3, 18]))[0].double())
+    moved = chosen.to(torch.device("meta"))
+    assert (moved.pixels.device.type, moved.pixels.dtype) == ("cpu" if mapped else "meta", torch.uint8)
+    assert Pictures(moved, torch.device("meta"))[:2].device.type == "meta"
+
+
 def test_what_lies_in_a_file_is_read_by_another_thread_before_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     read, readers = _Store._read, Counter[str]()
     third = threading.Event()
@@ -182,6 +195,37 @@ def test_crop_alone_mirrors_nothing() -> None:
     for batch in epoch(data, augment="crop"):
         middle = batch.x[:, 0, 1:-1, 1:-1]  # untouched by the black border
         assert (middle.diff(dim=2) > 0).all()
+
+
+class Transfers(TorchDispatchMode):
+    """What leaves the CPU: for each tensor, whether the host need not wait for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[bool] = []
+
+    @override
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._to_copy.default and args[0].device.type == "cpu" and kwargs.get("device") == torch.device("meta"):
+            self.found.append(bool(kwargs.get("non_blocking")))
+        return func(*args, **(kwargs or {}))
+
+
+def test_nothing_is_sent_to_the_device_between_the_first_batch_and_the_last() -> None:
+    loader = Batches(images(40), batch_size=10, seed=0, augment="crop_flip", extra=images(9), extra_fraction=0.5, device="meta")
+    running = loader.epoch(0)
+    next(running)
+    with Transfers() as transfers:
+        assert [batch.x.device.type for batch in running] == ["meta"] * 7
+    assert transfers.found == []
+
+
+def test_the_host_waits_for_no_batch_that_comes_from_a_file() -> None:
+    running = Batches(images(40, mapped=True), batch_size=10, seed=0, augment="crop_flip", device="meta").epoch(0)
+    next(running)
+    with Transfers() as transfers:
+        assert [batch.x.device.type for batch in running] == ["meta"] * 3
+    assert transfers.found == [True] * 6  # pixels and labels
 
 
 @pytest.mark.gpu

@@ -1,16 +1,21 @@
 """Two processes are one: the same run, and the same resumed."""
 
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 
+from rkdsearch.cli.teacher import train as train_teacher
 from rkdsearch.errors import ConfigError, NonFiniteLossError
+from rkdsearch.teacher import fingerprint
 from rkdsearch.training import checkpoint
 from rkdsearch.training.across import gather_rows
 from rkdsearch.training.trainer import Trainer
 from tests.training.runs import TINY, assert_same_files, described, gang, teachers_in, train
+from tests.training.test_teacher import RECIPE
 
 FLOAT64 = {"precision": "fp64", "epochs": 2, "batch_size": 50}
 SAME: dict[str, dict[str, Any]] = {
@@ -18,6 +23,10 @@ SAME: dict[str, dict[str, Any]] = {
     "mtard": {},
     "peeraid": {},
     "crdnd": {"data": {"augment": "crop_flip"}, "training": {"epochs": 1}},
+    # DDP must look for parameters without gradient until the teacher's copy learns, in the second epoch.
+    "ciard": {"method": {"name": "ciard", "retraining_start": 0.5}},
+    # Parts of a batch on their own draw other noise, so there is none; but for the last, DDP does not sum their gradients.
+    "rslad in parts": {"method": {"name": "rslad"}, "attack": {"start": "none"}, "training": {"microbatches": 2, "epochs": 1}},
 }
 
 
@@ -27,7 +36,8 @@ def test_one_process_gathers_nothing() -> None:
 
 
 def run(teachers: Path, name: str) -> Any:
-    return described(teachers, name, **{**SAME[name], "training": {**FLOAT64, **SAME[name].get("training", {})}})
+    overrides = {"method": name, **SAME[name], "training": {**FLOAT64, **SAME[name].get("training", {})}}
+    return described(teachers, overrides.pop("method"), **overrides)
 
 
 def _work(folder: Path) -> None:
@@ -39,6 +49,8 @@ def _work(folder: Path) -> None:
     trainer = train(with_batchnorm, folder / "whole")
     mine = torch.cat([b.double().flatten() for b in [*trainer.objective.buffers(), *trainer.average.network.buffers()]])
     assert torch.equal(gather_rows(mine[None])[0], gather_rows(mine[None])[1]), "each process judges a network of its own"
+    seeds = gather_rows(torch.tensor([torch.initial_seed()]))
+    assert seeds[0] != seeds[1], "dropout is the same in all processes"
     for epochs in (1, 2, 3):
         train(with_batchnorm, folder / "resumed", epochs=epochs)
         trainer.accelerator.wait_for_everyone()
@@ -49,10 +61,14 @@ def _work(folder: Path) -> None:
         spoilt._batches._scale = float("nan")
     with pytest.raises(NonFiniteLossError, match=r"epoch 1, batch 1: the loss (is nan|of another process is not finite)"):
         list(spoilt.epochs())
+    with (folder / f"said-{spoilt.rank}").open("w") as spoken, redirect_stdout(spoken):
+        train_teacher(folder / "run.yaml", cache=folder / "cache")  # last: it leaves the group
 
 
 def test_two_processes_train_what_one_does_and_resume_bit_for_bit(tmp_path: Path) -> None:
     folder = teachers_in(tmp_path)
+    with_recipe = described(folder, teachers={"robust": {"path": None, "recipe": RECIPE}})
+    (folder / "run.yaml").write_text(yaml.safe_dump(with_recipe.to_dict()))
     gang(_work, folder)
     for name in SAME:
         one = train(run(folder, name), folder / "one" / name)
@@ -66,3 +82,8 @@ def test_two_processes_train_what_one_does_and_resume_bit_for_bit(tmp_path: Path
             assert theirs["terms"] == pytest.approx(mine.terms, abs=1e-9)
             assert (theirs["clean_accuracy"], theirs["robust_accuracy"]) == (mine.clean_accuracy, mine.robust_accuracy)
     assert_same_files(folder / "whole", folder / "resumed")
+    (made,) = (folder / "cache").glob("*/best.safetensors")
+    lines = (folder / "said-0").read_text().splitlines()
+    assert [line.split()[:4] for line in lines[:2]] == [["epoch", n, "of", "2"] for n in "12"]
+    assert lines[-1].endswith(f"teachers.robust.sha256: {fingerprint(made)}")
+    assert (folder / "said-1").read_text() == ""

@@ -50,7 +50,10 @@ def test_batchnorm_statistics_are_estimated_anew_as_the_mean_over_batches() -> N
     norm = nn.Sequential(nn.BatchNorm1d(1, momentum=0.3))
     norm[0].running_mean.fill_(77.0)
     average = Average(AveragingConfig(name="swa"), norm, 1)
+    given = []
+    average.network.get_submodule("0").register_forward_pre_hook(lambda norm, _: given.append(norm.momentum))
     average.reestimate_batchnorm(iter([torch.tensor([[1.0], [3.0]]), torch.tensor([[4.0], [8.0]])]))
+    assert given == [1.0, 0.5]  # with None, torch would read its count of batches back from the device
     estimated = average.network.get_submodule("0")
     assert float(estimated.get_buffer("running_mean")) == pytest.approx(4.0)  # of 2 and 6
     assert float(estimated.get_buffer("running_var")) == pytest.approx(5.0)  # of 2 and 8, unbiased

@@ -1,5 +1,6 @@
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from rkdsearch.errors import CheckpointError, DiskError
 from rkdsearch.training import checkpoint
+from rkdsearch.training.state import _optimizer_tensors, _restore_optimizer
 from tests.training.runs import described, train
 
 
@@ -75,14 +77,48 @@ def test_a_folder_that_cannot_be_made_is_told_as_a_sentence(tmp_path: Path) -> N
         checkpoint.write(tmp_path / "file" / "last.safetensors", {}, {})
 
 
+def test_tied_weights_are_kept_under_both_names(tmp_path: Path) -> None:
+    whole = torch.arange(6.0)
+    tied = {"a.weight": whole, "b.weight": whole, "c.weight": whole[2:4]}
+    checkpoint.write(tmp_path / "x.safetensors", tied, {})
+    found, _ = checkpoint.read(tmp_path / "x.safetensors")
+    assert {name: tensor.tolist() for name, tensor in found.items()} == {
+        "a.weight": [0, 1, 2, 3, 4, 5], "b.weight": [0, 1, 2, 3, 4, 5], "c.weight": [2, 3],
+    }  # fmt: skip
+
+
+def test_a_long_epochs_files_are_on_the_disk_before_they_are_named(teachers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[bool] = []
+    monkeypatch.setattr(os, "fsync", lambda _: synced.append(any(tmp_path.glob(".part-*"))))
+    run = train(described(teachers, training={"epochs": 1}), tmp_path)
+    assert synced == []  # the epoch of a test is a short one
+    run._save(replace(run.history[-1], seconds=2.0))
+    assert synced == [True, True]  # best and last, each by its temporary name
+
+
+def test_a_step_count_keeps_its_own_type_beside_a_parameter_of_no_dimension_too() -> None:
+    def stepped() -> tuple[torch.nn.Parameter, torch.optim.AdamW]:
+        number = torch.nn.Parameter(torch.tensor(1.0, dtype=torch.float64))
+        return number, torch.optim.AdamW([number])
+
+    number, optimizer = stepped()
+    number.grad = torch.ones_like(number)
+    optimizer.step()
+    other, restored = stepped()
+    _restore_optimizer(restored, _optimizer_tensors(optimizer))
+    values, expected = restored.state[other], optimizer.state[number]
+    assert values["step"].dtype == expected["step"].dtype == torch.float32
+    assert {k: v.tolist() for k, v in values.items()} == {k: v.tolist() for k, v in expected.items()}
+
+
 def test_the_old_file_is_whole_until_the_new_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "last.safetensors"
     checkpoint.write(path, {"a": torch.tensor([1.0])}, {})
-    replace, seen = os.replace, []
+    rename, seen = os.replace, []
 
     def look(source: Path, target: Path) -> None:
         seen.append((checkpoint.read(path)[0]["a"].tolist(), checkpoint.read(source)[0]["a"].tolist()))
-        replace(source, target)
+        rename(source, target)
 
     monkeypatch.setattr(os, "replace", look)
     checkpoint.write(path, {"a": torch.tensor([2.0])}, {})

@@ -1,13 +1,19 @@
+import gc
+import os
 import random
 import signal
 import time
+from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from rkdsearch import methods
+from rkdsearch.evaluation import Verdict
+from rkdsearch.training import checkpoint
 from rkdsearch.training.trainer import Trainer
 from tests.training.runs import TINY, assert_equal, assert_same_files, described, numbers, server, state, train
 
@@ -66,12 +72,64 @@ def test_a_run_without_a_folder_keeps_nothing_and_gives_the_same(teachers: Path,
     assert_equal(state(kept), state(free))
 
 
+class Killed(BaseException):
+    """Nothing in the code under test may handle it, as nothing handles SIGKILL."""
+
+
+def killed_while_saving(monkeypatch: pytest.MonkeyPatch, change: int) -> None:
+    """Let the process end before its `change`th change of the folder's names, counted from 1."""
+    done = []
+
+    def before(whole: Any) -> Any:
+        def counted(*arguments: Any, **options: Any) -> Any:
+            done.append(1)
+            if len(done) == change:
+                raise Killed
+            return whole(*arguments, **options)
+
+        return counted
+
+    monkeypatch.setattr(os, "replace", before(os.replace))
+    monkeypatch.setattr(Path, "unlink", before(Path.unlink))
+
+
+# The changes of an epoch that is the best: the old best is kept, the new one named, the state named, the old best forgotten.
+@pytest.mark.parametrize(("change", "delivered"), [(1, 0.3), (2, 0.3), (3, 0.3), (4, 0.9)])
+def test_the_best_network_is_of_an_epoch_that_the_run_knows_though_a_repeated_one_is_not_the_same(
+    teachers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: int, delivered: float
+) -> None:
+    # As on a GPU, where an epoch that is repeated may turn out worse than the one that was lost.
+    found = iter([0.3, 0.9, 0.1, 0.1])
+    ten = torch.arange(10)
+
+    def validate(_: Trainer, _stage: object) -> tuple[Verdict, None]:
+        right = ten < next(found) * 10
+        return Verdict(torch.zeros(10, dtype=torch.int64), right, right), None
+
+    monkeypatch.setattr(Trainer, "validate", validate)
+    config = described(teachers, "natural", training={"epochs": 3})
+    train(config, tmp_path, epochs=1)
+    with monkeypatch.context() as patch:
+        killed_while_saving(patch, change)
+        with pytest.raises(Killed):
+            train(config, tmp_path)
+    run = Trainer(config, tmp_path)
+    run.resume()
+    for history in (run.history, train(config, tmp_path).history):
+        best, tensors = history[-1].best, checkpoint.state_of(tmp_path / "best.safetensors")["best"]
+        assert best is not None
+        assert tensors == asdict(best)
+        assert best.clean_accuracy == delivered
+    assert {path.name for path in tmp_path.iterdir()} == {"last.safetensors", "best.safetensors"}
+
+
 # ------------------------------------------------------------------------------------------------------------- SIGKILL
 
 LONG_RUN = {"training": {"epochs": 60, "batch_size": 50}, "averaging": {"name": "ema"}}
 
 
 def _live(teachers: Path, folder: Path, ready: Connection) -> None:
+    gc.freeze()  # else a collection looks at all that was preloaded, for longer than the run is left alive
     trainer = Trainer(described(teachers, "mtard", **LONG_RUN), folder)
     ready.send("at work")
     for _ in trainer.epochs():

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from rkdsearch import data
-from rkdsearch.errors import CheckpointError, DiskError, NonFiniteLossError
+from rkdsearch.errors import CheckpointError, DiskError, NonFiniteLossError, OutOfMemoryError
 from rkdsearch.results.store import Store
 from rkdsearch.training.run import single_run
 from tests.training.runs import described, teachers_in
@@ -55,6 +55,24 @@ def test_a_run_that_fails_says_so_in_its_row(teachers: Path, tmp_path: Path, mon
     (row,) = Store(tmp_path).trials().to_dict("records")
     assert (row["status"], row["fidelity.epochs"]) == ("failed", 1)
     assert "likely causes: optimizer.lr" in row["error"]
+
+
+def test_a_run_that_found_no_memory_says_so_in_its_row(teachers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = single_run(described(teachers), tmp_path)
+    next(running)
+
+    def full(_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.SGD, "step", full)
+        with pytest.raises(OutOfMemoryError):
+            list(running)
+    (row,) = Store(tmp_path).trials().to_dict("records")
+    assert (row["status"], row["fidelity.epochs"]) == ("failed", 1)
+    assert row["error"].startswith("epoch 2: the device is out of memory; lower training.batch_size (now 25)")
+    assert [e.epoch for e in single_run(described(teachers), tmp_path)] == [2]
+    assert Store(tmp_path).trials()["status"].tolist() == ["finished"]
 
 
 def test_a_full_disk_is_no_failure_of_the_run(teachers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,16 @@ def test_215_260_285_of_300_are_three_drops() -> None:
     assert [found[e] for e in (214, 215, 259, 260, 284, 285, 299)] == pytest.approx([1, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
 
 
+@pytest.mark.parametrize("epochs", [6, 10])
+def test_a_short_run_takes_its_late_milestones_too(epochs: int) -> None:
+    assert rates(epochs, milestones=(0.5, 0.97), factor=0.1) == pytest.approx([1] * (epochs // 2) + [0.1] * (epochs // 2 - 1) + [0.01])
+
+
+def test_a_milestone_at_the_end_is_none_and_a_single_epoch_begins_at_the_full_rate() -> None:
+    assert rates(4, milestones=(1.0,)) == [1, 1, 1, 1]
+    assert rates(1, milestones=(0.9,)) == [1]
+
+
 def test_multistep_once_never_takes_the_second_milestone() -> None:
     assert rates(5, name="multistep_once", milestones=(0.4, 0.8), factor=0.1) == pytest.approx([1, 1, 0.1, 0.1, 0.1])
 

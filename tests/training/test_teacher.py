@@ -9,7 +9,7 @@ from torch import nn
 
 from rkdsearch import plugins
 from rkdsearch.config import TeacherConfig, TrainConfig
-from rkdsearch.errors import TeacherError
+from rkdsearch.errors import OutOfMemoryError, TeacherError
 from rkdsearch.models import ModelConfig, build
 from rkdsearch.teacher import read_state, split_of
 from rkdsearch.training import teacher
@@ -80,6 +80,17 @@ def test_a_claim_is_refuted_only_by_less_than_its_interval_allows(claim: float, 
 
 def test_who_claims_nothing_is_not_checked() -> None:
     check_claims(claimed(), Measured("", 0.1, 0.0, 100, ""), "x.yaml")
+
+
+def test_a_device_too_full_for_a_teacher_to_be_measured_names_its_file(teachers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    config = described(teachers)
+    monkeypatch.setattr(teacher, "opened", full)
+    assert config.teachers.robust is not None
+    with pytest.raises(OutOfMemoryError, match=r"robust\.safetensors, to be measured: the device is out of memory; does another program"):
+        teacher.measure(config.teachers.robust, config)
 
 
 @pytest.mark.parametrize(("there", "device", "chosen"), [(True, "auto", "cuda"), (True, "cpu", "cpu"), (False, "auto", "cpu")])

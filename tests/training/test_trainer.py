@@ -232,15 +232,35 @@ def test_weights_that_the_last_step_spoilt_are_not_saved(teachers: Path, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_device_says_which_values_to_turn(teachers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory"), MemoryError()]
+)
+def test_a_full_device_says_which_values_to_turn(teachers: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def full(*_: object, **__: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise error
 
     run = Trainer(described(teachers, training={"microbatches": 2}))
     monkeypatch.setattr(run, "_step", full)
     text = r"epoch 1: the device is out of memory; lower training\.batch_size \(now 25\), raise training\.microbatches \(now 2\)"
     with pytest.raises(OutOfMemoryError, match=text):
         list(run.epochs())
+
+
+def test_a_device_that_is_full_before_the_first_epoch_is_a_sentence_too(teachers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Trainer, "_place", full)
+    with pytest.raises(OutOfMemoryError, match="before the first epoch: the device is out of memory; the networks and the training images"):
+        Trainer(described(teachers))
+
+
+def test_fp32_is_ieees_and_tf32_is_for_gpus_that_are_asked(teachers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)  # as torch has it by itself
+    Trainer(described(teachers))
+    assert not torch.backends.cudnn.allow_tf32
+    with pytest.raises(ConfigError, match=r"training\.precision must be fp32, bf16 or fp64 on a CPU, got 'tf32'"):
+        Trainer(described(teachers, training={"precision": "tf32"}))
 
 
 def test_a_recipe_without_a_file_says_how_to_make_it(teachers: Path) -> None:
@@ -255,11 +275,20 @@ def test_a_launchers_variables_do_not_change_the_numbers(teachers: Path, monkeyp
     reused.AcceleratorState._reset_state(reset_partial_state=True)
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "EAGER")
     try:
         launched = train(config)
     finally:
         reused.AcceleratorState._reset_state(reset_partial_state=True)
+    assert launched._forward is launched.objective
     assert_equal(state(plain), state(launched))
+
+
+@pytest.mark.parametrize("variable", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
+def test_a_launcher_that_would_share_out_the_student_is_refused(teachers: Path, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "true")
+    with pytest.raises(ConfigError, match=rf"{variable} must not be set, got 'true': each process holds the whole student here; choose"):
+        Trainer(described(teachers))
 
 
 def test_a_run_follows_its_own_device_and_not_the_one_before(teachers: Path) -> None:
@@ -284,4 +313,4 @@ def test_what_is_validated_is_the_network_that_is_delivered(teachers: Path, tmp_
     network = models.build(config.student, classes=10, channels=1, size=8)
     network.load_state_dict(tensors)
     x, y = run._validation_images(config.validation.images)
-    assert float((network.eval()(x).argmax(dim=1) == y).double().mean()) == run.history[0].clean_accuracy
+    assert float((network.eval()(x[:]).argmax(dim=1) == y).double().mean()) == run.history[0].clean_accuracy
