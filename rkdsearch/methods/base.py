@@ -8,6 +8,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
 from typing import Annotated, ClassVar, Literal, Protocol
 
 import torch
@@ -53,9 +55,7 @@ class Loss:
         A term of weight 0 stays in the graph: a companion that only it reaches must not look unused to DDP.
         """
         means = {name: term.mean() for name, (_, term) in terms.items()}
-        total = sum(
-            (weight * means[name] for name, (weight, _) in terms.items()), start=torch.zeros((), device=next(iter(means.values())).device)
-        )
+        total = reduce(add, (weight * means[name] for name, (weight, _) in terms.items()))
         return Loss(total, {name: mean.detach() for name, mean in means.items()})
 
 

@@ -72,50 +72,73 @@ class Chain:
     """relu(... relu(x W1' + b1) ...) Wn' + bn over flattened images."""
 
     layers: tuple[nn.Linear | Unrolled, ...]
-    known: dict[torch.Size, tuple[tuple[Tensor, Tensor], ...] | None] = field(default_factory=dict)  # by the shape of an image
+    prepared: dict[tuple[torch.Size, torch.dtype], "Prepared | None"] = field(default_factory=dict)  # by the shape of a batch
 
-    def weights(self, shape: torch.Size) -> tuple[tuple[Tensor, Tensor], ...] | None:
-        """Every W and b for images of this shape; None where a layer is no matrix for them."""
-        if shape not in self.known:
-            found: list[tuple[Tensor, Tensor]] = []
-            into = shape
-            for layer in self.layers:
-                matrix = (layer.weight, layer.bias, into) if isinstance(layer, nn.Linear) else layer.matrix(into)
-                if matrix is None:
-                    break
-                found.append(matrix[:2])
-                into = matrix[2]
-            self.known[shape] = tuple(found) if len(found) == len(self.layers) else None
-        return self.known[shape]
+    @torch.inference_mode(False)  # whoever asks first: what is made here is written over outside it too
+    def prepare(self, x: Tensor) -> "Prepared | None":
+        """What the gradient of batches like `x` needs, made once; None where a layer is no matrix for its images."""
+        key = x.shape, x.dtype
+        if key not in self.prepared:
+            weights = self._weights(x.shape[1:])
+            self.prepared[key] = None if weights is None else Prepared(weights, x)
+        return self.prepared[key]
+
+    def _weights(self, into: torch.Size) -> list[tuple[Tensor, Tensor]] | None:
+        """Every W and b for images of this shape."""
+        found: list[tuple[Tensor, Tensor]] = []
+        for layer in self.layers:
+            matrix = (layer.weight, layer.bias, into) if isinstance(layer, nn.Linear) else layer.matrix(into)
+            if matrix is None:
+                return None
+            found.append(matrix[:2])
+            into = matrix[2]
+        return found
+
+
+class Prepared:
+    """The weights of a chain, which stay where they are, and the memory between its layers, which every gradient writes over.
+
+    Memory that the last batch has used is still near the processor, and new memory is not: a tenth of a small network's attack.
+    """
+
+    def __init__(self, weights: list[tuple[Tensor, Tensor]], x: Tensor) -> None:
+        *hidden, (self.last, last_bias) = weights
+        self.last_bias = last_bias[:, None]
+        self.forward = [(matrix.t(), bias, x.new_empty(len(x), len(matrix))) for matrix, bias in hidden]
+        self.backward = [(torch.empty_like(h), h, matrix) for (_, _, h), (matrix, _) in zip(self.forward, hidden, strict=True)][::-1]
+        self.transposed_logits = x.new_empty(len(self.last), len(x))
+
+    def gradient(self, slope: Slope) -> Gradient:
+        """x to dJ/dx. Every view is made here, once for all steps of an attack."""
+        forward, backward, last, last_bias = self.forward, self.backward, self.last, self.last_bias
+        transposed, logits = self.transposed_logits, self.transposed_logits.t()
+        threshold = torch.ops.aten.threshold_backward.grad_input
+        ends = forward[-1][2].t() if forward else None
+
+        def of(x: Tensor) -> Tensor:
+            h = x.detach().flatten(1)
+            for matrix, bias, into in forward:
+                h = torch.addmm(bias, h, matrix, out=into).relu_()
+            # MKL takes half the time for a product with few rows, W h', that it takes for one with few columns, h W'.
+            torch.addmm(last_bias, last, h.t() if ends is None else ends, out=transposed)
+            slopes, above = slope(logits).to(logits.dtype), last
+            for into, h, matrix in backward:
+                slopes = threshold(torch.mm(slopes, above, out=into), h, 0, grad_input=into)
+                above = matrix
+            return torch.mm(slopes, above).view(x.shape)
+
+        return of
 
 
 def written_out(network: object, slope: Slope, x: Tensor) -> Gradient | None:
-    """The gradient of a chain, for images shaped like `x`; None where `network` is none, or computes in half precision.
+    """The gradient of a chain, for batches shaped like `x`; None where `network` is none, or computes in half precision.
 
-    `slope` turns logits (N, K) into dJ/dlogits. What is between the layers is written over at every call; what is given and returned, never.
+    `slope` turns logits (N, K) into dJ/dlogits, and must not keep them. What is given and returned is never written over.
     """
     chain = _chains.get(network) if isinstance(network, nn.Module) else None
-    if chain is None or torch.is_autocast_enabled(x.device.type) or (weights := chain.weights(x.shape[1:])) is None:
+    if chain is None or torch.is_autocast_enabled(x.device.type) or (prepared := chain.prepare(x)) is None:
         return None
-    *hidden, (last, last_bias) = weights
-    last_bias = last_bias[:, None]
-    forward = [(matrix.t(), bias, x.new_empty(len(x), len(matrix))) for matrix, bias in hidden]
-    backward = [(torch.empty_like(h), h, matrix) for (_, _, h), (matrix, _) in zip(forward, hidden, strict=True)][::-1]
-    shape, threshold = x.shape, torch.ops.aten.threshold_backward.grad_input
-
-    def gradient(x: Tensor) -> Tensor:
-        h = x.detach().flatten(1)
-        for transposed, bias, into in forward:
-            h = torch.addmm(bias, h, transposed, out=into).relu_()
-        # MKL takes half the time for a product with few rows, W h', that it takes for one with few columns, h W'.
-        logits = torch.addmm(last_bias, last, h.t()).t()
-        slopes, above = slope(logits).to(logits.dtype), last
-        for into, h, matrix in backward:
-            slopes = threshold(torch.mm(slopes, above, out=into), h, 0, grad_input=into)
-            above = matrix
-        return (slopes @ above).view(shape)
-
-    return gradient
+    return prepared.gradient(slope)
 
 
 def remember(network: nn.Module, graph: fx.Graph) -> None:

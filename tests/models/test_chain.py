@@ -39,7 +39,7 @@ def gradient_through(frozen: nn.Module, x: Tensor, slope: Tensor) -> tuple[Tenso
 
 
 def is_chain(network: nn.Module, x: Tensor) -> bool:
-    return network in _chains and _chains[network].weights(x.shape[1:]) is not None
+    return network in _chains and _chains[network].prepare(x) is not None
 
 
 @pytest.mark.parametrize(
