@@ -20,7 +20,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from rkdsearch import config as run
 from rkdsearch.config import TrainConfig
-from rkdsearch.errors import FileError, OutOfMemoryError, RkdError, WorkerError
+from rkdsearch.errors import FileError, OutOfMemoryError, RkdError, WorkerError, is_out_of_memory
 from rkdsearch.plugins import allow_import
 from rkdsearch.training.across import leave_group
 from rkdsearch.training.allocator import keep_memory
@@ -61,18 +61,14 @@ def told(error: Exception) -> RkdError:
         return error
     last = traceback.extract_tb(error.__traceback__)[-1]
     place = f"({Path(last.filename).name}:{last.lineno})"
-    if isinstance(error, torch.AcceleratorError) and "out of memory" not in str(error):
+    if is_out_of_memory(error):
+        return OutOfMemoryError(f"{type(error).__name__}: {error} {place}")
+    if isinstance(error, torch.AcceleratorError):
         said = str(error).partition("\n")[0]  # the rest is CUDA's advice to whoever wrote the kernel
         return WorkerError(
             f"{said} {place}: its process can use the device no more, later trials get a new one; CUDA_LAUNCH_BLOCKING=1 finds the true place"
         )
-    kinds: dict[type[Exception], type[RkdError]] = {
-        torch.OutOfMemoryError: OutOfMemoryError,
-        torch.AcceleratorError: OutOfMemoryError,  # the one that is left: CUDA's own, not its allocator's
-        MemoryError: OutOfMemoryError,
-        OSError: FileError,
-    }
-    kind = next((ours for theirs, ours in kinds.items() if isinstance(error, theirs)), RkdError)
+    kind = FileError if isinstance(error, OSError) else RkdError
     return kind(f"{type(error).__name__}: {error} {place}")
 
 

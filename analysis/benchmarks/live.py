@@ -11,18 +11,19 @@ import numpy as np
 import pandas as pd
 from curves import CAP, EPOCHS, Curve
 from record import DIGITS, teachers_of
-from rules import LENGTH, LOWER, RANDOM, RULES, STOCK
+from rules import LENGTH, LOWER, RANDOM, RULES, STOCK, SYNE_TUNE
 from simulation import Track, search
 
 from rkdsearch import config as run
 from rkdsearch.config import TrainConfig
 from rkdsearch.errors import NonFiniteLossError
 from rkdsearch.search.space import SearchSpace
+from rkdsearch.training.epoch import EpochResult
 from rkdsearch.training.stages import Stage
-from rkdsearch.training.trainer import EpochResult, Trainer
+from rkdsearch.training.trainer import Trainer
 
 RESULTS = Path(__file__).parent / "data" / "digits_live.parquet"
-LIVE = (RANDOM, STOCK, "ours, length", "ours, whole ladder")
+LIVE = (RANDOM, STOCK, SYNE_TUNE, "ours, length", "ours, whole ladder")
 
 
 @dataclass

@@ -134,7 +134,7 @@ def agreement(file: Path) -> str:
         for name in rows["run"].unique():
             found = run_of(rows, name)
             if found is not None and found.epochs[0] > 0:
-                runs.setdefault(name, {})[int(number)] = found
+                runs.setdefault(name, {})[int(number)] = found  # type: ignore[arg-type]  # pandas cannot know what a column holds
     full = runs["full"]
     seconds = table[table["run"].eq("full") & table["epoch"].eq(EPOCHS)].set_index("configuration")["cpu_seconds"]
     # An attack within the cap is not capped: its full run is its capped one.
@@ -154,7 +154,7 @@ def agreement(file: Path) -> str:
         if len(numbers) < 8:
             continue
         cheap, dear = (np.array([a[n].values_at(e) for n in numbers]) for a, e in ((look, epochs), (full, EPOCHS)))
-        cells = [_correlations(pick(cheap), pick(dear), dear.mean(axis=1)) for pick in (lambda v: v.mean(axis=1), lambda v: v[:, 1])]
+        cells = [_correlations(a, b, dear.mean(axis=1)) for a, b in ((cheap.mean(axis=1), dear.mean(axis=1)), (cheap[:, 1], dear[:, 1]))]
         cost = table[table["run"].eq(name) & table["epoch"].eq(epochs)].set_index("configuration")["cpu_seconds"]
         share = (cost / seconds).median()
         lines.append(f"{title:38} {len(numbers):>4}   {cells[0]:>34}   {cells[1]:>27}   {share:.2f}")

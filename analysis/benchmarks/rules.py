@@ -173,11 +173,11 @@ def ours(ladder: Ladder = WHOLE, sampler: dict[str, Any] | None = None, **schedu
 
 
 AT_RANDOM = {"name": "random"}
-RANDOM, STOCK = "random, full length", "Optuna + ASHA, stock"
+RANDOM, STOCK, SYNE_TUNE = "random, full length", "Optuna + ASHA, stock", "Syne Tune's MOASHA"
 RULES: dict[str, Callable[[SearchSpace], Rule]] = {
     RANDOM: ours(FULL, AT_RANDOM, name="none"),
     "TPE, full length": ours(FULL, name="none"),
-    "Syne Tune's MOASHA": SyneTune,
+    SYNE_TUNE: SyneTune,
     STOCK: Stock,
     "random, length": ours(LENGTH, AT_RANDOM),
     "random, whole ladder": ours(WHOLE, AT_RANDOM),
@@ -190,7 +190,7 @@ RULES: dict[str, Callable[[SearchSpace], Rule]] = {
     "ours, whole ladder, 3 brackets": ours(WHOLE, brackets=3),
 }
 SCHEDULERS_ALONE: dict[str, Callable[[SearchSpace], Rule]] = {
-    **{name: RULES[name] for name in (RANDOM, "Syne Tune's MOASHA", STOCK, "random, length", "random, whole ladder")},
+    **{name: RULES[name] for name in (RANDOM, SYNE_TUNE, STOCK, "random, length", "random, whole ladder")},
     "random, length, by the mean": ours(LENGTH, AT_RANDOM, name="asha"),
     "random, length, stopping": ours(LENGTH, AT_RANDOM, kind="stopping"),
     "random, whole ladder from 2 epochs": ours(LOWER, AT_RANDOM),

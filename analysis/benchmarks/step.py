@@ -37,6 +37,7 @@ from typing import Literal, get_args
 import published
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from rkdsearch import config, models
 from rkdsearch.attacks import Noise
@@ -119,6 +120,7 @@ class Transposed(nn.Module):
                 if isinstance(layer, nn.Conv2d):
                     layer.weight.copy_(layer.weight.mT.clone())
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, K)."""
         logits: Tensor = self.network(x.mT.contiguous())
@@ -133,11 +135,11 @@ class Published:
         self._x, self._y = work.images()
         if layout == "channels last":
             for network in (self.student, teacher):
-                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own signature forgets it
+                network.to(memory_format=torch.channels_last)
             self._x = self._x.contiguous(memory_format=torch.channels_last)
-        called = [self.student, teacher]
+        called: tuple[nn.Module, nn.Module] = self.student, teacher
         if layout == "transposed":
-            called = [Transposed(self.student), Transposed(teacher).eval()]
+            called = Transposed(self.student), Transposed(teacher).eval()
         described, attack = work.config().optimizer, work.config().attack.build()
         self.optimizer: torch.optim.Optimizer = torch.optim.SGD(
             self.student.parameters(), lr=described.lr, momentum=described.momentum, weight_decay=described.weight_decay
@@ -160,8 +162,8 @@ class Ours:
     def __init__(self, work: Workload) -> None:
         self.student, teacher = work.networks()
         described = work.config()
-        self.student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own signature forgets it
-        teacher = models.fold(teacher.requires_grad_(False)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.student.to(memory_format=torch.channels_last)
+        teacher = models.fold(teacher.requires_grad_(False)).to(memory_format=torch.channels_last)
         self._objective = Objective(described, self.student, {}, {"robust": teacher}, 1).train()
         self.optimizer = build_optimizers(described.optimizer, self.student, {})[0]
         x, y = work.images()
@@ -171,8 +173,9 @@ class Ours:
         """One step from the same random numbers; its loss."""
         self.optimizer.zero_grad(set_to_none=True)
         noise = Noise(torch.Generator().manual_seed(2))
+        total: Tensor
         total, _ = self._objective(self._batch, noise, epoch=0, lr_factor=1.0, answers={})
-        total.backward()
+        total.backward()  # type: ignore[no-untyped-call]  # torch's own
         self.optimizer.step()
         return total.detach()
 
@@ -240,7 +243,7 @@ def convolution_peak(clock: str) -> float:
     best, now = 0.0, CLOCKS[clock]
     for channels, size in ((128, 16), (256, 8), (256, 16)):
         x = torch.randn(128, channels, size, size).contiguous(memory_format=torch.channels_last)
-        layer = nn.Conv2d(channels, channels, 3, padding=1, bias=False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        layer = nn.Conv2d(channels, channels, 3, padding=1, bias=False).to(memory_format=torch.channels_last)
         with torch.inference_mode():
             layer(x)
             for _ in range(8):

@@ -24,9 +24,13 @@ class Size:
 
 def count(network: nn.Module, *, channels: int, size: int) -> Size:
     """Of a network on the CPU that takes images of `channels` x `size` x `size`; it is left in the mode in which it was."""
-    training = network.training
-    with torch.no_grad(), _Counting() as counting:  # type: ignore[no-untyped-call]  # torch types neither
-        network.eval()(torch.zeros(1, channels, size, size))
+    training, fast = network.training, torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # attention fused into one operation has no formula
+    try:
+        with torch.no_grad(), _Counting() as counting:  # type: ignore[no-untyped-call]  # torch types neither
+            network.eval()(torch.zeros(1, channels, size, size))
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
     network.train(training)
     return Size(sum(p.numel() for p in network.parameters()), counting.operations // 2)
 

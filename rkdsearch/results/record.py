@@ -123,7 +123,9 @@ TABLES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _fraction("clean_accuracy", "validation, clean images, when it looked"),
             _fraction("robust_accuracy", "validation, under attack, when it looked"),
             _count("best_epoch", "epochs", "the finished epoch, from 1, that `validation.select` found best so far"),
-            _count("rank", "", "place among the trials that had reached the rung, 1 is best"),
+            _count(
+                "rank", "", "place among the trials that had reached the rung, 1 is best; null for a baseline before the end of its warm-up"
+            ),
             _count("of", "trials", "how many had reached the rung"),
             _text("decision", "promoted, paused, stopped, continued"),
             _text("rule", "the scheduler's rule behind the decision"),

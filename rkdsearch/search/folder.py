@@ -22,6 +22,7 @@ _SETTINGS = {
     "sampler": "proposals differ from here on",
     "scheduler": "decisions differ from here on",
     "constraints": "the front is named anew, and proposals differ from here on",
+    "replicates": "repeats differ from here on, and the front is named anew",
 }
 
 
@@ -138,6 +139,7 @@ def describe(folder: Path, space: SearchSpace, ready: Mapping[Role, TeacherStep]
         "sampler": space.sampler.model_dump(),
         "scheduler": space.scheduler.model_dump(),
         "constraints": space.constraints.model_dump(exclude_none=True),
+        "replicates": space.replicates.model_dump(),
         "exam": config.validation.attack.model_dump(),
         "data": config.data.model_dump(mode="json"),
         "split_sha256": data.load_training(config.data).fingerprint,

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from rkdsearch.config import TrainConfig
 from rkdsearch.errors import Failure
-from rkdsearch.results.objectives import COSTS, merits
+from rkdsearch.results.objectives import COSTS, OBJECTIVES, merits
 from rkdsearch.results.record import ALONE
 from rkdsearch.search.ladder import Leg
 from rkdsearch.training import rows
@@ -46,6 +46,7 @@ class Trial:
     runs: list[list[EpochResult]] = field(default_factory=lambda: [[]])
     decisions: list[dict[str, Any]] = field(default_factory=list)
     facts: dict[str, object] = field(default_factory=dict)  # run.*: what the worker says of itself
+    lost_seconds: float = 0.0  # of epochs that were trained, and are gone with a checkpoint
     executing: bool = False
     written: Status | None = None  # what its row says
     asked: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -129,7 +130,12 @@ class Trial:
     @property
     def device_seconds(self) -> float:
         """What it has cost so far: seconds of training and validation times the devices that it held."""
-        return rows.devices(self.facts) * sum(e.seconds for run in self.runs for e in run)
+        return rows.devices(self.facts) * self.seconds
+
+    @property
+    def seconds(self) -> float:
+        """Of training and validation, lost epochs included."""
+        return self.lost_seconds + sum(e.seconds for run in self.runs for e in run)
 
     def record(self, result: EpochResult) -> None:
         """Add an epoch; one that is already known is replaced by the same."""
@@ -169,4 +175,7 @@ def row_of(trial: Trial, study: str, config_row: Mapping[str, object]) -> dict[s
         "notes": trial.notes,
         **config_row,
         **rows.measured(trial.config, trial.epochs, trial.facts, earlier=[e for run in trial.runs if run is not trial.epochs for e in run]),
+        **{OBJECTIVES[name].column: cost for name, cost in trial.costs.items()},  # also where its worker did not say
+        "run.wall_seconds": trial.seconds,
+        "run.device_seconds": trial.device_seconds,
     }

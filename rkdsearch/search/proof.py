@@ -1,12 +1,13 @@
 """The proof that every corner of a search space is a legal run, before any compute: both ends of every parameter, `first`, random samples."""
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from rkdsearch import data, models
 from rkdsearch.config import TrainConfig
-from rkdsearch.errors import ConfigError, SpaceError
+from rkdsearch.errors import ConfigError, DataError, SpaceError
 from rkdsearch.search.parameter import Parameter, Scalar
 
 if TYPE_CHECKING:
@@ -14,17 +15,35 @@ if TYPE_CHECKING:
 
 
 def check(space: "SearchSpace", samples: int = 100) -> int:
-    """Build the run of every case; returns how many were built. Raises SpaceError with the parameter and the value that break a law."""
+    """Build the run of every case; returns how many were built. Raises SpaceError with the parameter and the value that break a law.
+
+    Where the space asks what students cost, every student is built too: one that does not fit the images costs nothing that can be counted.
+    """
     built = 0
     for case, overrides in cases(space, samples):
         try:
             config = space.config(overrides, case)
         except ConfigError as error:
             raise SpaceError(str(error)) from None
+        try:
+            costs_of(config, space.costs)
+        except ConfigError as error:
+            raise SpaceError(f"{case}: {error}") from None
+        except DataError:
+            pass  # the images are not on this machine yet: a space is proved legal without them
         if space.scheduler.name != "none" and not case.startswith("first"):  # those run to full length, whatever a rung says
             _laws_of_the_ladder(space, case, config)
         built += 1
     return built
+
+
+def costs_of(config: TrainConfig, names: Sequence[str]) -> dict[str, int]:
+    """These costs of the run's student, without training it. Raises ConfigError where it does not fit the images, DataError without images."""
+    if not names:
+        return {}
+    train = data.load_training(config.data).train
+    size = models.size_of(config.student, classes=len(train.classes), channels=train.channels, size=train.size)
+    return {name: getattr(size, name) for name in names}
 
 
 def cases(space: "SearchSpace", samples: int = 100) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -74,17 +93,43 @@ def _ancestors(space: "SearchSpace", target: Parameter) -> dict[str, tuple[Scala
 
 def _laws_of_the_ladder(space: "SearchSpace", case: str, config: TrainConfig) -> None:
     """No rung stands where a setting cannot be told from another yet."""
+    for wait in _waits(config):
+        early = [rung.epochs for rung in space.rungs if rung.epochs <= wait.end]
+        if early:
+            raise SpaceError(
+                f"{case}: no rung may stand before {wait.law}: "
+                f"{wait.name} of {space.epochs} epochs is {wait.end}, and a rung stands at {early[-1]}; {wait.remedy} or raise the rung"
+            )
+
+
+def undecided_until(config: TrainConfig) -> int:
+    """The epoch up to which the run's settings cannot be told from others: no rung up to there ranks it. 0 where they always can."""
+    return max(wait.end for wait in _waits(config))
+
+
+class _Wait(NamedTuple):
+    """Up to which epoch a run is like others, and as parts of a sentence: until when that is, by which field, and what else to do."""
+
+    end: int
+    law: str
+    name: str
+    remedy: str
+
+
+def _waits(config: TrainConfig) -> tuple[_Wait, ...]:
     warm_up = getattr(config.method, "warm_up", 0.0)
     start = config.averaging.start if config.averaging.name == "swa" else 0.0
-    laws = (
-        (warm_up, "the end of a method's warm-up, where all settings look alike", f"warm_up {warm_up:g}", "shorten the warm-up"),
-        (start, "averages begin, where swa is the student itself", f"averaging.start {start:g}", "average from earlier on"),
+    return (
+        _Wait(
+            round(warm_up * config.training.epochs),
+            "the end of a method's warm-up, where all settings look alike",
+            f"warm_up {warm_up:g}",
+            "shorten the warm-up",
+        ),
+        _Wait(
+            round(start * config.training.epochs),
+            "averages begin, where swa is the student itself",
+            f"averaging.start {start:g}",
+            "average from earlier on",
+        ),
     )
-    for share, law, name, remedy in laws:
-        end = round(share * space.epochs)
-        early = [rung.epochs for rung in space.rungs if rung.epochs <= end]
-        if share and early:
-            raise SpaceError(
-                f"{case}: no rung may stand before {law}: "
-                f"{name} of {space.epochs} epochs is {end}, and a rung stands at {early[-1]}; {remedy} or raise the rung"
-            )

@@ -68,6 +68,7 @@ class Rows:
                 trial.runs[number] = self._epochs_of(trial, number, None if images is None else int(images))
             if not begun:
                 break
+        trial.lost_seconds = max(0.0, (row["run.wall_seconds"] or 0.0) - trial.seconds)
         return trial
 
     def _decisions(self, trial_id: str) -> list[dict[str, Any]]:

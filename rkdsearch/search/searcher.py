@@ -8,7 +8,7 @@ would have proposed. RUNNING means executing now; a trial that the scheduler sto
 import copy
 import hashlib
 import warnings
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -59,10 +59,13 @@ def remembered(seen: Sequence[Seen], room: int) -> list[Seen]:
     return [seen[i] for i in sorted(kept)]
 
 
-def propose(space: SearchSpace, ordinal: int, seen: Sequence[Seen], attempt: int = 0) -> Proposal:
+def propose(
+    space: SearchSpace, ordinal: int, seen: Sequence[Seen], attempt: int = 0, refused: Sequence[Mapping[str, Any]] = ()
+) -> Proposal:
     """The configuration number `ordinal`, given what is known of earlier ones, in ordinal order.
 
-    `attempt` counts from 0 the proposals that were refused for this ordinal: each has a seed of its own.
+    `attempt` counts from 0 the proposals that were refused for this ordinal: each has a seed of its own. `refused` are overrides that nobody
+    may train, the latest last: a model is shown them below whatever was measured, or it would insist.
     """
     sampler = space.sampler
     if attempt >= MODEL_ATTEMPTS or (attempt and sampler.name == "qmc"):
@@ -75,13 +78,21 @@ def propose(space: SearchSpace, ordinal: int, seen: Sequence[Seen], attempt: int
         return Proposal(space.walk(lambda parameter: parameter.at(float(quantiles[parameter.name]))), {})
     with quiet():
         study = optuna.create_study(
-            storage=_Projection(space, seen[-sampler.history :]),
+            storage=_Projection(space, [*seen[-sampler.history :], *_turned_away(space, seen, refused)]),
             directions=["maximize"] * len(space.objectives),
             sampler=build_sampler(sampler, seed_of(space.seed, ordinal, attempt)),
         )
         trial = study.ask()
         overrides = space.ask(trial)
         return Proposal(overrides, dict(study.get_trials(deepcopy=False)[-1].system_attrs))
+
+
+def _turned_away(space: SearchSpace, seen: Sequence[Seen], refused: Sequence[Mapping[str, Any]]) -> list[Seen]:
+    """What was refused, as the sampler is shown it: never more than was measured, or some of it would count among the best."""
+    measured = sum(s.state == "measured" for s in seen)
+    if measured < space.sampler.startup:
+        return []  # nothing is modelled yet
+    return [Seen(dict(overrides), "measured", (-float(len(space.ladder)),) * len(space.objectives)) for overrides in refused[-measured:]]
 
 
 def build_sampler(config: SamplerConfig, seed: int) -> optuna.samplers.BaseSampler:

@@ -9,16 +9,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rkdsearch import config as run
-from rkdsearch import data, models
 from rkdsearch.config import TrainConfig
 from rkdsearch.errors import ConfigError, Failure, SpaceError, StudyError
 from rkdsearch.results.objectives import COSTS, OBJECTIVES
 from rkdsearch.results.store import Store
-from rkdsearch.search import front, ladder, ledger
+from rkdsearch.search import front, ladder, ledger, proof
 from rkdsearch.search.front import Judged
 from rkdsearch.search.journal import Journal
 from rkdsearch.search.ladder import Leg
@@ -31,7 +33,7 @@ from rkdsearch.training import config_rows, rows
 from rkdsearch.training.epoch import EpochResult
 from rkdsearch.training.stages import Stage
 
-ATTEMPTS = 100  # proposals for one configuration, where laws of the run or constraints refuse some
+ATTEMPTS = 1000  # proposals for one configuration, where laws of the run or constraints refuse some: most are random, and cheap
 EPOCHS_EVERY_SECONDS = 2.0  # a running trial's `epochs/` file is rewritten at most so often; its checkpoint holds the rest
 
 
@@ -90,7 +92,9 @@ class Study:
         self._written: dict[str, float] = {}
         self._seen: dict[str, tuple[object, Seen | None]] = {}  # by trial: the state that it was in, and what was seen of it then
         self.again: list[str] = []  # what the machine failed in an earlier session, taken up again in this one
+        self._nothing_left: SpaceError | None = None  # why nothing more is asked for, where the space has nothing more
         self._foreign: set[int] = set()  # ordinals of rows that this space cannot read: kept, and not asked again
+        self._foreign_seconds = 0.0  # device seconds that these rows say
         self._spent: dict[str, float] = {}  # device seconds of trials that do not execute: these spend no more
 
     # ------------------------------------------------------------------------------------------------------------ assigning
@@ -153,7 +157,12 @@ class Study:
         if ordinal < len(self.space.first):
             first = self.space.first[ordinal]
             return self._add(ordinal, "first", first.label, Proposal(dict(first.overrides), {}))
-        return self._add(ordinal, "search", "", self._proposal(ordinal))
+        try:
+            proposal = self._proposal(ordinal)
+        except SpaceError as error:
+            self._nothing_left = error  # what runs and waits has its end first
+            return None
+        return self._add(ordinal, "search", "", proposal)
 
     def _open_repeats(self) -> list[tuple[Trial, int]]:
         """Who is repeated, and which of the repeats are to come: every one once, then every one twice, and so on, after the search itself."""
@@ -171,7 +180,9 @@ class Study:
         return self._interrupted()
 
     def _open_ordinal(self) -> int | None:
-        """The next configuration's number; None where all that were wanted have been asked, or the device time is spent."""
+        """The next configuration's number; None where all that were wanted have been asked, the space has no more, or the time is spent."""
+        if self._nothing_left is not None:
+            return None
         taken = {t.ordinal for t in self._configurations()} | self._foreign
         ordinal = next(n for n in itertools.count() if n not in taken)  # not the count: a damaged row leaves a hole
         if self.wanted is not None:
@@ -184,21 +195,33 @@ class Study:
         Raises SpaceError where nothing does.
         """
         seen = [*self._warm, *self.seen()]
+        refused: list[Mapping[str, Any]] = []  # not beyond this ask: the next one would depend on when the search was interrupted
         refusal: str | None = None
         for attempt in range(ATTEMPTS):
-            proposal = propose(self.space, ordinal, seen, attempt)
+            proposal = propose(self.space, ordinal, seen, attempt, refused)
             refusal = self._refusal(ordinal, proposal)
             if refusal is None:
                 return proposal
-        raise SpaceError(f"{self.space.name}: {ATTEMPTS} proposals in a row were refused, the last by a law: {refusal}")
+            refused = [*(refused or self._out_of_bounds), proposal.overrides]
+        raise SpaceError(
+            f"{self.space.name}: behind {len(self._configurations())} configurations {ATTEMPTS:,} proposals in a row were refused, "
+            f"the last because {refusal}"
+        )
+
+    @cached_property
+    def _out_of_bounds(self) -> list[Mapping[str, Any]]:
+        """Of 50 random configurations those that nobody may train: the same in every session."""
+        rng = np.random.default_rng(self.space.seed)
+        drawn = (self.space.sample(rng) for _ in range(50))
+        return [overrides for overrides in drawn if self._refusal(0, Proposal(overrides, {})) is not None]
 
     def _refusal(self, ordinal: int, proposal: Proposal) -> str | None:
         """The law that a proposal breaks, and a way out; None where it may be trained."""
         try:
-            config = self._config(proposal.overrides, ledger.trial_id_of(ordinal))
+            costs = self._costs(self._config(proposal.overrides, ledger.trial_id_of(ordinal)))
         except ConfigError as error:  # a corner that the proof did not meet
             return f"{error}; narrow the ranges that lead there"
-        excess = self._excess(config)
+        excess = self._excess(costs)
         if excess is None:
             return None
         return (
@@ -210,19 +233,14 @@ class Study:
         """The run of these overrides, with the study's own teachers. Raises ConfigError."""
         return self.space.config(run.merge(overrides, self._teachers), trial_id)
 
-    def _excess(self, config: TrainConfig) -> Excess | None:
-        """By what the run's student costs more than the constraints allow."""
+    def _excess(self, costs: Mapping[str, int]) -> Excess | None:
+        """By what a student of these costs is above what the constraints allow."""
         limits = {name: int(limit) for name, limit in self.space.constraints.limits.items() if name in COSTS}
-        counts = self._costs(config) if limits else {}
-        return next((Excess(name, limit, counts[name]) for name, limit in limits.items() if counts[name] > limit), None)
+        return next((Excess(name, limit, costs[name]) for name, limit in limits.items() if costs[name] > limit), None)
 
     def _costs(self, config: TrainConfig) -> dict[str, int]:
-        """What the run's student costs, by what the space asks about; without training it."""
-        if not self.space.costs:
-            return {}
-        train = data.load_training(config.data).train
-        size = models.size_of(config.student, classes=len(train.classes), channels=train.channels, size=train.size)
-        return {name: getattr(size, name) for name in self.space.costs}
+        """What the run's student costs, by what the space asks about. Raises ConfigError where it does not fit the images."""
+        return proof.costs_of(config, self.space.costs)
 
     def _configurations(self) -> list[Trial]:
         return [t for t in self.trials.values() if t.origin != "replicate"]
@@ -303,12 +321,17 @@ class Study:
             return True  # promoted already: it reports the rung's epoch once more before it trains on
         values = trial.merits_at(rung.epochs, self.space.objectives)
         assert values is not None, "rungs are validated"
-        self.rungs.record(rung, trial.trial_id, values)
+        self._stands(rung, trial, values)
         if trial.origin != "search":
             rung.gone_on.add(trial.trial_id)  # the baselines run to full length, whatever the scheduler says
         on = self.rungs.goes_on(rung, trial.trial_id)
         self._decided(trial, rung, "continued" if on else self._held)
         return on
+
+    def _stands(self, rung: Rung, trial: Trial, values: tuple[float, ...]) -> None:
+        """The trial is ranked on the rung; not a baseline whose settings say nothing there yet, or it would take a searched trial's place."""
+        if trial.origin == "search" or rung.epochs > proof.undecided_until(trial.config):
+            self.rungs.record(rung, trial.trial_id, values)
 
     def fail(self, trial_id: str, error: str, failure: Failure = "error") -> None:
         """The trial cannot go on: its error is kept, its rows stay, it is on no front. What the machine did is tried again after a restart."""
@@ -323,7 +346,10 @@ class Study:
         self._write(trial)
 
     def close(self) -> None:
-        """The search is over: what is still paused was stopped by the scheduler."""
+        """The search is over: what is still paused was stopped by the scheduler.
+
+        Raises SpaceError, behind all else, where the space had fewer configurations than were wanted.
+        """
         for trial in self.trials.values():
             if trial.status == "paused" and trial.written == "stopped":
                 trial.status = "stopped"  # as its row has it: a finished study is left as it is
@@ -331,6 +357,8 @@ class Study:
                 self._ended(trial, "stopped")
         if self._journal is not None:
             self._journal.sync(self.trials.values())  # what was taken up as paused has no line in it
+        if self._nothing_left is not None:
+            raise self._nothing_left
 
     def _ended(self, trial: Trial, status: ledger.Status) -> bool:
         trial.status = status
@@ -345,7 +373,7 @@ class Study:
         assert reached is not None, "it stands there"
         best = reached.best
         assert best is not None, "rungs are validated"
-        place = self.rungs.place(rung, trial.trial_id)
+        place = self.rungs.place(rung, trial.trial_id) if trial.trial_id in rung.values else None
         trial.decisions.append(
             {
                 "rung": rung.epochs,
@@ -355,8 +383,8 @@ class Study:
                 "worst_class_accuracy": best.worst_class_accuracy,
                 **trial.costs,
                 "best_epoch": best.epoch,
-                "rank": place.rank,
-                "of": place.of,
+                "rank": None if place is None else place.rank,
+                "of": None if place is None else place.of,
                 "decision": decision,
                 "rule": "baseline: always full length" if trial.origin != "search" else self.rungs.rule,
                 "decided": datetime.now(UTC),
@@ -390,6 +418,7 @@ class Study:
             trial = self._revived(row, stored)
             if trial is None:
                 self._foreign.add(int(row["ordinal"]))
+                self._foreign_seconds += row["run.device_seconds"] or 0.0
             else:
                 self.trials[trial.trial_id] = trial
         unreadable = len(stored.trials) - len(self.trials)
@@ -404,14 +433,15 @@ class Study:
         """The trial of a row; None where it has ended and this space cannot read it."""
         try:
             config = self._config(json.loads(row["sampled"] or "{}"), row["trial_id"])
+            costs = self._costs(config)
         except ConfigError as error:
-            if row["status"] == "running":
+            if row["status"] in ("running", "paused"):
                 raise StudyError(
                     f"{self.folder}: a trial that is not over cannot be read by this space: {error}; "
                     "go on with the space and the version that asked for it, or give this search a folder of its own with --study"
                 ) from None
             return None
-        return stored.trial(row, config, self._legs(int(row["ordinal"]), row["origin"], config), self._costs(config))
+        return stored.trial(row, config, self._legs(int(row["ordinal"]), row["origin"], config), costs)
 
     def _fill_rungs(self, trial: Trial) -> None:
         """Fill the rungs from the trial's decisions. A report that was lost is made again by the worker that takes the trial up."""
@@ -422,7 +452,7 @@ class Study:
             beyond = trial.place > trial.place_of(rung.epochs)
             if values is None or not (decided or beyond or rung is undecided):
                 continue
-            self.rungs.record(rung, trial.trial_id, values)
+            self._stands(rung, trial, values)
             if beyond or (decided and decided[-1] in ("continued", "promoted")):
                 rung.gone_on.add(trial.trial_id)
 
@@ -436,6 +466,8 @@ class Study:
 
     def _take_up(self, trial: Trial) -> None:
         """Where the trial stands, now that all rungs are filled; its row says so too."""
+        if trial.status == trial.written and any(OBJECTIVES[name].column not in trial.facts for name in trial.costs):
+            self._write(trial, epochs=False)  # an earlier space did not ask, and readers would not know what we know
         rung = self._undecided(trial)
         if rung is not None:
             self._decided(trial, rung, self._held)
@@ -462,8 +494,8 @@ class Study:
 
     @property
     def device_seconds(self) -> float:
-        """What all trials have cost so far."""
-        return sum(self._spent_by(trial) for trial in self.trials.values())
+        """What all trials have cost so far, also those that this space cannot read. What a damaged row said that was put aside is not known."""
+        return self._foreign_seconds + sum(self._spent_by(trial) for trial in self.trials.values())
 
     def _spent_by(self, trial: Trial) -> float:
         """The trial's device seconds: summed over its epochs once, where none is being added."""
@@ -502,5 +534,5 @@ class Study:
 
     def too_large(self) -> dict[str, Excess]:
         """The baselines, by label, whose students cost more than the constraints allow: they are trained, and are on no front."""
-        found = {first.label: self._excess(self.space.config(first.overrides)) for first in self.space.first}
+        found = {first.label: self._excess(self._costs(self.space.config(first.overrides))) for first in self.space.first}
         return {label: excess for label, excess in found.items() if excess is not None}

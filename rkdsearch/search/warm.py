@@ -12,10 +12,11 @@ from typing import Any
 from rkdsearch import data
 from rkdsearch.config import TrainConfig
 from rkdsearch.data.config import PLACES
-from rkdsearch.errors import StudyError
-from rkdsearch.results.objectives import OBJECTIVES, merits
+from rkdsearch.errors import ConfigError, StudyError
+from rkdsearch.results.objectives import COSTS, OBJECTIVES, merits
 from rkdsearch.results.store import Store, replace_file
 from rkdsearch.results.summary import records
+from rkdsearch.search import proof
 from rkdsearch.search.ladder import Leg
 from rkdsearch.search.searcher import Seen
 from rkdsearch.search.space import SearchSpace
@@ -58,7 +59,7 @@ def prepare(study: Path, earlier: Path | None, space: SearchSpace, *, existed: b
     if earlier is None:
         return warm
     if warm.earlier is not None:
-        if warm.earlier.resolve() != earlier.resolve():
+        if not _is_the_one(warm.earlier, earlier):
             raise StudyError(
                 f"{study}: has begun with --warm-start {warm.earlier} and must go on so, got {earlier}; leave it out (what it was shown is kept in "
                 f"{FILE}, wherever the earlier study is now), or name another folder with --study"
@@ -71,12 +72,19 @@ def prepare(study: Path, earlier: Path | None, space: SearchSpace, *, existed: b
     return warm
 
 
+def _is_the_one(known: Path, earlier: Path) -> bool:
+    """Whether the earlier study is the known one. Older files have its path relative to a folder of which nobody knows: its end must agree."""
+    given, ending = earlier.resolve(), tuple(part for part in known.parts if part != "..")
+    return given == known.resolve() or (not known.is_absolute() and given.parts[-len(ending) :] == ending)
+
+
 def from_study(earlier: Path, space: SearchSpace) -> Warm:
     """Its finished and stopped trials that are runs of this space, in ordinal order.
 
     A stopped trial is as many rungs short as this ladder has beyond its share of a full run. Left out is what this space could not have
-    trained: values outside its ranges, or that contradict what it fixes, another length, another teacher. Raises StudyError where there is
-    nothing to learn: no trials, none inside the space, or another exam or other images, whose accuracies do not compare.
+    trained: values outside its ranges, or that contradict what it fixes, another length, another teacher, a student beyond a limit.
+    Raises StudyError where there is nothing to learn: no trials, none inside the space, or another exam or other images, whose accuracies
+    do not compare.
     """
     store = Store(earlier)
     if not (earlier / "trials").is_dir():
@@ -109,14 +117,19 @@ def _refuse_another(earlier: Path, what: str, there: object, here: object) -> No
 def _seen(row: Mapping[str, Any], space: SearchSpace, described: Mapping[str, Any]) -> Seen:
     """Raises _Outside."""
     params = space.searched(json.loads(row["sampled"] or "{}"))
-    values = {name: row.get(OBJECTIVES[name].column) for name in space.objectives}
     if params is None:
         raise _Outside("a value that is searched here is missing or outside its range there")
+    try:
+        config = space.config(params)
+        costs = proof.costs_of(config, space.costs)  # the earlier study may not have counted them
+    except ConfigError as error:
+        raise _Outside(str(error)) from None
+    values = {name: costs.get(name, row.get(OBJECTIVES[name].column)) for name in space.objectives}
     measured = {name: float(value) for name, value in values.items() if value is not None}
     if len(measured) < len(values):
         raise _Outside(f"not measured by {' and '.join(space.objectives)}")
-    config = space.config(params)
     _same_run(row, config)
+    _within(space, costs)
     _same_teachers(row, config, described)
     short = 0
     if row["status"] != "finished":
@@ -133,6 +146,13 @@ def _same_run(row: Mapping[str, Any], config: TrainConfig) -> None:
     for name in sorted(n for n in row if n.startswith("config.") and not n.startswith(_NO_MATTER)):
         if row[name] != ours.get(name):
             raise _Outside(f"{name.removeprefix('config.')} {row[name]!r} there, {ours.get(name)!r} here")
+
+
+def _within(space: SearchSpace, costs: Mapping[str, int]) -> None:
+    """Raise _Outside where the student costs more than a proposal of this space may."""
+    for name, limit in space.constraints.limits.items():
+        if name in COSTS and costs[name] > limit:
+            raise _Outside(f"its student's {OBJECTIVES[name].heading} {costs[name]:,}, beyond constraints.{name} {limit:,}")
 
 
 def _same_teachers(row: Mapping[str, Any], config: TrainConfig, described: Mapping[str, Any]) -> None:

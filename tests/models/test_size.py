@@ -33,6 +33,22 @@ def test_a_depthwise_convolution_costs_its_own_channels_and_attention_its_produc
     assert count(Attention(), channels=4, size=3).multiply_adds == 2 * 4 * 4 * 9
 
 
+def test_a_transformers_layer_is_counted_although_torch_fuses_it_where_nobody_trains() -> None:
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.TransformerEncoderLayer(d_model=4, nhead=2, dim_feedforward=8, batch_first=True)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layer(x.flatten(2).mT)  # (1, 9, 4)
+
+    tokens = 3 * 3
+    in_projection, attention, out_projection, feed_forward = tokens * 4 * 12, 2 * tokens * tokens * 4, tokens * 4 * 4, 2 * tokens * 4 * 8
+    found = count(Layer(), channels=4, size=3).multiply_adds
+    assert found == in_projection + attention + out_projection + feed_forward == 1800
+    assert torch.backends.mha.get_fastpath_enabled(), "others may be in a hurry"
+
+
 def test_counting_leaves_the_generator_and_the_networks_mode_alone() -> None:
     size_of.cache_clear()
     torch.manual_seed(5)

@@ -63,24 +63,28 @@ def test_a_setting_that_changed_is_said_in_a_line_and_one_that_did_not_is_not(tm
         "sampler": {**SMALL["sampler"], "name": "random"},
         "scheduler": {**SMALL["scheduler"], "kind": "stopping"},
         "constraints": {"parameters": 10**6},
+        "replicates": {"seeds": 2, "contenders": 5},
+        "resources": {"cpu": 2},
     }
     folder.claim(study, load_space(tmp_path, **changes), resume=True, notice=said.append)
     assert said == [
         "sampler.name was tpe, is random: accepted, proposals differ from here on",
         "scheduler.kind was promotion, is stopping: accepted, decisions differ from here on",
         "constraints.parameters was not there, is 1000000: accepted, the front is named anew, and proposals differ from here on",
+        "replicates.seeds was 0, is 2: accepted, repeats differ from here on, and the front is named anew",
+        "replicates.contenders was 8, is 5: accepted, repeats differ from here on, and the front is named anew",
     ]
     folder.describe(study, load_space(tmp_path, **changes), {})
     folder.claim(study, load_space(tmp_path, **changes), resume=True, notice=said.append)
-    assert len(said) == 3, "once is enough"
+    assert len(said) == 5, "once is enough"
 
 
 def test_an_older_description_says_nothing_of_who_proposes_and_means_one_process(tmp_path: Path) -> None:
     study, said = claimed(tmp_path), list[str]()
     described = json.loads((study / "study.json").read_text())
-    del described["laws"]["resources.processes"], described["sampler"], described["scheduler"]
+    del described["laws"]["resources.processes"], described["sampler"], described["scheduler"], described["replicates"]
     (study / "study.json").write_text(json.dumps(described))
-    assert folder.claim(study, load_space(tmp_path, sampler={"name": "random"}), resume=True, notice=said.append)
+    assert folder.claim(study, load_space(tmp_path, sampler={"name": "random"}, replicates={"seeds": 1}), resume=True, notice=said.append)
     assert said == []
     with pytest.raises(StudyError, match=r"resources.processes was 1, is 2"):
         folder.claim(study, load_space(tmp_path, resources={"processes": 2}), resume=True)

@@ -1,15 +1,19 @@
 """Who is on the front: the driver's answer, and that a reader of its rows gives the same."""
 
+import collections
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 
 from rkdsearch.errors import SpaceError
 from rkdsearch.results import summary
+from rkdsearch.search import study as study_module
 from rkdsearch.search.scheduler import Rungs
-from rkdsearch.search.searcher import Proposal, frozen
+from rkdsearch.search.searcher import MODEL_ATTEMPTS, Proposal, frozen, propose
 from rkdsearch.search.space import SearchSpace
 from rkdsearch.search.study import Study
 from tests.search.files import FakeWorker, load_space, run
@@ -189,6 +193,44 @@ def test_the_sampler_is_shown_a_cost_as_a_merit_below_whoever_went_further(tmp_p
     assert set(shown) == {1, 4}
     assert all(-1 <= value <= 0 for values in shown[1] for value in values or ())
     assert all(0 <= value <= 1 for values in shown[4] for value in values or ())
+
+
+def test_a_model_turns_away_from_students_that_are_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = collections.Counter[int]()
+
+    def counted(space: SearchSpace, ordinal: int, *more: Any) -> Proposal:
+        asked[ordinal] += 1
+        return propose(space, ordinal, *more)
+
+    monkeypatch.setattr(study_module, "propose", counted)
+    changes: dict[str, Any] = {**SIZES, "first": [], "sampler": {"name": "tpe", "startup": 10}}
+    study = run(tmp_path, load_space(tmp_path, **changes, constraints={"parameters": 2_000}, **ALL), trials=40)
+    assert max(t.costs["parameters"] for t in study.trials.values()) <= 2_000
+    assert sum(asked[ordinal] for ordinal in range(10, 40)) < 5 * 30
+    assert max(asked[ordinal] for ordinal in range(10, 40)) < MODEL_ATTEMPTS
+
+
+def test_a_limit_that_an_older_study_did_not_know_names_one_front(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {**SIZES, "objectives": None}
+    assert names(run(tmp_path, load_space(tmp_path, **changes, **ALL), trials=3)) == ["t00000", "t00001", "t00002"]
+    assert pd.read_parquet(tmp_path / "trials")["run.multiply_adds"].isna().all()
+    again = Study(tmp_path, load_space(tmp_path, **changes, constraints={"multiply_adds": 50_000}, **ALL), 3, {})
+    again.reconcile()
+    assert pd.read_parquet(tmp_path / "trials")["run.multiply_adds"].tolist() == [t.costs["multiply_adds"] for t in again.trials.values()]
+    assert names(again) == ["t00001", "t00002"]
+
+
+def test_a_stopped_trial_gets_its_cost_and_stays_stopped(tmp_path: Path) -> None:
+    run(tmp_path, load_space(tmp_path, first=[]))
+    before = pd.read_parquet(tmp_path / "trials")["status"].tolist()
+    assert "stopped" in before
+    study = Study(tmp_path, load_space(tmp_path, first=[], constraints={"parameters": 10**6}), 7, {})
+    study.reconcile()
+    rows = pd.read_parquet(tmp_path / "trials")
+    assert rows["status"].tolist() == before
+    assert rows["run.parameters"].notna().all()
+    study.close()
+    assert pd.read_parquet(tmp_path / "trials")["status"].tolist() == before
 
 
 def test_a_search_that_is_taken_up_again_knows_what_its_students_cost(tmp_path: Path) -> None:

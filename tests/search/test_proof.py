@@ -45,6 +45,21 @@ def test_no_rung_may_stand_inside_a_methods_warm_up(tmp_path: Path) -> None:
         space.check(samples=1)
 
 
+def test_a_student_that_does_not_fit_the_images_is_found_where_its_cost_is_asked(tmp_path: Path) -> None:
+    changes = {"fixed": {"data.name": "digits", "method.name": "natural"}, "first": []}
+    search = {"student.name": {"choice": ["mlp", "torchvision:alexnet"]}}
+    sentence = "search.student.name at 'torchvision:alexnet': network name: torchvision's networks see 3 channels, the images have 1"
+    with pytest.raises(SpaceError, match=re.escape(sentence)):
+        load_space(tmp_path, search=search, constraints={"parameters": 1e8}, **changes).check(samples=2)
+
+
+def test_a_space_that_asks_a_cost_is_proved_legal_where_its_images_are_not(tmp_path: Path) -> None:
+    fixed = {"data": {"name": "cifar10", "root": str(tmp_path / "nowhere")}, "method.name": "natural"}
+    assert load_space(
+        tmp_path, fixed=fixed, first=None, search={"optimizer.lr": {"float": [0.01, 0.3]}}, constraints={"parameters": 1e8}
+    ).check(2)
+
+
 def test_where_no_scheduler_looks_rungs_may_stand_anywhere(tmp_path: Path) -> None:
     fixed = {"data.name": "digits", "teachers.robust.path": "teacher.pt", "method.name": "iad", "method.warm_up": 0.5}
     search = {"averaging.name": {"choice": ["none", "swa"]}, "optimizer.lr": {"float": [0.01, 0.3]}}

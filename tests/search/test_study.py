@@ -11,7 +11,8 @@ from rkdsearch.search import study as study_module
 from rkdsearch.search.ledger import Trial
 from rkdsearch.search.searcher import Seen
 from rkdsearch.search.study import Study
-from tests.search.files import CAPPED, SMALL, TRIALS, FakeWorker, load_space, run
+from tests.search import files
+from tests.search.files import CAPPED, SMALL, TRIALS, FakeWorker, checkpoint_of, load_space, run
 
 pytestmark = pytest.mark.usefixtures("unhurried")
 
@@ -117,14 +118,59 @@ def test_students_that_are_too_large_are_refused_at_the_ask(tmp_path: Path) -> N
     assert max(free._add(n, "search", "", free._proposal(n)).costs["parameters"] for n in range(6)) > 12_000
 
 
-def test_where_no_student_is_small_enough_the_ask_ends_with_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(study_module, "ATTEMPTS", 3)
+def test_where_no_student_is_small_enough_the_search_ends_with_a_sentence(tmp_path: Path) -> None:
     study = Study(tmp_path, load_space(tmp_path, first=[], constraints={"parameters": 1}), 2, {})
+    assert study.next() is None
+    assert study.done
     sentence = (
-        r"3 proposals in a row were refused, the last by a law: constraints.parameters must be >= the student's weights, \d+, got 1; raise"
+        r"behind 0 configurations 1,000 proposals in a row were refused, "
+        r"the last because constraints.parameters must be >= the student's weights, \d+, got 1; raise"
     )
     with pytest.raises(SpaceError, match=sentence):
-        study.next()
+        study.close()
+
+
+def test_what_runs_and_waits_has_its_end_before_a_space_without_more_says_so(tmp_path: Path) -> None:
+    space = load_space(tmp_path, replicates={"seeds": 1, "contenders": 2}, scheduler={"reduction": 2})
+    study, worker = Study(tmp_path, space, 9, {}), FakeWorker()
+    running = [study.next(), study.next(), study.next(), study.next()]
+    study.space = replace(space, constraints=space.constraints.model_copy(update={"parameters": 1}))  # nobody else is small enough
+    assert study.next() is None
+    assert not study.done
+    study.space = space
+    for assignment in running:
+        assert assignment is not None
+        for result in worker.run(assignment):
+            if not study.report(assignment.trial_id, result, {}):
+                break
+    with pytest.raises(SpaceError, match="behind 4 configurations"):
+        worker.drive(study)
+    rows = pd.read_parquet(tmp_path / "trials")
+    assert set(rows["status"]) == {"finished", "stopped"}
+    assert set(rows["origin"]) == {"first", "search", "replicate"}
+
+
+def test_a_small_part_of_a_space_is_found_where_there_is_one(tmp_path: Path) -> None:
+    search = {"student.width": {"int": [2, 900]}, "optimizer.lr": {"float": [0.01, 0.3]}}
+    fixed = {"data.name": "digits", "student.name": "mlp", "method.name": "natural"}
+    space = load_space(tmp_path, search=search, fixed=fixed, first=[], constraints={"parameters": 300}, sampler={"name": "random"})
+    study = Study(tmp_path, space, 3, {})
+    widths = [study.trials[a.trial_id].overrides["student.width"] for a in (study.next(), study.next(), study.next()) if a]
+    assert len(widths) == 3
+    assert max(widths) <= 3
+
+
+def test_a_student_that_does_not_fit_the_images_is_asked_again(tmp_path: Path) -> None:
+    search = {"student.name": {"choice": ["mlp", "torchvision:alexnet"]}, "optimizer.lr": {"float": [0.01, 0.3]}}
+    for name, changes in {"limit": {"constraints": {"parameters": 1e8}}, "aim": {"objectives": ["clean_accuracy", "parameters"]}}.items():
+        space = load_space(tmp_path, search=search, fixed={"data.name": "digits", "method.name": "natural"}, first=[], **changes)
+        study = run(tmp_path / name, space, trials=6)
+        assert [t.config.student.name for t in study.trials.values()] == ["mlp"] * 6
+        study.trials["t00002"].overrides["student.name"] = "torchvision:alexnet"
+        study._write(study.trials["t00002"])
+        said = list[str]()
+        Study(tmp_path / name, space, 6, {}).reconcile(said.append)
+        assert said == [f"{tmp_path / name}: 1 of 6 rows cannot be read by this space: kept, and not asked again"]
 
 
 def test_a_proposal_that_breaks_a_law_of_the_run_is_asked_again(tmp_path: Path) -> None:
@@ -141,11 +187,10 @@ def test_where_every_proposal_breaks_a_law_the_ask_ends_with_the_law(tmp_path: P
     monkeypatch.setattr(study_module, "ATTEMPTS", 3)
     fixed = {"data.name": "digits", "method.name": "natural", "optimizer.nesterov": True, "optimizer.momentum": 0.0}
     study = Study(tmp_path, load_space(tmp_path, fixed=fixed, search={"optimizer.lr": {"float": [0.1, 0.2]}}, first=[]), 2, {})
-    law = (
-        r"the last by a law: t00000: .*nesterov needs sgd with momentum > 0, got sgd with momentum 0.0; narrow the ranges that lead there$"
-    )
-    with pytest.raises(SpaceError, match=r"^small: 3 proposals in a row were refused, " + law):
-        study.next()
+    law = r"the last because t00000: .*nesterov needs sgd with momentum > 0, got sgd with momentum 0.0; narrow the ranges that lead there$"
+    assert study.next() is None
+    with pytest.raises(SpaceError, match=r"^small: behind 0 configurations 3 proposals in a row were refused, " + law):
+        study.close()
 
 
 def test_a_quarter_of_a_gpu_is_a_quarter_of_a_device(tmp_path: Path) -> None:
@@ -177,6 +222,27 @@ def test_device_time_is_what_every_epoch_took_also_where_one_is_trained_again(tm
             assert study.device_seconds == sum(t.device_seconds for t in study.trials.values())
         assert study.device_seconds == sum(t.device_seconds for t in study.trials.values())
     assert any(len(t.runs) == 2 for t in study.trials.values())
+
+
+def test_device_time_counts_rows_that_cannot_be_read_and_epochs_that_are_lost(tmp_path: Path) -> None:
+    space = load_space(tmp_path, first=[], scheduler={"name": "none"}, resources={"processes": 2})
+    study = run(tmp_path, space, trials=3)
+    study.trials["t00001"].overrides["method.forgotten"] = 1.0
+    study.trials["t00002"].status = "running"
+    for trial_id in ("t00001", "t00002"):
+        study._write(study.trials[trial_id])
+    checkpoint_of(tmp_path, "t00002").write_bytes(b"damaged")
+    again = Study(tmp_path, space, 3, {})
+    again.reconcile()
+    assert again.trials["t00002"].trained == 0
+    assert again.device_seconds == 24  # three trials of four epochs of one second, on two processors each
+    FakeWorker().drive(again)
+    assert again.device_seconds == 32
+    assert pd.read_parquet(tmp_path / "trials")["run.device_seconds"].tolist() == [8, 8, 16]
+    assert Study(tmp_path, space, 3, {}).device_seconds == 0
+    last = Study(tmp_path, space, 3, {})
+    last.reconcile()
+    assert last.device_seconds == 32
 
 
 def test_epochs_of_a_trial_that_waits_or_has_ended_are_summed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,6 +281,23 @@ def test_a_rung_says_by_what_protocol_its_values_were_measured(tmp_path: Path) -
     rungs = pd.read_parquet(tmp_path / "rungs").groupby("rung")[["training_attack_steps", "attack_steps", "images"]]
     assert rungs.max().to_numpy().tolist() == [[2, 5, 100], [2, 20, 100]]
     assert rungs.min().equals(rungs.max())
+
+
+def test_a_baseline_takes_nobodys_place_on_a_rung_before_the_end_of_its_warm_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "measured", lambda config, epoch: (0.1 * epoch, 0.1 * epoch))
+    iad = {"label": "published", "method.name": "iad", "method.warm_up": 0.5, "optimizer.lr": 0.08}
+    fixed = {**CAPPED["fixed"], "teachers.robust.path": "teacher.pt"}
+    space = load_space(tmp_path, **{**CAPPED, "fixed": fixed, "first": [iad]})
+
+    study = run(tmp_path, space, trials=5)
+    again = Study(tmp_path, space, 5, {})
+    again.reconcile()
+    for side in (study, again):
+        assert [sorted(rung.values) for rung in side.rungs.rungs] == [["t00001", "t00002", "t00003", "t00004"], ["t00001"]]
+    assert study.trials["t00000"].status == "finished"
+    rungs = pd.read_parquet(tmp_path / "rungs").set_index("trial_id")
+    assert rungs.loc["t00000", "decision"].tolist() == ["continued", "continued"]
+    assert rungs.loc["t00000", ["rank", "of"]].isna().all(axis=None)
 
 
 def test_a_rung_has_every_objective_by_which_it_was_decided(tmp_path: Path) -> None:
@@ -325,7 +408,8 @@ def test_rows_that_this_space_cannot_read_are_counted_and_their_numbers_not_aske
     assert assignment.trial_id == "t00004"
 
 
-def test_a_trial_that_is_not_over_and_cannot_be_read_ends_the_start_with_a_way_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", ["running", "paused"])
+def test_a_trial_that_is_not_over_and_cannot_be_read_ends_the_start_with_a_way_out(tmp_path: Path, status: ledger.Status) -> None:
     law = r"a trial that is not over cannot be read by this space: t00002: .*forgotten.*; go on with the space and the version that asked"
     with pytest.raises(StudyError, match=law):
-        unreadable(tmp_path, "running").reconcile()
+        unreadable(tmp_path, status).reconcile()

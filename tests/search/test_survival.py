@@ -166,7 +166,7 @@ def test_what_the_machine_failed_goes_on_from_its_last_epoch_once_a_session(tmp_
     failing(Study(tmp_path, space, 3, {}), "t00001", failure, after=2)
     row = pd.read_parquet(tmp_path / "trials" / "t00001.parquet").iloc[0]
     assert (row["status"], row["failure"], row["error"]) == ("failed", failure, "as it happens")
-    second = Study(tmp_path, space, 3, {})
+    second = Study(tmp_path, replace(space, constraints=space.constraints.model_copy(update={"parameters": 10**6})), 3, {})
     second.reconcile()
     assert second.again == ["t00001"]
     assert pd.read_parquet(tmp_path / "trials" / "t00001.parquet")["status"].tolist() == ["running"]  # no reader takes it for over

@@ -41,6 +41,7 @@ def test_a_bug_of_one_method_is_told_with_its_place_and_on_one_line() -> None:
         (torch.OutOfMemoryError("CUDA out of memory"), "memory"),  # before the first epoch: the trainer has no sentence for it there
         (OutOfMemoryError("epoch 1: the device is out of memory"), "memory"),
         (torch.AcceleratorError("CUDA error: out of memory\nSearch for cudaErrorMemoryAllocation"), "memory"),  # the process goes on
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"), "memory"),
         (OSError(116, "Stale file handle"), "files"),
         (CheckpointError("last.safetensors: belongs to a run with another config"), "files"),
     ],

@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,51 @@ def test_a_search_that_began_warm_goes_on_with_the_same_earlier_study(tmp_path: 
             StudyError, match=rf"new: has begun with --warm-start {earlier} and must go on so, got {other}; leave it out \(what"
         ):
             warm.prepare(new, other, space, existed=True)
+
+
+@pytest.mark.parametrize(
+    ("known", "same"),
+    [("study", True), ("../runs/study", True), ("runs/study", True), ("other/study", False), ("udy", False), ("/runs/study", False)],
+)
+def test_an_older_file_names_the_earlier_study_by_its_last_folders(tmp_path: Path, known: str, *, same: bool) -> None:
+    new, earlier, space = tmp_path / "new", tmp_path / "runs" / "study", load_space(tmp_path)
+    warm.keep(new, warm.Warm([], Path(known)))
+    if same:
+        assert warm.prepare(new, earlier, space, existed=True).earlier == Path(known)
+    else:
+        with pytest.raises(StudyError, match=f"has begun with --warm-start {known} and must go on so"):
+            warm.prepare(new, earlier, space, existed=True)
+
+
+WIDTHS: dict[str, Any] = {
+    "fixed": {**SMALL["fixed"], "student": {"name": "small_cnn"}, "method.name": "trades"},
+    "search": {"student.width": {"choice": [2, 4, 8]}, "optimizer.lr": {"choice": [0.1]}},
+    "first": [{"label": f"width {width}", "student.width": width, "optimizer.lr": 0.1} for width in (2, 4, 8)],
+    "scheduler": {"name": "none"},
+}
+WEIGHTS = {2: 746, 4: 1626, 8: 3818}
+
+
+def test_what_a_student_costs_is_counted_where_the_earlier_study_did_not(tmp_path: Path) -> None:
+    earlier = load_space(tmp_path, **WIDTHS)
+    folder.describe(tmp_path / "study", earlier, {})
+    FakeWorker().drive(Study(tmp_path / "study", earlier, 3, {}))
+    costly = load_space(tmp_path / "costly", **WIDTHS, objectives=["clean_accuracy", "robust_accuracy", "parameters"])
+    assert [s.values[2] for s in warm.from_study(tmp_path / "study", costly).seen] == [
+        pytest.approx(1 - math.log(weights) / math.log(1e9)) for weights in WEIGHTS.values()
+    ]
+
+
+def test_a_student_beyond_a_limit_of_this_space_warms_nobody(tmp_path: Path) -> None:
+    earlier = load_space(tmp_path, **WIDTHS)
+    folder.describe(tmp_path / "study", earlier, {})
+    FakeWorker().drive(Study(tmp_path / "study", earlier, 3, {}))
+    limited = warm.from_study(tmp_path / "study", load_space(tmp_path / "limited", **WIDTHS, constraints={"parameters": WEIGHTS[4]}))
+    assert [s.params["student.width"] for s in limited.seen] == [2, 4]
+    assert limited.left_out == (
+        "; 1 are left out, which this space could not have trained (the first: t00002, its student's weights 3,818, "
+        "beyond constraints.parameters 1,626)"
+    )
 
 
 def test_accuracies_of_another_exam_are_no_warm_start(tmp_path: Path) -> None:
