@@ -120,7 +120,8 @@ def judge(
     for place in range(rank * BATCH, len(x), processes * BATCH):
         rows = slice(place, place + BATCH)
         seeds = [_seed(seed, place, restart) for restart in range(restarts)]
-        found, at_once = _in_parts(partial(_answers, network, attack, x[rows], y[rows], seeds, teacher), len(y[rows]), at_once)
+        answers = partial(_answers, network, attack, x[rows], y[rows], seeds, teacher)
+        found, at_once = in_parts(answers, len(y[rows]), at_once, place="the exam")
         clean[rows], robust[rows], on_clean, on_adversarial = found
         cases += torch.stack([on_adversarial.sum(), (on_clean & ~on_adversarial).sum(), (~on_clean & ~on_adversarial).sum()])
     verdict = Verdict(y.cpu(), total(clean).bool().cpu(), total(robust).bool().cpu())
@@ -154,8 +155,11 @@ def _answers(
     return clean, robust, taught, deceived
 
 
-def _in_parts(answers: Callable[[slice], tuple[Tensor, ...]], count: int, at_once: int) -> tuple[list[Tensor], int]:
-    """The answers (n,) for `count` images, at most `at_once` of them together, or as many as there is memory for; and how many these were."""
+def in_parts(answers: Callable[[slice], tuple[Tensor, ...]], count: int, at_once: int, *, place: str) -> tuple[list[Tensor], int]:
+    """The answers (n, ...) for `count` images, at most `at_once` of them together, or as many as there is memory for; and how many these were.
+
+    Raises OutOfMemoryError, of this `place`, where one image is too many.
+    """
     while True:
         try:
             parts = [answers(slice(begin, begin + at_once)) for begin in range(0, count, at_once)]
@@ -165,7 +169,7 @@ def _in_parts(answers: Callable[[slice], tuple[Tensor, ...]], count: int, at_onc
                 raise
             if min(at_once, count) == 1:
                 raise OutOfMemoryError(
-                    "the exam: the device is out of memory with one image at a time; does another program use it?"
+                    f"{place}: the device is out of memory with one image at a time; does another program use it?"
                 ) from error
         # Outside the handler: the error holds on to all that was computed.
         at_once = (min(at_once, count) + 1) // 2

@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from rkdsearch.search.study import Study
     from rkdsearch.search.teachers import TeacherStep
     from rkdsearch.training.epoch import EpochResult
+    from rkdsearch.training.trainer import Trainer
 
 LINE_EVERY_SECONDS = 10.0
 _console = Console(highlight=False, soft_wrap=True)
@@ -27,10 +29,40 @@ def said(text: str) -> None:
     _console.print(text, markup=False)
 
 
-def epoch_line(epoch: "EpochResult") -> str:
-    """How a run alone gets on."""
-    accuracies = "" if epoch.clean_accuracy is None else f"  clean {epoch.clean_accuracy:.3f}  robust {epoch.robust_accuracy:.3f}"
-    return f"epoch {epoch.epoch:3} of {epoch.epochs}  loss {epoch.loss:.4f}{accuracies}  {epoch.images_per_second:.0f} images/s"
+def ready_line(trainer: "Trainer") -> str:
+    """By what and on what a run alone is about to train."""
+    import torch
+
+    from rkdsearch.training.rows import device_name
+
+    config, splits = trainer.config, trainer.splits
+    threads = torch.get_num_threads()
+    return (
+        f"{trainer.device.type} ({device_name(trainer.device)}), {_counted(trainer.processes, 'process', 'es')}, "
+        f"{_counted(threads, 'thread', 's')}: {len(splits.train):,} training and {config.validation.images or len(splits.validation):,} "
+        f"validation images of {config.data.name}, {_counted(trainer.batches, 'batch', 'es')} an epoch"
+    )
+
+
+def _counted(number: int, thing: str, plural: str) -> str:
+    return f"{number} {thing}{plural if number > 1 else ''}"
+
+
+def seconds_left(done: "Sequence[EpochResult]") -> float | None:
+    """For the epochs still to do, at the pace of those that are done; None where all are."""
+    last = done[-1]
+    return (last.epochs - last.epoch) * statistics.mean(e.seconds for e in done) if last.epoch < last.epochs else None
+
+
+def epoch_line(epoch: "EpochResult", left: float | None = None) -> str:
+    """How a run alone gets on, and that it takes so many seconds more."""
+    text = f"epoch {epoch.epoch:3} of {epoch.epochs}  loss {epoch.loss:.4f}"
+    if epoch.clean_accuracy is not None:
+        text += f"  clean {epoch.clean_accuracy:.3f}  robust {epoch.robust_accuracy:.3f}"
+    if epoch.best is not None and epoch.best.epoch == epoch.epoch:
+        text += "  best"
+    text += f"  {epoch.images_per_second:.0f} images/s"
+    return text if left is None else f"{text}  about {left:.0f} s left"
 
 
 class TeacherProgress:

@@ -33,9 +33,10 @@ def train(
     cache
         The folder of trained teachers, one folder each, named by the fingerprint of everything that made it.
     """
-    from rkdsearch.cli.progress import epoch_line, said
+    from rkdsearch.cli.progress import epoch_line, said, seconds_left
     from rkdsearch.errors import TeacherError
     from rkdsearch.training import teacher as teachers
+    from rkdsearch.training.reused import accelerator_for
     from rkdsearch.training.run import is_first_process, leave_group
     from rkdsearch.training.trainer import Trainer
 
@@ -47,18 +48,21 @@ def train(
         )
     home = teachers.folder_of(made_by, cache)
     if teachers.is_trained(made_by, home):
-        said(f"{home}: is trained already, {made_by.training.epochs} epochs")
+        accelerator_for(made_by)  # the launcher's processes meet where they would have trained
+        if is_first_process():
+            said(f"{home}: is trained already, {made_by.training.epochs} epochs")
     else:
         trainer = Trainer(made_by, home)
         for epoch in trainer.epochs():
             if is_first_process():
-                said(epoch_line(epoch))
-        # All processes of a launcher train it together; the first one has written the file, and measures it alone.
+                said(epoch_line(epoch, seconds_left(trainer.history)))
+        # All processes of a launcher train it together.
         trainer.accelerator.wait_for_everyone()
-        others = not is_first_process()
-        leave_group()
-        if others:
-            return
+    # The first one has written the file, and measures it alone.
+    others = not is_first_process()
+    leave_group()
+    if others:
+        return
     measured = _judged(described, role, home)
     said(f"in a search space: teachers.{role}.path: {home / 'best.safetensors'}, teachers.{role}.sha256: {measured.sha256}")
 
@@ -76,7 +80,7 @@ def verify(config: Path, *overrides: str, cache: Path = CACHE, allow_import: All
     overrides
         section.field=value, such as teachers.robust.path=wrn.pt validation.images=1000.
     cache
-        Where `rkdsearch teacher train` keeps what it trained.
+        Where `rkdsearch teacher train` keeps what it trained; runs/<name of the file>/teachers, where `rkdsearch train` does, is looked at too.
     """
     from rkdsearch.cli.progress import said
     from rkdsearch.errors import TeacherError
@@ -88,13 +92,15 @@ def verify(config: Path, *overrides: str, cache: Path = CACHE, allow_import: All
         raise TeacherError(f"{config}: names no teacher; set teachers.robust.path, on the command line if you like")
     exam = described.validation.attack
     said(f"exam: {exam.norm}, eps {exam.eps:.4g} of [0, 1], PGD-{exam.steps}, restarts {exam.restarts}; images of {described.data.name}")
+    caches = cache, Path("runs") / config.stem / "teachers"  # and where `rkdsearch train` keeps its own
     measured = {}
     for role in given:
         made_by = teachers.recipe_run(described, role)
-        home = None if made_by is None else teachers.folder_of(made_by, cache)
+        home = None if made_by is None else teachers.folder_of(made_by, *caches)
         if made_by is not None and home is not None and not teachers.is_trained(made_by, home):
             raise TeacherError(
-                f"{config}: teachers.{role} is a recipe and not trained yet; `rkdsearch teacher train {config} --role {role}` does it"
+                f"{config}: teachers.{role} is a recipe and not trained yet, neither in {caches[0]} nor in {caches[1]}; "
+                f"`rkdsearch teacher train {config} --role {role}` does it"
             )
         measured[role] = _judged(described, role, home)
     # All are shown before one refuted claim ends it.

@@ -248,14 +248,15 @@ class TrainConfig(Section):
         """Nested plain values: `build(config.to_dict())` is the same config."""
         return self.model_dump(mode="json")
 
-    def fingerprint(self) -> str:
-        """sha256 of all values that the run depends on, hexadecimal: the same for the same run on any machine, wherever its files lie.
+    def identity(self) -> dict[str, Any]:
+        """Nested plain values, of all that the run depends on: the same for the same run on any machine, wherever its files lie.
 
         A teacher that is asked is its sha256, or, where none is given, its path. `folder:PATH` and `parquet:PATH` are names: two of them may agree
-        in everything else. What the images are, a checkpoint's split says.
+        in everything else. What the images are, a checkpoint's split says. A run may move to another device.
         """
         values = self.to_dict()
         values["data"] |= {name: DataConfig.model_fields[name].default for name in PLACES}
+        values["training"]["device"] = TrainingConfig.model_fields["device"].default
         for role, teacher in values["teachers"].items():
             if role not in self.asked_teachers:
                 values["teachers"][role] = None
@@ -263,4 +264,8 @@ class TrainConfig(Section):
                 del teacher["trained_on"]  # what is said of a teacher's past trains nobody
                 if teacher["sha256"] is not None:
                     teacher["path"] = None
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        return values
+
+    def fingerprint(self) -> str:
+        """sha256 of `identity`, hexadecimal."""
+        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()

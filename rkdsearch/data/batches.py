@@ -34,7 +34,9 @@ class Batches:
 
     `batch_size` counts the images of all processes together; each takes its contiguous part of every batch, so that the parts laid end
     to end are the batch of one process, augmentation included. An epoch passes once over `images`; the last batch may be smaller, and is
-    cut to a multiple of `processes`. `extra` images are drawn anew for every batch, with repetition, and spread evenly over it.
+    cut to a multiple of `processes`. Left with a single image for each process, it is dropped, unless it is the only one: BatchNorm has
+    no variance of one value. Every epoch leaves out other images. `extra` images are drawn anew for every batch, with repetition, and
+    spread evenly over it.
     Pixels stay bytes: on `device`, or, memory-mapped, in their file, from where a thread fetches them ahead.
     """
 
@@ -101,6 +103,8 @@ class Batches:
         own = self._batch_size - self._extra_share
         full, rest = divmod(len(self._own.labels), own)
         last = rest * self._batch_size // own // self._processes * self._processes
+        if full and last < 2 * self._processes:
+            last = 0
         sizes = [(self._batch_size, self._extra_share)] * full
         return sizes + ([(last, last * self._extra_share // self._batch_size)] if last else [])
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from rkdsearch.data.config import DataConfig
 from rkdsearch.data.images import Images
+from rkdsearch.data.turns import one_at_a_time
 from rkdsearch.errors import DataError
 
 Split = Literal["train", "validation", "test"]
@@ -137,19 +138,25 @@ def _from_cache(encoded: Encoded, config: DataConfig, split: Split, decoder: _De
     folder = Path(config.cache or config.path).expanduser()
     path = folder / f".rkdsearch-{split}-{key}.npy"
     if not path.is_file():
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        try:
-            pixels = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
-            _fill(pixels, encoded, decoder)
-            pixels.flush()
-            partial.replace(path)  # whole or absent: a killed run leaves no half file under the final name
-        except OSError as error:
-            raise DataError(
-                f"{folder}: {np.prod(shape) / 2**30:.1f} GiB of decoded images cannot be written there: {error}; "
-                "set data.cache to a folder with room, or raise data.memory_gib"
-            ) from error
-        finally:
-            partial.unlink(missing_ok=True)
+        with one_at_a_time(folder):
+            if not path.is_file():  # nor did another process write it meanwhile
+                _write(path, encoded, decoder, shape)
     # Copy on write: torch wants writable memory, and nobody writes.
     mapped: Pixels = np.load(path, mmap_mode="c", allow_pickle=False)
     return mapped
+
+
+def _write(path: Path, encoded: Encoded, decoder: _Decoder, shape: tuple[int, ...]) -> None:
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    try:
+        pixels = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
+        _fill(pixels, encoded, decoder)
+        pixels.flush()
+        partial.replace(path)  # whole or absent: a killed run leaves no half file under the final name
+    except OSError as error:
+        raise DataError(
+            f"{path.parent}: {np.prod(shape) / 2**30:.1f} GiB of decoded images cannot be written there: {error}; "
+            "set data.cache to a folder with room, or raise data.memory_gib"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)

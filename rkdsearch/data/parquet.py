@@ -1,12 +1,13 @@
 """`parquet:PATH`: train*.parquet, test*.parquet and, if there are any, validation*.parquet, in the image layout of Hugging Face.
 
-Columns `image: struct<bytes, path>` and `label`; class names in the schema's metadata, or the numbers themselves without it.
+Columns `image` or `img: struct<bytes, path>`, and `label` or `fine_label`, whichever the file has; class names in the schema's metadata, or
+the numbers themselves without it.
 """
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,8 @@ from rkdsearch.data.images import Images
 from rkdsearch.errors import DataError
 
 _ROWS = 1024  # at a time
+# As published sets name them: CIFAR-10 has img and label, CIFAR-100 img, fine_label and coarse_label.
+_IMAGE, _LABEL = ("image", "img"), ("label", "fine_label")
 
 
 def read_parquet(config: DataConfig, split: Split) -> Images | None:
@@ -24,7 +27,7 @@ def read_parquet(config: DataConfig, split: Split) -> Images | None:
     root = Path(config.path).expanduser()
     training = _files(root, "train")
     if not training:
-        raise DataError(f"{root / 'train*.parquet'}: no such file; expected Parquet files with columns image and label")
+        raise DataError(f"{root / 'train*.parquet'}: no such file; expected Parquet files with an image and a label column")
     files = _files(root, split)
     if not files:
         return None
@@ -47,8 +50,8 @@ def _files(root: Path, split: Split) -> list[Path]:
     return sorted(root.glob(f"{split}*.parquet"))
 
 
-def _open(file: Path) -> Any:
-    """A ParquetFile whose columns are the expected ones."""
+def _open(file: Path) -> tuple[Any, str, str]:
+    """A ParquetFile, and the names of its image and of its label column. Raises DataError where these are not the expected ones."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -56,42 +59,52 @@ def _open(file: Path) -> Any:
         opened = parquet.ParquetFile(file)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{file}: must be a Parquet file: {error}; write or fetch it again") from error
-    schema = opened.schema_arrow
-    types = {name: schema.field(name).type for name in schema.names}
-    image, label = types.get("image"), types.get("label")
-    if not (image is not None and pa.types.is_struct(image) and image.get_field_index("bytes") >= 0):
-        raise DataError(f"{file}: must have a column image: struct<bytes, path>, got columns {types}; rename or convert it")
-    if not (label is not None and pa.types.is_integer(label)):
-        raise DataError(f"{file}: must have a column label of integers, got columns {types}; rename or convert it")
-    return opened
+    types = {field.name: field.type for field in opened.schema_arrow}
+    image, label = _named(file, _IMAGE, list(types)), _named(file, _LABEL, list(types))
+    if not (pa.types.is_struct(types[image]) and types[image].get_field_index("bytes") >= 0):
+        raise DataError(f"{file}: column {image} must be a struct<bytes, path>, got {types[image]}; convert it")
+    if not pa.types.is_integer(types[label]):
+        raise DataError(f"{file}: column {label} must hold integers, got {types[label]}; convert it")
+    return opened, image, label
+
+
+def _named(file: Path, names: tuple[str, ...], columns: list[str]) -> str:
+    """The one of these names that a column of the file has."""
+    found = [name for name in names if name in columns]
+    if len(found) != 1:
+        raise DataError(f"{file}: must have one column {' or '.join(names)}, got {', '.join(columns)}; rename or drop columns")
+    return found[0]
 
 
 def _class_names(file: Path) -> tuple[str, ...] | None:
-    with _open(file) as opened:
+    opened, _, label = _open(file)
+    with opened:
         metadata = (opened.schema_arrow.metadata or {}).get(b"huggingface")
     if metadata is None:
         return None
     try:
-        return tuple(str(name) for name in json.loads(metadata)["info"]["features"]["label"]["names"])
+        return tuple(str(name) for name in json.loads(metadata)["info"]["features"][label]["names"])
     except (ValueError, KeyError, TypeError):
         return None  # the metadata may describe a plain integer label
 
 
-def _columns(file: Path, column: str) -> Iterator[Any]:
-    """The column, some rows at a time."""
+def _column(file: Path, role: Literal["image", "label"]) -> Iterator[Any]:
+    """The images or the labels, some rows at a time."""
     import pyarrow as pa
 
-    with _open(file) as opened:
+    opened, image, label = _open(file)
+    name = image if role == "image" else label
+    with opened:
         try:
-            for batch in opened.iter_batches(batch_size=_ROWS, columns=[column]):
+            for batch in opened.iter_batches(batch_size=_ROWS, columns=[name]):
                 yield batch.column(0)
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{file}: column {column} is damaged: {error}; write or fetch the file again") from error
+            raise DataError(f"{file}: column {name} is damaged: {error}; write or fetch the file again") from error
 
 
 def _labels(file: Path, classes: tuple[str, ...] | None) -> NDArray[np.int64]:
     """(n,) labels of a file, each one of the classes."""
-    values: list[int | None] = [value for part in _columns(file, "label") for value in part.to_pylist()]
+    values: list[int | None] = [value for part in _column(file, "label") for value in part.to_pylist()]
     for row, value in enumerate(values):
         if value is None or value < 0 or (classes is not None and value >= len(classes)):
             law = "0 or more" if classes is None else f"0 to {len(classes) - 1}"
@@ -101,7 +114,7 @@ def _labels(file: Path, classes: tuple[str, ...] | None) -> NDArray[np.int64]:
 
 def _images(file: Path) -> Iterator[tuple[str, bytes]]:
     row = 0
-    for part in _columns(file, "image"):
+    for part in _column(file, "image"):
         for value in part.field("bytes").to_pylist():
             if value is None:
                 raise DataError(f"{file}, row {row}: image.bytes must hold the image itself, got null; embed the files, or use folder:PATH")

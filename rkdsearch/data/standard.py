@@ -12,6 +12,7 @@ import torch
 
 from rkdsearch.data.config import DataConfig
 from rkdsearch.data.images import Images
+from rkdsearch.data.turns import one_at_a_time
 from rkdsearch.errors import DataError
 
 # name -> (folder, files to train on, files to test on, label bytes of a record, file of class names)
@@ -71,7 +72,13 @@ def _read_torchvision(root: Path, config: DataConfig, split: Literal["train", "t
     build, which = builders[config.name]
     try:
         # torchvision reports everything from a missing file to a dead network as one of these.
-        found = build(root, download=config.download, **which)
+        if config.download:
+            root.mkdir(parents=True, exist_ok=True)
+            # It writes under the final names: a process that looks meanwhile would find half a file.
+            with one_at_a_time(root):
+                found = build(root, download=True, **which)
+        else:
+            found = build(root, download=False, **which)
     except (RuntimeError, OSError, ValueError, EOFError, AssertionError) as error:
         looked_for = f"{root / _CIFAR[config.name][0]} (binary) and for " if config.name in _CIFAR else ""
         raise DataError(

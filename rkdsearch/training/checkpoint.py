@@ -6,6 +6,7 @@ one or the new one, whole, also after SIGKILL, and a stranger's file runs no cod
 
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -22,7 +23,7 @@ _TEMPORARY = ".part-"  # a leading dot: nobody takes it for a checkpoint
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *, keep: bool = False, sync: bool = False) -> None:
-    """Replace `path` by a file of these tensors and this JSON state, and `keep` the old one as `kept(path)`.
+    """Replace `path` by a file of these tensors and this JSON state, and `keep` the old one as `kept(path)`. There is always a file `path`.
 
     A file survives the end of its process; with `sync`, of the machine too, and takes some milliseconds longer.
     Raises DiskError, and leaves the old file as it was.
@@ -36,7 +37,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
         if keep and path.exists():
-            os.replace(path, kept(path))  # noqa: PTH105
+            _name_twice(path, kept(path))
         os.replace(temporary, path)  # noqa: PTH105 - the atomic one, by its own name
     except OSError as error:
         with suppress(OSError):
@@ -47,6 +48,15 @@ def write(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *
 def kept(path: Path) -> Path:
     """Where `write` leaves the file that it replaces, until the next `sweep`."""
     return path.with_name(f"{_TEMPORARY}old-{path.name}")
+
+
+def _name_twice(path: Path, second: Path) -> None:
+    """The file under a second name, which may be taken; as a copy where the disk has no links."""
+    second.unlink(missing_ok=True)
+    try:
+        os.link(path, second)
+    except OSError:
+        shutil.copyfile(path, second)
 
 
 def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

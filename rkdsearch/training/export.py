@@ -99,12 +99,12 @@ def _attack_steps(study: summary.Study, trial_id: str) -> list[int]:
 
 
 def repeated(d: Delivery) -> str:
-    """The run as a file for `rkdsearch train`. Teachers are named as they are found from here: by the study's path where it has them."""
+    """The run as a file for `rkdsearch train`. Teachers are named by where they lie on this machine, in the study's folder where it has them."""
     teachers = {}
     for role in TeachersConfig.model_fields:
         teacher = getattr(d.config.teachers, role)
         if teacher is not None and teacher.path is not None and (file := found_in(d.home, teacher.path)) is not None:
-            teacher = teacher.model_copy(update={"path": str(file)})
+            teacher = teacher.model_copy(update={"path": str(file.absolute())})
         teachers[role] = teacher
     processes = d.trial["run.processes"]
     given = ", given its teacher" if d.config.asked_teachers else ""

@@ -12,18 +12,21 @@ from torch import Tensor, nn
 from rkdsearch import data, models
 from rkdsearch.config import TeacherConfig, TrainConfig
 from rkdsearch.errors import ConfigError
-from rkdsearch.evaluation import allow_tf32
+from rkdsearch.evaluation import allow_tf32, in_parts
 from rkdsearch.teacher import load as load_teacher
 
 # Of the weights; half precision is autocast's, and TF32 a way to multiply.
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
 _SHARDING = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG")  # of ACCELERATE_USE_...
+# Where Accelerate looks for how many processes there are.
+_COUNTS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 
 
 def accelerator_for(config: TrainConfig) -> Accelerator:
     """Processes and device, as the launcher's environment and `training.device` have it; all else is the config's alone to say.
 
-    Raises ConfigError where the launcher asks to share out one network, or the config for what the device has not.
+    Raises ConfigError where the launcher asks to share out one network or promises processes that it has not started, or the config asks
+    for what the device has not.
     """
     for variable in (f"ACCELERATE_USE_{name}" for name in _SHARDING):
         if os.environ.get(variable, "false").lower() in ("true", "1"):
@@ -31,6 +34,12 @@ def accelerator_for(config: TrainConfig) -> Accelerator:
                 f"{variable} must not be set, got {os.environ[variable]!r}: each process holds the whole student here; "
                 "choose plain data parallelism in the launcher (`accelerate launch --multi_gpu`, or torchrun)"
             )
+    # What `accelerate launch --cpu --num_processes 2` leaves behind: a place to meet, and nobody else who comes.
+    if "MASTER_ADDR" in os.environ and os.environ.get("ACCELERATE_USE_CPU") == "True" and not any(name in os.environ for name in _COUNTS):
+        raise ConfigError(
+            "`accelerate launch` must start the processes that it announces, got MASTER_ADDR without WORLD_SIZE: on CPUs it starts one, whatever "
+            "--num_processes says; use `torchrun --nproc-per-node 2 -m rkdsearch ...`, or --num_processes 1 and no MASTER_ADDR"
+        )
     on_cpu = config.training.device == "cpu"
     # Accelerate keeps the first run's device for the whole process, silently, and has no public way to ask for it or to forget it.
     known = AcceleratorState._shared_state  # noqa: SLF001
@@ -86,16 +95,21 @@ _known_answers: dict[tuple[object, ...], tuple[nn.Module, Tensor]] = {}  # the n
 
 
 def answers_of(network: nn.Module, key: tuple[object, ...], images: data.Images, channels_last: bool) -> Tensor:
-    """A teacher's logits (N, K) for all of these images, which `key` names; computed once."""
+    """A teacher's logits (N, K) for all of these images, which `key` names; computed once, in parts that the device can hold.
+
+    Raises OutOfMemoryError where one image is too many.
+    """
     key = (id(network), *key)
     if key not in _known_answers:
         if len(_known_answers) >= 4:
             _known_answers.clear()
-        dtype = next(network.parameters()).dtype
-        answers = []
-        for start in range(0, len(images), 500):
-            x, _ = images.floats(slice(start, start + 500), device=next(network.parameters()).device)
+        weight = next(network.parameters())
+
+        def answered(part: slice) -> tuple[Tensor]:
+            x, _ = images.floats(part, device=weight.device)
             x = x.contiguous(memory_format=torch.channels_last) if channels_last else x
-            answers.append(network(x.to(dtype)))
-        _known_answers[key] = (network, torch.cat(answers))
+            return (network(x.to(weight.dtype)),)
+
+        (answers,), _ = in_parts(answered, len(images), 500, place="a teacher's answers to the training images")
+        _known_answers[key] = (network, answers)
     return _known_answers[key][1]

@@ -52,9 +52,13 @@ def recipe_run(config: TrainConfig, role: Role) -> TrainConfig | None:
     return TrainConfig(data=config.data, validation=config.validation, student=teacher.network, **own)
 
 
-def folder_of(run: TrainConfig, cache: Path) -> Path:
-    """Where this run's teacher is cached: by the fingerprint of its whole config, so that any change is another teacher."""
-    return cache / run.fingerprint()[:16]
+def folder_of(run: TrainConfig, cache: Path, *others: Path) -> Path:
+    """Where this run's teacher is cached: by the fingerprint of its whole config, so that any change is another teacher.
+
+    In the first of these caches where it is trained to the end; where it is in none, in `cache`.
+    """
+    places = [each / run.fingerprint()[:16] for each in (cache, *others)]
+    return next((place for place in places if others and is_trained(run, place)), places[0])
 
 
 def is_trained(run: TrainConfig, folder: Path) -> bool:

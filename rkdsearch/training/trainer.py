@@ -9,18 +9,20 @@ was killed and resumed is, bit for bit on one CPU, the run that never stopped; o
 """
 
 import hashlib
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rkdsearch import data, models
 from rkdsearch.attacks import Noise
-from rkdsearch.config import TeacherConfig, TrainConfig
+from rkdsearch.config import TeacherConfig, TrainConfig, flatten_tree
 from rkdsearch.data.splits import some
 from rkdsearch.errors import CheckpointError, ConfigError, NonFiniteLossError, OutOfMemoryError
 from rkdsearch.evaluation import Reliability, Verdict, judge
@@ -99,6 +101,11 @@ class Trainer:
         self._answers = self._clean_answers()
         self.history: list[EpochResult] = []
 
+    @property
+    def batches(self) -> int:
+        """How many an epoch has."""
+        return len(self._batches)
+
     # ------------------------------------------------------------------------------------------------------------ the loop
 
     def epochs(self) -> Iterator[EpochResult]:
@@ -109,7 +116,7 @@ class Trainer:
         training = self.config.training
         remedy = (
             f"lower training.batch_size (now {training.batch_size}), raise training.microbatches (now {training.microbatches}), "
-            "or set training.precision to bf16"
+            "or set training.precision to bf16; each of these begins the run anew, in a folder of its own"
         )
         for epoch in range(len(self.history), end):
             # The exam, which none of these values touches, has its own way with memory, and its own sentence.
@@ -125,7 +132,7 @@ class Trainer:
         attack = stage.attack(self.config.attack)
         self.objective.attack = attack.build()
         # Each process has its own images, and its own dropout.
-        torch.manual_seed(_derive(training.seed, f"global {self.rank}" if self.rank else "global", epoch))
+        _seed(self.device, _derive(training.seed, f"global {self.rank}" if self.rank else "global", epoch))
         noise = Noise(torch.Generator(device=self.device).manual_seed(_derive(training.seed, "attack", epoch)), self.rank, self.processes)
         self.objective.train()
         losses: list[Tensor] = []
@@ -170,7 +177,7 @@ class Trainer:
     def _step(self, batch: data.Batch, noise: Noise, epoch: int, factor: float) -> tuple[Tensor, dict[str, Tensor]]:
         for parameter in self._trained:  # `zero_grad` of optimizers, without their profiling hooks
             parameter.grad = None
-        if self.config.training.channels_last:
+        if self.config.training.channels_last and not batch.x.is_contiguous(memory_format=torch.channels_last):
             batch = replace(batch, x=batch.x.contiguous(memory_format=torch.channels_last))
         if self.config.training.precision == "fp64":
             batch = replace(batch, x=batch.x.double())
@@ -303,6 +310,7 @@ class Trainer:
             checkpoint.write(self._best, delivered.state_dict(), described, keep=True, sync=lasting)
         state = {
             "fingerprint": self.config.fingerprint(),
+            "run": self.config.identity(),
             "split_sha256": self.splits.fingerprint,
             "stages": [asdict(stage) for stage in self._stages],
             "history": [asdict(epoch) for epoch in self.history],
@@ -317,7 +325,10 @@ class Trainer:
             return self.history
         tensors, state = checkpoint.read(self.last)
         if state.get("fingerprint") != self.config.fingerprint():
-            raise CheckpointError(f"{self.last}: belongs to a run with another config; give this run its own folder, or delete that file")
+            different = _first_difference(state["run"], self.config.identity()) if "run" in state else ""
+            raise CheckpointError(
+                f"{self.last}: belongs to a run with another config{different}; give this run its own folder, or delete that file"
+            )
         if state.get("split_sha256", self.splits.fingerprint) != self.splits.fingerprint:
             raise CheckpointError(f"{self.last}: belongs to a run on other images; put them back, or give this run its own folder")
         if state.get("stages", ours := [asdict(stage) for stage in self._stages]) != ours:
@@ -388,11 +399,12 @@ class Trainer:
 
 
 def _parts(batch: data.Batch, count: int) -> list[tuple[data.Batch, float]]:
-    """The batch in `count` parts, each with its share of the images."""
+    """The batch in `count` parts, each with its share of the images; in fewer where a part would have a single one, for BatchNorm's sake."""
+    n = len(batch.y)
+    count = max(1, min(count, n // 2))
     if count == 1:
         return [(batch, 1.0)]
-    n = len(batch.y)
-    rows = torch.arange(n, device=batch.y.device).tensor_split(min(count, n))
+    rows = torch.arange(n, device=batch.y.device).tensor_split(count)
     return [(replace(batch, x=batch.x[r], y=batch.y[r], index=batch.index[r]), len(r) / n) for r in rows]
 
 
@@ -403,6 +415,20 @@ def _together(parts: list[tuple[float, Tensor, dict[str, Tensor]]]) -> tuple[Ten
     names = {name for _, _, terms in parts for name in terms}
     loss = torch.stack([share * loss for share, loss, _ in parts]).sum()
     return loss, {name: torch.stack([share * terms[name] for share, _, terms in parts if name in terms]).sum() for name in names}
+
+
+def _seed(device: torch.device, seed: int) -> None:
+    """As `torch.manual_seed`, which formats a stack for every kind of device that is not there: more time than a small network's batch takes."""
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)
+
+
+def _first_difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """`: optimizer.lr was 0.1, is 0.2`, of the first field that two runs do not share; empty where all values agree and another version added one."""
+    was, now = flatten_tree(there), flatten_tree(here)
+    different = [name for name in dict.fromkeys((*now, *was)) if was.get(name) != now.get(name)]
+    return "".join(f": {name} was {json.dumps(was.get(name))}, is {json.dumps(now.get(name))}" for name in different[:1])
 
 
 def _derive(seed: int, purpose: str, epoch: int) -> int:

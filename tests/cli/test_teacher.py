@@ -1,5 +1,6 @@
 """`rkdsearch teacher`: trained once, measured with n and an interval, believed only as far as measured; foreign files made safe."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from typing_extensions import override
 
 from rkdsearch import config as run
 from rkdsearch.cli.teacher import convert, train, verify
+from rkdsearch.cli.train import train as train_run
 from rkdsearch.errors import ConfigError, TeacherError
+from rkdsearch.results.store import Store
 from rkdsearch.teacher import fingerprint
 
 CONFIG = """
@@ -57,6 +60,31 @@ def test_a_recipe_is_followed_once(config: Path, trained: Path, capsys: pytest.C
     assert "is trained already, 3 epochs" in out
     assert f"teachers.robust.sha256: {fingerprint(weights_of(trained))}" in out
     assert weights_of(trained).stat().st_mtime_ns == before
+
+
+def test_of_several_processes_that_find_a_trained_teacher_one_measures_it_and_speaks(
+    config: Path, trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rkdsearch.training.run.is_first_process", lambda: False)
+    train(config, cache=trained)
+    assert capsys.readouterr().out == ""
+
+
+def test_train_and_teacher_train_know_each_others_teachers(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    train(config)
+    train_run(config)
+    assert not (tmp_path / "runs" / "run" / "teachers").exists()
+    (row,) = Store(tmp_path / "runs" / "run").trials().to_dict("records")
+    assert row["config.teachers.robust.path"] == str(weights_of(tmp_path / "teachers"))
+    shutil.move("teachers", tmp_path / "runs" / "run")
+    capsys.readouterr()
+    verify(config)
+    assert str(Path("runs", "run", "teachers")) in capsys.readouterr().out
+    train_run(config, folder=Path("elsewhere"))
+    assert (tmp_path / "elsewhere" / "teachers").is_dir()  # neither its own nor in ./teachers: trained anew
 
 
 def test_another_recipe_is_another_teacher(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,7 +144,9 @@ def test_a_teacher_that_is_better_than_claimed_is_believed_and_suspected(
 
 def test_a_teacher_that_is_not_there_yet_is_named_with_its_command(config: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        TeacherError, match=r"teachers.robust is a recipe and not trained yet; `rkdsearch teacher train .*run.yaml --role robust` does it"
+        TeacherError,
+        match=r"teachers.robust is a recipe and not trained yet, neither in .*cache nor in runs.run.teachers; "
+        r"`rkdsearch teacher train .*run.yaml --role robust` does it",
     ):
         verify(config, cache=tmp_path / "cache")
     bare = tmp_path / "bare.yaml"

@@ -72,6 +72,7 @@ def test_where_a_runs_files_lie_is_no_part_of_it_where_something_else_says_what_
     assert built(**known).fingerprint() == built(**moved).fingerprint()
     other = {"teachers": {"robust": {"path": "a.pt", "sha256": "cd"}, "natural": TEACHER}}
     assert built(**other).fingerprint() != built(**known).fingerprint()
+    assert built(**{"training.device": "cpu"}).fingerprint() == built().fingerprint()
     assert built(**{"teachers.robust.path": "other.pt"}, teachers={"natural": TEACHER}).fingerprint() != built().fingerprint()
     unasked = built(teachers={"robust": TEACHER, "natural": {"path": "elsewhere.pt"}})
     assert unasked.fingerprint() == built().fingerprint()

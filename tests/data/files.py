@@ -30,17 +30,25 @@ def png(pixels: Bytes) -> bytes:
     return buffer.getvalue()
 
 
-def write_parquet(path: Path, images: list[bytes | None], labels: list[int | None], names: list[str] | None = None) -> None:
+def write_parquet(
+    path: Path,
+    images: list[bytes | None],
+    labels: list[int | None],
+    names: list[str] | None = None,
+    columns: tuple[str, str] = ("image", "label"),
+    **more: list[int],
+) -> None:
     rows = pa.table(
         {
-            "image": pa.array(
+            columns[0]: pa.array(
                 [{"bytes": image, "path": None} for image in images], pa.struct([("bytes", pa.binary()), ("path", pa.string())])
             ),
-            "label": pa.array(labels, pa.int64()),
+            columns[1]: pa.array(labels, pa.int64()),
+            **more,
         }
     )
     if names is not None:
-        features = {"image": {"_type": "Image"}, "label": {"names": names, "_type": "ClassLabel"}}
+        features = {columns[0]: {"_type": "Image"}, columns[1]: {"names": names, "_type": "ClassLabel"}}
         rows = rows.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     path.parent.mkdir(parents=True, exist_ok=True)
     parquet.write_table(rows, path, row_group_size=3)

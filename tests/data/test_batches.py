@@ -86,7 +86,21 @@ def test_the_parts_of_all_processes_are_the_batches_of_one(count: int, per_proce
 def test_a_last_batch_that_cannot_be_shared_out_is_dropped() -> None:
     assert [len(batch.y) for batch in epoch(images(17), processes=2)] == [4, 4]
     assert len(Batches(images(17), batch_size=8, seed=0, processes=2)) == 2
-    assert [len(batch.y) for batch in epoch(images(19), processes=2)] == [4, 4, 1]
+    assert [len(batch.y) for batch in epoch(images(21), processes=2)] == [4, 4, 2]
+
+
+def test_a_last_batch_of_one_image_for_each_process_is_dropped_and_each_epoch_leaves_out_another() -> None:
+    loader = Batches(images(42), batch_size=41, seed=0)
+    assert (len(loader), [len(batch.y) for batch in loader.epoch(0)]) == (1, [41])
+    left_out = {({*range(42)} - {*next(loader.epoch(number)).index.tolist()}).pop() for number in range(10)}
+    assert len(left_out) > 5
+    assert [len(batch.y) for batch in epoch(images(43), batch_size=41)] == [41, 2]
+    assert [len(batch.y) for batch in epoch(images(19), processes=2)] == [4, 4]
+
+
+def test_the_only_batch_of_an_epoch_is_kept_however_small() -> None:
+    assert [len(batch.y) for batch in epoch(images(1))] == [1]
+    assert [len(batch.y) for batch in epoch(images(3), processes=2)] == [1]
 
 
 def test_a_batch_that_processes_cannot_share_is_refused() -> None:
@@ -111,10 +125,10 @@ def test_extra_images_take_their_share_of_each_batch_and_of_each_process() -> No
 
 
 def test_an_epoch_with_extra_images_still_passes_once_over_the_training_images() -> None:
-    batches = epoch(images(31), batch_size=10, extra=images(9), extra_fraction=0.4)
+    batches = epoch(images(32), batch_size=10, extra=images(9), extra_fraction=0.4)
     index = torch.cat([batch.index for batch in batches])
-    assert sorted(index[index >= 0].tolist()) == list(range(31))
-    assert [len(batch.y) for batch in batches] == [10, 10, 10, 10, 10, 1]
+    assert sorted(index[index >= 0].tolist()) == list(range(32))
+    assert [len(batch.y) for batch in batches] == [10, 10, 10, 10, 10, 3]
 
 
 def test_a_memory_mapped_set_gives_the_same_batches() -> None:

@@ -1,5 +1,7 @@
 """Every source of images is read, and says what is wrong with it."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +122,24 @@ def test_a_missing_root_and_a_wrong_one_say_what_to_set(tmp_path: Path) -> None:
         load_training(DataConfig(name="mnist"))
     with pytest.raises(DataError, match=r"no sound copy of mnist.*data\.download: true"):
         load_training(DataConfig(name="mnist", root=str(tmp_path)))
+
+
+def test_processes_that_start_together_download_one_after_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside, most, root = list[str](), list[int](), tmp_path / "absent"
+
+    class Fetched:
+        data, targets, classes = torch.zeros(20, 28, 28, dtype=torch.uint8), torch.arange(20) % 10, [str(k) for k in range(10)]
+
+        def __init__(self, root: Path, *, download: bool, train: bool) -> None:
+            inside.append("one")
+            most.append(len(inside))
+            time.sleep(0.2)
+            inside.pop()
+
+    monkeypatch.setattr("torchvision.datasets.MNIST", Fetched)
+    with ThreadPoolExecutor(3) as pool:  # each opens the lock for itself, as processes do
+        list(pool.map(load_test, [DataConfig(name="mnist", root=str(root), download=True)] * 3))
+    assert most == [1, 1, 1]
 
 
 def test_real_cifar_images_have_the_published_mean_and_first_label() -> None:

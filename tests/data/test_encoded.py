@@ -1,13 +1,17 @@
 """Image folders and Parquet files: decoded right, once, and with the place of every fault."""
 
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from rkdsearch.data import Batches, DataConfig, load_test, load_training
+from rkdsearch.data import encoded as encoded_files
 from rkdsearch.errors import DataError
 from tests.data.files import pictures, png, write_folder, write_parquet
 
@@ -81,7 +85,25 @@ def test_a_failed_decoding_leaves_no_cache_behind(tmp_path: Path) -> None:
     (tmp_path / "test/dog/002.png").write_bytes(b"GIF89a, or so it says")
     with pytest.raises(DataError, match=r"test.dog.002\.png: must be an image that Pillow can decode"):
         load_test(folder_config(tmp_path, memory_gib=1e-9))
-    assert list(tmp_path.glob(".rkdsearch*")) == []
+    assert list(tmp_path.glob(".rkdsearch-*")) == []
+
+
+def test_of_processes_that_start_together_one_decodes_and_the_others_read_what_it_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(tmp_path, COUNTS)
+    fill, decoded = encoded_files._fill, list[str]()
+
+    def slowly(*arguments: Any) -> None:
+        decoded.append("all")
+        time.sleep(0.5)
+        fill(*arguments)
+
+    monkeypatch.setattr(encoded_files, "_fill", slowly)
+    with ThreadPoolExecutor(3) as pool:  # each opens the lock for itself, as processes do
+        loaded = list(pool.map(load_test, [folder_config(tmp_path, memory_gib=1e-9)] * 3))
+    assert decoded == ["all"]
+    assert all(torch.equal(images.floats()[0], loaded[0].floats()[0]) for images in loaded)
 
 
 def test_a_cache_folder_that_cannot_be_written_says_which_value_to_turn(tmp_path: Path) -> None:
@@ -202,10 +224,31 @@ def test_damage_inside_a_parquet_file_is_a_data_error(tmp_path: Path, where: flo
         load_training(DataConfig(name=f"parquet:{tmp_path}"))
 
 
-def test_other_columns_than_image_and_label_are_listed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("columns", "more"), [(("img", "label"), {}), (("img", "fine_label"), {"coarse_label": [1, 1, 0, 0]})])
+def test_the_columns_of_hugging_faces_cifar_are_read(tmp_path: Path, columns: tuple[str, str], more: dict[str, list[int]]) -> None:
+    images = pictures(4, 8, 3)
+    for split in ("train", "test"):
+        write_parquet(tmp_path / f"{split}.parquet", [png(image) for image in images], [0, 2, 1, 0], ["a", "b", "c"], columns, **more)
+    test = load_test(DataConfig(name=f"parquet:{tmp_path}"))
+    assert torch.equal(test.pixels, torch.from_numpy(images))
+    assert (test.labels.tolist(), test.classes) == ([0, 2, 1, 0], ("a", "b", "c"))
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"picture": b"", "label": 0}, "must have one column image or img, got picture, label; rename or drop columns"),
+        ({"image": b"", "coarse_label": 0}, "must have one column label or fine_label, got image, coarse_label; rename"),
+        ({"image": b"", "label": 0, "fine_label": 0}, "must have one column label or fine_label, got image, label, fine_label; rename"),
+        ({"image": b"", "img": b"", "label": 0}, "must have one column image or img, got image, img, label; rename"),
+        ({"img": b"", "label": 0}, "column img must be a struct<bytes, path>, got binary; convert it"),
+        ({"img": {"bytes": b""}, "fine_label": 0.5}, "column fine_label must hold integers, got double; convert it"),
+    ],
+)
+def test_columns_that_are_missing_twofold_or_of_another_type_are_refused(tmp_path: Path, columns: dict[str, object], message: str) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    parquet.write_table(pa.table({"img": [b""], "label": [0]}), tmp_path / "train.parquet")
-    with pytest.raises(DataError, match=r"must have a column image: struct<bytes, path>, got columns \{'img'"):
+    parquet.write_table(pa.table({name: [value] for name, value in columns.items()}), tmp_path / "train.parquet")
+    with pytest.raises(DataError, match=re.escape(f"train.parquet: {message}")):
         load_training(DataConfig(name=f"parquet:{tmp_path}"))

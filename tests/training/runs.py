@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from rkdsearch.config import TrainConfig
 from rkdsearch.models import ModelConfig
 from rkdsearch.training import checkpoint
 from rkdsearch.training.epoch import EpochResult
+from rkdsearch.training.run import single_run, teacher_epochs, with_teachers
 from rkdsearch.training.trainer import Trainer
 
 TINY = {"student": {"name": "tests.training.networks.Tiny"}}
@@ -60,6 +61,13 @@ def train(config: TrainConfig, folder: Path | None = None, epochs: int | None = 
     while len(trainer.history) < (config.training.epochs if epochs is None else epochs):
         next(running)
     return trainer
+
+
+def train_alone(config: TrainConfig, folder: Path) -> Iterator[EpochResult]:
+    """As `rkdsearch train` does it: the teachers that are recipes, then the run's own epochs and its rows."""
+    for _ in teacher_epochs(config, folder / "teachers"):
+        pass
+    yield from single_run(Trainer(with_teachers(config, folder / "teachers"), folder))
 
 
 def numbers(history: list[EpochResult]) -> list[dict[str, object]]:

@@ -13,6 +13,7 @@ from rkdsearch.errors import ConfigError, NonFiniteLossError
 from rkdsearch.teacher import fingerprint
 from rkdsearch.training import checkpoint
 from rkdsearch.training.across import gather_rows
+from rkdsearch.training.reused import accelerator_for
 from rkdsearch.training.trainer import Trainer
 from tests.training.runs import TINY, assert_same_files, described, gang, teachers_in, train
 from tests.training.test_teacher import RECIPE
@@ -33,6 +34,22 @@ SAME: dict[str, dict[str, Any]] = {
 def test_one_process_gathers_nothing() -> None:
     rows = torch.rand(3, 2)
     assert gather_rows(rows) is rows
+
+
+def test_a_launcher_that_promises_processes_and_starts_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    # What `accelerate launch --cpu --num_processes 2` gives to the one process that it starts.
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    config = described(Path())
+    with pytest.raises(ConfigError, match=r"on CPUs it starts one, whatever --num_processes says; use `torchrun --nproc-per-node 2"):
+        accelerator_for(config)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert accelerator_for(config).num_processes == 1
+    monkeypatch.delenv("WORLD_SIZE")
+    monkeypatch.delenv("MASTER_ADDR")  # `--num_processes 1`
+    assert accelerator_for(config).num_processes == 1
 
 
 def run(teachers: Path, name: str) -> Any:

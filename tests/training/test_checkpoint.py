@@ -1,7 +1,9 @@
 import errno
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -126,11 +128,70 @@ def test_the_old_file_is_whole_until_the_new_one_is(tmp_path: Path, monkeypatch:
     assert checkpoint.read(path)[0]["a"].tolist() == [2.0]
 
 
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
+def test_a_kept_file_stands_under_both_names_at_every_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    path, seen = tmp_path / "best.safetensors", []
+    checkpoint.write(path, {"a": torch.tensor([1.0])}, {}, keep=True)
+    assert not checkpoint.kept(path).exists()
+    checkpoint.kept(path).write_bytes(b"left over")
+
+    def looking(change: Any) -> Any:
+        def looked(*arguments: Any, **options: Any) -> None:
+            for when in ("before", "after"):
+                seen.append(checkpoint.read(path)[0]["a"].tolist())
+                if when == "before":
+                    change(*arguments, **options)
+
+        return looked
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", looking(os.link) if links else refuse)
+    monkeypatch.setattr(shutil, "copyfile", looking(shutil.copyfile))
+    monkeypatch.setattr(os, "replace", looking(os.replace))
+    monkeypatch.setattr(Path, "unlink", looking(Path.unlink))
+    checkpoint.write(path, {"a": torch.tensor([2.0])}, {}, keep=True)
+    assert seen == [[1.0]] * 5 + [[2.0]]
+    assert checkpoint.read(checkpoint.kept(path))[0]["a"].tolist() == [1.0]
+
+
+def test_a_new_file_that_cannot_take_its_name_leaves_the_kept_one_in_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, rename = tmp_path / "best.safetensors", os.replace
+    checkpoint.write(path, {"a": torch.tensor([1.0])}, {})
+
+    def refuse_the_new_one(source: Path, target: Path) -> None:
+        if target == path:
+            raise OSError(errno.EIO, "Input/output error")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse_the_new_one)
+    with pytest.raises(DiskError, match="could not be written: Input/output error; the previous checkpoint is intact"):
+        checkpoint.write(path, {"a": torch.tensor([2.0])}, {}, keep=True)
+    assert checkpoint.read(path)[0]["a"].tolist() == [1.0]
+
+
+def test_a_run_goes_on_on_another_device(teachers: Path, tmp_path: Path) -> None:
+    train(described(teachers, training={"device": "auto"}), tmp_path, epochs=1)
+    assert len(train(described(teachers, training={"device": "cpu"}), tmp_path).history) == 2
+
+
+def test_a_checkpoint_that_does_not_say_its_values_is_refused_without_a_field(teachers: Path, tmp_path: Path) -> None:
+    train(described(teachers), tmp_path, epochs=1)
+    tensors, state = checkpoint.read(tmp_path / "last.safetensors")
+    del state["run"]
+    checkpoint.write(tmp_path / "last.safetensors", tensors, state)
+    with pytest.raises(CheckpointError, match="belongs to a run with another config; give this run its own folder"):
+        train(described(teachers, optimizer={"lr": 0.06}), tmp_path)
+    train(described(teachers), tmp_path)  # its fingerprint is enough to go on
+
+
 def test_a_checkpoint_of_another_run_is_refused_and_not_overwritten(teachers: Path, tmp_path: Path) -> None:
     train(described(teachers), tmp_path, epochs=1)
     before = (tmp_path / "last.safetensors").read_bytes()
-    with pytest.raises(CheckpointError, match="belongs to a run with another config; give this run its own folder, or delete that file"):
-        train(described(teachers, optimizer={"lr": 0.06}), tmp_path)
+    text = r'another config: method\.name was "rslad", is "trades"; give this run its own folder, or delete that file'
+    with pytest.raises(CheckpointError, match=text):
+        train(described(teachers, "trades"), tmp_path)
     assert (tmp_path / "last.safetensors").read_bytes() == before
 
 

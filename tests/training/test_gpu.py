@@ -1,13 +1,13 @@
-"""On a CUDA device: a run trains, and no step of it waits for the device."""
+"""On a CUDA device: a run trains, and from an epoch's first batch to its last nothing waits for the device."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
+from rkdsearch.data import Batch, Batches
 from rkdsearch.training.trainer import Trainer
 from tests.training.runs import TINY, described
 
@@ -22,20 +22,32 @@ def test_two_epochs_train_and_no_step_waits_for_the_device(
     teachers: Path, monkeypatch: pytest.MonkeyPatch, method: str, precision: str, compiled: bool
 ) -> None:
     training = {"device": "auto", "precision": precision, "compile": compiled}
-    trainer, plain_step = Trainer(described(teachers, method, training=training, **TINY)), Trainer._step
+    run = described(teachers, method, data={"augment": "crop_flip"}, averaging={"name": "ema"}, training=training, **TINY)
+    trainer, plain = Trainer(run), Batches.epoch
+    armed: list[int] = []
 
-    def watched(*arguments: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        # Not in the first epoch: kernels are chosen and compiled there.
-        torch.cuda.set_sync_debug_mode("error" if trainer.history else "default")
-        try:
-            return plain_step(*arguments)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
+    def watched(batches: Batches, epoch: int) -> Iterator[Batch]:
+        """The same batches; what the caller does with each, and how the next one is made, must not wait."""
+        running = plain(batches, epoch)
+        first = next(running)  # what an epoch draws is sent to the device with it, all at once
+        if epoch == 0:  # kernels are chosen and compiled there
+            yield first
+            yield from running
+            return
+        armed.append(epoch)
+        torch.cuda.set_sync_debug_mode("error")
+        yield first
+        yield from running
+        torch.cuda.set_sync_debug_mode("default")
 
-    monkeypatch.setattr(Trainer, "_step", watched)
+    monkeypatch.setattr(Batches, "epoch", watched)
     before = [p.detach().clone() for p in trainer.student.parameters()]
-    epochs = list(trainer.epochs())
+    try:
+        epochs = list(trainer.epochs())
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
     assert trainer.device.type == "cuda"
+    assert armed == [1]
     assert len(epochs) == 2
     assert all(math.isfinite(epoch.loss) and epoch.robust_accuracy is not None for epoch in epochs)
     assert any(not torch.equal(p, old) for p, old in zip(trainer.student.parameters(), before, strict=True))

@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
-from rkdsearch import methods
-from rkdsearch.training.trainer import Trainer
+from rkdsearch import data, methods
+from rkdsearch.training.trainer import Trainer, _parts
 from tests.training.runs import described, state, train
 
 JOINED = {  # what a part cannot know of the others
@@ -80,3 +81,22 @@ def test_a_batch_in_parts_meets_the_weights_that_the_batch_before_it_left(teache
 def test_fixed_weights_leave_nothing_that_comes_late(teachers: Path) -> None:
     rate = {"method": {"balance_rate": 0.0}}
     assert apart(moved(teachers, "bmtard", 1, **rate), moved(teachers, "bmtard", 4, **rate)) < 1e-9
+
+
+def test_no_part_has_a_single_image_unless_the_batch_has() -> None:
+    def sizes(images: int, count: int) -> list[tuple[int, float]]:
+        batch = data.Batch(torch.zeros(images, 1, 8, 8), torch.zeros(images), torch.arange(images))
+        return [(len(part.y), share) for part, share in _parts(batch, count)]
+
+    assert sizes(25, 4) == [(7, 0.28), (6, 0.24), (6, 0.24), (6, 0.24)]
+    assert sizes(5, 4) == [(3, 0.6), (2, 0.4)]
+    assert sizes(3, 4) == [(3, 1.0)]
+    assert sizes(1, 4) == [(1, 1.0)]
+
+
+@pytest.mark.parametrize(("images", "microbatches"), [(42, 1), (44, 3)])
+def test_what_is_left_over_of_an_epoch_does_not_break_batchnorm(teachers: Path, images: int, microbatches: int) -> None:
+    training = {"batch_size": 41, "microbatches": microbatches, "epochs": 1}
+    small_maps = {"name": "resnet18"}  # its last stage has one pixel of an image of eight
+    run = described(teachers, "natural", data={"train_images": images}, training=training, student=small_maps)
+    assert [epoch.epoch for epoch in Trainer(run).epochs()] == [1]

@@ -89,12 +89,13 @@ def killed_while_saving(monkeypatch: pytest.MonkeyPatch, change: int) -> None:
 
         return counted
 
+    monkeypatch.setattr(os, "link", before(os.link))
     monkeypatch.setattr(os, "replace", before(os.replace))
     monkeypatch.setattr(Path, "unlink", before(Path.unlink))
 
 
-# The changes of an epoch that is the best: the old best is kept, the new one named, the state named, the old best forgotten.
-@pytest.mark.parametrize(("change", "delivered"), [(1, 0.3), (2, 0.3), (3, 0.3), (4, 0.9)])
+# The changes of an epoch that is the best: room for the old best is made, it is kept, the new one named, the state named, the old best forgotten.
+@pytest.mark.parametrize(("change", "delivered"), [(1, 0.3), (2, 0.3), (3, 0.3), (4, 0.3), (5, 0.9)])
 def test_the_best_network_is_of_an_epoch_that_the_run_knows_though_a_repeated_one_is_not_the_same(
     teachers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: int, delivered: float
 ) -> None:
@@ -113,6 +114,7 @@ def test_the_best_network_is_of_an_epoch_that_the_run_knows_though_a_repeated_on
         killed_while_saving(patch, change)
         with pytest.raises(Killed):
             train(config, tmp_path)
+    assert (tmp_path / "best.safetensors").exists()
     run = Trainer(config, tmp_path)
     run.resume()
     for history in (run.history, train(config, tmp_path).history):

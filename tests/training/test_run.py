@@ -16,15 +16,15 @@ import yaml
 from rkdsearch import data
 from rkdsearch.errors import CheckpointError, DiskError, NonFiniteLossError, OutOfMemoryError
 from rkdsearch.results.store import Store
-from rkdsearch.training.run import single_run
-from tests.training.runs import described, teachers_in
+from rkdsearch.training.trainer import Trainer
+from tests.training.runs import described, teachers_in, train_alone
 from tests.training.test_teacher import RECIPE
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_a_run_leaves_its_checkpoints_and_a_trials_rows(teachers: Path, tmp_path: Path) -> None:
-    epochs = list(single_run(described(teachers), tmp_path / "alone"))
+    epochs = list(train_alone(described(teachers), tmp_path / "alone"))
     store = Store(tmp_path / "alone")
     (row,) = store.trials().to_dict("records")
     assert (row["trial_id"], row["status"], row["config.method.name"]) == ("run", "finished", "rslad")
@@ -34,16 +34,16 @@ def test_a_run_leaves_its_checkpoints_and_a_trials_rows(teachers: Path, tmp_path
 
 
 def test_a_run_that_goes_on_writes_no_epoch_twice(teachers: Path, tmp_path: Path) -> None:
-    running = single_run(described(teachers), tmp_path)
+    running = train_alone(described(teachers), tmp_path)
     next(running)
     running.close()
     assert Store(tmp_path).trials()["status"].tolist() == ["running"]
-    assert [e.epoch for e in single_run(described(teachers), tmp_path)] == [2]
+    assert [e.epoch for e in train_alone(described(teachers), tmp_path)] == [2]
     assert Store(tmp_path).epochs()["epoch"].tolist() == [1, 2]
 
 
 def test_a_run_that_fails_says_so_in_its_row(teachers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    running = single_run(described(teachers), tmp_path)
+    running = train_alone(described(teachers), tmp_path)
     next(running)
 
     def spoil(_: object) -> None:
@@ -58,7 +58,7 @@ def test_a_run_that_fails_says_so_in_its_row(teachers: Path, tmp_path: Path, mon
 
 
 def test_a_run_that_found_no_memory_says_so_in_its_row(teachers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    running = single_run(described(teachers), tmp_path)
+    running = train_alone(described(teachers), tmp_path)
     next(running)
 
     def full(_: object) -> None:
@@ -71,52 +71,95 @@ def test_a_run_that_found_no_memory_says_so_in_its_row(teachers: Path, tmp_path:
     (row,) = Store(tmp_path).trials().to_dict("records")
     assert (row["status"], row["fidelity.epochs"]) == ("failed", 1)
     assert row["error"].startswith("epoch 2: the device is out of memory; lower training.batch_size (now 25)")
-    assert [e.epoch for e in single_run(described(teachers), tmp_path)] == [2]
+    assert [e.epoch for e in train_alone(described(teachers), tmp_path)] == [2]
     assert Store(tmp_path).trials()["status"].tolist() == ["finished"]
+
+
+def rows_in(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for table in ("trials", "epochs") for file in (folder / table).iterdir()}
+
+
+def test_a_run_of_another_config_is_refused_and_leaves_the_rows_of_the_finished_one(teachers: Path, tmp_path: Path) -> None:
+    list(train_alone(described(teachers), tmp_path))
+    before = rows_in(tmp_path)
+    with pytest.raises(
+        CheckpointError, match=r"belongs to a run with another config: optimizer\.lr was 0\.05, is 0\.06; give this run its"
+    ):
+        list(train_alone(described(teachers, optimizer={"lr": 0.06}), tmp_path))
+    assert rows_in(tmp_path) == before
+    assert list(train_alone(described(teachers), tmp_path)) == []  # which has nothing to say of a finished run either
+    assert rows_in(tmp_path) == before
+
+
+@pytest.mark.parametrize(("epochs", "status"), [(1, "running"), (2, "finished")])
+def test_rows_that_a_kill_kept_from_being_written_are_written_when_the_run_is_started_again(
+    teachers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: int, status: str
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    running = train_alone(described(teachers), tmp_path)
+    for _ in range(epochs - 1):
+        next(running)
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "write_epochs", killed)  # the epoch's checkpoint is there
+        with pytest.raises(Killed):
+            next(running)
+    again = train_alone(described(teachers), tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "epochs", killed)
+        with pytest.raises(Killed):
+            next(again)
+    (row,) = Store(tmp_path).trials().to_dict("records")
+    assert (row["status"], row["fidelity.epochs"]) == (status, epochs)
+    assert len(Store(tmp_path).epochs()) == epochs
 
 
 def test_a_full_disk_is_no_failure_of_the_run(teachers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    running = single_run(described(teachers), tmp_path)
+    running = train_alone(described(teachers), tmp_path)
     next(running)
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", refuse)
         with pytest.raises(DiskError, match="No space left on device; the previous checkpoint is intact"):
             list(running)
     assert Store(tmp_path).trials()["status"].tolist() == ["running"]
-    assert [e.epoch for e in single_run(described(teachers), tmp_path)] == [2]
+    assert [e.epoch for e in train_alone(described(teachers), tmp_path)] == [2]
 
 
 def test_a_teacher_with_a_recipe_is_trained_first_and_only_once(teachers: Path, tmp_path: Path) -> None:
     config = described(teachers, teachers={"robust": {"path": None, "recipe": RECIPE}})
-    list(single_run(config, tmp_path))
+    list(train_alone(config, tmp_path))
     (made,) = (tmp_path / "teachers").iterdir()
     before = (made / "best.safetensors").stat().st_mtime_ns
-    assert list(single_run(config, tmp_path)) == []
+    assert list(train_alone(config, tmp_path)) == []
     assert (made / "best.safetensors").stat().st_mtime_ns == before
 
 
 def test_a_run_goes_on_wherever_its_folder_and_its_teachers_file_were_moved(teachers: Path, tmp_path: Path) -> None:
     for name, robust in (("recipe", {"path": None, "recipe": RECIPE}), ("file", {})):
-        running = single_run(described(teachers, teachers={"robust": robust}), tmp_path / name)
+        running = train_alone(described(teachers, teachers={"robust": robust}), tmp_path / name)
         next(running)
         (tmp_path / "moved").mkdir(exist_ok=True)
         shutil.move(tmp_path / name, tmp_path / "moved" / name)
         elsewhere = shutil.copytree(teachers, tmp_path / "moved" / "teachers", dirs_exist_ok=True)
         again = described(elsewhere, teachers={"robust": robust})
-        assert [e.epoch for e in single_run(again, tmp_path / "moved" / name)] == [2]
+        assert [e.epoch for e in train_alone(again, tmp_path / "moved" / name)] == [2]
 
 
 def test_a_run_does_not_go_on_with_other_images(teachers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    next(single_run(described(teachers), tmp_path))
+    next(train_alone(described(teachers), tmp_path))
     found = data.load_training(described(teachers).data)
     monkeypatch.setattr(data, "load_training", lambda _: replace(found, fingerprint="0" * 64))
     with pytest.raises(
         CheckpointError, match=r"last.safetensors: belongs to a run on other images; put them back, or give this run its own"
     ):
-        next(single_run(described(teachers), tmp_path))
+        next(train_alone(described(teachers), tmp_path))
 
 
 def launched(folder: Path, *launcher: str) -> str:

@@ -10,6 +10,7 @@ from rkdsearch import models
 from rkdsearch.data import datasets
 from rkdsearch.errors import ConfigError, NonFiniteLossError, OutOfMemoryError
 from rkdsearch.evaluation import Verdict
+from rkdsearch.models.small_cnn import SmallCNN
 from rkdsearch.training import checkpoint, reused, trainer
 from rkdsearch.training.epoch import Best, EpochResult
 from rkdsearch.training.stages import Stage
@@ -242,6 +243,7 @@ def test_a_full_device_says_which_values_to_turn(teachers: Path, monkeypatch: py
     run = Trainer(described(teachers, training={"microbatches": 2}))
     monkeypatch.setattr(run, "_step", full)
     text = r"epoch 1: the device is out of memory; lower training\.batch_size \(now 25\), raise training\.microbatches \(now 2\)"
+    text += r", or set training\.precision to bf16; each of these begins the run anew, in a folder of its own$"
     with pytest.raises(OutOfMemoryError, match=text):
         list(run.epochs())
 
@@ -304,6 +306,27 @@ def test_with_extra_images_no_answer_is_known_beforehand(teachers: Path) -> None
     # Extra images are drawn anew for every batch: there is no row to look their logits up in.
     run.splits = replace(run.splits, extra=run.splits.validation)
     assert run._clean_answers() == {}
+
+
+def test_answers_that_the_device_cannot_hold_together_are_given_in_parts(teachers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, asked, room = described(teachers), [], [30]
+    whole = Trainer(config)._answers["robust"]
+    forward = SmallCNN.forward
+
+    def small(self: Any, x: torch.Tensor) -> torch.Tensor:
+        asked.append(len(x))
+        if len(x) > room[0]:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, x)
+
+    monkeypatch.setattr(SmallCNN, "forward", small)
+    reused._known_answers.clear()
+    torch.testing.assert_close(Trainer(config)._answers["robust"], whole)
+    assert asked == [100, 50, 25, 25, 25, 25]
+    reused._known_answers.clear()
+    room[0] = 0
+    with pytest.raises(OutOfMemoryError, match="a teacher's answers to the training images: the device is out of memory with one image at"):
+        Trainer(config)
 
 
 def test_what_is_validated_is_the_network_that_is_delivered(teachers: Path, tmp_path: Path) -> None:
