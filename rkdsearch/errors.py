@@ -81,7 +81,8 @@ class OutOfMemoryError(RkdError):
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise cls(f"{place}: the device is out of memory; {remedy}") from error
+            what = "this machine" if isinstance(error, MemoryError) else "the device"
+            raise cls(f"{place}: {what} is out of memory; {remedy}") from error
 
 
 class WorkerError(RkdError):

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from typing_extensions import override
 
@@ -61,16 +60,14 @@ class _KLToConstant(torch.autograd.Function):
     @override
     @staticmethod
     def forward(ctx: Any, logits: Tensor, p: Tensor, log_p: Tensor) -> Tensor:
-        log_q = log_probabilities(logits)
-        ctx.save_for_backward(log_q, p)
-        return (p * (log_p - log_q)).sum(dim=1)
+        ctx.save_for_backward(logits, p)
+        return (p * (log_p - log_probabilities(logits))).sum(dim=1)
 
     @override
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:
-        log_q, p = ctx.saved_tensors
-        return (log_q.exp() - p) * slope[:, None], None, None
+        logits, p = ctx.saved_tensors
+        return (probabilities(logits) - p) * slope[:, None], None, None
 
 
 def kl_to_probabilities(prediction: Tensor, *, target: Tensor, temperature: float = 1.0) -> Tensor:

@@ -7,6 +7,7 @@ torchrun's environment and an `Accelerator()` in each; its workers do without Tu
 
 import json
 import os
+import re
 import socket
 import traceback
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,7 @@ from rkdsearch.training.rows import facts_of
 from rkdsearch.training.stages import Stage
 from rkdsearch.training.trainer import Trainer
 
+_PEER = re.compile("gloo|nccl|closed by peer", re.IGNORECASE)  # of who talks to a process that is no more
 STEP_TIMEOUT_SECONDS = 6 * 3600.0  # a gang whose collective hangs must not hold its GPUs for ever
 
 
@@ -68,6 +70,8 @@ def told(error: Exception) -> RkdError:
         return WorkerError(
             f"{said} {place}: its process can use the device no more, later trials get a new one; CUDA_LAUNCH_BLOCKING=1 finds the true place"
         )
+    if isinstance(error, torch.distributed.DistError) or (isinstance(error, RuntimeError) and _PEER.search(str(error))):
+        return WorkerError(f"{type(error).__name__}: {error} {place}; another process of its gang is lost, or cannot be reached")
     kind = FileError if isinstance(error, OSError) else RkdError
     return kind(f"{type(error).__name__}: {error} {place}")
 

@@ -59,6 +59,12 @@ def test_the_offset_moves_the_value_and_not_the_gradient() -> None:
     assert torch.equal(gradients[0], gradients[1])
 
 
+def test_a_divergence_has_derivatives_of_its_derivatives() -> None:
+    x = torch.tensor([[0.3, -1.2, 0.7], [2.0, 0.1, -0.4]], dtype=torch.float64, requires_grad=True)
+    target = torch.tensor([[1.0, 0.0, -1.0], [0.5, 0.5, 2.0]], dtype=torch.float64)
+    assert torch.autograd.gradgradcheck(lambda z: losses.kl_divergence(z, target=target, temperature=2.0), x)
+
+
 def test_a_target_that_carries_a_gradient_gets_one() -> None:
     target = TWO.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(losses.kl_divergence(EVEN, target=target).sum(), target)

@@ -140,7 +140,7 @@ class SearchProgress:
             said(self._headline(study))
 
     def finished(self, study: "Study", *, nothing_to_do: bool = False) -> None:
-        """The last word. Raises StudyError where every trial has failed."""
+        """The last word. Raises StudyError where every trial has failed, and SpaceError where there was less to try than was wanted."""
         from rkdsearch.search.ledger import BY_MACHINE
 
         self.stop()
@@ -156,6 +156,8 @@ class SearchProgress:
                 f"{study.folder}: all {len(failed)} trials failed, so there is no front; mend what they say, and go on with --resume where the "
                 "machine was at fault, or else with a changed space in another folder"
             )
+        if study.nothing_left is not None:
+            raise study.nothing_left
 
     def _headline(self, study: "Study") -> str:
         counts = study.counts()

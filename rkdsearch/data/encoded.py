@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import struct
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -147,7 +148,7 @@ def _from_cache(encoded: Encoded, config: DataConfig, split: Split, decoder: _De
 
 
 def _write(path: Path, encoded: Encoded, decoder: _Decoder, shape: tuple[int, ...]) -> None:
-    partial = path.with_suffix(f".{os.getpid()}.partial")
+    partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")
     try:
         pixels = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
         _fill(pixels, encoded, decoder)

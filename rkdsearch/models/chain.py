@@ -72,12 +72,12 @@ class Chain:
     """relu(... relu(x W1' + b1) ...) Wn' + bn over flattened images."""
 
     layers: tuple[nn.Linear | Unrolled, ...]
-    prepared: dict[tuple[torch.Size, torch.dtype], "Prepared | None"] = field(default_factory=dict)  # by the shape of a batch
+    prepared: dict[tuple[torch.Size, torch.dtype, torch.device], "Prepared | None"] = field(default_factory=dict)  # by a batch's form
 
     @torch.inference_mode(False)  # whoever asks first: what is made here is written over outside it too
     def prepare(self, x: Tensor) -> "Prepared | None":
         """What the gradient of batches like `x` needs, made once; None where a layer is no matrix for its images."""
-        key = x.shape, x.dtype
+        key = x.shape, x.dtype, x.device
         if key not in self.prepared:
             weights = self._weights(x.shape[1:])
             self.prepared[key] = None if weights is None else Prepared(weights, x)
@@ -96,24 +96,24 @@ class Chain:
 
 
 class Prepared:
-    """The weights of a chain, which stay where they are, and the memory between its layers, which every gradient writes over.
+    """The weights of a chain, which stay the same tensors, and the memory between its layers, which every gradient writes over.
 
     Memory that the last batch has used is still near the processor, and new memory is not: a tenth of a small network's attack.
     """
 
     def __init__(self, weights: list[tuple[Tensor, Tensor]], x: Tensor) -> None:
-        *hidden, (self.last, last_bias) = weights
-        self.last_bias = last_bias[:, None]
-        self.forward = [(matrix.t(), bias, x.new_empty(len(x), len(matrix))) for matrix, bias in hidden]
-        self.backward = [(torch.empty_like(h), h, matrix) for (_, _, h), (matrix, _) in zip(self.forward, hidden, strict=True)][::-1]
+        *self.hidden, (self.last, self.last_bias) = weights
+        self.between = [(x.new_empty(len(x), len(matrix)), x.new_empty(len(x), len(matrix))) for matrix, _ in self.hidden]
         self.transposed_logits = x.new_empty(len(self.last), len(x))
 
     def gradient(self, slope: Slope) -> Gradient:
         """x to dJ/dx. Every view is made here, once for all steps of an attack."""
-        forward, backward, last, last_bias = self.forward, self.backward, self.last, self.last_bias
+        forward = [(matrix.t(), bias, h) for (matrix, bias), (h, _) in zip(self.hidden, self.between, strict=True)]
+        backward = [(into, h, matrix) for (matrix, _), (h, into) in zip(self.hidden, self.between, strict=True)][::-1]
+        last, last_bias = self.last, self.last_bias[:, None]
         transposed, logits = self.transposed_logits, self.transposed_logits.t()
         threshold = torch.ops.aten.threshold_backward.grad_input
-        ends = forward[-1][2].t() if forward else None
+        ends = self.between[-1][0].t() if self.between else None
 
         def of(x: Tensor) -> Tensor:
             h = x.detach().flatten(1)
@@ -133,7 +133,8 @@ class Prepared:
 def written_out(network: object, slope: Slope, x: Tensor) -> Gradient | None:
     """The gradient of a chain, for batches shaped like `x`; None where `network` is none, or computes in half precision.
 
-    `slope` turns logits (N, K) into dJ/dlogits, and must not keep them. What is given and returned is never written over.
+    `slope` turns logits (N, K) into dJ/dlogits, and must neither keep them nor ask this network for another gradient. What is given and
+    returned is never written over.
     """
     chain = _chains.get(network) if isinstance(network, nn.Module) else None
     if chain is None or torch.is_autocast_enabled(x.device.type) or (prepared := chain.prepare(x)) is None:
@@ -142,7 +143,7 @@ def written_out(network: object, slope: Slope, x: Tensor) -> Gradient | None:
 
 
 def remember(network: nn.Module, graph: fx.Graph) -> None:
-    """From now on `vjp` knows whether this frozen network, whose graph is given, is a chain."""
+    """From now on `written_out` knows whether this frozen network, whose graph is given, is a chain."""
     modules = dict(network.named_modules(remove_duplicate=False))
     nodes = list(graph.nodes)
     follows = all(node.args[:1] == (before,) for before, node in pairwise(nodes))

@@ -61,7 +61,7 @@ def claim(folder: Path, space: SearchSpace, *, resume: bool, notice: Callable[[s
         return False
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-        old = {"resources.processes": 1, **found["laws"]}  # older files do not name it
+        old = dict(found["laws"])
     except (OSError, ValueError, KeyError, TypeError):
         raise StudyError(
             f"{file}: is damaged, and only it says by what laws the trials beside it were made; put a whole copy of it back, "
@@ -70,6 +70,7 @@ def claim(folder: Path, space: SearchSpace, *, resume: bool, notice: Callable[[s
     if not resume:
         raise StudyError(f"{folder}: holds a study already; continue it with --resume, or name another folder with --study")
     new = json.loads(json.dumps(laws(space)))
+    old.setdefault("resources.processes", new["resources.processes"])  # older files do not name it
     old = {name: value for name, value in old.items() if not _is_a_place(name)}
     changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
     if changed:
@@ -95,10 +96,9 @@ def _value(value: object) -> str:
 
 
 def _is_a_place(law: str) -> bool:
-    """Whether it says where files lie. They may be moved: what is in them is compared in its stead (`check_files`)."""
-    return law in {f"fixed.data.{name}" for name in PLACES} | {
-        f"fixed.teachers.{role}.{name}" for role in ROLES for name in ("path", "sha256")
-    }
+    """Whether it says where files lie, or on what to train. Both may be moved: what is in the files is compared in their stead (`check_files`)."""
+    teachers = {f"fixed.teachers.{role}.{name}" for role in ROLES for name in ("path", "sha256")}
+    return law in {"fixed.training.device"} | {f"fixed.data.{name}" for name in PLACES} | teachers
 
 
 def _shown(law: Mapping[str, Any], name: str) -> str:

@@ -138,9 +138,10 @@ class Trial:
         return self.lost_seconds + sum(e.seconds for run in self.runs for e in run)
 
     def record(self, result: EpochResult) -> None:
-        """Add an epoch; one that is already known is replaced by the same."""
+        """Add an epoch; one that is already known is replaced by the same, or by another: then its checkpoint was lost, and it has cost twice."""
         while self.run and self.run[-1].epoch >= result.epoch:
-            self.run.pop()
+            known = self.run.pop()
+            self.lost_seconds += known.seconds if known.seconds != result.seconds else 0.0
         self.run.append(result)
 
     def goes_up(self) -> None:

@@ -76,9 +76,10 @@ def propose(
         # A power of two, or the sequence loses its balance; the points before ours are the other configurations'.
         quantiles = dict(zip((p.name for p in space.parameters), points.random(1 << max(ordinal, 1).bit_length())[ordinal], strict=True))
         return Proposal(space.walk(lambda parameter: parameter.at(float(quantiles[parameter.name]))), {})
+    shown = [s for s in seen[-sampler.history :] if s.state == "running" or not s.rungs_short or sampler.stopped != "ignored"]
     with quiet():
         study = optuna.create_study(
-            storage=_Projection(space, [*seen[-sampler.history :], *_turned_away(space, seen, refused)]),
+            storage=_Projection(space, [*shown, *_turned_away(space, shown, refused)]),
             directions=["maximize"] * len(space.objectives),
             sampler=build_sampler(sampler, seed_of(space.seed, ordinal, attempt)),
         )
@@ -87,9 +88,9 @@ def propose(
         return Proposal(overrides, dict(study.get_trials(deepcopy=False)[-1].system_attrs))
 
 
-def _turned_away(space: SearchSpace, seen: Sequence[Seen], refused: Sequence[Mapping[str, Any]]) -> list[Seen]:
+def _turned_away(space: SearchSpace, shown: Sequence[Seen], refused: Sequence[Mapping[str, Any]]) -> list[Seen]:
     """What was refused, as the sampler is shown it: never more than was measured, or some of it would count among the best."""
-    measured = sum(s.state == "measured" for s in seen)
+    measured = sum(s.state == "measured" for s in shown)
     if measured < space.sampler.startup:
         return []  # nothing is modelled yet
     return [Seen(dict(overrides), "measured", (-float(len(space.ladder)),) * len(space.objectives)) for overrides in refused[-measured:]]
@@ -116,9 +117,8 @@ class _Projection(optuna.storages.InMemoryStorage):
     `Study.add_trials` would copy and check every earlier trial at every ask: ten times the work of the sampler itself.
     """
 
-    def __init__(self, space: SearchSpace, seen: Sequence[Seen]) -> None:
+    def __init__(self, space: SearchSpace, shown: Sequence[Seen]) -> None:
         super().__init__()
-        shown = [s for s in seen if s.state == "running" or not s.rungs_short or space.sampler.stopped != "ignored"]
         self._shown = [frozen(space, s, number) for number, s in enumerate(shown)]
 
     @override

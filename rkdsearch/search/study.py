@@ -92,7 +92,7 @@ class Study:
         self._written: dict[str, float] = {}
         self._seen: dict[str, tuple[object, Seen | None]] = {}  # by trial: the state that it was in, and what was seen of it then
         self.again: list[str] = []  # what the machine failed in an earlier session, taken up again in this one
-        self._nothing_left: SpaceError | None = None  # why nothing more is asked for, where the space has nothing more
+        self.nothing_left: SpaceError | None = None  # why nothing more is asked for, where the space has nothing more
         self._foreign: set[int] = set()  # ordinals of rows that this space cannot read: kept, and not asked again
         self._foreign_seconds = 0.0  # device seconds that these rows say
         self._spent: dict[str, float] = {}  # device seconds of trials that do not execute: these spend no more
@@ -160,7 +160,7 @@ class Study:
         try:
             proposal = self._proposal(ordinal)
         except SpaceError as error:
-            self._nothing_left = error  # what runs and waits has its end first
+            self.nothing_left = error  # what runs and waits has its end first
             return None
         return self._add(ordinal, "search", "", proposal)
 
@@ -181,7 +181,7 @@ class Study:
 
     def _open_ordinal(self) -> int | None:
         """The next configuration's number; None where all that were wanted have been asked, the space has no more, or the time is spent."""
-        if self._nothing_left is not None:
+        if self.nothing_left is not None:
             return None
         taken = {t.ordinal for t in self._configurations()} | self._foreign
         ordinal = next(n for n in itertools.count() if n not in taken)  # not the count: a damaged row leaves a hole
@@ -346,10 +346,7 @@ class Study:
         self._write(trial)
 
     def close(self) -> None:
-        """The search is over: what is still paused was stopped by the scheduler.
-
-        Raises SpaceError, behind all else, where the space had fewer configurations than were wanted.
-        """
+        """The search is over: what is still paused was stopped by the scheduler."""
         for trial in self.trials.values():
             if trial.status == "paused" and trial.written == "stopped":
                 trial.status = "stopped"  # as its row has it: a finished study is left as it is
@@ -357,8 +354,6 @@ class Study:
                 self._ended(trial, "stopped")
         if self._journal is not None:
             self._journal.sync(self.trials.values())  # what was taken up as paused has no line in it
-        if self._nothing_left is not None:
-            raise self._nothing_left
 
     def _ended(self, trial: Trial, status: ledger.Status) -> bool:
         trial.status = status

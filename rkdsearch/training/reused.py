@@ -34,8 +34,8 @@ def accelerator_for(config: TrainConfig) -> Accelerator:
                 f"{variable} must not be set, got {os.environ[variable]!r}: each process holds the whole student here; "
                 "choose plain data parallelism in the launcher (`accelerate launch --multi_gpu`, or torchrun)"
             )
-    # What `accelerate launch --cpu --num_processes 2` leaves behind: a place to meet, and nobody else who comes.
-    if "MASTER_ADDR" in os.environ and os.environ.get("ACCELERATE_USE_CPU") == "True" and not any(name in os.environ for name in _COUNTS):
+    # What `accelerate launch --num_processes 2` leaves behind where it finds no GPUs: a place to meet, and nobody else who comes.
+    if "MASTER_ADDR" in os.environ and "ACCELERATE_USE_CPU" in os.environ and not any(name in os.environ for name in _COUNTS):
         raise ConfigError(
             "`accelerate launch` must start the processes that it announces, got MASTER_ADDR without WORLD_SIZE: on CPUs it starts one, whatever "
             "--num_processes says; use `torchrun --nproc-per-node 2 -m rkdsearch ...`, or --num_processes 1 and no MASTER_ADDR"

@@ -53,11 +53,13 @@ def test_a_student_that_does_not_fit_the_images_is_found_where_its_cost_is_asked
         load_space(tmp_path, search=search, constraints={"parameters": 1e8}, **changes).check(samples=2)
 
 
-def test_a_space_that_asks_a_cost_is_proved_legal_where_its_images_are_not(tmp_path: Path) -> None:
-    fixed = {"data": {"name": "cifar10", "root": str(tmp_path / "nowhere")}, "method.name": "natural"}
+@pytest.mark.parametrize("download", [False, True])
+def test_a_space_that_asks_a_cost_is_proved_legal_where_its_images_are_not(tmp_path: Path, download: bool) -> None:
+    fixed = {"data": {"name": "cifar10", "root": str(tmp_path / "nowhere"), "download": download}, "method.name": "natural"}
     assert load_space(
         tmp_path, fixed=fixed, first=None, search={"optimizer.lr": {"float": [0.01, 0.3]}}, constraints={"parameters": 1e8}
     ).check(2)
+    assert not (tmp_path / "nowhere").exists(), "it asked the network for them"
 
 
 def test_where_no_scheduler_looks_rungs_may_stand_anywhere(tmp_path: Path) -> None:

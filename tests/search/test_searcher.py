@@ -86,6 +86,8 @@ def test_a_policy_may_hide_what_was_stopped(tmp_path: Path) -> None:
     full = [s for s in history(20) if s.rungs_short == 0]
     assert len(full) == 7
     assert propose(space, 20, history(20)) == propose(space, 20, full)
+    refused = [{"method.name": "natural", "optimizer.lr": 0.01 + n / 100} for n in range(20)]
+    assert propose(space, 20, history(20), 1, refused) == propose(space, 20, full, 1, refused[-7:])
 
 
 def test_only_the_latest_trials_are_shown_to_the_sampler(tmp_path: Path) -> None:

@@ -78,6 +78,19 @@ def test_a_process_whose_device_is_lost_trains_no_other_trial() -> None:
         trial.step()
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:5021"),
+        torch.distributed.DistBackendError("NCCL error: remote process exited or there was a network error"),
+    ],
+)
+def test_a_process_whose_gang_has_lost_another_one_is_tried_again(error: RuntimeError) -> None:
+    told = trial_whose_next_epoch(error).step()
+    assert told["failure"] == "worker"
+    assert told["error"].endswith("another process of its gang is lost, or cannot be reached")
+
+
 def test_a_gang_that_does_not_answer_is_ended_with_its_trial() -> None:
     ended: list[str] = []
     trial = trial_whose_next_epoch(WorkerError("an epoch of its 2 processes must end within 6 hours"))
