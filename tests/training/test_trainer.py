@@ -234,15 +234,20 @@ def test_weights_that_the_last_step_spoilt_are_not_saved(teachers: Path, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory"), MemoryError()]
+    ("error", "what"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), "the device"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "the device"),
+        (MemoryError(), "this machine"),
+    ],
 )
-def test_a_full_device_says_which_values_to_turn(teachers: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_a_full_device_says_which_values_to_turn(teachers: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, what: str) -> None:
     def full(*_: object, **__: object) -> None:
         raise error
 
     run = Trainer(described(teachers, training={"microbatches": 2}))
     monkeypatch.setattr(run, "_step", full)
-    text = r"epoch 1: the device is out of memory; lower training\.batch_size \(now 25\), raise training\.microbatches \(now 2\)"
+    text = rf"epoch 1: {what} is out of memory; lower training\.batch_size \(now 25\), raise training\.microbatches \(now 2\)"
     text += r", or set training\.precision to bf16; each of these begins the run anew, in a folder of its own$"
     with pytest.raises(OutOfMemoryError, match=text):
         list(run.epochs())
