@@ -55,10 +55,12 @@ def status(study: Path) -> None:
     console.print(f"{spent}, hypervolume {found.volume:.4f}")
     heads = ("trial", "clean %", "robust %", *(known.title for known in further), "student")
     if front:
-        table = Table(*heads, "best epoch", "what was searched", title="the front so far (validation)", title_justify="left")
+        table = Table(*heads, "best epoch", title="the front so far (validation)", title_justify="left")
         for row in front:
-            table.add_row(*cells(row), f"{row['metric.best_epoch']} of {row['fidelity.of_epochs']}", escape(settings(row)))
+            table.add_row(*cells(row), f"{row['metric.best_epoch']} of {row['fidelity.of_epochs']}")
         console.print(table)
+        for row in front:  # as lines: in a column beside the others they would be a word wide
+            console.print(f"{escape(row['trial_id'])}: {escape(settings(row))}", soft_wrap=True)
     if others:
         table = Table(*heads, title="finished, not on the front (validation)", title_justify="left")
         for row in others:

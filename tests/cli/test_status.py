@@ -21,6 +21,7 @@ def test_status_counts_trials_and_lists_the_front(tmp_path: Path, capsys: pytest
     assert "hypervolume 0.7586" in lines[1]
     assert any("88.2" in line and "79.3" in line and "16 of 24" in line and "igdm-044" in line for line in lines)
     assert any("crdnd-035" in line and "crdnd RECONSTRUCTED" in line for line in lines)
+    assert any(re.match(r"igdm-044: .*attack\.eps = 0\.\d+, ", line) for line in lines)
     assert any(line.startswith("failed: rslad-016: NonFiniteLossError") for line in lines)
 
 
