@@ -4,6 +4,7 @@ import os
 import pickle
 import tarfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from rkdsearch import plugins
+from rkdsearch.attacks import Attack, Linf
 from rkdsearch.errors import TeacherError
+from rkdsearch.evaluation import judge
 from rkdsearch.models import ModelConfig, build, features
 from rkdsearch.teacher import fingerprint, load, read_state
 
@@ -171,39 +174,63 @@ def test_another_file_than_the_one_named_is_refused(tmp_path: Path) -> None:
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
 
 
-@pytest.mark.parametrize(
-    ("file", "network", "mean", "std", "data", "images", "penultimate", "accuracy"),
-    [
-        ("mnist_lenet5_advtrained.pt", "LeNet5", None, None, "mnist", (1, 28), 200, 0.982),
-        ("resnet4b.pth", "ResNet4b", CIFAR_MEAN, (0.2470, 0.2435, 0.2616), "cifar10", (3, 32), 100, 0.771),
-        ("cifar_cnn_a_adv4.model", "cnn_a", CIFAR_MEAN, (0.2009,) * 3, "cifar10", (3, 32), 100, 0.602),
-    ],
-)
-def test_somebody_elses_robust_teacher_is_as_good_here_as_where_it_was_measured(
-    file: str,
-    network: str,
-    mean: tuple[float, ...] | None,
-    std: tuple[float, ...] | None,
-    data: str,
-    images: tuple[int, int],
-    penultimate: int,
-    accuracy: float,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    from PIL import Image
-    from pyarrow import parquet
+@dataclass(frozen=True)
+class Stranger:
+    """A file of somebody else's, how its network is built, and what was measured of it where it comes from, on 1,000 test images."""
 
-    from tests.shared import shared
+    file: str
+    config: ModelConfig
+    data: str
+    images: tuple[int, int]  # channels, size
+    penultimate: int
+    clean: float
+    robust: dict[float, float]  # by eps, PGD-20 with one start
 
+    def opened(self) -> tuple[nn.Module, Tensor, Tensor]:
+        """The teacher, x and y."""
+        from PIL import Image
+        from pyarrow import parquet
+
+        from tests.shared import shared
+
+        channels, size = self.images
+        teacher = load(shared("teachers") / self.file, self.config, classes=10, channels=channels, size=size)
+        rows = parquet.read_table(shared("data") / self.data / "test.parquet").slice(0, 1000).to_pylist()
+        pixels = np.stack([np.asarray(Image.open(io.BytesIO(row["image"]["bytes"]))) for row in rows])
+        x = torch.from_numpy(pixels).float().reshape(1000, size, size, channels).permute(0, 3, 1, 2) / 255
+        return teacher, x, torch.tensor([row["label"] for row in rows])
+
+
+def _described(network: str, **normalisation: Any) -> ModelConfig:
+    return ModelConfig(name=f"tests.foreign_networks.{network}", **normalisation)
+
+
+@pytest.fixture
+def strangers(monkeypatch: pytest.MonkeyPatch) -> dict[str, Stranger]:
+    """By the name of the network."""
     monkeypatch.setattr(plugins, "_allowed", {"tests"})
-    config = ModelConfig(name=f"tests.foreign_networks.{network}", mean=mean, std=std)
-    channels, size = images
-    teacher = load(shared("teachers") / file, config, classes=10, channels=channels, size=size)
-    rows = parquet.read_table(shared("data") / data / "test.parquet").slice(0, 1000).to_pylist()
-    pixels = np.stack([np.asarray(Image.open(io.BytesIO(row["image"]["bytes"]))) for row in rows])
-    x = torch.from_numpy(pixels).float().reshape(1000, size, size, channels).permute(0, 3, 1, 2) / 255
+    resnet = _described("ResNet4b", mean=CIFAR_MEAN, std=(0.2470, 0.2435, 0.2616))
+    cnn = _described("cnn_a", mean=CIFAR_MEAN, std=(0.2009,) * 3)
+    return {
+        "LeNet5": Stranger("mnist_lenet5_advtrained.pt", _described("LeNet5"), "mnist", (1, 28), 200, 0.982, {0.3: 0.925}),
+        "ResNet4b": Stranger("resnet4b.pth", resnet, "cifar10", (3, 32), 100, 0.771, {2 / 255: 0.619, 8 / 255: 0.159}),
+        "cnn_a": Stranger("cifar_cnn_a_adv4.model", cnn, "cifar10", (3, 32), 100, 0.602, {2 / 255: 0.515, 8 / 255: 0.258}),
+    }
+
+
+@pytest.mark.parametrize("name", ["LeNet5", "ResNet4b", "cnn_a"])
+def test_somebody_elses_robust_teacher_is_as_good_here_as_where_it_was_measured(strangers: dict[str, Stranger], name: str) -> None:
+    teacher, x, y = strangers[name].opened()
     with torch.no_grad():
         found = features(teacher, x)
-    right = found.logits.argmax(dim=1) == torch.tensor([row["label"] for row in rows])
-    assert found.penultimate.shape == (1000, penultimate)
-    assert float(right.float().mean()) == pytest.approx(accuracy, abs=0.002)
+    assert found.penultimate.shape == (1000, strangers[name].penultimate)
+    assert float((found.logits.argmax(dim=1) == y).float().mean()) == pytest.approx(strangers[name].clean, abs=0.002)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["LeNet5", "ResNet4b", "cnn_a"])
+def test_somebody_elses_robust_teacher_is_as_robust_here_as_where_it_was_measured(strangers: dict[str, Stranger], name: str) -> None:
+    teacher, x, y = strangers[name].opened()
+    for eps, expected in strangers[name].robust.items():
+        verdict, _ = judge(teacher.eval(), x, y, Attack(Linf(eps), steps=20, step_size=eps / 8, initial="uniform_clipped"))
+        assert verdict.robust_accuracy == pytest.approx(expected, abs=0.01)
