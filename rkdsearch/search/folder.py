@@ -31,7 +31,7 @@ def laws(space: SearchSpace) -> dict[str, Any]:
 
     Who proposes, who stops and what the front must satisfy may change; `claim` says so.
     """
-    found: dict[str, Any] = {f"fixed.{name}": value for name, value in space.fixed.items() if not _is_a_place(f"fixed.{name}")}
+    found: dict[str, Any] = {f"fixed.{name}": value for name, value in space.fixed.items() if not _may_move(f"fixed.{name}")}
     for parameter in space.parameters:
         conditions = {parent: list(allowed) for parent, allowed in parameter.when.items()}
         found[f"search.{parameter.name}"] = {"range": repr(parameter.distribution), "when": conditions}
@@ -71,7 +71,7 @@ def claim(folder: Path, space: SearchSpace, *, resume: bool, notice: Callable[[s
         raise StudyError(f"{folder}: holds a study already; continue it with --resume, or name another folder with --study")
     new = json.loads(json.dumps(laws(space)))
     old.setdefault("resources.processes", new["resources.processes"])  # older files do not name it
-    old = {name: value for name, value in old.items() if not _is_a_place(name)}
+    old = {name: value for name, value in old.items() if not _may_move(name)}
     changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
     if changed:
         name = changed[0]
@@ -95,7 +95,7 @@ def _value(value: object) -> str:
     return "not there" if value is None else str(value)
 
 
-def _is_a_place(law: str) -> bool:
+def _may_move(law: str) -> bool:
     """Whether it says where files lie, or on what to train. Both may be moved: what is in the files is compared in their stead (`check_files`)."""
     teachers = {f"fixed.teachers.{role}.{name}" for role in ROLES for name in ("path", "sha256")}
     return law in {"fixed.training.device"} | {f"fixed.data.{name}" for name in PLACES} | teachers

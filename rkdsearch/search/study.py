@@ -9,31 +9,27 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from rkdsearch import config as run
 from rkdsearch.config import TrainConfig
 from rkdsearch.errors import ConfigError, Failure, SpaceError, StudyError
-from rkdsearch.results.objectives import COSTS, OBJECTIVES
+from rkdsearch.results.objectives import OBJECTIVES
 from rkdsearch.results.store import Store
 from rkdsearch.search import front, ladder, ledger, proof
+from rkdsearch.search.bounds import Bounds, Excess
 from rkdsearch.search.front import Judged
 from rkdsearch.search.journal import Journal
 from rkdsearch.search.ladder import Leg
 from rkdsearch.search.ledger import Origin, Trial
 from rkdsearch.search.resume import Rows, known_epochs, put_aside
 from rkdsearch.search.scheduler import Rung, Rungs
-from rkdsearch.search.searcher import Proposal, Seen, propose, remembered
+from rkdsearch.search.searcher import Proposal, Seen, remembered
 from rkdsearch.search.space import SearchSpace
 from rkdsearch.training import config_rows, rows
 from rkdsearch.training.epoch import EpochResult
 from rkdsearch.training.stages import Stage
 
-ATTEMPTS = 1000  # proposals for one configuration, where laws of the run or constraints refuse some: most are random, and cheap
 EPOCHS_EVERY_SECONDS = 2.0  # a running trial's `epochs/` file is rewritten at most so often; its checkpoint holds the rest
 
 
@@ -45,20 +41,6 @@ class Assignment:
     config: TrainConfig
     folder: Path
     stages: tuple[Stage, ...]
-
-
-@dataclass(frozen=True)
-class Excess:
-    """By what a student costs more than is allowed."""
-
-    cost: str
-    limit: int
-    count: int
-
-    @property
-    def heading(self) -> str:
-        """The cost's name for the eye."""
-        return OBJECTIVES[self.cost].heading
 
 
 class Study:
@@ -85,7 +67,7 @@ class Study:
         self.budget = device_seconds
         self._warm = tuple(warm)
         self._journal = journal
-        self._teachers = teachers
+        self._bounds = Bounds(space, teachers)
         self.rungs = Rungs(tuple(r.epochs for r in space.rungs), space.scheduler, space.objectives)
         self.store = Store(folder, config_rows.columns(m for m in space.method_names if "." in m))
         self.trials: dict[str, Trial] = {}
@@ -158,7 +140,7 @@ class Study:
             first = self.space.first[ordinal]
             return self._add(ordinal, "first", first.label, Proposal(dict(first.overrides), {}))
         try:
-            proposal = self._proposal(ordinal)
+            proposal = self._bounds.proposal(ordinal, [*self._warm, *self.seen()])
         except SpaceError as error:
             self.nothing_left = error  # what runs and waits has its end first
             return None
@@ -189,67 +171,14 @@ class Study:
             return ordinal if ordinal < self.wanted else None
         return ordinal if self.budget is not None and self.device_seconds < self.budget else None
 
-    def _proposal(self, ordinal: int) -> Proposal:
-        """What the sampler proposes, and the run's laws and the constraints that are known before training allow.
-
-        Raises SpaceError where nothing does.
-        """
-        seen = [*self._warm, *self.seen()]
-        refused: list[Mapping[str, Any]] = []  # not beyond this ask: the next one would depend on when the search was interrupted
-        refusal: str | None = None
-        for attempt in range(ATTEMPTS):
-            proposal = propose(self.space, ordinal, seen, attempt, refused)
-            refusal = self._refusal(ordinal, proposal)
-            if refusal is None:
-                return proposal
-            refused = [*(refused or self._out_of_bounds), proposal.overrides]
-        raise SpaceError(
-            f"{self.space.name}: behind {len(self._configurations())} configurations {ATTEMPTS:,} proposals in a row were refused, "
-            f"the last because {refusal}"
-        )
-
-    @cached_property
-    def _out_of_bounds(self) -> list[Mapping[str, Any]]:
-        """Of 50 random configurations those that nobody may train: the same in every session."""
-        rng = np.random.default_rng(self.space.seed)
-        drawn = (self.space.sample(rng) for _ in range(50))
-        return [overrides for overrides in drawn if self._refusal(0, Proposal(overrides, {})) is not None]
-
-    def _refusal(self, ordinal: int, proposal: Proposal) -> str | None:
-        """The law that a proposal breaks, and a way out; None where it may be trained."""
-        try:
-            costs = self._costs(self._config(proposal.overrides, ledger.trial_id_of(ordinal)))
-        except ConfigError as error:  # a corner that the proof did not meet
-            return f"{error}; narrow the ranges that lead there"
-        excess = self._excess(costs)
-        if excess is None:
-            return None
-        return (
-            f"constraints.{excess.cost} must be >= the student's {excess.heading}, {excess.count}, got {excess.limit}; "
-            "raise the limit or search over smaller students"
-        )
-
-    def _config(self, overrides: Mapping[str, Any], trial_id: str) -> TrainConfig:
-        """The run of these overrides, with the study's own teachers. Raises ConfigError."""
-        return self.space.config(run.merge(overrides, self._teachers), trial_id)
-
-    def _excess(self, costs: Mapping[str, int]) -> Excess | None:
-        """By what a student of these costs is above what the constraints allow."""
-        limits = {name: int(limit) for name, limit in self.space.constraints.limits.items() if name in COSTS}
-        return next((Excess(name, limit, costs[name]) for name, limit in limits.items() if costs[name] > limit), None)
-
-    def _costs(self, config: TrainConfig) -> dict[str, int]:
-        """What the run's student costs, by what the space asks about. Raises ConfigError where it does not fit the images."""
-        return proof.costs_of(config, self.space.costs)
-
     def _configurations(self) -> list[Trial]:
         return [t for t in self.trials.values() if t.origin != "replicate"]
 
     def _add(self, ordinal: int, origin: Origin, label: str, proposal: Proposal, repeat: int = 0) -> Trial:
         trial_id = ledger.trial_id_of(ordinal, repeat)
-        config = self._config(proposal.overrides, trial_id)
+        config = self._bounds.config(proposal.overrides, trial_id)
         legs = self._legs(ordinal, origin, config)
-        trial = Trial(trial_id, ordinal, origin, label, proposal.overrides, config, legs, self._costs(config), proposal.notes)
+        trial = Trial(trial_id, ordinal, origin, label, proposal.overrides, config, legs, self._bounds.costs(config), proposal.notes)
         self.trials[trial_id] = trial
         return trial
 
@@ -427,8 +356,8 @@ class Study:
     def _revived(self, row: Mapping[str, Any], stored: Rows) -> Trial | None:
         """The trial of a row; None where it has ended and this space cannot read it."""
         try:
-            config = self._config(json.loads(row["sampled"] or "{}"), row["trial_id"])
-            costs = self._costs(config)
+            config = self._bounds.config(json.loads(row["sampled"] or "{}"), row["trial_id"])
+            costs = self._bounds.costs(config)
         except ConfigError as error:
             if row["status"] in ("running", "paused"):
                 raise StudyError(
@@ -529,5 +458,6 @@ class Study:
 
     def too_large(self) -> dict[str, Excess]:
         """The baselines, by label, whose students cost more than the constraints allow: they are trained, and are on no front."""
-        found = {first.label: self._excess(self._costs(self.space.config(first.overrides))) for first in self.space.first}
+        bounds = self._bounds
+        found = {first.label: bounds.excess(bounds.costs(bounds.config(first.overrides, first.label))) for first in self.space.first}
         return {label: excess for label, excess in found.items() if excess is not None}

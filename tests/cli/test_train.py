@@ -8,21 +8,7 @@ import pytest
 from rkdsearch.cli.progress import epoch_line, seconds_left
 from rkdsearch.cli.train import train
 from rkdsearch.training.epoch import Best, EpochResult
-
-CONFIG = """
-method: {name: rslad}
-data: {name: digits, validation_fraction: 0.3}
-student: {name: small_cnn, width: 2}
-attack: {steps: 1}
-validation: {attack: {eps: 0.05, steps: 2, relative_step_size: 0.5}, images: 200}
-training: {epochs: 2, device: cpu}
-teachers:
-  robust:
-    network: {name: mlp, width: 16}
-    recipe:
-      method: {name: natural}
-      training: {epochs: 3, device: cpu}
-"""
+from tests.cli.test_teacher import CONFIG
 
 
 def epoch(number: int, *, seconds: float = 1.0, best: int = 1) -> EpochResult:
@@ -31,7 +17,7 @@ def epoch(number: int, *, seconds: float = 1.0, best: int = 1) -> EpochResult:
 
 def test_a_run_says_what_it_trains_on_then_each_epoch_and_its_best_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "run.yaml").write_text(CONFIG, encoding="utf-8")
-    train(tmp_path / "run.yaml", folder=tmp_path / "alone")
+    train(tmp_path / "run.yaml", "training.epochs=2", folder=tmp_path / "alone")
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition("  loss")[0] for line in lines[:3]] == [f"robust teacher: epoch   {n} of 3" for n in (1, 2, 3)]
     assert re.fullmatch(
@@ -41,7 +27,7 @@ def test_a_run_says_what_it_trains_on_then_each_epoch_and_its_best_one(tmp_path:
     assert re.fullmatch(r"epoch   2 of 2  loss \S+  clean \S+  robust \S+(  best)?  \d+ images/s", lines[5])
     assert re.fullmatch(r"best epoch [12]: clean 0\.\d{3}, robust 0\.\d{3}", lines[6])
     assert lines[7].endswith("alone: best.safetensors, last.safetensors, and the row in trials/")
-    train(tmp_path / "run.yaml", folder=tmp_path / "alone")
+    train(tmp_path / "run.yaml", "training.epochs=2", folder=tmp_path / "alone")
     assert capsys.readouterr().out.splitlines() == ["nothing left to do: 2 epochs are trained", *lines[6:]]
 
 

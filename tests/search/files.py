@@ -32,6 +32,13 @@ SMALL: dict[str, Any] = {
     "scheduler": {"name": "moasha", "kind": "promotion", "reduction": 3},
     "seed": 3,
 }
+# A search whose students are of many sizes.
+SIZES: dict[str, Any] = {
+    "search": {"student.width": {"int": [2, 16]}, "optimizer.lr": {"float": [0.01, 0.3]}},
+    "fixed": {"data.name": "digits", "student.name": "small_cnn", "method.name": "natural", "training.device": "cpu"},
+    "first": [{"label": f"width {width}", "student.width": width, "optimizer.lr": 0.08} for width in (16, 4, 8)],
+    "objectives": ["clean_accuracy", "parameters"],
+}
 
 
 def write_space(folder: Path, name: str = "small.yaml", **changes: Any) -> Path:

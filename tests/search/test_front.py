@@ -1,6 +1,5 @@
 """Who is on the front: the driver's answer, and that a reader of its rows gives the same."""
 
-import collections
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +10,11 @@ import pytest
 
 from rkdsearch.errors import SpaceError
 from rkdsearch.results import summary
-from rkdsearch.search import study as study_module
 from rkdsearch.search.scheduler import Rungs
-from rkdsearch.search.searcher import MODEL_ATTEMPTS, Proposal, frozen, propose
+from rkdsearch.search.searcher import Proposal, frozen
 from rkdsearch.search.space import SearchSpace
 from rkdsearch.search.study import Study
-from tests.search.files import FakeWorker, load_space, run
+from tests.search.files import SIZES, FakeWorker, load_space, run
 
 pytestmark = pytest.mark.usefixtures("unhurried")
 ALL = {"scheduler": {"name": "none"}}
@@ -158,14 +156,6 @@ def test_without_a_metric_asha_ranks_by_the_mean_of_the_objectives(tmp_path: Pat
 # ------------------------------------------------------------------------------------------------------------------ costs
 
 
-SIZES = {
-    "search": {"student.width": {"int": [2, 16]}, "optimizer.lr": {"float": [0.01, 0.3]}},
-    "fixed": {"data.name": "digits", "student.name": "small_cnn", "method.name": "natural", "training.device": "cpu"},
-    "first": [{"label": f"width {width}", "student.width": width, "optimizer.lr": 0.08} for width in (16, 4, 8)],
-    "objectives": ["clean_accuracy", "parameters"],
-}
-
-
 def test_among_equally_accurate_students_the_smallest_alone_is_on_the_front(tmp_path: Path) -> None:
     study = run(tmp_path, load_space(tmp_path, **SIZES, **ALL), trials=3)
     assert [study.trials[t].costs for t in ("t00000", "t00001", "t00002")] == [{"parameters": n} for n in (9_930, 1_626, 3_818)]
@@ -193,21 +183,6 @@ def test_the_sampler_is_shown_a_cost_as_a_merit_below_whoever_went_further(tmp_p
     assert set(shown) == {1, 4}
     assert all(-1 <= value <= 0 for values in shown[1] for value in values or ())
     assert all(0 <= value <= 1 for values in shown[4] for value in values or ())
-
-
-def test_a_model_turns_away_from_students_that_are_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = collections.Counter[int]()
-
-    def counted(space: SearchSpace, ordinal: int, *more: Any) -> Proposal:
-        asked[ordinal] += 1
-        return propose(space, ordinal, *more)
-
-    monkeypatch.setattr(study_module, "propose", counted)
-    changes: dict[str, Any] = {**SIZES, "first": [], "sampler": {"name": "tpe", "startup": 10}}
-    study = run(tmp_path, load_space(tmp_path, **changes, constraints={"parameters": 2_000}, **ALL), trials=40)
-    assert max(t.costs["parameters"] for t in study.trials.values()) <= 2_000
-    assert sum(asked[ordinal] for ordinal in range(10, 40)) < 5 * 30
-    assert max(asked[ordinal] for ordinal in range(10, 40)) < MODEL_ATTEMPTS
 
 
 def test_a_limit_that_an_older_study_did_not_know_names_one_front(tmp_path: Path) -> None:
