@@ -27,7 +27,7 @@ from rkdsearch.data.splits import some
 from rkdsearch.errors import CheckpointError, ConfigError, NonFiniteLossError, OutOfMemoryError
 from rkdsearch.evaluation import Reliability, Verdict, judge
 from rkdsearch.methods import Method
-from rkdsearch.training import checkpoint, stages
+from rkdsearch.training import checkpoint, microbatches, stages
 from rkdsearch.training.averaging import Average
 from rkdsearch.training.epoch import Best, EpochResult
 from rkdsearch.training.objective import Objective
@@ -182,7 +182,7 @@ class Trainer:
         if self.config.training.precision == "fp64":
             batch = replace(batch, x=batch.x.double())
         found: list[tuple[float, Tensor, dict[str, Tensor]]] = []
-        parts = _parts(batch, self.config.training.microbatches)
+        parts = microbatches.parts(batch, self.config.training.microbatches)
         for number, (part, share) in enumerate(parts):
             answers = {role: table.index_select(0, part.index) for role, table in self._answers.items()}
             last = number == len(parts) - 1
@@ -194,7 +194,7 @@ class Trainer:
             self.accelerator.clip_grad_norm_(self.objective.parameters(), self.config.optimizer.gradient_clip)
         for optimizer in self.optimizers:
             optimizer.step()
-        return _together(found)
+        return microbatches.together(found)
 
     def _set_lr(self, factor: float, epoch: int) -> None:
         for optimizer, own in zip(self.optimizers, self._own_schedules, strict=True):
@@ -396,25 +396,6 @@ class Trainer:
         key = (self.config.data.name, self.config.data.root, self.splits.fingerprint)
         train, channels_last = self.splits.train, self.config.training.channels_last
         return {role: answers_of(network, key, train, channels_last) for role, network in self.teachers.items()}
-
-
-def _parts(batch: data.Batch, count: int) -> list[tuple[data.Batch, float]]:
-    """The batch in `count` parts, each with its share of the images; in fewer where a part would have a single one, for BatchNorm's sake."""
-    n = len(batch.y)
-    count = max(1, min(count, n // 2))
-    if count == 1:
-        return [(batch, 1.0)]
-    rows = torch.arange(n, device=batch.y.device).tensor_split(count)
-    return [(replace(batch, x=batch.x[r], y=batch.y[r], index=batch.index[r]), len(r) / n) for r in rows]
-
-
-def _together(parts: list[tuple[float, Tensor, dict[str, Tensor]]]) -> tuple[Tensor, dict[str, Tensor]]:
-    """Loss and terms of a batch, of its parts' shares, losses and terms."""
-    if len(parts) == 1:
-        return parts[0][1:]
-    names = {name for _, _, terms in parts for name in terms}
-    loss = torch.stack([share * loss for share, loss, _ in parts]).sum()
-    return loss, {name: torch.stack([share * terms[name] for share, _, terms in parts if name in terms]).sum() for name in names}
 
 
 def _seed(device: torch.device, seed: int) -> None:

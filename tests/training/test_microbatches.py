@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from rkdsearch import data, methods
-from rkdsearch.training.trainer import Trainer, _parts
+from rkdsearch.training.microbatches import parts
+from rkdsearch.training.trainer import Trainer
 from tests.training.runs import described, state, train
 
 JOINED = {  # what a part cannot know of the others
@@ -86,7 +87,7 @@ def test_fixed_weights_leave_nothing_that_comes_late(teachers: Path) -> None:
 def test_no_part_has_a_single_image_unless_the_batch_has() -> None:
     def sizes(images: int, count: int) -> list[tuple[int, float]]:
         batch = data.Batch(torch.zeros(images, 1, 8, 8), torch.zeros(images), torch.arange(images))
-        return [(len(part.y), share) for part, share in _parts(batch, count)]
+        return [(len(part.y), share) for part, share in parts(batch, count)]
 
     assert sizes(25, 4) == [(7, 0.28), (6, 0.24), (6, 0.24), (6, 0.24)]
     assert sizes(5, 4) == [(3, 0.6), (2, 0.4)]
