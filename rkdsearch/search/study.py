@@ -6,6 +6,7 @@ Ray's part (processes, placement, lost nodes) stands in `tuner.py`; tests and si
 import itertools
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -429,12 +430,9 @@ class Study:
             self._spent[trial.trial_id] = trial.device_seconds
         return self._spent[trial.trial_id]
 
-    def counts(self) -> dict[str, int]:
-        """How many trials are in each state."""
-        found: dict[str, int] = {}
-        for trial in self.trials.values():
-            found[trial.status] = found.get(trial.status, 0) + 1
-        return found
+    def counts(self) -> Counter[ledger.Status]:
+        """How many configurations are in each state; their repeats are not among them."""
+        return Counter(trial.status for trial in self._configurations())
 
     def judged(self) -> list[Judged]:
         """Who may be on the front, with the accuracies that say so: its own, or means over fresh seeds once all are there."""
