@@ -17,7 +17,7 @@ class Ball(Protocol):
     eps: float
 
     def around(self, x: Tensor) -> Projection:
-        """What takes x' to the nearest allowed image: within eps of `x`, then within [0, 1]."""
+        """What takes x' to the nearest allowed image, within eps of `x`, then within [0, 1]; it may write over x'."""
         ...
 
     def direction(self, gradient: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ class Linf(Ball):
     @override
     def around(self, x: Tensor) -> Projection:
         low, high = (x - self.eps).clamp_(0, 1), (x + self.eps).clamp_(0, 1)
-        return lambda x_adv: x_adv.clamp(low, high)
+        return lambda x_adv: x_adv.clamp_(low, high)
 
     @override
     def direction(self, gradient: Tensor) -> Tensor:

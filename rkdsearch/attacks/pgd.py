@@ -98,11 +98,11 @@ class Attack:
                 return (x + self.ball.fill(noise.uniform(x))).clamp(0, 1)
 
     def ascend(self, x_adv: Tensor, gradient: Tensor) -> Tensor:
-        """One step uphill, not yet projected."""
-        return torch.add(x_adv, self.ball.direction(gradient), alpha=self.step_size)
+        """One step uphill, not yet projected; `x_adv` is written over."""
+        return x_adv.add_(self.ball.direction(gradient), alpha=self.step_size)
 
     def around(self, x: Tensor) -> Projection:
-        """What takes x' back into the ball around `x`, then into [0, 1]."""
+        """What takes x' back into the ball around `x`, then into [0, 1]; it may write over x'."""
         return self.ball.around(x)
 
     def maximize(self, objective: Objective, x: Tensor, noise: Noise) -> Tensor:
@@ -112,6 +112,7 @@ class Attack:
     def climb(self, objective: Objective, x: Tensor, x_adv: Tensor) -> Tensor:
         """The same from `x_adv`."""
         gradient, project = gradient_of(objective, x), self.around(x)
+        x_adv = x_adv.detach().clone()  # every step writes over it: what it lies in is still near the processor
         for _ in range(self.steps):
             x_adv = project(self.ascend(x_adv, gradient(x_adv)))
         return x_adv.detach()

@@ -49,7 +49,7 @@ class ABSLD(Method):
         offset = 1e-5 if self.parity == "official" else 0.0
 
         def imitation(logits: Tensor, tau: Tensor) -> Tensor:
-            return self.kl_scale * kl_divergence(logits, target=soft_labels, target_temperature=tau, offset=offset)
+            return kl_divergence(logits, target=soft_labels, target_temperature=tau, offset=offset)
 
         x_adv = step.maximize(inner.imitation(step.student, soft_labels / adversarial_tau))
         adversarial, natural = step.student.each(x_adv, step.x)
@@ -60,8 +60,8 @@ class ABSLD(Method):
         members = one_hot(step.across(step.y), total.shape[1]).to(total.dtype)
         step.memory["class_errors"] = total + step.across(errors).T.to(total.dtype) @ members
         return Loss.weighted(
-            adversarial=(self.adversarial_weight, imitation(adversarial, adversarial_tau)),
-            natural=(1 - self.adversarial_weight, imitation(natural, natural_tau)),
+            adversarial=(self.kl_scale * self.adversarial_weight, imitation(adversarial, adversarial_tau)),
+            natural=(self.kl_scale * (1 - self.adversarial_weight), imitation(natural, natural_tau)),
         )
 
     @override

@@ -37,6 +37,6 @@ class AdaAD(Method):
         # Clean first, and also where it weighs nothing: BatchNorm sees the batches in the official order.
         natural, adversarial = step.student.each_weighted((natural_weight, step.x), (1.0, x_adv))
         return Loss.weighted(
-            natural=(natural_weight, self.kl_scale * kl_divergence(natural, target=natural_target)),
-            adversarial=(self.adversarial_weight, self.kl_scale * kl_divergence(adversarial, target=adversarial_target)),
+            natural=(self.kl_scale * natural_weight, kl_divergence(natural, target=natural_target)),
+            adversarial=(self.kl_scale * self.adversarial_weight, kl_divergence(adversarial, target=adversarial_target)),
         )

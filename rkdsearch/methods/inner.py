@@ -57,7 +57,7 @@ def classification(network: Network, y: Tensor) -> OfLogits:
 
     def slope(logits: Tensor) -> Tensor:
         q = probabilities(logits)
-        return q - labels(q.shape[1], q.dtype)
+        return q.sub_(labels(q.shape[1], q.dtype))
 
     return OfLogits(network, lambda logits: cross_entropy(logits, y), slope)
 
@@ -67,7 +67,7 @@ def imitation(network: Network, target: Tensor, temperature: float = 1.0) -> OfL
     p = probabilities(target, temperature)
 
     def slope(logits: Tensor) -> Tensor:
-        difference = probabilities(logits, temperature) - p
+        difference = probabilities(logits, temperature).sub_(p)
         return difference if temperature == 1 else difference / temperature
 
     return OfLogits(network, lambda logits: kl_divergence(logits, target=target, temperature=temperature), slope)

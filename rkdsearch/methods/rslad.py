@@ -37,11 +37,11 @@ class RSLAD(Method):
         offset = 1e-5 if self.parity == "official" else 0.0
 
         def imitation(logits: Tensor) -> Tensor:
-            return self.kl_scale * kl_divergence(logits, target=soft_labels, temperature=self.temperature, offset=offset)
+            return kl_divergence(logits, target=soft_labels, temperature=self.temperature, offset=offset)
 
         x_adv = step.maximize(inner.imitation(step.student, soft_labels, self.temperature))
         adversarial, natural = step.student.each(x_adv, step.x)
         return Loss.weighted(
-            adversarial=(self.adversarial_weight, imitation(adversarial)),
-            natural=(1 - self.adversarial_weight, imitation(natural)),
+            adversarial=(self.kl_scale * self.adversarial_weight, imitation(adversarial)),
+            natural=(self.kl_scale * (1 - self.adversarial_weight), imitation(natural)),
         )

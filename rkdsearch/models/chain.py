@@ -121,11 +121,13 @@ class Prepared:
                 h = torch.addmm(bias, h, matrix, out=into).relu_()
             # MKL takes half the time for a product with few rows, W h', that it takes for one with few columns, h W'.
             torch.addmm(last_bias, last, h.t() if ends is None else ends, out=transposed)
-            slopes, above = slope(logits).to(logits.dtype), last
+            slopes, above = slope(logits), last
+            if slopes.dtype != logits.dtype:
+                slopes = slopes.to(logits.dtype)
             for into, h, matrix in backward:
                 slopes = threshold(torch.mm(slopes, above, out=into), h, 0, grad_input=into)
                 above = matrix
-            return torch.mm(slopes, above).view(x.shape)
+            return torch.mm(slopes, above).view_as(x)
 
         return of
 

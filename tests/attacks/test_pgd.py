@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rkdsearch.attacks import Attack, Linf, Noise, input_gradient
+from rkdsearch.attacks import Attack, Linf, Noise, Start, input_gradient
 
 
 def noise() -> Noise:
@@ -21,12 +21,16 @@ def test_each_step_climbs_by_its_size_until_the_ball_ends() -> None:
     assert found.flatten().tolist() == pytest.approx([0.6, 0.4])
 
 
-def test_what_is_found_carries_no_graph_and_the_images_are_not_changed() -> None:
+@pytest.mark.parametrize("start", ["none", "uniform_clipped"])
+def test_what_is_found_carries_no_graph_and_neither_the_images_nor_the_start_are_changed(start: Start) -> None:
     x = torch.rand(2, 1, 2, 2)
-    before = x.clone()
-    found = Attack(Linf(0.1), steps=2, step_size=0.05).maximize(lambda x_adv: x_adv.flatten(1).sum(dim=1), x, noise())
+    attack = Attack(Linf(0.1), steps=2, step_size=0.05, initial=start)
+    begin = attack.start(x, noise())
+    before, begun = x.clone(), begin.clone()
+    found = attack.climb(lambda x_adv: x_adv.flatten(1).sum(dim=1), x, begin)
     assert not found.requires_grad
     assert torch.equal(x, before)
+    assert torch.equal(begin, begun)
 
 
 def test_images_are_attacked_one_by_one_however_large_their_neighbours_objective() -> None:
