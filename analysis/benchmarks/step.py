@@ -377,6 +377,8 @@ def main() -> int:
         for method in methods
         for student in arguments.students
     ]
+    for process in sides.values():
+        process.shutdown()
     reached, agreed = [r for r, _ in found], [a for _, a in found]
     print("\n" + ("all first losses agree" if all(agreed) else f"{agreed.count(False)} of {len(agreed)} first losses do not agree"))
     if busy or arguments.clock == "cpu" or arguments.threads != 2 or arguments.climb != "backward":
