@@ -212,7 +212,7 @@ def main() -> int:
     print(f"{repeats} repeats of {epochs} epochs in turns; median [min, max]")
     with tempfile.TemporaryDirectory() as folder, one_thread():
         reached = [compare(Path(folder), name, repeats, epochs) for name in arguments.students]
-    print("\n" + ("every bar was reached" if all(reached) else f"{reached.count(False)} of {len(reached)} missed"))
+    print(f"\nagainst `{BARRED}`: " + ("every bar was reached" if all(reached) else f"{reached.count(False)} of {len(reached)} missed"))
     return 0 if all(reached) else 1
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from rkdsearch.attacks.balls import Ball, Projection
 from rkdsearch.models import Gradient, Slope
 
-Objective = Callable[[Tensor], Tensor]  # images (N, C, H, W) to (N,)
+Objective = Callable[[Tensor], Tensor]  # images (N, C, H, W) to (N,); the next step writes over the images: clone what is kept
 Start = Literal["uniform", "uniform_clipped", "gaussian", "none"]
 
 GAUSSIAN_SCALE = 0.001  # pixels: the start of TRADES, and of all that copied it
@@ -39,7 +39,7 @@ class Network(Protocol):
 class OfLogits:
     """J(x') = value(network(x')), where dJ/dlogits is written down: an ascent step then costs the network's forward and backward alone.
 
-    `value` maps logits (N, K) to (N,), `slope` to (N, K): the gradient of the values' sum.
+    `value` maps logits (N, K) to (N,), `slope` to (N, K): the gradient of the values' sum, which need not have a gradient itself.
     """
 
     network: Network
@@ -86,10 +86,10 @@ class Attack:
     initial: Start = "uniform_clipped"
 
     def start(self, x: Tensor, noise: Noise) -> Tensor:
-        """x_0: uniform noise in the ball, 0.001 of Gaussian noise, or x itself. Only `uniform_clipped` is clamped to [0, 1] already here."""
+        """x_0, in new memory: uniform noise in the ball, 0.001 of Gaussian noise, or x. Only `uniform_clipped` is clamped to [0, 1] already."""
         match self.initial:
             case "none":
-                return x
+                return x.clone()
             case "gaussian":
                 return x + GAUSSIAN_SCALE * noise.normal(x)
             case "uniform":

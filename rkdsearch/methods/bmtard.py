@@ -51,8 +51,8 @@ class BMTARD(Method):
         tau = step.memory.get("temperatures", torch.ones(2, dtype=torch.promote_types(robust.dtype, torch.float32), device=robust.device))
         offset = 1e-5 if self.parity == "official" else 0.0
         on_adversarial, on_natural = step.student.each(x_adv, step.x)
-        adversarial_loss = self.kl_scale * kl_divergence(on_adversarial, target=robust, target_temperature=tau[0], offset=offset)
-        natural_loss = self.kl_scale * kl_divergence(on_natural, target=natural, target_temperature=tau[1], offset=offset)
+        adversarial_loss = kl_divergence(on_adversarial, target=robust, target_temperature=tau[0], offset=offset)
+        natural_loss = kl_divergence(on_natural, target=natural, target_temperature=tau[1], offset=offset)
 
         part = step.across(torch.stack([entropy(robust, tau[0]), entropy(natural, tau[1])], dim=1)).mean(dim=0)
         if (entropies := step.over_parts("entropies", part)) is not None:
@@ -61,7 +61,7 @@ class BMTARD(Method):
 
         weights = balance(step, adversarial_loss, natural_loss, rate=self.balance_rate)
         return Loss.weighted(
-            adversarial=(weights[0], adversarial_loss),
-            natural=(weights[1], natural_loss),
+            adversarial=(self.kl_scale * weights[0], adversarial_loss),
+            natural=(self.kl_scale * weights[1], natural_loss),
             adversarial_weight=(0.0, weights[0]),
         )

@@ -72,7 +72,7 @@ class CIARD(Method):
         offset = 1e-5 if self.parity == "official" else 0.0
 
         def imitation(logits: Tensor, target: Tensor, temperature: float = 1.0) -> Tensor:
-            return self.kl_scale * kl_divergence(logits, target=target, temperature=temperature, target_temperature=1.0, offset=offset)
+            return kl_divergence(logits, target=target, temperature=temperature, target_temperature=1.0, offset=offset)
 
         adversarial_loss, natural_loss = imitation(adversarial, robust_adv.detach()), imitation(natural, natural_nat)
         push = imitation(adversarial, natural_adv, self.push_temperature)
@@ -83,11 +83,11 @@ class CIARD(Method):
         )
         adversarial_loss, natural_loss = adversarial_loss.mean(), natural_loss.mean()
         push = (wrong * push).sum() / wrong.sum().clamp_min(1)
-        scale = 10 ** (torch.minimum(_magnitude(adversarial_loss), _magnitude(natural_loss)) - _magnitude(push))
+        others, own = (_magnitude(self.kl_scale * loss) for loss in (torch.minimum(adversarial_loss, natural_loss), push))
         return Loss.weighted(
-            adversarial=(1.0, adversarial_loss),
-            natural=(1.0, natural_loss),
-            push=(-scale, push),
+            adversarial=(self.kl_scale, adversarial_loss),
+            natural=(self.kl_scale, natural_loss),
+            push=(-self.kl_scale * 10 ** (others - own), push),
             retraining=(float(learning), cross_entropy(robust_adv, step.y)),
         )
 

@@ -38,8 +38,8 @@ class DGAD(Method):
         with torch.no_grad():
             teacher_nat, teacher_adv = step.teacher(step.x), step.teacher(x_adv)
             wrong = teacher_nat.argmax(dim=1) != step.y
-        natural = self.kl_scale * kl_divergence(student_nat, target=_corrected(teacher_nat, step.y))
-        adversarial = self.kl_scale * kl_divergence(student_adv, target=_corrected(teacher_adv, step.y))
+        natural = kl_divergence(student_nat, target=_corrected(teacher_nat, step.y))
+        adversarial = kl_divergence(student_adv, target=_corrected(teacher_adv, step.y))
         distance = (probabilities(student_adv) - probabilities(student_nat)).square().mean(dim=1)
 
         # The shares couple the batch: all processes' rows are needed.
@@ -48,13 +48,13 @@ class DGAD(Method):
         natural = (wrong * natural).sum() / n.clamp_min(1)
         adversarial = ((1 - wrong) * adversarial).sum() / others.clamp_min(1)
         images = step.batch_size * step.share
-        natural_weight, adversarial_weight = n / images, (images - n) / images
+        natural_weight, adversarial_weight = self.kl_scale * n / images, (images - n) / images
         if self.parity == "official":
             adversarial_weight = 0.5 * (natural_weight * natural + adversarial_weight)
             natural_weight = torch.zeros_like(n)
         return Loss.weighted(
             natural=(natural_weight, natural),
-            adversarial=(adversarial_weight, adversarial),
+            adversarial=(self.kl_scale * adversarial_weight, adversarial),
             consistency=(self.consistency_weight, distance),
         )
 

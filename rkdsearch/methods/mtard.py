@@ -48,12 +48,12 @@ class MTARD(Method):
             robust, natural = step.teachers["robust"](x_adv), step.teachers["natural"](step.x)
         offset = 1e-5 if self.parity == "official" else 0.0
         on_adversarial, on_natural = step.student.each(x_adv, step.x)
-        adversarial_loss = self.kl_scale * kl_divergence(on_adversarial, target=robust, offset=offset)
-        natural_loss = self.kl_scale * kl_divergence(on_natural, target=natural, offset=offset)
+        adversarial_loss = kl_divergence(on_adversarial, target=robust, offset=offset)
+        natural_loss = kl_divergence(on_natural, target=natural, offset=offset)
 
         weights = balance(step, adversarial_loss, natural_loss, rate=self.balance_rate, exponent=self.balance_exponent)
         return Loss.weighted(
-            adversarial=(weights[0], adversarial_loss),
-            natural=(weights[1], natural_loss),
+            adversarial=(self.kl_scale * weights[0], adversarial_loss),
+            natural=(self.kl_scale * weights[1], natural_loss),
             adversarial_weight=(0.0, weights[0]),
         )

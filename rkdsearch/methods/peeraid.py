@@ -64,13 +64,14 @@ class PeerAiD(Method):
         adversarial, natural = step.student.each(x_adv, step.x)
         peer_adversarial = peer(x_adv)
 
-        def closeness(logits: Tensor, target: Tensor, temperature: float) -> Tensor:
-            return self.kl_scale * temperature**2 * kl_divergence(logits, target=target, temperature=temperature)
-
+        scale, peer_scale = self.kl_scale * self.temperature**2, self.kl_scale * self.peer_temperature**2
         return Loss.weighted(
             label=(self.label_weight, step.label_loss(adversarial)),
-            peer=(self.peer_weight, closeness(adversarial, peer_adversarial.detach(), self.temperature)),
-            consistency=(self.consistency_weight, closeness(adversarial, natural, self.temperature)),
+            peer=(self.peer_weight * scale, kl_divergence(adversarial, target=peer_adversarial.detach(), temperature=self.temperature)),
+            consistency=(self.consistency_weight * scale, kl_divergence(adversarial, target=natural, temperature=self.temperature)),
             peer_label=(self.peer_label_weight, step.label_loss(peer_adversarial)),
-            peer_student=(self.peer_student_weight, closeness(peer_adversarial, adversarial, self.peer_temperature)),
+            peer_student=(
+                self.peer_student_weight * peer_scale,
+                kl_divergence(peer_adversarial, target=adversarial, temperature=self.peer_temperature),
+            ),
         )

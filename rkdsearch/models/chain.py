@@ -136,7 +136,7 @@ def written_out(network: object, slope: Slope, x: Tensor) -> Gradient | None:
     """The gradient of a chain, for batches shaped like `x`; None where `network` is none, or computes in half precision.
 
     `slope` turns logits (N, K) into dJ/dlogits, and must neither keep them nor ask this network for another gradient. What is given and
-    returned is never written over.
+    returned is never written over here.
     """
     chain = _chains.get(network) if isinstance(network, nn.Module) else None
     if chain is None or torch.is_autocast_enabled(x.device.type) or (prepared := chain.prepare(x)) is None:

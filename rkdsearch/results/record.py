@@ -101,7 +101,11 @@ TABLES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _text("trial_id", "the trial"),
             _count("epoch", "epochs", "finished epochs, from 1"),
             Column("loss", "float", "nats", "mean training loss"),
-            _text("terms", "mean of each term of the loss, before its weight: name -> nats", "JSON"),
+            _text(
+                "terms",
+                "mean of each term of the loss, before its weight, kl_scale and tau^2: name -> nats (a term named *_weight: a weight)",
+                "JSON",
+            ),
             _fraction("clean_accuracy", "validation, clean images; null in epochs without validation"),
             _fraction("robust_accuracy", "validation, under the exam's attack; null in epochs without validation"),
             _fraction("worst_class_accuracy", "validation, robust accuracy of the worst class; null in epochs without validation"),

@@ -37,14 +37,20 @@ def build_optimizers(config: OptimizerConfig, student: nn.Module, companions: Ma
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
+        optimizer.register_step_post_hook(_count)
     return optimizers
+
+
+def _count(optimizer: torch.optim.Optimizer, *_: object) -> None:
+    """Torch's fused step does not count as a change of weights: a method that went backward through an older graph would not be refused."""
+    torch.autograd.graph.increment_version([p for group in optimizer.param_groups for p in group["params"]])
 
 
 def _is_plain(parameter: nn.Parameter) -> bool:
     """Whether torch's fused CPU kernel may have it: one call for all parameters, where the plain step takes four or ten for each.
 
     The kernel walks a parameter, its gradient and its averages side by side through memory and does not look at their layouts. Autograd
-    lays the gradient out like a parameter without gaps or overlaps, and like no other.
+    lays the gradient out like a parameter without gaps or overlaps, and like no other; one that is assigned by hand must be laid out so.
     """
     channels_last = parameter.dim() == 4 and parameter.is_contiguous(memory_format=torch.channels_last)
     return parameter.is_cpu and parameter.is_floating_point() and (parameter.is_contiguous() or channels_last)

@@ -56,9 +56,9 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `_optimizer_tensors` took; memory layouts follow the parameters'."""
+    """Put back what `_optimizer_tensors` took; what it did not find stays as it is, and memory layouts follow the parameters'."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    state: dict[int, dict[str, Tensor]] = {}
+    state: dict[int, dict[str, Tensor]] = {i: dict(values) for i, values in optimizer.state_dict()["state"].items()}
     for name, tensor in tensors.items():
         index, key = name.split(".", 1)
         like = parameters[int(index)]

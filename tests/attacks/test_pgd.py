@@ -26,6 +26,7 @@ def test_what_is_found_carries_no_graph_and_neither_the_images_nor_the_start_are
     x = torch.rand(2, 1, 2, 2)
     attack = Attack(Linf(0.1), steps=2, step_size=0.05, initial=start)
     begin = attack.start(x, noise())
+    assert begin.data_ptr() != x.data_ptr()
     before, begun = x.clone(), begin.clone()
     found = attack.climb(lambda x_adv: x_adv.flatten(1).sum(dim=1), x, begin)
     assert not found.requires_grad

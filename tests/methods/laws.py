@@ -57,8 +57,9 @@ class Recording(Attack):
         project = super().around(x)
 
         def recorded(x_adv: Tensor) -> Tensor:
-            self.seen.append((project(x_adv), x))
-            return self.seen[-1][0]
+            found = project(x_adv)
+            self.seen.append((found.clone(), x))  # the next step may write over it
+            return found
 
         return recorded
 

@@ -111,6 +111,16 @@ def test_attacked_images_stay_in_the_ball_and_in_the_pixel_range(method: Method)
         assert x_adv.max() <= 1
 
 
+def test_kl_scale_is_a_weight_and_no_part_of_a_reported_term(kind: type[Method]) -> None:
+    if "kl_scale" not in kind.model_fields:
+        pytest.skip("this method has no kl_scale")
+    once, thrice = (Bench(kind.model_validate({"kl_scale": scale})).loss() for scale in (1.0, 3.0))
+    assert thrice.total != once.total
+    assert {name: term.item() for name, term in thrice.terms.items()} == pytest.approx(
+        {n: t.item() for n, t in once.terms.items()}, rel=1e-5
+    )
+
+
 def test_the_same_seed_and_fresh_memory_give_the_same_loss(method: Method) -> None:
     assert torch.equal(Bench(method, seed=3).loss().total, Bench(method, seed=3).loss().total)
 

@@ -1,6 +1,8 @@
 """Each law catches a method that breaks it."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import count
 from typing import ClassVar
 
 import pytest
@@ -8,6 +10,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from rkdsearch import methods
+from rkdsearch.attacks import Linf, Projection
 from rkdsearch.errors import ConfigError
 from rkdsearch.losses import cross_entropy
 from rkdsearch.methods import Loss, Method, Step
@@ -70,6 +73,29 @@ class Escaping(Plain):
         return Loss.weighted(label=(1.0, self.objective(step, x_adv)))
 
 
+class Straying(Linf):
+    """Seven steps outside, and then back."""
+
+    @override
+    def around(self, x: Tensor) -> Projection:
+        back, done = super().around(x), count(1)
+        return lambda x_adv: back(x_adv) if next(done) > 7 else x_adv
+
+
+class Returning(Plain):
+    @override
+    def loss(self, step: Step) -> Loss:
+        return super().loss(replace(step, attack=replace(step.attack, ball=Straying(step.attack.ball.eps))))
+
+
+class Scaled(Plain):
+    kl_scale: float = 1.0
+
+    @override
+    def objective(self, step: Step, x: Tensor) -> Tensor:
+        return self.kl_scale * super().objective(step, x)
+
+
 class Rising(Plain):
     @override
     def loss(self, step: Step) -> Loss:
@@ -98,6 +124,7 @@ class Normalised(Plain):
         (contract.test_teachers_are_left_as_they_were_without_gradients, Teaching),
         (contract.test_an_attack_in_eval_mode_does_not_move_batchnorm_statistics, Watching),
         (contract.test_attacked_images_stay_in_the_ball_and_in_the_pixel_range, Escaping),
+        (contract.test_attacked_images_stay_in_the_ball_and_in_the_pixel_range, Returning),
         (contract.test_the_loss_falls_within_ten_steps_on_a_fixed_batch, Rising),
         (contract.test_double_precision_is_never_lost, Narrow),
     ],
@@ -112,6 +139,8 @@ def test_a_law_for_every_method_can_fail() -> None:
     contract.test_the_student_is_handed_back_in_train_mode_with_trainable_weights(Plain, "eval")
     with pytest.raises(AssertionError):
         contract.test_the_student_is_handed_back_in_train_mode_with_trainable_weights(Forgetful, "eval")
+    with pytest.raises(AssertionError):
+        contract.test_kl_scale_is_a_weight_and_no_part_of_a_reported_term(Scaled)
     contract.test_the_last_batch_of_an_epoch_may_be_of_any_size(Plain, 1)
     with pytest.raises(AssertionError), pytest.warns(UserWarning, match="degrees of freedom"):
         contract.test_the_last_batch_of_an_epoch_may_be_of_any_size(Normalised, 1)

@@ -7,8 +7,10 @@ from torch import nn
 
 from rkdsearch import models
 from rkdsearch.config import OptimizerConfig
+from rkdsearch.methods import Companion
 from rkdsearch.models import ModelConfig
 from rkdsearch.training.optimizers import build_optimizers
+from rkdsearch.training.state import _restore_optimizer
 
 SETTINGS: list[dict[str, Any]] = [
     {"name": "sgd", "momentum": 0.9},
@@ -79,3 +81,51 @@ def test_a_parameter_with_gaps_in_its_memory_is_not_given_to_the_fused_kernel() 
     optimizer.step()
     assert not is_fused(optimizer)
     assert network.weight.tolist() == [[0.5, 0.0, -0.5, -1.0]] * 3
+
+
+def test_each_group_of_an_optimizer_has_its_own_settings_in_the_fused_kernel_too() -> None:
+    torch.manual_seed(0)
+    student, shared, own = (nn.Linear(2, 2) for _ in range(3))
+    companions = {
+        "shared": Companion(shared, settings={"momentum": 0.0, "weight_decay": 0.0}),
+        "own": Companion(own, settings={"lr": 0.2}, own_optimizer=True),
+    }
+    before = [network.weight.detach().clone() for network in (student, shared, own)]
+    first, second = build_optimizers(OptimizerConfig(lr=0.5, momentum=0.5, weight_decay=0.1), student, companions)
+    assert is_fused(first)
+    assert is_fused(second)
+    for network in (student, shared, own):
+        network.weight.grad, network.bias.grad = torch.ones(2, 2), torch.ones(2)
+    for _ in range(2):
+        first.step()
+        second.step()
+
+    def twice(weight: torch.Tensor, lr: float) -> torch.Tensor:
+        one = 1 + 0.1 * weight
+        moved = weight - lr * one
+        return moved - lr * (0.5 * one + 1 + 0.1 * moved)
+
+    assert torch.allclose(student.weight, twice(before[0], 0.5))
+    assert torch.allclose(shared.weight, before[1] - 1)
+    assert torch.allclose(own.weight, twice(before[2], 0.2))
+
+
+def test_a_graph_from_before_a_step_is_refused_after_it() -> None:
+    network = nn.Linear(1, 1, bias=False)
+    (optimizer,) = build_optimizers(OptimizerConfig(), network, {})
+    kept = network.weight.square().sum()
+    torch.autograd.backward(network(torch.ones(1, 1)).sum())
+    optimizer.step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.backward(kept)
+
+
+def test_what_a_checkpoint_does_not_name_stays_as_a_fresh_optimizer_has_it() -> None:
+    network = nn.Linear(2, 2)
+    (optimizer,) = build_optimizers(OptimizerConfig(lr=1.0, momentum=0.5, weight_decay=0.0), network, {})
+    _restore_optimizer(optimizer, {"1.momentum_buffer": torch.tensor([1.0, 2.0])})  # the weight had no gradient yet
+    network.weight.grad, network.bias.grad = torch.ones(2, 2), torch.zeros(2)
+    before = [p.detach().clone() for p in network.parameters()]
+    optimizer.step()
+    assert torch.equal(network.weight, before[0] - 1)
+    assert torch.equal(network.bias, before[1] - torch.tensor([0.5, 1.0]))
