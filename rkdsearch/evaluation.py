@@ -18,6 +18,7 @@ from rkdsearch.attacks import Attack, Linf, Noise, Norm
 from rkdsearch.attacks.autoattack import auto_attack
 from rkdsearch.errors import OutOfMemoryError, is_out_of_memory
 from rkdsearch.methods import Student, inner
+from rkdsearch.pace import Pace
 
 BATCH = 250  # images; a fixed number, because each batch's random start is seeded by its place
 
@@ -116,7 +117,7 @@ def judge(
     """
     clean, robust = torch.zeros(2, len(x), dtype=torch.int64, device=y.device)
     cases = torch.zeros(3, dtype=torch.int64, device=y.device)
-    at_once = BATCH
+    at_once, pace = BATCH, Pace("exam: {} images", len(x))
     for place in range(rank * BATCH, len(x), processes * BATCH):
         rows = slice(place, place + BATCH)
         seeds = [_seed(seed, place, restart) for restart in range(restarts)]
@@ -124,6 +125,7 @@ def judge(
         found, at_once = in_parts(answers, len(y[rows]), at_once, place="the exam")
         clean[rows], robust[rows], on_clean, on_adversarial = found
         cases += torch.stack([on_adversarial.sum(), (on_clean & ~on_adversarial).sum(), (~on_clean & ~on_adversarial).sum()])
+        pace.at(rows.stop)
     verdict = Verdict(y.cpu(), total(clean).bool().cpu(), total(robust).bool().cpu())
     if teacher is None:
         return verdict, None

@@ -1,5 +1,6 @@
 """What a person sees while a search runs: a live panel on a terminal, a plain line now and then elsewhere."""
 
+import logging
 import statistics
 import time
 from collections.abc import Sequence
@@ -10,8 +11,10 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
+from typing_extensions import override
 
 from rkdsearch.errors import StudyError
+from rkdsearch.pace import duration
 from rkdsearch.results.objectives import OBJECTIVES, USUAL
 
 if TYPE_CHECKING:
@@ -27,6 +30,25 @@ _console = Console(highlight=False, soft_wrap=True)
 def said(text: str) -> None:
     """One line."""
     _console.print(text, markup=False)
+
+
+class _Heard(logging.Handler):
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        from rkdsearch.training.run import is_first_process
+
+        if is_first_process():
+            said(record.getMessage())
+
+
+_heard = _Heard()
+
+
+def hear_pace() -> None:
+    """From now on, what takes long in this process says now and then how far it is."""
+    logger = logging.getLogger("rkdsearch.pace")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(_heard)
 
 
 def ready_line(trainer: "Trainer") -> str:
@@ -62,7 +84,7 @@ def epoch_line(epoch: "EpochResult", left: float | None = None) -> str:
     if epoch.best is not None and epoch.best.epoch == epoch.epoch:
         text += "  best"
     text += f"  {epoch.images_per_second:.0f} images/s"
-    return text if left is None else f"{text}  about {left:.0f} s left"
+    return text if left is None else f"{text}  about {duration(left)} left"
 
 
 class TeacherProgress:
@@ -171,7 +193,7 @@ class SearchProgress:
             text += f", {study.device_seconds / 3600:.2f} of {study.budget / 3600:.2f} device hours"
         text += f", {states}" if states else ""
         left = self._left(study)
-        return text if left is None else f"{text}; about {left:.0f} s left"
+        return text if left is None else f"{text}; about {duration(left)} left"
 
     def _left(self, study: "Study") -> float | None:
         """Epochs still expected, at the pace of this session. Who will be promoted is not known: a mean of what happened so far."""

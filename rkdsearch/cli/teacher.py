@@ -131,7 +131,9 @@ def _read(config: Path, overrides: tuple[str, ...], allow_import: tuple[str, ...
     from rkdsearch import config as run
     from rkdsearch import plugins
     from rkdsearch.cli.options import parsed
+    from rkdsearch.cli.progress import hear_pace
 
+    hear_pace()
     plugins.allow_import(*allow_import)
     return run.load(config, parsed(overrides))
 

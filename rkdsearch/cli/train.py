@@ -25,13 +25,14 @@ def train(
     from rkdsearch import config as run
     from rkdsearch import plugins
     from rkdsearch.cli.options import parsed
-    from rkdsearch.cli.progress import epoch_line, ready_line, said, seconds_left
+    from rkdsearch.cli.progress import epoch_line, hear_pace, ready_line, said, seconds_left
     from rkdsearch.cli.teacher import CACHE
     from rkdsearch.training.allocator import keep_memory
     from rkdsearch.training.run import is_first_process, leave_group, single_run, teacher_epochs, with_teachers
     from rkdsearch.training.trainer import Trainer
 
     keep_memory()
+    hear_pace()
     plugins.allow_import(*allow_import)
     described = run.load(config, parsed(overrides))
     home = folder or Path("runs") / config.stem

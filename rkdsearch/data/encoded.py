@@ -23,6 +23,7 @@ from rkdsearch.data.config import DataConfig
 from rkdsearch.data.images import Images
 from rkdsearch.data.turns import one_at_a_time
 from rkdsearch.errors import DataError
+from rkdsearch.pace import Pace
 
 Split = Literal["train", "validation", "test"]
 Pixels = NDArray[np.uint8]
@@ -126,11 +127,12 @@ def _fill(pixels: Pixels, encoded: Encoded, decoder: _Decoder) -> None:
                 )
             pixels[row] = image
 
-    items = enumerate(encoded.items())
+    items, pace = enumerate(encoded.items()), Pace("decoding images: {}", len(pixels))
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         while chunk := list(islice(items, _CHUNK)):
             for done in [pool.submit(decode_part, chunk[first : first + _TASK]) for first in range(0, len(chunk), _TASK)]:
                 done.result()
+            pace.at(chunk[-1][0] + 1)
 
 
 def _from_cache(encoded: Encoded, config: DataConfig, split: Split, decoder: _Decoder, shape: tuple[int, ...]) -> Pixels:

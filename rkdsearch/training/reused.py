@@ -13,6 +13,7 @@ from rkdsearch import data, models
 from rkdsearch.config import TeacherConfig, TrainConfig
 from rkdsearch.errors import ConfigError
 from rkdsearch.evaluation import allow_tf32, in_parts
+from rkdsearch.pace import Pace
 from rkdsearch.teacher import load as load_teacher
 
 # Of the weights; half precision is autocast's, and TF32 a way to multiply.
@@ -105,7 +106,10 @@ def answers_of(network: nn.Module, key: tuple[object, ...], images: data.Images,
             _known_answers.clear()
         weight = next(network.parameters())
 
+        pace = Pace("a teacher's answers: {} images", len(images))
+
         def answered(part: slice) -> tuple[Tensor]:
+            pace.at(part.start)
             x, _ = images.floats(part, device=weight.device)
             x = x.contiguous(memory_format=torch.channels_last) if channels_last else x
             return (network(x.to(weight.dtype)),)

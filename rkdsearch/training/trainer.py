@@ -27,6 +27,7 @@ from rkdsearch.data.splits import some
 from rkdsearch.errors import CheckpointError, ConfigError, NonFiniteLossError, OutOfMemoryError
 from rkdsearch.evaluation import Reliability, Verdict, judge
 from rkdsearch.methods import Method
+from rkdsearch.pace import Pace
 from rkdsearch.training import checkpoint, microbatches, stages
 from rkdsearch.training.averaging import Average
 from rkdsearch.training.epoch import Best, EpochResult
@@ -138,6 +139,7 @@ class Trainer:
         losses: list[Tensor] = []
         terms: dict[str, list[Tensor]] = {}
         images, steps, factor = 0, len(self._batches), 1.0
+        pace = Pace(f"epoch {epoch + 1}: {{}} batches", steps)
         for step, batch in enumerate(self._batches.epoch(epoch)):
             factor = lr_factor(schedule, epoch=epoch, within=step / steps, epochs=training.epochs)
             self._set_lr(factor, epoch)
@@ -148,6 +150,7 @@ class Trainer:
             images += len(batch.y) * self.processes
             if self.average is not None:
                 self.average.after_step(self.student)
+            pace.at(step + 1)
         self.config.method.end_epoch(self.objective.memory, epoch=epoch, epochs=training.epochs, lr_factor=factor)
         self._average_batchnorm(self.objective)
         if self.average is not None:

@@ -31,6 +31,15 @@ def test_a_run_says_what_it_trains_on_then_each_epoch_and_its_best_one(tmp_path:
     assert capsys.readouterr().out.splitlines() == ["nothing left to do: 2 epochs are trained", *lines[6:]]
 
 
+def test_what_takes_long_says_how_far_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rkdsearch.pace.EVERY_SECONDS", 0.0)
+    (tmp_path / "run.yaml").write_text(CONFIG, encoding="utf-8")
+    train(tmp_path / "run.yaml", "method.name=natural", "training.epochs=1", folder=tmp_path / "alone")
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch 1: ")]
+    assert [line.partition(",")[0] for line in lines] == [f"epoch 1: {done} of 8 batches" for done in range(1, 8)]
+    assert re.fullmatch(r"epoch 1: 4 of 8 batches, about \d+ s left", lines[3])
+
+
 def test_an_epochs_line_is_no_wider_than_110_columns_and_marks_the_best() -> None:
     assert epoch_line(epoch(1), 7.0) == "epoch   1 of 200  loss 1.2346  clean 0.800  robust 0.500  best  12346 images/s  about 7 s left"
     assert epoch_line(epoch(2)) == "epoch   2 of 200  loss 1.2346  clean 0.800  robust 0.500  12346 images/s"
