@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import torch
 from torch import Tensor
 from typing_extensions import override
 
@@ -66,7 +67,10 @@ class L2(Ball):
 
     @override
     def direction(self, gradient: Tensor) -> Tensor:
-        return gradient / _length(gradient).clamp_min(1e-12)
+        # Scaled first: squares of small numbers are 0, and a saturated network would look robust.
+        largest = gradient.flatten(1).abs().amax(dim=1)[:, None, None, None]
+        scaled = gradient / largest.clamp_min(torch.finfo(gradient.dtype).tiny)
+        return scaled / _length(scaled).clamp_min(1e-12)
 
     @override
     def fill(self, noise: Tensor) -> Tensor:

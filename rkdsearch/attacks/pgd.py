@@ -55,7 +55,8 @@ class OfLogits:
 class Noise:
     """Random numbers for a batch that several processes share.
 
-    Every process draws the numbers of the whole batch and keeps its slice, so that N processes see what one would.
+    Every process draws the numbers of the whole batch and keeps its slice, so that N processes see what one would, if the batch is not cut in
+    parts (`training.microbatches`): each process cuts its own share, and the parts of one are not the parts of N.
     """
 
     generator: torch.Generator

@@ -15,7 +15,8 @@ def status(study: Path) -> None:
     from rich.markup import escape as without_markup
     from rich.table import Table
 
-    from rkdsearch.report.traces import Row, duration, method_of, percent, settings
+    from rkdsearch.pace import duration
+    from rkdsearch.report.traces import Row, method_of, percent, settings
     from rkdsearch.results import summary
     from rkdsearch.results.objectives import OBJECTIVES, USUAL
 

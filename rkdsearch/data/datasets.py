@@ -28,7 +28,10 @@ def load_training(config: DataConfig) -> Splits:
     """
     # What a search may vary between trials does not change what is read.
     splits = _splits(config.model_copy(update={"augment": "none", "extra": None, "extra_fraction": 0.0}))
-    return splits if config.extra is None else replace(splits, extra=load_extra(config.extra, splits.train))
+    if config.extra is None:
+        return splits
+    extra = load_extra(config.extra, splits.train)
+    return replace(splits, extra=extra, extra_fingerprint=fingerprint({}, extra.labels, [extra]))
 
 
 def load_test(config: DataConfig) -> Images:
@@ -60,11 +63,9 @@ def _splits(config: DataConfig) -> Splits:
         # After validation is held out: the same images decide, whatever the budget of training.
         pool = pool[draw(labels[pool], config.train_images, seed=config.split_seed, keep=0, field="data.train_images")]
     known = whole.labels if brought is None else torch.cat([whole.labels, brought.labels])
-    return Splits(
-        train=select(whole, pool, "train"),
-        validation=select(whole, held["validation"], "validation") if brought is None else brought,
-        fingerprint=fingerprint({**held, "train": pool}, known),
-    )
+    train = select(whole, pool, "train")
+    validation = select(whole, held["validation"], "validation") if brought is None else brought
+    return Splits(train, validation, fingerprint({**held, "train": pool}, known, [train, validation]))
 
 
 def _read(config: DataConfig, split: Split) -> Images | None:

@@ -45,13 +45,16 @@ class Images:
             rows = indices if self.rows is None else self.rows[indices]
         return replace(self, pixels=pixels, labels=self.labels[indices], rows=rows, split=self.split if split is None else split)
 
+    def stored(self, indices: Tensor | slice) -> Tensor:
+        """Bytes (n, H, W, C)."""
+        return self.pixels[indices] if self.rows is None else self.pixels[self.rows[indices]]
+
     def floats(
         self, indices: Tensor | slice | None = None, *, device: torch.device | str | None = None, dtype: torch.dtype = torch.float32
     ) -> tuple[Tensor, Tensor]:
         """(x, y): images (n, C, H, W) with pixels of [0, 1], laid out channels last, and labels (n,). All of them by default."""
         chosen = slice(None) if indices is None else indices
-        stored = self.pixels[chosen] if self.rows is None else self.pixels[self.rows[chosen]]
-        return to_floats(stored.to(device), self.scale, dtype), self.labels[chosen].to(device)
+        return to_floats(self.stored(chosen).to(device), self.scale, dtype), self.labels[chosen].to(device)
 
     def to(self, device: torch.device) -> "Images":
         """With bytes and labels on `device`; the bytes of a memory-mapped set stay in their file."""

@@ -1,7 +1,7 @@
 """Which image is where: stratified, seeded, and with a fingerprint that two machines can compare."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,15 +14,18 @@ from rkdsearch.errors import DataError
 
 Indices = NDArray[np.int64]
 
+_SAMPLE = 512
+
 
 @dataclass(frozen=True)
 class Splits:
-    """What a search may see. `fingerprint` is a sha256 of the indices of every split and of all labels: which image is where."""
+    """What a search may see. `fingerprint` says which image is where; `extra_fingerprint` which generated ones are mixed in."""
 
     train: Images
     validation: Images
     fingerprint: str
     extra: Images | None = None
+    extra_fingerprint: str | None = None
 
 
 def some(labels: Indices, count: int | None, *, seed: int, field: str) -> Indices:
@@ -62,13 +65,21 @@ def divide(labels: Indices, pool: Indices, *, fraction: float, seed: int) -> tup
     return np.delete(pool, chosen), pool[chosen]
 
 
-def fingerprint(indices: Mapping[str, Indices], labels: Tensor) -> str:
-    """sha256 over the names and positions of the splits and over all labels (N,)."""
+def fingerprint(indices: Mapping[str, Indices], labels: Tensor, images: Sequence[Images] = ()) -> str:
+    """sha256 over the names and positions of the splits, over all labels (N,), and over a sample of the pixels of `images`.
+
+    Of each of these, at most 512 evenly spaced ones: another set has other pixels everywhere, and to read all of a large one takes minutes.
+    """
     digest = hashlib.sha256()
     for split, positions in sorted(indices.items()):
         digest.update(f"{split} {len(positions)}\n".encode())
         digest.update(positions.astype("<i8").tobytes())
     digest.update(labels.numpy().astype("<i8").tobytes())
+    for those in images:
+        n, count = len(those), min(len(those), _SAMPLE)
+        chosen = torch.tensor([k * (n - 1) // max(1, count - 1) for k in range(count)])
+        digest.update(f"{list(those.pixels.shape[1:])} {those.scale}\n".encode())
+        digest.update(those.stored(chosen).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -27,7 +27,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from typing_extensions import override
 
-from rkdsearch.losses import cross_entropy, kl_divergence
+from rkdsearch.losses import kl_divergence
 from rkdsearch.methods import inner
 from rkdsearch.methods.base import Companion, Factor, KLScale, Loss, Method, Parity, Step, Student, Temperature, WarmUp
 
@@ -88,7 +88,7 @@ class CIARD(Method):
             adversarial=(self.kl_scale, adversarial_loss),
             natural=(self.kl_scale, natural_loss),
             push=(-self.kl_scale * 10 ** (others - own), push),
-            retraining=(float(learning), cross_entropy(robust_adv, step.y)),
+            retraining=(float(learning), step.label_loss(robust_adv)),
         )
 
 

@@ -14,8 +14,9 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from rkdsearch.errors import DiskError, StudyError
+from rkdsearch.pace import duration
 from rkdsearch.report import figures
-from rkdsearch.report.traces import Row, duration, method_of, number, percent, settings, title
+from rkdsearch.report.traces import Row, method_of, number, percent, settings, title
 from rkdsearch.results import summary
 from rkdsearch.results.objectives import COSTS, OBJECTIVES, USUAL
 from rkdsearch.results.store import replace_file

@@ -76,15 +76,6 @@ def percent(value: float | None, digits: int = 1) -> str:
     return "–" if value is None else f"{100 * value:.{digits}f}"
 
 
-def duration(seconds: float | None) -> str:
-    """Two units at most."""
-    if seconds is None:
-        return "–"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-
-
 def points(name: str, rows: Sequence[Row], marker: Figure, more: Figure) -> Figure:
     """Trials as points that tell their configuration when hovered over."""
     return {

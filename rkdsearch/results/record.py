@@ -93,7 +93,10 @@ TABLES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _seconds("run.device_seconds", "wall seconds times the devices held"),
             _text("run.teacher_sha256", "fingerprint of the robust teacher's weights", "SHA-256"),
             _text("run.natural_teacher_sha256", "fingerprint of the natural teacher's weights; null where the method asks none", "SHA-256"),
-            _text("run.split_sha256", "fingerprint of the training and validation split", "SHA-256"),
+            _text(
+                "run.split_sha256", "fingerprint of the training and validation images: positions, labels, a sample of pixels", "SHA-256"
+            ),
+            _text("run.extra_sha256", "fingerprint of data.extra; null without", "SHA-256"),
             _time("run.started", "start of the trial's first epoch"),
             _time("run.updated", "when this row was written"),
         ),
@@ -109,7 +112,7 @@ TABLES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _fraction("clean_accuracy", "validation, clean images; null in epochs without validation"),
             _fraction("robust_accuracy", "validation, under the exam's attack; null in epochs without validation"),
             _fraction("worst_class_accuracy", "validation, robust accuracy of the worst class; null in epochs without validation"),
-            _fraction("teacher.right_on_adversarial", "share of training images whose x' the teacher gets right; null without teacher"),
+            _fraction("teacher.right_on_adversarial", "share of validation images whose x' the teacher gets right; null without teacher"),
             _fraction("teacher.right_on_clean_only", "share whose x the teacher gets right, and whose x' wrong"),
             _fraction("teacher.wrong_on_both", "share whose x and x' the teacher both gets wrong"),
             Column("lr", "float", "", "learning rate at the end of the epoch"),
@@ -119,6 +122,7 @@ TABLES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _time("finished", "end of the epoch"),
             _count("leg", "training runs", "the trial's training run, from 0: promoted past a cap on its attack, it is trained afresh"),
             _count("validation_attack_steps", "steps", "steps of the attack behind robust_accuracy"),
+            _count("processes", "processes", "processes that trained this epoch together"),
         ),
         "rungs": (
             _text("trial_id", "the trial"),

@@ -19,7 +19,8 @@ class Average:
     def __init__(self, config: AveragingConfig, student: nn.Module, epochs: int) -> None:
         self.network = copy.deepcopy(student).requires_grad_(False)
         self._config = config
-        self._first = round(config.start * epochs) if config.name == "swa" else 0
+        # At least the last two epochs: an average of one is none.
+        self._first = max(0, min(round(config.start * epochs), epochs - 2)) if config.name == "swa" else 0
         self.count = 0
 
     def after_step(self, student: nn.Module) -> None:

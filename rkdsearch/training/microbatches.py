@@ -1,4 +1,9 @@
-"""`training.microbatches`: a batch that is too large for the device goes through it in parts, and counts as one."""
+"""`training.microbatches`: a batch that is too large for the device goes through it in parts, for one step of the optimizer.
+
+The gradient is the whole batch's wherever images meet only in a mean. BatchNorm takes each part's statistics, and moves its running ones once
+a part; a method whose loss couples the batch (crdnd's relations, saad, ciard, dgad's short batches) couples the part, and mtard's and bmtard's
+weights follow one batch later.
+"""
 
 from dataclasses import replace
 

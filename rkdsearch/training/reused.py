@@ -98,6 +98,7 @@ _known_answers: dict[tuple[object, ...], tuple[nn.Module, Tensor]] = {}  # the n
 def answers_of(network: nn.Module, key: tuple[object, ...], images: data.Images, channels_last: bool) -> Tensor:
     """A teacher's logits (N, K) for all of these images, which `key` names; computed once, in parts that the device can hold.
 
+    In the precision of its weights, also where training asks under autocast: half precision saves time once, and these stay.
     Raises OutOfMemoryError where one image is too many.
     """
     key = (id(network), *key)

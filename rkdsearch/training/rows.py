@@ -28,6 +28,9 @@ def measured(
     `earlier` epochs were trained for the same trial before this run began: they cost time.
     """
     seconds = sum(e.seconds for e in (*earlier, *epochs))
+    # A run may go on with another number of processes: `facts` know the last one.
+    process_seconds = sum(e.seconds * e.processes for e in (*earlier, *epochs))
+    last = epochs[-1].processes if epochs else 1
     row: dict[str, object] = {
         "reconstructed": config.method.reconstructed is not None,
         "fidelity.epochs": epochs[-1].epoch if epochs else 0,
@@ -36,7 +39,7 @@ def measured(
         "fidelity.validation_attack_steps": config.validation.attack.steps,
         "run.seed": config.training.seed,
         "run.wall_seconds": seconds,
-        "run.device_seconds": seconds * devices(facts),
+        "run.device_seconds": process_seconds / last * devices(facts),
         "run.updated": datetime.now(UTC),
         **facts,
     }
@@ -80,6 +83,7 @@ def epoch(result: EpochResult) -> dict[str, object]:
         "seconds": result.seconds,
         "training_attack_steps": result.training_attack_steps,
         "validation_attack_steps": result.validation_attack_steps,
+        "processes": result.processes,
         "finished": datetime.fromtimestamp(result.finished, UTC),
     }
     if result.reliability is not None:
@@ -92,6 +96,7 @@ def read_epoch(row: Mapping[str, Any]) -> EpochResult:
     shares = [row[f"teacher.{f.name}"] for f in fields(Reliability)]
     same = {f.name: row[f.name] for f in fields(EpochResult) if f.name in row}
     known = None if shares[0] is None else Reliability(*shares)
+    same["processes"] = same.get("processes") or 1
     return EpochResult(
         **{**same, "epochs": 0, "terms": json.loads(row["terms"] or "{}"), "finished": row["finished"].timestamp()}, reliability=known
     )
@@ -113,6 +118,7 @@ def facts_of(trainer: Trainer) -> dict[str, object]:
         "run.teacher_sha256": _sha256(teachers.robust) if "robust" in trainer.teachers else None,
         "run.natural_teacher_sha256": _sha256(teachers.natural) if "natural" in trainer.teachers else None,
         "run.split_sha256": trainer.splits.fingerprint,
+        "run.extra_sha256": trainer.splits.extra_fingerprint,
     }
 
 

@@ -28,6 +28,7 @@ from rkdsearch.errors import CheckpointError, ConfigError, NonFiniteLossError, O
 from rkdsearch.evaluation import Reliability, Verdict, judge
 from rkdsearch.methods import Method
 from rkdsearch.pace import Pace
+from rkdsearch.teacher import fingerprint
 from rkdsearch.training import checkpoint, microbatches, stages
 from rkdsearch.training.averaging import Average
 from rkdsearch.training.epoch import Best, EpochResult
@@ -48,10 +49,10 @@ class Trainer:
     """
 
     @OutOfMemoryError.told("before the first epoch", "the networks and the training images must fit; does another program use it?")
-    def __init__(self, config: TrainConfig, folder: Path | None = None, *, stages: Sequence[Stage] = ()) -> None:
+    def __init__(self, config: TrainConfig, folder: str | Path | None = None, *, stages: Sequence[Stage] = ()) -> None:
         training = config.training
         self.config = config
-        self.folder = folder
+        self.folder = None if folder is None else Path(folder)
         self._stages = tuple(stages)
         self.accelerator = accelerator_for(config)
         self.device = self.accelerator.device
@@ -70,6 +71,12 @@ class Trainer:
                 )
             self.student = nn.SyncBatchNorm.convert_sync_batchnorm(self.student)  # type: ignore[no-untyped-call]
         self.teachers = {role: self._teacher(role) for role in config.asked_teachers}
+        # What the run is made of and its config does not pin.
+        self._given = {
+            "split_sha256": self.splits.fingerprint,
+            "extra_sha256": self.splits.extra_fingerprint,
+            "teachers": {role: self._sha256(role) for role in self.teachers},
+        }
         self._place(self.student)
         example = torch.zeros(1, train.channels, train.size, train.size, dtype=DTYPES[training.precision])
         companions = config.method.companions(self.student, self._unfolded_teachers(), example.to(self.device))
@@ -116,8 +123,8 @@ class Trainer:
         end = self._stages[-1].until if self._stages else self.config.training.epochs
         training = self.config.training
         remedy = (
-            f"lower training.batch_size (now {training.batch_size}), raise training.microbatches (now {training.microbatches}), "
-            "or set training.precision to bf16; each of these begins the run anew, in a folder of its own"
+            f"lower training.batch_size (now {training.batch_size}), raise training.microbatches (now {training.microbatches}; "
+            "BatchNorm then sees parts), or set training.precision to bf16; each of these begins the run anew, in a folder of its own"
         )
         for epoch in range(len(self.history), end):
             # The exam, which none of these values touches, has its own way with memory, and its own sentence.
@@ -141,7 +148,7 @@ class Trainer:
         images, steps, factor = 0, len(self._batches), 1.0
         pace = Pace(f"epoch {epoch + 1}: {{}} batches", steps)
         for step, batch in enumerate(self._batches.epoch(epoch)):
-            factor = lr_factor(schedule, epoch=epoch, within=step / steps, epochs=training.epochs)
+            factor = lr_factor(schedule, epoch=epoch, within=step / steps, step=1 / steps, epochs=training.epochs)
             self._set_lr(factor, epoch)
             loss, found = self._step(batch, noise, epoch, factor)
             losses.append(loss)
@@ -170,6 +177,7 @@ class Trainer:
             seconds=trained,
             images_per_second=images / trained,
             training_attack_steps=attack.steps,
+            processes=self.processes,
             best=before.best if before else None,
             robust_peak=before.robust_peak if before else None,
         )
@@ -194,7 +202,9 @@ class Trainer:
                 self.accelerator.backward(total if share == 1 else total * share)
             found.append((share, total.detach(), terms))
         if self.config.optimizer.gradient_clip is not None:
-            self.accelerator.clip_grad_norm_(self.objective.parameters(), self.config.optimizer.gradient_clip)
+            for optimizer in self.optimizers:  # a companion with its own is no business of the student's
+                mine = [p for group in optimizer.param_groups for p in group["params"]]
+                self.accelerator.clip_grad_norm_(mine, self.config.optimizer.gradient_clip)
         for optimizer in self.optimizers:
             optimizer.step()
         return microbatches.together(found)
@@ -314,7 +324,7 @@ class Trainer:
         state = {
             "fingerprint": self.config.fingerprint(),
             "run": self.config.identity(),
-            "split_sha256": self.splits.fingerprint,
+            **self._given,
             "stages": [asdict(stage) for stage in self._stages],
             "history": [asdict(epoch) for epoch in self.history],
             "averaged": 0 if self.average is None else self.average.count,
@@ -332,8 +342,13 @@ class Trainer:
             raise CheckpointError(
                 f"{self.last}: belongs to a run with another config{different}; give this run its own folder, or delete that file"
             )
-        if state.get("split_sha256", self.splits.fingerprint) != self.splits.fingerprint:
-            raise CheckpointError(f"{self.last}: belongs to a run on other images; put them back, or give this run its own folder")
+        for name, what in (
+            ("split_sha256", "on other images"),
+            ("extra_sha256", "with other data.extra"),
+            ("teachers", "of another teacher"),
+        ):
+            if state.get(name, self._given[name]) != self._given[name]:
+                raise CheckpointError(f"{self.last}: belongs to a run {what}; put them back, or give this run its own folder")
         if state.get("stages", ours := [asdict(stage) for stage in self._stages]) != ours:
             raise CheckpointError(f"{self.last}: belongs to a run with another ladder; give this run its own folder, or delete that file")
         self._state.restore(tensors, averaged=state["averaged"])
@@ -371,6 +386,10 @@ class Trainer:
         return frozen_teacher(
             config, version, len(train.classes), train.channels, train.size, training.precision, str(self.device), training.channels_last
         )
+
+    def _sha256(self, role: str) -> str:
+        config: TeacherConfig = getattr(self.config.teachers, role)
+        return config.sha256 or fingerprint(Path(str(config.path)))
 
     def _unfolded_teachers(self) -> dict[str, nn.Module]:
         """The teachers with their BatchNorm, read anew and kept by nobody but the companions that copy them; none where no method looks."""

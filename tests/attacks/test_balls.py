@@ -46,6 +46,7 @@ def test_l2_shortens_a_perturbation_without_turning_it() -> None:
 def test_an_l2_step_has_unit_length_and_a_vanished_gradient_moves_nothing() -> None:
     gradient = torch.tensor([[3.0, 4.0], [0.0, 0.0]]).view(2, 1, 1, 2)
     assert L2(1.0).direction(gradient).flatten().tolist() == pytest.approx([0.6, 0.8, 0.0, 0.0])
+    assert L2(1.0).direction(1e-30 * gradient).flatten().tolist() == pytest.approx([0.6, 0.8, 0.0, 0.0])  # a saturated network's
 
 
 @settings(max_examples=40, deadline=None)

@@ -1,11 +1,14 @@
 """Splits: disjoint, complete, stratified, and the same on every machine."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rkdsearch.data.images import Images
 from rkdsearch.data.splits import divide, draw, fingerprint
 from rkdsearch.errors import DataError
 
@@ -74,4 +77,11 @@ def test_a_fingerprint_changes_with_a_label_with_a_position_and_with_the_name_of
     }
     assert len(prints) == 4
     assert fingerprint(dict(reversed(positions.items())), labels) in prints
+    pixels = torch.zeros(3, 2, 2, 1, dtype=torch.uint8)
+    of = Images(pixels, labels, 255.0, ("a", "b"), "any", "train")
+    seen = {fingerprint(positions, labels, [of])}
+    seen.add(fingerprint(positions, labels, [replace(of, pixels=pixels + 1)]))
+    seen.add(fingerprint(positions, labels, [replace(of, pixels=pixels.view(3, 1, 4, 1))]))
+    seen.add(fingerprint(positions, labels, [replace(of, scale=16.0)]))
+    assert len(prints | seen) == 8
     assert fingerprint(positions, labels) == "951728f6af8458050dccb68c3d70d12e3041d078be3f82ddfa2f680d0ec81651"

@@ -309,6 +309,16 @@ def test_after_a_sixth_of_the_run_the_robust_teacher_learns_the_labels_and_the_s
         oracle.check_gradients(loss.total, expected | {"T_adv": learned})
 
 
+def test_label_smoothing_reaches_the_labels_that_the_robust_teacher_learns() -> None:
+    oracle = Oracle.load("ciard")
+    plain, smooth = (
+        CIARD().loss(oracle.step(epoch=50, epochs=300, companions={"robust": oracle.network("T")}, label_smoothing=share)).terms
+        for share in (0.0, 0.2)
+    )
+    assert smooth["adversarial"] == plain["adversarial"]
+    assert smooth["retraining"] > plain["retraining"]
+
+
 def test_without_a_mistake_of_the_natural_teacher_there_is_no_push() -> None:
     oracle = Oracle.load("ciard")
     loss = CIARD().loss(replace(oracle, y=oracle.leaves["N_adv"].argmax(dim=1)).step(companions={"robust": oracle.network("T")}))

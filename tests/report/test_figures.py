@@ -123,13 +123,6 @@ def test_a_value_that_is_no_number_is_not_drawn(value: object) -> None:
     assert figures.drawable({"robust": {"clean_accuracy": value, "robust_accuracy": 0.5}}) == {}
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(None, "–"), (0.4, "0 s"), (59.6, "1 min 00 s"), (3599, "59 min 59 s"), (7384, "2 h 03 min")]
-)
-def test_durations_have_two_units_at_most(seconds: float | None, text: str) -> None:
-    assert traces.duration(seconds) == text
-
-
 # ------------------------------------------------------------------------------------------------------------------- repeats
 
 

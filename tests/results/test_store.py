@@ -146,6 +146,14 @@ def test_files_of_older_and_newer_versions_are_read_together(tmp_path: Path) -> 
     assert store.damaged == []
 
 
+def test_a_column_that_was_always_null_may_have_been_of_another_type(tmp_path: Path) -> None:
+    for trial_id, kind in (("a", "string"), ("b", "int")):
+        Store(tmp_path, [Column("config.data.channels", kind, "", "")]).write_trial({"trial_id": trial_id})  # type: ignore[arg-type]
+    store = Store(tmp_path)
+    assert store.trials()["trial_id"].tolist() == ["a", "b"]
+    assert store.damaged == []
+
+
 def test_what_a_killed_writer_left_is_not_read_and_is_swept_after_a_minute(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.write_trial({"trial_id": "a"})

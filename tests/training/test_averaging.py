@@ -37,6 +37,7 @@ def test_swa_is_the_student_before_it_starts_and_the_mean_of_epochs_after() -> N
     config = AveragingConfig(name="swa", start=0.5)
     assert follow(config, [9, 8, 2, 4, 9, 5], epochs=4)[:4] == pytest.approx([9, 8, 2, 3])
     assert follow(config, [9, 8, 2, 4, 9, 5], epochs=6) == pytest.approx([9, 8, 2, 4, 6.5, 6])
+    assert follow(AveragingConfig(name="swa", start=0.95), [9, 8, 2], epochs=3) == pytest.approx([9, 8, 5])
 
 
 def test_the_average_is_not_trained_and_is_no_part_of_the_student() -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 from rkdsearch.teacher import fingerprint
@@ -17,6 +18,14 @@ def test_a_row_holds_the_best_epoch_and_the_last_one_beside_it(teachers: Path) -
     assert row["metric.last_robust_accuracy"] == last.robust_accuracy
     assert row["metric.robust_overfitting_gap"] == last.robust_overfitting_gap
     assert (row["fidelity.epochs"], row["fidelity.of_epochs"], row["run.seed"], row["run.processes"]) == (3, 3, 5, 1)
+
+
+def test_each_epoch_is_paid_for_by_the_processes_that_trained_it(teachers: Path) -> None:
+    run = train(described(teachers))
+    one, two = (replace(e, seconds=10.0, processes=n) for n, e in enumerate(run.history, start=1))
+    row = rows.measured(run.config, [one, two], {**rows.facts_of(run), "run.processes": 2, "run.devices": 2.0})
+    assert (row["run.wall_seconds"], row["run.device_seconds"]) == (20.0, 30.0)
+    assert [rows.epoch(e)["processes"] for e in (one, two)] == [1, 2]
 
 
 def test_a_run_that_has_not_been_judged_has_a_row_without_accuracies(teachers: Path) -> None:

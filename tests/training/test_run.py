@@ -17,7 +17,7 @@ from rkdsearch import data
 from rkdsearch.errors import CheckpointError, DiskError, NonFiniteLossError, OutOfMemoryError
 from rkdsearch.results.store import Store
 from rkdsearch.training.trainer import Trainer
-from tests.training.runs import described, teachers_in, train_alone
+from tests.training.runs import described, teacher_file, teachers_in, train_alone
 from tests.training.test_teacher import RECIPE
 
 ROOT = Path(__file__).parents[2]
@@ -159,6 +159,24 @@ def test_a_run_does_not_go_on_with_other_images(teachers: Path, tmp_path: Path, 
     with pytest.raises(
         CheckpointError, match=r"last.safetensors: belongs to a run on other images; put them back, or give this run its own"
     ):
+        next(train_alone(described(teachers), tmp_path))
+
+
+def test_a_run_does_not_go_on_with_another_teacher_in_the_place_of_its_own(tmp_path: Path) -> None:
+    config = described(teachers_in(tmp_path))
+    next(Trainer(config, str(tmp_path / "run")).epochs())
+    teacher_file(tmp_path / "robust.safetensors", seed=7)
+    with pytest.raises(
+        CheckpointError, match=r"last\.safetensors: belongs to a run of another teacher; put them back, or give this run its own"
+    ):
+        next(Trainer(config, tmp_path / "run").epochs())
+
+
+def test_a_run_does_not_go_on_with_other_generated_images(teachers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    next(train_alone(described(teachers), tmp_path))
+    found = data.load_training(described(teachers).data)
+    monkeypatch.setattr(data, "load_training", lambda _: replace(found, extra_fingerprint="0" * 64))
+    with pytest.raises(CheckpointError, match=r"last\.safetensors: belongs to a run with other data\.extra; put them back"):
         next(train_alone(described(teachers), tmp_path))
 
 

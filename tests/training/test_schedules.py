@@ -34,6 +34,7 @@ def test_a_short_run_takes_its_late_milestones_too(epochs: int) -> None:
 def test_a_milestone_at_the_end_is_none_and_a_single_epoch_begins_at_the_full_rate() -> None:
     assert rates(4, milestones=(1.0,)) == [1, 1, 1, 1]
     assert rates(1, milestones=(0.9,)) == [1]
+    assert rates(1, milestones=(0.5, 0.75)) == [1]
 
 
 def test_multistep_once_never_takes_the_second_milestone() -> None:
@@ -54,6 +55,15 @@ def test_warm_up_climbs_within_an_epoch_and_the_cosine_begins_where_it_ends() ->
 def test_onecycle_climbs_for_three_tenths_of_the_run_unless_told_otherwise() -> None:
     assert rates(10, name="onecycle") == pytest.approx([0, 1 / 3, 2 / 3, 1, 6 / 7, 5 / 7, 4 / 7, 3 / 7, 2 / 7, 1 / 7])
     assert rates(4, name="onecycle", warm_up=0.5) == pytest.approx([0, 0.5, 1, 0.5])
+
+
+def test_a_climb_counts_the_step_that_is_being_taken_and_never_goes_beyond_the_full_rate() -> None:
+    def climb(steps: int, **schedule: Any) -> list[float]:
+        return [lr_factor(ScheduleConfig(**schedule), epoch=0, within=s / steps, step=1 / steps, epochs=1) for s in range(steps)]
+
+    assert climb(4, name="onecycle", warm_up=0.5) == pytest.approx([0.5, 1, 1, 0.5])
+    assert climb(5, name="constant", warm_up=0.5) == pytest.approx([0.4, 0.8, 1, 1, 1])
+    assert climb(1, name="onecycle") == climb(1, name="cosine", warm_up=0.1) == [1]
 
 
 def test_a_constant_rate_is_constant_after_its_warm_up() -> None:

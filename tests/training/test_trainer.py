@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from rkdsearch import models
 from rkdsearch.data import datasets
@@ -94,6 +95,22 @@ def test_a_clipped_step_moves_the_weights_by_no_more_than_the_rate_times_the_nor
     assert moved(0.001) == pytest.approx(0.001, rel=1e-3)
     assert moved(None) > 0.01
     assert moved(1000.0) == moved(None)
+
+
+def test_a_companion_with_an_optimizer_of_its_own_is_clipped_by_itself(teachers: Path) -> None:
+    optimizer = {"lr": 1.0, "momentum": 0.0, "weight_decay": 0.0, "gradient_clip": 0.001}
+    run = Trainer(
+        described(teachers, "peeraid", optimizer=optimizer, schedule={"name": "constant"}, training={"epochs": 1, "batch_size": 100})
+    )
+
+    def weights() -> list[Tensor]:
+        networks = run.student, run.objective.companions["peer"]
+        return [torch.cat([p.detach().flatten() for p in network.parameters()]) for network in networks]
+
+    before = weights()
+    list(run.epochs())
+    moved = [float((after - b).norm()) for after, b in zip(weights(), before, strict=True)]
+    assert moved == pytest.approx([0.001, 0.001], rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -247,8 +264,8 @@ def test_a_full_device_says_which_values_to_turn(teachers: Path, monkeypatch: py
 
     run = Trainer(described(teachers, training={"microbatches": 2}))
     monkeypatch.setattr(run, "_step", full)
-    text = rf"epoch 1: {what} is out of memory; lower training\.batch_size \(now 25\), raise training\.microbatches \(now 2\)"
-    text += r", or set training\.precision to bf16; each of these begins the run anew, in a folder of its own$"
+    text = rf"epoch 1: {what} is out of memory; lower training\.batch_size \(now 25\), raise training\.microbatches \(now 2; "
+    text += r"BatchNorm then sees parts\), or set training\.precision to bf16; each of these begins the run anew, in a folder of its own$"
     with pytest.raises(OutOfMemoryError, match=text):
         list(run.epochs())
 
