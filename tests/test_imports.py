@@ -65,6 +65,10 @@ def test_training_runs_without_ray_and_does_not_pay_for_torchvision() -> None:
     assert imported("import rkdsearch.training.trainer") <= {"torch", "pandas", "accelerate"}
 
 
+def test_a_run_does_not_wait_for_scipy() -> None:
+    assert imported("import rkdsearch.training.run", watched={"scipy"}) == set()
+
+
 def test_a_trial_knows_tune_and_nothing_else_of_the_search_above_it() -> None:
     found = imported("import rkdsearch.trial, rkdsearch.search.trainable", watched=HEAVY | {"ray.tune"})
     assert found == {"torch", "pandas", "accelerate", "ray", "ray.tune"}

@@ -15,7 +15,13 @@ app = App(name="space", help="Check, show or sample a search space.", help_forma
 
 @app.command
 def check(*files: Path, allow_import: AllowImport = ()) -> None:
-    """Prove that every corner of these spaces is a legal run: both ends of every parameter, and 100 random samples."""
+    """Prove that every corner of these spaces is a legal run: both ends of every parameter, and 100 random samples.
+
+    Parameters
+    ----------
+    files
+        One or more YAML files of search spaces, each of which is checked by itself.
+    """
     from rkdsearch import plugins
     from rkdsearch.cli.progress import said
     from rkdsearch.errors import SpaceError
@@ -42,7 +48,13 @@ def checked(file: Path) -> "tuple[SearchSpace, int]":
 
 @app.command
 def show(file: Path, *, allow_import: AllowImport = ()) -> None:
-    """Print a space as it is read: fixed values, parameters with their conditions, ladder, published settings."""
+    """Print a space as it is read: fixed values, parameters with their conditions, ladder, published settings.
+
+    Parameters
+    ----------
+    file
+        The YAML file of a search space.
+    """
     from rkdsearch import plugins
     from rkdsearch.cli.progress import said
     from rkdsearch.search.space import SearchSpace
@@ -70,11 +82,11 @@ def sample(file: Path, *, count: int = 1, seed: int = 0, whole: bool = False, al
     Parameters
     ----------
     file
-        The space.
+        The YAML file of a search space.
     count
-        How many.
+        How many configurations.
     seed
-        Of the draw.
+        Of the draw: the same seed draws the same configurations.
     whole
         With what is fixed and every default: a run's file, for `rkdsearch train` and `rkdsearch teacher`.
     """

@@ -35,11 +35,22 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class AttackConfig(Section):
-    """The attack of the training's inner maximisation. A search may change it; the exam never follows."""
+class BallConfig(Section):
+    """How far an attacked image may be from the clean one."""
 
     norm: Norm = Field("linf", description="the ball's norm")
-    eps: Pixels = Field(8 / 255, description="the ball's radius, pixels of [0, 1]")
+    eps: Pixels = Field(8 / 255, description="the ball's radius, pixels of [0, 1]; a ratio such as 8/255 is read too; linf: at most 1")
+
+    @model_validator(mode="after")
+    def _eps_is_in_pixels(self) -> Self:
+        if self.norm == "linf" and self.eps > 1:
+            raise ValueError(f"eps is in pixels of [0, 1]: 8/255 is 0.0314; got {self.eps:g}")
+        return self
+
+
+class AttackConfig(BallConfig):
+    """The attack of the training's inner maximisation. A search may change it; the exam never follows."""
+
     steps: int = Field(10, ge=0, le=1000, description="ascent steps; 0 leaves the start as x'")
     relative_step_size: float = Field(0.25, gt=0, le=10, description="step size as a fraction of eps: 2/255 of 8/255 is 0.25")
     start: Start | None = Field(None, description="where x' begins; none given: as the method's paper has it")
@@ -57,11 +68,9 @@ class AttackConfig(Section):
         return Attack(build_ball(self.norm, self.eps), self.steps, self.relative_step_size * self.eps, self.start)
 
 
-class ExamAttack(Section):
+class ExamAttack(BallConfig):
     """PGD on the cross-entropy, from a random start: the fixed exam of validation, and the ball of the test."""
 
-    norm: Norm = Field("linf", description="the threat model's norm")
-    eps: Pixels = Field(8 / 255, description="the threat model's radius, pixels of [0, 1]")
     steps: int = Field(20, ge=1, le=1000, description="PGD steps on validation images")
     relative_step_size: float = Field(0.25, gt=0, le=10, description="step size as a fraction of eps")
     restarts: int = Field(1, ge=1, le=100, description="random starts; an image is robust when it survives all of them")
@@ -76,19 +85,23 @@ class ValidationConfig(Section):
 
     attack: ExamAttack = Field(default_factory=ExamAttack)
     every: int = Field(1, ge=1, description="epochs between two validations; rungs and the last epoch always validate")
-    images: int | None = Field(None, ge=1, description="only so many validation images, of all classes in proportion")
-    select: Literal["mean", "clean_accuracy", "robust_accuracy"] = Field("mean", description="what the best epoch is best in")
+    images: int | None = Field(None, ge=1, description="only so many validation images, of all classes in proportion; null: all")
+    select: Literal["mean", "clean_accuracy", "robust_accuracy"] = Field(
+        "mean", description="what the best epoch is best in; mean: of both accuracies"
+    )
 
 
 class OptimizerConfig(Section):
     """The outer minimisation."""
 
-    name: Literal["sgd", "adamw"] = "sgd"
+    name: Literal["sgd", "adamw"] = Field("sgd", description="adamw: weight decay outside the gradient, second beta 0.999")
     lr: float = Field(0.1, gt=0, le=10, description="initial learning rate")
     momentum: float = Field(0.9, ge=0, lt=1, description="SGD's momentum; AdamW's first beta")
-    nesterov: bool = False
+    nesterov: bool = Field(False, description="Nesterov's momentum: sgd with momentum > 0 only")
     weight_decay: float = Field(2e-4, ge=0, le=1, description="on all parameters, as the papers have it")
-    gradient_clip: float | None = Field(None, gt=0, description="largest norm of the whole gradient")
+    gradient_clip: float | None = Field(
+        None, gt=0, description="largest norm of an optimizer's whole gradient: the student's, with companions that share its optimizer"
+    )
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> Self:
@@ -101,11 +114,14 @@ class ScheduleConfig(Section):
     """The learning rate over the run. All times are fractions of it, so that a published schedule travels between budgets."""
 
     name: Literal["multistep", "multistep_once", "cosine", "onecycle", "constant"] = Field(
-        "multistep", description="multistep_once drops at the first milestone only, as ARD's and IAD's scripts really do"
+        "multistep",
+        description="multistep_once drops at the first milestone only, as ARD's and IAD's scripts really do; cosine and onecycle fall to 0",
     )
     milestones: tuple[Share, ...] = Field((0.5, 0.75), description="multistep: when the rate is multiplied by `factor`")
     factor: float = Field(0.1, gt=0, le=1, description="multistep: what a milestone multiplies the rate by")
-    warm_up: float = Field(0.0, ge=0, lt=1, description="linear warm-up; onecycle: the fraction of the run that climbs")
+    warm_up: float = Field(
+        0.0, ge=0, lt=1, description="fraction of the run in which the rate climbs to `optimizer.lr`, evenly; onecycle: 0 is 0.3"
+    )
 
     @model_validator(mode="after")
     def _milestones_climb(self) -> Self:
@@ -117,18 +133,20 @@ class ScheduleConfig(Section):
 class AveragingConfig(Section):
     """An average of the student's weights, which is then validated and delivered in the student's place."""
 
-    name: Literal["none", "ema", "swa"] = "none"
-    decay: float = Field(0.999, ge=0, lt=1, description="ema: what a step keeps")
-    start: float = Field(0.5, ge=0, lt=1, description="swa: the fraction of the run after which epochs are averaged")
+    name: Literal["none", "ema", "swa"] = Field(
+        "none", description="ema: of all steps, old ones fading; swa: of the ends of the last epochs, evenly"
+    )
+    decay: float = Field(0.999, ge=0, lt=1, description="ema: the share of the average that a step keeps")
+    start: float = Field(0.5, ge=0, lt=1, description="swa: the fraction of the run after which epochs are averaged, the last two at least")
 
 
 class TrainingConfig(Section):
     """The loop."""
 
-    epochs: int = Field(200, ge=1, le=100_000)
+    epochs: int = Field(200, ge=1, le=100_000, description="passes over the training images")
     batch_size: int = Field(128, ge=1, description="images of one optimizer step, over all processes")
     microbatches: int = Field(
-        1, ge=1, description="parts that a batch is split into, where memory is short; batch-coupled methods then see parts"
+        1, ge=1, description="parts that a batch is split into, where memory is short; BatchNorm and batch-coupled methods then see parts"
     )
     seed: int = Field(0, ge=0, lt=2**31, description="of weights, batches, augmentation and attacks")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="of the hard-label terms of the outer problem; attacks see plain labels")
@@ -142,7 +160,7 @@ class TrainingConfig(Section):
         description="BatchNorm over several processes: own statistics, averaged after every epoch; or each batch's joined statistics (GPUs only)",
     )
     compile: bool = Field(False, description="torch.compile of the student: pays on long runs")
-    device: Literal["auto", "cpu"] = "auto"
+    device: Literal["auto", "cpu"] = Field("auto", description="auto: the GPU or other accelerator of this machine, where it has one")
 
 
 def describe_method(method: Method) -> dict[str, Any]:
@@ -180,9 +198,11 @@ class TeacherConfig(Section):
 
     network: ModelConfig = Field(default_factory=ModelConfig)
     path: str | None = Field(None, description=".safetensors, .pt or .pth")
-    sha256: str | None = Field(None, description="what the file must hash to")
-    clean_accuracy: Share | None = Field(None, description="what its publisher claims, to be verified")
-    robust_accuracy: Share | None = Field(None, description="what its publisher claims at the exam's ball, to be verified")
+    sha256: str | None = Field(None, description="what the file must hash to, hexadecimal")
+    clean_accuracy: Share | None = Field(
+        None, description="what its publisher claims, as a fraction of 1; `teacher verify` and `tune` check it"
+    )
+    robust_accuracy: Share | None = Field(None, description="the same, inside the exam's ball")
     trained_on: Literal["train", "other"] | None = Field(
         None,
         description="train: all training images of this data, as published teachers were, with others or not; other: none of these images; "

@@ -30,23 +30,36 @@ class DataConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Which images, how they are divided, and what training does to them."""
 
     name: Annotated[str, Field(description=f"one of {', '.join(NAMES)}")] = "digits"
-    root: Annotated[str | None, Field(description="folder of the data set's files, as torchvision or its authors lay them out")] = None
-    download: Annotated[bool, Field(description="let torchvision fetch missing files into `root`")] = False
+    root: Annotated[
+        str | None, Field(description="CIFAR, SVHN and MNIST sets: folder of their files, as torchvision or their authors lay them out")
+    ] = None
+    download: Annotated[bool, Field(description="CIFAR, SVHN and MNIST sets: let torchvision fetch missing files into `root`")] = False
     validation_fraction: Annotated[
         float, Field(gt=0, lt=1, description="share of the training images that decides the search, unless the set brings its own")
     ] = 0.1
-    test_fraction: Annotated[float, Field(gt=0, lt=1, description="digits only, which has no official test images: these are cut off")] = (
-        0.25
-    )
+    test_fraction: Annotated[
+        float, Field(gt=0, lt=1, description="digits, which has no official test images: the share of all images that is cut off")
+    ] = 0.25
     split_seed: Annotated[int, Field(ge=0, description="which images are held out for validation")] = 0
-    augment: Annotated[Augmentation, Field(description="crop: shift by up to size // 8 pixels over black; flip: mirror half")] = "none"
+    augment: Annotated[
+        Augmentation, Field(description="crop: shift by up to size // 8 pixels over black; crop_flip: and mirror half of the images")
+    ] = "none"
     extra: Annotated[str | None, Field(description="npz of generated images: `image` (N, H, W, C) uint8 and `label` (N,)")] = None
     extra_fraction: Annotated[float, Field(ge=0, lt=1, description="share of each batch that is drawn from `extra`")] = 0.0
-    train_images: Annotated[int | None, Field(ge=1, description="train on this many images, every class in proportion; else on all")] = None
-    image_size: Annotated[int | None, Field(ge=1, description="pixels: crop to a square and resize; by default images must agree")] = None
-    channels: Annotated[Literal[1, 3] | None, Field(description="decode to grey (1) or colour (3); else as the first image is")] = None
-    memory_gib: Annotated[float, Field(gt=0, description="a data set that is larger when decoded becomes a memory-mapped file")] = 4.0
-    cache: Annotated[str | None, Field(description="folder of that file; beside the data by default")] = None
+    train_images: Annotated[int | None, Field(ge=1, description="train on this many images, every class in proportion; null: on all")] = (
+        None
+    )
+    image_size: Annotated[
+        int | None,
+        Field(ge=1, description="folder, parquet: crop to a square and resize to so many pixels a side; null: images must agree"),
+    ] = None
+    channels: Annotated[
+        Literal[1, 3] | None, Field(description="folder, parquet: decode to grey (1) or colour (3); null: as the first image is")
+    ] = None
+    memory_gib: Annotated[
+        float, Field(gt=0, description="folder, parquet: a set that is larger than so many GiB when decoded becomes a memory-mapped file")
+    ] = 4.0
+    cache: Annotated[str | None, Field(description="folder, parquet: where that file goes; null: beside the data")] = None
 
     @property
     def kind(self) -> str:

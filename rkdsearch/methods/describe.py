@@ -7,6 +7,7 @@ begin with `Where ...`, `Defaults:` and `Confirmed:`. `page` makes docs/methods.
 import inspect
 import re
 import sys
+from collections.abc import Iterable
 from typing import Any, Literal, get_args, get_origin
 
 import annotated_types
@@ -61,13 +62,13 @@ def _row(name: str, method: type[Method]) -> str:
     marked = "**RECONSTRUCTED.** " if method.reconstructed else ""
     problem = inner.group(1).removeprefix("x' = argmax ").strip().rstrip(",") if inner else "none"
     cells = [f"[`{name}`](#{name})", _linked(paragraphs[0]), f"`{problem}`", _teachers(method), _attack(method), marked + confirmed]
-    return "| " + " | ".join(_cell(cell) for cell in cells) + " |"
+    return "| " + " | ".join(map(cell, cells)) + " |"
 
 
 def _section(name: str, method: type[Method]) -> str:
     title, problem, *rest = _paragraphs(method)
     prose = [re.sub(r"^(Where (?:[^:`]|`[^`]*`)*|Defaults|Confirmed)(?=:)", r"**\1**", paragraph) for paragraph in rest]
-    table = [f"| `{_cell(field)}` | {_cell(default)} | {_cell(meaning)} |" for field, default, meaning in _fields(method)]
+    table = [f"| `{cell(field)}` | {cell(default)} | {cell(meaning)} |" for field, default, meaning in _fields(method)]
     fields = ["| field | default | meaning and law |\n|---|---|---|\n" + "\n".join(table)] if table else []
     source = f"`rkdsearch/methods/{name}.py` · teachers: {_teachers(method)} · attack: {_attack(method)}"
     return "\n\n".join([f"## {name}", _linked(title), f"```\n{problem}\n```", *prose, source, *fields]) + "\n"
@@ -86,7 +87,8 @@ def _linked(title: str) -> str:
     return re.sub(r"https://[^\s);,]+", lambda link: f"<{link.group()}>", title.replace("\n", " "))
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """A text that a table of Markdown can hold."""
     return re.sub(r"\s+", " ", text).replace("|", "\\|").strip()
 
 
@@ -120,9 +122,14 @@ def _fields(method: type[Method]) -> list[tuple[str, str, str]]:
             else "; ".join(f"{_value(value)} where {when.of} is {choice}" for choice, value in when.defaults.items())
         )
         choices = get_args(info.annotation) if get_origin(info.annotation) is Literal else ()
-        laws = [" or ".join(map(str, choices))] if choices else [law for m in info.metadata if (law := _law(m))]
-        rows.append((name, default, "; ".join(filter(None, [info.description, ", ".join(laws)]))))
+        law = " or ".join(map(str, choices)) if choices else ", ".join(laws(info.metadata))
+        rows.append((name, default, "; ".join(filter(None, [info.description, law]))))
     return rows
+
+
+def laws(metadata: Iterable[object]) -> list[str]:
+    """The bounds of a field as a reader writes them: `>= 0`."""
+    return [law for m in metadata if (law := _law(m))]
 
 
 def _law(metadata: object) -> str | None:

@@ -21,6 +21,13 @@ def test_an_eps_may_be_written_as_the_field_writes_it() -> None:
     assert (config.attack.eps, config.validation.attack.eps) == (8 / 255, 4 / 255)
 
 
+@pytest.mark.parametrize("ball", ["attack", "validation.attack"])
+def test_an_eps_of_8_is_refused_where_8_255_is_meant(ball: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^config: {ball}: eps is in pixels of \[0, 1\]: 8/255 is 0\.0314; got 8$"):
+        built(**{f"{ball}.eps": 8})
+    assert built(**{f"{ball}.eps": 1}).fingerprint() != built(**{f"{ball}.eps": 8, f"{ball}.norm": "l2"}).fingerprint()
+
+
 def test_an_inner_problem_that_asks_a_teacher_needs_one() -> None:
     with pytest.raises(
         ConfigError, match=r"attack\.objective 'teacher_clean' asks a robust teacher, and there is none: set teachers\.robust"
