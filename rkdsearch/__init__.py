@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rkdsearch.config import TrainConfig as TrainConfig
+    from rkdsearch.config import build, load
     from rkdsearch.errors import RkdError as RkdError
     from rkdsearch.evaluation import judge as judge
     from rkdsearch.methods import Loss as Loss
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from rkdsearch.search.space import SearchSpace as SearchSpace
     from rkdsearch.training.epoch import EpochResult as EpochResult
     from rkdsearch.training.trainer import Trainer as Trainer
+
+    build_config, load_config = build, load
 
 _WHERE = {
     "EpochResult": "training.epoch",
@@ -28,7 +31,9 @@ _WHERE = {
     "Store": "results.store",
     "TrainConfig": "config",
     "Trainer": "training.trainer",
+    "build_config": "config:build",
     "judge": "evaluation",
+    "load_config": "config:load",
 }
 
 __all__ = list(_WHERE)
@@ -37,4 +42,5 @@ __all__ = list(_WHERE)
 def __getattr__(name: str) -> object:
     if name not in _WHERE:
         raise AttributeError(f"module 'rkdsearch' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"rkdsearch.{_WHERE[name]}"), name)
+    module, _, renamed = _WHERE[name].partition(":")
+    return getattr(importlib.import_module(f"rkdsearch.{module}"), renamed or name)

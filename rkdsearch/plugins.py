@@ -13,12 +13,15 @@ from rkdsearch.errors import ConfigError
 
 GROUPS = ("rkdsearch.methods", "rkdsearch.models")
 
-_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+_MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _allowed: set[str] = set()
 
 
 def allow_import(*prefixes: str) -> None:
-    """Permit modules whose dotted name is, or lies below, one of these."""
+    """Permit modules whose dotted name is, or lies below, one of these. Raises ConfigError for what names no module."""
+    for prefix in prefixes:
+        if not _MODULE.fullmatch(prefix):
+            raise ConfigError(f"--allow-import must name a package, such as my_lab or my_lab.nets, got '{prefix}'")
     _allowed.update(prefixes)
 
 
@@ -29,13 +32,13 @@ def allowed_imports() -> tuple[str, ...]:
 
 
 def is_dotted(name: str) -> bool:
-    """Whether `name` is a dotted path of identifiers, as `my_lab.nets`."""
-    return _DOTTED.fullmatch(name) is not None
+    """Whether `name` is a dotted path of two identifiers or more, as `my_lab.nets`."""
+    return "." in name and _MODULE.fullmatch(name) is not None
 
 
 def load_module(name: str, *, place: str) -> ModuleType:
-    """The user's module. Raises ConfigError, which begins with `place`, where it is not dotted, not allowed or not there."""
-    if not is_dotted(name):
+    """The user's module. Raises ConfigError, which begins with `place`, where it is no module's name, not allowed or not there."""
+    if not _MODULE.fullmatch(name):
         raise ConfigError(f"{place} must be a dotted path of Python names, got '{name}'")
     if not any(name == prefix or name.startswith(prefix + ".") for prefix in allowed_imports()):
         raise ConfigError(f"{place}: '{name}' would import code; allow it with --allow-import {name.partition('.')[0]}")

@@ -32,6 +32,20 @@ def test_a_module_is_imported_only_below_an_allowed_prefix(lab: str) -> None:
     assert "their_lab" in plugins.allowed_imports()
 
 
+def test_a_module_needs_no_package_around_it(lab: str) -> None:
+    with pytest.raises(ConfigError, match=r"network name: 'their_lab' would import code; allow it with --allow-import their_lab"):
+        plugins.load_module("their_lab", place="network name")
+    plugins.allow_import(lab)
+    assert plugins.load_module("their_lab", place="network name").__name__ == "their_lab"
+
+
+@pytest.mark.parametrize("prefix", ["", "optimizer.lr=0.05", "their-lab", "their_lab/nets.py", "their_lab their_nets"])
+def test_what_names_no_package_is_not_allowed(lab: str, prefix: str) -> None:
+    with pytest.raises(ConfigError, match=r"^--allow-import must name a package, such as my_lab or my_lab.nets, got '"):
+        plugins.allow_import(lab, prefix)
+    assert "their_lab" not in plugins.allowed_imports()
+
+
 def test_a_missing_module_is_told_from_one_that_misses_something(lab: str) -> None:
     plugins.allow_import(lab)
     with pytest.raises(ConfigError, match=r"method.name: no module 'their_lab.absent' .looked for 'their_lab.absent'"):
@@ -40,7 +54,7 @@ def test_a_missing_module_is_told_from_one_that_misses_something(lab: str) -> No
         plugins.load_module("their_lab.broken", place="method.name")
 
 
-@pytest.mark.parametrize("name", ["their_lab", "their_lab.", ".nets", "their lab.nets", "their_lab/nets", "their_lab..nets", "os.system()"])
+@pytest.mark.parametrize("name", ["", "their_lab.", ".nets", "their lab.nets", "their_lab/nets", "their_lab..nets", "os.system()"])
 def test_what_is_no_dotted_path_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="network name must be a dotted path of Python names"):
         plugins.load_module(name, place="network name")

@@ -9,6 +9,7 @@ app = App(
     help="Find small networks that are accurate and robust.",
     version=lambda: version("rkdsearch"),
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,  # main has a word to say
 )
 app.command("rkdsearch.cli.tune:tune", name="tune", help="Search a space on a Ray cluster, or on this machine.")
 app.command("rkdsearch.cli.train:train", name="train", help="One training run, without Ray.")

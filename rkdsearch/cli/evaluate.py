@@ -17,7 +17,7 @@ def evaluate(
     trial: str | None = None,
     seeds: int = 1,
     images: int | None = None,
-    attacks: Annotated[tuple[Attack, ...], Parameter(consume_multiple=True)] = ("clean", "pgd20", "autoattack"),
+    attacks: Annotated[tuple[Attack, ...], Parameter(negative=())] = ("clean", "pgd20", "autoattack"),
     gpu: float | None = None,
     address: Address = None,
     allow_import: AllowImport = (),
@@ -37,7 +37,7 @@ def evaluate(
     images
         Only so many test images, stratified and the same for all; the number is recorded.
     attacks
-        Which attacks.
+        Which attack; repeat it for several.
     gpu
         The share of a GPU that each worker takes, such as 0.25; by default a whole one where Ray sees any.
     """

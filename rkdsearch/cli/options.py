@@ -5,8 +5,14 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+# One value an option: what stands behind it is the next argument, never silently one more value.
 AllowImport = Annotated[
-    tuple[str, ...], Parameter(consume_multiple=True, help="Packages of your own from which methods and networks may be imported.")
+    tuple[str, ...],
+    Parameter(
+        negative=(),
+        show_default=False,
+        help="A package of your own from which methods and networks may be imported; repeat it for several.",
+    ),
 ]
 Address = Annotated[str | None, Parameter(help="A Ray cluster's address, or `auto`; none given: this machine.")]
 
@@ -26,4 +32,9 @@ def parsed(texts: Iterable[str]) -> dict[str, Any]:
             values[name] = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise ConfigError(f"{text}: the value is not YAML: {' '.join(str(error).split())}") from None
+        if isinstance(values[name], dict) and not value.lstrip().startswith("{"):
+            raise ConfigError(
+                f"{name}: a colon at the end or before a space makes '{value}' a section; write its value right behind the colon, "
+                "such as data.name=folder:PATH, or {...} around what is a section"
+            )
     return values

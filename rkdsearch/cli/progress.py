@@ -58,10 +58,10 @@ def ready_line(trainer: "Trainer") -> str:
     from rkdsearch.training.rows import device_name
 
     config, splits = trainer.config, trainer.splits
-    threads = torch.get_num_threads()
+    threads, validation = torch.get_num_threads(), len(splits.validation)
     return (
         f"{trainer.device.type} ({device_name(trainer.device)}), {_counted(trainer.processes, 'process', 'es')}, "
-        f"{_counted(threads, 'thread', 's')}: {len(splits.train):,} training and {config.validation.images or len(splits.validation):,} "
+        f"{_counted(threads, 'thread', 's')}: {len(splits.train):,} training and {min(config.validation.images or validation, validation):,} "
         f"validation images of {config.data.name}, {_counted(trainer.batches, 'batch', 'es')} an epoch"
     )
 

@@ -52,7 +52,7 @@ def tune(
     from rkdsearch.cli.space import checked
     from rkdsearch.errors import DiskError
     from rkdsearch.search import folder, warm
-    from rkdsearch.search.lock import one_driver
+    from rkdsearch.training.lock import one_driver
 
     until = _until(trials, device_hours)
     plugins.allow_import(*allow_import)
@@ -76,7 +76,7 @@ def tune(
             more = [] if journal else ["--no-journal"]
             more += ["--warm-start", str(warm_start)] if warm_start is not None and not (study / warm.FILE).exists() else []
             more += ["--address", address] if address else []
-            more += ["--allow-import", *allow_import] if allow_import else []
+            more += [word for package in allow_import for word in ("--allow-import", package)]
             again = shlex.join(["rkdsearch", "tune", str(space), *until.split(), "--study", str(study), "--resume", *more])
             said(f"stopped; every finished epoch is kept. Go on with: {again}")
             raise

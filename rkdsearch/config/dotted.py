@@ -1,6 +1,6 @@
 """Dotted names and nested sections are two ways to write one tree: `{"attack.eps": 0.1}` is `{"attack": {"eps": 0.1}}`."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from rkdsearch.errors import ConfigError
@@ -16,10 +16,19 @@ def nest(values: Mapping[str, Any], place: str = "config") -> dict[str, Any]:
             here = here.setdefault(section, {})
             if not isinstance(here, dict):
                 raise ConfigError(f"{place}: {name} needs a section '{section}', which already holds the value {here!r}")
+        if isinstance(here.get(last), dict):
+            raise ConfigError(f"{place}: {section_not_value(name, here[last], value)}")
         if last in here and here[last] != value:
             raise ConfigError(f"{place}: {name} is given twice, as {here[last]!r} and as {value!r}")
         here[last] = value
     return tree
+
+
+def section_not_value(name: str, fields: Iterable[str], value: object) -> str:
+    """That a value stands where a section with these fields is meant, and which field may be meant."""
+    fields = list(fields)
+    meant = f"name={value}" if "name" in fields and isinstance(value, str) else fields[0]
+    return f"{name} is a section, not the value {value!r}; set its fields, such as {name}.{meant}"
 
 
 def merge(base: Mapping[str, Any], overrides: Mapping[str, Any], place: str = "config") -> dict[str, Any]:

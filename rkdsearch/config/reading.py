@@ -6,9 +6,10 @@ from typing import Any
 
 import yaml
 from pydantic import ValidationError
+from typing_extensions import override
 
 from rkdsearch import methods
-from rkdsearch.config.dotted import merge, nest
+from rkdsearch.config.dotted import merge, nest, section_not_value
 from rkdsearch.config.sections import TrainConfig
 from rkdsearch.config.sentences import sentence
 from rkdsearch.errors import ConfigError
@@ -31,15 +32,31 @@ def build(values: Mapping[str, Any], place: str = "config") -> TrainConfig:
         raise ConfigError(sentence(error, TrainConfig, place)) from None
 
 
-def load(file: Path, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
+def load(file: str | Path, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
     """A config from a YAML file, with `section.field` overrides on top."""
     return build(merge(read_yaml(file), overrides or {}, str(file)), str(file))
 
 
-def read_yaml(file: Path) -> dict[str, Any]:
-    """A mapping from a YAML file; no tags, no code. Raises ConfigError."""
+class _Loader(yaml.SafeLoader):
+    """YAML without tags and code, that refuses a name given twice where YAML lets the last one win."""
+
+    @override
+    def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        lines: dict[str, int] = {}
+        for name, line in [(key.value, key.start_mark.line + 1) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]:
+            if name in lines:
+                raise ConfigError(f"line {line}: {name} is given twice in one section, first in line {lines[name]}; keep one of them")
+            lines[name] = line
+        return node
+
+
+def read_yaml(file: str | Path) -> dict[str, Any]:
+    """A mapping from a YAML file; no tags, no code, no name twice in a section. Raises ConfigError."""
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        values = yaml.load(Path(file).read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
+    except ConfigError as error:
+        raise ConfigError(f"{file}, {error}") from None
     except FileNotFoundError:
         raise ConfigError(f"{file}: there is no such file") from None
     except IsADirectoryError:
@@ -54,13 +71,18 @@ def read_yaml(file: Path) -> dict[str, Any]:
 def _build_method(section: object, place: str, where: str) -> Method:
     if isinstance(section, Method):
         return section
-    if not isinstance(section, dict) or "name" not in section:
+    if section is not None and not isinstance(section, dict):
+        raise ConfigError(f"{place}: {section_not_value(where, ['name'], section)}")
+    if section is None or "name" not in section:
         raise ConfigError(f"{place}: {where}.name is required; choose one of {', '.join(methods.names())}")
     try:
         kind = methods.load(str(section["name"]))
     except ConfigError as error:
         raise ConfigError(f"{place}: {error}") from None
+    fields = {k: v for k, v in section.items() if k != "name"}
+    if fields and not kind.model_fields:
+        raise ConfigError(f"{place}: unknown field {where}.{next(iter(fields))}; {section['name']} has no fields of its own")
     try:
-        return kind.model_validate({k: v for k, v in section.items() if k != "name"})
+        return kind.model_validate(fields)
     except ValidationError as error:
         raise ConfigError(sentence(error, kind, place, where + ".")) from None

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from rkdsearch.config.dotted import section_not_value
 from rkdsearch.errors import did_you_mean
 
 
@@ -20,6 +21,8 @@ def sentence(error: ValidationError, kind: type[BaseModel], place: str, prefix: 
         return f"{place}: {unknown_field(name, _fields_at(kind, path[:-1]))}{more}"
     if first["type"] == "missing":
         return f"{place}: {name} is required{more}"
+    if first["type"] in ("model_type", "model_attributes_type") and (fields := _fields_at(kind, path)):
+        return f"{place}: {section_not_value(name, fields, first['input'])}{more}"
     law = first["msg"].removeprefix("Value error, ")
     law = re.sub(r"^Input should be ", "must be ", law)
     for words, sign in {"greater than or equal to": ">=", "less than or equal to": "<=", "greater than": ">", "less than": "<"}.items():

@@ -33,8 +33,7 @@ def read_parquet(config: DataConfig, split: Split) -> Images | None:
         return None
     classes = _class_names(training[0])
     if classes is None:
-        highest = max(int(_labels(file, None).max(initial=0)) for file in training)
-        classes = tuple(str(k) for k in range(highest + 1))
+        classes = _numbered(training)
     encoded = Encoded(
         items=lambda: (item for file in files for item in _images(file)),
         labels=np.concatenate([_labels(file, classes) for file in files]),
@@ -86,6 +85,21 @@ def _class_names(file: Path) -> tuple[str, ...] | None:
         return tuple(str(name) for name in json.loads(metadata)["info"]["features"][label]["names"])
     except (ValueError, KeyError, TypeError):
         return None  # the metadata may describe a plain integer label
+
+
+def _numbered(training: list[Path]) -> tuple[str, ...]:
+    """The classes where only numbers name them: 0 to the highest label. Raises DataError where one of these has no image."""
+    labels = {file: _labels(file, None) for file in training}
+    used = np.unique(np.concatenate(list(labels.values())))
+    missing = np.flatnonzero(used != np.arange(len(used)))
+    if len(missing):
+        highest = used[-1]
+        file, row = next((file, int(found.argmax())) for file, found in labels.items() if highest in found)
+        raise DataError(
+            f"{file}, row {row}: label {highest} is the highest, so that class {missing[0]} should have a training image and has none; "
+            "correct the label, or number the classes from 0 without a gap"
+        )
+    return tuple(str(k) for k in used)
 
 
 def _column(file: Path, role: Literal["image", "label"]) -> Iterator[Any]:

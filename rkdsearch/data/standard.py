@@ -81,8 +81,9 @@ def _read_torchvision(root: Path, config: DataConfig, split: Literal["train", "t
             found = build(root, download=False, **which)
     except (RuntimeError, OSError, ValueError, EOFError, AssertionError) as error:
         looked_for = f"{root / _CIFAR[config.name][0]} (binary) and for " if config.name in _CIFAR else ""
+        reason = str(error).replace(" You can use download=True to download it", "")  # our way out is the next line's
         raise DataError(
-            f"{root}: no sound copy of {config.name}; looked for {looked_for}torchvision's files: {error} "
+            f"{root}: no sound copy of {config.name}; looked for {looked_for}torchvision's files: {reason} "
             "(set data.root to the folder that holds them, or data.download: true)"
         ) from error
     pixels = torch.as_tensor(found.data)

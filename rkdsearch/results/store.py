@@ -121,7 +121,7 @@ class Store:
         tables = [schema.empty_table()]
         for path in sorted((self.folder / table).glob("[!._]*.parquet")):
             try:
-                found = pq.ParquetFile(path).read()
+                found = _without_empty(pq.ParquetFile(path).read(), schema)
                 schema = pa.unify_schemas([schema, found.schema], promote_options="permissive")
             except FileNotFoundError:  # removed since it was listed
                 continue
@@ -162,6 +162,13 @@ def replace_file(path: Path, content: "pa.Table | str", *, fsync: bool = False) 
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _without_empty(found: "pa.Table", schema: "pa.Schema") -> "pa.Table":
+    """Without the columns that have no value here and another type in the files before: who wrote them could not know better."""
+    types = dict(zip(schema.names, schema.types, strict=True))
+    other = [f.name for f in found.schema if types.get(f.name, f.type) != f.type and found[f.name].null_count == len(found)]
+    return found.drop_columns(other) if other else found
 
 
 def _arrow(column: Column) -> "pa.DataType":

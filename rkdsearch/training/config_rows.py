@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -50,10 +50,11 @@ def _columns_of(kind: type[BaseModel], prefix: str) -> Iterable[Column]:
 
 
 def _column_type(annotation: object) -> Literal["string", "int", "float", "bool"]:
-    if annotation is bool:
+    kinds = {type(value) for value in get_args(annotation)} if get_origin(annotation) is Literal else {annotation}
+    if kinds == {bool}:
         return "bool"
-    if annotation is int:
+    if kinds == {int}:
         return "int"
-    if annotation is float:
+    if kinds == {float}:
         return "float"
-    return "string"  # names, Literals, and lists as JSON text
+    return "string"  # names, and lists as JSON text

@@ -1,6 +1,7 @@
 """Exit code 2 and one sentence for what the user must change, 1 and a traceback for our bugs, before any compute."""
 
 import os
+import re
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -8,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from rkdsearch import config
 from rkdsearch.__main__ import main
+from rkdsearch.cli import options
 from rkdsearch.search import folder, teachers, tuner, warm
-from rkdsearch.search.lock import one_driver
+from rkdsearch.training.lock import one_driver
 from tests.search.files import SMALL, load_space, write_space
 
 # The command line is called as a shell calls it: its words stand in sys.argv.
@@ -74,6 +77,48 @@ def test_a_wrong_command_is_2(
     said = capsys.readouterr()
     assert sentence in said.err + said.out
     assert "Traceback" not in said.err + said.out
+
+
+@pytest.mark.parametrize("command", [("train",), ("teacher", "verify"), ("teacher", "train")], ids=" ".join)
+def test_an_override_counts_wherever_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run.yaml").write_text("method: {name: pgd_at}\n", encoding="utf-8")
+    words = ["run.yaml", "--allow-import", "tests.strangers", "optimizer.lr=-5"]
+    assert rkdsearch(monkeypatch, *command, *words) == 2
+    assert capsys.readouterr().err == "run.yaml: optimizer.lr must be > 0, got -5\n"
+
+
+@pytest.mark.parametrize("word", ["data.name=folder:", "data.name=folder: images"])
+def test_a_value_that_yaml_makes_a_section_is_told_how_to_write_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], word: str
+) -> None:
+    (tmp_path / "run.yaml").write_text("method: {name: pgd_at}\n", encoding="utf-8")
+    assert rkdsearch(monkeypatch, "train", tmp_path / "run.yaml", word) == 2
+    assert re.fullmatch(
+        r"data.name: a colon .* makes 'folder:.*' a section; .*, such as data.name=folder:PATH, or .*\n", capsys.readouterr().err
+    )
+    assert options.parsed(["data={name: digits}", "data.name=folder:images"]) == {"data": {"name": "digits"}, "data.name": "folder:images"}
+
+
+def test_ctrl_c_is_130_and_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(config, "load", interrupted)
+    assert rkdsearch(monkeypatch, "train", tmp_path / "run.yaml") == 130
+    said = capsys.readouterr()
+    assert said.err == "interrupted; what is finished (epochs, examined networks) is kept: the same command goes on from there\n"
+    assert said.out == ""
+
+
+@pytest.mark.parametrize("command", ["train", "tune", "evaluate"])
+def test_help_shows_no_flag_without_a_meaning(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    assert rkdsearch(monkeypatch, command, "--help") == 0
+    help_text = capsys.readouterr().out
+    assert "--allow-import" in help_text
+    assert "--empty" not in help_text
 
 
 def test_a_bug_of_ours_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,12 +208,15 @@ def test_what_to_type_after_ctrl_c_has_every_word_that_the_search_needs(
         "10.0.0.1:6379",
         "--allow-import",
         "tests.search",
+        "--allow-import",
         "tests.strangers",
     )
     assert rkdsearch(monkeypatch, "tune", file, *words) == 130
-    assert capsys.readouterr().out.endswith(
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert said.out.endswith(
         f"Go on with: rkdsearch tune '{file}' --trials 2 --study {tmp_path / 's'} --resume --no-journal --address 10.0.0.1:6379 "
-        "--allow-import tests.search tests.strangers\n"
+        "--allow-import tests.search --allow-import tests.strangers\n"
     )
 
 

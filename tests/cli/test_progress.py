@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from rkdsearch import config
 from rkdsearch.cli import progress
 from rkdsearch.errors import StudyError
 from rkdsearch.search.study import Study
 from rkdsearch.search.teachers import TeacherStep
 from rkdsearch.training.teacher import Measured
+from rkdsearch.training.trainer import Trainer
 from tests.search.files import FakeWorker, load_space
 
 
@@ -26,6 +28,12 @@ def trained(study: Study, assignments: int) -> None:
 @pytest.fixture
 def every_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "LINE_EVERY_SECONDS", -1.0)
+
+
+@pytest.mark.parametrize(("asked", "said"), [(None, "404"), (100, "100"), (1000, "404")])
+def test_a_run_says_how_many_validation_images_there_are_at_most(asked: int | None, said: str) -> None:
+    values = {"method.name": "natural", "data.validation_fraction": 0.3, "validation.images": asked, "training.device": "cpu"}
+    assert f" and {said} validation images of digits" in progress.ready_line(Trainer(config.build(values)))
 
 
 @pytest.mark.usefixtures("every_line")

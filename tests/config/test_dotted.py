@@ -38,3 +38,10 @@ def test_a_name_given_twice_is_told_by_its_whole_path() -> None:
         with pytest.raises(ConfigError, match=r"^x\.yaml: attack\.eps"):
             configs.nest(twice, "x.yaml")
     assert configs.nest({"attack": {"eps": 0.1}, "attack.eps": 0.1}) == {"attack": {"eps": 0.1}}
+
+
+def test_a_value_in_the_place_of_a_section_is_told_which_field_is_meant() -> None:
+    for base, sentence in {"name": "method.name=trades", "temperature": "method.temperature"}.items():
+        with pytest.raises(ConfigError) as error:
+            configs.merge({"method": {base: 1}}, {"method": "trades"}, "x.yaml")
+        assert str(error.value) == f"x.yaml: method is a section, not the value 'trades'; set its fields, such as {sentence}"

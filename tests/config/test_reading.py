@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+import rkdsearch
 from rkdsearch import config as configs
 from rkdsearch.errors import ConfigError
 
@@ -27,3 +28,33 @@ def test_a_file_with_overrides_on_top_is_a_run(tmp_path: Path) -> None:
         configs.load(tmp_path / "gone.yaml")
     with pytest.raises(ConfigError, match="is a folder, not a YAML file"):
         configs.load(tmp_path)
+
+
+def test_the_name_of_a_file_may_be_text_and_both_doors_stand_in_the_package(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("method: {name: trades}\n", encoding="utf-8")
+    loaded = rkdsearch.load_config(str(tmp_path / "run.yaml"), {"optimizer.lr": 0.2})
+    assert (
+        loaded
+        == rkdsearch.build_config({"method.name": "trades", "optimizer.lr": 0.2})
+        == configs.load(tmp_path / "run.yaml", {"optimizer.lr": 0.2})
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a: 1\nb: 2\na: 3\n", "run.yaml, line 3: a is given twice in one section, first in line 1; keep one of them"),
+        ("optimizer: {lr: 0.1, lr: 0.5}", "run.yaml, line 1: lr is given twice in one section, first in line 1; keep one of them"),
+        ("first:\n- {lr: 1}\n- lr: 1\n  lr: 1\n", "run.yaml, line 4: lr is given twice in one section, first in line 3; keep one of them"),
+    ],
+)
+def test_a_name_that_is_given_twice_is_refused_and_not_the_last_one_taken(tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / "run.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as error:
+        configs.read_yaml(tmp_path / "run.yaml")
+    assert str(error.value) == f"{tmp_path}/{sentence}"
+
+
+def test_an_anchor_may_be_merged_and_its_names_given_anew(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("a: &shared {x: 1, y: 2}\nb: {<<: *shared, x: 3}\n", encoding="utf-8")
+    assert configs.read_yaml(tmp_path / "run.yaml") == {"a": {"x": 1, "y": 2}, "b": {"x": 3, "y": 2}}

@@ -26,7 +26,11 @@ BOTH = {"robust": TEACHER, "natural": TEACHER}
         ({"optimizer": {"lr": -1, "momentum": 2}}, "x.yaml: optimizer.lr must be > 0, got -1 (and 1 more)"),
         ({"optimizer": {"nesterov": True, "momentum": 0}}, "x.yaml: optimizer: nesterov needs sgd with momentum > 0, got sgd with momentum 0.0"),
         ({"schedule.milestones": [0.7, 0.5]}, "x.yaml: schedule: milestones must increase, got [0.7, 0.5]"),
-        ({"teachers": "teacher.pt"}, "x.yaml: teachers must be a valid dictionary or instance of TeachersConfig, got 'teacher.pt'"),
+        ({"teachers": "teacher.pt"}, "x.yaml: teachers is a section, not the value 'teacher.pt'; set its fields, such as teachers.robust"),
+        ({"student": "resnet18"}, "x.yaml: student is a section, not the value 'resnet18'; set its fields, such as student.name=resnet18"),
+        ({"optimizer": 3}, "x.yaml: optimizer is a section, not the value 3; set its fields, such as optimizer.name"),
+        ({"method": "trades"}, "x.yaml: method is a section, not the value 'trades'; set its fields, such as method.name=trades"),
+        ({"method": {"name": "pgd_at", "temperature": 3}}, "x.yaml: unknown field method.temperature; pgd_at has no fields of its own"),
         (
             {"teachers": {}},
             "x.yaml: method 'rslad' learns from a robust teacher, and there is none: set teachers.robust.path or teachers.robust.recipe",

@@ -57,7 +57,7 @@ def write_parquet(
 def write_folder(root: Path, counts: dict[str, int], size: int = 8, channels: int = 3) -> None:
     """`counts`: {"train/cat": 5, ...}."""
     for seed, (place, count) in enumerate(counts.items()):
-        (root / place).mkdir(parents=True)
+        (root / place).mkdir(parents=True, exist_ok=True)
         for i, pixels in enumerate(pictures(count, size, channels, seed)):
             (root / place / f"{i:03}.png").write_bytes(png(pixels))
 

@@ -1,6 +1,7 @@
 """Image folders and Parquet files: decoded right, once, and with the place of every fault."""
 
 import re
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,9 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torchvision.datasets import ImageFolder
 
 from rkdsearch.data import Batches, DataConfig, load_test, load_training
 from rkdsearch.data import encoded as encoded_files
+from rkdsearch.data.folder import read_folder
 from rkdsearch.errors import DataError
 from tests.data.files import pictures, png, write_folder, write_parquet
 
@@ -112,6 +116,23 @@ def test_a_cache_folder_that_cannot_be_written_says_which_value_to_turn(tmp_path
         load_test(folder_config(tmp_path, memory_gib=1e-9, cache=str(tmp_path / "absent")))
 
 
+def test_images_in_sub_folders_belong_to_their_class_in_the_order_of_image_folder(tmp_path: Path) -> None:
+    write_folder(
+        tmp_path, {"train/cat": 3, "train/cat/a-b": 2, "train/cat/a/c": 1, "train/cat/.thumbnails": 4, "train/dog/a": 2, "test/cat": 1}
+    )
+    write_folder(tmp_path / "elsewhere", {"more": 2})
+    (tmp_path / "train" / "dog" / "more").symlink_to(tmp_path / "elsewhere" / "more")
+    images = read_folder(folder_config(tmp_path), "train")
+    assert images is not None
+    assert images.labels.tolist() == [0] * 6 + [1] * 4
+    places = [tmp_path / "train" / place for place in ("cat", "cat/a-b", "cat/a/c", "dog/a", "dog/more")]
+    expected = [np.asarray(Image.open(file)) for place in places for file in sorted(place.glob("*.png"))]
+    assert np.array_equal(images.pixels.numpy(), np.stack(expected))
+    shutil.rmtree(tmp_path / "train" / "cat" / ".thumbnails")
+    theirs = [file for file, _ in ImageFolder(str(tmp_path / "train")).samples]
+    assert np.array_equal(images.pixels.numpy(), np.stack([np.asarray(Image.open(file)) for file in theirs]))
+
+
 def test_faults_of_a_folder_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="must hold one folder of images per class, found none"):
         load_training(folder_config(tmp_path))
@@ -172,6 +193,16 @@ def test_parquet_without_class_names_counts_its_labels_and_brings_its_own_valida
     write_parquet(tmp_path / "validation.parquet", encoded[:1], [2])
     splits = load_training(DataConfig(name=f"parquet:{tmp_path}"))
     assert (splits.train.classes, len(splits.train), splits.validation.labels.tolist()) == (("0", "1", "2"), 4, [2])
+
+
+@pytest.mark.parametrize("label", [77, 10**12])
+def test_without_class_names_a_label_far_above_the_others_is_named_with_its_row(tmp_path: Path, label: int) -> None:
+    encoded: list[bytes | None] = [png(image) for image in pictures(4, 8, 3)]
+    write_parquet(tmp_path / "train-0.parquet", encoded, [0, 1, 2, 0])
+    write_parquet(tmp_path / "train-1.parquet", encoded, [0, 1, label, 2])
+    law = rf"train-1.parquet, row 2: label {label} is the highest, so that class 3 should have a training image and has none; correct the label"
+    with pytest.raises(DataError, match=law):
+        load_training(DataConfig(name=f"parquet:{tmp_path}"))
 
 
 @pytest.mark.parametrize(
