@@ -117,15 +117,16 @@ def judge(
     """
     clean, robust = torch.zeros(2, len(x), dtype=torch.int64, device=y.device)
     cases = torch.zeros(3, dtype=torch.int64, device=y.device)
-    at_once, pace = BATCH, Pace("exam: {} images", len(x))
-    for place in range(rank * BATCH, len(x), processes * BATCH):
+    mine = range(rank * BATCH, len(x), processes * BATCH)
+    at_once, pace = BATCH, Pace(f"exam: {{}} batches of {BATCH} images", len(mine))
+    for done, place in enumerate(mine, start=1):
         rows = slice(place, place + BATCH)
         seeds = [_seed(seed, place, restart) for restart in range(restarts)]
         answers = partial(_answers, network, attack, x[rows], y[rows], seeds, teacher)
         found, at_once = in_parts(answers, len(y[rows]), at_once, place="the exam")
         clean[rows], robust[rows], on_clean, on_adversarial = found
         cases += torch.stack([on_adversarial.sum(), (on_clean & ~on_adversarial).sum(), (~on_clean & ~on_adversarial).sum()])
-        pace.at(rows.stop)
+        pace.at(done)
     verdict = Verdict(y.cpu(), total(clean).bool().cpu(), total(robust).bool().cpu())
     if teacher is None:
         return verdict, None

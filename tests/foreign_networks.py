@@ -134,3 +134,53 @@ class Awkward(nn.Module):
         x = torch.tanh(self.bn_read(maps) + maps)
         x = self.bn_batch(self.batch_only(x))
         return self.linear(torch.tanh(self.bn1(self.linear1(self.drop(x.mean(dim=(2, 3)))))))
+
+
+class Flat(nn.Module):
+    """One linear layer on the pixels: what the faulty ones below are made of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x.flatten(1))
+
+
+class Lazy(Flat):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.LazyLinear(10)
+
+
+class Detached(Flat):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).detach()
+
+
+class Blind(Flat):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.detach())
+
+
+class Overwriting(Flat):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.sub_(0.5))
+
+
+class Mistaken(Flat):
+    def forward(self, x: Tensor) -> Tensor:
+        raise TypeError("bad")
+
+
+class Viewing(nn.Module):
+    """Flattens its maps by `view`, which contiguous ones alone allow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3, padding=1)
+        self.linear = nn.Linear(256, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = torch.relu(self.conv(x))
+        return self.linear(maps.view(maps.shape[0], -1))

@@ -39,8 +39,13 @@ def export(
 
 def _source(named: Path, trial: str | None) -> tuple[Path, str, Path]:
     """The study's folder, the trial, and its best weights. `rkdsearch train` keeps its one run in the folder itself."""
-    from rkdsearch.errors import StudyError
+    from rkdsearch.errors import CheckpointError, StudyError
     from rkdsearch.search import ledger
+
+    if not named.exists():
+        raise StudyError(
+            f"{named}: is not there; name a study's folder, that of a single run, or a trial's best.safetensors in one of them"
+        )
 
     study, home = named, named.resolve().parent
     if named.is_file():
@@ -52,6 +57,12 @@ def _source(named: Path, trial: str | None) -> tuple[Path, str, Path]:
             )
         study, trial = (home.parents[1] if searched else home), of
     alone = study / "best.safetensors"
+    is_single = any((study / file).exists() for file in ("last.safetensors", "trials/run.parquet"))
+    if trial in (None, "run") and is_single and not alone.exists():
+        raise CheckpointError(
+            f"{alone}: is not there: it was removed, or the run has validated no epoch yet; let `rkdsearch train` go on in this folder, "
+            "put the file back, or delete last.safetensors and train again"
+        )
     if trial is None and not alone.exists():
         raise StudyError(f"{study}: holds trials; name one with --trial: `rkdsearch status {study}` lists them")
     if trial in (None, "run") and alone.exists():

@@ -37,7 +37,7 @@ def train(
     from rkdsearch.errors import TeacherError
     from rkdsearch.training import teacher as teachers
     from rkdsearch.training.reused import accelerator_for
-    from rkdsearch.training.run import is_first_process, leave_group
+    from rkdsearch.training.run import is_first_process, leave_group, teacher_held
     from rkdsearch.training.trainer import Trainer
 
     described = _read(config, overrides, allow_import)
@@ -52,12 +52,13 @@ def train(
         if is_first_process():
             said(f"{home}: is trained already, {made_by.training.epochs} epochs")
     else:
-        trainer = Trainer(made_by, home)
-        for epoch in trainer.epochs():
-            if is_first_process():
-                said(epoch_line(epoch, seconds_left(trainer.history)))
-        # All processes of a launcher train it together.
-        trainer.accelerator.wait_for_everyone()
+        with teacher_held(made_by, home):
+            trainer = Trainer(made_by, home)
+            for epoch in trainer.epochs():
+                if is_first_process():
+                    said(epoch_line(epoch, seconds_left(trainer.history)))
+            # All processes of a launcher train it together.
+            trainer.accelerator.wait_for_everyone()
     # The first one has written the file, and measures it alone.
     others = not is_first_process()
     leave_group()

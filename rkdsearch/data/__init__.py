@@ -3,7 +3,7 @@
 from rkdsearch.data.batches import Batch, Batches
 from rkdsearch.data.config import DataConfig
 from rkdsearch.data.datasets import load_test, load_training
-from rkdsearch.data.images import Images, Pictures
+from rkdsearch.data.images import Images, Pictures, laid_out
 from rkdsearch.data.splits import Splits
 
-__all__ = ["Batch", "Batches", "DataConfig", "Images", "Pictures", "Splits", "load_test", "load_training"]
+__all__ = ["Batch", "Batches", "DataConfig", "Images", "Pictures", "Splits", "laid_out", "load_test", "load_training"]

@@ -1,5 +1,10 @@
-"""`folder:PATH`: image files in PATH/train/CLASS/, PATH/test/CLASS/ and, if there is one, PATH/validation/CLASS/."""
+"""`folder:PATH`: image files in PATH/train/CLASS/, PATH/test/CLASS/ and, if there is one, PATH/validation/CLASS/, at any depth.
 
+As torchvision's ImageFolder has it: sub-folders belong to their class, symbolic links are followed, and images come in the order of their
+folders' paths, then of their names. But sub-folders whose names begin with a dot, such as a viewer's thumbnails, are left out.
+"""
+
+import os
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +31,7 @@ def read_folder(config: DataConfig, split: Split) -> Images | None:
     files: list[Path] = []
     labels: list[int] = []
     for k, name in enumerate(classes):
-        found = sorted(path for path in (root / split / name).glob("*") if path.suffix.lower() in SUFFIXES)
+        found = [path for path in _files(root / split / name) if path.suffix.lower() in SUFFIXES]
         files += found
         labels += [k] * len(found)
     if not files:
@@ -38,6 +43,15 @@ def read_folder(config: DataConfig, split: Split) -> Images | None:
         key=key_of(root, files),
     )
     return decode(encoded, config, split)
+
+
+def _files(folder: Path) -> list[Path]:
+    """All files of a class."""
+    found = []
+    for here, below, names in os.walk(folder, followlinks=True):
+        below[:] = [name for name in below if not name.startswith(".")]
+        found += [(here, name) for name in names]
+    return [Path(here, name) for here, name in sorted(found)]
 
 
 def _folders(parent: Path) -> tuple[str, ...]:

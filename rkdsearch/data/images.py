@@ -68,12 +68,21 @@ class Pictures:
     images: Images
     device: torch.device
     dtype: torch.dtype = torch.float32
+    channels_last: bool = True
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, part: slice) -> Tensor:
-        return self.images.floats(part, device=self.device)[0].to(self.dtype)
+        return laid_out(self.images.floats(part, device=self.device)[0].to(self.dtype), channels_last=self.channels_last)
+
+
+def laid_out(x: Tensor, *, channels_last: bool) -> Tensor:
+    """Images (n, C, H, W) in the memory layout that the run's networks have."""
+    if channels_last:
+        return x.contiguous(memory_format=torch.channels_last)
+    # Not `contiguous`: grey images are both, and a convolution takes them for channels last by their strides alone.
+    return x.flatten(1).view(x.shape)
 
 
 def to_floats(pixels: Tensor, scale: float, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -34,6 +34,7 @@ __all__ = [
     "Size",
     "Slope",
     "build",
+    "check_channels_last",
     "features",
     "fold",
     "names",
@@ -99,6 +100,12 @@ def build(config: ModelConfig, *, classes: int, channels: int, size: int) -> nn.
             )
         normalise_inside(network, config.mean, config.std)
     return network
+
+
+def check_channels_last(config: ModelConfig, network: nn.Module, *, channels: int, size: int) -> None:
+    """Raise ConfigError where another's network, which this config has built, cannot take images laid out channels last. Ours can."""
+    if config.name not in _BUILDERS:
+        foreign.check_channels_last(network, config.name, channels, size)
 
 
 @lru_cache(maxsize=1024)

@@ -2,13 +2,16 @@
 
 import copy
 import inspect
+import traceback
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import cast
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
-from rkdsearch.errors import ConfigError, did_you_mean
+from rkdsearch.errors import ConfigError, did_you_mean, is_out_of_memory
 from rkdsearch.plugins import load_module
 
 _PLACE = "network name"
@@ -80,15 +83,81 @@ def _users(name: str, **shape: int) -> nn.Module:
     return network
 
 
-def _try(network: nn.Module, name: str, classes: int, channels: int, size: int) -> None:
-    """Two black images through a copy, in the mode of training: some networks answer otherwise there, and statistics would move."""
-    shape = f"images of {channels}x{size}x{size} pixels"
+def check_channels_last(network: nn.Module, name: str, channels: int, size: int) -> None:
+    """Raise ConfigError where the network, which was tried by `build`, fails on images that are laid out channels last."""
+    weight = next(network.parameters(), torch.empty(0))
     try:
-        with torch.no_grad():
-            logits = copy.deepcopy(network).train()(torch.zeros(2, channels, size, size))
-    except (RuntimeError, ValueError, AssertionError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ConfigError(f"{_PLACE}: {name} fails on {shape}: {reason}; choose another network or image size") from error
+        _there_and_back(
+            network, torch.zeros(2, channels, size, size, device=weight.device, dtype=weight.dtype), memory_format=torch.channels_last
+        )
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise ConfigError(
+            f"{_PLACE}: {name} takes contiguous images only, and fails on images laid out channels last: {_reason(error)}; "
+            "use flatten or reshape in place of view, or set training.channels_last: false"
+        ) from error
+
+
+def _try(network: nn.Module, name: str, classes: int, channels: int, size: int) -> None:
+    """Two black images there and back: what training would meet as a traceback is met here as a sentence."""
+    shape = f"images of {channels}x{size}x{size} pixels"
+    tensors = (*network.named_parameters(), *network.named_buffers())
+    waiting = next((key for key, tensor in tensors if is_lazy(tensor)), None)
+    if waiting is not None:
+        raise ConfigError(
+            f"{_PLACE}: {name} has no shape for {waiting} before it sees images; "
+            "give its lazy layers their sizes: classes, channels and size are known to its constructor"
+        )
+    try:
+        logits, gradient = _there_and_back(network, torch.zeros(2, channels, size, size))
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        if "in-place operation" in str(error):
+            raise ConfigError(
+                f"{_PLACE}: {name} writes into the images that it is given{_where(error)}, which are not its own; "
+                "compute a new tensor: x = x - 0.5 in place of x.sub_(0.5), and no inplace=True before its first layer"
+            ) from error
+        raise ConfigError(f"{_PLACE}: {name} fails on {shape}: {_reason(error)}; choose another network or image size") from error
     if not isinstance(logits, torch.Tensor) or logits.shape != (2, classes):
         answer = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise ConfigError(f"{_PLACE}: {name} must give logits (N, {classes}) for {shape}, got {answer} for two images")
+    if gradient is None:
+        raise ConfigError(
+            f"{_PLACE}: {name} must give logits with a gradient to the image, got none: attacks follow it; "
+            "remove detach(), no_grad() or whatever else cuts it off in forward"
+        )
+
+
+def _there_and_back(
+    network: nn.Module, x: torch.Tensor, *, memory_format: torch.memory_format = torch.contiguous_format
+) -> tuple[object, torch.Tensor | None]:
+    """Answer, and gradient to the images if there is one, of a copy in the mode of training, in which some networks answer otherwise.
+
+    A copy, because statistics would move. The global generator is left as it was.
+    """
+    x = x.contiguous(memory_format=memory_format).requires_grad_()
+    with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        tried = copy.deepcopy(network).train()
+        if memory_format is torch.channels_last:
+            tried.to(memory_format=memory_format)
+        logits = tried(x)
+        if not isinstance(logits, torch.Tensor) or not logits.requires_grad:
+            return logits, None
+        return logits, torch.autograd.grad(logits.sum(), x, allow_unused=True)[0]
+
+
+def _reason(error: Exception) -> str:
+    """The first line of its message; with its name where that says more than that something went wrong while running."""
+    message = next(iter(str(error).splitlines()), "")
+    named = message if isinstance(error, RuntimeError) and message else f"{type(error).__name__}: {message}".removesuffix(": ")
+    return named + _where(error)
+
+
+def _where(error: Exception) -> str:
+    """` (nets.py, line 12)`: the last line of it that is neither torch's nor ours; empty where there is none."""
+    torchs = Path(torch.__file__).parent
+    frames = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    theirs = [f" ({file.name}, line {line})" for file, line in frames if file != Path(__file__) and torchs not in file.parents]
+    return theirs[-1] if theirs else ""

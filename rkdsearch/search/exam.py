@@ -190,7 +190,7 @@ def _sit(sitting: Mapping[str, Any], images: tuple[Any, Any], block: int) -> dic
     device = device_of(config)
     rows = slice(block * SHARD, (block + 1) * SHARD)
     x, y = (torch.tensor(a[rows], device=device) for a in images)
-    x = x.contiguous(memory_format=torch.channels_last)
+    x = data.laid_out(x, channels_last=config.training.channels_last)
     network_config = config.student if sitting["role"] is None else getattr(config.teachers, sitting["role"]).network
     splits = data.load_training(config.data)
     classes, shape = len(splits.train.classes), splits.train

@@ -15,6 +15,7 @@ from rkdsearch.config import ExamAttack, TrainConfig
 from rkdsearch.errors import RkdError
 from rkdsearch.methods import name_of
 from rkdsearch.models import ModelConfig
+from rkdsearch.plugins import is_dotted
 from rkdsearch.results import summary
 from rkdsearch.results.intervals import accuracy
 from rkdsearch.teacher import fingerprint
@@ -93,19 +94,27 @@ def _what(d: Delivery) -> str:
 
 
 def loading(d: Delivery) -> str:
-    """Five lines of Python that load the network, run beside the weights."""
+    """Five lines of Python that load the network, run beside the weights; two more permit a network of one's own to be imported."""
     shape = d.shape
     sizes = f"classes={len(shape.classes)}, channels={shape.channels}, size={shape.size}"
     given = ", ".join(f"{name}={value!r}" for name, value in d.config.student.model_dump().items() if value is not None)
+    own = own_packages(d.config.student.name)
     return "\n".join(
         [
             "from pathlib import Path",
+            *(["from rkdsearch import plugins"] if own else []),
             "from rkdsearch.models import ModelConfig",
             "from rkdsearch.teacher import load",
+            *(f"plugins.allow_import({package!r})  # its folder must be on PYTHONPATH" for package in own),
             f"network = load(Path({WEIGHTS!r}), ModelConfig({given}), {sizes})",
             f"logits = network(x)  # x: (N, {shape.channels}, {shape.size}, {shape.size}), pixels of [0, 1]",
         ]
     )
+
+
+def own_packages(*names: str) -> list[str]:
+    """The packages of the user's in which these networks and methods lie, each once; none for ours and the libraries'."""
+    return list(dict.fromkeys(name.partition(".")[0] for name in names if is_dotted(name)))
 
 
 def _notices(d: Delivery) -> list[str]:

@@ -28,6 +28,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *
     A file survives the end of its process; with `sync`, of the machine too, and takes some milliseconds longer.
     Raises DiskError, and leaves the old file as it was.
     """
+    before = path.exists()
     content = save(_apart(tensors), metadata={"state": json.dumps(state)})
     temporary = path.with_name(f"{_TEMPORARY}{path.name}-{uuid.uuid4().hex}")
     try:
@@ -42,7 +43,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise DiskError.at(path, error, "the previous checkpoint is intact") from error
+        raise (DiskError.at(path, error, "the previous checkpoint is intact") if before else DiskError.at(path, error)) from error
 
 
 def kept(path: Path) -> Path:

@@ -15,11 +15,12 @@ from rkdsearch import config as run
 from rkdsearch import data
 from rkdsearch.config import TeachersConfig
 from rkdsearch.errors import CheckpointError, RkdError, StudyError, TeacherError
+from rkdsearch.methods import name_of
 from rkdsearch.models import ModelConfig
 from rkdsearch.results import summary
 from rkdsearch.teacher import fingerprint, header, load, read_state
 from rkdsearch.training import checkpoint, onnx_export
-from rkdsearch.training.card import WEIGHTS, Delivery, Shape, card
+from rkdsearch.training.card import WEIGHTS, Delivery, Shape, card, own_packages
 from rkdsearch.training.robustbench import entry
 from rkdsearch.training.teacher import found_in
 
@@ -99,7 +100,10 @@ def _attack_steps(study: summary.Study, trial_id: str) -> list[int]:
 
 
 def repeated(d: Delivery) -> str:
-    """The run as a file for `rkdsearch train`. Teachers are named by where they lie on this machine, in the study's folder where it has them."""
+    """The run as a file for `rkdsearch train`; its head is the command that repeats it, with what another folder or machine must be told.
+
+    Teachers are named by where they lie on this machine, in the study's folder where it has them.
+    """
     teachers = {}
     for role in TeachersConfig.model_fields:
         teacher = getattr(d.config.teachers, role)
@@ -107,13 +111,24 @@ def repeated(d: Delivery) -> str:
             teacher = teacher.model_copy(update={"path": str(file.absolute())})
         teachers[role] = teacher
     processes = d.trial["run.processes"]
-    given = ", given its teacher" if d.config.asked_teachers else ""
-    lines = [f"# Trial {d.trial['trial_id']} of {d.study}. `rkdsearch train {RUN}` repeats it{given}."]
+    config = d.config.model_copy(update={"teachers": TeachersConfig(**teachers)})
+    asked = {role: getattr(config.teachers, role) for role in config.asked_teachers}
+    images = config.data.model_dump(mode="json", exclude_defaults=True)
+    where: dict[str, object] = {name: "WHERE" for name in ("root", "extra", "cache") if name in images}
+    if config.data.path:  # another name begins the section afresh: the rest of it must be said again
+        where = {**images, **where, "name": f"{config.data.kind}:WHERE"}
+    given = [f"data.{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in where.items()]
+    given += [f"teachers.{role}.path=WHERE" for role, teacher in asked.items() if teacher.path is not None]
+    own = own_packages(config.student.name, name_of(config.method), *(teacher.network.name for teacher in asked.values()))
+    command = " ".join(["rkdsearch train", RUN, *given, *(f"--allow-import {package}" for package in own)])
+    lines = [f"# Trial {d.trial['trial_id']} of {d.study}. `{command}` repeats it{', WHERE being where your files lie' if given else ''}."]
+    lines += [f"# teachers.{role}.path must have the sha256 {teacher.sha256}." for role, teacher in asked.items() if teacher.sha256]
+    if own:
+        lines.append(f"# The folder of {', '.join(own)} must be on PYTHONPATH.")
     if len(d.attack_steps) > 1:
         lines.append("# Not quite: its search began with fewer steps of the training attack.")
     if processes and processes > 1:
         lines.append(f"# It was trained by {processes} processes together; by another number, the sums are other sums.")
-    config = d.config.model_copy(update={"teachers": TeachersConfig(**teachers)})
     return "\n".join(lines) + "\n" + run.written(config)
 
 

@@ -71,7 +71,10 @@ def frozen_teacher(
     channels_last: bool,
 ) -> nn.Module:
     """The teacher folded, to answer only: the same one for every run that asks for this file in this form."""
-    network = models.fold(loaded_teacher(config, classes, channels, size, precision, device))
+    network = loaded_teacher(config, classes, channels, size, precision, device)
+    if channels_last:
+        models.check_channels_last(config.network, network, channels=channels, size=size)
+    network = models.fold(network)
     # A copy of its own for each layout: `to` works in place, and the next run may have asked for the other one.
     return network.to(memory_format=torch.channels_last) if channels_last else network
 
@@ -112,8 +115,7 @@ def answers_of(network: nn.Module, key: tuple[object, ...], images: data.Images,
         def answered(part: slice) -> tuple[Tensor]:
             pace.at(part.start)
             x, _ = images.floats(part, device=weight.device)
-            x = x.contiguous(memory_format=torch.channels_last) if channels_last else x
-            return (network(x.to(weight.dtype)),)
+            return (network(data.laid_out(x.to(weight.dtype), channels_last=channels_last)),)
 
         (answers,), _ = in_parts(answered, len(images), 500, place="a teacher's answers to the training images")
         _known_answers[key] = (network, answers)

@@ -1,19 +1,40 @@
 """One run alone, without Ray: the same row as a trial's."""
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from accelerate import PartialState
 
 from rkdsearch.config import TeacherConfig, TrainConfig
-from rkdsearch.errors import NonFiniteLossError, OutOfMemoryError
+from rkdsearch.errors import CheckpointError, NonFiniteLossError, OutOfMemoryError
 from rkdsearch.methods import name_of
 from rkdsearch.results.record import ALONE
 from rkdsearch.results.store import Store
 from rkdsearch.teacher import fingerprint
 from rkdsearch.training import config_rows, rows, teacher
 from rkdsearch.training.epoch import EpochResult
+from rkdsearch.training.lock import one_driver
+from rkdsearch.training.reused import accelerator_for
 from rkdsearch.training.trainer import Trainer
+
+
+def held(
+    config: TrainConfig, folder: Path, way_out: str = "wait for its end, or give this run a folder of its own"
+) -> AbstractContextManager[None]:
+    """Inside the block, this run alone writes into the folder. Of several processes that train together, the first one holds it.
+
+    Raises StudyError where another run is at work there, DiskError where the folder cannot be written.
+    """
+    accelerator_for(config)  # the launcher's processes meet, and know who is the first
+    return one_driver(folder, "trained in", way_out) if is_first_process() else nullcontext()
+
+
+def teacher_held(made_by: TrainConfig, folder: Path) -> AbstractContextManager[None]:
+    """The same for a teacher's folder while it is trained; a trained one is only read, and may lie where nobody can write."""
+    if teacher.is_trained(made_by, folder):
+        return nullcontext()
+    return held(made_by, folder, "wait for its end: this run then finds the teacher trained")
 
 
 def teacher_epochs(config: TrainConfig, *caches: Path) -> Iterator[tuple[str, EpochResult]]:
@@ -21,11 +42,13 @@ def teacher_epochs(config: TrainConfig, *caches: Path) -> Iterator[tuple[str, Ep
     for role in config.asked_teachers:
         made_by = teacher.recipe_run(config, role)  # type: ignore[arg-type]  # a role of TeachersConfig
         if made_by is not None:
-            trainer = Trainer(made_by, teacher.folder_of(made_by, *caches))
-            for epoch in trainer.epochs():
-                yield role, epoch
-            # All processes train it together; the first one writes the file that the others read next.
-            trainer.accelerator.wait_for_everyone()
+            home = teacher.folder_of(made_by, *caches)
+            with teacher_held(made_by, home):
+                trainer = Trainer(made_by, home)
+                for epoch in trainer.epochs():
+                    yield role, epoch
+                # All processes train it together; the first one writes the file that the others read next.
+                trainer.accelerator.wait_for_everyone()
 
 
 def with_teachers(config: TrainConfig, *caches: Path) -> TrainConfig:
@@ -52,9 +75,9 @@ def leave_group() -> None:
 
 
 def single_run(trainer: Trainer) -> Iterator[EpochResult]:
-    """The epochs that are left to do; rows in the folder's `trials/` and `epochs/` after each. Only the first process writes.
+    """The epochs that are left to do; rows in the folder's `trials/` and `epochs/` after each. Only the first process writes, inside `held`.
 
-    Raises CheckpointError, and leaves the rows as they were, where the folder is another run's.
+    Raises CheckpointError, and leaves the rows as they were, where the folder is another run's, or its best network is gone.
     """
     config, folder = trainer.config, trainer.folder
     assert folder is not None
@@ -71,8 +94,15 @@ def single_run(trainer: Trainer) -> Iterator[EpochResult]:
             measured = rows.measured(config, trainer.history, facts)
             store.write_trial({**identity, "status": status, "error": error, **config_rows.row(config), **measured})
 
+    trainer.resume()
+    best = trainer.history[-1].best if trainer.history else None
+    if trainer.rank == 0 and best is not None and not (folder / "best.safetensors").exists():
+        raise CheckpointError(
+            f"{folder / 'best.safetensors'}: is gone, and with it the network of epoch {best.epoch}, the best so far; "
+            "put it back, or delete last.safetensors to train this run afresh"
+        )
     # A run that was killed may have a checkpoint of which its rows know nothing. A finished row stays: it says which code made it.
-    if trainer.resume() and store.trials()["status"].tolist() != ["finished"]:
+    if trainer.history and store.trials()["status"].tolist() != ["finished"]:
         write()
     try:
         for epoch in trainer.epochs():

@@ -16,6 +16,7 @@ from rkdsearch.config import Recipe, TeacherConfig, TrainConfig
 from rkdsearch.data.splits import some
 from rkdsearch.errors import OutOfMemoryError, TeacherError
 from rkdsearch.evaluation import BATCH, judge
+from rkdsearch.pace import Pace
 from rkdsearch.teacher import fingerprint, load, split_of
 from rkdsearch.training import checkpoint
 from rkdsearch.training.epoch import EpochResult
@@ -107,15 +108,16 @@ def measuring(teacher: TeacherConfig, config: TrainConfig) -> Iterator[tuple[Mea
     with OutOfMemoryError.told(f"{path}, to be measured", "does another program use it?"):
         network = models.fold(opened(teacher, splits).to(device))
         images = splits.validation.take(torch.from_numpy(_examined(config, splits))).to(device)
-        x, y = data.Pictures(images, device), images.labels.to(device)
+        x, y = data.Pictures(images, device, channels_last=config.training.channels_last), images.labels.to(device)
     clean, robust = torch.zeros(2, len(y), dtype=torch.bool)
-    batches = math.ceil(len(y) / BATCH)
+    batches, pace = math.ceil(len(y) / BATCH), Pace("measuring a teacher: {} images", len(y))
     for batch in range(batches):
         # As one of so many processes: an image's random start is seeded by its batch's place, whoever takes it.
         verdict, _ = judge(network, x, y, exam.build(), restarts=exam.restarts, seed=VALIDATION_SEED, rank=batch, processes=batches)
         clean |= verdict.clean
         robust |= verdict.robust
         done = min(len(y), (batch + 1) * BATCH)
+        pace.at(done)
         yield Measured(sha256, float(clean.sum()) / done, float(robust.sum()) / done, done, said), len(y)
 
 

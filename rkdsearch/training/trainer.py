@@ -62,6 +62,8 @@ class Trainer:
         train = self.splits.train
         shape = {"classes": len(train.classes), "channels": train.channels, "size": train.size}
         self.student = models.build(config.student, **shape)
+        if training.channels_last:
+            models.check_channels_last(config.student, self.student, channels=train.channels, size=train.size)
         self.size = models.size_of(config.student, **shape)
         config.method.check_student(self.student)
         if self.processes > 1 and training.batchnorm_across == "synchronised":
@@ -188,8 +190,8 @@ class Trainer:
     def _step(self, batch: data.Batch, noise: Noise, epoch: int, factor: float) -> tuple[Tensor, dict[str, Tensor]]:
         for parameter in self._trained:  # `zero_grad` of optimizers, without their profiling hooks
             parameter.grad = None
-        if self.config.training.channels_last and not batch.x.is_contiguous(memory_format=torch.channels_last):
-            batch = replace(batch, x=batch.x.contiguous(memory_format=torch.channels_last))
+        if (x := data.laid_out(batch.x, channels_last=self.config.training.channels_last)) is not batch.x:  # `replace` is slow
+            batch = replace(batch, x=x)
         if self.config.training.precision == "fp64":
             batch = replace(batch, x=batch.x.double())
         found: list[tuple[float, Tensor, dict[str, Tensor]]] = []
@@ -289,7 +291,9 @@ class Trainer:
         if self.average is None:
             return self.student
         # Always the same images: what an average is worth must not depend on when it is asked.
-        self.average.reestimate_batchnorm(batch.x.to(DTYPES[self.config.training.precision]) for batch in self._batches.epoch(0))
+        training = self.config.training
+        images = (data.laid_out(batch.x, channels_last=training.channels_last) for batch in self._batches.epoch(0))
+        self.average.reestimate_batchnorm(x.to(DTYPES[training.precision]) for x in images)
         self._average_batchnorm(self.average.network)
         return self.average.network
 
@@ -405,7 +409,8 @@ class Trainer:
             images = self.splits.validation
             rows = some(images.labels.numpy(), count, seed=self.config.data.split_seed, field="validation.images")
             chosen = images.take(torch.from_numpy(rows)).to(self.device)
-            x = data.Pictures(chosen, self.device, DTYPES[self.config.training.precision])
+            training = self.config.training
+            x = data.Pictures(chosen, self.device, DTYPES[training.precision], training.channels_last)
             self._validation[count] = x, chosen.labels.to(self.device)
         return self._validation[count]
 

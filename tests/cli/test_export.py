@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from rkdsearch import config as run
-from rkdsearch import data
+from rkdsearch import data, plugins
+from rkdsearch.cli import app
 from rkdsearch.cli.export import export
 from rkdsearch.errors import CheckpointError, RkdError, StudyError
 from rkdsearch.results.store import Store
@@ -23,6 +24,7 @@ from rkdsearch.training import checkpoint, onnx_export
 from rkdsearch.training.card import fraction
 from rkdsearch.training.robustbench import standing
 from rkdsearch.training.trainer import Trainer
+from tests.data.files import write_folder
 from tests.training.runs import train_alone
 
 VALUES = {
@@ -151,8 +153,11 @@ def test_the_same_network_is_the_same_file_every_time(alone: Path, tmp_path: Pat
 def test_the_file_of_the_run_trains_the_same_network_again(alone: Path, tmp_path: Path) -> None:
     export(alone, trial="run", out=tmp_path)
     text = (tmp_path / "run.yaml").read_text(encoding="utf-8")
-    assert text.startswith("# Trial run of alone. `rkdsearch train run.yaml` repeats it, given its teacher.\n")
     (teacher,) = alone.glob("teachers/*/best.safetensors")
+    assert text.startswith(
+        "# Trial run of alone. `rkdsearch train run.yaml teachers.robust.path=WHERE` repeats it, WHERE being where your files lie.\n"
+        f"# teachers.robust.path must have the sha256 {fingerprint(teacher)}.\nmethod:"
+    )
     assert f"sha256: {fingerprint(teacher)}" in text
     list(train_alone(run.load(tmp_path / "run.yaml"), tmp_path / "again"))
     weights = [load_file(file) for file in (tmp_path / "student.safetensors", tmp_path / "again" / "best.safetensors")]
@@ -173,6 +178,53 @@ def test_the_file_of_a_run_names_a_studys_own_teacher_by_the_studys_path(
     export(Path("study"), trial="t00004", out=Path("out"))
     assert "# It was trained by 2 processes together" in Path("out/run.yaml").read_text(encoding="utf-8")
     assert run.load(Path("out/run.yaml")).teachers.robust.path == str(teacher)  # type: ignore[union-attr]  # it is there
+
+
+def test_the_card_and_the_run_of_a_network_of_ones_own_on_ones_own_images_work_where_they_are_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lab_of_ones_own").mkdir()
+    (tmp_path / "lab_of_ones_own" / "nets.py").write_text(
+        "from torch import nn\ndef net(classes, channels, size):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(channels * size * size, classes))\n"
+    )
+    write_folder(tmp_path / "images", {"train/cat": 6, "train/dog": 6, "test/cat": 1})
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(plugins, "_allowed", {"lab_of_ones_own"})
+    images = {"name": "folder:images", "validation_fraction": 0.4, "cache": "."}
+    own = {"method.name": "pgd_at", "teachers.robust": {}, "data": images, "student": {"name": "lab_of_ones_own.nets.net"}}
+    list(train_alone(run.build({**VALUES, **own}), Path("alone")))
+    export(Path("alone"), out=Path("out"))
+    (code,) = re.findall(r"```python\n(.*?)\n```", Path("out/README.md").read_text(encoding="utf-8"), re.DOTALL)
+    head = Path("out/run.yaml").read_text(encoding="utf-8").splitlines()[:3]
+    command = "rkdsearch train run.yaml data.name=folder:WHERE data.validation_fraction=0.4 data.cache=WHERE --allow-import lab_of_ones_own"
+    assert head == [
+        f"# Trial run of alone. `{command}` repeats it, WHERE being where your files lie.",
+        "# The folder of lab_of_ones_own must be on PYTHONPATH.",
+        "method: {name: pgd_at}",
+    ]
+    monkeypatch.setattr(plugins, "_allowed", set())
+    monkeypatch.chdir(tmp_path / "out")
+    names: dict[str, Any] = {"x": torch.rand(3, 3, 8, 8)}
+    exec(code, names)
+    assert names["logits"].shape == (3, 2)
+    monkeypatch.setattr(plugins, "_allowed", set())
+    app([*command.replace("WHERE", str(tmp_path / "images")).split()[1:], "--folder", "again"], result_action="return_value")
+    weights = [load_file(file) for file in ("student.safetensors", "again/best.safetensors")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_run_whose_network_is_gone_is_not_taken_for_a_folder_of_trials(alone: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(alone, tmp_path / "moved")
+    (moved / "best.safetensors").unlink()
+    for trial in (None, "run"):
+        with pytest.raises(
+            CheckpointError, match=r"moved/best.safetensors: is not there: it was removed, or the run has validated no epoch yet; "
+        ):
+            export(moved, trial=trial, out=tmp_path / "out")
+    with pytest.raises(StudyError, match=r"gone/best.safetensors: is not there; name a study's folder"):
+        export(tmp_path / "gone" / "best.safetensors", out=tmp_path / "out")
 
 
 def test_a_network_that_sat_no_test_says_so(alone: Path, tmp_path: Path) -> None:

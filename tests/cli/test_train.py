@@ -1,13 +1,19 @@
 """`rkdsearch train`: what a person reads while one run is trained."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from rkdsearch.cli.progress import epoch_line, seconds_left
+from rkdsearch.cli.teacher import train as train_teacher
 from rkdsearch.cli.train import train
+from rkdsearch.errors import CheckpointError, DiskError, StudyError
 from rkdsearch.training.epoch import Best, EpochResult
+from rkdsearch.training.trainer import Trainer
 from tests.cli.test_teacher import CONFIG
 
 
@@ -29,6 +35,88 @@ def test_a_run_says_what_it_trains_on_then_each_epoch_and_its_best_one(tmp_path:
     assert lines[7].endswith("alone: best.safetensors, last.safetensors, and the row in trials/")
     train(tmp_path / "run.yaml", "training.epochs=2", folder=tmp_path / "alone")
     assert capsys.readouterr().out.splitlines() == ["nothing left to do: 2 epochs are trained", *lines[6:]]
+
+
+SECOND = """
+import sys
+from pathlib import Path
+from rkdsearch.errors import RkdError
+from rkdsearch.training.lock import one_driver
+try:
+    with one_driver(Path(sys.argv[1]), "read", "come back later"):
+        print("nobody is there")
+except RkdError as error:
+    print(error)
+"""
+
+
+def second_in(folder: Path) -> str:
+    """What a second process is told that wants to write in this folder."""
+    return subprocess.run([sys.executable, "-c", SECOND, str(folder)], capture_output=True, text=True, check=True, timeout=100).stdout
+
+
+def test_while_a_run_or_a_teacher_is_trained_no_second_process_gets_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run.yaml").write_text(CONFIG, encoding="utf-8")
+    told: dict[str, str] = {}
+
+    def ask(line: str) -> None:
+        if line.startswith(("robust teacher: epoch   1", "epoch   1")):
+            folder = next((tmp_path / "alone" / "teachers").iterdir()) if line.startswith("robust") else tmp_path / "alone"
+            told[line.partition("epoch")[0]] = second_in(folder)
+
+    monkeypatch.setattr("rkdsearch.cli.progress.said", ask)
+    train(tmp_path / "run.yaml", folder=tmp_path / "alone")
+    who = rf" is being trained in by process {os.getpid()} on .* UTC; come back later"
+    assert re.search(rf"alone/teachers/\w+:{who}", told["robust teacher: "])
+    assert re.search(rf"alone:{who}", told[""])
+    assert second_in(tmp_path / "alone") == "nobody is there\n"
+
+
+def test_a_teacher_that_teacher_train_is_training_is_not_trained_by_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run.yaml").write_text(CONFIG, encoding="utf-8")
+    told: list[str] = []
+    monkeypatch.setattr(
+        "rkdsearch.cli.progress.said",
+        lambda line: told.append(second_in(next((tmp_path / "cache").iterdir()))) if line.startswith("epoch   1") else None,
+    )
+    train_teacher(tmp_path / "run.yaml", cache=tmp_path / "cache")
+    assert len(told) == 1
+    assert f"is being trained in by process {os.getpid()} on " in told[0]
+
+
+def test_a_second_train_in_a_folder_is_refused_before_it_reads_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run.yaml").write_text(CONFIG, encoding="utf-8")
+    monkeypatch.setattr(Trainer, "__init__", None)
+    hold = SECOND.replace('print("nobody is there")', 'print("held", flush=True); input()')
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(tmp_path / "alone")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "held\n"
+        with pytest.raises(
+            StudyError, match=rf"alone: is being read by process {first.pid} on .*; wait for its end, or give this run a folder of its"
+        ):
+            train(tmp_path / "run.yaml", folder=tmp_path / "alone")
+        first.kill()
+
+
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run.yaml").write_text(CONFIG, encoding="utf-8")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(Trainer, "__init__", None)
+    with pytest.raises(DiskError, match=r"file/alone: could not be written: Not a directory; is the folder yours, and the disk not full\?"):
+        train(tmp_path / "run.yaml", folder=tmp_path / "file" / "alone")
+
+
+def test_a_run_whose_best_network_is_gone_says_what_is_lost(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(CONFIG, encoding="utf-8")
+    train(tmp_path / "run.yaml", "method.name=natural", folder=tmp_path / "alone")
+    (tmp_path / "alone" / "best.safetensors").unlink()
+    law = (
+        r"alone/best.safetensors: is gone, and with it the network of epoch 1, the best so far; put it back, or delete last.safetensors to"
+    )
+    with pytest.raises(CheckpointError, match=law):
+        train(tmp_path / "run.yaml", "method.name=natural", folder=tmp_path / "alone")
 
 
 def test_what_takes_long_says_how_far_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -169,6 +169,46 @@ def test_a_network_of_ones_own_that_does_not_fit_is_refused(name: str, law: str)
 
 
 @pytest.mark.usefixtures("own_networks")
+@pytest.mark.parametrize(
+    ("name", "law"),
+    [
+        ("Lazy", r"Lazy has no shape for linear.weight before it sees images; give its lazy layers their sizes"),
+        ("Detached", r"Detached must give logits with a gradient to the image, got none: attacks follow it; remove detach\(\)"),
+        ("Blind", r"Blind must give logits with a gradient to the image, got none"),
+        (
+            "Overwriting",
+            r"Overwriting writes into the images that it is given \(foreign_networks.py, line \d+\), which are not its own; compute",
+        ),
+        ("Mistaken", r"Mistaken fails on images of 1x8x8 pixels: TypeError: bad \(foreign_networks.py, line \d+\); choose another network"),
+    ],
+)
+def test_what_training_would_meet_in_a_network_of_ones_own_is_met_before_it(name: str, law: str) -> None:
+    with pytest.raises(ConfigError, match=f"^network name: tests.foreign_networks.{law}"):
+        build(ModelConfig(name=f"tests.foreign_networks.{name}"), classes=10, channels=1, size=8)
+
+
+@pytest.mark.usefixtures("own_networks")
+def test_a_network_that_views_its_maps_takes_contiguous_images_only() -> None:
+    config = ModelConfig(name="tests.foreign_networks.Viewing")
+    network = build(config, classes=10, channels=1, size=8)
+    law = r"Viewing takes contiguous images only, .* view size is not compatible .*; use flatten or reshape in place of view, or set training.ch"
+    with pytest.raises(ConfigError, match=law):
+        models.check_channels_last(config, network, channels=1, size=8)
+    whole = ModelConfig(name="tests.foreign_networks.Untraceable")
+    models.check_channels_last(whole, build(whole, classes=10, channels=1, size=8), channels=1, size=8)
+
+
+@pytest.mark.usefixtures("own_networks")
+def test_trying_a_network_draws_no_numbers() -> None:
+    torch.manual_seed(0)
+    network = build(ModelConfig(name="tests.foreign_networks.Awkward"), classes=10, channels=1, size=8)
+    found = torch.rand(1)
+    torch.manual_seed(0)
+    type(network)()
+    assert torch.equal(torch.rand(1), found)
+
+
+@pytest.mark.usefixtures("own_networks")
 def test_a_network_without_a_last_linear_layer_shows_no_features() -> None:
     network = build(ModelConfig(name="tests.foreign_networks.Convolutional"), classes=10, channels=1, size=8)
     with pytest.raises(ConfigError, match="Convolutional shows no penultimate features"):

@@ -12,12 +12,15 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 
-from rkdsearch import data
-from rkdsearch.errors import CheckpointError, DiskError, NonFiniteLossError, OutOfMemoryError
+from rkdsearch import data, plugins
+from rkdsearch.errors import CheckpointError, ConfigError, DiskError, NonFiniteLossError, OutOfMemoryError
 from rkdsearch.results.store import Store
+from rkdsearch.training.teacher import measure
 from rkdsearch.training.trainer import Trainer
-from tests.training.runs import described, teacher_file, teachers_in, train_alone
+from tests.foreign_networks import Viewing
+from tests.training.runs import described, teacher_file, teachers_in, train, train_alone
 from tests.training.test_teacher import RECIPE
 
 ROOT = Path(__file__).parents[2]
@@ -150,6 +153,26 @@ def test_a_run_goes_on_wherever_its_folder_and_its_teachers_file_were_moved(teac
         elsewhere = shutil.copytree(teachers, tmp_path / "moved" / "teachers", dirs_exist_ok=True)
         again = described(elsewhere, teachers={"robust": robust})
         assert [e.epoch for e in train_alone(again, tmp_path / "moved" / name)] == [2]
+
+
+def test_a_student_or_teacher_that_needs_contiguous_images_is_refused_before_any_training(
+    teachers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugins, "_allowed", {"tests"})
+    viewing = {"name": "tests.foreign_networks.Viewing", "width": None}
+    law = r"Viewing takes contiguous images only, and fails on images laid out channels last"
+    with pytest.raises(ConfigError, match=law):
+        Trainer(described(teachers, student=viewing))
+    for averaging in ("none", "swa"):
+        train(described(teachers, student=viewing, training={"channels_last": False}, averaging={"name": averaging}))
+    save_file(Viewing().state_dict(), teachers / "viewing.safetensors")
+    with pytest.raises(ConfigError, match=law):
+        Trainer(described(teachers, teachers={"robust": {"path": str(teachers / "viewing.safetensors"), "network": viewing}}))
+    taught = {"robust": {"path": str(teachers / "viewing.safetensors"), "network": viewing}}
+    contiguous = described(teachers, teachers=taught, training={"channels_last": False})
+    train(contiguous)
+    assert contiguous.teachers.robust is not None
+    assert measure(contiguous.teachers.robust, contiguous).images == 30
 
 
 def test_a_run_does_not_go_on_with_other_images(teachers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

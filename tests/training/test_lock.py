@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from rkdsearch.errors import StudyError
-from rkdsearch.search.lock import one_driver
-from tests.search.real import ROOT
+from rkdsearch.errors import DiskError, StudyError
+from rkdsearch.training.lock import one_driver
+
+ROOT = Path(__file__).parents[2]
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from rkdsearch.search.lock import one_driver
+from rkdsearch.training.lock import one_driver
 with one_driver(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
@@ -58,4 +59,17 @@ def test_where_locks_are_unknown_nobody_is_refused(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     with one_driver(tmp_path), one_driver(tmp_path):
+        pass
+
+
+def test_a_folder_that_takes_no_file_is_told_before_anything_is_computed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(DiskError, match=r"file/run: could not be written: Not a directory; is the folder yours"),
+        one_driver(tmp_path / "file" / "run"),
+    ):
+        pass
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / ".driver").symlink_to("/dev/full")  # it can be locked, and takes no byte
+    with pytest.raises(DiskError, match=r"full: could not be written: "), one_driver(tmp_path / "full"):
         pass
