@@ -51,6 +51,7 @@ class Delivery:
     sha256: str
     evaluations: Sequence[Row]
     attack_steps: Sequence[int]  # of the training attack, in the run that is delivered, in the order of its epochs
+    processes: Sequence[int]  # that trained it together, likewise
     teachers: Mapping[str, Row]
 
     @property
@@ -128,9 +129,9 @@ def _notices(d: Delivery) -> list[str]:
         length = f"{d.trial['fidelity.epochs']} of {d.trial['fidelity.of_epochs']} epochs"
         found.append(f"> **Not a full run.** This trial is {d.trial['status']}, after {length}.")
     if len(d.attack_steps) > 1:
-        steps = ", then ".join(str(n) for n in d.attack_steps)
         found.append(
-            f"> **Trained under more than one attack.** Its search began with fewer steps: {steps}. The settings below alone do not repeat it."
+            f"> **Trained under more than one attack.** Its search began with fewer steps: {in_turn(d.attack_steps)}. "
+            "The settings below alone do not repeat it."
         )
     return found
 
@@ -161,6 +162,11 @@ def _results(d: Delivery) -> str:
     )
 
 
+def in_turn(numbers: Sequence[int]) -> str:
+    """`4, then 10`."""
+    return ", then ".join(str(n) for n in numbers)
+
+
 def _score(correct: int, images: int) -> str:
     estimate = accuracy(int(correct), int(images))
     return f"{correct}/{images} | {100 * estimate.value:.2f} % | {100 * estimate.low:.2f} to {100 * estimate.high:.2f} %"
@@ -176,7 +182,7 @@ def _made(d: Delivery) -> str:
     facts = (
         f"Trial `{trial['trial_id']}` of the study `{d.study}` ({trial['origin']}); {where}.\n"
         f"Best epoch {trial['metric.best_epoch']} of {trial['fidelity.epochs']} trained, by {judged}; "
-        f"seed {trial['run.seed']}, {trial['run.processes']} process(es), training and validation split sha256 `{split}`."
+        f"seed {trial['run.seed']}, {in_turn(d.processes) or 'an unknown number of'} process(es), training and validation split sha256 `{split}`."
     )
     settings = [f"{name}: {json.dumps(value)}" for name, value in run.flatten_tree(config.to_dict()).items() if value is not None]
     return facts + "\n\n```yaml\n" + "\n".join(s for s in settings if not s.startswith("teachers.")) + "\n```"

@@ -20,7 +20,7 @@ from rkdsearch.models import ModelConfig
 from rkdsearch.results import summary
 from rkdsearch.teacher import fingerprint, header, load, read_state
 from rkdsearch.training import checkpoint, onnx_export
-from rkdsearch.training.card import WEIGHTS, Delivery, Shape, card, own_packages
+from rkdsearch.training.card import WEIGHTS, Delivery, Shape, card, in_turn, own_packages
 from rkdsearch.training.robustbench import entry
 from rkdsearch.training.teacher import found_in
 
@@ -80,7 +80,8 @@ def export(study: Path, trial_id: str, weights: Path, out: Path, *, onnx: bool =
         shape=shape,
         sha256=fingerprint(file),
         evaluations=summary.records(rows.tests),
-        attack_steps=_attack_steps(rows, trial_id),
+        attack_steps=_in_turn(rows, trial_id, "training_attack_steps"),
+        processes=_in_turn(rows, trial_id, "processes") or [int(n) for n in (found[0]["run.processes"],) if n],
         teachers=described if isinstance(described, dict) else {},
     )
     _write(out / CARD, card(delivery).encode())
@@ -93,10 +94,11 @@ def export(study: Path, trial_id: str, weights: Path, out: Path, *, onnx: bool =
     return tuple(files)
 
 
-def _attack_steps(study: summary.Study, trial_id: str) -> list[int]:
+def _in_turn(study: summary.Study, trial_id: str, column: str) -> list[int]:
+    """What the epochs of the run that is delivered have in this column, each number where it first comes."""
     epochs = study.epochs[study.epochs["trial_id"] == trial_id]
     last = epochs[epochs["leg"].fillna(0) == epochs["leg"].fillna(0).max()]
-    return list(dict.fromkeys(int(n) for n in last["training_attack_steps"].dropna()))
+    return list(dict.fromkeys(int(n) for n in last[column].dropna()))
 
 
 def repeated(d: Delivery) -> str:
@@ -110,7 +112,6 @@ def repeated(d: Delivery) -> str:
         if teacher is not None and teacher.path is not None and (file := found_in(d.home, teacher.path)) is not None:
             teacher = teacher.model_copy(update={"path": str(file.absolute())})
         teachers[role] = teacher
-    processes = d.trial["run.processes"]
     config = d.config.model_copy(update={"teachers": TeachersConfig(**teachers)})
     asked = {role: getattr(config.teachers, role) for role in config.asked_teachers}
     images = config.data.model_dump(mode="json", exclude_defaults=True)
@@ -127,8 +128,8 @@ def repeated(d: Delivery) -> str:
         lines.append(f"# The folder of {', '.join(own)} must be on PYTHONPATH.")
     if len(d.attack_steps) > 1:
         lines.append("# Not quite: its search began with fewer steps of the training attack.")
-    if processes and processes > 1:
-        lines.append(f"# It was trained by {processes} processes together; by another number, the sums are other sums.")
+    if any(n > 1 for n in d.processes):
+        lines.append(f"# It was trained by {in_turn(d.processes)} processes together; by another number, the sums are other sums.")
     return "\n".join(lines) + "\n" + run.written(config)
 
 

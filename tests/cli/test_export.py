@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +21,7 @@ from rkdsearch.cli.export import export
 from rkdsearch.errors import CheckpointError, RkdError, StudyError
 from rkdsearch.results.store import Store
 from rkdsearch.teacher import fingerprint, load, split_of
-from rkdsearch.training import checkpoint, onnx_export
+from rkdsearch.training import checkpoint, onnx_export, rows
 from rkdsearch.training.card import fraction
 from rkdsearch.training.robustbench import standing
 from rkdsearch.training.trainer import Trainer
@@ -172,11 +173,16 @@ def test_the_file_of_a_run_names_a_studys_own_teacher_by_the_studys_path(
     (teacher,) = (tmp_path / "study").glob("teachers/*/best.safetensors")
     own = {"network": {"name": "mlp", "width": 16}, "path": str(teacher.relative_to(tmp_path / "study"))}
     monkeypatch.chdir(tmp_path / "study")
-    list(Trainer(run.build({**VALUES, "teachers.robust": own}), Path("checkpoints/t00004")).epochs())
+    epochs = list(Trainer(run.build({**VALUES, "teachers.robust": own}), Path("checkpoints/t00004")).epochs())
     monkeypatch.chdir(tmp_path)
-    Store(Path("study")).write_trial({"trial_id": "t00004", "study": "study", "status": "finished", "run.processes": 2})
+    store = Store(Path("study"))
+    store.write_trial({"trial_id": "t00004", "study": "study", "status": "finished", "run.processes": 2})
     export(Path("study"), trial="t00004", out=Path("out"))
     assert "# It was trained by 2 processes together" in Path("out/run.yaml").read_text(encoding="utf-8")
+    store.write_epochs("t00004", [rows.epoch(replace(epochs[0], epoch=n + 1, processes=1 if n < 2 else 4)) for n in range(4)])
+    export(Path("study"), trial="t00004", out=Path("out"))
+    assert "# It was trained by 1, then 4 processes together" in Path("out/run.yaml").read_text(encoding="utf-8")
+    assert ", 1, then 4 process(es), training" in Path("out/README.md").read_text(encoding="utf-8")
     assert run.load(Path("out/run.yaml")).teachers.robust.path == str(teacher)  # type: ignore[union-attr]  # it is there
 
 
