@@ -98,7 +98,8 @@ def test_whatever_happens_to_one_trial_is_its_own_matter_and_a_full_disk_is_ever
     for fault in (full, hungry, lost):
         fault.touch()
     with pytest.raises(
-        DiskError, match=r"t00006/best.safetensors: could not be written: No space left on device; the previous checkpoint is"
+        DiskError,
+        match=r"t00006/best.safetensors: could not be written: No space left on device; is the folder yours, and the disk not full",
     ):
         run(moody)
     assert {label: row["status"] for label, row in moody.labelled().items()} == {
