@@ -18,6 +18,6 @@ def main() -> None:
         print(error, file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        if sys.argv[1:2] != ["tune"]:  # which has said what to type
+        if sys.argv[1:2] in (["train"], ["teacher"], ["evaluate"]):  # `tune` has said what to type
             print("interrupted; what is finished (epochs, examined networks) is kept: the same command goes on from there", file=sys.stderr)
         sys.exit(130)

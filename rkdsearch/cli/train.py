@@ -28,7 +28,7 @@ def train(
     from rkdsearch.cli.progress import epoch_line, hear_pace, ready_line, said, seconds_left
     from rkdsearch.cli.teacher import CACHE
     from rkdsearch.training.allocator import keep_memory
-    from rkdsearch.training.run import held, is_first_process, leave_group, single_run, teacher_epochs, with_teachers
+    from rkdsearch.training.run import held, is_first_process, leave_group, single_run, teacher_epochs, try_student, with_teachers
     from rkdsearch.training.trainer import Trainer
 
     keep_memory()
@@ -38,6 +38,7 @@ def train(
     home = folder or Path("runs") / config.stem
     caches = home / "teachers", CACHE.absolute()  # its own, and those of `rkdsearch teacher train`
     with held(described, home):
+        try_student(described)
         for role, epoch in teacher_epochs(described, *caches):
             if is_first_process():
                 said(f"{role} teacher: {epoch_line(epoch)}")

@@ -44,7 +44,9 @@ class _Loader(yaml.SafeLoader):
     def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         lines: dict[str, int] = {}
-        for name, line in [(key.value, key.start_mark.line + 1) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]:
+        for name, line in [
+            (key.value, key.start_mark.line + 1) for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"
+        ]:
             if name in lines:
                 raise ConfigError(f"line {line}: {name} is given twice in one section, first in line {lines[name]}; keep one of them")
             lines[name] = line

@@ -250,6 +250,13 @@ class TrainConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _extra_images_are_mixed_in(self) -> Self:
+        share, size = self.data.extra_fraction, self.training.batch_size
+        if self.data.extra is not None and not round(size * share):
+            raise ValueError(f"data.extra_fraction: {share:g} of a batch of {size} is no image; raise it or training.batch_size")
+        return self
+
+    @model_validator(mode="after")
     def _attack_of_the_paper(self) -> Self:
         """Where the config is silent about start and BatchNorm, the method's paper speaks; the resolved value is what is recorded."""
         paper = self.method.attack_defaults

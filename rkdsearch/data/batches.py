@@ -61,11 +61,6 @@ class Batches:
             )
         self._batch_size = batch_size
         self._extra_share = 0 if extra is None else round(batch_size * extra_fraction)
-        if extra is not None and not self._extra_share:
-            raise DataError(
-                f"data.extra_fraction: {extra_fraction:g} of a batch of {batch_size} is no image; "
-                "raise it or training.batch_size, or remove data.extra"
-            )
         if batch_size == self._extra_share or len(images) < processes:
             raise DataError(
                 f"batch_size {batch_size} with extra_fraction {extra_fraction} over {len(images)} images and {processes} processes "

@@ -12,7 +12,7 @@ from rkdsearch.data.extra import load_extra
 from rkdsearch.data.folder import read_folder
 from rkdsearch.data.images import Images
 from rkdsearch.data.parquet import read_parquet
-from rkdsearch.data.splits import Indices, Splits, divide, draw, fingerprint, select
+from rkdsearch.data.splits import Indices, Splits, divide, draw, fingerprint, sampled, select
 from rkdsearch.data.standard import read_standard
 from rkdsearch.errors import DataError
 
@@ -31,7 +31,7 @@ def load_training(config: DataConfig) -> Splits:
     if config.extra is None:
         return splits
     extra = load_extra(config.extra, splits.train)
-    return replace(splits, extra=extra, extra_fingerprint=fingerprint({}, extra.labels, [extra]))
+    return replace(splits, extra=extra, extra_pixels=sampled(extra))
 
 
 def load_test(config: DataConfig) -> Images:
@@ -65,7 +65,7 @@ def _splits(config: DataConfig) -> Splits:
     known = whole.labels if brought is None else torch.cat([whole.labels, brought.labels])
     train = select(whole, pool, "train")
     validation = select(whole, held["validation"], "validation") if brought is None else brought
-    return Splits(train, validation, fingerprint({**held, "train": pool}, known, [train, validation]))
+    return Splits(train, validation, fingerprint({**held, "train": pool}, known), sampled(train, validation))
 
 
 def _read(config: DataConfig, split: Split) -> Images | None:

@@ -47,8 +47,12 @@ def read_folder(config: DataConfig, split: Split) -> Images | None:
 
 def _files(folder: Path) -> list[Path]:
     """All files of a class."""
-    found = []
+    found, seen = [], set[str]()
     for here, below, names in os.walk(folder, followlinks=True):
+        if (place := os.path.realpath(here)) in seen:  # a link to a folder above it, or to its neighbour
+            below.clear()
+            continue
+        seen.add(place)
         below[:] = [name for name in below if not name.startswith(".")]
         found += [(here, name) for name in names]
     return [Path(here, name) for here, name in sorted(found)]

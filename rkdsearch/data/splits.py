@@ -1,7 +1,7 @@
 """Which image is where: stratified, seeded, and with a fingerprint that two machines can compare."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,13 +19,19 @@ _SAMPLE = 512
 
 @dataclass(frozen=True)
 class Splits:
-    """What a search may see. `fingerprint` says which image is where; `extra_fingerprint` which generated ones are mixed in."""
+    """What a search may see. `fingerprint` is a sha256 of the indices of every split and of all labels: which image is where."""
 
     train: Images
     validation: Images
     fingerprint: str
+    pixels: str  # `sampled` of both
     extra: Images | None = None
-    extra_fingerprint: str | None = None
+    extra_pixels: str | None = None
+
+    @property
+    def hashes(self) -> dict[str, str | None]:
+        """By what a run and a study know their images again."""
+        return {"split_sha256": self.fingerprint, "pixels_sha256": self.pixels, "extra_sha256": self.extra_pixels}
 
 
 def some(labels: Indices, count: int | None, *, seed: int, field: str) -> Indices:
@@ -65,21 +71,29 @@ def divide(labels: Indices, pool: Indices, *, fraction: float, seed: int) -> tup
     return np.delete(pool, chosen), pool[chosen]
 
 
-def fingerprint(indices: Mapping[str, Indices], labels: Tensor, images: Sequence[Images] = ()) -> str:
-    """sha256 over the names and positions of the splits, over all labels (N,), and over a sample of the pixels of `images`.
-
-    Of each of these, at most 512 evenly spaced ones: another set has other pixels everywhere, and to read all of a large one takes minutes.
-    """
+def fingerprint(indices: Mapping[str, Indices], labels: Tensor) -> str:
+    """sha256 over the names and positions of the splits and over all labels (N,)."""
     digest = hashlib.sha256()
     for split, positions in sorted(indices.items()):
         digest.update(f"{split} {len(positions)}\n".encode())
         digest.update(positions.astype("<i8").tobytes())
     digest.update(labels.numpy().astype("<i8").tobytes())
-    for those in images:
-        n, count = len(those), min(len(those), _SAMPLE)
+    return digest.hexdigest()
+
+
+def sampled(*images: Images) -> str:
+    """sha256 over pixels and labels of at most 512 evenly spaced images of each set.
+
+    Another set has other pixels everywhere, and to read all of a large one takes minutes. Where images were decoded, the decoder is in it:
+    two versions of Pillow may read one JPEG in two ways.
+    """
+    digest = hashlib.sha256()
+    for each in images:
+        n, count = len(each), min(len(each), _SAMPLE)
         chosen = torch.tensor([k * (n - 1) // max(1, count - 1) for k in range(count)])
-        digest.update(f"{list(those.pixels.shape[1:])} {those.scale}\n".encode())
-        digest.update(those.stored(chosen).numpy().tobytes())
+        digest.update(f"{n} {list(each.pixels.shape[1:])} {each.scale:g}\n".encode())
+        digest.update(each.stored(chosen).numpy().tobytes())
+        digest.update(each.labels[chosen].numpy().astype("<i8").tobytes())
     return digest.hexdigest()
 
 

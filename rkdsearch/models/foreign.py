@@ -138,7 +138,7 @@ def _there_and_back(
     A copy, because statistics would move. The global generator is left as it was.
     """
     x = x.contiguous(memory_format=memory_format).requires_grad_()
-    with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+    with torch.enable_grad(), torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
         tried = copy.deepcopy(network).train()
         if memory_format is torch.channels_last:
             tried.to(memory_format=memory_format)

@@ -93,10 +93,9 @@ TABLES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _seconds("run.device_seconds", "wall seconds times the devices held"),
             _text("run.teacher_sha256", "fingerprint of the robust teacher's weights", "SHA-256"),
             _text("run.natural_teacher_sha256", "fingerprint of the natural teacher's weights; null where the method asks none", "SHA-256"),
-            _text(
-                "run.split_sha256", "fingerprint of the training and validation images: positions, labels, a sample of pixels", "SHA-256"
-            ),
-            _text("run.extra_sha256", "fingerprint of data.extra; null without", "SHA-256"),
+            _text("run.split_sha256", "fingerprint of the training and validation split", "SHA-256"),
+            _text("run.pixels_sha256", "fingerprint of up to 512 of its images each", "SHA-256"),
+            _text("run.extra_sha256", "the same of data.extra; null without", "SHA-256"),
             _time("run.started", "start of the trial's first epoch"),
             _time("run.updated", "when this row was written"),
         ),

@@ -117,18 +117,26 @@ class Store:
         )
 
     def _read(self, table: str) -> pd.DataFrame:
-        schema = _schema(table, columns(table))
-        tables = [schema.empty_table()]
+        found: dict[Path, pa.Table] = {}
         for path in sorted((self.folder / table).glob("[!._]*.parquet")):
             try:
-                found = _without_empty(pq.ParquetFile(path).read(), schema)
-                schema = pa.unify_schemas([schema, found.schema], promote_options="permissive")
+                found[path] = pq.ParquetFile(path).read()
             except FileNotFoundError:  # removed since it was listed
                 continue
             except (OSError, pa.ArrowException):
                 self._damage(path)
+        schema = _schema(table, columns(table))
+        tables = [schema.empty_table()]
+        fields = [(f, each[f.name].null_count < len(each)) for each in found.values() for f in each.schema]
+        types = {f.name: f.type for f, valued in sorted(fields, key=lambda pair: pair[1])}  # of those with values, if there are any
+        for path, each in found.items():
+            known = _without_empty(each, types)
+            try:
+                schema = pa.unify_schemas([schema, known.schema], promote_options="permissive")
+            except pa.ArrowException:
+                self._damage(path)
                 continue
-            tables.append(found)
+            tables.append(known)
         whole = pa.concat_tables(tables, promote_options="permissive")
         # counts keep their type beside nulls: Int64 and boolean, not float64 and object
         frame: pd.DataFrame = whole.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}.get)
@@ -164,9 +172,8 @@ def replace_file(path: Path, content: "pa.Table | str", *, fsync: bool = False) 
             temporary.unlink(missing_ok=True)
 
 
-def _without_empty(found: "pa.Table", schema: "pa.Schema") -> "pa.Table":
-    """Without the columns that have no value here and another type in the files before: who wrote them could not know better."""
-    types = dict(zip(schema.names, schema.types, strict=True))
+def _without_empty(found: "pa.Table", types: "Mapping[str, pa.DataType]") -> "pa.Table":
+    """Without the columns that have no value here and another type where they have one: who wrote them could not know better."""
     other = [f.name for f in found.schema if types.get(f.name, f.type) != f.type and found[f.name].null_count == len(found)]
     return found.drop_columns(other) if other else found
 

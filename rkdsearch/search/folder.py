@@ -15,6 +15,7 @@ from rkdsearch.search import teachers
 from rkdsearch.search.space import SearchSpace
 from rkdsearch.search.teachers import TeacherStep
 from rkdsearch.teacher import fingerprint
+from rkdsearch.training.run import try_student
 from rkdsearch.training.teacher import ROLES, Role, opened
 
 # What a search that goes on may change, and what follows from it; `study.json` has each under its name.
@@ -112,12 +113,13 @@ def check_files(folder: Path, space: SearchSpace) -> None:
     """
     config, known = space.example(), Store(folder).description()
     splits = data.load_training(config.data)
-    was = known.get("split_sha256", splits.fingerprint)
-    if was != splits.fingerprint:
-        raise StudyError(
-            f"{folder}: its trials were trained on other images of {config.data.name}: the split's sha256 was {was}, is {splits.fingerprint}; "
-            "put the right ones back, or give this search a folder of its own with --study"
-        )
+    for name, now in splits.hashes.items():
+        if (was := known.get(name, now)) != now:
+            raise StudyError(
+                f"{folder}: its trials were trained on other images of {config.data.name}: {name} was {was}, is {now}; "
+                "put the right ones back, or give this search a folder of its own with --study"
+            )
+    try_student(config)
     for role in ROLES:
         teacher = getattr(config.teachers, role)
         if teacher is not None and teacher.path is not None and role in teachers.asked_roles(space):
@@ -142,7 +144,7 @@ def describe(folder: Path, space: SearchSpace, ready: Mapping[Role, TeacherStep]
         "replicates": space.replicates.model_dump(),
         "exam": config.validation.attack.model_dump(),
         "data": config.data.model_dump(mode="json"),
-        "split_sha256": data.load_training(config.data).fingerprint,
+        **data.load_training(config.data).hashes,
         "teachers": teachers.described(folder, config, ready),
         "version": version("rkdsearch"),
         "created": known.get("created", datetime.now(UTC).isoformat(timespec="seconds")),

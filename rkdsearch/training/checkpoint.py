@@ -28,10 +28,11 @@ def write(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *
     A file survives the end of its process; with `sync`, of the machine too, and takes some milliseconds longer.
     Raises DiskError, and leaves the old file as it was.
     """
-    before = path.exists()
+    before = False
     content = save(_apart(tensors), metadata={"state": json.dumps(state)})
     temporary = path.with_name(f"{_TEMPORARY}{path.name}-{uuid.uuid4().hex}")
     try:
+        before = path.exists()
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(content)
         if sync:

@@ -42,7 +42,7 @@ class EpochResult:
     images: int | None = None
     validation_attack_steps: int | None = None
     finished: float = 0.0
-    processes: int = 1
+    processes: int | None = None
 
     @property
     def robust_overfitting_gap(self) -> float | None:

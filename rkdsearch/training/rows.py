@@ -29,8 +29,9 @@ def measured(
     """
     seconds = sum(e.seconds for e in (*earlier, *epochs))
     # A run may go on with another number of processes: `facts` know the last one.
-    process_seconds = sum(e.seconds * e.processes for e in (*earlier, *epochs))
-    last = epochs[-1].processes if epochs else 1
+    now = facts.get("run.processes") or 1
+    assert isinstance(now, int)
+    process_seconds = sum(e.seconds * (e.processes or now) for e in (*earlier, *epochs))
     row: dict[str, object] = {
         "reconstructed": config.method.reconstructed is not None,
         "fidelity.epochs": epochs[-1].epoch if epochs else 0,
@@ -39,7 +40,7 @@ def measured(
         "fidelity.validation_attack_steps": config.validation.attack.steps,
         "run.seed": config.training.seed,
         "run.wall_seconds": seconds,
-        "run.device_seconds": process_seconds / last * devices(facts),
+        "run.device_seconds": process_seconds / now * devices(facts),
         "run.updated": datetime.now(UTC),
         **facts,
     }
@@ -96,7 +97,6 @@ def read_epoch(row: Mapping[str, Any]) -> EpochResult:
     shares = [row[f"teacher.{f.name}"] for f in fields(Reliability)]
     same = {f.name: row[f.name] for f in fields(EpochResult) if f.name in row}
     known = None if shares[0] is None else Reliability(*shares)
-    same["processes"] = same.get("processes") or 1
     return EpochResult(
         **{**same, "epochs": 0, "terms": json.loads(row["terms"] or "{}"), "finished": row["finished"].timestamp()}, reliability=known
     )
@@ -118,7 +118,8 @@ def facts_of(trainer: Trainer) -> dict[str, object]:
         "run.teacher_sha256": _sha256(teachers.robust) if "robust" in trainer.teachers else None,
         "run.natural_teacher_sha256": _sha256(teachers.natural) if "natural" in trainer.teachers else None,
         "run.split_sha256": trainer.splits.fingerprint,
-        "run.extra_sha256": trainer.splits.extra_fingerprint,
+        "run.pixels_sha256": trainer.splits.pixels,
+        "run.extra_sha256": trainer.splits.extra_pixels,
     }
 
 

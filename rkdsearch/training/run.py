@@ -4,8 +4,10 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+import torch
 from accelerate import PartialState
 
+from rkdsearch import data, models
 from rkdsearch.config import TeacherConfig, TrainConfig
 from rkdsearch.errors import CheckpointError, NonFiniteLossError, OutOfMemoryError
 from rkdsearch.methods import name_of
@@ -43,12 +45,23 @@ def teacher_epochs(config: TrainConfig, *caches: Path) -> Iterator[tuple[str, Ep
         made_by = teacher.recipe_run(config, role)  # type: ignore[arg-type]  # a role of TeachersConfig
         if made_by is not None:
             home = teacher.folder_of(made_by, *caches)
+            if teacher.is_trained(made_by, home):
+                continue
             with teacher_held(made_by, home):
                 trainer = Trainer(made_by, home)
                 for epoch in trainer.epochs():
                     yield role, epoch
                 # All processes train it together; the first one writes the file that the others read next.
                 trainer.accelerator.wait_for_everyone()
+
+
+def try_student(config: TrainConfig) -> None:
+    """Raises ConfigError where the run's student cannot be trained: said before any teacher is."""
+    train = data.load_training(config.data).train
+    student = models.build(config.student, classes=len(train.classes), channels=train.channels, size=train.size)
+    if config.training.channels_last:
+        models.check_channels_last(config.student, student, channels=train.channels, size=train.size)
+    config.method.check_student(student)
 
 
 def with_teachers(config: TrainConfig, *caches: Path) -> TrainConfig:
@@ -96,7 +109,10 @@ def single_run(trainer: Trainer) -> Iterator[EpochResult]:
 
     trainer.resume()
     best = trainer.history[-1].best if trainer.history else None
-    if trainer.rank == 0 and best is not None and not (folder / "best.safetensors").exists():
+    gone = trainer.rank == 0 and best is not None and not (folder / "best.safetensors").exists()
+    if trainer.processes > 1:  # all leave together: who is left alone waits for the others
+        gone = bool(trainer.accelerator.reduce(torch.tensor(int(gone), device=trainer.device)))
+    if gone and best is not None:
         raise CheckpointError(
             f"{folder / 'best.safetensors'}: is gone, and with it the network of epoch {best.epoch}, the best so far; "
             "put it back, or delete last.safetensors to train this run afresh"

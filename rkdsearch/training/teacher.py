@@ -106,7 +106,10 @@ def measuring(teacher: TeacherConfig, config: TrainConfig) -> Iterator[tuple[Mea
     path, splits, exam, device = Path(teacher.path), data.load_training(config.data), config.validation.attack, device_of(config)
     sha256, said = fingerprint(path), measured_on(teacher, path, splits)
     with OutOfMemoryError.told(f"{path}, to be measured", "does another program use it?"):
-        network = models.fold(opened(teacher, splits).to(device))
+        network = opened(teacher, splits).to(device)
+        if config.training.channels_last:
+            models.check_channels_last(teacher.network, network, channels=splits.train.channels, size=splits.train.size)
+        network = models.fold(network)
         images = splits.validation.take(torch.from_numpy(_examined(config, splits))).to(device)
         x, y = data.Pictures(images, device, channels_last=config.training.channels_last), images.labels.to(device)
     clean, robust = torch.zeros(2, len(y), dtype=torch.bool)

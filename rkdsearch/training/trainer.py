@@ -75,8 +75,7 @@ class Trainer:
         self.teachers = {role: self._teacher(role) for role in config.asked_teachers}
         # What the run is made of and its config does not pin.
         self._given = {
-            "split_sha256": self.splits.fingerprint,
-            "extra_sha256": self.splits.extra_fingerprint,
+            **self.splits.hashes,
             "teachers": {role: self._sha256(role) for role in self.teachers},
         }
         self._place(self.student)
@@ -346,13 +345,18 @@ class Trainer:
             raise CheckpointError(
                 f"{self.last}: belongs to a run with another config{different}; give this run its own folder, or delete that file"
             )
-        for name, what in (
-            ("split_sha256", "on other images"),
-            ("extra_sha256", "with other data.extra"),
-            ("teachers", "of another teacher"),
-        ):
-            if state.get(name, self._given[name]) != self._given[name]:
-                raise CheckpointError(f"{self.last}: belongs to a run {what}; put them back, or give this run its own folder")
+        kinds = {
+            "split_sha256": "other images",
+            "pixels_sha256": "other pixels",
+            "extra_sha256": "another data.extra",
+            "teachers": "other teachers",
+        }
+        for name, what in kinds.items():
+            if (was := state.get(name, self._given[name])) != self._given[name]:
+                raise CheckpointError(
+                    f"{self.last}: belongs to a run with {what}: {name} was {was}, is {self._given[name]}; "
+                    "put the right ones back, or give this run its own folder"
+                )
         if state.get("stages", ours := [asdict(stage) for stage in self._stages]) != ours:
             raise CheckpointError(f"{self.last}: belongs to a run with another ladder; give this run its own folder, or delete that file")
         self._state.restore(tensors, averaged=state["averaged"])

@@ -11,7 +11,7 @@ import pytest
 from rkdsearch.cli.progress import epoch_line, seconds_left
 from rkdsearch.cli.teacher import train as train_teacher
 from rkdsearch.cli.train import train
-from rkdsearch.errors import CheckpointError, DiskError, StudyError
+from rkdsearch.errors import CheckpointError, ConfigError, DiskError, StudyError
 from rkdsearch.training.epoch import Best, EpochResult
 from rkdsearch.training.trainer import Trainer
 from tests.cli.test_teacher import CONFIG
@@ -106,6 +106,13 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_is_trained(tmp_p
     monkeypatch.setattr(Trainer, "__init__", None)
     with pytest.raises(DiskError, match=r"file/alone: could not be written: Not a directory; is the folder yours, and the disk not full\?"):
         train(tmp_path / "run.yaml", folder=tmp_path / "file" / "alone")
+
+
+def test_a_student_that_cannot_be_trained_is_told_before_its_teacher_is(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(CONFIG, encoding="utf-8")
+    with pytest.raises(ConfigError, match="Viewing takes contiguous images only"):
+        train(tmp_path / "run.yaml", "student.name=tests.foreign_networks.Viewing", folder=tmp_path / "alone", allow_import=("tests",))
+    assert not list((tmp_path / "alone").rglob("*.safetensors"))
 
 
 def test_a_run_whose_best_network_is_gone_says_what_is_lost(tmp_path: Path) -> None:

@@ -56,5 +56,5 @@ def test_a_name_that_is_given_twice_is_refused_and_not_the_last_one_taken(tmp_pa
 
 
 def test_an_anchor_may_be_merged_and_its_names_given_anew(tmp_path: Path) -> None:
-    (tmp_path / "run.yaml").write_text("a: &shared {x: 1, y: 2}\nb: {<<: *shared, x: 3}\n", encoding="utf-8")
-    assert configs.read_yaml(tmp_path / "run.yaml") == {"a": {"x": 1, "y": 2}, "b": {"x": 3, "y": 2}}
+    (tmp_path / "run.yaml").write_text("a: &a {x: 1, y: 2}\nb: &b {z: 4}\nc: {<<: *a, <<: *b, x: 3}\n", encoding="utf-8")
+    assert configs.read_yaml(tmp_path / "run.yaml") == {"a": {"x": 1, "y": 2}, "b": {"z": 4}, "c": {"x": 3, "y": 2, "z": 4}}

@@ -85,3 +85,10 @@ def test_where_a_runs_files_lie_is_no_part_of_it_where_something_else_says_what_
     assert unasked.fingerprint() == built().fingerprint()
     one, two = ({"data": {"name": f"folder:{path}"}} for path in ("cats", "dogs"))
     assert built(**one).fingerprint() != built(**two).fingerprint()
+
+
+def test_a_share_of_generated_images_that_is_none_of_a_batch_is_refused() -> None:
+    given = {"method.name": "natural", "data.name": "cifar10", "data.extra": "more.npz", "data.extra_fraction": 0.003}
+    assert configs.build({**given, "training.batch_size": 256}).data.extra_fraction == 0.003
+    with pytest.raises(ConfigError, match=r"data\.extra_fraction: 0\.003 of a batch of 128 is no image; raise it or training\.batch_size"):
+        configs.build({**given, "training.batch_size": 128})

@@ -67,10 +67,6 @@ def test_the_parts_of_all_processes_are_the_batches_of_one(count: int, per_proce
         "extra": images(6) if fraction else None,
         "extra_fraction": fraction,
     }
-    if fraction and not round(size * fraction):
-        with pytest.raises(DataError, match=rf"data\.extra_fraction: {fraction:g} of a batch of {size} is no image; raise it"):
-            epoch(images(count), **arguments)
-        return
     if round(size * fraction) == size:
         with pytest.raises(DataError, match="leaves a batch without training images"):
             epoch(images(count), **arguments)

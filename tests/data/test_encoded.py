@@ -283,3 +283,12 @@ def test_columns_that_are_missing_twofold_or_of_another_type_are_refused(tmp_pat
     parquet.write_table(pa.table({name: [value] for name, value in columns.items()}), tmp_path / "train.parquet")
     with pytest.raises(DataError, match=re.escape(f"train.parquet: {message}")):
         load_training(DataConfig(name=f"parquet:{tmp_path}"))
+
+
+def test_a_link_to_a_folder_above_it_brings_no_image_twice(tmp_path: Path) -> None:
+    write_folder(tmp_path, COUNTS)
+    before = len(load_training(DataConfig(name=f"folder:{tmp_path}", validation_fraction=0.25)).train)
+    (tmp_path / "train" / "cat" / "up").symlink_to(tmp_path / "train" / "cat")
+    (tmp_path / "train" / "cat" / "down").mkdir()
+    (tmp_path / "train" / "cat" / "down" / "again").symlink_to(tmp_path / "train" / "cat" / "down")
+    assert len(load_training(DataConfig(name=f"folder:{tmp_path}", validation_fraction=0.25, split_seed=1)).train) == before

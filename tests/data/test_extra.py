@@ -27,6 +27,11 @@ def test_an_npz_is_mapped_byte_for_byte(tmp_path: Path) -> None:
     assert torch.equal(splits.extra.pixels, torch.from_numpy(pictures(3, 8, 3, 9)))
     assert splits.extra.labels.tolist() == [0, 1, 1]
     assert splits.fingerprint == load_training(config(tmp_path)).fingerprint  # the split is the same
+    assert load_training(config(tmp_path)).hashes["extra_sha256"] is None
+    np.savez(tmp_path / "more.npz", label=np.array([0, 1, 1], dtype=np.int32), image=pictures(3, 8, 3, 8))
+    other = load_training(config(tmp_path, extra=str(tmp_path / "more.npz"), extra_fraction=0.5))
+    assert other.hashes | {"extra_sha256": None} == splits.hashes | {"extra_sha256": None}
+    assert len({other.extra_pixels, splits.extra_pixels, None}) == 3
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rkdsearch.data.images import Images
-from rkdsearch.data.splits import divide, draw, fingerprint
+from rkdsearch.data.splits import divide, draw, fingerprint, sampled
 from rkdsearch.errors import DataError
 
 class_sizes = st.lists(st.integers(2, 40), min_size=1, max_size=8)
@@ -77,11 +77,18 @@ def test_a_fingerprint_changes_with_a_label_with_a_position_and_with_the_name_of
     }
     assert len(prints) == 4
     assert fingerprint(dict(reversed(positions.items())), labels) in prints
-    pixels = torch.zeros(3, 2, 2, 1, dtype=torch.uint8)
-    of = Images(pixels, labels, 255.0, ("a", "b"), "any", "train")
-    seen = {fingerprint(positions, labels, [of])}
-    seen.add(fingerprint(positions, labels, [replace(of, pixels=pixels + 1)]))
-    seen.add(fingerprint(positions, labels, [replace(of, pixels=pixels.view(3, 1, 4, 1))]))
-    seen.add(fingerprint(positions, labels, [replace(of, scale=16.0)]))
-    assert len(prints | seen) == 8
     assert fingerprint(positions, labels) == "951728f6af8458050dccb68c3d70d12e3041d078be3f82ddfa2f680d0ec81651"
+
+
+def test_a_sample_of_pixels_changes_with_the_pixels_their_shape_their_scale_and_their_number() -> None:
+    pixels, labels = torch.zeros(3, 2, 2, 1, dtype=torch.uint8), torch.tensor([0, 1, 0])
+    of = Images(pixels, labels, 255.0, ("a", "b"), "any", "train")
+    others = [
+        replace(of, pixels=pixels + 1),
+        replace(of, pixels=pixels.view(3, 1, 4, 1)),
+        replace(of, scale=16.0),
+        of.take(torch.tensor([0, 1])),
+        replace(of, labels=1 - labels),
+    ]
+    assert len({sampled(each) for each in (of, *others)} | {sampled(of, of)}) == 7
+    assert sampled(replace(of, name="other")) == sampled(of)

@@ -146,11 +146,14 @@ def test_files_of_older_and_newer_versions_are_read_together(tmp_path: Path) -> 
     assert store.damaged == []
 
 
-def test_a_column_that_was_always_null_may_have_been_of_another_type(tmp_path: Path) -> None:
-    for trial_id, kind in (("a", "string"), ("b", "int")):
-        Store(tmp_path, [Column("config.data.channels", kind, "", "")]).write_trial({"trial_id": trial_id})  # type: ignore[arg-type]
+@pytest.mark.parametrize("values", [(None, None), (None, 3), ("3", None)])
+def test_a_column_that_was_always_null_may_have_been_of_another_type(tmp_path: Path, values: tuple[object, object]) -> None:
+    for trial_id, kind, value in (("a", "string", values[0]), ("b", "int", values[1])):
+        store = Store(tmp_path, [Column("config.data.channels", kind, "", "")])  # type: ignore[arg-type]
+        store.write_trial({"trial_id": trial_id, "config.data.channels": value})
     store = Store(tmp_path)
     assert store.trials()["trial_id"].tolist() == ["a", "b"]
+    assert [None if pd.isna(found) else found for found in store.trials()["config.data.channels"]] == list(values)
     assert store.damaged == []
 
 

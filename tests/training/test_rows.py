@@ -26,6 +26,9 @@ def test_each_epoch_is_paid_for_by_the_processes_that_trained_it(teachers: Path)
     row = rows.measured(run.config, [one, two], {**rows.facts_of(run), "run.processes": 2, "run.devices": 2.0})
     assert (row["run.wall_seconds"], row["run.device_seconds"]) == (20.0, 30.0)
     assert [rows.epoch(e)["processes"] for e in (one, two)] == [1, 2]
+    # Of an epoch of which nobody wrote it down, the run's own number is believed.
+    row = rows.measured(run.config, [one, replace(one, processes=None)], {**rows.facts_of(run), "run.processes": 4, "run.devices": 4.0})
+    assert row["run.device_seconds"] == 10.0 + 40.0
 
 
 def test_a_run_that_has_not_been_judged_has_a_row_without_accuracies(teachers: Path) -> None:

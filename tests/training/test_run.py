@@ -169,6 +169,10 @@ def test_a_student_or_teacher_that_needs_contiguous_images_is_refused_before_any
     with pytest.raises(ConfigError, match=law):
         Trainer(described(teachers, teachers={"robust": {"path": str(teachers / "viewing.safetensors"), "network": viewing}}))
     taught = {"robust": {"path": str(teachers / "viewing.safetensors"), "network": viewing}}
+    last = described(teachers, teachers=taught)
+    assert last.teachers.robust is not None
+    with pytest.raises(ConfigError, match=law):
+        measure(last.teachers.robust, last)
     contiguous = described(teachers, teachers=taught, training={"channels_last": False})
     train(contiguous)
     assert contiguous.teachers.robust is not None
@@ -180,7 +184,8 @@ def test_a_run_does_not_go_on_with_other_images(teachers: Path, tmp_path: Path, 
     found = data.load_training(described(teachers).data)
     monkeypatch.setattr(data, "load_training", lambda _: replace(found, fingerprint="0" * 64))
     with pytest.raises(
-        CheckpointError, match=r"last.safetensors: belongs to a run on other images; put them back, or give this run its own"
+        CheckpointError,
+        match=r"last.safetensors: belongs to a run with other images: split_sha256 was \w+, is 0{64}; put the right ones back",
     ):
         next(train_alone(described(teachers), tmp_path))
 
@@ -190,7 +195,7 @@ def test_a_run_does_not_go_on_with_another_teacher_in_the_place_of_its_own(tmp_p
     next(Trainer(config, str(tmp_path / "run")).epochs())
     teacher_file(tmp_path / "robust.safetensors", seed=7)
     with pytest.raises(
-        CheckpointError, match=r"last\.safetensors: belongs to a run of another teacher; put them back, or give this run its own"
+        CheckpointError, match=r"last\.safetensors: belongs to a run with other teachers: teachers was .*; put the right ones back"
     ):
         next(Trainer(config, tmp_path / "run").epochs())
 
@@ -198,8 +203,10 @@ def test_a_run_does_not_go_on_with_another_teacher_in_the_place_of_its_own(tmp_p
 def test_a_run_does_not_go_on_with_other_generated_images(teachers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     next(train_alone(described(teachers), tmp_path))
     found = data.load_training(described(teachers).data)
-    monkeypatch.setattr(data, "load_training", lambda _: replace(found, extra_fingerprint="0" * 64))
-    with pytest.raises(CheckpointError, match=r"last\.safetensors: belongs to a run with other data\.extra; put them back"):
+    monkeypatch.setattr(data, "load_training", lambda _: replace(found, extra_pixels="0" * 64))
+    with pytest.raises(
+        CheckpointError, match=r"last\.safetensors: belongs to a run with another data\.extra: extra_sha256 was None, is 0+; put"
+    ):
         next(train_alone(described(teachers), tmp_path))
 
 
