@@ -9,6 +9,7 @@ from rkdsearch.cli.options import AllowImport
 
 if TYPE_CHECKING:
     from rkdsearch.config import TrainConfig
+    from rkdsearch.training.epoch import EpochResult
     from rkdsearch.training.teacher import Measured, Role
 
 app = App(name="teacher", help="Train, verify or convert a teacher.", help_format="plaintext")
@@ -37,8 +38,7 @@ def train(
     from rkdsearch.errors import TeacherError
     from rkdsearch.training import teacher as teachers
     from rkdsearch.training.reused import accelerator_for
-    from rkdsearch.training.run import is_first_process, leave_group, teacher_held
-    from rkdsearch.training.trainer import Trainer
+    from rkdsearch.training.run import is_first_process, leave_group, train_teacher
 
     described = _read(config, overrides, allow_import)
     made_by = teachers.recipe_run(described, role)
@@ -52,13 +52,11 @@ def train(
         if is_first_process():
             said(f"{home}: is trained already, {made_by.training.epochs} epochs")
     else:
-        with teacher_held(made_by, home):
-            trainer = Trainer(made_by, home)
-            for epoch in trainer.epochs():
-                if is_first_process():
-                    said(epoch_line(epoch, seconds_left(trainer.history)))
-            # All processes of a launcher train it together.
-            trainer.accelerator.wait_for_everyone()
+        done: list[EpochResult] = []
+        for epoch in train_teacher(made_by, home):
+            done.append(epoch)
+            if is_first_process():
+                said(epoch_line(epoch, seconds_left(done)))
     # The first one has written the file, and measures it alone.
     others = not is_first_process()
     leave_group()

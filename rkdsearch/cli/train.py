@@ -28,7 +28,8 @@ def train(
     from rkdsearch.cli.progress import epoch_line, hear_pace, ready_line, said, seconds_left
     from rkdsearch.cli.teacher import CACHE
     from rkdsearch.training.allocator import keep_memory
-    from rkdsearch.training.run import held, is_first_process, leave_group, single_run, teacher_epochs, try_student, with_teachers
+    from rkdsearch.training.run import held, is_first_process, leave_group, single_run, teacher_epochs, with_teachers
+    from rkdsearch.training.student import try_student
     from rkdsearch.training.trainer import Trainer
 
     keep_memory()

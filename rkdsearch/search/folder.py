@@ -15,7 +15,7 @@ from rkdsearch.search import teachers
 from rkdsearch.search.space import SearchSpace
 from rkdsearch.search.teachers import TeacherStep
 from rkdsearch.teacher import fingerprint
-from rkdsearch.training.run import try_student
+from rkdsearch.training.student import try_student
 from rkdsearch.training.teacher import ROLES, Role, opened
 
 # What a search that goes on may change, and what follows from it; `study.json` has each under its name.

@@ -17,9 +17,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from rkdsearch.config import flatten_tree
 from rkdsearch.errors import CheckpointError, DiskError
 
 _TEMPORARY = ".part-"  # a leading dot: nobody takes it for a checkpoint
+_MADE_OF = {  # and its config does not pin
+    "split_sha256": "other images",
+    "pixels_sha256": "other pixels",
+    "extra_sha256": "another data.extra",
+    "teachers": "other teachers",
+}
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *, keep: bool = False, sync: bool = False) -> None:
@@ -114,3 +121,28 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
         raise CheckpointError(f"{path}: there is no such checkpoint") from None
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path}: is not a checkpoint of ours, or is damaged ({error}); delete it to start this run afresh") from None
+
+
+def refuse_another(file: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """Raise CheckpointError where the state of `file` belongs to another run than the one that is `here`.
+
+    What an earlier version did not write down is not compared, but for the config's fingerprint.
+    """
+    if there.get("fingerprint") != here["fingerprint"]:
+        different = _first_difference(there["run"], here["run"]) if "run" in there else ""
+        raise CheckpointError(f"{file}: belongs to a run with another config{different}; give this run its own folder, or delete that file")
+    for name, what in _MADE_OF.items():
+        if (was := there.get(name, here[name])) != here[name]:
+            raise CheckpointError(
+                f"{file}: belongs to a run with {what}: {name} was {json.dumps(was)}, is {json.dumps(here[name])}; "
+                "put the right ones back, or give this run its own folder"
+            )
+    if there.get("stages", here["stages"]) != here["stages"]:
+        raise CheckpointError(f"{file}: belongs to a run with another ladder; give this run its own folder, or delete that file")
+
+
+def _first_difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """`: optimizer.lr was 0.1, is 0.2`, of the first field that two runs do not share; empty where all values agree and another version added one."""
+    was, now = flatten_tree(there), flatten_tree(here)
+    different = [name for name in dict.fromkeys((*now, *was)) if was.get(name) != now.get(name)]
+    return "".join(f": {name} was {json.dumps(was.get(name))}, is {json.dumps(now.get(name))}" for name in different[:1])

@@ -80,8 +80,8 @@ def export(study: Path, trial_id: str, weights: Path, out: Path, *, onnx: bool =
         shape=shape,
         sha256=fingerprint(file),
         evaluations=summary.records(rows.tests),
-        attack_steps=_in_turn(rows, trial_id, "training_attack_steps"),
-        processes=_in_turn(rows, trial_id, "processes") or [int(n) for n in (found[0]["run.processes"],) if n],
+        attack_steps=_distinct(rows, trial_id, "training_attack_steps"),
+        processes=_distinct(rows, trial_id, "processes") or [int(n) for n in (found[0]["run.processes"],) if n],
         teachers=described if isinstance(described, dict) else {},
     )
     _write(out / CARD, card(delivery).encode())
@@ -94,7 +94,7 @@ def export(study: Path, trial_id: str, weights: Path, out: Path, *, onnx: bool =
     return tuple(files)
 
 
-def _in_turn(study: summary.Study, trial_id: str, column: str) -> list[int]:
+def _distinct(study: summary.Study, trial_id: str, column: str) -> list[int]:
     """What the epochs of the run that is delivered have in this column, each number where it first comes."""
     epochs = study.epochs[study.epochs["trial_id"] == trial_id]
     last = epochs[epochs["leg"].fillna(0) == epochs["leg"].fillna(0).max()]

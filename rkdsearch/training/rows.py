@@ -13,9 +13,8 @@ from typing import Any
 
 import torch
 
-from rkdsearch.config import TeacherConfig, TrainConfig
+from rkdsearch.config import TrainConfig
 from rkdsearch.evaluation import Reliability
-from rkdsearch.teacher import fingerprint
 from rkdsearch.training.epoch import EpochResult
 from rkdsearch.training.trainer import Trainer
 
@@ -104,7 +103,6 @@ def read_epoch(row: Mapping[str, Any]) -> EpochResult:
 
 def facts_of(trainer: Trainer) -> dict[str, object]:
     """`run.*`: where and by what this run was made."""
-    teachers = trainer.config.teachers
     return {
         "run.git_commit": git_commit(),
         "run.version": version("rkdsearch"),
@@ -115,19 +113,10 @@ def facts_of(trainer: Trainer) -> dict[str, object]:
         "run.devices": float(trainer.processes),
         "run.parameters": trainer.size.parameters,
         "run.multiply_adds": trainer.size.multiply_adds,
-        "run.teacher_sha256": _sha256(teachers.robust) if "robust" in trainer.teachers else None,
-        "run.natural_teacher_sha256": _sha256(teachers.natural) if "natural" in trainer.teachers else None,
-        "run.split_sha256": trainer.splits.fingerprint,
-        "run.pixels_sha256": trainer.splits.pixels,
-        "run.extra_sha256": trainer.splits.extra_pixels,
+        "run.teacher_sha256": trainer.teacher_hashes.get("robust"),
+        "run.natural_teacher_sha256": trainer.teacher_hashes.get("natural"),
+        **{f"run.{name}": value for name, value in trainer.splits.hashes.items()},
     }
-
-
-def _sha256(teacher: TeacherConfig | None) -> str | None:
-    """Of the teacher's file, also where the config does not insist on one."""
-    if teacher is None or teacher.path is None:
-        return None
-    return teacher.sha256 or fingerprint(Path(teacher.path))
 
 
 @lru_cache(maxsize=1)

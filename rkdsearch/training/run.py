@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
-from rkdsearch import data, models
 from rkdsearch.config import TeacherConfig, TrainConfig
 from rkdsearch.errors import CheckpointError, NonFiniteLossError, OutOfMemoryError
 from rkdsearch.methods import name_of
@@ -32,11 +31,12 @@ def held(
     return one_driver(folder, "trained in", way_out) if is_first_process() else nullcontext()
 
 
-def teacher_held(made_by: TrainConfig, folder: Path) -> AbstractContextManager[None]:
-    """The same for a teacher's folder while it is trained; a trained one is only read, and may lie where nobody can write."""
-    if teacher.is_trained(made_by, folder):
-        return nullcontext()
-    return held(made_by, folder, "wait for its end: this run then finds the teacher trained")
+def train_teacher(made_by: TrainConfig, folder: Path) -> Iterator[EpochResult]:
+    """The epochs that are left to do of a teacher; all processes train it together. Raises as `held`."""
+    with held(made_by, folder, "wait for its end: this run then finds the teacher trained"):
+        trainer = Trainer(made_by, folder)
+        yield from trainer.epochs()
+        trainer.accelerator.wait_for_everyone()  # the first one has written the file that the others read next
 
 
 def teacher_epochs(config: TrainConfig, *caches: Path) -> Iterator[tuple[str, EpochResult]]:
@@ -45,23 +45,8 @@ def teacher_epochs(config: TrainConfig, *caches: Path) -> Iterator[tuple[str, Ep
         made_by = teacher.recipe_run(config, role)  # type: ignore[arg-type]  # a role of TeachersConfig
         if made_by is not None:
             home = teacher.folder_of(made_by, *caches)
-            if teacher.is_trained(made_by, home):
-                continue
-            with teacher_held(made_by, home):
-                trainer = Trainer(made_by, home)
-                for epoch in trainer.epochs():
-                    yield role, epoch
-                # All processes train it together; the first one writes the file that the others read next.
-                trainer.accelerator.wait_for_everyone()
-
-
-def try_student(config: TrainConfig) -> None:
-    """Raises ConfigError where the run's student cannot be trained: said before any teacher is."""
-    train = data.load_training(config.data).train
-    student = models.build(config.student, classes=len(train.classes), channels=train.channels, size=train.size)
-    if config.training.channels_last:
-        models.check_channels_last(config.student, student, channels=train.channels, size=train.size)
-    config.method.check_student(student)
+            if not teacher.is_trained(made_by, home):
+                yield from ((role, epoch) for epoch in train_teacher(made_by, home))
 
 
 def with_teachers(config: TrainConfig, *caches: Path) -> TrainConfig:

@@ -9,7 +9,6 @@ was killed and resumed is, bit for bit on one CPU, the run that never stopped; o
 """
 
 import hashlib
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 
 from rkdsearch import data, models
 from rkdsearch.attacks import Noise
-from rkdsearch.config import TeacherConfig, TrainConfig, flatten_tree
+from rkdsearch.config import TeacherConfig, TrainConfig
 from rkdsearch.data.splits import some
 from rkdsearch.errors import CheckpointError, ConfigError, NonFiniteLossError, OutOfMemoryError
 from rkdsearch.evaluation import Reliability, Verdict, judge
@@ -38,6 +37,7 @@ from rkdsearch.training.reused import DTYPES, accelerator_for, answers_of, froze
 from rkdsearch.training.schedules import lr_factor
 from rkdsearch.training.stages import Stage
 from rkdsearch.training.state import State
+from rkdsearch.training.student import build_student
 
 VALIDATION_SEED = 20_210_600  # one exam for all: every epoch of every trial meets the same random starts
 
@@ -61,11 +61,8 @@ class Trainer:
         torch.manual_seed(training.seed)
         train = self.splits.train
         shape = {"classes": len(train.classes), "channels": train.channels, "size": train.size}
-        self.student = models.build(config.student, **shape)
-        if training.channels_last:
-            models.check_channels_last(config.student, self.student, channels=train.channels, size=train.size)
+        self.student = build_student(config, train)
         self.size = models.size_of(config.student, **shape)
-        config.method.check_student(self.student)
         if self.processes > 1 and training.batchnorm_across == "synchronised":
             if self.device.type != "cuda":
                 raise ConfigError(
@@ -73,11 +70,7 @@ class Trainer:
                 )
             self.student = nn.SyncBatchNorm.convert_sync_batchnorm(self.student)  # type: ignore[no-untyped-call]
         self.teachers = {role: self._teacher(role) for role in config.asked_teachers}
-        # What the run is made of and its config does not pin.
-        self._given = {
-            **self.splits.hashes,
-            "teachers": {role: self._sha256(role) for role in self.teachers},
-        }
+        self.teacher_hashes = {role: self._sha256(role) for role in self.teachers}
         self._place(self.student)
         example = torch.zeros(1, train.channels, train.size, train.size, dtype=DTYPES[training.precision])
         companions = config.method.companions(self.student, self._unfolded_teachers(), example.to(self.device))
@@ -325,40 +318,30 @@ class Trainer:
             described = {"config": self.config.to_dict(), "best": asdict(result.best), "split_sha256": self.splits.fingerprint}
             checkpoint.write(self._best, delivered.state_dict(), described, keep=True, sync=lasting)
         state = {
-            "fingerprint": self.config.fingerprint(),
-            "run": self.config.identity(),
-            **self._given,
-            "stages": [asdict(stage) for stage in self._stages],
+            **self._identity,
             "history": [asdict(epoch) for epoch in self.history],
             "averaged": 0 if self.average is None else self.average.count,
         }
         checkpoint.write(self.last, self._state.tensors(), state, sync=lasting)
         checkpoint.kept(self._best).unlink(missing_ok=True)
 
+    @property
+    def _identity(self) -> dict[str, Any]:
+        """By what a checkpoint is known as this run's."""
+        return {
+            "fingerprint": self.config.fingerprint(),
+            "run": self.config.identity(),
+            **self.splits.hashes,
+            "teachers": self.teacher_hashes,
+            "stages": [asdict(stage) for stage in self._stages],
+        }
+
     def resume(self) -> list[EpochResult]:
         """Take up the run in the folder, if there is one; returns its finished epochs. `epochs` does this by itself."""
         if self.history or self.last is None or not self.last.exists():
             return self.history
         tensors, state = checkpoint.read(self.last)
-        if state.get("fingerprint") != self.config.fingerprint():
-            different = _first_difference(state["run"], self.config.identity()) if "run" in state else ""
-            raise CheckpointError(
-                f"{self.last}: belongs to a run with another config{different}; give this run its own folder, or delete that file"
-            )
-        kinds = {
-            "split_sha256": "other images",
-            "pixels_sha256": "other pixels",
-            "extra_sha256": "another data.extra",
-            "teachers": "other teachers",
-        }
-        for name, what in kinds.items():
-            if (was := state.get(name, self._given[name])) != self._given[name]:
-                raise CheckpointError(
-                    f"{self.last}: belongs to a run with {what}: {name} was {was}, is {self._given[name]}; "
-                    "put the right ones back, or give this run its own folder"
-                )
-        if state.get("stages", ours := [asdict(stage) for stage in self._stages]) != ours:
-            raise CheckpointError(f"{self.last}: belongs to a run with another ladder; give this run its own folder, or delete that file")
+        checkpoint.refuse_another(self.last, state, self._identity)
         self._state.restore(tensors, averaged=state["averaged"])
         self.history = [EpochResult.from_dict(epoch) for epoch in state["history"]]
         if self.rank == 0:
@@ -434,13 +417,6 @@ def _seed(device: torch.device, seed: int) -> None:
     torch.default_generator.manual_seed(seed)
     if device.type != "cpu":
         torch.get_device_module(device).manual_seed(seed)
-
-
-def _first_difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """`: optimizer.lr was 0.1, is 0.2`, of the first field that two runs do not share; empty where all values agree and another version added one."""
-    was, now = flatten_tree(there), flatten_tree(here)
-    different = [name for name in dict.fromkeys((*now, *was)) if was.get(name) != now.get(name)]
-    return "".join(f": {name} was {json.dumps(was.get(name))}, is {json.dumps(now.get(name))}" for name in different[:1])
 
 
 def _derive(seed: int, purpose: str, epoch: int) -> int:

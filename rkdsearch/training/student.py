@@ -1,0 +1,20 @@
+"""The student of a run, with fresh weights."""
+
+from torch import nn
+
+from rkdsearch import data, models
+from rkdsearch.config import TrainConfig
+
+
+def build_student(config: TrainConfig, images: data.Images) -> nn.Module:
+    """For images like these; weights come from the global generator. Raises ConfigError where it cannot be trained as the config says."""
+    student = models.build(config.student, classes=len(images.classes), channels=images.channels, size=images.size)
+    if config.training.channels_last:
+        models.check_channels_last(config.student, student, channels=images.channels, size=images.size)
+    config.method.check_student(student)
+    return student
+
+
+def try_student(config: TrainConfig) -> None:
+    """Raises ConfigError where the run's student cannot be trained: asked before its teachers are."""
+    build_student(config, data.load_training(config.data).train)
