@@ -25,7 +25,8 @@ from rkdsearch.search.ladder import Leg
 from rkdsearch.search.ledger import Origin, Trial
 from rkdsearch.search.resume import Rows, known_epochs, put_aside
 from rkdsearch.search.scheduler import Rung, Rungs
-from rkdsearch.search.searcher import Proposal, Seen, remembered
+from rkdsearch.search.searcher import Proposal, Seen
+from rkdsearch.search.shown import Shown
 from rkdsearch.search.space import SearchSpace
 from rkdsearch.training import config_rows, rows
 from rkdsearch.training.epoch import EpochResult
@@ -69,11 +70,11 @@ class Study:
         self._warm = tuple(warm)
         self._journal = journal
         self._bounds = Bounds(space, teachers)
+        self._shown = Shown(space)
         self.rungs = Rungs(tuple(r.epochs for r in space.rungs), space.scheduler, space.objectives)
         self.store = Store(folder, config_rows.columns(m for m in space.method_names if "." in m))
         self.trials: dict[str, Trial] = {}
         self._written: dict[str, float] = {}
-        self._seen: dict[str, tuple[object, Seen | None]] = {}  # by trial: the state that it was in, and what was seen of it then
         self.again: list[str] = []  # what the machine failed in an earlier session, taken up again in this one
         self.nothing_left: SpaceError | None = None  # why nothing more is asked for, where the space has nothing more
         self._foreign: set[int] = set()  # ordinals of rows that this space cannot read: kept, and not asked again
@@ -190,33 +191,8 @@ class Study:
         return legs[-1:] if origin == "replicate" else legs  # the run that was delivered, once more
 
     def seen(self) -> list[Seen]:
-        """What the sampler may know, in ordinal order: searched configurations, and published ones that lie inside the space."""
-        found: list[Seen] = []
-        for trial in sorted(self._configurations(), key=lambda t: t.ordinal):
-            state = (trial.run[-1] if trial.run else None, len(trial.runs), trial.executing, trial.status == "failed")
-            known = self._seen.get(trial.trial_id)
-            if known is None or known[0] != state:  # most trials are as they were at the last ask
-                known = self._seen[trial.trial_id] = state, self._seen_of(trial)
-            if known[1] is not None:
-                found.append(known[1])
-        return remembered(found, self.space.sampler.history)
-
-    def _seen_of(self, trial: Trial) -> Seen | None:
-        params = self.space.searched(trial.overrides)
-        if params is None or trial.status == "failed":
-            return None
-        reached = self._reached(trial)
-        if reached is not None:
-            return Seen(params, "measured", reached[0], reached[1], trial.notes)
-        return Seen(params, "running", notes=trial.notes) if trial.executing else None
-
-    def _reached(self, trial: Trial) -> tuple[tuple[float, ...], int] | None:
-        """The objectives at the highest rung, and how many rungs that is short of full length."""
-        for short, rung in enumerate(reversed(self.space.ladder)):
-            values = trial.merits_at(rung.epochs, self.space.objectives)
-            if values is not None:
-                return values, short
-        return None
+        """What the sampler may know of this study."""
+        return self._shown.of(self._configurations())
 
     # ------------------------------------------------------------------------------------------------------------ reporting
 

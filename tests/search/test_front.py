@@ -179,7 +179,9 @@ def test_a_rung_promotes_the_small_before_the_large_where_they_know_as_much(tmp_
 
 def test_the_sampler_is_shown_a_cost_as_a_merit_below_whoever_went_further(tmp_path: Path) -> None:
     study = run(tmp_path, load_space(tmp_path, **{**SIZES, "first": []}, ladder=[{"epochs": 1}, {"epochs": 4}]), trials=6)
-    shown = {len(t.epochs): [frozen(study.space, seen, 0).values for seen in [study._seen_of(t)] if seen] for t in study.trials.values()}
+    shown = {
+        len(t.epochs): [frozen(study.space, seen, 0).values for seen in [study._shown._seen(t)] if seen] for t in study.trials.values()
+    }
     assert set(shown) == {1, 4}
     assert all(-1 <= value <= 0 for values in shown[1] for value in values or ())
     assert all(0 <= value <= 1 for values in shown[4] for value in values or ())
