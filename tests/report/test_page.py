@@ -57,6 +57,10 @@ def visible(text: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL))
 
 
+def test_the_page_says_when_the_search_began_as_one_would(good: str) -> None:
+    assert "Begun 2026-11-20 09:00 UTC." in visible(good)
+
+
 def test_the_page_says_once_what_the_validation_images_are_to_the_teacher(good: str) -> None:
     assert visible(good).count(" validation images; flagged: it was trained on all of them</td>") == 1
 
