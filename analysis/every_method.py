@@ -2,8 +2,9 @@
 
     python analysis/every_method.py --seeds 3
 
-Prints a Markdown table: validation accuracies (mean and range over seeds) of the best epoch, clean and under PGD-10. The settings are the methods'
-own defaults at one learning rate: this says that a method works, not which is better. Rows are kept as they end, so a second start goes on.
+Prints a Markdown table: validation accuracies (mean and range over seeds) of the best epoch, clean
+and under PGD-10. The settings are the methods' own defaults at one learning rate: this says that a
+method works, not which is better. Rows are kept as they end, so a second start goes on.
 """
 
 import argparse
@@ -34,15 +35,22 @@ COMMON: Mapping[str, Any] = {
 TEACHER: Mapping[str, Any] = {**COMMON, "student": {"name": "small_cnn", "width": 32}}
 # Where a default is made for another length or scale; each with its reason.
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
-    "ard": {"method.temperature": 5.0},  # 30 on 10 classes of easy digits leaves next to no gradient in 25 epochs
+    # 30 on 10 classes of easy digits leaves next to no gradient in 25 epochs
+    "ard": {"method.temperature": 5.0},
     "adaiad": {"method.temperature": 5.0},  # likewise
-    "peeraid": {"method.kl_scale": 1.0},  # nobody knows anything at first: its own 1/K needs hundreds of epochs
+    # nobody knows anything at first: its own 1/K needs hundreds of epochs
+    "peeraid": {"method.kl_scale": 1.0},
 }
 
 
 def student(method: str, seed: int, cache: Path) -> Best:
     """What one method reaches with one seed; the teachers are trained once and cached."""
-    values = {**COMMON, "student": {"name": "small_cnn", "width": 8}, "method.name": method, **SETTINGS.get(method, {})}
+    values = {
+        **COMMON,
+        "student": {"name": "small_cnn", "width": 8},
+        "method.name": method,
+        **SETTINGS.get(method, {}),
+    }
     values["training"] = {**COMMON["training"], "seed": seed}
     values["teachers"] = {role: made(role, cache) for role in teachers.ROLES}
     *_, last = Trainer(run.build(values)).epochs()
@@ -73,18 +81,27 @@ def measured(names: tuple[str, ...], seeds: int, cache: Path) -> Iterator[tuple[
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--cache", type=Path, default=Path("runs/every_method"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arguments.cache.mkdir(parents=True, exist_ok=True)
-    print(f"digits, small_cnn width 8, {EPOCHS} epochs, eps 0.1, PGD-10 on 404 validation images, n = {arguments.seeds} seeds;")
+    print(
+        f"digits, small_cnn width 8, {EPOCHS} epochs, eps 0.1, PGD-10 on 404 validation images, n ="
+        f" {arguments.seeds} seeds;"
+    )
     print(f"torch {torch.__version__}, one CPU thread, {platform.machine()}\n")
     print("| method | clean | robust | robust, lowest seed |\n|---|---|---|---|")
     for name, found in measured(methods.names(), arguments.seeds, arguments.cache):
         clean, robust = [b.clean_accuracy for b in found], [b.robust_accuracy for b in found]
-        print(f"| {name} | {statistics.mean(clean):.3f} | {statistics.mean(robust):.3f} | {min(robust):.3f} |", flush=True)
+        print(
+            f"| {name} | {statistics.mean(clean):.3f} | {statistics.mean(robust):.3f} |"
+            f" {min(robust):.3f} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
     python analysis/pareto_front.py studies/digits --out docs/front.svg
 
-Reads the study's Parquet files (and, for its title and teachers, `study.json`) and nothing else. Everything drawn is validation.
+Reads the study's Parquet files (and, for its title and teachers, `study.json`) and nothing else.
+Everything drawn is validation.
 """
 
 import argparse
@@ -20,7 +21,8 @@ from rkdsearch.results.store import replace_file
 from rkdsearch.results.summary import CLEAN, ROBUST, Study
 
 WIDTH, HEIGHT = 960, 616
-LEFT, TOP, RIGHT, BOTTOM = 78, 84, 716, 506  # the axes' rectangle; the legend stands to its right, the caption below
+# the axes' rectangle; the legend stands to its right, the caption below
+LEFT, TOP, RIGHT, BOTTOM = 78, 84, 716, 506
 INK, QUIET, GRID = "#1b1f24", "#5c6570", "#e6e9ed"
 
 
@@ -29,30 +31,77 @@ def draw(study: Study) -> str:
     trials = summary.records(summary.configurations(study.trials))
     rows = [row for row in trials if row[CLEAN] is not None and row[ROBUST] is not None]
     if not rows:
-        raise StudyError(f"{study.folder}: no trial has been measured yet, so there is nothing to draw; let the search run on")
+        raise StudyError(
+            f"{study.folder}: no trial has been measured yet, so there is nothing to draw; let the"
+            " search run on"
+        )
     front = summary.records(study.front)
     teachers = figures.drawable(study.description.get("teachers"))
     view = figures.closer_view(rows, teachers)
     (x0, x1), (y0, y1) = view[CLEAN], view[ROBUST]
 
     def at(clean: float, robust: float) -> tuple[float, float]:
-        return LEFT + (clean - x0) / (x1 - x0) * (RIGHT - LEFT), BOTTOM - (robust - y0) / (y1 - y0) * (BOTTOM - TOP)
+        return LEFT + (clean - x0) / (x1 - x0) * (RIGHT - LEFT), BOTTOM - (robust - y0) / (
+            y1 - y0
+        ) * (BOTTOM - TOP)
 
     seen = [row for row in rows if x0 <= row[CLEAN] <= x1 and y0 <= row[ROBUST] <= y1]
     style = traces.looks([traces.method_of(row) for row in rows])
-    parts = [_axes(view, at), *(_bars(row, style[traces.method_of(row)].colour, at) for row in seen if figures.bars(row)), _edge(front, at)]
+    parts = [
+        _axes(view, at),
+        *(_bars(row, style[traces.method_of(row)].colour, at) for row in seen if figures.bars(row)),
+        _edge(front, at),
+    ]
     # stopped trials first, baselines last: what matters lies on top
-    for row in sorted(seen, key=lambda row: (row["status"] == "finished", row["origin"] == "first")):
+    for row in sorted(
+        seen, key=lambda row: (row["status"] == "finished", row["origin"] == "first")
+    ):
         look = style[traces.method_of(row)]
         shape = "diamond" if row["origin"] == "first" else look.shape
-        parts.append(_mark(at(row[CLEAN], row[ROBUST]), shape, look.colour, full=row["status"] == "finished", tip=_tip(row)))
-    parts += _labels([row for row in seen if row["origin"] == "first" and row["status"] == "finished"], seen, front, at)
-    places = {role: at(teacher["clean_accuracy"], teacher["robust_accuracy"]) for role, teacher in teachers.items()}
-    inside = {role: (x, y) for role, (x, y) in places.items() if LEFT <= x <= RIGHT and TOP <= y <= BOTTOM}
-    parts += [_mark(place, "star", "#ffffff", full=True, tip=f"{role} teacher") for role, place in inside.items()]
+        parts.append(
+            _mark(
+                at(row[CLEAN], row[ROBUST]),
+                shape,
+                look.colour,
+                full=row["status"] == "finished",
+                tip=_tip(row),
+            )
+        )
+    parts += _labels(
+        [row for row in seen if row["origin"] == "first" and row["status"] == "finished"],
+        seen,
+        front,
+        at,
+    )
+    places = {
+        role: at(teacher["clean_accuracy"], teacher["robust_accuracy"])
+        for role, teacher in teachers.items()
+    }
+    inside = {
+        role: (x, y) for role, (x, y) in places.items() if LEFT <= x <= RIGHT and TOP <= y <= BOTTOM
+    }
+    parts += [
+        _mark(place, "star", "#ffffff", full=True, tip=f"{role} teacher")
+        for role, place in inside.items()
+    ]
     parts.append(_legend(style, teacher=bool(inside)))
-    parts.append(_text(LEFT, 36, f"{study.name}: clean against robust accuracy of students", size=20, weight=600))
-    parts.append(_text(LEFT, 60, f"{summary.counted(study.trials)}, hypervolume {study.volume:.4f}", colour=QUIET))
+    parts.append(
+        _text(
+            LEFT,
+            36,
+            f"{study.name}: clean against robust accuracy of students",
+            size=20,
+            weight=600,
+        )
+    )
+    parts.append(
+        _text(
+            LEFT,
+            60,
+            f"{summary.counted(study.trials)}, hypervolume {study.volume:.4f}",
+            colour=QUIET,
+        )
+    )
     parts += [
         _text(LEFT, BOTTOM + 66 + 16 * n, line, colour=QUIET, size=11.5)
         for n, line in enumerate(_caption(study, rows, len(rows) - len(seen)))
@@ -60,9 +109,10 @@ def draw(study: Study) -> str:
     inner = "\n".join(parts)
     font = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="{font}" font-size="13" role="img">\n'
-        f"<title>{escape(study.name)}: the front of clean and robust accuracy</title>\n"
-        f'<rect width="{WIDTH}" height="{HEIGHT}" rx="10" fill="#ffffff"/>\n{inner}\n</svg>\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}"'
+        f' font-family="{font}" font-size="13" role="img">\n<title>{escape(study.name)}: the front'
+        f' of clean and robust accuracy</title>\n<rect width="{WIDTH}" height="{HEIGHT}" rx="10"'
+        f' fill="#ffffff"/>\n{inner}\n</svg>\n'
     )
 
 
@@ -86,9 +136,14 @@ def _axes(view: figures.View, at: figures.Place) -> str:
         parts.append(f'<line x1="{LEFT}" y1="{y:.1f}" x2="{RIGHT}" y2="{y:.1f}" stroke="{GRID}"/>')
         parts.append(_text(LEFT - 10, y + 4, f"{100 * value:.4g} %", anchor="end", colour=QUIET))
     parts.append(f'<path d="M{LEFT} {TOP}V{BOTTOM}H{RIGHT}" fill="none" stroke="{QUIET}"/>')
-    parts.append(_text((LEFT + RIGHT) / 2, BOTTOM + 44, "clean accuracy (validation)", anchor="middle"))
+    parts.append(
+        _text((LEFT + RIGHT) / 2, BOTTOM + 44, "clean accuracy (validation)", anchor="middle")
+    )
     middle = (TOP + BOTTOM) / 2
-    parts.append(f'<g transform="rotate(-90 20 {middle})">{_text(20, middle, "robust accuracy (validation)", anchor="middle")}</g>')
+    parts.append(
+        '<g transform="rotate(-90 20'
+        f' {middle})">{_text(20, middle, "robust accuracy (validation)", anchor="middle")}</g>'
+    )
     clip = f'<rect x="{LEFT}" y="{TOP}" width="{RIGHT - LEFT}" height="{BOTTOM - TOP}"/>'
     return "\n".join([f'<clipPath id="inside">{clip}</clipPath>', *parts])
 
@@ -98,31 +153,48 @@ def _edge(front: Sequence[Row], at: figures.Place) -> str:
     places = [at(row[CLEAN], row[ROBUST]) for row in front]
     if not places:
         return ""
-    path = f"M{places[0][0]:.1f} {places[0][1]:.1f}" + "".join(f"V{y:.1f}H{x:.1f}" for x, y in places[1:])
-    return f'<path d="{path}" clip-path="url(#inside)" fill="none" stroke="{INK}" stroke-width="1.8"/>'
+    path = f"M{places[0][0]:.1f} {places[0][1]:.1f}" + "".join(
+        f"V{y:.1f}H{x:.1f}" for x, y in places[1:]
+    )
+    return (
+        f'<path d="{path}" clip-path="url(#inside)" fill="none" stroke="{INK}" stroke-width="1.8"/>'
+    )
 
 
 def _bars(row: Row, colour: str, at: figures.Place) -> str:
     ends = [(*at(*start), *at(*end)) for start, end in figures.bars(row)]
     path = "".join(f"M{x0:.1f} {y0:.1f}L{x1:.1f} {y1:.1f}" for x0, y0, x1, y1 in ends)
-    return f'<path d="{path}" clip-path="url(#inside)" fill="none" stroke="{colour}" stroke-width="1.3" opacity="0.7"/>'
+    return (
+        f'<path d="{path}" clip-path="url(#inside)" fill="none" stroke="{colour}"'
+        ' stroke-width="1.3" opacity="0.7"/>'
+    )
 
 
-def _labels(rows: Sequence[Row], seen: Sequence[Row], front: Sequence[Row], at: figures.Place) -> list[str]:
+def _labels(
+    rows: Sequence[Row], seen: Sequence[Row], front: Sequence[Row], at: figures.Place
+) -> list[str]:
     def inside(clean: float, robust: float) -> tuple[float, float]:
         x, y = at(clean, robust)
         return x - LEFT, y - TOP
 
     texts = [traces.title(row) for row in rows]
     anchors = [inside(row[CLEAN], row[ROBUST]) for row in rows]
-    sides = labels.place(anchors, texts, figures.obstacles(seen, front, inside), (RIGHT - LEFT, BOTTOM - TOP))
+    sides = labels.place(
+        anchors, texts, figures.obstacles(seen, front, inside), (RIGHT - LEFT, BOTTOM - TOP)
+    )
     found = []
     for row, text, side in zip(rows, texts, sides, strict=True):
         if side is not None:
             x, y = at(row[CLEAN], row[ROBUST])
             diagonal = 5 if " " in side else 0
             down = 19 - diagonal if "bottom" in side else -11 + diagonal if "top" in side else 4
-            right, anchor = (10 - diagonal, "start") if "right" in side else (diagonal - 10, "end") if "left" in side else (0, "middle")
+            right, anchor = (
+                (10 - diagonal, "start")
+                if "right" in side
+                else (diagonal - 10, "end")
+                if "left" in side
+                else (0, "middle")
+            )
             found.append(_text(x + right, y + down, text, anchor=anchor, size=11))
     return found
 
@@ -130,12 +202,21 @@ def _labels(rows: Sequence[Row], seen: Sequence[Row], front: Sequence[Row], at: 
 def _mark(place: tuple[float, float], shape: str, colour: str, *, full: bool, tip: str = "") -> str:
     radius = {"diamond": 7.5, "star": 11.0}.get(shape, 4.6 if shape == "circle" else 5.8)
     strong = shape in {"diamond", "star"}
-    paint = f'fill="{colour}" stroke="{INK if strong else "#ffffff"}"' if full else f'fill="none" stroke="{colour}" opacity="0.5"'
+    paint = (
+        f'fill="{colour}" stroke="{INK if strong else "#ffffff"}"'
+        if full
+        else f'fill="none" stroke="{colour}" opacity="0.5"'
+    )
     width = 1.5 if strong or not full else 0.7
     title = f"<title>{escape(tip)}</title>" if tip else ""
     if shape == "circle":
-        return f'<circle cx="{place[0]:.1f}" cy="{place[1]:.1f}" r="{radius}" {paint} stroke-width="{width}">{title}</circle>'
-    corners = " ".join(f"{place[0] + radius * x:.1f},{place[1] + radius * y:.1f}" for x, y in _corners(shape))
+        return (
+            f'<circle cx="{place[0]:.1f}" cy="{place[1]:.1f}" r="{radius}" {paint}'
+            f' stroke-width="{width}">{title}</circle>'
+        )
+    corners = " ".join(
+        f"{place[0] + radius * x:.1f},{place[1] + radius * y:.1f}" for x, y in _corners(shape)
+    )
     return f'<polygon points="{corners}" {paint} stroke-width="{width}">{title}</polygon>'
 
 
@@ -152,16 +233,26 @@ def _corners(shape: str) -> list[tuple[float, float]]:
     }[shape]
     angles = [2 * math.pi * (turn + n / count) for n in range(count)]
     radii = [depth if n % 2 else 1.0 for n in range(count)]
-    return [(radius * math.sin(angle), -radius * math.cos(angle)) for radius, angle in zip(radii, angles, strict=True)]
+    return [
+        (radius * math.sin(angle), -radius * math.cos(angle))
+        for radius, angle in zip(radii, angles, strict=True)
+    ]
 
 
 def _legend(style: dict[str, traces.Look], *, teacher: bool) -> str:
     x, y, parts = RIGHT + 34, TOP + 6, []
-    entries = [("diamond", "#ffffff", True, "baseline: published or given"), ("circle", QUIET, False, "stopped, failed or running")]
+    entries = [
+        ("diamond", "#ffffff", True, "baseline: published or given"),
+        ("circle", QUIET, False, "stopped, failed or running"),
+    ]
     entries = [*([("star", "#ffffff", True, "teacher")] if teacher else []), *entries]
-    parts.append(f'<path d="M{x - 9} {y}h18" stroke="{INK}" stroke-width="1.8"/>' + _text(x + 18, y + 4, "front"))
+    parts.append(
+        f'<path d="M{x - 9} {y}h18" stroke="{INK}" stroke-width="1.8"/>'
+        + _text(x + 18, y + 4, "front")
+    )
     for n, (shape, colour, full, name) in enumerate(
-        [*entries, *((look.shape, look.colour, True, name) for name, look in style.items())], start=1
+        [*entries, *((look.shape, look.colour, True, name) for name, look in style.items())],
+        start=1,
     ):
         below = y + n * min(21.0, (HEIGHT - 60 - y) / (len(style) + len(entries)))
         parts.append(_mark((x, below), shape, colour, full=full) + _text(x + 18, below + 4, name))
@@ -169,34 +260,77 @@ def _legend(style: dict[str, traces.Look], *, teacher: bool) -> str:
 
 
 def _caption(study: Study, rows: Sequence[Row], outside: int) -> list[str]:
-    images = "/".join(sorted({f"{row['metric.images']}" for row in rows if row["metric.images"] is not None})) or "unknown"
+    images = (
+        "/".join(
+            sorted({f"{row['metric.images']}" for row in rows if row["metric.images"] is not None})
+        )
+        or "unknown"
+    )
     exam = study.description.get("exam")
-    attack = ", ".join(f"{key} = {traces.number(value)}" for key, value in exam.items()) if isinstance(exam, dict) else "unknown"
-    hidden = [f"{outside} undefended or early-stopped trials lie outside the picture."] if outside else []
+    attack = (
+        ", ".join(f"{key} = {traces.number(value)}" for key, value in exam.items())
+        if isinstance(exam, dict)
+        else "unknown"
+    )
+    hidden = (
+        [f"{outside} undefended or early-stopped trials lie outside the picture."]
+        if outside
+        else []
+    )
     seeds = "/".join(map(str, sorted({row["seeds"] for row in rows if row["seeds"]})))
-    spread = f"; with bars, mean and standard deviation of {seeds} fresh seeds, which alone name the front" if seeds else ""
-    return [f"n = {images} validation images; attack: {attack}.", f"Best epoch of each trial, one seed a point{spread}.", *hidden]
+    spread = (
+        f"; with bars, mean and standard deviation of {seeds} fresh seeds, which alone name the"
+        " front"
+        if seeds
+        else ""
+    )
+    return [
+        f"n = {images} validation images; attack: {attack}.",
+        f"Best epoch of each trial, one seed a point{spread}.",
+        *hidden,
+    ]
 
 
 def _tip(row: Row) -> str:
     mean = f"mean of {row['seeds']} fresh seeds, " if row["seeds"] else ""
-    return f"{traces.title(row)}: clean {traces.percent(row[CLEAN])} %, robust {traces.percent(row[ROBUST])} %, {mean}{row['status']}"
+    return (
+        f"{traces.title(row)}: clean {traces.percent(row[CLEAN])} %, robust"
+        f" {traces.percent(row[ROBUST])} %, {mean}{row['status']}"
+    )
 
 
-def _text(x: float, y: float, text: str, *, size: float = 13, anchor: str = "start", colour: str = INK, weight: int = 400) -> str:
+def _text(
+    x: float,
+    y: float,
+    text: str,
+    *,
+    size: float = 13,
+    anchor: str = "start",
+    colour: str = INK,
+    weight: int = 400,
+) -> str:
     style = f'font-size="{size}" text-anchor="{anchor}" fill="{colour}" font-weight="{weight}"'
     return f'<text x="{x:.1f}" y="{y:.1f}" {style}>{escape(text)}</text>'
 
 
 def main(words: Sequence[str]) -> None:
     """Read a study, write a picture, say where."""
-    parser = argparse.ArgumentParser(description="Draw a study's clean-against-robust front as one SVG.")
+    parser = argparse.ArgumentParser(
+        description="Draw a study's clean-against-robust front as one SVG."
+    )
     parser.add_argument("study", type=Path, help="the study's folder")
-    parser.add_argument("--out", type=Path, default=Path("front.svg"), help="the picture, an .svg file (default: front.svg)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("front.svg"),
+        help="the picture, an .svg file (default: front.svg)",
+    )
     arguments = parser.parse_args(words)
     try:
         if arguments.out.suffix != ".svg":
-            raise StudyError(f"--out must end in .svg, got {arguments.out}; `rkdsearch report` writes HTML")
+            raise StudyError(
+                f"--out must end in .svg, got {arguments.out}; `rkdsearch report` writes HTML"
+            )
         replace_file(arguments.out, draw(summary.read(arguments.study)))
     except RkdError as error:
         sys.exit(f"{error}")

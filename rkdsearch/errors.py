@@ -1,8 +1,8 @@
 """Errors that a user can do something about.
 
-Each message names the place, the law, the value and the way out:
-`search_spaces/iad.yaml: method.temperature must be > 0, got 0.0`. The command line prints the message alone and exits with 2;
-any other exception is our bug, keeps its traceback and exits with 1.
+Each message names the place, the law, the value and the way out: `search_spaces/iad.yaml:
+method.temperature must be > 0, got 0.0`. The command line prints the message alone and exits with
+2; any other exception is our bug, keeps its traceback and exits with 1.
 """
 
 import difflib
@@ -56,7 +56,12 @@ class DiskError(RkdError):
     """A file could not be written: the disk is full, or the folder is not ours. Nothing is wrong with the run that wanted to write it."""
 
     @classmethod
-    def at(cls, place: Path, error: OSError, remedy: str = "is the folder yours, and the disk not full?") -> Self:
+    def at(
+        cls,
+        place: Path,
+        error: OSError,
+        remedy: str = "is the folder yours, and the disk not full?",
+    ) -> Self:
         """What the system says of this place, as a sentence."""
         return cls(f"{place}: could not be written: {error.strerror or error}; {remedy}")
 
@@ -100,7 +105,15 @@ def is_out_of_memory(error: Exception) -> bool:
     text = str(error).lower()
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError)
-        and any(sign in text for sign in ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed"))
+        and any(
+            sign in text
+            for sign in (
+                "out of memory",
+                "can't allocate memory",
+                "not enough memory",
+                "alloc_failed",
+            )
+        )
     )
 
 

@@ -1,7 +1,8 @@
 """The exam: clean and robust accuracy of one network, image by image, by a protocol that no training setting can change.
 
-The fidelity ladder is clean -> PGD-k (validation) -> PGD-20 -> AutoAttack (test). Every image keeps its own verdict, so that two networks
-can be compared on the same images, and the verdicts do not depend on how many processes share the work.
+The fidelity ladder is clean -> PGD-k (validation) -> PGD-20 -> AutoAttack (test). Every image keeps
+its own verdict, so that two networks can be compared on the same images, and the verdicts do not
+depend on how many processes share the work.
 """
 
 import hashlib
@@ -87,7 +88,15 @@ def ieee_fp32() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
-def pgd(network: nn.Module, attack: Attack, x: Tensor, y: Tensor, *, seed: int, part: slice = slice(None)) -> Tensor:
+def pgd(
+    network: nn.Module,
+    attack: Attack,
+    x: Tensor,
+    y: Tensor,
+    *,
+    seed: int,
+    part: slice = slice(None),
+) -> Tensor:
     """x' that maximises the cross-entropy of `network` (eval mode, frozen), from a start drawn with `seed`.
 
     Of `part` of the images alone, where it is given; their start is the same as among all.
@@ -112,8 +121,9 @@ def judge(
 ) -> tuple[Verdict, Reliability | None]:
     """Clean and PGD verdicts on x (N, C, H, W), y (N,); with a `teacher`, its reliability on the student's first x'.
 
-    `network` is in eval mode. Several processes take every P-th batch each; `total` then adds their tensors up.
-    A batch that the device cannot hold is judged in parts, each image from the same start. Raises OutOfMemoryError where one image is too many.
+    `network` is in eval mode. Several processes take every P-th batch each; `total` then adds their
+    tensors up. A batch that the device cannot hold is judged in parts, each image from the same
+    start. Raises OutOfMemoryError where one image is too many.
     """
     clean, robust = torch.zeros(2, len(x), dtype=torch.int64, device=y.device)
     cases = torch.zeros(3, dtype=torch.int64, device=y.device)
@@ -125,7 +135,13 @@ def judge(
         answers = partial(_answers, network, attack, x[rows], y[rows], seeds, teacher)
         found, at_once = in_parts(answers, len(y[rows]), at_once, place="the exam")
         clean[rows], robust[rows], on_clean, on_adversarial = found
-        cases += torch.stack([on_adversarial.sum(), (on_clean & ~on_adversarial).sum(), (~on_clean & ~on_adversarial).sum()])
+        cases += torch.stack(
+            [
+                on_adversarial.sum(),
+                (on_clean & ~on_adversarial).sum(),
+                (~on_clean & ~on_adversarial).sum(),
+            ]
+        )
         pace.at(done)
     verdict = Verdict(y.cpu(), total(clean).bool().cpu(), total(robust).bool().cpu())
     if teacher is None:
@@ -158,7 +174,9 @@ def _answers(
     return clean, robust, taught, deceived
 
 
-def in_parts(answers: Callable[[slice], tuple[Tensor, ...]], count: int, at_once: int, *, place: str) -> tuple[list[Tensor], int]:
+def in_parts(
+    answers: Callable[[slice], tuple[Tensor, ...]], count: int, at_once: int, *, place: str
+) -> tuple[list[Tensor], int]:
     """The answers (n, ...) for `count` images, at most `at_once` of them together, or as many as there is memory for; and how many these were.
 
     Raises OutOfMemoryError, of this `place`, where one image is too many.
@@ -172,14 +190,17 @@ def in_parts(answers: Callable[[slice], tuple[Tensor, ...]], count: int, at_once
                 raise
             if min(at_once, count) == 1:
                 raise OutOfMemoryError(
-                    f"{place}: the device is out of memory with one image at a time; does another program use it?"
+                    f"{place}: the device is out of memory with one image at a time; does another"
+                    " program use it?"
                 ) from error
         # Outside the handler: the error holds on to all that was computed.
         at_once = (min(at_once, count) + 1) // 2
 
 
 @ieee_fp32()
-def judge_by_autoattack(network: nn.Module, x: Tensor, y: Tensor, *, attack: Attack, seed: int = 0) -> tuple[Verdict, list[str]]:
+def judge_by_autoattack(
+    network: nn.Module, x: Tensor, y: Tensor, *, attack: Attack, seed: int = 0
+) -> tuple[Verdict, list[str]]:
     """The verdicts of AutoAttack, standard, in `attack`'s ball; and what the package's own checks complain of."""
     norm: Norm = "linf" if isinstance(attack.ball, Linf) else "l2"
     with torch.no_grad():

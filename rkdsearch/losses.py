@@ -1,8 +1,9 @@
 """Per-sample losses: logits (N, K) in, (N,) nats out, unreduced. Whoever calls reduces, once.
 
-One convention everywhere: a divergence is summed over the K classes and never multiplied by temperature**2.
-What papers and scripts do instead (element means, factors of 10, a 1e-5 inside the logarithm) is written out by the method that repeats it.
-Half precision is lifted to float32; float64 stays float64.
+One convention everywhere: a divergence is summed over the K classes and never multiplied by
+temperature**2. What papers and scripts do instead (element means, factors of 10, a 1e-5 inside the
+logarithm) is written out by the method that repeats it. Half precision is lifted to float32;
+float64 stays float64.
 """
 
 from typing import Any
@@ -27,24 +28,36 @@ def probabilities(logits: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
 
 def cross_entropy(logits: Tensor, y: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
     """-log p(y). Logits (N, K), labels (N,) integers; returns (N,) nats."""
-    return functional.cross_entropy(_softened(logits, 1), y, reduction="none", label_smoothing=label_smoothing)
+    return functional.cross_entropy(
+        _softened(logits, 1), y, reduction="none", label_smoothing=label_smoothing
+    )
 
 
 def soft_cross_entropy(prediction: Tensor, *, target: Tensor, temperature: float = 1.0) -> Tensor:
     """-sum_k p_target log p_prediction. Logits (N, K) both; returns (N,) nats: the divergence plus the target's entropy."""
-    return -(probabilities(target, temperature) * log_probabilities(prediction, temperature)).sum(dim=1)
+    return -(probabilities(target, temperature) * log_probabilities(prediction, temperature)).sum(
+        dim=1
+    )
 
 
 def kl_divergence(
-    prediction: Tensor, *, target: Tensor, temperature: float = 1.0, target_temperature: float | Tensor | None = None, offset: float = 0.0
+    prediction: Tensor,
+    *,
+    target: Tensor,
+    temperature: float = 1.0,
+    target_temperature: float | Tensor | None = None,
+    offset: float = 0.0,
 ) -> Tensor:
     """KL(target || prediction), summed over classes. Logits (N, K) both; returns (N,) nats, not multiplied by temperature**2.
 
-    Gradient flows into `target` wherever it carries one (TRADES, IAD): a constant target is the caller's `detach` or `no_grad`.
-    `target_temperature` softens the target alone, a number or (N, 1); by default both sides share `temperature`.
-    `offset` is added to the target's probability inside the logarithm, as some released scripts do (1e-5): it moves the value, not the gradient.
+    Gradient flows into `target` wherever it carries one (TRADES, IAD): a constant target is the
+    caller's `detach` or `no_grad`. `target_temperature` softens the target alone, a number or (N,
+    1); by default both sides share `temperature`. `offset` is added to the target's probability
+    inside the logarithm, as some released scripts do (1e-5): it moves the value, not the gradient.
     """
-    log_target = log_probabilities(target, temperature if target_temperature is None else target_temperature)
+    log_target = log_probabilities(
+        target, temperature if target_temperature is None else target_temperature
+    )
     p = log_target.exp()
     if offset:
         log_target = (p + offset).log()
@@ -72,7 +85,9 @@ class _KLToConstant(torch.autograd.Function):
 
 def kl_to_probabilities(prediction: Tensor, *, target: Tensor, temperature: float = 1.0) -> Tensor:
     """KL(target || prediction) for a target given as probabilities (N, K), zeros allowed; returns (N,) nats."""
-    divergence: Tensor = torch.special.xlogy(target, target) - target * log_probabilities(prediction, temperature)
+    divergence: Tensor = torch.special.xlogy(target, target) - target * log_probabilities(
+        prediction, temperature
+    )
     return divergence.sum(dim=1)
 
 
@@ -91,4 +106,8 @@ def _softened(logits: Tensor, temperature: float | Tensor) -> Tensor:
     """Logits / temperature, in single precision at least."""
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
-    return logits if isinstance(temperature, float | int) and temperature == 1 else logits / temperature
+    return (
+        logits
+        if isinstance(temperature, float | int) and temperature == 1
+        else logits / temperature
+    )

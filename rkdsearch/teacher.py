@@ -1,7 +1,8 @@
 """Teachers from files: read without running their code, fitted by name, frozen. What a teacher is worth is measured elsewhere.
 
-Reads safetensors and what `torch.save` wrote, by content and whatever the suffix. Nothing but tensors, numbers, argparse.Namespace and
-numpy scalars is ever unpickled: a file that asks for more is refused by name.
+Reads safetensors and what `torch.save` wrote, by content and whatever the suffix. Nothing but
+tensors, numbers, argparse.Namespace and numpy scalars is ever unpickled: a file that asks for more
+is refused by name.
 """
 
 import argparse
@@ -23,24 +24,49 @@ from rkdsearch.errors import TeacherError
 from rkdsearch.models import ModelConfig, build
 from rkdsearch.models.weights import fit
 
-# Where published files keep their weights, best first: a file with both `best` and `last` (early stopping) is read as its best.
-_WRAPPINGS = ("state_dict", "model_state_dict", "model", "net", "network", "student", "best", "last")
+# Where published files keep their weights, best first: a file with both `best` and `last` (early
+# stopping) is read as its best.
+_WRAPPINGS = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "net",
+    "network",
+    "student",
+    "best",
+    "last",
+)
 _ZIP, _OLD_TORCH = b"PK\x03\x04", b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"
 _NOT_WEIGHTS = (
-    (0, b"version https://git-lfs", "is a git-lfs pointer, not the weights; run `git lfs pull` where it came from"),
+    (
+        0,
+        b"version https://git-lfs",
+        "is a git-lfs pointer, not the weights; run `git lfs pull` where it came from",
+    ),
     (257, b"ustar", "is a tar archive; unpack it and name the file inside"),
     (0, b"\x1f\x8b", "is compressed by gzip; unpack it first"),
 )
 
 
-def load(path: Path, config: ModelConfig, *, classes: int, channels: int, size: int, sha256: str | None = None) -> nn.Module:
+def load(
+    path: Path,
+    config: ModelConfig,
+    *,
+    classes: int,
+    channels: int,
+    size: int,
+    sha256: str | None = None,
+) -> nn.Module:
     """The network of `config` with the file's weights, in eval mode and without gradients; the global random state stays as it was.
 
-    Raises TeacherError where the file is not what `sha256` says, cannot be read safely, or does not fit; ConfigError where `config` is no
-    network.
+    Raises TeacherError where the file is not what `sha256` says, cannot be read safely, or does not
+    fit; ConfigError where `config` is no network.
     """
     if sha256 is not None and (found := fingerprint(path)) != sha256:
-        raise TeacherError(f"{path}: sha256 must be {sha256}, got {found}: this is another file; put the right one back, or change sha256")
+        raise TeacherError(
+            f"{path}: sha256 must be {sha256}, got {found}: this is another file; put the right one"
+            " back, or change sha256"
+        )
     state = read_state(path)
     # A trial with a cached teacher must draw the numbers that a trial without one draws.
     with torch.random.fork_rng(devices=[]):
@@ -89,23 +115,43 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if head[offset:].startswith(signature):
             raise TeacherError(f"{path}: {verdict}")
     if head.lstrip().startswith(b"<"):
-        raise TeacherError(f"{path}: is a web page, not weights: the download was answered by a form or an error; download it by hand")
+        raise TeacherError(
+            f"{path}: is a web page, not weights: the download was answered by a form or an error;"
+            " download it by hand"
+        )
     if head.startswith((_ZIP, _OLD_TORCH)):
         return _weights_in(_unpickle(path), path)
     if head[8:9] == b"{":
         try:
             return load_file(path)
         except SafetensorError as error:
-            raise TeacherError(f"{path}: is truncated or damaged ({error}); download it again") from error
+            raise TeacherError(
+                f"{path}: is truncated or damaged ({error}); download it again"
+            ) from error
     if head.startswith(b"\x80"):
-        raise TeacherError(f"{path}: is a plain Python pickle, which may run any code; save its weights by torch.save where you trust it")
-    raise TeacherError(f"{path}: is neither safetensors nor a torch file (it begins with {head[:8]!r}); give one of these")
+        raise TeacherError(
+            f"{path}: is a plain Python pickle, which may run any code; save its weights by"
+            " torch.save where you trust it"
+        )
+    raise TeacherError(
+        f"{path}: is neither safetensors nor a torch file (it begins with {head[:8]!r}); give one"
+        " of these"
+    )
 
 
 def _unpickle(path: Path) -> object:
     scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]  # noqa: SLF001 - what a pickled numpy number calls
-    dtypes = {type(np.dtype(kind)) for kind in ("float16", "float32", "float64", "int32", "int64", "uint8", "bool")}
-    harmless = [argparse.Namespace, np.dtype, scalar, (scalar, "numpy.core.multiarray.scalar"), *dtypes]
+    dtypes = {
+        type(np.dtype(kind))
+        for kind in ("float16", "float32", "float64", "int32", "int64", "uint8", "bool")
+    }
+    harmless = [
+        argparse.Namespace,
+        np.dtype,
+        scalar,
+        (scalar, "numpy.core.multiarray.scalar"),
+        *dtypes,
+    ]
     try:
         with torch.serialization.safe_globals(harmless):
             loaded: object = torch.load(path, map_location="cpu", weights_only=True)
@@ -117,7 +163,9 @@ def _unpickle(path: Path) -> object:
             "where you trust it, load it and save its state_dict() alone"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise TeacherError(f"{path}: is truncated or damaged ({_summary(error)}); download it again") from error
+        raise TeacherError(
+            f"{path}: is truncated or damaged ({_summary(error)}); download it again"
+        ) from error
     return loaded
 
 
@@ -133,8 +181,18 @@ def _weights_in(loaded: object, path: Path) -> dict[str, Tensor]:
         for key in _WRAPPINGS:
             if isinstance(mapping.get(key), Mapping):
                 return _weights_in(mapping[key], path)
-        tensors = {name: value.detach() for name, value in mapping.items() if isinstance(name, str) and isinstance(value, Tensor)}
+        tensors = {
+            name: value.detach()
+            for name, value in mapping.items()
+            if isinstance(name, str) and isinstance(value, Tensor)
+        }
         if tensors:
             return tensors
-        raise TeacherError(f"{path}: holds no weights: its entries are {', '.join(map(str, mapping)) or 'none'}; save a state_dict()")
-    raise TeacherError(f"{path}: holds {type(loaded).__name__}, not a mapping of names to tensors; save a state_dict()")
+        raise TeacherError(
+            f"{path}: holds no weights: its entries are {', '.join(map(str, mapping)) or 'none'};"
+            " save a state_dict()"
+        )
+    raise TeacherError(
+        f"{path}: holds {type(loaded).__name__}, not a mapping of names to tensors; save a"
+        " state_dict()"
+    )

@@ -1,7 +1,8 @@
 """The trial function: one configuration in, its epochs out; in one process, or in a gang of them.
 
-`run_trial` is the trial function, `reports` its epochs as what Ray carries. A gang is worker actors in the trial's own placement group, with
-torchrun's environment and an `Accelerator()` in each; its workers do without Tune and do not wait for its import: what Tune calls stands in
+`run_trial` is the trial function, `reports` its epochs as what Ray carries. A gang is worker actors
+in the trial's own placement group, with torchrun's environment and an `Accelerator()` in each; its
+workers do without Tune and do not wait for its import: what Tune calls stands in
 `search/trainable.py`.
 """
 
@@ -30,14 +31,18 @@ from rkdsearch.training.rows import facts_of
 from rkdsearch.training.stages import Stage
 from rkdsearch.training.trainer import Trainer
 
-_PEER = re.compile("gloo|nccl|closed by peer", re.IGNORECASE)  # of who talks to a process that is no more
+# of who talks to a process that is no more
+_PEER = re.compile("gloo|nccl|closed by peer", re.IGNORECASE)
 STEP_TIMEOUT_SECONDS = 6 * 3600.0  # a gang whose collective hangs must not hold its GPUs for ever
 
 
-def run_trial(config: TrainConfig, folder: Path, stages: Sequence[Stage]) -> Iterator[tuple[EpochResult, dict[str, object]]]:
+def run_trial(
+    config: TrainConfig, folder: Path, stages: Sequence[Stage]
+) -> Iterator[tuple[EpochResult, dict[str, object]]]:
     """The trial function: the epochs that are left to do, each with the facts of the run (`run.*`).
 
-    A run that is taken up again first reports its last finished epoch once more: the report may have been lost with its reader.
+    A run that is taken up again first reports its last finished epoch once more: the report may
+    have been lost with its reader.
     """
     trainer = Trainer(config, folder, stages=stages)
     facts = facts_of(trainer) | {"run.ray": ray.__version__}
@@ -54,7 +59,11 @@ def reports(assignment: dict[str, Any]) -> Iterator[dict[str, Any]]:
     config = run.build(assignment["config"], assignment["trial_id"])
     stages = [Stage(**stage) for stage in assignment["stages"]]
     for epoch, facts in run_trial(config, Path(assignment["folder"]), stages):
-        yield {"epoch": epoch.epoch, "result": json.dumps(asdict(epoch)), "facts": json.dumps(facts)}
+        yield {
+            "epoch": epoch.epoch,
+            "result": json.dumps(asdict(epoch)),
+            "facts": json.dumps(facts),
+        }
 
 
 def told(error: Exception) -> RkdError:
@@ -66,12 +75,19 @@ def told(error: Exception) -> RkdError:
     if is_out_of_memory(error):
         return OutOfMemoryError(f"{type(error).__name__}: {error} {place}")
     if isinstance(error, torch.AcceleratorError):
-        said = str(error).partition("\n")[0]  # the rest is CUDA's advice to whoever wrote the kernel
+        # the rest is CUDA's advice to whoever wrote the kernel
+        said = str(error).partition("\n")[0]
         return WorkerError(
-            f"{said} {place}: its process can use the device no more, later trials get a new one; CUDA_LAUNCH_BLOCKING=1 finds the true place"
+            f"{said} {place}: its process can use the device no more, later trials get a new one;"
+            " CUDA_LAUNCH_BLOCKING=1 finds the true place"
         )
-    if isinstance(error, torch.distributed.DistError) or (isinstance(error, RuntimeError) and _PEER.search(str(error))):
-        return WorkerError(f"{type(error).__name__}: {error} {place}; another process of its gang is lost, or cannot be reached")
+    if isinstance(error, torch.distributed.DistError) or (
+        isinstance(error, RuntimeError) and _PEER.search(str(error))
+    ):
+        return WorkerError(
+            f"{type(error).__name__}: {error} {place}; another process of its gang is lost, or"
+            " cannot be reached"
+        )
     kind = FileError if isinstance(error, OSError) else RkdError
     return kind(f"{type(error).__name__}: {error} {place}")
 
@@ -113,7 +129,11 @@ class Gang:
             remote.options(
                 num_cpus=cpu,
                 num_gpus=gpu,
-                scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=i + 1) if group else "DEFAULT",
+                scheduling_strategy=(
+                    PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=i + 1)
+                    if group
+                    else "DEFAULT"
+                ),
             ).remote()
             for i in range(processes)
         ]
@@ -136,12 +156,15 @@ class Gang:
         ray.get(beginnings)
         while True:
             try:
-                found = ray.get([w.step.remote() for w in self._workers], timeout=STEP_TIMEOUT_SECONDS)
+                found = ray.get(
+                    [w.step.remote() for w in self._workers], timeout=STEP_TIMEOUT_SECONDS
+                )
             except ray.exceptions.GetTimeoutError:
                 raise WorkerError(
-                    f"an epoch of its {len(self._workers)} processes must end within {STEP_TIMEOUT_SECONDS / 3600:g} hours "
-                    "(STEP_TIMEOUT_SECONDS of rkdsearch/trial.py), and did not: one of them hangs, or the epoch is longer; "
-                    "look at their nodes, or train on fewer images"
+                    f"an epoch of its {len(self._workers)} processes must end within"
+                    f" {STEP_TIMEOUT_SECONDS / 3600:g} hours (STEP_TIMEOUT_SECONDS of"
+                    " rkdsearch/trial.py), and did not: one of them hangs, or the epoch is longer;"
+                    " look at their nodes, or train on fewer images"
                 ) from None
             if found[0] is None:
                 return

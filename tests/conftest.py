@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-# Read by the libraries when they load, which is after this file: nothing needs to import torch to be held to one thread.
+# Read by the libraries when they load, which is after this file: nothing needs to import torch to
+# be held to one thread.
 os.environ.update(
     OMP_NUM_THREADS="1",
     MKL_NUM_THREADS="1",
@@ -39,7 +40,8 @@ def no_network() -> Iterator[None]:
     connect = socket.socket.connect
 
     def guarded(self: socket.socket, address: object) -> None:
-        # A datagram socket is only aimed, nothing is sent: Ray finds the node's own address that way.
+        # A datagram socket is only aimed, nothing is sent: Ray finds the node's own address that
+        # way.
         if self.type != socket.SOCK_DGRAM and is_public(address):
             raise OSError(f"tests use no network, and this one asked for {address}")
         connect(self, address)  # type: ignore[arg-type]  # whatever the socket family takes
@@ -56,7 +58,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if torch := sys.modules.get("torch"):
-        torch.manual_seed(0)  # a test meets the same numbers in any order and company: one that fails, fails again
+        # a test meets the same numbers in any order and company: one that fails, fails again
+        torch.manual_seed(0)
     if item.get_closest_marker("gpu") is not None:
         import torch
 

@@ -21,7 +21,12 @@ TOP_LEVEL = {
     "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "Makefile", "requirements.lock", "docs",
     ".ci", ".gitignore", ".pre-commit-config.yaml",
 }  # fmt: skip
-OPENS_THE_TEST_SET = ("rkdsearch/data/", "rkdsearch/evaluation.py", "rkdsearch/search/exam.py", "rkdsearch/cli/evaluate.py")
+OPENS_THE_TEST_SET = (
+    "rkdsearch/data/",
+    "rkdsearch/evaluation.py",
+    "rkdsearch/search/exam.py",
+    "rkdsearch/cli/evaluate.py",
+)
 NOT_METHODS = {
     "__init__",
     "__main__",
@@ -34,7 +39,10 @@ NOT_METHODS = {
 NAMELESS = {"common", "helper", "helpers", "manager", "misc", "tools", "util", "utils"}
 SLOW_TO_IMPORT = {"pyautoattack", "sklearn", "timm", "torchvision"}
 # Brackets in the middle, so that this file does not name what it forbids.
-REGISTRY = re.compile(r"p[y]pi\.org|python[h]osted\.|registry\.npm[j]s|download\.py[t]orch\.org|index-url[ =]+\S*:/[/]")
+REGISTRY = re.compile(
+    r"p[y]pi\.org|python[h]osted\.|registry\.npm[j]s|download\.py[t]orch\.org|index-url["
+    r" =]+\S*:/[/]"
+)
 MACHINE = re.compile(r"(?<![\w.])/(?:work|farm|root)/\w")
 
 
@@ -46,23 +54,46 @@ def files() -> tuple[Path, ...]:
         listed = subprocess.run(git, capture_output=True, text=True, check=True).stdout.split("\0")
         return tuple(sorted(ROOT / name for name in listed if name and (ROOT / name).is_file()))
     except (OSError, subprocess.CalledProcessError):
-        ignored = [".git", *(line.rstrip("/") for line in (ROOT / ".gitignore").read_text().splitlines() if line)]
+        ignored = [
+            ".git",
+            *(line.rstrip("/") for line in (ROOT / ".gitignore").read_text().splitlines() if line),
+        ]
         found = (path for path in ROOT.rglob("*") if path.is_file())
-        return tuple(sorted(p for p in found if not any(fnmatch.fnmatch(part, i) for part in p.relative_to(ROOT).parts for i in ignored)))
+        return tuple(
+            sorted(
+                p
+                for p in found
+                if not any(
+                    fnmatch.fnmatch(part, i) for part in p.relative_to(ROOT).parts for i in ignored
+                )
+            )
+        )
 
 
 def sources(under: Path = PACKAGE) -> dict[str, str]:
     """Python text by path from the root."""
-    return {p.relative_to(ROOT).as_posix(): p.read_text() for p in files() if p.suffix == ".py" and p.is_relative_to(under)}
+    return {
+        p.relative_to(ROOT).as_posix(): p.read_text()
+        for p in files()
+        if p.suffix == ".py" and p.is_relative_to(under)
+    }
 
 
 def prints(path: str, text: str) -> Iterable[str]:
     if path.startswith("rkdsearch/cli/"):
         return
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id == "print"
+        ):
             yield f"{path}:{node.lineno} prints; only rkdsearch/cli does"
-        if isinstance(node, ast.Attribute) and ast.unparse(node) in {"sys.stdout", "sys.stderr", "rich.print"}:
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in {
+            "sys.stdout",
+            "sys.stderr",
+            "rich.print",
+        }:
             yield f"{path}:{node.lineno} writes to {ast.unparse(node)}; only rkdsearch/cli prints"
 
 
@@ -71,12 +102,23 @@ def opens_the_test_set(path: str, text: str) -> Iterable[str]:
         return
     for node in ast.walk(ast.parse(text)):
         match node:
-            case ast.Name(id="load_test") | ast.Attribute(attr="load_test") | ast.alias(name="load_test"):
-                yield f"{path}:{getattr(node, 'lineno', '?')} reaches for load_test; the test set is opened by `evaluate` alone"
+            case (
+                ast.Name(id="load_test")
+                | ast.Attribute(attr="load_test")
+                | ast.alias(name="load_test")
+            ):
+                yield (
+                    f"{path}:{getattr(node, 'lineno', '?')} reaches for load_test; the test set is"
+                    " opened by `evaluate` alone"
+                )
 
 
 def imports_slowly(path: str, text: str) -> Iterable[str]:
-    module_level = [node for node in ast.parse(text).body if not isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    module_level = [
+        node
+        for node in ast.parse(text).body
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef)
+    ]
     for node in (inner for outer in module_level for inner in ast.walk(outer)):
         match node:
             case ast.Import(names=aliases):
@@ -87,7 +129,10 @@ def imports_slowly(path: str, text: str) -> Iterable[str]:
                 continue
         for name in names:
             if name.split(".")[0] in SLOW_TO_IMPORT:
-                yield f"{path}:{node.lineno} imports {name} at module level; import it in the function that uses it"
+                yield (
+                    f"{path}:{node.lineno} imports {name} at module level; import it in the"
+                    " function that uses it"
+                )
 
 
 def hides_its_paper(path: str, text: str) -> Iterable[str]:
@@ -107,30 +152,59 @@ def has_no_name(path: str, text: str) -> Iterable[str]:
 def names_a_machine(path: str, text: str) -> Iterable[str]:
     for number, line in enumerate(text.splitlines(), start=1):
         for found in (*REGISTRY.finditer(line), *MACHINE.finditer(line)):
-            yield f"{path}:{number} names a registry's host or a path of one machine: {found.group()}"
+            yield (
+                f"{path}:{number} names a registry's host or a path of one machine: {found.group()}"
+            )
 
 
 def strangers(names: Iterable[str]) -> Iterable[str]:
-    return (f"{name} is not part of the top level; see docs/architecture.md for where things go" for name in sorted(set(names) - TOP_LEVEL))
+    return (
+        f"{name} is not part of the top level; see docs/architecture.md for where things go"
+        for name in sorted(set(names) - TOP_LEVEL)
+    )
 
 
 def unmirrored(modules: Iterable[str], tests: Iterable[str]) -> Iterable[str]:
     """A package without tests in the folder of its name, a top-level module without its test file, a test folder of no package."""
-    folders = {Path(t).parts[1] for t in tests if len(Path(t).parts) > 2 and Path(t).name.startswith("test_")}
-    tested = {Path(t).stem.removeprefix("test_") for t in tests if len(Path(t).parts) == 2 and Path(t).name.startswith("test_")}
+    folders = {
+        Path(t).parts[1]
+        for t in tests
+        if len(Path(t).parts) > 2 and Path(t).name.startswith("test_")
+    }
+    tested = {
+        Path(t).stem.removeprefix("test_")
+        for t in tests
+        if len(Path(t).parts) == 2 and Path(t).name.startswith("test_")
+    }
     packages = {Path(m).parts[1] for m in modules if len(Path(m).parts) > 2}
-    # errors.py is names alone, and the two dunder files are doors: the floors behind them are what is tested.
-    singles = {Path(m).stem for m in modules if len(Path(m).parts) == 2} - {"__init__", "__main__", "errors"}
-    yield from (f"rkdsearch/{name}/ has no tests/{name}/test_*.py" for name in sorted(packages - folders))
-    yield from (f"rkdsearch/{name}.py has no tests/test_{name}.py" for name in sorted(singles - tested - folders))
-    yield from (f"tests/{name}/ tests no package of that name" for name in sorted(folders - packages - singles - {"analysis"}))
+    # errors.py is names alone, and the two dunder files are doors: the floors behind them are what
+    # is tested.
+    singles = {Path(m).stem for m in modules if len(Path(m).parts) == 2} - {
+        "__init__",
+        "__main__",
+        "errors",
+    }
+    yield from (
+        f"rkdsearch/{name}/ has no tests/{name}/test_*.py" for name in sorted(packages - folders)
+    )
+    yield from (
+        f"rkdsearch/{name}.py has no tests/test_{name}.py"
+        for name in sorted(singles - tested - folders)
+    )
+    yield from (
+        f"tests/{name}/ tests no package of that name"
+        for name in sorted(folders - packages - singles - {"analysis"})
+    )
 
 
 EACH_FILE: dict[Callable[[str, str], Iterable[str]], tuple[str, str]] = {
     # checker: (a path, a text) in which it must find something
     prints: ("rkdsearch/training/x.py", "def f():\n    print('epoch')"),
     opens_the_test_set: ("rkdsearch/search/tuner.py", "from rkdsearch.data import load_test"),
-    imports_slowly: ("rkdsearch/data/x.py", "try:\n    from torchvision import datasets\nexcept ImportError: ..."),
+    imports_slowly: (
+        "rkdsearch/data/x.py",
+        "try:\n    from torchvision import datasets\nexcept ImportError: ...",
+    ),
     hides_its_paper: ("rkdsearch/methods/x.py", '"""A method."""'),
     has_no_name: ("rkdsearch/data/utils.py", ""),
 }
@@ -141,8 +215,12 @@ def test_no_source_file(checker: Callable[[str, str], Iterable[str]]) -> None:
     assert [finding for path, text in sources().items() for finding in checker(path, text)] == []
 
 
-@pytest.mark.parametrize(("checker", "bad"), EACH_FILE.items(), ids=lambda c: getattr(c, "__name__", ""))
-def test_each_checker_can_fail(checker: Callable[[str, str], Iterable[str]], bad: tuple[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("checker", "bad"), EACH_FILE.items(), ids=lambda c: getattr(c, "__name__", "")
+)
+def test_each_checker_can_fail(
+    checker: Callable[[str, str], Iterable[str]], bad: tuple[str, str]
+) -> None:
     assert len(list(checker(*bad))) == 1
 
 
@@ -151,16 +229,29 @@ def test_what_the_checkers_allow() -> None:
     assert list(opens_the_test_set("rkdsearch/cli/evaluate.py", "data.load_test(config)")) == []
     assert list(opens_the_test_set("rkdsearch/trial.py", "data.load_test(config)")) != []
     assert list(imports_slowly("rkdsearch/data/x.py", "def f():\n    import torchvision")) == []
-    assert list(hides_its_paper("rkdsearch/methods/x.py", '"""Them (https://arxiv.org/abs/1)."""')) == []
+    assert (
+        list(hides_its_paper("rkdsearch/methods/x.py", '"""Them (https://arxiv.org/abs/1)."""'))
+        == []
+    )
 
 
 def test_no_file_names_a_registry_or_a_path_of_one_machine() -> None:
-    texts = {p.relative_to(ROOT).as_posix(): p.read_text(errors="replace") for p in files() if p.stat().st_size < 2_000_000}
-    assert [finding for path, text in texts.items() for finding in names_a_machine(path, text)] == []
+    texts = {
+        p.relative_to(ROOT).as_posix(): p.read_text(errors="replace")
+        for p in files()
+        if p.stat().st_size < 2_000_000
+    }
+    assert [
+        finding for path, text in texts.items() for finding in names_a_machine(path, text)
+    ] == []
 
 
 def test_registries_and_machine_paths_are_recognised() -> None:
-    for line in ("https://py" + "pi.org/simple", "see /wor" + "k/main", "extra-index" + "-url = https://mirror.example/simple"):
+    for line in (
+        "https://py" + "pi.org/simple",
+        "see /wor" + "k/main",
+        "extra-index" + "-url = https://mirror.example/simple",
+    ):
         assert len(list(names_a_machine("x", line))) == 1
     assert list(names_a_machine("x", "https://arxiv.org/abs/2108.07969 and frame/work/flow")) == []
 
@@ -182,7 +273,10 @@ def test_the_tests_mirror_the_package() -> None:
 def test_a_missing_mirror_is_noticed() -> None:
     modules = ["rkdsearch/errors.py", "rkdsearch/losses.py", "rkdsearch/data/splits.py"]
     assert list(unmirrored(modules, ["tests/test_losses.py", "tests/data/test_splits.py"])) == []
-    assert len(list(unmirrored(modules, ["tests/data/__init__.py", "tests/models/test_resnet.py"]))) == 3
+    assert (
+        len(list(unmirrored(modules, ["tests/data/__init__.py", "tests/models/test_resnet.py"])))
+        == 3
+    )
 
 
 def test_every_target_of_the_makefile_says_what_it_is_for() -> None:
@@ -196,4 +290,6 @@ def test_a_test_that_reaches_for_the_network_fails() -> None:
     with pytest.raises(OSError, match="tests use no network"), socket.socket() as outside:
         outside.connect(("8.8.8.8", 53))
     assert [is_public(a) for a in (("example.org", 443), ("1.1.1.1", 80))] == [True, True]
-    assert [is_public(a) for a in (("127.0.0.1", 80), ("::1", 80), ("192.168.0.7", 80), "/run/socket")] == [False] * 4
+    assert [
+        is_public(a) for a in (("127.0.0.1", 80), ("::1", 80), ("192.168.0.7", 80), "/run/socket")
+    ] == [False] * 4

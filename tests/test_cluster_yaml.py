@@ -1,6 +1,7 @@
 """cluster.yaml, checked without a cloud: by Ray's own schema, and by the laws below for what Ray notices only after machines are rented.
 
-The second half breaks a copy of the file in one place at a time: a check that lets a broken copy pass is no check.
+The second half breaks a copy of the file in one place at a time: a check that lets a broken copy
+pass is no check.
 """
 
 import copy
@@ -31,7 +32,9 @@ NODE_KEYS = {
     "BlockDeviceMappings", "IamInstanceProfile", "ImageId", "InstanceMarketOptions", "InstanceType", "KeyName", "NetworkInterfaces",
     "Placement", "SecurityGroupIds", "SubnetIds", "TagSpecifications", "UserData",
 }  # fmt: skip
-INSTANCE = re.compile(r"[a-z][a-z0-9-]*\.(nano|micro|small|medium|large|(\d+)?xlarge|metal(-\d+xl)?)")
+INSTANCE = re.compile(
+    r"[a-z][a-z0-9-]*\.(nano|micro|small|medium|large|(\d+)?xlarge|metal(-\d+xl)?)"
+)
 RAY_RESOURCES = {"CPU", "GPU", "memory", "object_store_memory"}
 PRIVATE = {".git", ".venv", ".env", ".ssh", ".aws", "studies"}
 
@@ -56,10 +59,18 @@ def ray_complaints(config: Config) -> list[str]:
 def node_complaints(name: str, node: Config) -> Iterator[str]:
     resources, machine = node["resources"], node["node_config"]
     for resource in resources:
-        canonical = {known.lower(): known for known in RAY_RESOURCES}.get(resource.lower(), resource)
+        canonical = {known.lower(): known for known in RAY_RESOURCES}.get(
+            resource.lower(), resource
+        )
         if canonical != resource:
-            yield f"{name}: Ray would take resource '{resource}' for one of your own; write {canonical}"
-    yield from (f"{name}: '{key}' is not an EC2 launch option that this file is known to need" for key in sorted(set(machine) - NODE_KEYS))
+            yield (
+                f"{name}: Ray would take resource '{resource}' for one of your own; write"
+                f" {canonical}"
+            )
+    yield from (
+        f"{name}: '{key}' is not an EC2 launch option that this file is known to need"
+        for key in sorted(set(machine) - NODE_KEYS)
+    )
     if not INSTANCE.fullmatch(machine.get("InstanceType", "")):
         yield f"{name}: InstanceType '{machine.get('InstanceType')}' is not of the form family.size"
     elif machine["InstanceType"][0] in "gp" and "GPU" not in resources:
@@ -76,7 +87,10 @@ def mount_complaints(mounts: dict[str, str], root: Path, home: Path) -> Iterator
         place = base / name
         within = Path(os.path.relpath(place, base)).parts
         if not within or PRIVATE & set(within):
-            yield f"file_mounts: {local} would carry secrets or studies; name the parts that a node needs"
+            yield (
+                f"file_mounts: {local} would carry secrets or studies; name the parts that a node"
+                " needs"
+            )
         elif not place.exists():
             yield f"file_mounts: {local} does not exist; Ray notices after the head is rented"
         if not remote.startswith("/"):
@@ -87,7 +101,11 @@ def mount_complaints(mounts: dict[str, str], root: Path, home: Path) -> Iterator
 
 def start_complaints(head: list[str], workers: list[str]) -> Iterator[str]:
     starts = [c for c in head + workers if "ray start" in c]
-    yield from (f"start command without RAY_AUTH_MODE=token: {c}" for c in starts if "RAY_AUTH_MODE=token ray start" not in c)
+    yield from (
+        f"start command without RAY_AUTH_MODE=token: {c}"
+        for c in starts
+        if "RAY_AUTH_MODE=token ray start" not in c
+    )
     port = re.search(r"--head .*--port=(\d+)", " ".join(head))
     if port is None or "--autoscaling-config=~/ray_bootstrap_config.yaml" not in " ".join(head):
         yield "head_start_ray_commands must start a head with a port and the autoscaler's config"
@@ -101,15 +119,22 @@ def own_complaints(config: Config, *, root: Path, home: Path) -> list[str]:
     """What Ray does not check, or checks when it is too late. `home` is where ~ leads."""
     nodes = config.get("available_node_types", {})
     setup = " ".join(config.get("initialization_commands", []) + config.get("setup_commands", []))
-    found = [f"provider: unknown key '{key}'" for key in sorted(set(config["provider"]) - PROVIDER_KEYS)]
+    found = [
+        f"provider: unknown key '{key}'" for key in sorted(set(config["provider"]) - PROVIDER_KEYS)
+    ]
     if not config.get("cluster_name"):
-        found.append("cluster_name is missing: Ray would call it 'default' and adopt any other cluster of that name")
+        found.append(
+            "cluster_name is missing: Ray would call it 'default' and adopt any other cluster of"
+            " that name"
+        )
     for name, node in nodes.items():
         found += node_complaints(name, node)
     if nodes.get(config.get("head_node_type"), {}).get("resources", {}).get("CPU") != 0:
         found.append("the head must offer CPU: 0, or trials run on it")
     found += mount_complaints(config.get("file_mounts", {}), root, home)
-    found += start_complaints(config.get("head_start_ray_commands", []), config.get("worker_start_ray_commands", []))
+    found += start_complaints(
+        config.get("head_start_ray_commands", []), config.get("worker_start_ray_commands", [])
+    )
     if "0.0.0.0" in yaml.safe_dump(config):
         found.append("0.0.0.0 opens the cluster to everyone")
     if "mount -t nfs4" not in setup:
@@ -136,9 +161,19 @@ def test_we_accept_the_file(home: Path) -> None:
 
 def test_every_command_is_valid_shell() -> None:
     config = load()
-    for key in ("initialization_commands", "setup_commands", "head_start_ray_commands", "worker_start_ray_commands"):
+    for key in (
+        "initialization_commands",
+        "setup_commands",
+        "head_start_ray_commands",
+        "worker_start_ray_commands",
+    ):
         for command in config[key]:
-            assert subprocess.run(["bash", "-n", "-c", command], capture_output=True, check=False).returncode == 0, command
+            assert (
+                subprocess.run(
+                    ["bash", "-n", "-c", command], capture_output=True, check=False
+                ).returncode
+                == 0
+            ), command
 
 
 def test_the_lock_installs_the_ray_that_checked_this_file_and_the_same_uv_as_the_makefile() -> None:
@@ -185,7 +220,10 @@ RAY_CATCHES: dict[str, Callable[[Config], None]] = {
     "a typo in a node type": lambda c: rename(c, *GPU, "min_workers", to="min_worker"),
     "a number in quotes": update(max_workers="8"),
     "a head type that is not there": update(head_node_type="nope"),
-    "more workers than allowed": lambda c: (c.update(max_workers=2), at(c, *GPU).update(min_workers=5))[0],
+    "more workers than allowed": lambda c: (
+        c.update(max_workers=2),
+        at(c, *GPU).update(min_workers=5),
+    )[0],
     "an unknown provider": update("provider", type="awz"),
 }
 WE_CATCH: dict[str, Callable[[Config], None]] = {
@@ -194,7 +232,9 @@ WE_CATCH: dict[str, Callable[[Config], None]] = {
     "gpu in lower case": lambda c: rename(c, *GPU, "resources", "GPU", to="gpu"),
     "a GPU machine without GPU": lambda c: at(c, *GPU, "resources").pop("GPU"),
     "a typo in the machine's name": update(*GPU, "node_config", InstanceType="g5.12xlrage"),
-    "a typo in a launch option": lambda c: rename(c, *GPU, "node_config", "InstanceMarketOptions", to="InstanceMarketOption"),
+    "a typo in a launch option": lambda c: rename(
+        c, *GPU, "node_config", "InstanceMarketOptions", to="InstanceMarketOption"
+    ),
     "Ray's own old image": lambda c: at(c, *GPU, "node_config").pop("ImageId"),
     "Ray's own open group": lambda c: at(c, *HEAD, "node_config").pop("SecurityGroupIds"),
     "trials on the head": update(*HEAD, resources={"CPU": 4}),
@@ -203,9 +243,13 @@ WE_CATCH: dict[str, Callable[[Config], None]] = {
     "the whole home": update("file_mounts", **{"/home/ubuntu/x": "~/"}),
     "git's folder": update("file_mounts", **{"/home/ubuntu/x": "tests/../.git"}),
     "no token": lambda c: c["file_mounts"].pop("/home/ubuntu/.ray/auth_token"),
-    "a worker without its head": replace("worker_start_ray_commands", "--address=$RAY_HEAD_IP:6379", ""),
+    "a worker without its head": replace(
+        "worker_start_ray_commands", "--address=$RAY_HEAD_IP:6379", ""
+    ),
     "a worker at another port": replace("worker_start_ray_commands", ":6379", ":6380"),
-    "a head without the autoscaler": replace("head_start_ray_commands", "--autoscaling-config=~/ray_bootstrap_config.yaml", ""),
+    "a head without the autoscaler": replace(
+        "head_start_ray_commands", "--autoscaling-config=~/ray_bootstrap_config.yaml", ""
+    ),
     "a head without a token": replace("head_start_ray_commands", "RAY_AUTH_MODE=token ", ""),
     "a dashboard for everyone": replace("head_start_ray_commands", "127.0.0.1", "0.0.0.0"),
     "no shared file system": replace("initialization_commands", "mount -t nfs4", "true"),

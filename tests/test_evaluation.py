@@ -39,12 +39,20 @@ def test_the_worst_class_is_the_lowest_robust_share_of_any_class_that_has_images
     assert Verdict(y, torch.ones(7, dtype=torch.bool), robust).worst_class_accuracy == 0.5
 
 
-def test_a_teacher_is_right_on_x_adv_or_on_x_alone_or_on_neither_and_rarely_on_x_adv_alone() -> None:
+def test_a_teacher_is_right_on_x_adv_or_on_x_alone_or_on_neither_and_rarely_on_x_adv_alone() -> (
+    None
+):
     x, y = images(0.9, 0.55, 0.9, 0.2), torch.tensor([1, 1, 1, 0])
     answers = iter([torch.tensor([1, 1, 0, 1]), torch.tensor([1, 0, 0, 0])])  # on x, then on x'
-    _, reliability = judge(Threshold(), x, y, ATTACK, teacher=lambda _: nn.functional.one_hot(next(answers), 2))
+    _, reliability = judge(
+        Threshold(), x, y, ATTACK, teacher=lambda _: nn.functional.one_hot(next(answers), 2)
+    )
     assert reliability is not None
-    assert (reliability.right_on_adversarial, reliability.right_on_clean_only, reliability.wrong_on_both) == (0.5, 0.25, 0.25)
+    assert (
+        reliability.right_on_adversarial,
+        reliability.right_on_clean_only,
+        reliability.wrong_on_both,
+    ) == (0.5, 0.25, 0.25)
 
 
 def test_the_verdict_does_not_depend_on_how_many_share_the_work() -> None:
@@ -57,14 +65,27 @@ def test_the_verdict_does_not_depend_on_how_many_share_the_work() -> None:
     for rank in range(2):
         counts: list[Tensor] = []
         judge(
-            network, x, y, attack, restarts=2, seed=3, teacher=network, rank=rank, processes=2, total=lambda c, to=counts: to.append(c) or c
+            network,
+            x,
+            y,
+            attack,
+            restarts=2,
+            seed=3,
+            teacher=network,
+            rank=rank,
+            processes=2,
+            total=lambda c, to=counts: to.append(c) or c,
         )
         kept.append(counts)
     clean, robust, cases = (a + b for a, b in zip(*kept, strict=True))
     assert torch.equal(clean.bool(), whole.clean)
     assert torch.equal(robust.bool(), whole.robust)
     assert shares is not None
-    assert (cases.double() / len(x)).tolist() == [shares.right_on_adversarial, shares.right_on_clean_only, shares.wrong_on_both]
+    assert (cases.double() / len(x)).tolist() == [
+        shares.right_on_adversarial,
+        shares.right_on_clean_only,
+        shares.wrong_on_both,
+    ]
     assert 0 < whole.robust_accuracy < whole.clean_accuracy < 1
 
 
@@ -86,15 +107,20 @@ class Small(nn.Module):
 
 FULL = {
     "a GPU": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
-    "a GPU's library": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    "a GPU's library": RuntimeError(
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
+    ),
     "a CPU": RuntimeError(
-        "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."
+        "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory:"
+        " you tried to allocate 8 bytes."
     ),
 }
 
 
 @pytest.mark.parametrize("where", FULL)
-def test_an_exam_that_the_device_cannot_hold_is_sat_in_parts_from_the_same_starts(where: str) -> None:
+def test_an_exam_that_the_device_cannot_hold_is_sat_in_parts_from_the_same_starts(
+    where: str,
+) -> None:
     torch.manual_seed(0)
     x, y = torch.rand(2 * BATCH + 7, 1, 2, 2), torch.randint(2, (2 * BATCH + 7,))
     attack = Attack(Linf(0.3), steps=1, step_size=0.01)
@@ -105,19 +131,28 @@ def test_an_exam_that_the_device_cannot_hold_is_sat_in_parts_from_the_same_start
     assert torch.equal(parts.clean, whole.clean)
     assert their_shares == shares
     assert 0 < whole.robust_accuracy < whole.clean_accuracy
-    assert [n for n in small.seen if n > 100] == [250, 125]  # what was too much once is not tried again
+    # what was too much once is not tried again
+    assert [n for n in small.seen if n > 100] == [250, 125]
     assert max(n for n in small.seen if n <= 100) == 63
 
 
 def test_an_exam_of_one_image_that_the_device_cannot_hold_blames_no_setting_of_training() -> None:
-    text = "^the exam: the device is out of memory with one image at a time; does another program use it\\?$"
+    text = (
+        "^the exam: the device is out of memory with one image at a time; does another program use"
+        " it\\?$"
+    )
     with pytest.raises(OutOfMemoryError, match=text):
         judge(Small(0, FULL["a GPU"]), images(0.9, 0.1, 0.3), torch.tensor([1, 0, 0]), ATTACK)
 
 
 def test_another_error_is_no_want_of_memory() -> None:
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        judge(Small(0, RuntimeError("mat1 and mat2 shapes cannot be multiplied")), images(0.9), torch.tensor([1]), ATTACK)
+        judge(
+            Small(0, RuntimeError("mat1 and mat2 shapes cannot be multiplied")),
+            images(0.9),
+            torch.tensor([1]),
+            ATTACK,
+        )
 
 
 def test_an_exam_is_ieee_fp32_whatever_training_may_do() -> None:
@@ -133,7 +168,10 @@ def test_an_exam_is_ieee_fp32_whatever_training_may_do() -> None:
         for allowed in (True, False):
             allow_tf32(allowed=allowed)
             judge(Looking(), images(0.9), torch.tensor([1]), ATTACK)
-            assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == (allowed, allowed)
+            assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == (
+                allowed,
+                allowed,
+            )
     finally:
         allow_tf32(allowed=False)
     assert set(seen) == {(False, False)}

@@ -38,7 +38,10 @@ def imported(code: str, *, path: Path = ROOT, watched: set[str] = HEAVY) -> set[
 
 
 def command(*arguments: str) -> str:
-    return f"import sys; sys.argv = {['rkdsearch', *arguments]!r}\nfrom rkdsearch.__main__ import main\nmain()"
+    return (
+        f"import sys; sys.argv = {['rkdsearch', *arguments]!r}\nfrom rkdsearch.__main__ import"
+        " main\nmain()"
+    )
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("tune", "--help")], ids=" ".join)
@@ -57,7 +60,9 @@ def test_the_package_itself_imports_nothing_heavy() -> None:
 
 
 def test_every_method_and_the_floors_up_to_evaluation_pay_for_torch_alone() -> None:
-    code = "from rkdsearch import evaluation, methods\nfor name in methods.names(): methods.load(name)"
+    code = (
+        "from rkdsearch import evaluation, methods\nfor name in methods.names(): methods.load(name)"
+    )
     assert imported(code) <= {"torch", "pandas"}
 
 
@@ -70,7 +75,9 @@ def test_a_run_does_not_wait_for_scipy() -> None:
 
 
 def test_a_trial_knows_tune_and_nothing_else_of_the_search_above_it() -> None:
-    found = imported("import rkdsearch.trial, rkdsearch.search.trainable", watched=HEAVY | {"ray.tune"})
+    found = imported(
+        "import rkdsearch.trial, rkdsearch.search.trainable", watched=HEAVY | {"ray.tune"}
+    )
     assert found == {"torch", "pandas", "accelerate", "ray", "ray.tune"}
 
 
@@ -84,6 +91,8 @@ def test_this_check_can_fail(tmp_path: Path) -> None:
     (tmp_path / "shallow.py").write_text("import deep")
     assert imported("import shallow", path=tmp_path) == {"torch"}
     assert imported("def later(): import shallow", path=tmp_path) == set()
-    assert imported("import shallow, sys; sys.argv = ['rkdsearch', '--help']", path=tmp_path) == {"torch"}
+    assert imported("import shallow, sys; sys.argv = ['rkdsearch', '--help']", path=tmp_path) == {
+        "torch"
+    }
     with pytest.raises(AssertionError, match="exit code 2"):
         imported("raise SystemExit(2)", path=tmp_path)

@@ -32,37 +32,51 @@ def test_kl_is_not_symmetric_and_the_target_stands_first() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(-20, 20), min_size=2, max_size=6), st.floats(0.1, 30))
-def test_kl_of_a_distribution_to_itself_is_zero_at_any_temperature(row: list[float], temperature: float) -> None:
+def test_kl_of_a_distribution_to_itself_is_zero_at_any_temperature(
+    row: list[float], temperature: float
+) -> None:
     z = logits(row)
-    assert losses.kl_divergence(z, target=z + 3.0, temperature=temperature).item() == pytest.approx(0.0, abs=1e-12)
+    assert losses.kl_divergence(z, target=z + 3.0, temperature=temperature).item() == pytest.approx(
+        0.0, abs=1e-12
+    )
 
 
 def test_temperature_softens_both_sides_and_multiplies_nothing() -> None:
     p, q = [1 / (1 + math.sqrt(3)), math.sqrt(3) / (1 + math.sqrt(3))], 0.5
     expected = sum(pi * math.log(pi / q) for pi in p)
-    assert losses.kl_divergence(EVEN, target=TWO, temperature=2.0).item() == pytest.approx(expected, abs=1e-15)
+    assert losses.kl_divergence(EVEN, target=TWO, temperature=2.0).item() == pytest.approx(
+        expected, abs=1e-15
+    )
 
 
 def test_a_targets_own_temperature_may_differ_by_sample() -> None:
     both = torch.cat([TWO, TWO])
-    found = losses.kl_divergence(torch.cat([EVEN, EVEN]), target=both, target_temperature=torch.tensor([[1.0], [1e6]]))
+    found = losses.kl_divergence(
+        torch.cat([EVEN, EVEN]), target=both, target_temperature=torch.tensor([[1.0], [1e6]])
+    )
     assert found[0].item() == pytest.approx(0.130812, abs=1e-6)
     assert found[1].item() == pytest.approx(0.0, abs=1e-9)
 
 
 def test_the_offset_moves_the_value_and_not_the_gradient() -> None:
     prediction = EVEN.clone().requires_grad_()
-    plain, moved = (losses.kl_divergence(prediction, target=TWO, offset=offset).sum() for offset in (0.0, 1e-5))
+    plain, moved = (
+        losses.kl_divergence(prediction, target=TWO, offset=offset).sum() for offset in (0.0, 1e-5)
+    )
     expected = 0.25 * math.log(0.25001) + 0.75 * math.log(0.75001) - math.log(0.5)
     assert moved.item() == pytest.approx(expected, abs=1e-15)
-    gradients = [torch.autograd.grad(value, prediction, retain_graph=True)[0] for value in (plain, moved)]
+    gradients = [
+        torch.autograd.grad(value, prediction, retain_graph=True)[0] for value in (plain, moved)
+    ]
     assert torch.equal(gradients[0], gradients[1])
 
 
 def test_a_divergence_has_derivatives_of_its_derivatives() -> None:
     x = torch.tensor([[0.3, -1.2, 0.7], [2.0, 0.1, -0.4]], dtype=torch.float64, requires_grad=True)
     target = torch.tensor([[1.0, 0.0, -1.0], [0.5, 0.5, 2.0]], dtype=torch.float64)
-    assert torch.autograd.gradgradcheck(lambda z: losses.kl_divergence(z, target=target, temperature=2.0), x)
+    assert torch.autograd.gradgradcheck(
+        lambda z: losses.kl_divergence(z, target=target, temperature=2.0), x
+    )
 
 
 def test_a_target_that_carries_a_gradient_gets_one() -> None:
@@ -74,14 +88,21 @@ def test_a_target_that_carries_a_gradient_gets_one() -> None:
 
 def test_kl_to_probabilities_takes_a_hard_label_for_cross_entropy() -> None:
     hard = torch.tensor([[0.0, 1.0]], dtype=torch.float64)
-    assert losses.kl_to_probabilities(TWO, target=hard).item() == pytest.approx(-math.log(0.75), abs=1e-15)
-    assert losses.kl_to_probabilities(EVEN, target=losses.probabilities(TWO)).item() == pytest.approx(0.130812, abs=1e-6)
+    assert losses.kl_to_probabilities(TWO, target=hard).item() == pytest.approx(
+        -math.log(0.75), abs=1e-15
+    )
+    assert losses.kl_to_probabilities(
+        EVEN, target=losses.probabilities(TWO)
+    ).item() == pytest.approx(0.130812, abs=1e-6)
 
 
 def test_soft_cross_entropy_is_the_divergence_plus_the_targets_entropy() -> None:
     z, t = logits([0.3, -1.0, 2.0]), logits([1.0, 0.0, 0.5])
     whole = losses.soft_cross_entropy(z, target=t, temperature=2.0)
-    assert whole.item() == pytest.approx((losses.kl_divergence(z, target=t, temperature=2.0) + losses.entropy(t, 2.0)).item(), abs=1e-14)
+    assert whole.item() == pytest.approx(
+        (losses.kl_divergence(z, target=t, temperature=2.0) + losses.entropy(t, 2.0)).item(),
+        abs=1e-14,
+    )
 
 
 def test_entropy_of_a_coin_is_log_two() -> None:
@@ -89,9 +110,13 @@ def test_entropy_of_a_coin_is_log_two() -> None:
 
 
 def test_cross_entropy_of_three_quarters() -> None:
-    assert losses.cross_entropy(TWO, torch.tensor([1])).item() == pytest.approx(-math.log(0.75), abs=1e-15)
+    assert losses.cross_entropy(TWO, torch.tensor([1])).item() == pytest.approx(
+        -math.log(0.75), abs=1e-15
+    )
     smoothed = -0.9 * math.log(0.75) - 0.05 * (math.log(0.75) + math.log(0.25))
-    assert losses.cross_entropy(TWO, torch.tensor([1]), label_smoothing=0.1).item() == pytest.approx(smoothed, abs=1e-15)
+    assert losses.cross_entropy(
+        TWO, torch.tensor([1]), label_smoothing=0.1
+    ).item() == pytest.approx(smoothed, abs=1e-15)
 
 
 def test_every_loss_is_one_number_a_sample() -> None:
@@ -107,9 +132,16 @@ def test_every_loss_is_one_number_a_sample() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stored", "computed"), [(torch.bfloat16, torch.float32), (torch.float16, torch.float32), (torch.float64, torch.float64)]
+    ("stored", "computed"),
+    [
+        (torch.bfloat16, torch.float32),
+        (torch.float16, torch.float32),
+        (torch.float64, torch.float64),
+    ],
 )
-def test_half_precision_is_lifted_and_double_is_kept(stored: torch.dtype, computed: torch.dtype) -> None:
+def test_half_precision_is_lifted_and_double_is_kept(
+    stored: torch.dtype, computed: torch.dtype
+) -> None:
     z, y = torch.zeros(2, 3, dtype=stored), torch.zeros(2, dtype=torch.long)
     assert losses.kl_divergence(z, target=z).dtype == computed
     assert losses.cross_entropy(z, y).dtype == computed
@@ -117,6 +149,9 @@ def test_half_precision_is_lifted_and_double_is_kept(stored: torch.dtype, comput
 
 
 def test_certain_answers_stay_finite() -> None:
-    sure, other = logits([1000.0, 0.0], dtype=torch.float32), logits([0.0, 1000.0], dtype=torch.float32)
+    sure, other = (
+        logits([1000.0, 0.0], dtype=torch.float32),
+        logits([0.0, 1000.0], dtype=torch.float32),
+    )
     assert losses.kl_divergence(other, target=sure).item() == pytest.approx(1000.0)
     assert losses.entropy(sure).item() == 0.0

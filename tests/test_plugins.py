@@ -24,7 +24,13 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_a_module_is_imported_only_below_an_allowed_prefix(lab: str) -> None:
     for allowed in ((), ("their",), ("their_lab.nets.deeper",)):
         plugins.allow_import(*allowed)
-        with pytest.raises(ConfigError, match=r"method.name: 'their_lab.nets' would import code; allow it with --allow-import their_lab"):
+        with pytest.raises(
+            ConfigError,
+            match=(
+                r"method.name: 'their_lab.nets' would import code; allow it with --allow-import"
+                r" their_lab"
+            ),
+        ):
             plugins.load_module("their_lab.nets", place="method.name")
         assert "their_lab" not in sys.modules
     plugins.allow_import(lab)
@@ -33,28 +39,52 @@ def test_a_module_is_imported_only_below_an_allowed_prefix(lab: str) -> None:
 
 
 def test_a_module_needs_no_package_around_it(lab: str) -> None:
-    with pytest.raises(ConfigError, match=r"network name: 'their_lab' would import code; allow it with --allow-import their_lab"):
+    with pytest.raises(
+        ConfigError,
+        match=(
+            r"network name: 'their_lab' would import code; allow it with --allow-import their_lab"
+        ),
+    ):
         plugins.load_module("their_lab", place="network name")
     plugins.allow_import(lab)
     assert plugins.load_module("their_lab", place="network name").__name__ == "their_lab"
 
 
-@pytest.mark.parametrize("prefix", ["", "optimizer.lr=0.05", "their-lab", "their_lab/nets.py", "their_lab their_nets"])
+@pytest.mark.parametrize(
+    "prefix", ["", "optimizer.lr=0.05", "their-lab", "their_lab/nets.py", "their_lab their_nets"]
+)
 def test_what_names_no_package_is_not_allowed(lab: str, prefix: str) -> None:
-    with pytest.raises(ConfigError, match=r"^--allow-import must name a package, such as my_lab or my_lab.nets, got '"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^--allow-import must name a package, such as my_lab or my_lab.nets, got '",
+    ):
         plugins.allow_import(lab, prefix)
     assert "their_lab" not in plugins.allowed_imports()
 
 
 def test_a_missing_module_is_told_from_one_that_misses_something(lab: str) -> None:
     plugins.allow_import(lab)
-    with pytest.raises(ConfigError, match=r"method.name: no module 'their_lab.absent' .looked for 'their_lab.absent'"):
+    with pytest.raises(
+        ConfigError,
+        match=r"method.name: no module 'their_lab.absent' .looked for 'their_lab.absent'",
+    ):
         plugins.load_module("their_lab.absent", place="method.name")
     with pytest.raises(ModuleNotFoundError, match="a_package_that_is_not_installed"):
         plugins.load_module("their_lab.broken", place="method.name")
 
 
-@pytest.mark.parametrize("name", ["", "their_lab.", ".nets", "their lab.nets", "their_lab/nets", "their_lab..nets", "os.system()"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "their_lab.",
+        ".nets",
+        "their lab.nets",
+        "their_lab/nets",
+        "their_lab..nets",
+        "os.system()",
+    ],
+)
 def test_what_is_no_dotted_path_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="network name must be a dotted path of Python names"):
         plugins.load_module(name, place="network name")

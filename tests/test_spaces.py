@@ -15,7 +15,14 @@ from rkdsearch import config, methods, plugins
 from rkdsearch.cli.space import check, show
 from rkdsearch.errors import SpaceError
 from rkdsearch.search.grammar import SpaceFile
-from rkdsearch.search.settings import Constraints, Replicates, Resources, Rung, SamplerConfig, SchedulerConfig
+from rkdsearch.search.settings import (
+    Constraints,
+    Replicates,
+    Resources,
+    Rung,
+    SamplerConfig,
+    SchedulerConfig,
+)
 from rkdsearch.search.space import SearchSpace
 from rkdsearch.training.schedules import lr_factor
 
@@ -23,8 +30,16 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "search_spaces"
 SPACES = sorted(FOLDER.glob("*.yaml"))
 GRAMMAR = (FOLDER / "README.md").read_text(encoding="utf-8")
-FRONT_PAGE = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-EXAMPLES = [text for text in re.findall(r"^```yaml\n(.*?)^```", GRAMMAR, re.DOTALL | re.MULTILINE) if "search:" in text]
+FRONT_PAGE = re.findall(
+    r"^```yaml\n(.*?)^```",
+    (ROOT / "README.md").read_text(encoding="utf-8"),
+    re.DOTALL | re.MULTILINE,
+)
+EXAMPLES = [
+    text
+    for text in re.findall(r"^```yaml\n(.*?)^```", GRAMMAR, re.DOTALL | re.MULTILINE)
+    if "search:" in text
+]
 
 
 @pytest.fixture
@@ -52,9 +67,16 @@ def test_a_shipped_space_is_legal_at_both_ends_of_every_parameter(file: Path) ->
 def test_a_header_says_papers_cost_and_the_command(file: Path) -> None:
     header = file.read_text(encoding="utf-8").split("\n\n")[0]
     assert all(line.startswith("#") for line in header.splitlines())
-    assert re.search(r"^# Papers .*arXiv \d{4}\.\d{5}|^# Papers .*docs/methods\.md|^# Papers .*as cifar10_resnet18", header, re.MULTILINE)
+    assert re.search(
+        r"^# Papers .*arXiv \d{4}\.\d{5}|^# Papers .*docs/methods\.md|^# Papers .*as"
+        r" cifar10_resnet18",
+        header,
+        re.MULTILINE,
+    )
     assert re.search(r"^# Cost +\S", header, re.MULTILINE)
-    launch = re.search(r"^# Launch +rkdsearch tune (\S+) --trials \d+ --study \S+", header, re.MULTILINE)
+    launch = re.search(
+        r"^# Launch +rkdsearch tune (\S+) --trials \d+ --study \S+", header, re.MULTILINE
+    )
     assert launch is not None
     assert ROOT / launch.group(1) == file
 
@@ -74,11 +96,16 @@ def test_a_label_of_the_baselines_names_one_setting_in_all_files() -> None:
         space = SearchSpace.load(file)
         for first in space.first:
             run = space.config(first.overrides).to_dict()
-            setting = {section: run[section] for section in ("method", "attack", "optimizer", "schedule", "averaging")}
+            setting = {
+                section: run[section]
+                for section in ("method", "attack", "optimizer", "schedule", "averaging")
+            }
             for exam in ("eps", "objective"):  # an objective written out is the method's own
                 del setting["attack"][exam]
             named.setdefault(first.label, {})[json.dumps(setting, sort_keys=True)] = file.name
-    assert {label: sorted(settings.values()) for label, settings in named.items() if len(settings) > 1} == {}
+    assert {
+        label: sorted(settings.values()) for label, settings in named.items() if len(settings) > 1
+    } == {}
 
 
 def test_what_is_called_released_is_what_the_authors_scripts_run() -> None:
@@ -96,12 +123,18 @@ def test_what_is_called_released_is_what_the_authors_scripts_run() -> None:
     }
     assert {run.averaging.name for run in runs.values()} == {"none"}
     rslad = runs["RSLAD, released"]
-    assert (rslad.to_dict()["method"]["kl_scale"], rslad.optimizer.lr, rslad.optimizer.weight_decay) == (0.1, 0.1, 2e-4)
+    assert (
+        rslad.to_dict()["method"]["kl_scale"],
+        rslad.optimizer.lr,
+        rslad.optimizer.weight_decay,
+    ) == (0.1, 0.1, 2e-4)
     assert runs["IAD-I, released for CIFAR-10"].to_dict()["method"]["teacher_term"] == "unweighted"
 
 
 def test_the_catalogue_offers_every_method_but_natural_training() -> None:
-    assert set(methods.names()) - set(SearchSpace.load(FOLDER / "digits_all_methods.yaml").method_names) == {"natural"}
+    assert set(methods.names()) - set(
+        SearchSpace.load(FOLDER / "digits_all_methods.yaml").method_names
+    ) == {"natural"}
 
 
 def fields(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -117,13 +150,33 @@ def test_the_grammar_page_names_every_setting() -> None:
         "resources.": Resources,
     }
     top = {name for name in fields(SpaceFile) if name + "." not in sections}
-    names = {*top, *(name for prefix, kind in sections.items() for name in fields(kind, prefix)), *fields(Rung)}
-    assert {name for name in names if f"`{name}`" not in GRAMMAR and f"{name}:" not in GRAMMAR} == set()
+    names = {
+        *top,
+        *(name for prefix, kind in sections.items() for name in fields(kind, prefix)),
+        *fields(Rung),
+    }
+    assert {
+        name for name in names if f"`{name}`" not in GRAMMAR and f"{name}:" not in GRAMMAR
+    } == set()
 
 
 def test_the_grammar_page_names_every_file_and_every_choice_of_a_setting() -> None:
     assert {file.name for file in SPACES if f"`{file.name}`" not in GRAMMAR} == set()
-    for choice in ("tpe", "nsga2", "nsga3", "gp", "qmc", "random", "by_rung", "ignored", "moasha", "asha", "none", "promotion", "stopping"):
+    for choice in (
+        "tpe",
+        "nsga2",
+        "nsga3",
+        "gp",
+        "qmc",
+        "random",
+        "by_rung",
+        "ignored",
+        "moasha",
+        "asha",
+        "none",
+        "promotion",
+        "stopping",
+    ):
         assert f"`{choice}`" in GRAMMAR
 
 
@@ -146,8 +199,15 @@ def test_the_run_of_the_front_page_is_legal(tmp_path: Path) -> None:
 
 
 def test_fewer_methods_need_no_more_words(tmp_path: Path) -> None:
-    space = lay(tmp_path, "extends: digits_all_methods.yaml\nsearch: {method.name: {choice: [saad, trades]}}")
-    own = {p.name: p.when for p in space.parameters if p.name.startswith("method.") and p.name != "method.name"}
+    space = lay(
+        tmp_path,
+        "extends: digits_all_methods.yaml\nsearch: {method.name: {choice: [saad, trades]}}",
+    )
+    own = {
+        p.name: p.when
+        for p in space.parameters
+        if p.name.startswith("method.") and p.name != "method.name"
+    }
     assert own == {
         "method.consistency_weight": {"method.name": ("trades",)},
         "method.natural_weight": {"method.name": ("saad",)},
@@ -158,7 +218,10 @@ def test_fewer_methods_need_no_more_words(tmp_path: Path) -> None:
 
 def test_one_fixed_method_leaves_its_own_parameters(tmp_path: Path) -> None:
     space = lay(tmp_path, "extends: digits_all_methods.yaml\nfixed: {method.name: mtard}")
-    assert {p.name for p in space.parameters if p.name.startswith("method.")} == {"method.balance_rate", "method.balance_exponent"}
+    assert {p.name for p in space.parameters if p.name.startswith("method.")} == {
+        "method.balance_rate",
+        "method.balance_exponent",
+    }
 
 
 def test_an_impossible_condition_of_ones_own_is_an_error(tmp_path: Path) -> None:
@@ -168,7 +231,12 @@ search:
   method.name: {choice: [saad, trades]}
   method.trust_exponent: {float: [0.1, 1.0], when: {method.name: iad}}
 """
-    with pytest.raises(SpaceError, match=r"search.method.trust_exponent: `when` asks method.name to be 'iad', which is not among"):
+    with pytest.raises(
+        SpaceError,
+        match=(
+            r"search.method.trust_exponent: `when` asks method.name to be 'iad', which is not among"
+        ),
+    ):
         lay(tmp_path, text)
 
 
@@ -180,8 +248,15 @@ search:
     ],
 )
 def test_a_child_changes_what_it_names_and_no_more(name: str, names: set[str]) -> None:
-    parent, child = SearchSpace.load(FOLDER / "cifar10_resnet18.yaml"), SearchSpace.load(FOLDER / f"{name}.yaml")
-    assert {name for name in {*parent.fixed, *child.fixed} if parent.fixed.get(name) != child.fixed.get(name)} == names
+    parent, child = (
+        SearchSpace.load(FOLDER / "cifar10_resnet18.yaml"),
+        SearchSpace.load(FOLDER / f"{name}.yaml"),
+    )
+    assert {
+        name
+        for name in {*parent.fixed, *child.fixed}
+        if parent.fixed.get(name) != child.fixed.get(name)
+    } == names
     assert child.parameters == parent.parameters
 
 
@@ -197,7 +272,9 @@ first: []
 """
 
 
-def test_a_strangers_method_is_searched_beside_ours(tmp_path: Path, strangers: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_strangers_method_is_searched_beside_ours(
+    tmp_path: Path, strangers: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     space = lay(tmp_path, STRANGE)
     assert strangers in space.method_names
     check(tmp_path / "mine.yaml", allow_import=("tests.strangers",))
@@ -213,9 +290,14 @@ def test_the_command_that_shows_a_strangers_method_can_be_allowed_to_import_it(
     assert "where method.name in ['tests.strangers.soft_at']" in capsys.readouterr().out
 
 
-def test_a_strangers_method_is_not_imported_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_strangers_method_is_not_imported_unasked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(plugins, "_allowed", set())
-    with pytest.raises(SpaceError, match=r"'tests.strangers.soft_at' would import code; allow it with --allow-import tests"):
+    with pytest.raises(
+        SpaceError,
+        match=r"'tests.strangers.soft_at' would import code; allow it with --allow-import tests",
+    ):
         lay(tmp_path, STRANGE).check()
 
 
@@ -227,10 +309,19 @@ def test_a_strangers_method_is_not_imported_unasked(tmp_path: Path, monkeypatch:
         pytest.param([], 20, id="every law", marks=pytest.mark.long),
     ],
 )
-def test_the_contract_holds_a_strangers_method_from_the_command_line(chosen: list[str], at_least: int) -> None:
+def test_the_contract_holds_a_strangers_method_from_the_command_line(
+    chosen: list[str], at_least: int
+) -> None:
     command = ["-m", "pytest", "tests/methods", "-q", "-p", "no:cacheprovider", *chosen]
     allowed = ["--method", "tests.strangers.soft_at", "--allow-import", "tests.strangers"]
-    done = subprocess.run([sys.executable, *command, *allowed], cwd=ROOT, capture_output=True, text=True, check=False, timeout=110)
+    done = subprocess.run(
+        [sys.executable, *command, *allowed],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=110,
+    )
     assert done.returncode == 0, done.stdout[-3000:]
     passed = re.search(r"(\d+) passed", done.stdout)
     assert passed is not None

@@ -41,14 +41,21 @@ def saved(content: object, path: Path, **how: Any) -> Path:
 
 
 def same(found: dict[str, Tensor]) -> bool:
-    return found.keys() == STATE.keys() and all(torch.equal(found[name], STATE[name]) for name in STATE)
+    return found.keys() == STATE.keys() and all(
+        torch.equal(found[name], STATE[name]) for name in STATE
+    )
 
 
 @pytest.mark.parametrize(
     "content",
     [
         STATE,
-        {"state_dict": STATE, "epoch": 7, "best_acc": np.float64(0.5), "args": argparse.Namespace(lr=0.1, milestones=[1, 2])},
+        {
+            "state_dict": STATE,
+            "epoch": 7,
+            "best_acc": np.float64(0.5),
+            "args": argparse.Namespace(lr=0.1, milestones=[1, 2]),
+        },
         {"model": STATE, "optimizer": {"state": {}}},
         {"net": STATE, "acc": np.float32(94.5), "when": np.int64(3)},
         {"last": {name: -tensor for name, tensor in STATE.items()}, "best": STATE},
@@ -58,7 +65,9 @@ def same(found: dict[str, Tensor]) -> bool:
     ids=["bare", "state_dict", "model", "net", "last and best", "nested", "parameters"],
 )
 @pytest.mark.parametrize("new_format", [True, False])
-def test_weights_are_found_in_what_scripts_save(content: object, new_format: bool, tmp_path: Path) -> None:
+def test_weights_are_found_in_what_scripts_save(
+    content: object, new_format: bool, tmp_path: Path
+) -> None:
     path = saved(content, tmp_path / "teacher.anything", _use_new_zipfile_serialization=new_format)
     found = read_state(path)
     assert same(found)
@@ -66,7 +75,11 @@ def test_weights_are_found_in_what_scripts_save(content: object, new_format: boo
 
 
 def test_numpy_numbers_of_older_numpys_are_read(tmp_path: Path) -> None:
-    path = saved({"state_dict": STATE, "acc": np.float64(0.5)}, tmp_path / "teacher.pt", _use_new_zipfile_serialization=False)
+    path = saved(
+        {"state_dict": STATE, "acc": np.float64(0.5)},
+        tmp_path / "teacher.pt",
+        _use_new_zipfile_serialization=False,
+    )
     content = path.read_bytes()
     assert content.count(b"numpy._core.multiarray") == 1
     path.write_bytes(content.replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
@@ -97,18 +110,44 @@ def truncated(save: Callable[[Path], object]) -> Callable[[Path], None]:
         (lambda path: None, "cannot be read: No such file or directory; check the path"),
         (Path.mkdir, "cannot be read: Is a directory"),
         (Path.touch, "is empty; download it again"),
-        (lambda path: path.write_text("\n<!DOCTYPE html><html>Quota exceeded</html>"), "is a web page, not weights"),
-        (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3"), "is a git-lfs pointer"),
+        (
+            lambda path: path.write_text("\n<!DOCTYPE html><html>Quota exceeded</html>"),
+            "is a web page, not weights",
+        ),
+        (
+            lambda path: path.write_text(
+                "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3"
+            ),
+            "is a git-lfs pointer",
+        ),
         (tar, "is a tar archive; unpack it"),
         (lambda path: path.write_bytes(b"\x1f\x8b\x08\x00rest"), "is compressed by gzip"),
-        (lambda path: path.write_bytes(pickle.dumps({"weights": [1.0]})), "is a plain Python pickle, which may run any code"),
-        (lambda path: path.write_text("accuracy 0.9"), "is neither safetensors nor a torch file .it begins with b'accuracy'"),
+        (
+            lambda path: path.write_bytes(pickle.dumps({"weights": [1.0]})),
+            "is a plain Python pickle, which may run any code",
+        ),
+        (
+            lambda path: path.write_text("accuracy 0.9"),
+            "is neither safetensors nor a torch file .it begins with b'accuracy'",
+        ),
         (truncated(lambda path: saved(STATE, path)), "is truncated or damaged .*download it again"),
-        (truncated(lambda path: saved(STATE, path, _use_new_zipfile_serialization=False)), "is truncated or damaged .*download it again"),
-        (truncated(lambda path: save_file({"a": torch.rand(64)}, path)), "is truncated or damaged .*download it again"),
-        (lambda path: saved({"epoch": 3, "acc": 0.5}, path), "holds no weights: its entries are epoch, acc"),
+        (
+            truncated(lambda path: saved(STATE, path, _use_new_zipfile_serialization=False)),
+            "is truncated or damaged .*download it again",
+        ),
+        (
+            truncated(lambda path: save_file({"a": torch.rand(64)}, path)),
+            "is truncated or damaged .*download it again",
+        ),
+        (
+            lambda path: saved({"epoch": 3, "acc": 0.5}, path),
+            "holds no weights: its entries are epoch, acc",
+        ),
         (lambda path: saved([1, 2], path), "holds list, not a mapping"),
-        (lambda path: saved({"state_dict": STATE, "model": ModelConfig}, path), "holds more than weights .rkdsearch.models.ModelConfig"),
+        (
+            lambda path: saved({"state_dict": STATE, "model": ModelConfig}, path),
+            "holds more than weights .rkdsearch.models.ModelConfig",
+        ),
     ],
     ids=[
         "absent",
@@ -128,7 +167,9 @@ def truncated(save: Callable[[Path], object]) -> Callable[[Path], None]:
         "class",
     ],
 )
-def test_a_file_that_is_no_teacher_is_told_what_it_is(write: Callable[[Path], object], verdict: str, tmp_path: Path) -> None:
+def test_a_file_that_is_no_teacher_is_told_what_it_is(
+    write: Callable[[Path], object], verdict: str, tmp_path: Path
+) -> None:
     path = tmp_path / "teacher.pt"
     write(path)
     with pytest.raises(TeacherError, match=f"teacher.pt: {verdict}"):
@@ -139,7 +180,9 @@ def test_a_file_that_is_no_teacher_is_told_what_it_is(write: Callable[[Path], ob
 def test_a_malicious_file_runs_nothing(new_format: bool, tmp_path: Path) -> None:
     content = {"state_dict": STATE, "extra": Bomb(tmp_path / "ran")}
     path = saved(content, tmp_path / "teacher.pt", _use_new_zipfile_serialization=new_format)
-    with pytest.raises(TeacherError, match=r"holds more than weights .\w+.mkdir.*its state_dict\(\) alone"):
+    with pytest.raises(
+        TeacherError, match=r"holds more than weights .\w+.mkdir.*its state_dict\(\) alone"
+    ):
         read_state(path)
     assert not (tmp_path / "ran").exists()
     torch.load(path, weights_only=False)
@@ -148,7 +191,10 @@ def test_a_malicious_file_runs_nothing(new_format: bool, tmp_path: Path) -> None
 
 def test_a_fingerprint_is_the_sha256_of_the_bytes(tmp_path: Path) -> None:
     (tmp_path / "teacher.pt").write_bytes(b"abc")
-    assert fingerprint(tmp_path / "teacher.pt") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert (
+        fingerprint(tmp_path / "teacher.pt")
+        == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )
     with pytest.raises(TeacherError, match=r"absent.pt: cannot be read"):
         fingerprint(tmp_path / "absent.pt")
 
@@ -167,7 +213,12 @@ def test_a_loaded_teacher_is_frozen_and_leaves_the_random_state_alone(tmp_path: 
 
 def test_another_file_than_the_one_named_is_refused(tmp_path: Path) -> None:
     path = saved(build(MLP, classes=3, channels=1, size=4).state_dict(), tmp_path / "teacher.pt")
-    with pytest.raises(TeacherError, match=rf"teacher.pt: sha256 must be {'0' * 64}, got {fingerprint(path)}: this is another file"):
+    with pytest.raises(
+        TeacherError,
+        match=(
+            rf"teacher.pt: sha256 must be {'0' * 64}, got {fingerprint(path)}: this is another file"
+        ),
+    ):
         load(path, MLP, classes=3, channels=1, size=4, sha256="0" * 64)
 
 
@@ -194,10 +245,21 @@ class Stranger:
         from tests.shared import shared
 
         channels, size = self.images
-        teacher = load(shared("teachers") / self.file, self.config, classes=10, channels=channels, size=size)
-        rows = parquet.read_table(shared("data") / self.data / "test.parquet").slice(0, 1000).to_pylist()
-        pixels = np.stack([np.asarray(Image.open(io.BytesIO(row["image"]["bytes"]))) for row in rows])
-        x = torch.from_numpy(pixels).float().reshape(1000, size, size, channels).permute(0, 3, 1, 2) / 255
+        teacher = load(
+            shared("teachers") / self.file, self.config, classes=10, channels=channels, size=size
+        )
+        rows = (
+            parquet.read_table(shared("data") / self.data / "test.parquet")
+            .slice(0, 1000)
+            .to_pylist()
+        )
+        pixels = np.stack(
+            [np.asarray(Image.open(io.BytesIO(row["image"]["bytes"]))) for row in rows]
+        )
+        x = (
+            torch.from_numpy(pixels).float().reshape(1000, size, size, channels).permute(0, 3, 1, 2)
+            / 255
+        )
         return teacher, x, torch.tensor([row["label"] for row in rows])
 
 
@@ -212,25 +274,54 @@ def strangers(monkeypatch: pytest.MonkeyPatch) -> dict[str, Stranger]:
     resnet = _described("ResNet4b", mean=CIFAR_MEAN, std=(0.2470, 0.2435, 0.2616))
     cnn = _described("cnn_a", mean=CIFAR_MEAN, std=(0.2009,) * 3)
     return {
-        "LeNet5": Stranger("mnist_lenet5_advtrained.pt", _described("LeNet5"), "mnist", (1, 28), 200, 0.982, {0.3: 0.925}),
-        "ResNet4b": Stranger("resnet4b.pth", resnet, "cifar10", (3, 32), 100, 0.771, {2 / 255: 0.619, 8 / 255: 0.159}),
-        "cnn_a": Stranger("cifar_cnn_a_adv4.model", cnn, "cifar10", (3, 32), 100, 0.602, {2 / 255: 0.515, 8 / 255: 0.258}),
+        "LeNet5": Stranger(
+            "mnist_lenet5_advtrained.pt",
+            _described("LeNet5"),
+            "mnist",
+            (1, 28),
+            200,
+            0.982,
+            {0.3: 0.925},
+        ),
+        "ResNet4b": Stranger(
+            "resnet4b.pth", resnet, "cifar10", (3, 32), 100, 0.771, {2 / 255: 0.619, 8 / 255: 0.159}
+        ),
+        "cnn_a": Stranger(
+            "cifar_cnn_a_adv4.model",
+            cnn,
+            "cifar10",
+            (3, 32),
+            100,
+            0.602,
+            {2 / 255: 0.515, 8 / 255: 0.258},
+        ),
     }
 
 
 @pytest.mark.parametrize("name", ["LeNet5", "ResNet4b", "cnn_a"])
-def test_somebody_elses_robust_teacher_is_as_good_here_as_where_it_was_measured(strangers: dict[str, Stranger], name: str) -> None:
+def test_somebody_elses_robust_teacher_is_as_good_here_as_where_it_was_measured(
+    strangers: dict[str, Stranger], name: str
+) -> None:
     teacher, x, y = strangers[name].opened()
     with torch.no_grad():
         found = features(teacher, x)
     assert found.penultimate.shape == (1000, strangers[name].penultimate)
-    assert float((found.logits.argmax(dim=1) == y).float().mean()) == pytest.approx(strangers[name].clean, abs=0.002)
+    assert float((found.logits.argmax(dim=1) == y).float().mean()) == pytest.approx(
+        strangers[name].clean, abs=0.002
+    )
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["LeNet5", "ResNet4b", "cnn_a"])
-def test_somebody_elses_robust_teacher_is_as_robust_here_as_where_it_was_measured(strangers: dict[str, Stranger], name: str) -> None:
+def test_somebody_elses_robust_teacher_is_as_robust_here_as_where_it_was_measured(
+    strangers: dict[str, Stranger], name: str
+) -> None:
     teacher, x, y = strangers[name].opened()
     for eps, expected in strangers[name].robust.items():
-        verdict, _ = judge(teacher.eval(), x, y, Attack(Linf(eps), steps=20, step_size=eps / 8, initial="uniform_clipped"))
+        verdict, _ = judge(
+            teacher.eval(),
+            x,
+            y,
+            Attack(Linf(eps), steps=20, step_size=eps / 8, initial="uniform_clipped"),
+        )
         assert verdict.robust_accuracy == pytest.approx(expected, abs=0.01)

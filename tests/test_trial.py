@@ -53,7 +53,9 @@ class Silent:
         return "an answer to come"
 
 
-def test_a_gang_that_ends_no_epoch_within_the_limit_is_the_trials_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gang_that_ends_no_epoch_within_the_limit_is_the_trials_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def get(_: object, timeout: float | None = None) -> list[str]:
         if timeout is not None:
             raise ray.exceptions.GetTimeoutError
@@ -62,7 +64,11 @@ def test_a_gang_that_ends_no_epoch_within_the_limit_is_the_trials_failure(monkey
     monkeypatch.setattr(ray, "get", get)
     gang = Gang.__new__(Gang)
     gang._workers = [Silent(), Silent()]
-    sentence = r"^an epoch of its 2 processes must end within 6 hours \(STEP_TIMEOUT_SECONDS of rkdsearch/trial.py\), and did not: one of them hangs"
+    sentence = (
+        r"^an epoch of its 2 processes must end within 6 hours \(STEP_TIMEOUT_SECONDS of"
+        r" rkdsearch/trial.py\), and did not: one of them hangs"
+    )
     with pytest.raises(WorkerError, match=sentence) as raised:
         next(gang.reports({}))
-    assert raised.value.failure == "worker"  # no RayError: Ray would start the trial again, and wait as long again
+    # no RayError: Ray would start the trial again, and wait as long again
+    assert raised.value.failure == "worker"

@@ -1,8 +1,9 @@
 """What does a step of an attack cost above what it must? Its floor: one forward and one backward to the images of the bare folded network.
 
-Linf ball, one thread, CPU time; floor and steps take turns. `teacher_adversarial` asks a WRN-16-4 (digits: a small CNN of width 32) too, and
-its floor has both networks. `live network` is the cross-entropy by autograd through the network itself in eval mode: the difference is what
-folding, unrolling and writing out the gradient gain.
+Linf ball, one thread, CPU time; floor and steps take turns. `teacher_adversarial` asks a WRN-16-4
+(digits: a small CNN of width 32) too, and its floor has both networks. `live network` is the
+cross-entropy by autograd through the network itself in eval mode: the difference is what folding,
+unrolling and writing out the gradient gain.
 
     python analysis/benchmarks/attack.py [--quick] [--students small_cnn mlp resnet18 mobilenet_v2]
 """
@@ -31,7 +32,8 @@ from rkdsearch.models import ModelConfig
 STEPS = 10
 DIGITS = {"name": "small_cnn", "width": 32}
 COLOUR = {"name": "wide_resnet", "depth": 16, "width": 4}
-STUDENTS: Mapping[str, tuple[dict[str, object], dict[str, object], tuple[int, int, int, int]]] = {  # student, teacher, images (N, C, H, W)
+# Each entry: the student, the teacher, and the shape of the images.
+STUDENTS: Mapping[str, tuple[dict[str, object], dict[str, object], tuple[int, int, int, int]]] = {
     "small_cnn": ({"name": "small_cnn", "width": 8}, DIGITS, (128, 1, 8, 8)),
     "mlp": ({"name": "mlp"}, DIGITS, (128, 1, 8, 8)),
     "resnet18": ({"name": "resnet18"}, COLOUR, (16, 3, 32, 32)),
@@ -42,13 +44,17 @@ STUDENTS: Mapping[str, tuple[dict[str, object], dict[str, object], tuple[int, in
 def built(settings: Mapping[str, object], shape: tuple[int, int, int, int]) -> nn.Module:
     """Fresh weights, channels last, with BatchNorm statistics that are not those of its birth."""
     torch.manual_seed(0)
-    network = models.build(ModelConfig.model_validate(settings), classes=10, channels=shape[1], size=shape[2])
+    network = models.build(
+        ModelConfig.model_validate(settings), classes=10, channels=shape[1], size=shape[2]
+    )
     with torch.no_grad():
         network(torch.rand(shape))
     return network.to(memory_format=torch.channels_last)
 
 
-def step_of(student: nn.Module, teacher: nn.Module, shape: tuple[int, int, int, int], attack: Attack) -> Step:
+def step_of(
+    student: nn.Module, teacher: nn.Module, shape: tuple[int, int, int, int], attack: Attack
+) -> Step:
     """A batch as a training run hands it to a method."""
     generator = torch.Generator().manual_seed(0)
     return Step(
@@ -101,27 +107,44 @@ def compare(name: str, repeats: int) -> None:
                 bare[network](step.x)
 
     with step.attacking():
-        problems: dict[str, Objective] = {problem: inner.build(problem, step) for problem in get_args(inner.Name)}
+        problems: dict[str, Objective] = {
+            problem: inner.build(problem, step) for problem in get_args(inner.Name)
+        }
         problems["live network"] = lambda x: cross_entropy(live(x), step.y)
-        sides: dict[str, Callable[[], object]] = {"student": partial(floor, folded), "and teacher": partial(floor, folded, teacher)}
-        sides |= {problem: partial(attack.maximize, objective, step.x, step.noise) for problem, objective in problems.items()}
+        sides: dict[str, Callable[[], object]] = {
+            "student": partial(floor, folded),
+            "and teacher": partial(floor, folded, teacher),
+        }
+        sides |= {
+            problem: partial(attack.maximize, objective, step.x, step.noise)
+            for problem, objective in problems.items()
+        }
         times: dict[str, list[float]] = {side: [] for side in sides}
         for repeat in range(repeats + 1):
             for side, work in sides.items():
                 taken = microseconds(work) / STEPS
                 if repeat:  # the first turn touches memory and chooses kernels
                     times[side].append(taken)
-    print(f"\n{name}, images {shape}: floor {spread(times['student'], 0)} us, with the teacher's {spread(times['and teacher'], 0)} us")
+    print(
+        f"\n{name}, images {shape}: floor {spread(times['student'], 0)} us, with the teacher's"
+        f" {spread(times['and teacher'], 0)} us"
+    )
     for problem in problems:
         bound = times["and teacher" if problem == "teacher_adversarial" else "student"]
         above = statistics.median(a - b for a, b in zip(times[problem], bound, strict=True))
         ratio = statistics.median(a / b for a, b in zip(times[problem], bound, strict=True))
-        print(f"  {problem:20} {spread(times[problem], 0)} us   {above:+8,.0f} us above its floor   x{ratio:.2f}", flush=True)
+        print(
+            f"  {problem:20} {spread(times[problem], 0)} us   {above:+8,.0f} us above its floor  "
+            f" x{ratio:.2f}",
+            flush=True,
+        )
 
 
 def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="fewer repeats: a minute")
     parser.add_argument("--students", nargs="+", default=list(STUDENTS), choices=list(STUDENTS))
     arguments = parser.parse_args()

@@ -1,13 +1,17 @@
 """Learning curves for searches to be tried on, in place of trainings: simulated ones, and recorded ones.
 
-Simulated: a method, an attack budget and five more values decide how well a student learns, when and how fast, and where it lies between
-clean and robust accuracy; early values tell late ones roughly as on the recorded digits runs. The robust accuracy peaks and then
-decays (robust overfitting); every run has noise of its own, as seeds do, and so does every validation. Training with a capped attack has
-another optimum, and noise of its own. Three shapes of the best possible front; a seed of the landscape moves its optimum.
+Simulated: a method, an attack budget and five more values decide how well a student learns, when
+and how fast, and where it lies between clean and robust accuracy; early values tell late ones
+roughly as on the recorded digits runs. The robust accuracy peaks and then decays (robust
+overfitting); every run has noise of its own, as seeds do, and so does every validation. Training
+with a capped attack has another optimum, and noise of its own. Three shapes of the best possible
+front; a seed of the landscape moves its optimum.
 
-Recorded: `data/digits_runs.parquet`: full-length runs, and runs with a capped attack (`record.py` makes it).
+Recorded: `data/digits_runs.parquet`: full-length runs, and runs with a capped attack (`record.py`
+makes it).
 
-Cost is counted in full runs with a training attack of ten steps; training and validation attacks are charged by their steps.
+Cost is counted in full runs with a training attack of ten steps; training and validation attacks
+are charged by their steps.
 """
 
 import hashlib
@@ -28,15 +32,22 @@ from rkdsearch.search.settings import Rung
 from rkdsearch.search.space import SearchSpace
 
 EPOCHS, EVERY, STEPS = 54, 6, 10
-CAP, LIFTED = 2, 18  # steps of the capped training attack; the epoch after which the cap of a run that goes on is lifted
+# steps of the capped training attack; the epoch after which the cap of a run that goes on is lifted
+CAP, LIFTED = 2, 18
 OUTER = 2.9  # what the rest of a training step costs, in steps of its attack: measured on digits
 VALIDATION_SHARE = 0.43  # validation images for each training image of the digits space
-SHAPES = {"bulging": 1.5, "straight": 1.0, "dented": 0.7}  # exponent p of the best front, clean**p + robust**p = 1
-SEED_NOISE = (0.01, 0.02)  # clean, robust: standard deviation between seeds of one configuration; the second was measured on digits
+# exponent p of the best front, clean**p + robust**p = 1
+SHAPES = {"bulging": 1.5, "straight": 1.0, "dented": 0.7}
+# clean, robust: standard deviation between seeds of one configuration; the second was measured on
+# digits
+SEED_NOISE = (0.01, 0.02)
 EXAM_NOISE = 0.008  # of one validation against another of the same run
 PACE = 3.5  # epochs in which the highest rate learns most of what it will
-DELAY, DELAY_OF_METHOD, DELAY_OF_ONE = 0.4, 0.7, 0.5  # epochs before it begins, and how that differs (standard deviations of the logarithm)
-CAP_NOISE, CAP_SHIFT = 0.01, 0.1  # of a configuration under the cap, a share of its accuracies; of the cap's own optimum, in logarithms
+# epochs before it begins, and how that differs (standard deviations of the logarithm)
+DELAY, DELAY_OF_METHOD, DELAY_OF_ONE = 0.4, 0.7, 0.5
+# of a configuration under the cap, a share of its accuracies; of the cap's own optimum, in
+# logarithms
+CAP_NOISE, CAP_SHIFT = 0.01, 0.1
 VALIDATED = np.array([2, *range(EVERY, EPOCHS + 1, EVERY)])
 
 SPACE = """
@@ -132,7 +143,11 @@ class Curve:
         return cost_of(ladder[rung - 1].epochs if goes_on else 0, ladder[rung].epochs, steps)
 
     def _steps(self, rung: Rung) -> int:
-        return self.attack_steps if rung.attack_steps is None else min(self.attack_steps, rung.attack_steps)
+        return (
+            self.attack_steps
+            if rung.attack_steps is None
+            else min(self.attack_steps, rung.attack_steps)
+        )
 
 
 def cost_of(start: int, end: int, attack_steps: int) -> float:
@@ -140,7 +155,8 @@ def cost_of(start: int, end: int, attack_steps: int) -> float:
 
     def steps(begin: int, last: int, attack: int) -> float:
         validations = last // EVERY - begin // EVERY + (last % EVERY > 0)
-        return (last - begin) * (attack + OUTER) + validations * VALIDATION_SHARE * (STEPS + 1 / 3)  # a clean look is a third of a step
+        # a clean look is a third of a step
+        return (last - begin) * (attack + OUTER) + validations * VALIDATION_SHARE * (STEPS + 1 / 3)
 
     return steps(start, end, attack_steps) / steps(0, EPOCHS, STEPS)
 
@@ -163,7 +179,8 @@ class Landscape(Protocol):
 class Simulated:
     """Simulated runs. `shape` names the best front; `seed` moves the optimum and draws the noise.
 
-    Where all is `clear`, there is no noise, nobody begins late, and the cap moves no optimum; rates still differ in pace, and robustness decays.
+    Where all is `clear`, there is no noise, nobody begins late, and the cap moves no optimum; rates
+    still differ in pace, and robustness decays.
     """
 
     shape: str
@@ -187,9 +204,17 @@ class Simulated:
         full = self._measured(true, rng)
         if steps <= CAP:
             return Curve(steps, full, full, full)
-        capped = self._measured(self._true(overrides, CAP, late, self._optimum["cap"]) * rng.normal(1, self._murk * CAP_NOISE), rng)
+        capped = self._measured(
+            self._true(overrides, CAP, late, self._optimum["cap"])
+            * rng.normal(1, self._murk * CAP_NOISE),
+            rng,
+        )
         later, early = self._measured(true, rng), (VALIDATED <= LIFTED)[:, None]
-        continued = Run(VALIDATED, np.where(early, capped.measured, later.measured), np.where(early, capped.true, later.true))
+        continued = Run(
+            VALIDATED,
+            np.where(early, capped.measured, later.measured),
+            np.where(early, capped.true, later.true),
+        )
         return Curve(steps, full, capped, continued)
 
     @property
@@ -200,23 +225,40 @@ class Simulated:
         noise = self._murk * (rng.normal(0, SEED_NOISE) + rng.normal(0, EXAM_NOISE, true.shape))
         return Run(VALIDATED, np.clip(true + noise, 0, 1), true)
 
-    def _true(self, overrides: Mapping[str, Any], steps: int, late: float, shift: float = 0.0) -> NDArray[np.float64]:
+    def _true(
+        self, overrides: Mapping[str, Any], steps: int, late: float, shift: float = 0.0
+    ) -> NDArray[np.float64]:
         best, method = self._optimum, str(overrides["method.name"])
-        lr, decay, eps = (float(overrides[name]) for name in ("optimizer.lr", "optimizer.weight_decay", "attack.eps"))
-        off = (math.log(lr) - best[f"lr {method}"] - shift) ** 2 / 1.5 + (math.log(decay) - best["weight_decay"]) ** 2 / 30
+        lr, decay, eps = (
+            float(overrides[name])
+            for name in ("optimizer.lr", "optimizer.weight_decay", "attack.eps")
+        )
+        off = (math.log(lr) - best[f"lr {method}"] - shift) ** 2 / 1.5 + (
+            math.log(decay) - best["weight_decay"]
+        ) ** 2 / 30
         if "method.temperature" in overrides:
-            off += (math.log(overrides["method.temperature"]) - best["temperature"] - shift) ** 2 / 4
+            off += (
+                math.log(overrides["method.temperature"]) - best["temperature"] - shift
+            ) ** 2 / 4
         quality = best[f"quality {method}"] * math.exp(-off / 2)
         dial = (eps - 0.05) / 0.2
         if "method.adversarial_weight" in overrides:
             dial = 0.6 * dial + 0.4 * (overrides["method.adversarial_weight"] - 0.3) / 0.7
         dial = min(max(dial, 0.02), 0.98)
         p = SHAPES[self.shape]
-        ends = np.array([quality * (1 - dial) ** (1 / p), quality * {2: 0.93, 5: 0.98, 10: 1.0}[steps] * dial ** (1 / p)])
-        # A low rate learns slowly, some methods begin late, robustness comes after accuracy: short runs flatter the fast and the clean.
+        ends = np.array(
+            [
+                quality * (1 - dial) ** (1 / p),
+                quality * {2: 0.93, 5: 0.98, 10: 1.0}[steps] * dial ** (1 / p),
+            ]
+        )
+        # A low rate learns slowly, some methods begin late, robustness comes after accuracy: short
+        # runs flatter the fast and the clean.
         slow = (0.2 / lr) ** 0.4
         pace = PACE * slow * np.array([1, 1 + dial])
-        begun = np.maximum(VALIDATED - self._murk * DELAY * slow * math.exp(best[f"delay {method}"] + late), 0.05)
+        begun = np.maximum(
+            VALIDATED - self._murk * DELAY * slow * math.exp(best[f"delay {method}"] + late), 0.05
+        )
         true: NDArray[np.float64] = ends * (1 - np.exp(-begun[:, None] / pace))
         little_decay = (math.log(1e-2) - math.log(decay)) / math.log(1e3)
         peak = EPOCHS * (0.9 - 0.5 * little_decay)
@@ -227,10 +269,22 @@ class Simulated:
     def _optimum(self) -> dict[str, float]:
         rng = np.random.default_rng(_number(self.seed, "optimum"))
         qualities = rng.permutation([1.0, 0.97, 0.92])
-        found = {f"quality {method}": float(q) for method, q in zip(("rslad", "iad", "trades"), qualities, strict=True)}
-        found |= {f"lr {method}": math.log(0.06) + float(rng.normal(0, 0.5)) for method in ("rslad", "iad", "trades")}
-        found |= {"weight_decay": math.log(5e-4) + float(rng.normal(0, 1)), "temperature": math.log(2.8) + float(rng.normal(0, 0.4))}
-        found |= {f"delay {method}": float(rng.normal(0, DELAY_OF_METHOD)) for method in ("rslad", "iad", "trades")}
+        found = {
+            f"quality {method}": float(q)
+            for method, q in zip(("rslad", "iad", "trades"), qualities, strict=True)
+        }
+        found |= {
+            f"lr {method}": math.log(0.06) + float(rng.normal(0, 0.5))
+            for method in ("rslad", "iad", "trades")
+        }
+        found |= {
+            "weight_decay": math.log(5e-4) + float(rng.normal(0, 1)),
+            "temperature": math.log(2.8) + float(rng.normal(0, 0.4)),
+        }
+        found |= {
+            f"delay {method}": float(rng.normal(0, DELAY_OF_METHOD))
+            for method in ("rslad", "iad", "trades")
+        }
         return found | {"cap": self._murk * float(rng.normal(0, CAP_SHIFT))}
 
 
@@ -263,7 +317,8 @@ class Recorded:
 def read(file: Path) -> list[tuple[dict[str, Any], Curve]]:
     """The recorded table: configurations with their runs, only those whose full and capped runs were seen to their ends.
 
-    Not every configuration was also trained on after its cap was lifted: where it was not, `continued` is the full run.
+    Not every configuration was also trained on after its cap was lifted: where it was not,
+    `continued` is the full run.
     """
     found = []
     for _, rows in pd.read_parquet(file).sort_values("epoch").groupby("configuration"):
@@ -274,9 +329,15 @@ def read(file: Path) -> list[tuple[dict[str, Any], Curve]]:
         if full is None or capped is None or full.epochs[-1] < EPOCHS:
             continue
         if later is not None and later is not full:
-            parts = zip((capped.epochs, capped.measured, capped.true), (later.epochs, later.measured, later.true), strict=True)
+            parts = zip(
+                (capped.epochs, capped.measured, capped.true),
+                (later.epochs, later.measured, later.true),
+                strict=True,
+            )
             later = Run(*(np.concatenate(part) for part in parts))
-        found.append((json.loads(rows["overrides"].iloc[0]), Curve(steps, full, capped, later or full)))
+        found.append(
+            (json.loads(rows["overrides"].iloc[0]), Curve(steps, full, capped, later or full))
+        )
     return found
 
 

@@ -1,6 +1,7 @@
 """How fast are batches made? Ours against torchvision's transforms, and against the least that any loader must do.
 
-CIFAR-shaped noise (N, 32, 32, 3), crop and flip, float32 batches out. Sides, measured in turns within each repeat:
+CIFAR-shaped noise (N, 32, 32, 3), crop and flip, float32 batches out. Sides, measured in turns
+within each repeat:
 
 floor        gather the bytes of a batch and make floats of them: no crop, no flip
 ours         `rkdsearch.data.Batches`, the whole epoch's generator, gather, crop, flip and floats
@@ -34,7 +35,9 @@ def floor(images: Images, batch_size: int, device: str) -> Iterator[Tensor]:
 
 def ours(images: Images, batch_size: int, device: str) -> Iterator[Tensor]:
     """One epoch of the library."""
-    for batch in Batches(images, batch_size=batch_size, seed=0, augment="crop_flip", device=device).epoch(0):
+    for batch in Batches(
+        images, batch_size=batch_size, seed=0, augment="crop_flip", device=device
+    ).epoch(0):
         yield batch.x
 
 
@@ -68,7 +71,9 @@ def main() -> None:
     """Measure, and print ratios."""
     from PIL import Image
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="fewer images and repeats")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=1)
@@ -79,7 +84,9 @@ def main() -> None:
 
     repeats, many, few = (3, 10_000, 1_000) if arguments.quick else (9, 50_000, 4_000)
     pixels = torch.randint(256, (many, 32, 32, 3), dtype=torch.uint8)
-    images = Images(pixels, torch.zeros(many, dtype=torch.int64), 255.0, ("noise",), "noise", "train")
+    images = Images(
+        pixels, torch.zeros(many, dtype=torch.int64), 255.0, ("noise",), "noise", "train"
+    )
     tensors = list(images.pixels[:few].permute(0, 3, 1, 2).contiguous())
     pictures = [Image.fromarray(picture.numpy()) for picture in images.pixels[:few]]
     size, device = arguments.batch_size, arguments.device
@@ -97,13 +104,25 @@ def main() -> None:
             measured[name].append(images_per_second(epoch, count, device))
 
     where = f"{device} ({platform.machine()}), {arguments.threads} threads"
-    print(f"python {platform.python_version()}, torch {torch.__version__}, torchvision {version('torchvision')}, {where}")
-    print(f"batches of {size}, {repeats} repeats in turns, {many:,} images an epoch ({few:,} image by image); median [min, max]")
+    print(
+        f"python {platform.python_version()}, torch {torch.__version__}, torchvision"
+        f" {version('torchvision')}, {where}"
+    )
+    print(
+        f"batches of {size}, {repeats} repeats in turns, {many:,} images an epoch ({few:,} image by"
+        " image); median [min, max]"
+    )
     for name, speeds in measured.items():
-        print(f"{name:12} {statistics.median(speeds):>12,.0f} [{min(speeds):,.0f}, {max(speeds):,.0f}] images/s")
+        print(
+            f"{name:12} {statistics.median(speeds):>12,.0f} [{min(speeds):,.0f},"
+            f" {max(speeds):,.0f}] images/s"
+        )
     for name in ("floor", "torchvision", "pillow"):
         ratios = [a / b for a, b in zip(measured["ours"], measured[name], strict=True)]
-        print(f"ours / {name:12} x{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]")
+        print(
+            f"ours / {name:12} x{statistics.median(ratios):.2f} [{min(ratios):.2f},"
+            f" {max(ratios):.2f}]"
+        )
 
 
 if __name__ == "__main__":

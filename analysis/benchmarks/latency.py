@@ -42,7 +42,9 @@ def latency() -> None:
     print(f"{'':32} " + " ".join(f"{n:>8}" for n in COUNTS))
     found = [_measured(count) for count in COUNTS]
     for name in found[0]:
-        print(f"{name:32} " + " ".join(f"{statistics.median(column[name]):8.1f}" for column in found))
+        print(
+            f"{name:32} " + " ".join(f"{statistics.median(column[name]):8.1f}" for column in found)
+        )
 
 
 class Instant(tune.Trainable):
@@ -65,8 +67,13 @@ class Instant(tune.Trainable):
 
     @override
     def step(self) -> dict[str, Any]:
-        # Of a trial that is not its process's first: seconds since the last epoch of the one before.
-        facts = {"waited": time.monotonic() - self._ended} if self._epoch == 0 and self._ended is not None else {}
+        # Of a trial that is not its process's first: seconds since the last epoch of the one
+        # before.
+        facts = (
+            {"waited": time.monotonic() - self._ended}
+            if self._epoch == 0 and self._ended is not None
+            else {}
+        )
         self._epoch += 1
         result = json.dumps(asdict(_result(self._epoch, self._epochs, self._rng)))
         self._ended = time.monotonic()
@@ -110,10 +117,12 @@ def over_ray(trials: int) -> None:
         wall = time.monotonic() - started
     spent = moments[-1] - moments[0]
     print(
-        f"\nray {ray.__version__}, {DIGITS.name}, {trials} trials, {reports[0]} reports, {wall:.0f} s: {1000 * spent / reports[0]:.1f} ms of the "
-        f"driver's CPU time a report, {1000 * ours[0] / reports[0]:.1f} of them asking, deciding and writing rows\n"
-        f"{statistics.median(waits):.3f} s between the last epoch of a trial and the first of the next in its process: the median of {len(waits)}; "
-        "wanted < 0.1 s, and what a real trial builds before its first epoch is not in it"
+        f"\nray {ray.__version__}, {DIGITS.name}, {trials} trials, {reports[0]} reports, {wall:.0f}"
+        f" s: {1000 * spent / reports[0]:.1f} ms of the driver's CPU time a report,"
+        f" {1000 * ours[0] / reports[0]:.1f} of them asking, deciding and writing"
+        f" rows\n{statistics.median(waits):.3f} s between the last epoch of a trial and the first"
+        f" of the next in its process: the median of {len(waits)}; wanted < 0.1 s, and what a real"
+        " trial builds before its first epoch is not in it"
     )
 
 
@@ -121,13 +130,20 @@ def _measured(count: int) -> dict[str, list[float]]:
     space = replace(SearchSpace.load(DIGITS), first=())
     names = ("tpe", "nsga2", "random")
     found: dict[str, list[float]] = {f"proposal, {name}": [] for name in names}
-    found |= {"next trial, with its row": [], "report between rungs": [], "report at a rung, with its rows": [], "who is promoted": []}
+    found |= {
+        "next trial, with its row": [],
+        "report between rungs": [],
+        "report at a rung, with its rows": [],
+        "who is promoted": [],
+    }
     with TemporaryDirectory() as folder:
         study = _after(count, space, Path(folder))
         seen = study.seen()
         for name in names:
             other = replace(space, sampler=SamplerConfig.model_validate({"name": name}))
-            found[f"proposal, {name}"] = [_ms(partial(propose, other, count + at, seen)) for at in range(TIMES)]
+            found[f"proposal, {name}"] = [
+                _ms(partial(propose, other, count + at, seen)) for at in range(TIMES)
+            ]
         rng = np.random.default_rng(count)
         while len(found["next trial, with its row"]) < TIMES:
             started = time.process_time()
@@ -139,8 +155,18 @@ def _measured(count: int) -> dict[str, list[float]]:
                 continue
             found["next trial, with its row"].append(spent)
             for epoch in range(1, assignment.stages[0].until + 1):
-                where = "at a rung, with its rows" if epoch == space.rungs[0].epochs else "between rungs"
-                found[f"report {where}"].append(_ms(partial(study.report, assignment.trial_id, _result(epoch, space.epochs, rng))))
+                where = (
+                    "at a rung, with its rows"
+                    if epoch == space.rungs[0].epochs
+                    else "between rungs"
+                )
+                found[f"report {where}"].append(
+                    _ms(
+                        partial(
+                            study.report, assignment.trial_id, _result(epoch, space.epochs, rng)
+                        )
+                    )
+                )
             found["who is promoted"].append(_ms(study.rungs.promotable))
             if study.trials[assignment.trial_id].executing:
                 study.fail(assignment.trial_id, "not asked for")
@@ -151,11 +177,14 @@ def _after(count: int, space: SearchSpace, folder: Path) -> Study:
     """A study that has so many trials behind it: of those on a rung, the best 1/reduction have gone on."""
     study = Study(folder, space, 2 * count, {})
     rng = np.random.default_rng(0)
-    config = space.config(space.sample(rng))  # one for all: what was done is known by overrides and epochs
+    # one for all: what was done is known by overrides and epochs
+    config = space.config(space.sample(rng))
     for ordinal in range(count):
         overrides = space.sample(rng)
         legs = ladder.legs(space.ladder, space.scheduler, overrides["attack.steps"])
-        study.trials[trial_id_of(ordinal)] = Trial(trial_id_of(ordinal), ordinal, "search", "", overrides, config, legs, status="paused")
+        study.trials[trial_id_of(ordinal)] = Trial(
+            trial_id_of(ordinal), ordinal, "search", "", overrides, config, legs, status="paused"
+        )
     climbing = list(study.trials.values())
     for rung in space.ladder:
         for trial in climbing:
@@ -172,7 +201,11 @@ def _gone_on(study: Study, epochs: int, there: list[Trial]) -> list[Trial]:
         values = trial.merits_at(epochs, study.space.objectives)
         assert values is not None, "it stands there"
         study.rungs.record(rung, trial.trial_id, values)
-    best = [t for t in there if study.rungs.place(rung, t.trial_id).rank <= len(there) // study.space.scheduler.reduction]
+    best = [
+        t
+        for t in there
+        if study.rungs.place(rung, t.trial_id).rank <= len(there) // study.space.scheduler.reduction
+    ]
     for trial in best:
         rung.gone_on.add(trial.trial_id)
         trial.goes_up()
@@ -197,7 +230,9 @@ def _ms(action: Callable[[], object]) -> float:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--ray", type=int, metavar="TRIALS")
     trials = parser.parse_args().ray
     latency() if trials is None else over_ray(trials)

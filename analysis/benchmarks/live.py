@@ -44,7 +44,8 @@ class Trained:
         try:
             while len(self._known) < epoch:
                 self._known.append(next(self._epochs))
-        except (NonFiniteLossError, StopIteration):  # a run that has failed once has nothing more to say
+        # a run that has failed once has nothing more to say
+        except (NonFiniteLossError, StopIteration):
             return 0.0, 0.0
         finally:
             self.seconds += time.process_time() - started
@@ -71,7 +72,9 @@ class Digits:
 
     def curve(self, overrides: Mapping[str, Any]) -> Curve:
         """Runs that are trained when they are looked at; one under the cap is the one that may go on without it."""
-        config = self.space.config(run.merge(run.merge(overrides, self.teachers), {"training.seed": self.seed}))
+        config = self.space.config(
+            run.merge(run.merge(overrides, self.teachers), {"training.seed": self.seed})
+        )
         full = Trained(config, tuple(Stage(rung.epochs) for rung in LENGTH))
         capped = full
         if config.attack.steps > CAP:
@@ -80,12 +83,23 @@ class Digits:
         return Curve(config.attack.steps, full, capped, capped)
 
 
-def live(seeds: int, budget: float, minutes: float, study: Path, file: Path = RESULTS, rules: Sequence[str] = LIVE) -> None:
+def live(
+    seeds: int,
+    budget: float,
+    minutes: float,
+    study: Path,
+    file: Path = RESULTS,
+    rules: Sequence[str] = LIVE,
+) -> None:
     """Search `seeds` times by each rule with `budget` full runs; print what is there. A search that is in the file is not made again."""
     end = time.monotonic() + 60 * minutes
     space = replace(SearchSpace.load(DIGITS), first=())
     teachers = teachers_of(space, study)
-    known = pd.read_parquet(file) if file.exists() else pd.DataFrame({"rule": [], "seed": [], "budget": []})
+    known = (
+        pd.read_parquet(file)
+        if file.exists()
+        else pd.DataFrame({"rule": [], "seed": [], "budget": []})
+    )
     done = set(zip(known["rule"], known["seed"], known["budget"], strict=True))
     for seed in range(seeds):
         for rule in rules:
@@ -100,7 +114,9 @@ def live(seeds: int, budget: float, minutes: float, study: Path, file: Path = RE
             known.to_parquet(new, index=False)
             new.replace(file)
             print(
-                f"seed {seed}, {rule}: {track.configurations} configurations, {len(track.compute)} full, {seconds:.0f} s of CPU", flush=True
+                f"seed {seed}, {rule}: {track.configurations} configurations, {len(track.compute)}"
+                f" full, {seconds:.0f} s of CPU",
+                flush=True,
             )
     print(table(known[known["budget"].eq(budget)]))
 
@@ -135,12 +151,17 @@ def table(rows: pd.DataFrame) -> str:
         searches = [one for _, one in part.groupby("seed")]
         reached = [_first(one, bar) / cost for one in searches]
         volumes = [float(one["hypervolume"].iloc[-1]) for one in searches]
-        shares = " ".join(f"{v:.3f}" if np.isfinite(v) else "never" for v in (statistics.median(reached), min(reached), max(reached)))
+        shares = " ".join(
+            f"{v:.3f}" if np.isfinite(v) else "never"
+            for v in (statistics.median(reached), min(reached), max(reached))
+        )
         spread = statistics.stdev(volumes) if len(volumes) > 1 else np.nan
         full = statistics.median(len(one) - 1 for one in searches)
         lines.append(
-            f"{rule:32} {len(searches):>5}   {statistics.mean(volumes):.4f} ± {spread:.4f}   {shares:20}"
-            f"  {statistics.median(one['configurations'].iloc[-1] for one in searches):6.0f} {full:5.0f}"
+            f"{rule:32} {len(searches):>5}   {statistics.mean(volumes):.4f} ± {spread:.4f}  "
+            f" {shares:20} "
+            f" {statistics.median(one['configurations'].iloc[-1] for one in searches):6.0f}"
+            f" {full:5.0f}"
         )
     return "\n".join(lines)
 

@@ -1,8 +1,9 @@
 """One training step as the published scripts write it: what our step is measured against, and must agree with.
 
-Our own straightforward version of their structure, not their text: fp32 and contiguous tensors, the live network in the attack,
-gradients of all parameters in every attack step (`backward`), separate forwards, plain SGD, teachers whose parameters are not frozen.
-Random numbers come from a generator, so that both sides can be given the same.
+Our own straightforward version of their structure, not their text: fp32 and contiguous tensors, the
+live network in the attack, gradients of all parameters in every attack step (`backward`), separate
+forwards, plain SGD, teachers whose parameters are not frozen. Random numbers come from a generator,
+so that both sides can be given the same.
 """
 
 from collections.abc import Callable, Mapping
@@ -46,7 +47,9 @@ def rslad(script: Script, x: Tensor, y: Tensor, generator: torch.Generator) -> T
         teacher_logits = script.teacher(x)
     script.student.eval()
     x_adv = x.detach() + 0.001 * torch.randn(x.shape, generator=generator, dtype=x.dtype)
-    x_adv = _attack(script, x, x_adv, lambda images: _kl(script.student(images), teacher_logits, "sum"))
+    x_adv = _attack(
+        script, x, x_adv, lambda images: _kl(script.student(images), teacher_logits, "sum")
+    )
     script.student.train()
     script.optimizer.zero_grad()
     adversarial = _kl(script.student(x_adv), teacher_logits, "batchmean")
@@ -84,7 +87,9 @@ def adaad(script: Script, x: Tensor, y: Tensor, generator: torch.Generator) -> T
     """KL(T(x') || S(x')) and a natural term of weight 0; the attack climbs the first in eval mode, through the teacher too."""
     script.student.eval()
     x_adv = x.detach() + 0.001 * torch.randn(x.shape, generator=generator, dtype=x.dtype)
-    x_adv = _attack(script, x, x_adv, lambda images: _kl(script.student(images), script.teacher(images), "sum"))
+    x_adv = _attack(
+        script, x, x_adv, lambda images: _kl(script.student(images), script.teacher(images), "sum")
+    )
     script.student.train()
     script.optimizer.zero_grad()
     with torch.no_grad():
@@ -94,17 +99,31 @@ def adaad(script: Script, x: Tensor, y: Tensor, generator: torch.Generator) -> T
     return _descend(script, adversarial + 0 * natural)
 
 
-STEPS: Mapping[str, Callable[[Script, Tensor, Tensor, torch.Generator], Tensor]] = {"rslad": rslad, "ard": ard, "iad": iad, "adaad": adaad}
+STEPS: Mapping[str, Callable[[Script, Tensor, Tensor, torch.Generator], Tensor]] = {
+    "rslad": rslad,
+    "ard": ard,
+    "iad": iad,
+    "adaad": adaad,
+}
 
 
 def _label_attack(script: Script, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
     """PGD on the cross-entropy in train mode: ten forwards that move BatchNorm's statistics, as ARD's and IAD's scripts have it."""
     script.student.train()
-    x_adv = x.detach() + script.eps * (2 * torch.rand(x.shape, generator=generator, dtype=x.dtype) - 1)
-    return _attack(script, x, x_adv, lambda images: functional.cross_entropy(script.student(images), y, reduction="sum"))
+    x_adv = x.detach() + script.eps * (
+        2 * torch.rand(x.shape, generator=generator, dtype=x.dtype) - 1
+    )
+    return _attack(
+        script,
+        x,
+        x_adv,
+        lambda images: functional.cross_entropy(script.student(images), y, reduction="sum"),
+    )
 
 
-def _attack(script: Script, x: Tensor, x_adv: Tensor, objective: Callable[[Tensor], Tensor]) -> Tensor:
+def _attack(
+    script: Script, x: Tensor, x_adv: Tensor, objective: Callable[[Tensor], Tensor]
+) -> Tensor:
     for _ in range(script.steps):
         x_adv.requires_grad_()
         gradient = script.climb(objective(x_adv), x_adv)
@@ -115,7 +134,11 @@ def _attack(script: Script, x: Tensor, x_adv: Tensor, objective: Callable[[Tenso
 
 
 def _kl(prediction: Tensor, target: Tensor, reduction: str) -> Tensor:
-    return functional.kl_div(functional.log_softmax(prediction, dim=1), functional.softmax(target, dim=1), reduction=reduction)
+    return functional.kl_div(
+        functional.log_softmax(prediction, dim=1),
+        functional.softmax(target, dim=1),
+        reduction=reduction,
+    )
 
 
 def _descend(script: Script, loss: Tensor) -> Tensor:

@@ -23,7 +23,9 @@ from rkdsearch.training.trainer import Trainer
 
 TABLE = Path(__file__).parent / "data" / "digits_runs.parquet"
 DIGITS = Path(__file__).parents[2] / "search_spaces" / "digits.yaml"
-THOROUGH = 36  # the first so many configurations are also trained on without the cap, with steps that were not made longer, and again
+# the first so many configurations are also trained on without the cap, with steps that were not
+# made longer, and again
+THOROUGH = 36
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,16 @@ def kinds(number: int, attack_steps: int) -> Iterator[Kind]:
 def record(wanted: int, minutes: float, study: Path, file: Path = TABLE) -> int:
     """Add digits runs to the table until it has `wanted` configurations or the time is up; returns how many it has.
 
-    Configuration number i is drawn from the space by the seed i, so that the table grows the same whenever it is stopped. A run that was cut
-    off begins anew; the table is replaced as a whole after each run, and has only whole ones.
+    Configuration number i is drawn from the space by the seed i, so that the table grows the same
+    whenever it is stopped. A run that was cut off begins anew; the table is replaced as a whole
+    after each run, and has only whole ones.
     """
     end = time.monotonic() + 60 * minutes
     space = SearchSpace.load(DIGITS)
     teachers = teachers_of(space, study)
-    known = pd.read_parquet(file) if file.exists() else pd.DataFrame({"configuration": [], "run": []})
+    known = (
+        pd.read_parquet(file) if file.exists() else pd.DataFrame({"configuration": [], "run": []})
+    )
     done = set(zip(known["configuration"], known["run"], strict=True))
     for number in range(wanted):
         overrides = space.sample(np.random.default_rng(number))
@@ -69,25 +74,41 @@ def record(wanted: int, minutes: float, study: Path, file: Path = TABLE) -> int:
             if time.monotonic() > end:
                 return len({n for n, _ in done})
             rows = _rows(space, number, overrides, teachers, kind)
-            again = known["configuration"].eq(number) & known["run"].isin({row["run"] for row in rows})
+            again = known["configuration"].eq(number) & known["run"].isin(
+                {row["run"] for row in rows}
+            )
             known = pd.concat([known[~again], pd.DataFrame(rows)], ignore_index=True)
             done |= {(number, row["run"]) for row in rows} | {(number, kind.names[-1])}
             file.parent.mkdir(parents=True, exist_ok=True)
             new = file.with_suffix(".new")
             known.to_parquet(new, index=False)
             new.replace(file)
-            print(f"{number}, {kind.names[-1]}, {overrides['method.name']}: {rows[-1]['cpu_seconds']:.1f} s of CPU", flush=True)
+            print(
+                f"{number}, {kind.names[-1]}, {overrides['method.name']}:"
+                f" {rows[-1]['cpu_seconds']:.1f} s of CPU",
+                flush=True,
+            )
     return len({n for n, _ in done})
 
 
 def teachers_of(space: SearchSpace, study: Path) -> dict[str, Any]:
     """Overrides that name the space's teachers, trained in the study's folder where they are not there."""
-    return overrides_of({step.role: step for step in prepare(study, space) if step.measured is not None})
+    return overrides_of(
+        {step.role: step for step in prepare(study, space) if step.measured is not None}
+    )
 
 
-def _rows(space: SearchSpace, number: int, overrides: Mapping[str, Any], teachers: Mapping[str, Any], kind: Kind) -> list[dict[str, Any]]:
+def _rows(
+    space: SearchSpace,
+    number: int,
+    overrides: Mapping[str, Any],
+    teachers: Mapping[str, Any],
+    kind: Kind,
+) -> list[dict[str, Any]]:
     """A row for each validated epoch; where the loss became infinite, one more of epoch 0 and without accuracies."""
-    config = space.config(run.merge(run.merge(overrides, teachers), kind.changes), f"configuration {number}")
+    config = space.config(
+        run.merge(run.merge(overrides, teachers), kind.changes), f"configuration {number}"
+    )
     fixed = {
         "configuration": number,
         "overrides": json.dumps(overrides),
@@ -102,14 +123,19 @@ def _rows(space: SearchSpace, number: int, overrides: Mapping[str, Any], teacher
         for epoch in Trainer(config, stages=kind.stages).epochs():
             steps += epoch.training_attack_steps
             if epoch.clean_accuracy is not None:
-                name = next(name for name, stage in zip(kind.names, kind.stages, strict=True) if epoch.epoch <= stage.until)
+                name = next(
+                    name
+                    for name, stage in zip(kind.names, kind.stages, strict=True)
+                    if epoch.epoch <= stage.until
+                )
                 rows.append(
                     {
                         **fixed,
                         "run": name,
                         "epoch": epoch.epoch,
                         "attack_steps": epoch.training_attack_steps,
-                        "attack_steps_so_far": steps,  # over its epochs: the run's cost in numbers that no other load changes
+                        # over its epochs: the run's cost in numbers that no other load changes
+                        "attack_steps_so_far": steps,
                         "clean_accuracy": epoch.clean_accuracy,
                         "robust_accuracy": epoch.robust_accuracy,
                         "images": epoch.images,
@@ -118,8 +144,22 @@ def _rows(space: SearchSpace, number: int, overrides: Mapping[str, Any], teacher
                 )
     except NonFiniteLossError as error:
         print(f"{number}: {error}")
-        nothing = {"clean_accuracy": math.nan, "robust_accuracy": math.nan, "images": 0, "cpu_seconds": time.process_time() - started}
-        rows.append({**fixed, "run": kind.names[-1], "epoch": 0, "attack_steps": 0, "attack_steps_so_far": steps, **nothing})
+        nothing = {
+            "clean_accuracy": math.nan,
+            "robust_accuracy": math.nan,
+            "images": 0,
+            "cpu_seconds": time.process_time() - started,
+        }
+        rows.append(
+            {
+                **fixed,
+                "run": kind.names[-1],
+                "epoch": 0,
+                "attack_steps": 0,
+                "attack_steps_so_far": steps,
+                **nothing,
+            }
+        )
     return rows
 
 
@@ -136,31 +176,55 @@ def agreement(file: Path) -> str:
             if found is not None and found.epochs[0] > 0:
                 runs.setdefault(name, {})[int(number)] = found  # type: ignore[arg-type]  # pandas cannot know what a column holds
     full = runs["full"]
-    seconds = table[table["run"].eq("full") & table["epoch"].eq(EPOCHS)].set_index("configuration")["cpu_seconds"]
+    seconds = table[table["run"].eq("full") & table["epoch"].eq(EPOCHS)].set_index("configuration")[
+        "cpu_seconds"
+    ]
     # An attack within the cap is not capped: its full run is its capped one.
     capped = {**full, **runs.get("capped", {})}
     looks = [(f"{epochs} epochs", "full", full, epochs) for epochs in (2, 6, 18)]
-    looks += [(f"{epochs} epochs, {CAP} attack steps", "capped", capped, epochs) for epochs in (2, 6, 18)]
-    looks += [(f"18 epochs, {CAP} steps not made longer", "unscaled", runs.get("unscaled", {}), LIFTED)]
+    looks += [
+        (f"{epochs} epochs, {CAP} attack steps", "capped", capped, epochs) for epochs in (2, 6, 18)
+    ]
+    looks += [
+        (f"18 epochs, {CAP} steps not made longer", "unscaled", runs.get("unscaled", {}), LIFTED)
+    ]
     looks += [
         ("cap lifted after 18 epochs", "continued", runs.get("continued", {}), EPOCHS),
         ("another seed", "seed 1", runs.get("seed 1", {}), EPOCHS),
     ]
-    lines = [
-        f"{'rank correlation with the full run':38} {'n':>4}   mean accuracy: rho  tau   better half   robust: rho  tau   better half   CPU"
-    ]
+    columns = "mean accuracy: rho  tau   better half   robust: rho  tau   better half   CPU"
+    lines = [f"{'rank correlation with the full run':38} {'n':>4}   {columns}"]
     for title, name, look, epochs in looks:
-        numbers = [n for n in full if n in look and full[n].epochs[-1] == EPOCHS and look[n].epochs[-1] >= epochs]
+        numbers = [
+            n
+            for n in full
+            if n in look and full[n].epochs[-1] == EPOCHS and look[n].epochs[-1] >= epochs
+        ]
         if len(numbers) < 8:
             continue
-        cheap, dear = (np.array([a[n].values_at(e) for n in numbers]) for a, e in ((look, epochs), (full, EPOCHS)))
-        cells = [_correlations(a, b, dear.mean(axis=1)) for a, b in ((cheap.mean(axis=1), dear.mean(axis=1)), (cheap[:, 1], dear[:, 1]))]
-        cost = table[table["run"].eq(name) & table["epoch"].eq(epochs)].set_index("configuration")["cpu_seconds"]
+        cheap, dear = (
+            np.array([a[n].values_at(e) for n in numbers])
+            for a, e in ((look, epochs), (full, EPOCHS))
+        )
+        cells = [
+            _correlations(a, b, dear.mean(axis=1))
+            for a, b in ((cheap.mean(axis=1), dear.mean(axis=1)), (cheap[:, 1], dear[:, 1]))
+        ]
+        cost = table[table["run"].eq(name) & table["epoch"].eq(epochs)].set_index("configuration")[
+            "cpu_seconds"
+        ]
         share = (cost / seconds).median()
-        lines.append(f"{title:38} {len(numbers):>4}   {cells[0]:>34}   {cells[1]:>27}   {share:.2f}")
+        lines.append(
+            f"{title:38} {len(numbers):>4}   {cells[0]:>34}   {cells[1]:>27}   {share:.2f}"
+        )
     return "\n".join(lines)
 
 
-def _correlations(cheap: np.ndarray[Any, Any], dear: np.ndarray[Any, Any], quality: np.ndarray[Any, Any]) -> str:
+def _correlations(
+    cheap: np.ndarray[Any, Any], dear: np.ndarray[Any, Any], quality: np.ndarray[Any, Any]
+) -> str:
     half = quality >= np.median(quality)
-    return f"{spearmanr(cheap, dear)[0]:6.3f} {kendalltau(cheap, dear)[0]:5.2f}   {spearmanr(cheap[half], dear[half])[0]:11.3f}"
+    return (
+        f"{spearmanr(cheap, dear)[0]:6.3f} {kendalltau(cheap, dear)[0]:5.2f}  "
+        f" {spearmanr(cheap[half], dear[half])[0]:11.3f}"
+    )

@@ -30,23 +30,34 @@ class Ours:
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
         self.afresh = space.scheduler.capped == "afresh"
-        self._rungs = Rungs(tuple(rung.epochs for rung in space.rungs), space.scheduler, space.objectives)
+        self._rungs = Rungs(
+            tuple(rung.epochs for rung in space.rungs), space.scheduler, space.objectives
+        )
 
     def climbs(self, ordinal: int) -> Ladder:
         """The ladder, from the rung of its bracket."""
         return self.space.ladder[first_rung(self.space.scheduler, ordinal) :]
 
-    def propose(self, ordinal: int, trials: Sequence[Trial]) -> tuple[dict[str, Any], dict[str, Any]]:
+    def propose(
+        self, ordinal: int, trials: Sequence[Trial]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """By the sampler of that name, shown what `Study.seen` would show it."""
-        # Random proposals are the same whatever they are shown; showing it would cost time and change nothing.
-        seen = [] if self.space.sampler.name == "random" else [s for s in map(self._seen, trials) if s is not None]
+        # Random proposals are the same whatever they are shown; showing it would cost time and
+        # change nothing.
+        seen = (
+            []
+            if self.space.sampler.name == "random"
+            else [s for s in map(self._seen, trials) if s is not None]
+        )
         proposal = propose(self.space, ordinal, remembered(seen, self.space.sampler.history))
         return proposal.overrides, proposal.notes
 
     def _seen(self, trial: Trial) -> Seen | None:
         if trial.rung >= 0:
             values = reached(trial, afresh=self.afresh)
-            return Seen(trial.overrides, "measured", values, len(trial.ladder) - 1 - trial.rung, trial.notes)
+            return Seen(
+                trial.overrides, "measured", values, len(trial.ladder) - 1 - trial.rung, trial.notes
+            )
         return Seen(trial.overrides, "running", notes=trial.notes) if trial.executing else None
 
     def goes_on(self, trial: Trial, values: tuple[float, float]) -> bool:
@@ -73,7 +84,8 @@ class Ours:
 class Stock:
     """Ray Tune's OptunaSearch (two objectives, its defaults) and ASHAScheduler's bracket on the mean of both: the real classes, no cluster.
 
-    A trial that ASHA stopped is told COMPLETE with its last values, as Tune tells it. It reports the best epoch so far, as ours do.
+    A trial that ASHA stopped is told COMPLETE with its last values, as Tune tells it. It reports
+    the best epoch so far, as ours do.
     """
 
     def __init__(self, space: SearchSpace) -> None:
@@ -84,7 +96,9 @@ class Stock:
         self.afresh = True
         self._space = space
         names = list(space.objectives)
-        self._searcher = OptunaSearch(self._ask, metric=names, mode=["max"] * len(names), seed=space.seed)
+        self._searcher = OptunaSearch(
+            self._ask, metric=names, mode=["max"] * len(names), seed=space.seed
+        )
         self._bracket = _Bracket(LENGTH[0].epochs, EPOCHS, REDUCTION, 0)
 
     def climbs(self, ordinal: int) -> Ladder:  # noqa: ARG002 - one ladder for all
@@ -94,7 +108,11 @@ class Stock:
     def _ask(self, trial: Any) -> None:
         self._last = self._space.ask(trial)
 
-    def propose(self, ordinal: int, trials: Sequence[Trial]) -> tuple[dict[str, Any], dict[str, Any]]:  # noqa: ARG002 - it remembers by itself
+    def propose(
+        self,
+        ordinal: int,
+        trials: Sequence[Trial],  # noqa: ARG002 - it remembers by itself
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """TPE with Optuna's defaults."""
         self._searcher.suggest(str(ordinal))
         return self._last, {}
@@ -102,14 +120,19 @@ class Stock:
     def goes_on(self, trial: Trial, values: tuple[float, float]) -> bool:
         """Whether the mean is at least the rung's upper third so far."""
         named: Any = _Named(str(trial.ordinal))
-        return bool(self._bracket.on_result(named, LENGTH[trial.rung].epochs, float(np.mean(values))) == "CONTINUE")
+        return bool(
+            self._bracket.on_result(named, LENGTH[trial.rung].epochs, float(np.mean(values)))
+            == "CONTINUE"
+        )
 
     def promoted(self) -> None:
         """Nobody: Ray's ASHA only stops."""
 
     def ended(self, trial: Trial, values: tuple[float, float]) -> None:
         """COMPLETE, whatever the length."""
-        self._searcher.on_trial_complete(str(trial.ordinal), dict(zip(self._space.objectives, values, strict=True)))
+        self._searcher.on_trial_complete(
+            str(trial.ordinal), dict(zip(self._space.objectives, values, strict=True))
+        )
 
 
 @dataclass(frozen=True)
@@ -120,7 +143,8 @@ class _Named:
 class SyneTune:
     """Syne Tune's MOASHA as published: random proposals; a newcomer is kept if its priority is among the best third of its rung.
 
-    Its default priority (d9970f2) is a sorted list of indices, which the bracket reads as if it were a list of ranks.
+    Its default priority (d9970f2) is a sorted list of indices, which the bracket reads as if it
+    were a list of ranks.
     """
 
     def __init__(self, space: SearchSpace) -> None:
@@ -132,7 +156,9 @@ class SyneTune:
         """Length alone."""
         return LENGTH
 
-    def propose(self, ordinal: int, trials: Sequence[Trial]) -> tuple[dict[str, Any], dict[str, Any]]:
+    def propose(
+        self, ordinal: int, trials: Sequence[Trial]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """At random."""
         return self._random.propose(ordinal, trials)
 
@@ -152,7 +178,8 @@ class SyneTune:
 def published_priorities(values: NDArray[np.float64]) -> NDArray[np.int64]:
     """What Syne Tune's NonDominatedPriority returns for (N, 2): the indices from best to worst, (N,), used as if they were places.
 
-    Fronts first; inside a front the best sum, then always the point farthest from those already placed (an epsilon-net).
+    Fronts first; inside a front the best sum, then always the point farthest from those already
+    placed (an epsilon-net).
     """
     fronts, order = pareto.ranks(values), list[int]()
     for front in range(int(fronts.max(initial=-1)) + 1):
@@ -160,15 +187,22 @@ def published_priorities(values: NDArray[np.float64]) -> NDArray[np.int64]:
         order.append(int(rows[values[rows].sum(axis=1).argmax()]))
         distance = np.full(len(rows), np.inf)
         for _ in rows[1:]:
-            distance = np.minimum(distance, np.linalg.norm(values[rows] - values[order[-1]], axis=1))
+            distance = np.minimum(
+                distance, np.linalg.norm(values[rows] - values[order[-1]], axis=1)
+            )
             distance[rows == order[-1]] = -1
             order.append(int(rows[distance.argmax()]))
     return np.array(order)
 
 
-def ours(ladder: Ladder = WHOLE, sampler: dict[str, Any] | None = None, **scheduler: Any) -> Callable[[SearchSpace], Rule]:
+def ours(
+    ladder: Ladder = WHOLE, sampler: dict[str, Any] | None = None, **scheduler: Any
+) -> Callable[[SearchSpace], Rule]:
     """A rule of the package: a ladder, and what differs from its settings' defaults."""
-    sampling, scheduling = SamplerConfig.model_validate(sampler or {}), SchedulerConfig.model_validate(scheduler)
+    sampling, scheduling = (
+        SamplerConfig.model_validate(sampler or {}),
+        SchedulerConfig.model_validate(scheduler),
+    )
     return lambda space: Ours(replace(space, sampler=sampling, scheduler=scheduling, ladder=ladder))
 
 
@@ -190,7 +224,10 @@ RULES: dict[str, Callable[[SearchSpace], Rule]] = {
     "ours, whole ladder, 3 brackets": ours(WHOLE, brackets=3),
 }
 SCHEDULERS_ALONE: dict[str, Callable[[SearchSpace], Rule]] = {
-    **{name: RULES[name] for name in (RANDOM, SYNE_TUNE, STOCK, "random, length", "random, whole ladder")},
+    **{
+        name: RULES[name]
+        for name in (RANDOM, SYNE_TUNE, STOCK, "random, length", "random, whole ladder")
+    },
     "random, length, by the mean": ours(LENGTH, AT_RANDOM, name="asha"),
     "random, length, stopping": ours(LENGTH, AT_RANDOM, kind="stopping"),
     "random, whole ladder from 2 epochs": ours(LOWER, AT_RANDOM),

@@ -1,10 +1,12 @@
 """How much sooner our search finds the front than random search does, and than Optuna + ASHA as Ray Tune runs them.
 
-Every rule (`rules.py`) meets the same landscapes (`curves.py`) with two workers (`simulation.py`), and is charged for what it trains and
-validates. A search's worth is the hypervolume above (0, 0) of what its full-length trials would deliver: on simulated curves their true values,
-without seed and exam noise. The bar is the hypervolume that random full-length search ends with in that landscape when it has spent the
-budget, a mean over five such searches. "To the bar" is the share of random search's compute after which a rule has reached it: the median
-over seeds, and its 95 % interval by order statistics ("never" where it was not reached). A search ends there, but not before it has
+Every rule (`rules.py`) meets the same landscapes (`curves.py`) with two workers (`simulation.py`),
+and is charged for what it trains and validates. A search's worth is the hypervolume above (0, 0) of
+what its full-length trials would deliver: on simulated curves their true values, without seed and
+exam noise. The bar is the hypervolume that random full-length search ends with in that landscape
+when it has spent the budget, a mean over five such searches. "To the bar" is the share of random
+search's compute after which a rule has reached it: the median over seeds, and its 95 % interval by
+order statistics ("never" where it was not reached). A search ends there, but not before it has
 spent a quarter of random search's compute.
 
     python analysis/benchmarks/search.py [--quick] [--seeds 99] [--budgets 30 100] [--shapes bulging straight] [--rules ...] [--processes 2]
@@ -12,9 +14,11 @@ spent a quarter of random search's compute.
     python analysis/benchmarks/search.py --live 5 [--budget 12] [--study runs/search_benchmark]          real trainings on digits
     python analysis/benchmarks/search.py --latency                                                       only the searcher's and scheduler's time
 
-`--quick` has 30 seeds, spread over the shapes, and a budget of 30 full runs (three minutes of one idle core); else there are 99, and 100 full
-runs too. The table of recorded digits runs is replayed as well; it compares schedulers alone, for nobody can propose what was not recorded.
-`--budgets` without a number leaves only that. `--clear` asks what is left to win: no noise, and early values that mislead less.
+`--quick` has 30 seeds, spread over the shapes, and a budget of 30 full runs (three minutes of one
+idle core); else there are 99, and 100 full runs too. The table of recorded digits runs is replayed
+as well; it compares schedulers alone, for nobody can propose what was not recorded. `--budgets`
+without a number leaves only that. `--clear` asks what is left to win: no noise, and early values
+that mislead less.
 """
 
 import argparse
@@ -91,7 +95,10 @@ def landscape_of(task: Task) -> tuple[Landscape, dict[str, Any]]:
     runs = _table()
     # Random search has half the table; the others may go through all of it for the same compute.
     half = sum(curve.cost(FULL, 0, afresh=True) for _, curve in runs) / 2
-    return Recorded(SearchSpace.load(DIGITS), runs, task.seed), {"budget": half, "trials": len(runs)}
+    return Recorded(SearchSpace.load(DIGITS), runs, task.seed), {
+        "budget": half,
+        "trials": len(runs),
+    }
 
 
 @cache
@@ -103,8 +110,12 @@ def _bar(task: Task) -> tuple[float, float]:
         seed = 1000 * (task.seed + 1) + again
         if isinstance(landscape, Recorded):
             landscape = replace(landscape, seed=seed)
-        found.append(search(landscape, RULES[RANDOM](replace(landscape.space, seed=seed)), **limits))
-    return float(np.mean([t.hypervolume[-1] for t in found])), float(np.mean([t.spent for t in found]))
+        found.append(
+            search(landscape, RULES[RANDOM](replace(landscape.space, seed=seed)), **limits)
+        )
+    return float(np.mean([t.hypervolume[-1] for t in found])), float(
+        np.mean([t.spent for t in found])
+    )
 
 
 @cache
@@ -126,7 +137,9 @@ def median_with_interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 def against(rows: Sequence[Outcome], others: Mapping[int, float]) -> list[float]:
     """Compute to the bar as a share of the other rule's on the same seed; what never got there is taken to have been there at the very end."""
-    return [row.to_the_bar / min(others[row.task.seed], 1.0) for row in rows if row.task.seed in others]
+    return [
+        row.to_the_bar / min(others[row.task.seed], 1.0) for row in rows if row.task.seed in others
+    ]
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
@@ -142,40 +155,58 @@ def table(outcomes: Sequence[Outcome]) -> str:
         volumes = [[o.at[i] for o in rows] for i in range(len(SHARES))]
         lines.append(
             f"{rule:41} "
-            + " ".join(f"{statistics.median(v):5.3f} ± {statistics.stdev(v) if len(v) > 1 else math.nan:5.3f}" for v in volumes)
+            + " ".join(
+                f"{statistics.median(v):5.3f} ±"
+                f" {statistics.stdev(v) if len(v) > 1 else math.nan:5.3f}"
+                for v in volumes
+            )
             + f"   {_shares([o.to_the_bar for o in rows]):21}"
             + f" {sum(math.isfinite(o.to_the_bar) for o in rows):>3}/{len(rows):<3}"
             + f"  {_shares(against(rows, stock)) if stock else '':21}"
-            + f" {statistics.median(o.configurations for o in rows):6.0f} {statistics.median(o.full_length for o in rows):5.0f}"
+            + f" {statistics.median(o.configurations for o in rows):6.0f}"
+            f" {statistics.median(o.full_length for o in rows):5.0f}"
         )
     return "\n".join(lines)
 
 
 def _shares(values: Sequence[float]) -> str:
-    middle, low, high = (f"{v:.3f}" if math.isfinite(v) else "never" for v in median_with_interval(values))
+    middle, low, high = (
+        f"{v:.3f}" if math.isfinite(v) else "never" for v in median_with_interval(values)
+    )
     return f"{middle:>5} [{low:>5}, {high:>5}]"
 
 
 def compare(
-    seeds: int, budgets: Sequence[float], shapes: Sequence[str], rules: Sequence[str], processes: int, *, clear: bool = False
+    seeds: int,
+    budgets: Sequence[float],
+    shapes: Sequence[str],
+    rules: Sequence[str],
+    processes: int,
+    *,
+    clear: bool = False,
 ) -> list[Outcome]:
     """Run and print everything, part by part. A seed's landscape has one of the shapes, in turns; where all is `clear`, only those."""
     parts = {
         f"simulated, {'clear, ' * clear}{budget:g} full runs of compute, {seeds} seeds over {', '.join(shapes)}": [
-            Task(shapes[seed % len(shapes)], seed, rule, budget, clear) for seed in range(seeds) for rule in RULES if rule in rules
+            Task(shapes[seed % len(shapes)], seed, rule, budget, clear)
+            for seed in range(seeds)
+            for rule in RULES
+            if rule in rules
         ]
         for budget in budgets
     }
     if TABLE.exists() and not clear:
         print(agreement(TABLE), flush=True)
-        parts[f"recorded digits runs, half of {len(_table())} configurations' compute, {RECORDED_ORDERS} orders"] = [
-            Task(None, seed, rule) for seed in range(RECORDED_ORDERS) for rule in SCHEDULERS_ALONE
-        ]
+        parts[
+            f"recorded digits runs, half of {len(_table())} configurations' compute,"
+            f" {RECORDED_ORDERS} orders"
+        ] = [Task(None, seed, rule) for seed in range(RECORDED_ORDERS) for rule in SCHEDULERS_ALONE]
     found: list[Outcome] = []
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         for title, tasks in parts.items():
             started = time.perf_counter()
-            part = list(pool.map(outcome, tasks, chunksize=len({t.rule for t in tasks})))  # a chunk shares its landscape's bar
+            # a chunk shares its landscape's bar
+            part = list(pool.map(outcome, tasks, chunksize=len({t.rule for t in tasks})))
             print(f"\n{title} ({time.perf_counter() - started:.0f} s)\n{table(part)}", flush=True)
             found += part
     return found
@@ -183,23 +214,53 @@ def compare(
 
 def main() -> None:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="30 seeds, a budget of 30 full runs")
     parser.add_argument("--seeds", type=int, help="of the simulated landscapes")
-    parser.add_argument("--budgets", type=float, nargs="*", help="of simulated searches, in full runs")
-    parser.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=list(SHAPES))
-    parser.add_argument("--rules", nargs="+", default=list(RULES), choices=list(RULES), metavar="RULE")
-    parser.add_argument("--clear", action="store_true", help="simulated curves without noise, whose early values mislead less")
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--latency", action="store_true", help="only the time of a proposal and of a decision")
-    parser.add_argument("--record", type=int, metavar="N", help="add digits runs to the recorded table until it has N")
     parser.add_argument(
-        "--minutes", type=float, default=math.inf, help="with --record and --live: stop after the run that passes this time"
+        "--budgets", type=float, nargs="*", help="of simulated searches, in full runs"
     )
-    parser.add_argument("--live", type=int, metavar="SEEDS", help="search on digits for real, so many times with each rule")
-    parser.add_argument("--budget", type=float, default=12.0, help="with --live: of each search, in full runs")
+    parser.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=list(SHAPES))
     parser.add_argument(
-        "--study", type=Path, default=Path("runs/search_benchmark"), help="with --record and --live: where the teacher is kept"
+        "--rules", nargs="+", default=list(RULES), choices=list(RULES), metavar="RULE"
+    )
+    parser.add_argument(
+        "--clear",
+        action="store_true",
+        help="simulated curves without noise, whose early values mislead less",
+    )
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument(
+        "--latency", action="store_true", help="only the time of a proposal and of a decision"
+    )
+    parser.add_argument(
+        "--record",
+        type=int,
+        metavar="N",
+        help="add digits runs to the recorded table until it has N",
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=math.inf,
+        help="with --record and --live: stop after the run that passes this time",
+    )
+    parser.add_argument(
+        "--live",
+        type=int,
+        metavar="SEEDS",
+        help="search on digits for real, so many times with each rule",
+    )
+    parser.add_argument(
+        "--budget", type=float, default=12.0, help="with --live: of each search, in full runs"
+    )
+    parser.add_argument(
+        "--study",
+        type=Path,
+        default=Path("runs/search_benchmark"),
+        help="with --record and --live: where the teacher is kept",
     )
     given = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -213,7 +274,14 @@ def main() -> None:
         if not given.latency:
             seeds, budgets = (30, [30.0]) if given.quick else (99, [30.0, 100.0])
             budgets = budgets if given.budgets is None else given.budgets
-            compare(given.seeds or seeds, budgets, given.shapes, given.rules, given.processes, clear=given.clear)
+            compare(
+                given.seeds or seeds,
+                budgets,
+                given.shapes,
+                given.rules,
+                given.processes,
+                clear=given.clear,
+            )
         if not given.clear:
             latency()
 

@@ -27,7 +27,9 @@ class Workload:
 
     method: str
     student: Mapping[str, object]
-    teacher: Mapping[str, object] = field(default_factory=lambda: {"name": "wide_resnet", "depth": 16, "width": 4})
+    teacher: Mapping[str, object] = field(
+        default_factory=lambda: {"name": "wide_resnet", "depth": 16, "width": 4}
+    )
     batch: int = 128
     size: int = 32
     steps: int = 10
@@ -40,7 +42,12 @@ class Workload:
             "student": dict(self.student),
             "teachers.robust": {"network": dict(self.teacher), "path": "given"},
             "attack": {"eps": 8 / 255, "steps": self.steps, "relative_step_size": 0.25},
-            "training": {"epochs": 1, "batch_size": self.batch, "precision": self.precision, "device": "cpu"},
+            "training": {
+                "epochs": 1,
+                "batch_size": self.batch,
+                "precision": self.precision,
+                "device": "cpu",
+            },
         }
         return config.build(values)
 
@@ -102,9 +109,14 @@ class Published:
             called = Transposed(self.student), Transposed(teacher).eval()
         described, attack = work.config().optimizer, work.config().attack.build()
         self.optimizer: torch.optim.Optimizer = torch.optim.SGD(
-            self.student.parameters(), lr=described.lr, momentum=described.momentum, weight_decay=described.weight_decay
+            self.student.parameters(),
+            lr=described.lr,
+            momentum=described.momentum,
+            weight_decay=described.weight_decay,
         )
-        self._script = published.Script(*called, self.optimizer, CLIMBS[climb], attack.ball.eps, attack.step_size, attack.steps)
+        self._script = published.Script(
+            *called, self.optimizer, CLIMBS[climb], attack.ball.eps, attack.step_size, attack.steps
+        )
         self._step = published.STEPS[work.method]
 
     def step(self) -> Tensor:
@@ -127,7 +139,9 @@ class Ours:
         self._objective = Objective(described, self.student, {}, {"robust": teacher}, 1).train()
         self.optimizer = build_optimizers(described.optimizer, self.student, {})[0]
         x, y = work.images()
-        self._batch = Batch(x.contiguous(memory_format=torch.channels_last), y, torch.arange(len(y)))
+        self._batch = Batch(
+            x.contiguous(memory_format=torch.channels_last), y, torch.arange(len(y))
+        )
 
     def step(self) -> Tensor:
         """One step from the same random numbers; its loss."""

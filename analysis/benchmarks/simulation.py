@@ -37,7 +37,9 @@ class Rule(Protocol):
     def climbs(self, ordinal: int) -> Ladder:
         """The rungs of configuration number `ordinal`, the last of which is full length."""
 
-    def propose(self, ordinal: int, trials: Sequence[Trial]) -> tuple[dict[str, Any], dict[str, Any]]:
+    def propose(
+        self, ordinal: int, trials: Sequence[Trial]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Overrides of the next configuration, and notes to keep with it."""
 
     def goes_on(self, trial: Trial, values: tuple[float, float]) -> bool:
@@ -114,7 +116,15 @@ class Search:
             return None
         proposed, notes = self._rule.propose(ordinal, self.trials)
         overrides = self._landscape.given(ordinal) or proposed
-        self.trials.append(Trial(ordinal, overrides, self._landscape.curve(overrides), self._rule.climbs(ordinal), notes))
+        self.trials.append(
+            Trial(
+                ordinal,
+                overrides,
+                self._landscape.curve(overrides),
+                self._rule.climbs(ordinal),
+                notes,
+            )
+        )
         return self.trials[-1]
 
     def _arrived(self, trial: Trial) -> bool:
@@ -131,11 +141,18 @@ class Search:
 
 def reached(trial: Trial, *, afresh: bool) -> tuple[float, float]:
     """The trial's measured values at the highest rung that it has reached."""
-    return trial.curve.run(trial.ladder, trial.rung, afresh=afresh).values_at(trial.ladder[trial.rung].epochs)
+    return trial.curve.run(trial.ladder, trial.rung, afresh=afresh).values_at(
+        trial.ladder[trial.rung].epochs
+    )
 
 
 def search(
-    landscape: Landscape, rule: Rule, *, budget: float = math.inf, trials: int = 10**6, enough: tuple[float, float] = (math.inf, 0.0)
+    landscape: Landscape,
+    rule: Rule,
+    *,
+    budget: float = math.inf,
+    trials: int = 10**6,
+    enough: tuple[float, float] = (math.inf, 0.0),
 ) -> Track:
     """One search until the compute (full runs) or the configurations are used up, or there is `enough`: a hypervolume, and a compute spent."""
     running = Search(landscape, rule, trials)
@@ -148,4 +165,6 @@ def search(
         volumes.append(pareto.hypervolume(points))
         if volumes[-1] >= enough[0] and spent >= enough[1]:
             break
-    return Track(np.array(compute), np.array(volumes), len(running.trials), min(running.spent, budget))
+    return Track(
+        np.array(compute), np.array(volumes), len(running.trials), min(running.spent, budget)
+    )

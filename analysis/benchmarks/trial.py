@@ -1,14 +1,16 @@
 """How fast is a small trial? Ours, as a user gets it, against the same training as the published scripts write it.
 
-RSLAD on digits: batch 128, PGD-10, a small CNN of width 32 as the teacher, one thread. The sides take turns, epoch by epoch:
+RSLAD on digits: batch 128, PGD-10, a small CNN of width 32 as the teacher, one thread. The sides
+take turns, epoch by epoch:
 
 backward   `published.py`'s step in an epoch's loop: a DataLoader of tensors, a shuffled epoch, `loss.item()` after every step; its attack
            asks for all gradients, as the scripts of ARD, IAD and many others do: the bars are counted against this side, as step.py's
 images     the same, with an attack that asks for the images' gradient alone, as RSLAD's authors do
 ours       `Trainer(config).epochs()`, without its validation
 
-An epoch is the same images and the same number of steps on all sides; the clock is CPU time, so that others on the machine matter less.
-The exit code is 1 where a bar was missed, or where the first losses of the same batch differ by 1e-4 (in float64 by 1e-9).
+An epoch is the same images and the same number of steps on all sides; the clock is CPU time, so
+that others on the machine matter less. The exit code is 1 where a bar was missed, or where the
+first losses of the same batch differ by 1e-4 (in float64 by 1e-9).
 
     python analysis/benchmarks/trial.py [--quick] [--students small_cnn mlp]
 """
@@ -56,7 +58,12 @@ def described(folder: Path, student: dict[str, object], precision: str = "fp32")
     path = folder / "teacher.safetensors"
     if not path.exists():
         torch.manual_seed(0)
-        save_file(models.build(ModelConfig.model_validate(TEACHER), classes=10, channels=1, size=8).state_dict(), path)
+        save_file(
+            models.build(
+                ModelConfig.model_validate(TEACHER), classes=10, channels=1, size=8
+            ).state_dict(),
+            path,
+        )
     return config.build(
         {
             "method.name": "rslad",
@@ -66,7 +73,12 @@ def described(folder: Path, student: dict[str, object], precision: str = "fp32")
             "attack": {"eps": EPS, "steps": 10, "relative_step_size": 0.25},
             "validation.every": 100_000,
             "schedule.name": "constant",
-            "training": {"epochs": 100_000, "batch_size": 128, "precision": precision, "device": "cpu"},
+            "training": {
+                "epochs": 100_000,
+                "batch_size": 128,
+                "precision": precision,
+                "device": "cpu",
+            },
         }
     )
 
@@ -77,7 +89,9 @@ def script(trainer: Trainer, climb: published.Climb) -> published.Script:
     train = trainer.splits.train
 
     def fresh(like: ModelConfig) -> torch.nn.Module:
-        return models.build(like, classes=len(train.classes), channels=train.channels, size=train.size).to(dtype)
+        return models.build(
+            like, classes=len(train.classes), channels=train.channels, size=train.size
+        ).to(dtype)
 
     assert described.teachers.robust is not None
     dtype = next(trainer.student.parameters()).dtype
@@ -85,15 +99,26 @@ def script(trainer: Trainer, climb: published.Climb) -> published.Script:
     student.load_state_dict(trainer.student.state_dict())
     teacher.load_state_dict(trainer.teachers["robust"].state_dict())
     settings = described.optimizer
-    optimizer = torch.optim.SGD(student.parameters(), lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
-    return published.Script(student, teacher.eval(), optimizer, climb, attack.ball.eps, attack.step_size, attack.steps)
+    optimizer = torch.optim.SGD(
+        student.parameters(),
+        lr=settings.lr,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+    )
+    return published.Script(
+        student, teacher.eval(), optimizer, climb, attack.ball.eps, attack.step_size, attack.steps
+    )
 
 
 def script_epochs(trainer: Trainer, climb: published.Climb) -> Iterator[float]:
     """Its epochs without end: the mean loss of each."""
     work, generator = script(trainer, climb), torch.Generator().manual_seed(0)
     x, y = trainer.splits.train.floats(slice(None))
-    loader = DataLoader(TensorDataset(x.contiguous(), y), batch_size=trainer.config.training.batch_size, shuffle=True)
+    loader = DataLoader(
+        TensorDataset(x.contiguous(), y),
+        batch_size=trainer.config.training.batch_size,
+        shuffle=True,
+    )
     while True:
         total = 0.0
         for images, labels in loader:
@@ -147,7 +172,10 @@ def where_time_goes(epoch: Callable[[], object], steps: int) -> dict[str, float]
         for part, (owner, name) in places.items():
             stack.enter_context(mock.patch.object(owner, name, watched(part, getattr(owner, name))))
         watched("the loop", epoch)()
-    return {part: seconds / steps * 1e6 for part, seconds in sorted(spent.items(), key=lambda pair: -pair[1])}
+    return {
+        part: seconds / steps * 1e6
+        for part, seconds in sorted(spent.items(), key=lambda pair: -pair[1])
+    }
 
 
 @contextmanager
@@ -166,7 +194,9 @@ def compare(folder: Path, name: str, repeats: int, epochs: int) -> bool:
     settings, bar = STUDENTS[name]
     trainer = Trainer(described(folder, settings))
     steps = len(trainer._batches)  # noqa: SLF001
-    sides: dict[str, Iterator[object]] = {name: script_epochs(trainer, climb) for name, climb in CLIMBS.items()}
+    sides: dict[str, Iterator[object]] = {
+        name: script_epochs(trainer, climb) for name, climb in CLIMBS.items()
+    }
     sides["ours"] = trainer.epochs()
     seconds: dict[tuple[str, str], list[float]] = {}
     for repeat in range(repeats + 1):
@@ -176,9 +206,13 @@ def compare(folder: Path, name: str, repeats: int, epochs: int) -> bool:
                 next(running)
             for clock, now in CLOCKS.items():
                 if repeat:  # the first turn touches memory and chooses kernels
-                    seconds.setdefault((side, clock), []).append((now() - started[clock]) / epochs / steps)
+                    seconds.setdefault((side, clock), []).append(
+                        (now() - started[clock]) / epochs / steps
+                    )
     ratios = {
-        (side, clock): [a / b for a, b in zip(seconds[side, clock], seconds["ours", clock], strict=True)]
+        (side, clock): [
+            a / b for a, b in zip(seconds[side, clock], seconds["ours", clock], strict=True)
+        ]
         for side in CLIMBS
         for clock in CLOCKS
     }
@@ -189,22 +223,36 @@ def compare(folder: Path, name: str, repeats: int, epochs: int) -> bool:
         print(f"  {side:16} {cpu} ms a step, cpu   {wall} wall")
     for side in CLIMBS:
         cpu, wall = (spread(ratios[side, clock], 2) for clock in CLOCKS)
-        print(f"  {side + ' / ours':16} {cpu} cpu   {wall} wall" + (f"   bar {bar}" if side == BARRED else ""))
+        print(
+            f"  {side + ' / ours':16} {cpu} cpu   {wall} wall"
+            + (f"   bar {bar}" if side == BARRED else "")
+        )
     agreed = True
     for precision, tolerance in (("fp32", 1e-4), ("fp64", 1e-9)):
         theirs, ours = first_losses(folder, settings, precision)
         agreed &= abs(theirs - ours) <= tolerance
-        print(f"  first losses  {theirs:.6f} and {ours:.6f} in {precision}, {abs(theirs - ours):.1e} apart (at most {tolerance:g})")
+        print(
+            f"  first losses  {theirs:.6f} and {ours:.6f} in {precision}, {abs(theirs - ours):.1e}"
+            f" apart (at most {tolerance:g})"
+        )
     parts = where_time_goes(lambda: [next(sides["ours"]) for _ in range(epochs)], steps * epochs)
     total = sum(parts.values())
-    print("  a step's us   " + ", ".join(f"{part} {found:,.0f} ({found / total:.0%})" for part, found in parts.items()), flush=True)
+    print(
+        "  a step's us   "
+        + ", ".join(f"{part} {found:,.0f} ({found / total:.0%})" for part, found in parts.items()),
+        flush=True,
+    )
     return reached and agreed
 
 
 def main() -> int:
     """Measure, and print ratios; 0 where every bar was reached."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter turns: half a minute")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer and shorter turns: half a minute"
+    )
     parser.add_argument("--students", nargs="+", default=list(STUDENTS), choices=list(STUDENTS))
     arguments = parser.parse_args()
     repeats, epochs = (5, 5) if arguments.quick else (9, 20)
@@ -212,7 +260,14 @@ def main() -> int:
     print(f"{repeats} repeats of {epochs} epochs in turns; median [min, max]")
     with tempfile.TemporaryDirectory() as folder, one_thread():
         reached = [compare(Path(folder), name, repeats, epochs) for name in arguments.students]
-    print(f"\nagainst `{BARRED}`: " + ("every bar was reached" if all(reached) else f"{reached.count(False)} of {len(reached)} missed"))
+    print(
+        f"\nagainst `{BARRED}`: "
+        + (
+            "every bar was reached"
+            if all(reached)
+            else f"{reached.count(False)} of {len(reached)} missed"
+        )
+    )
     return 0 if all(reached) else 1
 
 

@@ -1,7 +1,8 @@
 """AutoAttack, standard (Croce & Hein, ICML 2020, https://arxiv.org/abs/2003.01690), by the published package `pyautoattack`.
 
-APGD-CE, targeted APGD, targeted FAB and Square, one after the other on what is still right. The package's own checks of the defence
-(randomised, probabilities instead of logits, gradients that vanish) come back as flags.
+APGD-CE, targeted APGD, targeted FAB and Square, one after the other on what is still right. The
+package's own checks of the defence (randomised, probabilities instead of logits, gradients that
+vanish) come back as flags.
 """
 
 import logging
@@ -18,21 +19,41 @@ _NORMS = {"linf": "Linf", "l2": "L2"}
 
 
 def auto_attack(
-    network: nn.Module, x: Tensor, y: Tensor, *, norm: Norm, eps: float, seed: int = 0, batch_size: int = 250
+    network: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    norm: Norm,
+    eps: float,
+    seed: int = 0,
+    batch_size: int = 250,
 ) -> tuple[Tensor, list[str]]:
     """(N,) booleans: right on x and after every attack; and the texts of the package's warnings.
 
-    `network` is in eval mode and gives logits (N, K); x (N, C, H, W) pixels of [0, 1]; eps in pixels of [0, 1].
+    `network` is in eval mode and gives logits (N, K); x (N, C, H, W) pixels of [0, 1]; eps in
+    pixels of [0, 1].
     """
     from pyautoattack import AutoAttack
 
     with _flags() as flags, torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
-        attack = AutoAttack(network, norm=_NORMS[norm], eps=eps, seed=seed, device=x.device, version="standard")
+        attack = AutoAttack(
+            network, norm=_NORMS[norm], eps=eps, seed=seed, device=x.device, version="standard"
+        )
         x_adv, _ = attack.run_standard_evaluation(x, y, batch_size=batch_size)
     with torch.no_grad():
-        right = torch.cat([_right(network, a, b) for a, b in zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True)])
+        right = torch.cat(
+            [
+                _right(network, a, b)
+                for a, b in zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True)
+            ]
+        )
         survived = torch.cat(
-            [_right(network, a, b) for a, b in zip(torch.split(x_adv, batch_size), torch.split(y, batch_size), strict=True)]
+            [
+                _right(network, a, b)
+                for a, b in zip(
+                    torch.split(x_adv, batch_size), torch.split(y, batch_size), strict=True
+                )
+            ]
         )
     return right & survived, flags
 
@@ -56,7 +77,9 @@ def _flags() -> Iterator[list[str]]:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             yield found
-        found.extend(" ".join(str(w.message).split()) for w in caught if issubclass(w.category, UserWarning))
+        found.extend(
+            " ".join(str(w.message).split()) for w in caught if issubclass(w.category, UserWarning)
+        )
     finally:
         logger.removeHandler(handler)
         logger.propagate = propagate

@@ -74,7 +74,8 @@ class L2(Ball):
 
     @override
     def fill(self, noise: Tensor) -> Tensor:
-        # A random direction, and a length between 0 and eps, for which the first pixel's number serves.
+        # A random direction, and a length between 0 and eps, for which the first pixel's number
+        # serves.
         length = self.eps * noise.flatten(1)[:, 0].abs()
         return noise / _length(noise).clamp_min(1e-12) * length[:, None, None, None]
 

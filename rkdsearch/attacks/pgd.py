@@ -3,8 +3,9 @@
     x_0     = x + noise
     x_{k+1} = project(x_k + step_size * direction(dJ/dx_k))
 
-What differs between papers is J, the start, and the student's BatchNorm mode: J is a function of images that returns (N,),
-the start is a value of `Attack`, the mode is the business of `Step.maximize`.
+What differs between papers is J, the start, and the student's BatchNorm mode: J is a function of
+images that returns (N,), the start is a value of `Attack`, the mode is the business of
+`Step.maximize`.
 """
 
 from collections.abc import Callable
@@ -17,7 +18,8 @@ from torch import Tensor
 from rkdsearch.attacks.balls import Ball, Projection
 from rkdsearch.models import Gradient, Slope
 
-Objective = Callable[[Tensor], Tensor]  # images (N, C, H, W) to (N,); the next step writes over the images: clone what is kept
+# images (N, C, H, W) to (N,); the next step writes over the images: clone what is kept
+Objective = Callable[[Tensor], Tensor]
 Start = Literal["uniform", "uniform_clipped", "gaussian", "none"]
 
 GAUSSIAN_SCALE = 0.001  # pixels: the start of TRADES, and of all that copied it
@@ -39,7 +41,8 @@ class Network(Protocol):
 class OfLogits:
     """J(x') = value(network(x')), where dJ/dlogits is written down: an ascent step then costs the network's forward and backward alone.
 
-    `value` maps logits (N, K) to (N,), `slope` to (N, K): the gradient of the values' sum, which need not have a gradient itself.
+    `value` maps logits (N, K) to (N,), `slope` to (N, K): the gradient of the values' sum, which
+    need not have a gradient itself.
     """
 
     network: Network
@@ -55,8 +58,9 @@ class OfLogits:
 class Noise:
     """Random numbers for a batch that several processes share.
 
-    Every process draws the numbers of the whole batch and keeps its slice, so that N processes see what one would, if the batch is not cut in
-    parts (`training.microbatches`): each process cuts its own share, and the parts of one are not the parts of N.
+    Every process draws the numbers of the whole batch and keeps its slice, so that N processes see
+    what one would, if the batch is not cut in parts (`training.microbatches`): each process cuts
+    its own share, and the parts of one are not the parts of N.
     """
 
     generator: torch.Generator
@@ -74,7 +78,9 @@ class Noise:
     def _slice(self, draw: Callable[..., Tensor], like: Tensor) -> Tensor:
         n = len(like)
         shape = (n * self.processes, *like.shape[1:])
-        return draw(shape, generator=self.generator, dtype=like.dtype, device=like.device)[n * self.rank : n * (self.rank + 1)]
+        return draw(shape, generator=self.generator, dtype=like.dtype, device=like.device)[
+            n * self.rank : n * (self.rank + 1)
+        ]
 
 
 @dataclass(frozen=True)
@@ -113,7 +119,8 @@ class Attack:
     def climb(self, objective: Objective, x: Tensor, x_adv: Tensor) -> Tensor:
         """The same from `x_adv`."""
         gradient, project = gradient_of(objective, x), self.around(x)
-        x_adv = x_adv.detach().clone()  # every step writes over it: what it lies in is still near the processor
+        # every step writes over it: what it lies in is still near the processor
+        x_adv = x_adv.detach().clone()
         for _ in range(self.steps):
             x_adv = project(self.ascend(x_adv, gradient(x_adv)))
         return x_adv.detach()

@@ -17,7 +17,11 @@ def evaluate(
     trial: str | None = None,
     seeds: int = 1,
     images: int | None = None,
-    attacks: Annotated[tuple[Attack, ...], Parameter(negative=())] = ("clean", "pgd20", "autoattack"),
+    attacks: Annotated[tuple[Attack, ...], Parameter(negative=())] = (
+        "clean",
+        "pgd20",
+        "autoattack",
+    ),
     gpu: float | None = None,
     address: Address = None,
     allow_import: AllowImport = (),
@@ -53,13 +57,20 @@ def evaluate(
         raise StudyError(f"--gpu must be > 0 and <= 1, got {gpu:g}")
     plugins.allow_import(*allow_import)
     todo = exam.sittings(candidates(study, front=front, trial=trial, notice=said), attacks, seeds)
-    said(f"{study}: {len({s.candidate.trial_id for s in todo})} networks, {len(todo)} sittings on test images")
+    said(
+        f"{study}: {len({s.candidate.trial_id for s in todo})} networks, {len(todo)} sittings on"
+        " test images"
+    )
     done = 0
     for sitting, row in exam.examine(study, todo, images=images, gpu=gpu, address=address):
         done += 1
         said(
-            f"{sitting.candidate.trial_id:10} {sitting.attack:10} seed {sitting.seed}: {row['correct']}/{row['images']} = {row['accuracy']:.3f} "
-            f"[{row['low']:.3f}, {row['high']:.3f}]  {sitting.candidate.label}"
+            f"{sitting.candidate.trial_id:10} {sitting.attack:10} seed {sitting.seed}:"
+            f" {row['correct']}/{row['images']} = {row['accuracy']:.3f} [{row['low']:.3f},"
+            f" {row['high']:.3f}]  {sitting.candidate.label}"
         )
     if done < len(todo):
-        said(f"{len(todo) - done} sittings stand in {study / 'evaluations'} already and were not repeated")
+        said(
+            f"{len(todo) - done} sittings stand in {study / 'evaluations'} already and were not"
+            " repeated"
+        )

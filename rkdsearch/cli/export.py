@@ -44,7 +44,8 @@ def _source(named: Path, trial: str | None) -> tuple[Path, str, Path]:
 
     if not named.exists():
         raise StudyError(
-            f"{named}: is not there; name a study's folder, that of a single run, or a trial's best.safetensors in one of them"
+            f"{named}: is not there; name a study's folder, that of a single run, or a trial's"
+            " best.safetensors in one of them"
         )
 
     study, home = named, named.resolve().parent
@@ -53,18 +54,22 @@ def _source(named: Path, trial: str | None) -> tuple[Path, str, Path]:
         of = home.name if searched else "run"
         if trial not in (None, of):
             raise StudyError(
-                f"{named}: is the file of the trial '{of}', got --trial {trial}; name the study's folder, or leave --trial out"
+                f"{named}: is the file of the trial '{of}', got --trial {trial}; name the study's"
+                " folder, or leave --trial out"
             )
         study, trial = (home.parents[1] if searched else home), of
     alone = study / "best.safetensors"
     is_single = any((study / file).exists() for file in ("last.safetensors", "trials/run.parquet"))
     if trial in (None, "run") and is_single and not alone.exists():
         raise CheckpointError(
-            f"{alone}: is not there: it was removed, or the run has validated no epoch yet; let `rkdsearch train` go on in this folder, "
-            "put the file back, or delete last.safetensors and train again"
+            f"{alone}: is not there: it was removed, or the run has validated no epoch yet; let"
+            " `rkdsearch train` go on in this folder, put the file back, or delete"
+            " last.safetensors and train again"
         )
     if trial is None and not alone.exists():
-        raise StudyError(f"{study}: holds trials; name one with --trial: `rkdsearch status {study}` lists them")
+        raise StudyError(
+            f"{study}: holds trials; name one with --trial: `rkdsearch status {study}` lists them"
+        )
     if trial in (None, "run") and alone.exists():
         return study, "run", alone
     return study, str(trial), ledger.folder_of(study, str(trial)) / "best.safetensors"

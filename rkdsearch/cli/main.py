@@ -19,5 +19,9 @@ def main() -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         if sys.argv[1:2] in (["train"], ["teacher"], ["evaluate"]):  # `tune` has said what to type
-            print("interrupted; what is finished (epochs, examined networks) is kept: the same command goes on from there", file=sys.stderr)
+            print(
+                "interrupted; what is finished (epochs, examined networks) is kept: the same"
+                " command goes on from there",
+                file=sys.stderr,
+            )
         sys.exit(130)

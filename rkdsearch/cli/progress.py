@@ -60,9 +60,11 @@ def ready_line(trainer: "Trainer") -> str:
     config, splits = trainer.config, trainer.splits
     threads, validation = torch.get_num_threads(), len(splits.validation)
     return (
-        f"{trainer.device.type} ({device_name(trainer.device)}), {_counted(trainer.processes, 'process', 'es')}, "
-        f"{_counted(threads, 'thread', 's')}: {len(splits.train):,} training and {min(config.validation.images or validation, validation):,} "
-        f"validation images of {config.data.name}, {_counted(trainer.batches, 'batch', 'es')} an epoch"
+        f"{trainer.device.type} ({device_name(trainer.device)}),"
+        f" {_counted(trainer.processes, 'process', 'es')}, {_counted(threads, 'thread', 's')}:"
+        f" {len(splits.train):,} training and"
+        f" {min(config.validation.images or validation, validation):,} validation images of"
+        f" {config.data.name}, {_counted(trainer.batches, 'batch', 'es')} an epoch"
     )
 
 
@@ -73,7 +75,11 @@ def _counted(number: int, thing: str, plural: str) -> str:
 def seconds_left(done: "Sequence[EpochResult]") -> float | None:
     """For the epochs still to do, at the pace of those that are done; None where all are."""
     last = done[-1]
-    return (last.epochs - last.epoch) * statistics.mean(e.seconds for e in done) if last.epoch < last.epochs else None
+    return (
+        (last.epochs - last.epoch) * statistics.mean(e.seconds for e in done)
+        if last.epoch < last.epochs
+        else None
+    )
 
 
 def epoch_line(epoch: "EpochResult", left: float | None = None) -> str:
@@ -99,11 +105,20 @@ class TeacherProgress:
         if step.skipped:
             self._say(f"{step.role} teacher skipped: no method of this space asks it")
         if epoch is not None and (self._due or epoch.epoch % max(1, epoch.epochs // 5) == 0):
-            accuracies = "" if epoch.clean_accuracy is None else f", clean {epoch.clean_accuracy:.3f}, robust {epoch.robust_accuracy:.3f}"
+            accuracies = (
+                ""
+                if epoch.clean_accuracy is None
+                else f", clean {epoch.clean_accuracy:.3f}, robust {epoch.robust_accuracy:.3f}"
+            )
             self._say(f"{step.role} teacher: epoch {epoch.epoch} of {epoch.epochs}{accuracies}")
         if so_far is not None and self._due:
-            reached = f"clean {so_far.clean_accuracy:.3f}, robust {so_far.robust_accuracy:.3f} so far"
-            self._say(f"{step.role} teacher: {so_far.images} of {step.of_images} validation images examined, {reached}")
+            reached = (
+                f"clean {so_far.clean_accuracy:.3f}, robust {so_far.robust_accuracy:.3f} so far"
+            )
+            self._say(
+                f"{step.role} teacher: {so_far.images} of {step.of_images} validation images"
+                f" examined, {reached}"
+            )
         if measured is not None:
             self._say(
                 f"{step.role} teacher {'trained' if step.trained else 'reused'}: "
@@ -126,18 +141,33 @@ class SearchProgress:
     def __init__(self, study: "Study") -> None:
         self._started = time.monotonic()
         self._line_at = 0.0
-        self._known = {t.trial_id for t in study.trials.values() if t.status in ("finished", "stopped", "paused", "failed")}
+        self._known = {
+            t.trial_id
+            for t in study.trials.values()
+            if t.status in ("finished", "stopped", "paused", "failed")
+        }
         self._epochs_before = {t.trial_id: t.trained for t in study.trials.values()}
         self._seconds_before = study.device_seconds
-        self._live = Live(console=_console, refresh_per_second=4, transient=True) if _console.is_terminal else None
+        self._live = (
+            Live(console=_console, refresh_per_second=4, transient=True)
+            if _console.is_terminal
+            else None
+        )
         if self._known:
-            said(f"taking up {study.folder}: {len(self._known)} trials are known already and are not repeated")
+            said(
+                f"taking up {study.folder}: {len(self._known)} trials are known already and are not"
+                " repeated"
+            )
         if study.again:
-            said(f"what the machine failed goes on from its last epoch: {', '.join(sorted(study.again))}")
+            said(
+                "what the machine failed goes on from its last epoch:"
+                f" {', '.join(sorted(study.again))}"
+            )
         for label, excess in study.too_large().items():
             said(
-                f"{label}: its student has {excess.count:,} {excess.heading}, constraints.{excess.cost} allows {excess.limit:,}: "
-                "a baseline that will be on no front"
+                f"{label}: its student has {excess.count:,} {excess.heading},"
+                f" constraints.{excess.cost} allows {excess.limit:,}: a baseline that will be on no"
+                " front"
             )
 
     def __enter__(self) -> Self:
@@ -145,7 +175,12 @@ class SearchProgress:
             self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.stop()
 
     def stop(self) -> None:
@@ -170,25 +205,39 @@ class SearchProgress:
             said(f"nothing to do: all {len(study.trials)} trials of {study.folder} have ended")
         failed = [t for t in study.trials.values() if t.status == "failed"]
         for trial in failed[:5]:
-            said(f"{trial.trial_id} failed: {trial.error}" + (" (--resume tries it again)" if trial.failure in BY_MACHINE else ""))
+            said(
+                f"{trial.trial_id} failed: {trial.error}"
+                + (" (--resume tries it again)" if trial.failure in BY_MACHINE else "")
+            )
         _console.print(front_table(study))
         said(self._headline(study))
         if failed and len(failed) == len(study.trials):
             raise StudyError(
-                f"{study.folder}: all {len(failed)} trials failed, so there is no front; mend what they say, and go on with --resume where the "
-                "machine was at fault, or else with a changed space in another folder"
+                f"{study.folder}: all {len(failed)} trials failed, so there is no front; mend what"
+                " they say, and go on with --resume where the machine was at fault, or else with a"
+                " changed space in another folder"
             )
         if study.nothing_left is not None:
             raise study.nothing_left
 
     def _headline(self, study: "Study") -> str:
         counts = study.counts()
-        states = ", ".join(f"{counts[s]} {s}" for s in ("finished", "stopped", "paused", "failed") if counts.get(s))
+        states = ", ".join(
+            f"{counts[s]} {s}" for s in ("finished", "stopped", "paused", "failed") if counts.get(s)
+        )
         elapsed = time.monotonic() - self._started
         of = "" if study.wanted is None else f" of {study.wanted}"
         repeats = [t for t in study.trials.values() if t.origin == "replicate"]
-        text = f"{elapsed:4.0f} s  {len(study.trials) - len(repeats)}{of} asked, {len(study.executing)} running"
-        text += f", {sum(t.status != 'running' for t in repeats)} of {len(repeats)} repeats with fresh seeds" if repeats else ""
+        text = (
+            f"{elapsed:4.0f} s  {len(study.trials) - len(repeats)}{of} asked,"
+            f" {len(study.executing)} running"
+        )
+        text += (
+            f", {sum(t.status != 'running' for t in repeats)} of {len(repeats)} repeats with fresh"
+            " seeds"
+            if repeats
+            else ""
+        )
         if study.budget is not None:
             text += f", {study.device_seconds / 3600:.2f} of {study.budget / 3600:.2f} device hours"
         text += f", {states}" if states else ""
@@ -197,25 +246,48 @@ class SearchProgress:
 
     def _left(self, study: "Study") -> float | None:
         """Epochs still expected, at the pace of this session. Who will be promoted is not known: a mean of what happened so far."""
-        done_now = sum(t.trained - self._epochs_before.get(t.trial_id, 0) for t in study.trials.values())
+        done_now = sum(
+            t.trained - self._epochs_before.get(t.trial_id, 0) for t in study.trials.values()
+        )
         elapsed = time.monotonic() - self._started
-        ended = [t.trained for t in study.trials.values() if not t.executing and t.origin == "search"]
+        ended = [
+            t.trained for t in study.trials.values() if not t.executing and t.origin == "search"
+        ]
         if done_now < 5 or study.done:
             return None
         if study.wanted is None:
             spent = study.device_seconds - self._seconds_before
-            return None if study.budget is None or spent <= 0 else max(0.0, study.budget - study.device_seconds) * elapsed / spent
+            return (
+                None
+                if study.budget is None or spent <= 0
+                else max(0.0, study.budget - study.device_seconds) * elapsed / spent
+            )
         repeats = [t for t in study.trials.values() if t.origin == "replicate"]
         asked = len(study.trials) - len(repeats)
         replicates = study.space.replicates
-        to_come = replicates.seeds * (replicates.contenders + (len(study.space.first) if replicates.baselines else 0))
-        repeats_left = sum(t.status == "running" and not t.executing for t in repeats) if repeats else to_come
-        first_left = sum(sum(leg.end for leg in t.legs) - t.trained for t in study.executing if t.origin != "search")
+        to_come = replicates.seeds * (
+            replicates.contenders + (len(study.space.first) if replicates.baselines else 0)
+        )
+        repeats_left = (
+            sum(t.status == "running" and not t.executing for t in repeats) if repeats else to_come
+        )
+        first_left = sum(
+            sum(leg.end for leg in t.legs) - t.trained
+            for t in study.executing
+            if t.origin != "search"
+        )
         to_ask = study.wanted - asked
         first_unasked = max(0, min(len(study.space.first), study.wanted) - asked)
         typical = statistics.mean(ended) if len(ended) >= 3 else study.space.epochs / 2
-        running = sum(max(1.0, typical - t.trained) for t in study.executing if t.origin == "search")
-        epochs = first_left + running + (first_unasked + repeats_left) * study.space.epochs + (to_ask - first_unasked) * typical
+        running = sum(
+            max(1.0, typical - t.trained) for t in study.executing if t.origin == "search"
+        )
+        epochs = (
+            first_left
+            + running
+            + (first_unasked + repeats_left) * study.space.epochs
+            + (to_ask - first_unasked) * typical
+        )
         return epochs * elapsed / done_now
 
 
@@ -224,12 +296,20 @@ def front_table(study: "Study") -> Table:
     from rkdsearch.search.candidates import config_label
 
     shown = dict.fromkeys((*USUAL, *study.space.objectives))
-    table = Table(title=f"front of {study.folder}: validation, full-length trials", title_justify="left", box=None)
+    table = Table(
+        title=f"front of {study.folder}: validation, full-length trials",
+        title_justify="left",
+        box=None,
+    )
     for heading in ("trial", *(OBJECTIVES[name].title for name in shown), "what"):
-        table.add_column(heading, justify="left" if heading in ("trial", "what") else "right", no_wrap=True)
+        table.add_column(
+            heading, justify="left" if heading in ("trial", "what") else "right", no_wrap=True
+        )
     for one in study.front():
         what = one.trial.label or config_label(one.trial.config)
         what += " (RECONSTRUCTED)" if one.trial.config.method.reconstructed else ""
         what += f" ({one.failed} of {one.seeds + one.failed} repeats failed)" if one.failed else ""
-        table.add_row(one.trial.trial_id, *(OBJECTIVES[name].shown(one.value(name)) for name in shown), what)
+        table.add_row(
+            one.trial.trial_id, *(OBJECTIVES[name].shown(one.value(name)) for name in shown), what
+        )
     return table

@@ -66,7 +66,9 @@ def show(file: Path, *, allow_import: AllowImport = ()) -> None:
         said(f"  {name} = {value}")
     said("searched")
     for parameter in space.parameters:
-        when = " and ".join(f"{parent} in {list(allowed)}" for parent, allowed in parameter.when.items())
+        when = " and ".join(
+            f"{parent} in {list(allowed)}" for parent, allowed in parameter.when.items()
+        )
         said(f"  {parameter.name}: {parameter.distribution}" + (f" where {when}" if when else ""))
     said("first")
     for first in space.first:
@@ -76,7 +78,14 @@ def show(file: Path, *, allow_import: AllowImport = ()) -> None:
 
 
 @app.command
-def sample(file: Path, *, count: int = 1, seed: int = 0, whole: bool = False, allow_import: AllowImport = ()) -> None:
+def sample(
+    file: Path,
+    *,
+    count: int = 1,
+    seed: int = 0,
+    whole: bool = False,
+    allow_import: AllowImport = (),
+) -> None:
     """Print random configurations of a space, as YAML.
 
     Parameters
@@ -102,7 +111,10 @@ def sample(file: Path, *, count: int = 1, seed: int = 0, whole: bool = False, al
     plugins.allow_import(*allow_import)
     space, rng = SearchSpace.load(file), np.random.default_rng(seed)
     if whole and count != 1:
-        raise SpaceError(f"--whole prints the file of one run: --count must be 1, got {count}; another --seed draws another run")
+        raise SpaceError(
+            f"--whole prints the file of one run: --count must be 1, got {count}; another --seed"
+            " draws another run"
+        )
     if whole:
         said(run.written(space.config(space.sample(rng))))
         return

@@ -21,19 +21,24 @@ def status(study: Path) -> None:
     from rkdsearch.results.objectives import OBJECTIVES, USUAL
 
     def escape(text: str) -> str:
-        # labels and errors may be a stranger's: neither markup nor control characters reach the terminal
+        # labels and errors may be a stranger's: neither markup nor control characters reach the
+        # terminal
         return without_markup("".join(letter if letter.isprintable() else " " for letter in text))
 
     def cells(row: Row) -> tuple[str, ...]:
         spread = (
             ""
             if not row["seeds"]
-            else " of 1 seed"
-            if row["robust_sd"] is None
-            else f" ± {percent(row['robust_sd'])} of {row['seeds']} seeds"
+            else (
+                " of 1 seed"
+                if row["robust_sd"] is None
+                else f" ± {percent(row['robust_sd'])} of {row['seeds']} seeds"
+            )
         )
         spread += f", {row['failed']} failed" if row["failed"] else ""
-        student = escape(row["label"] or method_of(row)) + (" RECONSTRUCTED" if row["reconstructed"] else "")
+        student = escape(row["label"] or method_of(row)) + (
+            " RECONSTRUCTED" if row["reconstructed"] else ""
+        )
         return (
             escape(row["trial_id"]),
             percent(row[summary.CLEAN]),
@@ -47,16 +52,26 @@ def status(study: Path) -> None:
     cost = summary.cost(found.trials)
     front = summary.records(found.front)
     finished = (
-        summary.configurations(found.trials).query("status == 'finished'").sort_values(summary.ROBUST, ascending=False, kind="stable")
+        summary.configurations(found.trials)
+        .query("status == 'finished'")
+        .sort_values(summary.ROBUST, ascending=False, kind="stable")
     )
-    others = [row for row in summary.records(finished) if row["trial_id"] not in {on["trial_id"] for on in front}]
+    others = [
+        row
+        for row in summary.records(finished)
+        if row["trial_id"] not in {on["trial_id"] for on in front}
+    ]
     console = Console(soft_wrap=False, highlight=False)
     console.print(f"[bold]{escape(found.name)}[/]  {summary.counted(found.trials)}")
-    spent = f"device time {duration(cost.device_seconds)} in a span of {duration(cost.span_seconds)}"
+    spent = (
+        f"device time {duration(cost.device_seconds)} in a span of {duration(cost.span_seconds)}"
+    )
     console.print(f"{spent}, hypervolume {found.volume:.4f}")
     heads = ("trial", "clean %", "robust %", *(known.title for known in further), "student")
     if front:
-        table = Table(*heads, "best epoch", title="the front so far (validation)", title_justify="left")
+        table = Table(
+            *heads, "best epoch", title="the front so far (validation)", title_justify="left"
+        )
         for row in front:
             table.add_row(*cells(row), f"{row['metric.best_epoch']} of {row['fidelity.of_epochs']}")
         console.print(table)
@@ -68,6 +83,8 @@ def status(study: Path) -> None:
             table.add_row(*cells(row))
         console.print(table)
     for row in summary.records(found.trials[found.trials["status"] == "failed"]):
-        console.print(f"failed: {escape(row['trial_id'])}: {escape(row['error'] or 'no reason was recorded')}")
+        console.print(
+            f"failed: {escape(row['trial_id'])}: {escape(row['error'] or 'no reason was recorded')}"
+        )
     for path in found.damaged:
         console.print(f"left out, cannot be read: {escape(str(path))}")

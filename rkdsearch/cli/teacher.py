@@ -19,7 +19,11 @@ CACHE = Path("teachers")
 
 @app.command
 def train(
-    config: Path, *overrides: str, role: Literal["robust", "natural"] = "robust", cache: Path = CACHE, allow_import: AllowImport = ()
+    config: Path,
+    *overrides: str,
+    role: Literal["robust", "natural"] = "robust",
+    cache: Path = CACHE,
+    allow_import: AllowImport = (),
 ) -> None:
     """Train a teacher from its recipe, once: the same recipe on the same data is found in the cache. Interrupted, it goes on.
 
@@ -44,7 +48,8 @@ def train(
     made_by = teachers.recipe_run(described, role)
     if made_by is None:
         raise TeacherError(
-            f"{config}: teachers.{role} has no recipe to train by; give it one, or verify its file with `rkdsearch teacher verify`"
+            f"{config}: teachers.{role} has no recipe to train by; give it one, or verify its file"
+            " with `rkdsearch teacher verify`"
         )
     home = teachers.folder_of(made_by, cache)
     if teachers.is_trained(made_by, home):
@@ -63,14 +68,20 @@ def train(
     if others:
         return
     measured = _judged(described, role, home)
-    said(f"in a search space: teachers.{role}.path: {home / 'best.safetensors'}, teachers.{role}.sha256: {measured.sha256}")
+    said(
+        f"in a search space: teachers.{role}.path: {home / 'best.safetensors'},"
+        f" teachers.{role}.sha256: {measured.sha256}"
+    )
 
 
 @app.command
-def verify(config: Path, *overrides: str, cache: Path = CACHE, allow_import: AllowImport = ()) -> None:
+def verify(
+    config: Path, *overrides: str, cache: Path = CACHE, allow_import: AllowImport = ()
+) -> None:
     """Measure a run's teachers on your validation images, by the run's exam, and compare with what their publishers claim.
 
-    A claim (teachers.<role>.clean_accuracy, .robust_accuracy) above the measured 99 % interval, give or take a point, is refuted: exit 2.
+    A claim (teachers.<role>.clean_accuracy, .robust_accuracy) above the measured 99 % interval,
+    give or take a point, is refuted: exit 2.
 
     Parameters
     ----------
@@ -88,23 +99,31 @@ def verify(config: Path, *overrides: str, cache: Path = CACHE, allow_import: All
     described = _read(config, overrides, allow_import)
     given = [role for role in teachers.ROLES if getattr(described.teachers, role) is not None]
     if not given:
-        raise TeacherError(f"{config}: names no teacher; set teachers.robust.path, on the command line if you like")
+        raise TeacherError(
+            f"{config}: names no teacher; set teachers.robust.path, on the command line if you like"
+        )
     exam = described.validation.attack
-    said(f"exam: {exam.norm}, eps {exam.eps:.4g} of [0, 1], PGD-{exam.steps}, restarts {exam.restarts}; images of {described.data.name}")
-    caches = cache, Path("runs") / config.stem / "teachers"  # and where `rkdsearch train` keeps its own
+    said(
+        f"exam: {exam.norm}, eps {exam.eps:.4g} of [0, 1], PGD-{exam.steps}, restarts"
+        f" {exam.restarts}; images of {described.data.name}"
+    )
+    # and where `rkdsearch train` keeps its own
+    caches = cache, Path("runs") / config.stem / "teachers"
     measured = {}
     for role in given:
         made_by = teachers.recipe_run(described, role)
         home = None if made_by is None else teachers.folder_of(made_by, *caches)
         if made_by is not None and home is not None and not teachers.is_trained(made_by, home):
             raise TeacherError(
-                f"{config}: teachers.{role} is a recipe and not trained yet, neither in {caches[0]} nor in {caches[1]}; "
-                f"`rkdsearch teacher train {config} --role {role}` does it"
+                f"{config}: teachers.{role} is a recipe and not trained yet, neither in {caches[0]}"
+                f" nor in {caches[1]}; `rkdsearch teacher train {config} --role {role}` does it"
             )
         measured[role] = _judged(described, role, home)
     # All are shown before one refuted claim ends it.
     for role, found in measured.items():
-        teachers.check_claims(getattr(described.teachers, role), found, f"{config}: teachers.{role}")
+        teachers.check_claims(
+            getattr(described.teachers, role), found, f"{config}: teachers.{role}"
+        )
 
 
 @app.command
@@ -123,7 +142,10 @@ def convert(file: Path, out: Path) -> None:
     from rkdsearch.training.export import convert as rewritten
 
     tensors = rewritten(file, out)
-    said(f"{out}: {len(tensors)} tensors, {sum(t.numel() for t in tensors.values()):,} numbers, sha256 {fingerprint(out)}")
+    said(
+        f"{out}: {len(tensors)} tensors, {sum(t.numel() for t in tensors.values()):,} numbers,"
+        f" sha256 {fingerprint(out)}"
+    )
 
 
 def _read(config: Path, overrides: tuple[str, ...], allow_import: tuple[str, ...]) -> "TrainConfig":
@@ -153,6 +175,9 @@ def _judged(config: "TrainConfig", role: "Role", home: Path | None) -> "Measured
         claim = "" if claimed is None else f"  claimed {claimed:.3f}"
         if claimed is not None and claimed < interval.low:
             claim += ", and better here"
-        said(f"  {name:6} {right}/{found.images} = {value:.3f}  95 % [{interval.low:.3f}, {interval.high:.3f}]{claim}")
+        said(
+            f"  {name:6} {right}/{found.images} = {value:.3f}  95 % [{interval.low:.3f},"
+            f" {interval.high:.3f}]{claim}"
+        )
     said(f"  on {found.measured_on}")
     return found

@@ -28,7 +28,14 @@ def train(
     from rkdsearch.cli.progress import epoch_line, hear_pace, ready_line, said, seconds_left
     from rkdsearch.cli.teacher import CACHE
     from rkdsearch.training.allocator import keep_memory
-    from rkdsearch.training.run import held, is_first_process, leave_group, single_run, teacher_epochs, with_teachers
+    from rkdsearch.training.run import (
+        held,
+        is_first_process,
+        leave_group,
+        single_run,
+        teacher_epochs,
+        with_teachers,
+    )
     from rkdsearch.training.student import try_student
     from rkdsearch.training.trainer import Trainer
 
@@ -48,13 +55,18 @@ def train(
         speaks = is_first_process()
         left = epochs - len(trainer.resume())
         if speaks:
-            said(ready_line(trainer) if left else f"nothing left to do: {epochs} epochs are trained")
+            said(
+                ready_line(trainer) if left else f"nothing left to do: {epochs} epochs are trained"
+            )
         for epoch in single_run(trainer):
             if speaks:
                 said(epoch_line(epoch, seconds_left(trainer.history)))
         if speaks:
             best = trainer.history[-1].best
             assert best is not None  # the last epoch is always validated
-            said(f"best epoch {best.epoch}: clean {best.clean_accuracy:.3f}, robust {best.robust_accuracy:.3f}")
+            said(
+                f"best epoch {best.epoch}: clean {best.clean_accuracy:.3f}, robust"
+                f" {best.robust_accuracy:.3f}"
+            )
             said(f"{home}: best.safetensors, last.safetensors, and the row in trials/")
     leave_group()

@@ -57,7 +57,10 @@ def tune(
     until = _until(trials, device_hours)
     plugins.allow_import(*allow_import)
     searched, built = checked(space)
-    said(f"{space}: {built} configurations built, all legal; {len(searched.parameters)} parameters searched over")
+    said(
+        f"{space}: {built} configurations built, all legal; {len(searched.parameters)} parameters"
+        " searched over"
+    )
     for line in searched.ladder_lines(trials):
         said(line)
     with ExitStack() as held:
@@ -71,13 +74,37 @@ def tune(
         if dry_run:
             return
         try:
-            _search(searched, study, trials, device_hours, existed=existed, warm_start=warm_start, journal=journal, address=address)
+            _search(
+                searched,
+                study,
+                trials,
+                device_hours,
+                existed=existed,
+                warm_start=warm_start,
+                journal=journal,
+                address=address,
+            )
         except (KeyboardInterrupt, DiskError):
             more = [] if journal else ["--no-journal"]
-            more += ["--warm-start", str(warm_start)] if warm_start is not None and not (study / warm.FILE).exists() else []
+            more += (
+                ["--warm-start", str(warm_start)]
+                if warm_start is not None and not (study / warm.FILE).exists()
+                else []
+            )
             more += ["--address", address] if address else []
             more += [word for package in allow_import for word in ("--allow-import", package)]
-            again = shlex.join(["rkdsearch", "tune", str(space), *until.split(), "--study", str(study), "--resume", *more])
+            again = shlex.join(
+                [
+                    "rkdsearch",
+                    "tune",
+                    str(space),
+                    *until.split(),
+                    "--study",
+                    str(study),
+                    "--resume",
+                    *more,
+                ]
+            )
             said(f"stopped; every finished epoch is kept. Go on with: {again}")
             raise
 
@@ -103,17 +130,34 @@ def _search(
 
     warmed = warm.prepare(folder, warm_start, space, existed=existed)
     if warmed.seen:
-        said(f"warm start: {len(warmed.seen)} earlier trials are shown to the sampler{warmed.left_out}")
+        said(
+            f"warm start: {len(warmed.seen)} earlier trials are shown to the"
+            f" sampler{warmed.left_out}"
+        )
     ready, progress = {}, TeacherProgress()
-    for step in teachers.prepare(folder, space, teachers.make_ready if address is None else teachers.on_cluster(space.resources)):
+    for step in teachers.prepare(
+        folder,
+        space,
+        teachers.make_ready if address is None else teachers.on_cluster(space.resources),
+    ):
         progress.update(step)
         if step.measured is not None:
             ready[step.role] = step
-            describe(folder, space, ready)  # now: what was measured once is not measured again, whatever happens to the next teacher
+            # now: what was measured once is not measured again, whatever happens to the next
+            # teacher
+            describe(folder, space, ready)
     describe(folder, space, ready)
     book = Journal(folder, space) if journal else None
     seconds = None if device_hours is None else device_hours * 3600
-    running = Study(folder, space, trials, teachers.overrides_of(ready), device_seconds=seconds, warm=warmed.seen, journal=book)
+    running = Study(
+        folder,
+        space,
+        trials,
+        teachers.overrides_of(ready),
+        device_seconds=seconds,
+        warm=warmed.seen,
+        journal=book,
+    )
     if existed:
         running.reconcile(said)
     if book is not None:
@@ -132,7 +176,10 @@ def _until(trials: int | None, device_hours: float | None) -> str:
     from rkdsearch.errors import RkdError
 
     if (trials is None) == (device_hours is None):
-        raise RkdError("tune: needs exactly one of --trials and --device-hours, got " + ("neither" if trials is None else "both"))
+        raise RkdError(
+            "tune: needs exactly one of --trials and --device-hours, got "
+            + ("neither" if trials is None else "both")
+        )
     if trials is not None and trials < 1:
         raise RkdError(f"--trials must be >= 1, got {trials}")
     if device_hours is not None and not device_hours > 0:

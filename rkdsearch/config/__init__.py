@@ -1,7 +1,7 @@
 """`TrainConfig`: the only description of a run.
 
-Every value has one name, `section.field`, and that name is the same in YAML, in Python, on the command line, in Optuna, in Parquet
-(`config.section.field`) and in plots.
+Every value has one name, `section.field`, and that name is the same in YAML, in Python, on the
+command line, in Optuna, in Parquet (`config.section.field`) and in plots.
 """
 
 from rkdsearch.config.dotted import flatten_tree, merge, nest

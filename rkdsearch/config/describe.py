@@ -55,7 +55,11 @@ def page() -> str:
         place, rows = places[section], []
         for name, info in section.model_fields.items():
             full = f"{place}.{name}".removeprefix(".")
-            if (inside := _section(info)) and inside not in places and not issubclass(inside, Method):
+            if (
+                (inside := _section(info))
+                and inside not in places
+                and not issubclass(inside, Method)
+            ):
                 places[inside] = full
                 waiting.append(inside)
             rows.append([f"`{full}`", *_cells(full, info, places)])
@@ -64,26 +68,47 @@ def page() -> str:
 
 
 def _table(place: str, section: type[BaseModel], rows: Iterable[Iterable[str]]) -> str:
-    names = f" Built in: {', '.join(f'`{name}`' for name in models.names())}." if section is models.ModelConfig else ""
+    names = (
+        f" Built in: {', '.join(f'`{name}`' for name in models.names())}."
+        if section is models.ModelConfig
+        else ""
+    )
     lines = ["| field | values | default | meaning and unit |", "|---|---|---|---|"]
     lines += ["| " + " | ".join(map(cell, row)) + " |" for row in rows]
     return f"## {place}\n\n{inspect.getdoc(section)}{names}\n\n" + "\n".join(lines) + "\n"
 
 
-def _cells(name: str, info: FieldInfo, places: Mapping[type[BaseModel], str]) -> tuple[str, str, str]:
+def _cells(
+    name: str, info: FieldInfo, places: Mapping[type[BaseModel], str]
+) -> tuple[str, str, str]:
     """Values, default and meaning of a field; of a section that stands elsewhere, where."""
     inside = _section(info)
     if inside is None:
-        return " or ".join(_values(info.annotation, info.metadata)), _default(info), info.description or ""
+        return (
+            " or ".join(_values(info.annotation, info.metadata)),
+            _default(info),
+            info.description or "",
+        )
     if issubclass(inside, Method):
         return "[a method](methods.md)", "required", "`method.name`, and the fields of that method"
     place = places[inside]
     link = f"[{'a section' if place == name else f'as `{place}`'}](#{place.replace('.', '')})"
-    return link, "null" if info.default is None else "its defaults", info.description or inspect.getdoc(inside) or ""
+    return (
+        link,
+        "null" if info.default is None else "its defaults",
+        info.description or inspect.getdoc(inside) or "",
+    )
 
 
 def _section(info: FieldInfo) -> type[BaseModel] | None:
-    return next((kind for kind in members(info.annotation) if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+    return next(
+        (
+            kind
+            for kind in members(info.annotation)
+            if isinstance(kind, type) and issubclass(kind, BaseModel)
+        ),
+        None,
+    )
 
 
 def _values(kind: Any, metadata: Iterable[object] = ()) -> Iterator[str]:
@@ -103,8 +128,14 @@ def _values(kind: Any, metadata: Iterable[object] = ()) -> Iterator[str]:
     elif kind is type(None):
         yield "`null`"
     else:
-        yield " ".join([{int: "whole number", float: "number", str: "text"}[kind], ", ".join(laws(metadata))]).strip()
+        yield " ".join(
+            [{int: "whole number", float: "number", str: "text"}[kind], ", ".join(laws(metadata))]
+        ).strip()
 
 
 def _default(info: FieldInfo) -> str:
-    return f"{info.default:.4g}" if isinstance(info.default, float) else json.dumps(info.default).strip('"')
+    return (
+        f"{info.default:.4g}"
+        if isinstance(info.default, float)
+        else json.dumps(info.default).strip('"')
+    )

@@ -15,7 +15,10 @@ def nest(values: Mapping[str, Any], place: str = "config") -> dict[str, Any]:
         for section in sections:
             here = here.setdefault(section, {})
             if not isinstance(here, dict):
-                raise ConfigError(f"{place}: {name} needs a section '{section}', which already holds the value {here!r}")
+                raise ConfigError(
+                    f"{place}: {name} needs a section '{section}', which already holds the value"
+                    f" {here!r}"
+                )
         if isinstance(here.get(last), dict):
             raise ConfigError(f"{place}: {section_not_value(name, here[last], value)}")
         if last in here and here[last] != value:
@@ -31,7 +34,9 @@ def section_not_value(name: str, fields: Iterable[str], value: object) -> str:
     return f"{name} is a section, not the value {value!r}; set its fields, such as {name}.{meant}"
 
 
-def merge(base: Mapping[str, Any], overrides: Mapping[str, Any], place: str = "config") -> dict[str, Any]:
+def merge(
+    base: Mapping[str, Any], overrides: Mapping[str, Any], place: str = "config"
+) -> dict[str, Any]:
     """`overrides` over `base`, leaf by leaf; null takes a whole section away.
 
     Another `*.name` begins its section afresh: the old one's fields are not the new one's.

@@ -24,7 +24,10 @@ def build(values: Mapping[str, Any], place: str = "config") -> TrainConfig:
     for role, teacher in teachers.items() if isinstance(teachers, dict) else ():
         if isinstance(teacher, dict) and isinstance(teacher.get("recipe"), dict):
             where = f"teachers.{role}.recipe.method"
-            recipe = {**teacher["recipe"], "method": _build_method(teacher["recipe"].get("method"), place, where)}
+            recipe = {
+                **teacher["recipe"],
+                "method": _build_method(teacher["recipe"].get("method"), place, where),
+            }
             tree["teachers"] = {**tree["teachers"], role: {**teacher, "recipe": recipe}}
     try:
         return TrainConfig.model_validate(tree)
@@ -45,10 +48,15 @@ class _Loader(yaml.SafeLoader):
         node = super().compose_mapping_node(anchor)
         lines: dict[str, int] = {}
         for name, line in [
-            (key.value, key.start_mark.line + 1) for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"
+            (key.value, key.start_mark.line + 1)
+            for key, _ in node.value
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<"
         ]:
             if name in lines:
-                raise ConfigError(f"line {line}: {name} is given twice in one section, first in line {lines[name]}; keep one of them")
+                raise ConfigError(
+                    f"line {line}: {name} is given twice in one section, first in line"
+                    f" {lines[name]}; keep one of them"
+                )
             lines[name] = line
         return node
 
@@ -76,14 +84,19 @@ def _build_method(section: object, place: str, where: str) -> Method:
     if section is not None and not isinstance(section, dict):
         raise ConfigError(f"{place}: {section_not_value(where, ['name'], section)}")
     if section is None or "name" not in section:
-        raise ConfigError(f"{place}: {where}.name is required; choose one of {', '.join(methods.names())}")
+        raise ConfigError(
+            f"{place}: {where}.name is required; choose one of {', '.join(methods.names())}"
+        )
     try:
         kind = methods.load(str(section["name"]))
     except ConfigError as error:
         raise ConfigError(f"{place}: {error}") from None
     fields = {k: v for k, v in section.items() if k != "name"}
     if fields and not kind.model_fields:
-        raise ConfigError(f"{place}: unknown field {where}.{next(iter(fields))}; {section['name']} has no fields of its own")
+        raise ConfigError(
+            f"{place}: unknown field {where}.{next(iter(fields))}; {section['name']} has no fields"
+            " of its own"
+        )
     try:
         return kind.model_validate(fields)
     except ValidationError as error:

@@ -1,6 +1,7 @@
 """Every setting of a run, section by section, and the laws between them. A new setting is a field here, and nothing else.
 
-Data, networks and methods bring sections of their own (`data.DataConfig`, `models.ModelConfig`, a method's class).
+Data, networks and methods bring sections of their own (`data.DataConfig`, `models.ModelConfig`, a
+method's class).
 """
 
 import hashlib
@@ -8,7 +9,15 @@ import json
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, SerializeAsAny, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SerializeAsAny,
+    model_validator,
+)
 
 from rkdsearch import methods
 from rkdsearch.attacks import Attack, Norm, Start, build_ball
@@ -20,7 +29,11 @@ from rkdsearch.models import ModelConfig
 
 def _ratio(value: object) -> object:
     """`8/255` is how the field writes an eps: read it as the number that it is."""
-    if isinstance(value, str) and (found := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*", value)) and float(found[2]) > 0:
+    if (
+        isinstance(value, str)
+        and (found := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*", value))
+        and float(found[2]) > 0
+    ):
         return float(found[1]) / float(found[2])
     return value
 
@@ -39,7 +52,13 @@ class BallConfig(Section):
     """How far an attacked image may be from the clean one."""
 
     norm: Norm = Field("linf", description="the ball's norm")
-    eps: Pixels = Field(8 / 255, description="the ball's radius, pixels of [0, 1]; a ratio such as 8/255 is read too; linf: at most 1")
+    eps: Pixels = Field(
+        8 / 255,
+        description=(
+            "the ball's radius, pixels of [0, 1]; a ratio such as 8/255 is read too; linf: at"
+            " most 1"
+        ),
+    )
 
     @model_validator(mode="after")
     def _eps_is_in_pixels(self) -> Self:
@@ -52,10 +71,18 @@ class AttackConfig(BallConfig):
     """The attack of the training's inner maximisation. A search may change it; the exam never follows."""
 
     steps: int = Field(10, ge=0, le=1000, description="ascent steps; 0 leaves the start as x'")
-    relative_step_size: float = Field(0.25, gt=0, le=10, description="step size as a fraction of eps: 2/255 of 8/255 is 0.25")
-    start: Start | None = Field(None, description="where x' begins; none given: as the method's paper has it")
-    batchnorm: BatchNormMode | None = Field(None, description="BatchNorm while attacking; none given: as the method's paper has it")
-    objective: inner.Name | None = Field(None, description="what x' maximises, in place of the method's own inner problem")
+    relative_step_size: float = Field(
+        0.25, gt=0, le=10, description="step size as a fraction of eps: 2/255 of 8/255 is 0.25"
+    )
+    start: Start | None = Field(
+        None, description="where x' begins; none given: as the method's paper has it"
+    )
+    batchnorm: BatchNormMode | None = Field(
+        None, description="BatchNorm while attacking; none given: as the method's paper has it"
+    )
+    objective: inner.Name | None = Field(
+        None, description="what x' maximises, in place of the method's own inner problem"
+    )
 
     @property
     def asks_teacher(self) -> bool:
@@ -65,27 +92,52 @@ class AttackConfig(BallConfig):
     def build(self) -> Attack:
         """The attack that this describes; `start` must have been resolved by `TrainConfig`."""
         assert self.start is not None
-        return Attack(build_ball(self.norm, self.eps), self.steps, self.relative_step_size * self.eps, self.start)
+        return Attack(
+            build_ball(self.norm, self.eps),
+            self.steps,
+            self.relative_step_size * self.eps,
+            self.start,
+        )
 
 
 class ExamAttack(BallConfig):
     """PGD on the cross-entropy, from a random start: the fixed exam of validation, and the ball of the test."""
 
     steps: int = Field(20, ge=1, le=1000, description="PGD steps on validation images")
-    relative_step_size: float = Field(0.25, gt=0, le=10, description="step size as a fraction of eps")
-    restarts: int = Field(1, ge=1, le=100, description="random starts; an image is robust when it survives all of them")
+    relative_step_size: float = Field(
+        0.25, gt=0, le=10, description="step size as a fraction of eps"
+    )
+    restarts: int = Field(
+        1,
+        ge=1,
+        le=100,
+        description="random starts; an image is robust when it survives all of them",
+    )
 
     def build(self) -> Attack:
         """The attack that this describes."""
-        return Attack(build_ball(self.norm, self.eps), self.steps, self.relative_step_size * self.eps, "uniform_clipped")
+        return Attack(
+            build_ball(self.norm, self.eps),
+            self.steps,
+            self.relative_step_size * self.eps,
+            "uniform_clipped",
+        )
 
 
 class ValidationConfig(Section):
     """How a run is judged while it trains, on images that it does not train on."""
 
     attack: ExamAttack = Field(default_factory=ExamAttack)
-    every: int = Field(1, ge=1, description="epochs between two validations; rungs and the last epoch always validate")
-    images: int | None = Field(None, ge=1, description="only so many validation images, of all classes in proportion; null: all")
+    every: int = Field(
+        1,
+        ge=1,
+        description="epochs between two validations; rungs and the last epoch always validate",
+    )
+    images: int | None = Field(
+        None,
+        ge=1,
+        description="only so many validation images, of all classes in proportion; null: all",
+    )
     select: Literal["mean", "clean_accuracy", "robust_accuracy"] = Field(
         "mean", description="what the best epoch is best in; mean: of both accuracies"
     )
@@ -94,19 +146,31 @@ class ValidationConfig(Section):
 class OptimizerConfig(Section):
     """The outer minimisation."""
 
-    name: Literal["sgd", "adamw"] = Field("sgd", description="adamw: weight decay outside the gradient, second beta 0.999")
+    name: Literal["sgd", "adamw"] = Field(
+        "sgd", description="adamw: weight decay outside the gradient, second beta 0.999"
+    )
     lr: float = Field(0.1, gt=0, le=10, description="initial learning rate")
     momentum: float = Field(0.9, ge=0, lt=1, description="SGD's momentum; AdamW's first beta")
     nesterov: bool = Field(False, description="Nesterov's momentum: sgd with momentum > 0 only")
-    weight_decay: float = Field(2e-4, ge=0, le=1, description="on all parameters, as the papers have it")
+    weight_decay: float = Field(
+        2e-4, ge=0, le=1, description="on all parameters, as the papers have it"
+    )
     gradient_clip: float | None = Field(
-        None, gt=0, description="largest norm of an optimizer's whole gradient: the student's, with companions that share its optimizer"
+        None,
+        gt=0,
+        description=(
+            "largest norm of an optimizer's whole gradient: the student's, with companions that"
+            " share its optimizer"
+        ),
     )
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> Self:
         if self.nesterov and (self.name != "sgd" or self.momentum == 0):
-            raise ValueError(f"nesterov needs sgd with momentum > 0, got {self.name} with momentum {self.momentum}")
+            raise ValueError(
+                f"nesterov needs sgd with momentum > 0, got {self.name} with momentum"
+                f" {self.momentum}"
+            )
         return self
 
 
@@ -115,12 +179,25 @@ class ScheduleConfig(Section):
 
     name: Literal["multistep", "multistep_once", "cosine", "onecycle", "constant"] = Field(
         "multistep",
-        description="multistep_once drops at the first milestone only, as ARD's and IAD's scripts really do; cosine and onecycle fall to 0",
+        description=(
+            "multistep_once drops at the first milestone only, as ARD's and IAD's scripts really"
+            " do; cosine and onecycle fall to 0"
+        ),
     )
-    milestones: tuple[Share, ...] = Field((0.5, 0.75), description="multistep: when the rate is multiplied by `factor`")
-    factor: float = Field(0.1, gt=0, le=1, description="multistep: what a milestone multiplies the rate by")
+    milestones: tuple[Share, ...] = Field(
+        (0.5, 0.75), description="multistep: when the rate is multiplied by `factor`"
+    )
+    factor: float = Field(
+        0.1, gt=0, le=1, description="multistep: what a milestone multiplies the rate by"
+    )
     warm_up: float = Field(
-        0.0, ge=0, lt=1, description="fraction of the run in which the rate climbs to `optimizer.lr`, evenly; onecycle: 0 is 0.3"
+        0.0,
+        ge=0,
+        lt=1,
+        description=(
+            "fraction of the run in which the rate climbs to `optimizer.lr`, evenly; onecycle: 0"
+            " is 0.3"
+        ),
     )
 
     @model_validator(mode="after")
@@ -134,33 +211,67 @@ class AveragingConfig(Section):
     """An average of the student's weights, which is then validated and delivered in the student's place."""
 
     name: Literal["none", "ema", "swa"] = Field(
-        "none", description="ema: of all steps, old ones fading; swa: of the ends of the last epochs, evenly"
+        "none",
+        description=(
+            "ema: of all steps, old ones fading; swa: of the ends of the last epochs, evenly"
+        ),
     )
-    decay: float = Field(0.999, ge=0, lt=1, description="ema: the share of the average that a step keeps")
-    start: float = Field(0.5, ge=0, lt=1, description="swa: the fraction of the run after which epochs are averaged, the last two at least")
+    decay: float = Field(
+        0.999, ge=0, lt=1, description="ema: the share of the average that a step keeps"
+    )
+    start: float = Field(
+        0.5,
+        ge=0,
+        lt=1,
+        description=(
+            "swa: the fraction of the run after which epochs are averaged, the last two at least"
+        ),
+    )
 
 
 class TrainingConfig(Section):
     """The loop."""
 
     epochs: int = Field(200, ge=1, le=100_000, description="passes over the training images")
-    batch_size: int = Field(128, ge=1, description="images of one optimizer step, over all processes")
-    microbatches: int = Field(
-        1, ge=1, description="parts that a batch is split into, where memory is short; BatchNorm and batch-coupled methods then see parts"
+    batch_size: int = Field(
+        128, ge=1, description="images of one optimizer step, over all processes"
     )
-    seed: int = Field(0, ge=0, lt=2**31, description="of weights, batches, augmentation and attacks")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="of the hard-label terms of the outer problem; attacks see plain labels")
+    microbatches: int = Field(
+        1,
+        ge=1,
+        description=(
+            "parts that a batch is split into, where memory is short; BatchNorm and batch-coupled"
+            " methods then see parts"
+        ),
+    )
+    seed: int = Field(
+        0, ge=0, lt=2**31, description="of weights, batches, augmentation and attacks"
+    )
+    label_smoothing: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="of the hard-label terms of the outer problem; attacks see plain labels",
+    )
     precision: Literal["fp32", "tf32", "bf16", "fp64"] = Field(
         "fp32",
-        description="fp32 is IEEE's, on GPUs too; tf32 (GPUs only) and bf16 change the numbers of training, never the exam's precision",
+        description=(
+            "fp32 is IEEE's, on GPUs too; tf32 (GPUs only) and bf16 change the numbers of training,"
+            " never the exam's precision"
+        ),
     )
     channels_last: bool = Field(True, description="memory layout; changes the order of sums only")
     batchnorm_across: Literal["averaged", "synchronised"] = Field(
         "averaged",
-        description="BatchNorm over several processes: own statistics, averaged after every epoch; or each batch's joined statistics (GPUs only)",
+        description=(
+            "BatchNorm over several processes: own statistics, averaged after every epoch; or each"
+            " batch's joined statistics (GPUs only)"
+        ),
     )
     compile: bool = Field(False, description="torch.compile of the student: pays on long runs")
-    device: Literal["auto", "cpu"] = Field("auto", description="auto: the GPU or other accelerator of this machine, where it has one")
+    device: Literal["auto", "cpu"] = Field(
+        "auto", description="auto: the GPU or other accelerator of this machine, where it has one"
+    )
 
 
 def describe_method(method: Method) -> dict[str, Any]:
@@ -185,10 +296,14 @@ class Recipe(Section):
     def _teachers_have_no_teachers(self) -> Self:
         if asked := self.method.teachers():
             name = methods.name_of(self.method)
-            raise ValueError(f"a teacher is trained without a teacher, and method '{name}' asks a {asked[0]} one: choose pgd_at or trades")
+            raise ValueError(
+                f"a teacher is trained without a teacher, and method '{name}' asks a {asked[0]}"
+                " one: choose pgd_at or trades"
+            )
         if self.attack.asks_teacher:
             raise ValueError(
-                f"a teacher is trained without a teacher, and attack.objective '{self.attack.objective}' asks one: choose label"
+                "a teacher is trained without a teacher, and attack.objective"
+                f" '{self.attack.objective}' asks one: choose label"
             )
         return self
 
@@ -200,15 +315,22 @@ class TeacherConfig(Section):
     path: str | None = Field(None, description=".safetensors, .pt or .pth")
     sha256: str | None = Field(None, description="what the file must hash to, hexadecimal")
     clean_accuracy: Share | None = Field(
-        None, description="what its publisher claims, as a fraction of 1; `teacher verify` and `tune` check it"
+        None,
+        description=(
+            "what its publisher claims, as a fraction of 1; `teacher verify` and `tune` check it"
+        ),
     )
     robust_accuracy: Share | None = Field(None, description="the same, inside the exam's ball")
     trained_on: Literal["train", "other"] | None = Field(
         None,
-        description="train: all training images of this data, as published teachers were, with others or not; other: none of these images; "
-        "none given: what the file itself says",
+        description=(
+            "train: all training images of this data, as published teachers were, with others or"
+            " not; other: none of these images; none given: what the file itself says"
+        ),
     )
-    recipe: Recipe | None = Field(None, description="trained once and cached, where no path is given")
+    recipe: Recipe | None = Field(
+        None, description="trained once and cached, where no path is given"
+    )
 
     @model_validator(mode="after")
     def _file_before_recipe(self) -> Self:
@@ -245,15 +367,25 @@ class TrainConfig(Section):
             teacher: TeacherConfig | None = getattr(self.teachers, role)
             if teacher is None or (teacher.path is None and teacher.recipe is None):
                 learns = f"method '{methods.name_of(self.method)}' learns from"
-                asker = learns if role in self.method.teachers() else f"attack.objective '{self.attack.objective}' asks"
-                raise ValueError(f"{asker} a {role} teacher, and there is none: set teachers.{role}.path or teachers.{role}.recipe")
+                asker = (
+                    learns
+                    if role in self.method.teachers()
+                    else f"attack.objective '{self.attack.objective}' asks"
+                )
+                raise ValueError(
+                    f"{asker} a {role} teacher, and there is none: set teachers.{role}.path or"
+                    f" teachers.{role}.recipe"
+                )
         return self
 
     @model_validator(mode="after")
     def _extra_images_are_mixed_in(self) -> Self:
         share, size = self.data.extra_fraction, self.training.batch_size
         if self.data.extra is not None and not round(size * share):
-            raise ValueError(f"data.extra_fraction: {share:g} of a batch of {size} is no image; raise it or training.batch_size")
+            raise ValueError(
+                f"data.extra_fraction: {share:g} of a batch of {size} is no image; raise it or"
+                " training.batch_size"
+            )
         return self
 
     @model_validator(mode="after")
@@ -261,7 +393,10 @@ class TrainConfig(Section):
         """Where the config is silent about start and BatchNorm, the method's paper speaks; the resolved value is what is recorded."""
         paper = self.method.attack_defaults
         if self.attack.start is None or self.attack.batchnorm is None:
-            spoken = {"start": self.attack.start or paper.start, "batchnorm": self.attack.batchnorm or paper.batchnorm}
+            spoken = {
+                "start": self.attack.start or paper.start,
+                "batchnorm": self.attack.batchnorm or paper.batchnorm,
+            }
             object.__setattr__(self, "attack", self.attack.model_copy(update=spoken))
         return self
 
@@ -278,8 +413,9 @@ class TrainConfig(Section):
     def identity(self) -> dict[str, Any]:
         """Nested plain values, of all that the run depends on: the same for the same run on any machine, wherever its files lie.
 
-        A teacher that is asked is its sha256, or, where none is given, its path. `folder:PATH` and `parquet:PATH` are names: two of them may agree
-        in everything else. What the images are, a checkpoint's split says. A run may move to another device.
+        A teacher that is asked is its sha256, or, where none is given, its path. `folder:PATH` and
+        `parquet:PATH` are names: two of them may agree in everything else. What the images are, a
+        checkpoint's split says. A run may move to another device.
         """
         values = self.to_dict()
         values["data"] |= {name: DataConfig.model_fields[name].default for name in PLACES}

@@ -21,11 +21,18 @@ def sentence(error: ValidationError, kind: type[BaseModel], place: str, prefix: 
         return f"{place}: {unknown_field(name, _fields_at(kind, path[:-1]))}{more}"
     if first["type"] == "missing":
         return f"{place}: {name} is required{more}"
-    if first["type"] in ("model_type", "model_attributes_type") and (fields := _fields_at(kind, path)):
+    if first["type"] in ("model_type", "model_attributes_type") and (
+        fields := _fields_at(kind, path)
+    ):
         return f"{place}: {section_not_value(name, fields, first['input'])}{more}"
     law = first["msg"].removeprefix("Value error, ")
     law = re.sub(r"^Input should be ", "must be ", law)
-    for words, sign in {"greater than or equal to": ">=", "less than or equal to": "<=", "greater than": ">", "less than": "<"}.items():
+    for words, sign in {
+        "greater than or equal to": ">=",
+        "less than or equal to": "<=",
+        "greater than": ">",
+        "less than": "<",
+    }.items():
         law = law.replace(words, sign)
     if first["type"] == "value_error" and not path:
         return f"{place}: {law}{more}"
@@ -37,14 +44,27 @@ def sentence(error: ValidationError, kind: type[BaseModel], place: str, prefix: 
 def unknown_field(name: str, known: Iterable[str]) -> str:
     """That there is no field of this dotted name, and what may be meant among the known ones of its section."""
     known = sorted(known)
-    return f"unknown field {name}; " + did_you_mean(name.rpartition(".")[2], known, f"there are {', '.join(known)}")
+    return f"unknown field {name}; " + did_you_mean(
+        name.rpartition(".")[2], known, f"there are {', '.join(known)}"
+    )
 
 
 def _fields_at(kind: type[BaseModel], path: Iterable[str]) -> list[str]:
     """The field names of the section that `path` leads to."""
     for part in path:
         field = kind.model_fields.get(part)
-        inside = next((t for t in members(field.annotation) if isinstance(t, type) and issubclass(t, BaseModel)), None) if field else None
+        inside = (
+            next(
+                (
+                    t
+                    for t in members(field.annotation)
+                    if isinstance(t, type) and issubclass(t, BaseModel)
+                ),
+                None,
+            )
+            if field
+            else None
+        )
         if inside is None:
             return []
         kind = inside

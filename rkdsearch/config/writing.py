@@ -9,9 +9,15 @@ from rkdsearch.config.sections import TrainConfig
 
 def written(config: TrainConfig) -> str:
     """Every setting that has a value, defaults too: what the run was stays readable when a default changes."""
-    return yaml.safe_dump(_without_nulls(config.to_dict()), sort_keys=False, default_flow_style=None, width=120)
+    return yaml.safe_dump(
+        _without_nulls(config.to_dict()), sort_keys=False, default_flow_style=None, width=120
+    )
 
 
 def _without_nulls(tree: dict[str, Any]) -> dict[str, Any]:
     """Null is the default of every field that may be null."""
-    return {name: _without_nulls(value) if isinstance(value, dict) else value for name, value in tree.items() if value is not None}
+    return {
+        name: _without_nulls(value) if isinstance(value, dict) else value
+        for name, value in tree.items()
+        if value is not None
+    }

@@ -6,4 +6,14 @@ from rkdsearch.data.datasets import load_test, load_training
 from rkdsearch.data.images import Images, Pictures, laid_out
 from rkdsearch.data.splits import Splits
 
-__all__ = ["Batch", "Batches", "DataConfig", "Images", "Pictures", "Splits", "laid_out", "load_test", "load_training"]
+__all__ = [
+    "Batch",
+    "Batches",
+    "DataConfig",
+    "Images",
+    "Pictures",
+    "Splits",
+    "laid_out",
+    "load_test",
+    "load_training",
+]

@@ -38,6 +38,8 @@ def crop_and_flip(pixels: Tensor, shifts: Shifts) -> Tensor:
 
     across = count(width)
     rows = count(n)[:, None] * padded.shape[1] + shifts.down[:, None] + count(height)
-    columns = shifts.right[:, None] + torch.where(shifts.mirror[:, None], width - 1 - across, across)
+    columns = shifts.right[:, None] + torch.where(
+        shifts.mirror[:, None], width - 1 - across, across
+    )
     index = (rows * padded.shape[2])[:, :, None] + columns[:, None, :]
     return padded.view(-1, channels).index_select(0, index.flatten()).view(pixels.shape)

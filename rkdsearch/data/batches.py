@@ -32,12 +32,14 @@ class Batch:
 class Batches:
     """Shuffled, augmented batches of one process.
 
-    `batch_size` counts the images of all processes together; each takes its contiguous part of every batch, so that the parts laid end
-    to end are the batch of one process, augmentation included. An epoch passes once over `images`; the last batch may be smaller, and is
-    cut to a multiple of `processes`. Left with a single image for each process, it is dropped, unless it is the only one: BatchNorm has
-    no variance of one value. Every epoch leaves out other images. `extra` images are drawn anew for every batch, with repetition, and
-    spread evenly over it.
-    Pixels stay bytes: on `device`, or, memory-mapped, in their file, from where a thread fetches them ahead.
+    `batch_size` counts the images of all processes together; each takes its contiguous part of
+    every batch, so that the parts laid end to end are the batch of one process, augmentation
+    included. An epoch passes once over `images`; the last batch may be smaller, and is cut to a
+    multiple of `processes`. Left with a single image for each process, it is dropped, unless it is
+    the only one: BatchNorm has no variance of one value. Every epoch leaves out other images.
+    `extra` images are drawn anew for every batch, with repetition, and spread evenly over it.
+    Pixels stay bytes: on `device`, or, memory-mapped, in their file, from where a thread fetches
+    them ahead.
     """
 
     def __init__(
@@ -56,15 +58,16 @@ class Batches:
         """Raises DataError where a batch cannot be shared out among the processes, or would be empty."""
         if batch_size < 1 or batch_size % processes:
             raise DataError(
-                f"batch_size must be a positive multiple of the {processes} processes, got {batch_size}; "
-                f"choose {max(1, batch_size // processes) * processes}"
+                f"batch_size must be a positive multiple of the {processes} processes, got"
+                f" {batch_size}; choose {max(1, batch_size // processes) * processes}"
             )
         self._batch_size = batch_size
         self._extra_share = 0 if extra is None else round(batch_size * extra_fraction)
         if batch_size == self._extra_share or len(images) < processes:
             raise DataError(
-                f"batch_size {batch_size} with extra_fraction {extra_fraction} over {len(images)} images and {processes} processes "
-                "leaves a batch without training images; use a larger batch, a smaller share, or fewer processes"
+                f"batch_size {batch_size} with extra_fraction {extra_fraction} over {len(images)}"
+                f" images and {processes} processes leaves a batch without training images; use a"
+                " larger batch, a smaller share, or fewer processes"
             )
         self._seed, self._augment, self._device = seed, augment, torch.device(device)
         self._rank, self._processes = rank, processes
@@ -78,12 +81,17 @@ class Batches:
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of epoch `epoch` (from 0): the same number gives the same batches, on every machine and in any order."""
-        # A generator for each question: what one process draws must not depend on how much of the last batch several would cut.
-        shuffling, drawing, shifting = (np.random.default_rng((self._seed, epoch, question)) for question in range(3))
+        # A generator for each question: what one process draws must not depend on how much of the
+        # last batch several would cut.
+        shuffling, drawing, shifting = (
+            np.random.default_rng((self._seed, epoch, question)) for question in range(3)
+        )
         sizes = self._sizes()
         foreign = np.concatenate([_spread(total, extra) for total, extra in sizes])
         rows = np.empty(len(foreign), dtype=np.int64)
-        rows[~foreign] = shuffling.permutation(len(self._own.labels))[: len(foreign) - foreign.sum()]
+        rows[~foreign] = shuffling.permutation(len(self._own.labels))[
+            : len(foreign) - foreign.sum()
+        ]
         if self._extra is not None:
             rows[foreign] = drawing.integers(len(self._extra.labels), size=foreign.sum())
         shifts = self._draw_shifts(shifting, len(foreign))
@@ -92,11 +100,19 @@ class Batches:
         if self._extra is not None:
             extra = self._extra.gather([rows[mine][foreign[mine]] for mine in places], self._device)
             # Where each image of the batch is in (own, extra).
-            orders = _sent([foreign[mine].argsort(kind="stable").argsort() for mine in places], self._device)
+            orders = _sent(
+                [foreign[mine].argsort(kind="stable").argsort() for mine in places], self._device
+            )
             stored = map(_mixed, stored, extra, orders)
         indices = _sent([np.where(foreign[mine], -1, rows[mine]) for mine in places], self._device)
         for mine, index, (pixels, y) in zip(places, indices, stored, strict=True):
-            yield Batch(to_floats(pixels if shifts is None else crop_and_flip(pixels, shifts[mine]), self._scale), y, index)
+            yield Batch(
+                to_floats(
+                    pixels if shifts is None else crop_and_flip(pixels, shifts[mine]), self._scale
+                ),
+                y,
+                index,
+            )
 
     def _sizes(self) -> list[tuple[int, int]]:
         """(images, extra images among them) of every batch of an epoch."""
@@ -111,7 +127,10 @@ class Batches:
     def _places(self, sizes: list[tuple[int, int]]) -> list[slice]:
         """This process's part of every batch, as places in the epoch."""
         shares = [total // self._processes for total, _ in sizes]
-        begins = [done * self._processes + self._rank * share for done, share in zip(accumulate([0, *shares]), shares, strict=False)]
+        begins = [
+            done * self._processes + self._rank * share
+            for done, share in zip(accumulate([0, *shares]), shares, strict=False)
+        ]
         return [slice(begin, begin + share) for begin, share in zip(begins, shares, strict=True)]
 
     def _draw_shifts(self, generator: np.random.Generator, count: int) -> Shifts | None:
@@ -119,8 +138,14 @@ class Batches:
         if self._augment == "none":
             return None
         way = 2 * padding(self._size) + 1
-        drawn = torch.from_numpy(generator.integers([way, way, 2], size=(count, 3), dtype=np.int32)).to(self._device)
-        mirror = drawn[:, 2] == 1 if self._augment == "crop_flip" else torch.zeros(count, dtype=torch.bool, device=self._device)
+        drawn = torch.from_numpy(
+            generator.integers([way, way, 2], size=(count, 3), dtype=np.int32)
+        ).to(self._device)
+        mirror = (
+            drawn[:, 2] == 1
+            if self._augment == "crop_flip"
+            else torch.zeros(count, dtype=torch.bool, device=self._device)
+        )
         return Shifts(down=drawn[:, 0], right=drawn[:, 1], mirror=mirror)
 
 
@@ -135,11 +160,17 @@ class _Store:
     def gather(self, indices: list[NDArray[np.int64]], device: torch.device) -> Iterator[_Stored]:
         """Bytes (n, H, W, C) and labels (n,), on `device`, of each of the `indices` (n,)."""
         places = _sent(indices, self.labels.device)
-        for pixels, labels in self._ahead(places, pin=device.type == "cuda") if self.mapped else map(self._read, places):
+        for pixels, labels in (
+            self._ahead(places, pin=device.type == "cuda")
+            if self.mapped
+            else map(self._read, places)
+        ):
             yield pixels.to(device, non_blocking=True), labels.to(device, non_blocking=True)
 
     def _read(self, at: Tensor) -> _Stored:
-        pixels = self.pixels.index_select(0, at if self.rows is None else self.rows.index_select(0, at))
+        pixels = self.pixels.index_select(
+            0, at if self.rows is None else self.rows.index_select(0, at)
+        )
         return pixels, self.labels.index_select(0, at)
 
     def _pinned(self, at: Tensor) -> _Stored:
@@ -161,12 +192,16 @@ class _Store:
 
 def _sent(parts: list[NDArray[np.int64]], device: torch.device) -> tuple[Tensor, ...]:
     """The numbers of every batch, in one transfer for the whole epoch: one for each batch would make the host wait for the GPU every step."""
-    return torch.split(torch.from_numpy(np.concatenate(parts)).to(device), [len(part) for part in parts])
+    return torch.split(
+        torch.from_numpy(np.concatenate(parts)).to(device), [len(part) for part in parts]
+    )
 
 
 def _mixed(own: _Stored, extra: _Stored, order: Tensor) -> _Stored:
     """Own and extra images as one batch: image i is number `order[i]` of the two laid end to end."""
-    pixels, labels = (torch.cat(both).index_select(0, order) for both in zip(own, extra, strict=True))
+    pixels, labels = (
+        torch.cat(both).index_select(0, order) for both in zip(own, extra, strict=True)
+    )
     return pixels, labels
 
 

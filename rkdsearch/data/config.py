@@ -11,7 +11,8 @@ Augmentation = Literal["none", "crop", "crop_flip"]
 STANDARD = ("cifar10", "cifar100", "svhn", "mnist", "fashion_mnist")
 NAMES = ("digits", *STANDARD, "folder:PATH", "parquet:PATH")
 
-# Fields that only some data sets have: anywhere else a value would be ignored silently, so it is refused.
+# Fields that only some data sets have: anywhere else a value would be ignored silently, so it is
+# refused.
 _ONLY_FOR = {
     "root": STANDARD,
     "download": STANDARD,
@@ -31,35 +32,100 @@ class DataConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
 
     name: Annotated[str, Field(description=f"one of {', '.join(NAMES)}")] = "digits"
     root: Annotated[
-        str | None, Field(description="CIFAR, SVHN and MNIST sets: folder of their files, as torchvision or their authors lay them out")
+        str | None,
+        Field(
+            description=(
+                "CIFAR, SVHN and MNIST sets: folder of their files, as torchvision or their authors"
+                " lay them out"
+            )
+        ),
     ] = None
-    download: Annotated[bool, Field(description="CIFAR, SVHN and MNIST sets: let torchvision fetch missing files into `root`")] = False
+    download: Annotated[
+        bool,
+        Field(
+            description=(
+                "CIFAR, SVHN and MNIST sets: let torchvision fetch missing files into `root`"
+            )
+        ),
+    ] = False
     validation_fraction: Annotated[
-        float, Field(gt=0, lt=1, description="share of the training images that decides the search, unless the set brings its own")
+        float,
+        Field(
+            gt=0,
+            lt=1,
+            description=(
+                "share of the training images that decides the search, unless the set brings"
+                " its own"
+            ),
+        ),
     ] = 0.1
     test_fraction: Annotated[
-        float, Field(gt=0, lt=1, description="digits, which has no official test images: the share of all images that is cut off")
+        float,
+        Field(
+            gt=0,
+            lt=1,
+            description=(
+                "digits, which has no official test images: the share of all images that is cut off"
+            ),
+        ),
     ] = 0.25
-    split_seed: Annotated[int, Field(ge=0, description="which images are held out for validation")] = 0
+    split_seed: Annotated[
+        int, Field(ge=0, description="which images are held out for validation")
+    ] = 0
     augment: Annotated[
-        Augmentation, Field(description="crop: shift by up to size // 8 pixels over black; crop_flip: and mirror half of the images")
+        Augmentation,
+        Field(
+            description=(
+                "crop: shift by up to size // 8 pixels over black; crop_flip: and mirror half of"
+                " the images"
+            )
+        ),
     ] = "none"
-    extra: Annotated[str | None, Field(description="npz of generated images: `image` (N, H, W, C) uint8 and `label` (N,)")] = None
-    extra_fraction: Annotated[float, Field(ge=0, lt=1, description="share of each batch that is drawn from `extra`")] = 0.0
-    train_images: Annotated[int | None, Field(ge=1, description="train on this many images, every class in proportion; null: on all")] = (
-        None
-    )
+    extra: Annotated[
+        str | None,
+        Field(description="npz of generated images: `image` (N, H, W, C) uint8 and `label` (N,)"),
+    ] = None
+    extra_fraction: Annotated[
+        float, Field(ge=0, lt=1, description="share of each batch that is drawn from `extra`")
+    ] = 0.0
+    train_images: Annotated[
+        int | None,
+        Field(
+            ge=1, description="train on this many images, every class in proportion; null: on all"
+        ),
+    ] = None
     image_size: Annotated[
         int | None,
-        Field(ge=1, description="folder, parquet: crop to a square and resize to so many pixels a side; null: images must agree"),
+        Field(
+            ge=1,
+            description=(
+                "folder, parquet: crop to a square and resize to so many pixels a side; null:"
+                " images must agree"
+            ),
+        ),
     ] = None
     channels: Annotated[
-        Literal[1, 3] | None, Field(description="folder, parquet: decode to grey (1) or colour (3); null: as the first image is")
+        Literal[1, 3] | None,
+        Field(
+            description=(
+                "folder, parquet: decode to grey (1) or colour (3); null: as the first image is"
+            )
+        ),
     ] = None
     memory_gib: Annotated[
-        float, Field(gt=0, description="folder, parquet: a set that is larger than so many GiB when decoded becomes a memory-mapped file")
+        float,
+        Field(
+            gt=0,
+            description=(
+                "folder, parquet: a set that is larger than so many GiB when decoded becomes a"
+                " memory-mapped file"
+            ),
+        ),
     ] = 4.0
-    cache: Annotated[str | None, Field(description="folder, parquet: where that file goes; null: beside the data")] = None
+    cache: Annotated[
+        str | None,
+        Field(description="folder, parquet: where that file goes; null: beside the data"),
+    ] = None
 
     @property
     def kind(self) -> str:
@@ -80,7 +146,13 @@ class DataConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
         for field, kinds in _ONLY_FOR.items():
             value = getattr(self, field)
             if self.kind not in kinds and value != type(self).model_fields[field].default:
-                raise ValueError(f"{field} has no meaning for {self.name}, got {value!r}; remove it, or choose one of {', '.join(kinds)}")
+                raise ValueError(
+                    f"{field} has no meaning for {self.name}, got {value!r}; remove it, or choose"
+                    f" one of {', '.join(kinds)}"
+                )
         if (self.extra is None) != (self.extra_fraction == 0):
-            raise ValueError(f"extra and extra_fraction go together, got {self.extra!r} and {self.extra_fraction}; set both or neither")
+            raise ValueError(
+                f"extra and extra_fraction go together, got {self.extra!r} and"
+                f" {self.extra_fraction}; set both or neither"
+            )
         return self

@@ -17,7 +17,8 @@ from rkdsearch.data.standard import read_standard
 from rkdsearch.errors import DataError
 
 _DIGITS_SCALE = 16.0
-_DIGITS_TEST_SEED = 1797  # of its own: no `split_seed` may move an image into or out of the test set
+# of its own: no `split_seed` may move an image into or out of the test set
+_DIGITS_TEST_SEED = 1797
 
 
 def load_training(config: DataConfig) -> Splits:
@@ -27,7 +28,9 @@ def load_training(config: DataConfig) -> Splits:
     Raises DataError where files are missing or are not what they claim to be.
     """
     # What a search may vary between trials does not change what is read.
-    splits = _splits(config.model_copy(update={"augment": "none", "extra": None, "extra_fraction": 0.0}))
+    splits = _splits(
+        config.model_copy(update={"augment": "none", "extra": None, "extra_fraction": 0.0})
+    )
     if config.extra is None:
         return splits
     extra = load_extra(config.extra, splits.train)
@@ -41,7 +44,10 @@ def load_test(config: DataConfig) -> Images:
         return select(whole, test, "test")
     images = _read(config, "test")
     if images is None:
-        raise DataError(f"{config.name}: there are no test images, and without them no exam; add test files beside the training files")
+        raise DataError(
+            f"{config.name}: there are no test images, and without them no exam; add test files"
+            " beside the training files"
+        )
     return images
 
 
@@ -58,14 +64,26 @@ def _splits(config: DataConfig) -> Splits:
     pool = np.setdiff1d(np.arange(len(whole)), held.get("test", []))
     labels = whole.labels.numpy()
     if brought is None:
-        pool, held["validation"] = divide(labels, pool, fraction=config.validation_fraction, seed=config.split_seed)
+        pool, held["validation"] = divide(
+            labels, pool, fraction=config.validation_fraction, seed=config.split_seed
+        )
     if config.train_images is not None:
         # After validation is held out: the same images decide, whatever the budget of training.
-        pool = pool[draw(labels[pool], config.train_images, seed=config.split_seed, keep=0, field="data.train_images")]
+        pool = pool[
+            draw(
+                labels[pool],
+                config.train_images,
+                seed=config.split_seed,
+                keep=0,
+                field="data.train_images",
+            )
+        ]
     known = whole.labels if brought is None else torch.cat([whole.labels, brought.labels])
     train = select(whole, pool, "train")
     validation = select(whole, held["validation"], "validation") if brought is None else brought
-    return Splits(train, validation, fingerprint({**held, "train": pool}, known), sampled(train, validation))
+    return Splits(
+        train, validation, fingerprint({**held, "train": pool}, known), sampled(train, validation)
+    )
 
 
 def _read(config: DataConfig, split: Split) -> Images | None:
@@ -80,12 +98,15 @@ def _read(config: DataConfig, split: Split) -> Images | None:
     if len(counts) > len(images.classes):
         row = int(images.labels.argmax())
         raise DataError(
-            f"{config.name}, {split} image {row}: label must be 0 to {len(images.classes) - 1}, got {images.labels[row]}; "
-            "the file is damaged, fetch it again"
+            f"{config.name}, {split} image {row}: label must be 0 to {len(images.classes) - 1}, got"
+            f" {images.labels[row]}; the file is damaged, fetch it again"
         )
     if split == "train" and (counts == 0).any():
         missing = images.classes[int(counts.argmin())]
-        raise DataError(f"{config.name}: class {missing!r} has no training image; add images, or remove the class")
+        raise DataError(
+            f"{config.name}: class {missing!r} has no training image; add images, or remove the"
+            " class"
+        )
     return images
 
 
@@ -97,5 +118,11 @@ def _digits(config: DataConfig) -> tuple[Images, Indices]:
     pixels = torch.from_numpy(bunch.images.astype(np.uint8)[..., None])
     labels = torch.from_numpy(bunch.target.astype(np.int64))
     whole = Images(pixels, labels, _DIGITS_SCALE, tuple("0123456789"), "digits", "all")
-    test = draw(labels.numpy(), round(config.test_fraction * len(labels)), seed=_DIGITS_TEST_SEED, keep=2, field="data.test_fraction")
+    test = draw(
+        labels.numpy(),
+        round(config.test_fraction * len(labels)),
+        seed=_DIGITS_TEST_SEED,
+        keep=2,
+        field="data.test_fraction",
+    )
     return whole, test

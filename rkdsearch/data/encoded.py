@@ -1,6 +1,7 @@
 """Image files (PNG, JPEG, ...) to bytes in memory, or in one memory-mapped file that is decoded once.
 
-Threads decode: Pillow lets go of Python's lock meanwhile, so there are no worker processes to start, feed and lose.
+Threads decode: Pillow lets go of Python's lock meanwhile, so there are no worker processes to
+start, feed and lose.
 """
 
 import hashlib
@@ -37,7 +38,8 @@ _GREY = ("1", "L", "LA")
 class Encoded:
     """Labelled image files.
 
-    `items()` gives (place for messages, file or its bytes) in the order of `labels` (N,); `key` changes when the files do.
+    `items()` gives (place for messages, file or its bytes) in the order of `labels` (N,); `key`
+    changes when the files do.
     """
 
     items: Callable[[], Iterator[tuple[str, Path | bytes]]]
@@ -49,27 +51,41 @@ class Encoded:
 def key_of(folder: Path, files: list[Path]) -> str:
     """sha256 of names, sizes and times of change: what a decoded copy depends on."""
     stats = [(file.relative_to(folder).as_posix(), file.stat()) for file in files]
-    return hashlib.sha256("\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats).encode()).hexdigest()
+    return hashlib.sha256(
+        "\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats).encode()
+    ).hexdigest()
 
 
 def decode(encoded: Encoded, config: DataConfig, split: Split) -> Images:
     """Decode all images: in memory if they fit `memory_gib`, otherwise into a memory-mapped file, found again by the next run.
 
-    Raises DataError naming the image that cannot be decoded, or that differs from the first in shape or colour.
+    Raises DataError naming the image that cannot be decoded, or that differs from the first in
+    shape or colour.
     """
     place, first = next(encoded.items())
     channels = config.channels or (1 if _mode(place, first) in _GREY else 3)
     decoder = _Decoder(channels, config.image_size, convert=config.channels is not None)
     shape = (len(encoded.labels), *decoder(place, first).shape)
     if shape[1] != shape[2]:
-        raise DataError(f"{place}: images must be square, got {shape[1]} x {shape[2]} pixels; set data.image_size to crop and resize them")
+        raise DataError(
+            f"{place}: images must be square, got {shape[1]} x {shape[2]} pixels; set"
+            " data.image_size to crop and resize them"
+        )
     mapped = int(np.prod(shape)) > config.memory_gib * 2**30
     if mapped:
         pixels = _from_cache(encoded, config, split, decoder, shape)
     else:
         pixels = np.empty(shape, dtype=np.uint8)
         _fill(pixels, encoded, decoder)
-    return Images(torch.from_numpy(pixels), torch.from_numpy(encoded.labels), 255.0, encoded.classes, config.name, split, mapped=mapped)
+    return Images(
+        torch.from_numpy(pixels),
+        torch.from_numpy(encoded.labels),
+        255.0,
+        encoded.classes,
+        config.name,
+        split,
+        mapped=mapped,
+    )
 
 
 @dataclass(frozen=True)
@@ -84,16 +100,21 @@ class _Decoder:
 
         def pixels(image: Any) -> Pixels:
             if image.mode.startswith(("I", "F")):
-                raise DataError(f"{place}: images must have 8 bits a channel, got mode {image.mode}; convert them")
+                raise DataError(
+                    f"{place}: images must have 8 bits a channel, got mode {image.mode}; convert"
+                    " them"
+                )
             if self.channels == 1 and image.mode not in _GREY and not self.convert:
                 raise DataError(
-                    f"{place}: a colour image (mode {image.mode}) in a data set that begins in grey; "
-                    "set data.channels to 3, or to 1 to keep brightness only"
+                    f"{place}: a colour image (mode {image.mode}) in a data set that begins in"
+                    " grey; set data.channels to 3, or to 1 to keep brightness only"
                 )
             converted = image.convert("L" if self.channels == 1 else "RGB")
             if self.size is not None:
                 converted = ImageOps.fit(converted, (self.size, self.size))
-            return np.asarray(converted, dtype=np.uint8).reshape(converted.height, converted.width, self.channels)
+            return np.asarray(converted, dtype=np.uint8).reshape(
+                converted.height, converted.width, self.channels
+            )
 
         decoded: Pixels = _opened(place, source, pixels)
         return decoded
@@ -110,8 +131,18 @@ def _opened(place: str, source: Path | bytes, use: Callable[[Any], Any]) -> Any:
     try:
         with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as image:
             return use(image)
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        raise DataError(f"{place}: must be an image that Pillow can decode: {error}; replace it, or remove it with its label") from error
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        EOFError,
+        struct.error,
+        Image.DecompressionBombError,
+    ) as error:
+        raise DataError(
+            f"{place}: must be an image that Pillow can decode: {error}; replace it, or remove it"
+            " with its label"
+        ) from error
 
 
 def _fill(pixels: Pixels, encoded: Encoded, decoder: _Decoder) -> None:
@@ -122,20 +153,25 @@ def _fill(pixels: Pixels, encoded: Encoded, decoder: _Decoder) -> None:
             image = decoder(place, source)
             if image.shape != pixels.shape[1:]:
                 raise DataError(
-                    f"{place}: must have the shape of the first image, {pixels.shape[1:]}, got {image.shape}; "
-                    "set data.image_size to crop and resize all"
+                    f"{place}: must have the shape of the first image, {pixels.shape[1:]}, got"
+                    f" {image.shape}; set data.image_size to crop and resize all"
                 )
             pixels[row] = image
 
     items, pace = enumerate(encoded.items()), Pace("decoding images: {}", len(pixels))
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         while chunk := list(islice(items, _CHUNK)):
-            for done in [pool.submit(decode_part, chunk[first : first + _TASK]) for first in range(0, len(chunk), _TASK)]:
+            for done in [
+                pool.submit(decode_part, chunk[first : first + _TASK])
+                for first in range(0, len(chunk), _TASK)
+            ]:
                 done.result()
             pace.at(chunk[-1][0] + 1)
 
 
-def _from_cache(encoded: Encoded, config: DataConfig, split: Split, decoder: _Decoder, shape: tuple[int, ...]) -> Pixels:
+def _from_cache(
+    encoded: Encoded, config: DataConfig, split: Split, decoder: _Decoder, shape: tuple[int, ...]
+) -> Pixels:
     """The memory-mapped (N, H, W, C) file of these images, written first if it is not there. Files of earlier versions are left alone."""
     key = hashlib.sha256(f"{encoded.key} {shape} {decoder}".encode()).hexdigest()[:16]
     folder = Path(config.cache or config.path).expanduser()
@@ -155,11 +191,12 @@ def _write(path: Path, encoded: Encoded, decoder: _Decoder, shape: tuple[int, ..
         pixels = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
         _fill(pixels, encoded, decoder)
         pixels.flush()
-        partial.replace(path)  # whole or absent: a killed run leaves no half file under the final name
+        # whole or absent: a killed run leaves no half file under the final name
+        partial.replace(path)
     except OSError as error:
         raise DataError(
-            f"{path.parent}: {np.prod(shape) / 2**30:.1f} GiB of decoded images cannot be written there: {error}; "
-            "set data.cache to a folder with room, or raise data.memory_gib"
+            f"{path.parent}: {np.prod(shape) / 2**30:.1f} GiB of decoded images cannot be written"
+            f" there: {error}; set data.cache to a folder with room, or raise data.memory_gib"
         ) from error
     finally:
         partial.unlink(missing_ok=True)

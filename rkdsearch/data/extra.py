@@ -1,6 +1,7 @@
 """Generated training images: one npz of millions, memory-mapped in place.
 
-numpy maps .npy files only. An uncompressed npz is a zip whose members lie there byte for byte, so a member can be mapped at its offset.
+numpy maps .npy files only. An uncompressed npz is a zip whose members lie there byte for byte, so a
+member can be mapped at its offset.
 """
 
 import struct
@@ -20,7 +21,8 @@ _LOCAL_HEADER = 30  # bytes of a zip member's header before its name
 def load_extra(file: str, like: Images) -> Images:
     """`image` (N, H, W, C) uint8 and `label` (N,) of an npz, to be mixed with `like`. Nothing in it is unpickled.
 
-    Raises DataError where it is missing, compressed, damaged, or does not fit `like` in shape, scale or classes.
+    Raises DataError where it is missing, compressed, damaged, or does not fit `like` in shape,
+    scale or classes.
     """
     path = Path(file).expanduser()
     try:
@@ -29,30 +31,57 @@ def load_extra(file: str, like: Images) -> Images:
             labels = np.asarray(archive["label"])
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise DataError(
-            f"{path}: must be an npz with `image` and `label`, written by numpy.savez: {error}; write or fetch it again"
+            f"{path}: must be an npz with `image` and `label`, written by numpy.savez: {error};"
+            " write or fetch it again"
         ) from error
     expected = (like.size, like.size, like.channels)
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != expected:
-        raise DataError(f"{path}: image must be uint8 (N, {str(expected)[1:]}, got {pixels.dtype} {pixels.shape}; convert it")
+        raise DataError(
+            f"{path}: image must be uint8 (N, {str(expected)[1:]}, got {pixels.dtype}"
+            f" {pixels.shape}; convert it"
+        )
     if like.scale != 255:
-        raise DataError(f"{path}: extra images have pixels of 0 to 255, {like.name} has 0 to {like.scale:g}; remove data.extra")
+        raise DataError(
+            f"{path}: extra images have pixels of 0 to 255, {like.name} has 0 to {like.scale:g};"
+            " remove data.extra"
+        )
     if labels.shape != pixels.shape[:1] or labels.dtype.kind not in "iu":
-        raise DataError(f"{path}: label must be {len(pixels)} integers, got {labels.dtype} {labels.shape}; convert it")
+        raise DataError(
+            f"{path}: label must be {len(pixels)} integers, got {labels.dtype} {labels.shape};"
+            " convert it"
+        )
     wrong = np.flatnonzero((labels < 0) | (labels >= len(like.classes)))
     if len(wrong) or not len(labels):
         found = f"got {labels[wrong[0]]} in row {wrong[0]}" if len(wrong) else "got no rows"
-        raise DataError(f"{path}: label must be 0 to {len(like.classes) - 1}, {found}; correct the file")
-    return Images(torch.from_numpy(pixels), torch.from_numpy(labels.astype(np.int64)), 255.0, like.classes, path.name, "extra", mapped=True)
+        raise DataError(
+            f"{path}: label must be 0 to {len(like.classes) - 1}, {found}; correct the file"
+        )
+    return Images(
+        torch.from_numpy(pixels),
+        torch.from_numpy(labels.astype(np.int64)),
+        255.0,
+        like.classes,
+        path.name,
+        "extra",
+        mapped=True,
+    )
 
 
 def _map(path: Path, member: str) -> NDArray[np.uint8]:
     with zipfile.ZipFile(path) as archive:
         info = archive.getinfo(member)
         if info.compress_type != zipfile.ZIP_STORED:
-            raise ValueError(f"{member} is compressed and cannot be memory-mapped, write it with numpy.savez instead of savez_compressed")
+            raise ValueError(
+                f"{member} is compressed and cannot be memory-mapped, write it with numpy.savez"
+                " instead of savez_compressed"
+            )
         with archive.open(info) as content:
             version = np.lib.format.read_magic(content)
-            read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            read_header = (
+                np.lib.format.read_array_header_1_0
+                if version == (1, 0)
+                else np.lib.format.read_array_header_2_0
+            )
             shape, fortran, dtype = read_header(content)
             array_at = content.tell()
     if fortran or dtype != np.uint8:

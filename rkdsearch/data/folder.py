@@ -1,7 +1,8 @@
 """`folder:PATH`: image files in PATH/train/CLASS/, PATH/test/CLASS/ and, if there is one, PATH/validation/CLASS/, at any depth.
 
-As torchvision's ImageFolder has it: sub-folders belong to their class, symbolic links are followed, and images come in the order of their
-folders' paths, then of their names. But sub-folders whose names begin with a dot, such as a viewer's thumbnails, are left out.
+As torchvision's ImageFolder has it: sub-folders belong to their class, symbolic links are followed,
+and images come in the order of their folders' paths, then of their names. But sub-folders whose
+names begin with a dot, such as a viewer's thumbnails, are left out.
 """
 
 import os
@@ -14,7 +15,9 @@ from rkdsearch.data.encoded import Encoded, Split, decode, key_of
 from rkdsearch.data.images import Images
 from rkdsearch.errors import DataError
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+)
 
 
 def read_folder(config: DataConfig, split: Split) -> Images | None:
@@ -22,12 +25,18 @@ def read_folder(config: DataConfig, split: Split) -> Images | None:
     root = Path(config.path).expanduser()
     classes = _folders(root / "train")
     if not classes:
-        raise DataError(f"{root / 'train'}: must hold one folder of images per class, found none; expected PATH/train/CLASS/IMAGE.png")
+        raise DataError(
+            f"{root / 'train'}: must hold one folder of images per class, found none; expected"
+            " PATH/train/CLASS/IMAGE.png"
+        )
     if not (root / split).is_dir():
         return None
     strangers = sorted(set(_folders(root / split)) - set(classes))
     if strangers:
-        raise DataError(f"{root / split / strangers[0]}: the class is not in {root / 'train'}; rename the folder, or add training images")
+        raise DataError(
+            f"{root / split / strangers[0]}: the class is not in {root / 'train'}; rename the"
+            " folder, or add training images"
+        )
     files: list[Path] = []
     labels: list[int] = []
     for k, name in enumerate(classes):
@@ -35,7 +44,9 @@ def read_folder(config: DataConfig, split: Split) -> Images | None:
         files += found
         labels += [k] * len(found)
     if not files:
-        raise DataError(f"{root / split}: holds no images; known endings: {', '.join(sorted(SUFFIXES))}")
+        raise DataError(
+            f"{root / split}: holds no images; known endings: {', '.join(sorted(SUFFIXES))}"
+        )
     encoded = Encoded(
         items=lambda: ((str(file), file) for file in files),
         labels=np.array(labels, dtype=np.int64),
@@ -49,7 +60,8 @@ def _files(folder: Path) -> list[Path]:
     """All files of a class."""
     found, seen = [], set[str]()
     for here, below, names in os.walk(folder, followlinks=True):
-        if (place := os.path.realpath(here)) in seen:  # a link to a folder above it, or to its neighbour
+        # a link to a folder above it, or to its neighbour
+        if (place := os.path.realpath(here)) in seen:
             below.clear()
             continue
         seen.add(place)
@@ -59,4 +71,10 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _folders(parent: Path) -> tuple[str, ...]:
-    return tuple(sorted(path.name for path in parent.glob("*") if path.is_dir() and not path.name.startswith(".")))
+    return tuple(
+        sorted(
+            path.name
+            for path in parent.glob("*")
+            if path.is_dir() and not path.name.startswith(".")
+        )
+    )

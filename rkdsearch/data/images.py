@@ -10,8 +10,9 @@ from torch import Tensor
 class Images:
     """N labelled images.
 
-    pixels (N, H, W, C) uint8; labels (N,) int64 in 0..K-1; `scale` is the byte that means a pixel of 1.0 (255; digits: 16).
-    A memory-mapped set is never copied: `pixels` (M, H, W, C) is then the whole file, and image i is `pixels[rows[i]]` (or `pixels[i]`).
+    pixels (N, H, W, C) uint8; labels (N,) int64 in 0..K-1; `scale` is the byte that means a pixel
+    of 1.0 (255; digits: 16). A memory-mapped set is never copied: `pixels` (M, H, W, C) is then the
+    whole file, and image i is `pixels[rows[i]]` (or `pixels[i]`).
     """
 
     pixels: Tensor
@@ -43,22 +44,38 @@ class Images:
             pixels = pixels[indices]
         else:
             rows = indices if self.rows is None else self.rows[indices]
-        return replace(self, pixels=pixels, labels=self.labels[indices], rows=rows, split=self.split if split is None else split)
+        return replace(
+            self,
+            pixels=pixels,
+            labels=self.labels[indices],
+            rows=rows,
+            split=self.split if split is None else split,
+        )
 
     def stored(self, indices: Tensor | slice) -> Tensor:
         """Bytes (n, H, W, C)."""
         return self.pixels[indices] if self.rows is None else self.pixels[self.rows[indices]]
 
     def floats(
-        self, indices: Tensor | slice | None = None, *, device: torch.device | str | None = None, dtype: torch.dtype = torch.float32
+        self,
+        indices: Tensor | slice | None = None,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> tuple[Tensor, Tensor]:
         """(x, y): images (n, C, H, W) with pixels of [0, 1], laid out channels last, and labels (n,). All of them by default."""
         chosen = slice(None) if indices is None else indices
-        return to_floats(self.stored(chosen).to(device), self.scale, dtype), self.labels[chosen].to(device)
+        return to_floats(self.stored(chosen).to(device), self.scale, dtype), self.labels[chosen].to(
+            device
+        )
 
     def to(self, device: torch.device) -> "Images":
         """With bytes and labels on `device`; the bytes of a memory-mapped set stay in their file."""
-        return self if self.mapped else replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
+        return (
+            self
+            if self.mapped
+            else replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
+        )
 
 
 @dataclass(frozen=True)
@@ -74,14 +91,18 @@ class Pictures:
         return len(self.images)
 
     def __getitem__(self, part: slice) -> Tensor:
-        return laid_out(self.images.floats(part, device=self.device)[0].to(self.dtype), channels_last=self.channels_last)
+        return laid_out(
+            self.images.floats(part, device=self.device)[0].to(self.dtype),
+            channels_last=self.channels_last,
+        )
 
 
 def laid_out(x: Tensor, *, channels_last: bool) -> Tensor:
     """Images (n, C, H, W) in the memory layout that the run's networks have."""
     if channels_last:
         return x.contiguous(memory_format=torch.channels_last)
-    # Not `contiguous`: grey images are both, and a convolution takes them for channels last by their strides alone.
+    # Not `contiguous`: grey images are both, and a convolution takes them for channels last by
+    # their strides alone.
     return x.flatten(1).view(x.shape)
 
 

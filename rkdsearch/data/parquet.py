@@ -1,7 +1,7 @@
 """`parquet:PATH`: train*.parquet, test*.parquet and, if there are any, validation*.parquet, in the image layout of Hugging Face.
 
-Columns `image` or `img: struct<bytes, path>`, and `label` or `fine_label`, whichever the file has; class names in the schema's metadata, or
-the numbers themselves without it.
+Columns `image` or `img: struct<bytes, path>`, and `label` or `fine_label`, whichever the file has;
+class names in the schema's metadata, or the numbers themselves without it.
 """
 
 import json
@@ -18,7 +18,8 @@ from rkdsearch.data.images import Images
 from rkdsearch.errors import DataError
 
 _ROWS = 1024  # at a time
-# As published sets name them: CIFAR-10 has img and label, CIFAR-100 img, fine_label and coarse_label.
+# As published sets name them: CIFAR-10 has img and label, CIFAR-100 img, fine_label and
+# coarse_label.
 _IMAGE, _LABEL = ("image", "img"), ("label", "fine_label")
 
 
@@ -27,7 +28,10 @@ def read_parquet(config: DataConfig, split: Split) -> Images | None:
     root = Path(config.path).expanduser()
     training = _files(root, "train")
     if not training:
-        raise DataError(f"{root / 'train*.parquet'}: no such file; expected Parquet files with an image and a label column")
+        raise DataError(
+            f"{root / 'train*.parquet'}: no such file; expected Parquet files with an image and a"
+            " label column"
+        )
     files = _files(root, split)
     if not files:
         return None
@@ -57,13 +61,19 @@ def _open(file: Path) -> tuple[Any, str, str]:
     try:
         opened = parquet.ParquetFile(file)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file}: must be a Parquet file: {error}; write or fetch it again") from error
+        raise DataError(
+            f"{file}: must be a Parquet file: {error}; write or fetch it again"
+        ) from error
     types = {field.name: field.type for field in opened.schema_arrow}
     image, label = _named(file, _IMAGE, list(types)), _named(file, _LABEL, list(types))
     if not (pa.types.is_struct(types[image]) and types[image].get_field_index("bytes") >= 0):
-        raise DataError(f"{file}: column {image} must be a struct<bytes, path>, got {types[image]}; convert it")
+        raise DataError(
+            f"{file}: column {image} must be a struct<bytes, path>, got {types[image]}; convert it"
+        )
     if not pa.types.is_integer(types[label]):
-        raise DataError(f"{file}: column {label} must hold integers, got {types[label]}; convert it")
+        raise DataError(
+            f"{file}: column {label} must hold integers, got {types[label]}; convert it"
+        )
     return opened, image, label
 
 
@@ -71,7 +81,10 @@ def _named(file: Path, names: tuple[str, ...], columns: list[str]) -> str:
     """The one of these names that a column of the file has."""
     found = [name for name in names if name in columns]
     if len(found) != 1:
-        raise DataError(f"{file}: must have one column {' or '.join(names)}, got {', '.join(columns)}; rename or drop columns")
+        raise DataError(
+            f"{file}: must have one column {' or '.join(names)}, got {', '.join(columns)}; rename"
+            " or drop columns"
+        )
     return found[0]
 
 
@@ -94,10 +107,13 @@ def _numbered(training: list[Path]) -> tuple[str, ...]:
     missing = np.flatnonzero(used != np.arange(len(used)))
     if len(missing):
         highest = used[-1]
-        file, row = next((file, int(found.argmax())) for file, found in labels.items() if highest in found)
+        file, row = next(
+            (file, int(found.argmax())) for file, found in labels.items() if highest in found
+        )
         raise DataError(
-            f"{file}, row {row}: label {highest} is the highest, so that class {missing[0]} should have a training image and has none; "
-            "correct the label, or number the classes from 0 without a gap"
+            f"{file}, row {row}: label {highest} is the highest, so that class {missing[0]} should"
+            " have a training image and has none; correct the label, or number the classes from 0"
+            " without a gap"
         )
     return tuple(str(k) for k in used)
 
@@ -113,16 +129,23 @@ def _column(file: Path, role: Literal["image", "label"]) -> Iterator[Any]:
             for batch in opened.iter_batches(batch_size=_ROWS, columns=[name]):
                 yield batch.column(0)
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{file}: column {name} is damaged: {error}; write or fetch the file again") from error
+            raise DataError(
+                f"{file}: column {name} is damaged: {error}; write or fetch the file again"
+            ) from error
 
 
 def _labels(file: Path, classes: tuple[str, ...] | None) -> NDArray[np.int64]:
     """(n,) labels of a file, each one of the classes."""
-    values: list[int | None] = [value for part in _column(file, "label") for value in part.to_pylist()]
+    values: list[int | None] = [
+        value for part in _column(file, "label") for value in part.to_pylist()
+    ]
     for row, value in enumerate(values):
         if value is None or value < 0 or (classes is not None and value >= len(classes)):
             law = "0 or more" if classes is None else f"0 to {len(classes) - 1}"
-            raise DataError(f"{file}, row {row}: label must be {law}, got {value}; correct the label, or remove the row")
+            raise DataError(
+                f"{file}, row {row}: label must be {law}, got {value}; correct the label, or remove"
+                " the row"
+            )
     return np.array(values, dtype=np.int64)
 
 
@@ -131,6 +154,9 @@ def _images(file: Path) -> Iterator[tuple[str, bytes]]:
     for part in _column(file, "image"):
         for value in part.field("bytes").to_pylist():
             if value is None:
-                raise DataError(f"{file}, row {row}: image.bytes must hold the image itself, got null; embed the files, or use folder:PATH")
+                raise DataError(
+                    f"{file}, row {row}: image.bytes must hold the image itself, got null; embed"
+                    " the files, or use folder:PATH"
+                )
             yield f"{file}, row {row}", value
             row += 1

@@ -31,43 +31,66 @@ class Splits:
     @property
     def hashes(self) -> dict[str, str | None]:
         """By what a run and a study know their images again."""
-        return {"split_sha256": self.fingerprint, "pixels_sha256": self.pixels, "extra_sha256": self.extra_pixels}
+        return {
+            "split_sha256": self.fingerprint,
+            "pixels_sha256": self.pixels,
+            "extra_sha256": self.extra_pixels,
+        }
 
 
 def some(labels: Indices, count: int | None, *, seed: int, field: str) -> Indices:
     """Positions of `count` images of all classes in proportion, always the same; of all images where there are no more, or none are named."""
-    return np.arange(len(labels)) if count is None or count >= len(labels) else draw(labels, count, seed=seed, keep=0, field=field)
+    return (
+        np.arange(len(labels))
+        if count is None or count >= len(labels)
+        else draw(labels, count, seed=seed, keep=0, field=field)
+    )
 
 
 def draw(labels: Indices, count: int, *, seed: int, keep: int, field: str) -> Indices:
     """Choose `count` images of all classes in proportion; at least one of each class, and leave at least `keep` of each.
 
-    Returns sorted positions in `labels` (N,). Raises DataError, naming `field`, where `count` cannot do both.
+    Returns sorted positions in `labels` (N,). Raises DataError, naming `field`, where `count`
+    cannot do both.
     """
     sizes = np.bincount(labels)
     most = sizes - keep
     if (most < 1).any():
         k = int(most.argmin())
-        raise DataError(f"{field}: class {k} has {sizes[k]} images, but every split needs at least one; add images, or drop the class")
+        raise DataError(
+            f"{field}: class {k} has {sizes[k]} images, but every split needs at least one; add"
+            " images, or drop the class"
+        )
     if not len(sizes) <= count <= most.sum():
         raise DataError(
-            f"{field}: {count} of {len(labels)} images were asked for, but {len(sizes)} classes with one in every split "
-            f"allow {len(sizes)} to {most.sum()}; change the value"
+            f"{field}: {count} of {len(labels)} images were asked for, but {len(sizes)} classes"
+            f" with one in every split allow {len(sizes)} to {most.sum()}; change the value"
         )
-    # One of each class, and the rest as seats are given to parties: to the highest of size / 3, size / 5, ... (Sainte-Lague, exact in
-    # proportion where that is possible). Divisions alone, which IEEE 754 defines to the last bit: no machine rounds differently.
+    # One of each class, and the rest as seats are given to parties: to the highest of size / 3,
+    # size / 5, ... (Sainte-Lague, exact in proportion where that is possible). Divisions alone,
+    # which IEEE 754 defines to the last bit: no machine rounds differently.
     quotients = [size / (2 * np.arange(1, end) + 1) for size, end in zip(sizes, most, strict=True)]
     owners = np.repeat(np.arange(len(sizes)), most - 1)
     winners = owners[np.argsort(-np.concatenate(quotients), kind="stable")[: count - len(sizes)]]
     shares = 1 + np.bincount(winners, minlength=len(sizes))
     generator = np.random.default_rng(seed)
-    chosen = [generator.permutation(np.flatnonzero(labels == k))[:share] for k, share in enumerate(shares)]
+    chosen = [
+        generator.permutation(np.flatnonzero(labels == k))[:share] for k, share in enumerate(shares)
+    ]
     return np.sort(np.concatenate(chosen))
 
 
-def divide(labels: Indices, pool: Indices, *, fraction: float, seed: int) -> tuple[Indices, Indices]:
+def divide(
+    labels: Indices, pool: Indices, *, fraction: float, seed: int
+) -> tuple[Indices, Indices]:
     """(train, validation): the positions in `pool` divided; `labels` (N,) are of all images."""
-    chosen = draw(labels[pool], round(fraction * len(pool)), seed=seed, keep=1, field="data.validation_fraction")
+    chosen = draw(
+        labels[pool],
+        round(fraction * len(pool)),
+        seed=seed,
+        keep=1,
+        field="data.validation_fraction",
+    )
     return np.delete(pool, chosen), pool[chosen]
 
 
@@ -84,8 +107,8 @@ def fingerprint(indices: Mapping[str, Indices], labels: Tensor) -> str:
 def sampled(*images: Images) -> str:
     """sha256 over pixels and labels of at most 512 evenly spaced images of each set.
 
-    Another set has other pixels everywhere, and to read all of a large one takes minutes. Where images were decoded, the decoder is in it:
-    two versions of Pillow may read one JPEG in two ways.
+    Another set has other pixels everywhere, and to read all of a large one takes minutes. Where
+    images were decoded, the decoder is in it: two versions of Pillow may read one JPEG in two ways.
     """
     digest = hashlib.sha256()
     for each in images:

@@ -1,7 +1,8 @@
 """CIFAR, SVHN, MNIST and Fashion-MNIST, from the files that their authors publish.
 
-CIFAR's binary version is read here, because a record of bytes can do no harm. Everything else is torchvision's,
-which checks the md5 of CIFAR's pickles and of SVHN's matrices before it opens them, and downloads where `data.download` allows it.
+CIFAR's binary version is read here, because a record of bytes can do no harm. Everything else is
+torchvision's, which checks the md5 of CIFAR's pickles and of SVHN's matrices before it opens them,
+and downloads where `data.download` allows it.
 """
 
 from pathlib import Path
@@ -15,9 +16,16 @@ from rkdsearch.data.images import Images
 from rkdsearch.data.turns import one_at_a_time
 from rkdsearch.errors import DataError
 
-# name -> (folder, files to train on, files to test on, label bytes of a record, file of class names)
+# name -> (folder, files to train on, files to test on, label bytes of a record, file of class
+# names)
 _CIFAR = {
-    "cifar10": ("cifar-10-batches-bin", [f"data_batch_{i}.bin" for i in range(1, 6)], ["test_batch.bin"], 1, "batches.meta.txt"),
+    "cifar10": (
+        "cifar-10-batches-bin",
+        [f"data_batch_{i}.bin" for i in range(1, 6)],
+        ["test_batch.bin"],
+        1,
+        "batches.meta.txt",
+    ),
     "cifar100": ("cifar-100-binary", ["train.bin"], ["test.bin"], 2, "fine_label_names.txt"),
 }
 _CIFAR_SIZE = 32
@@ -28,7 +36,8 @@ def read_standard(config: DataConfig, split: Literal["train", "test"]) -> Images
     """The official training or test images. Raises DataError where files are missing or damaged, saying what was looked for."""
     if config.root is None:
         raise DataError(
-            f"data.root must name the folder of {config.name}'s files, got none; set it, with data.download: true if they are not there"
+            f"data.root must name the folder of {config.name}'s files, got none; set it, with"
+            " data.download: true if they are not there"
         )
     root = Path(config.root).expanduser()
     if config.name in _CIFAR:
@@ -44,18 +53,34 @@ def _read_cifar(folder: Path, name: str, split: Literal["train", "test"]) -> Ima
     parts = []
     for path in (folder / file for file in (train if split == "train" else test)):
         if not path.is_file():
-            raise DataError(f"{path}: the file is missing; unpack the binary version of {name} again")
+            raise DataError(
+                f"{path}: the file is missing; unpack the binary version of {name} again"
+            )
         content = np.fromfile(path, dtype=np.uint8)
         if not len(content) or len(content) % record:
-            raise DataError(f"{path}: must hold whole records of {record} bytes, got {len(content)} bytes; unpack it again")
+            raise DataError(
+                f"{path}: must hold whole records of {record} bytes, got {len(content)} bytes;"
+                " unpack it again"
+            )
         parts.append(content.reshape(-1, record))
     if not (folder / names).is_file():
-        raise DataError(f"{folder / names}: the file of class names is missing; unpack the binary version of {name} again")
+        raise DataError(
+            f"{folder / names}: the file of class names is missing; unpack the binary version of"
+            f" {name} again"
+        )
     records = np.concatenate(parts)
     pixels = records[:, label_bytes:].reshape(-1, 3, _CIFAR_SIZE, _CIFAR_SIZE).transpose(0, 2, 3, 1)
-    labels = records[:, label_bytes - 1].astype(np.int64)  # CIFAR-100: coarse label first, fine label second
+    # CIFAR-100: coarse label first, fine label second
+    labels = records[:, label_bytes - 1].astype(np.int64)
     classes = tuple((folder / names).read_text().split())
-    return Images(torch.from_numpy(np.ascontiguousarray(pixels)), torch.from_numpy(labels), 255.0, classes, name, split)
+    return Images(
+        torch.from_numpy(np.ascontiguousarray(pixels)),
+        torch.from_numpy(labels),
+        255.0,
+        classes,
+        name,
+        split,
+    )
 
 
 def _read_torchvision(root: Path, config: DataConfig, split: Literal["train", "test"]) -> Images:
@@ -74,21 +99,34 @@ def _read_torchvision(root: Path, config: DataConfig, split: Literal["train", "t
         # torchvision reports everything from a missing file to a dead network as one of these.
         if config.download:
             root.mkdir(parents=True, exist_ok=True)
-            # It writes under the final names: a process that looks meanwhile would find half a file.
+            # It writes under the final names: a process that looks meanwhile would find half a
+            # file.
             with one_at_a_time(root):
                 found = build(root, download=True, **which)
         else:
             found = build(root, download=False, **which)
     except (RuntimeError, OSError, ValueError, EOFError, AssertionError) as error:
-        looked_for = f"{root / _CIFAR[config.name][0]} (binary) and for " if config.name in _CIFAR else ""
-        reason = str(error).replace(" You can use download=True to download it", "")  # our way out is the next line's
+        looked_for = (
+            f"{root / _CIFAR[config.name][0]} (binary) and for " if config.name in _CIFAR else ""
+        )
+        # our way out is the next line's
+        reason = str(error).replace(" You can use download=True to download it", "")
         raise DataError(
-            f"{root}: no sound copy of {config.name}; looked for {looked_for}torchvision's files: {reason} "
-            "(set data.root to the folder that holds them, or data.download: true)"
+            f"{root}: no sound copy of {config.name}; looked for {looked_for}torchvision's files:"
+            f" {reason} (set data.root to the folder that holds them, or data.download: true)"
         ) from error
     pixels = torch.as_tensor(found.data)
     if config.name == "svhn":
         pixels = pixels.permute(0, 2, 3, 1).contiguous()
-    labels = torch.as_tensor(found.labels if config.name == "svhn" else found.targets, dtype=torch.int64)
+    labels = torch.as_tensor(
+        found.labels if config.name == "svhn" else found.targets, dtype=torch.int64
+    )
     classes = tuple(_CLASSES.get(config.name) or found.classes)
-    return Images(pixels if pixels.ndim == 4 else pixels[..., None], labels, 255.0, classes, config.name, split)
+    return Images(
+        pixels if pixels.ndim == 4 else pixels[..., None],
+        labels,
+        255.0,
+        classes,
+        config.name,
+        split,
+    )

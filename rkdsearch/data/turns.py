@@ -13,8 +13,9 @@ FILE = ".rkdsearch.lock"
 def one_at_a_time(folder: Path) -> Iterator[None]:
     """Be the only process inside the block; on all hosts that share the folder, where its file system shares locks. It leaves an empty file there.
 
-    A lock of the operating system: it ends with its process, waits as long as the work takes, and needs no group of processes; trials of a
-    search have none. Where nobody may write the folder, or its file system knows no locks, nobody waits.
+    A lock of the operating system: it ends with its process, waits as long as the work takes, and
+    needs no group of processes; trials of a search have none. Where nobody may write the folder, or
+    its file system knows no locks, nobody waits.
     """
     with ExitStack() as held:
         with suppress(OSError):

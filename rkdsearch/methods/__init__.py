@@ -1,8 +1,9 @@
 """Methods: one file per paper, found by its name. Nothing is registered.
 
-`load("rslad")` is the class in `rkdsearch/methods/rslad.py`. A name with a dot (`my_lab.soft_at`) is a module of the user's:
-it is imported only when `allow_import` (the command line's `--allow-import my_lab`) or an installed entry point of the group
-`rkdsearch.methods` names its prefix, so that a config file from a stranger imports nothing.
+`load("rslad")` is the class in `rkdsearch/methods/rslad.py`. A name with a dot (`my_lab.soft_at`)
+is a module of the user's: it is imported only when `allow_import` (the command line's
+`--allow-import my_lab`) or an installed entry point of the group `rkdsearch.methods` names its
+prefix, so that a config file from a stranger imports nothing.
 """
 
 import importlib
@@ -14,7 +15,18 @@ from rkdsearch.errors import ConfigError, did_you_mean
 from rkdsearch.methods.base import Companion, Loss, Method, Step, Student, name_of
 from rkdsearch.plugins import allow_import, allowed_imports, load_module
 
-__all__ = ["Companion", "Loss", "Method", "Step", "Student", "allow_import", "allowed_imports", "load", "name_of", "names"]
+__all__ = [
+    "Companion",
+    "Loss",
+    "Method",
+    "Step",
+    "Student",
+    "allow_import",
+    "allowed_imports",
+    "load",
+    "name_of",
+    "names",
+]
 
 _NOT_METHODS = {"base", "describe", "inner"}
 
@@ -22,7 +34,13 @@ _NOT_METHODS = {"base", "describe", "inner"}
 @cache  # asked at every load, which every build of a config is
 def names() -> tuple[str, ...]:
     """The built-in methods, by file name."""
-    return tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in _NOT_METHODS and not m.name.startswith("_")))
+    return tuple(
+        sorted(
+            m.name
+            for m in pkgutil.iter_modules(__path__)
+            if m.name not in _NOT_METHODS and not m.name.startswith("_")
+        )
+    )
 
 
 def load(name: str) -> type[Method]:
@@ -36,9 +54,14 @@ def load(name: str) -> type[Method]:
 
 
 def _only_method(module: ModuleType) -> type[Method]:
-    found = [c for c in vars(module).values() if isinstance(c, type) and issubclass(c, Method) and c.__module__ == module.__name__]
+    found = [
+        c
+        for c in vars(module).values()
+        if isinstance(c, type) and issubclass(c, Method) and c.__module__ == module.__name__
+    ]
     if len(found) != 1:
         raise ConfigError(
-            f"{module.__name__} must define exactly one subclass of Method, found {len(found)}: {[c.__name__ for c in found]}"
+            f"{module.__name__} must define exactly one subclass of Method, found {len(found)}:"
+            f" {[c.__name__ for c in found]}"
         )
     return found[0]

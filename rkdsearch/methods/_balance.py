@@ -6,7 +6,9 @@ from torch import Tensor
 from rkdsearch.methods.base import Step
 
 
-def balance(step: Step, adversarial: Tensor, natural: Tensor, *, rate: float, exponent: float = 1.0) -> Tensor:
+def balance(
+    step: Step, adversarial: Tensor, natural: Tensor, *, rate: float, exponent: float = 1.0
+) -> Tensor:
     """(2,) weights [adversarial, natural] that sum to 1, moved once a batch by its losses (N,) and kept in the step's memory.
 
     r_k = (L_k / first L_k) ** exponent;  w_k <- w_k - rate (w_k - r_k / sum r), with the losses of the whole batch, over all processes.
@@ -20,6 +22,7 @@ def balance(step: Step, adversarial: Tensor, natural: Tensor, *, rate: float, ex
         return weights
     losses = losses.clamp_min(torch.finfo(losses.dtype).tiny)
     first = step.memory.setdefault("first_losses", losses)
-    target = (exponent * (losses.log() - first.log())).softmax(dim=0)  # r / sum r, which no underflow turns into 0 / 0
+    # r / sum r, which no underflow turns into 0 / 0
+    target = (exponent * (losses.log() - first.log())).softmax(dim=0)
     step.memory["weights"] = moved = weights - rate * step.lr_factor * (weights - target)
     return moved if step.share == 1 else weights

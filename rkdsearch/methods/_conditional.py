@@ -2,8 +2,9 @@
 
     natural_weight: Annotated[Factor, When("form", iad2=0.25), Field(description="a2")] = UNUSED
 
-is 0.25 where `form` is `iad2`; where it is not, the field is None and a value for it is refused, because nothing would read it.
-A search space says the same with `when: {method.form: [iad2]}`. Whole configs survive a round trip: None is what was written.
+is 0.25 where `form` is `iad2`; where it is not, the field is None and a value for it is refused,
+because nothing would read it. A search space says the same with `when: {method.form: [iad2]}`.
+Whole configs survive a round trip: None is what was written.
 """
 
 from typing import Any, cast
@@ -23,7 +24,9 @@ class When:
     def __init__(self, of: str, **defaults: float | str) -> None:
         self.of, self.defaults = of, defaults
 
-    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
         """None is legal beside the field's own values; the static type stays theirs, since code that reads the field is conditional too."""
         return core_schema.nullable_schema(handler(source))
 
@@ -53,5 +56,8 @@ class ConditionalMethod(Method):
                 settled[name] = when.defaults[choice]
             elif choice not in when.defaults and settled.get(name) is not None:
                 homes, got = " or ".join(when.defaults), settled[name]
-                raise ValueError(f"{name} is used where {when.of} is {homes}, and {when.of} is {choice}; leave {name} out (got {got})")
+                raise ValueError(
+                    f"{name} is used where {when.of} is {homes}, and {when.of} is {choice}; leave"
+                    f" {name} out (got {got})"
+                )
         return settled

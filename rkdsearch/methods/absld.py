@@ -5,15 +5,17 @@ outer   min  alpha KL(T(x) / t_adv[y] || S(x')) + (1 - alpha) KL(T(x) / t_nat[y]
         cross-entropy in that epoch, on x' for t_adv and on x for t_nat
 inner   x' = argmax KL(T(x) / t_adv[y] || S(x'))
 
-RSLAD whose soft labels are sharpened for the classes that the student finds hard: it aims at the worst class, not at the average.
-r follows the learning rate, as the released code divides both by 10 at the same milestones.
+RSLAD whose soft labels are sharpened for the classes that the student finds hard: it aims at the
+worst class, not at the average. r follows the learning rate, as the released code divides both by
+10 at the same milestones.
 
-Where the released code departs (`parity: official`): its two copies of the teacher's logits share storage, so that both targets are
-divided by t_adv[y] t_nat[y]; and it adds 1e-5 to the teacher's probability inside the logarithm. It also averages the KL over classes:
-`kl_scale` = 1/K.
+Where the released code departs (`parity: official`): its two copies of the teacher's logits share
+storage, so that both targets are divided by t_adv[y] t_nat[y]; and it adds 1e-5 to the teacher's
+probability inside the logarithm. It also averages the KL over classes: `kl_scale` = 1/K.
 
-Defaults: alpha = 5/6, r = 0.1, temperatures from 1 within [0.5, 5], attack from Gaussian noise in eval mode: the released script.
-Confirmed: the authors' script with `parity: official`, value and gradients, and its update; the paper's equation on our own numbers only.
+Defaults: alpha = 5/6, r = 0.1, temperatures from 1 within [0.5, 5], attack from Gaussian noise in
+eval mode: the released script. Confirmed: the authors' script with `parity: official`, value and
+gradients, and its update; the paper's equation on our own numbers only.
 """
 
 import torch
@@ -31,9 +33,16 @@ class ABSLD(Method):
     """RSLAD with sharper labels for harder classes."""
 
     adversarial_weight: Weight = Field(5 / 6, description="alpha")
-    class_temperature_step: Factor = Field(0.1, description="r: the hardest class's move at an epoch's end, at the initial learning rate")
-    lowest_temperature: float = Field(0.5, gt=0, le=1, description="the sharpest that a class's labels become")
-    highest_temperature: float = Field(5.0, ge=1, le=1000, description="the softest that a class's labels become")
+    class_temperature_step: Factor = Field(
+        0.1,
+        description="r: the hardest class's move at an epoch's end, at the initial learning rate",
+    )
+    lowest_temperature: float = Field(
+        0.5, gt=0, le=1, description="the sharpest that a class's labels become"
+    )
+    highest_temperature: float = Field(
+        5.0, ge=1, le=1000, description="the softest that a class's labels become"
+    )
     kl_scale: KLScale = 1.0
     parity: Parity = "paper"
 
@@ -42,8 +51,15 @@ class ABSLD(Method):
         with torch.no_grad():
             soft_labels = step.teacher(step.x)
         # Rows: adversarial, natural. Columns: classes.
-        start = torch.ones(2, soft_labels.shape[1], dtype=torch.promote_types(soft_labels.dtype, torch.float32), device=soft_labels.device)
-        adversarial_tau, natural_tau = step.memory.setdefault("temperatures", start)[:, step.y].unsqueeze(2)
+        start = torch.ones(
+            2,
+            soft_labels.shape[1],
+            dtype=torch.promote_types(soft_labels.dtype, torch.float32),
+            device=soft_labels.device,
+        )
+        adversarial_tau, natural_tau = step.memory.setdefault("temperatures", start)[
+            :, step.y
+        ].unsqueeze(2)
         if self.parity == "official":
             adversarial_tau = natural_tau = adversarial_tau * natural_tau
         offset = 1e-5 if self.parity == "official" else 0.0
@@ -54,18 +70,29 @@ class ABSLD(Method):
         x_adv = step.maximize(inner.imitation(step.student, soft_labels / adversarial_tau))
         adversarial, natural = step.student.each(x_adv, step.x)
 
-        errors = torch.stack([cross_entropy(adversarial, step.y), cross_entropy(natural, step.y)], dim=1).detach()
+        errors = torch.stack(
+            [cross_entropy(adversarial, step.y), cross_entropy(natural, step.y)], dim=1
+        ).detach()
         total = step.memory.get("class_errors", torch.zeros_like(start))
-        # A product with the labels one-hot: `index_add` sums in any order on CUDA, and every process must come to the same temperatures.
+        # A product with the labels one-hot: `index_add` sums in any order on CUDA, and every
+        # process must come to the same temperatures.
         members = one_hot(step.across(step.y), total.shape[1]).to(total.dtype)
         step.memory["class_errors"] = total + step.across(errors).T.to(total.dtype) @ members
         return Loss.weighted(
-            adversarial=(self.kl_scale * self.adversarial_weight, imitation(adversarial, adversarial_tau)),
-            natural=(self.kl_scale * (1 - self.adversarial_weight), imitation(natural, natural_tau)),
+            adversarial=(
+                self.kl_scale * self.adversarial_weight,
+                imitation(adversarial, adversarial_tau),
+            ),
+            natural=(
+                self.kl_scale * (1 - self.adversarial_weight),
+                imitation(natural, natural_tau),
+            ),
         )
 
     @override
-    def end_epoch(self, memory: dict[str, Tensor], *, epoch: int, epochs: int, lr_factor: float) -> None:
+    def end_epoch(
+        self, memory: dict[str, Tensor], *, epoch: int, epochs: int, lr_factor: float
+    ) -> None:
         errors = memory["class_errors"]
         excess = errors - errors.mean(dim=1, keepdim=True)
         largest = excess.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(errors.dtype).tiny)

@@ -3,11 +3,13 @@
 outer   min  alpha KL(T(x') || S(x')) + (1 - alpha) KL(T(x) || S(x))
 inner   x' = argmax KL(T(x') || S(x'))
 
-The attack looks for the image on which student and teacher disagree most: the teacher answers every iterate, and the gradient flows
-through it to the image, which costs a forward and a backward of the teacher a step. Detached, it would be another attack.
+The attack looks for the image on which student and teacher disagree most: the teacher answers every
+iterate, and the gradient flows through it to the image, which costs a forward and a backward of the
+teacher a step. Detached, it would be another attack.
 
-Where the released code departs: on CIFAR-10 it averages the KL over classes (`kl_scale` = 1/K repeats it), on CIFAR-100 it does not; its
-argument parser defaults to eps = 16/255, the paper's larger radius.
+Where the released code departs: on CIFAR-10 it averages the KL over classes (`kl_scale` = 1/K
+repeats it), on CIFAR-100 it does not; its argument parser defaults to eps = 16/255, the paper's
+larger radius.
 
 Defaults: alpha = 1, attack from Gaussian noise in eval mode: the released script.
 Confirmed: the authors' script on both data sets, value and gradients; its attack too.
@@ -34,9 +36,13 @@ class AdaAD(Method):
         with torch.no_grad():
             natural_target, adversarial_target = step.teacher(step.x), step.teacher(x_adv)
         natural_weight = 1 - self.adversarial_weight
-        # Clean first, and also where it weighs nothing: BatchNorm sees the batches in the official order.
+        # Clean first, and also where it weighs nothing: BatchNorm sees the batches in the official
+        # order.
         natural, adversarial = step.student.each_weighted((natural_weight, step.x), (1.0, x_adv))
         return Loss.weighted(
             natural=(self.kl_scale * natural_weight, kl_divergence(natural, target=natural_target)),
-            adversarial=(self.kl_scale * self.adversarial_weight, kl_divergence(adversarial, target=adversarial_target)),
+            adversarial=(
+                self.kl_scale * self.adversarial_weight,
+                kl_divergence(adversarial, target=adversarial_target),
+            ),
         )

@@ -4,13 +4,16 @@ outer   min  alpha tau^2 KL(T(x') || S(x'); tau) + alpha (1 - a) KL(S(x) || S(x'
         a = p_T(y | x')^beta, and 1 during the warm-up
 inner   x' = argmax KL(T(x') || S(x'))
 
-AdaAD's attack under the loss of IAD-I: the less the teacher believes in the label of x', the more the student listens to its own answer
-to x. Unlike in IAD-I, the teacher is asked about x', and its term is not weighted by a. S(x) is a target with gradient.
+AdaAD's attack under the loss of IAD-I: the less the teacher believes in the label of x', the more
+the student listens to its own answer to x. Unlike in IAD-I, the teacher is asked about x', and its
+term is not weighted by a. S(x) is a target with gradient.
 
-Where we depart: the released code forwards x twice, before and after x'; here once, with the same loss and one BatchNorm update less.
+Where we depart: the released code forwards x twice, before and after x'; here once, with the same
+loss and one BatchNorm update less.
 
-Defaults: alpha = 1, tau = 30, beta = 0.1, warm-up 60 of 200 epochs, attack from Gaussian noise in eval mode: the released script.
-Confirmed: the authors' script, value and gradients; the warm-up on our own numbers only.
+Defaults: alpha = 1, tau = 30, beta = 0.1, warm-up 60 of 200 epochs, attack from Gaussian noise in
+eval mode: the released script. Confirmed: the authors' script, value and gradients; the warm-up on
+our own numbers only.
 """
 
 import torch
@@ -36,14 +39,23 @@ class AdaIAD(Method):
         x_adv = step.maximize(inner.teacher_adversarial(step))
         introspective, label_weight = step.started(self.warm_up), 1 - self.soft_label_weight
         # While a = 1 the student's own answer to x is multiplied by an exact 0.
-        clean, adversarial = step.student.each_weighted((1.0 if introspective else label_weight, step.x), (1.0, x_adv))
+        clean, adversarial = step.student.each_weighted(
+            (1.0 if introspective else label_weight, step.x), (1.0, x_adv)
+        )
         with torch.no_grad():
             robust = step.teacher(x_adv)
             log_belief = log_probabilities(robust).gather(1, step.y[:, None])[:, 0]
-        trust = (self.trust_exponent * log_belief).exp() if introspective else torch.ones_like(log_belief)
+        trust = (
+            (self.trust_exponent * log_belief).exp()
+            if introspective
+            else torch.ones_like(log_belief)
+        )
         scale = self.kl_scale * self.soft_label_weight
         return Loss.weighted(
-            robust=(scale * self.temperature**2, kl_divergence(adversarial, target=robust, temperature=self.temperature)),
+            robust=(
+                scale * self.temperature**2,
+                kl_divergence(adversarial, target=robust, temperature=self.temperature),
+            ),
             oneself=(scale, (1 - trust) * kl_divergence(adversarial, target=clean)),
             label=(label_weight, step.label_loss(clean)),
             trust=(0.0, trust),

@@ -3,12 +3,12 @@
 outer   min  (1 - lambda) CE(S(x'), y) + lambda tau^2 KL(T(x') || S(x'); tau)
 inner   x' = argmax CE(S(x'), y)
 
-The teacher is asked about the student's own attacked image, where it may be wrong: that is what IAD later answers.
-There is no canonical code: this is AKD2 without its natural teacher.
+The teacher is asked about the student's own attacked image, where it may be wrong: that is what IAD
+later answers. There is no canonical code: this is AKD2 without its natural teacher.
 
 Defaults: lambda = 1/2 and tau = 1 are ours, the middle of the range in use; the attack is PGD-AT's.
-Confirmed: the KL term by AKD2's released code, whose soft cross-entropy differs from it by the teacher's entropy; the weighting is a
-convention.
+Confirmed: the KL term by AKD2's released code, whose soft cross-entropy differs from it by the
+teacher's entropy; the weighting is a convention.
 """
 
 from typing import ClassVar
@@ -39,6 +39,9 @@ class AKD(Method):
         answer = step.student(x_adv)
         scale = self.kl_scale * self.temperature**2
         return Loss.weighted(
-            soft_label=(self.soft_label_weight * scale, kl_divergence(answer, target=soft_labels, temperature=self.temperature)),
+            soft_label=(
+                self.soft_label_weight * scale,
+                kl_divergence(answer, target=soft_labels, temperature=self.temperature),
+            ),
             label=(1 - self.soft_label_weight, step.label_loss(answer)),
         )

@@ -3,15 +3,17 @@
 outer   min  w CE(S(x'), y) + a1 tau^2 H(T(x'), S(x'); tau) + a2 tau^2 H(N(x'), S(x'); tau)
 inner   x' = argmax CE(S(x'), y)
 
-Robust overfitting is smoothed away by two teachers of the student's own architecture, one robust (T) and one natural (N), both asked
-about the attacked image. The other half of the paper averages weights: that is the run's, not the method's.
+Robust overfitting is smoothed away by two teachers of the student's own architecture, one robust
+(T) and one natural (N), both asked about the attacked image. The other half of the paper averages
+weights: that is the run's, not the method's.
 
-H is the soft cross-entropy: the KL plus the teacher's entropy, of equal gradient. The IAD repository's AKD2 uses the KL
-(`imitation: kl`) with w, a1, a2 = 0.25, 0.5, 0.25 and tau = 1. The three weights are free, as in the released script: their sum need
-not be 1.
+H is the soft cross-entropy: the KL plus the teacher's entropy, of equal gradient. The IAD
+repository's AKD2 uses the KL (`imitation: kl`) with w, a1, a2 = 0.25, 0.5, 0.25 and tau = 1. The
+three weights are free, as in the released script: their sum need not be 1.
 
-Defaults: w, a1, a2 = 0.3, 0.6, 0.1 and tau = 2, attack from clipped uniform noise with BatchNorm in train mode: the released script.
-Confirmed: the authors' script and the IAD repository's, value and gradients.
+Defaults: w, a1, a2 = 0.3, 0.6, 0.1 and tau = 2, attack from clipped uniform noise with BatchNorm in
+train mode: the released script. Confirmed: the authors' script and the IAD repository's, value and
+gradients.
 """
 
 from typing import ClassVar, Literal
@@ -29,13 +31,17 @@ from rkdsearch.methods.base import AttackDefaults, Factor, KLScale, Loss, Method
 class AKD2(Method):
     """Learn, on attacked images, the label and the answers of a robust and a natural teacher."""
 
-    attack_defaults: ClassVar[AttackDefaults] = AttackDefaults(start="uniform_clipped", batchnorm="train")
+    attack_defaults: ClassVar[AttackDefaults] = AttackDefaults(
+        start="uniform_clipped", batchnorm="train"
+    )
 
     label_weight: Factor = Field(0.3, description="w")
     robust_weight: Factor = Field(0.6, description="a1: the robust teacher's")
     natural_weight: Factor = Field(0.1, description="a2: the natural teacher's")
     temperature: Temperature = 2.0
-    imitation: Literal["cross_entropy", "kl"] = Field("cross_entropy", description="H, or the KL: another value, the same gradient")
+    imitation: Literal["cross_entropy", "kl"] = Field(
+        "cross_entropy", description="H, or the KL: another value, the same gradient"
+    )
     kl_scale: KLScale = 1.0
 
     @override

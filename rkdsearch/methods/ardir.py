@@ -3,14 +3,16 @@
 outer   min  alpha tau^2 KL(T(x) || S(x'); tau) + (1 - alpha) CE(S(x'), y) + lambda D(h_S(x'), h_T(x))
 inner   x' = argmax CE(S(x'), y)
 
-Known, from the abstract: distillation between equal architectures improves adversarial training, and the teacher's internal
-representation serves as a label beside its output. Inferred: attack on the label; both labels come from the clean image (the alternative:
-`representation_input: adversarial`). Guessed: the layer (penultimate), the distance (mean square), the weight.
-`layers: stages` sums D over the last stages instead, each averaged over its pixels; a trained linear map stands between unequal widths;
-`natural_alignment` moves that share of D to clean images. Mean and sum of squares differ by the width: rescale lambda with it.
+Known, from the abstract: distillation between equal architectures improves adversarial training,
+and the teacher's internal representation serves as a label beside its output. Inferred: attack on
+the label; both labels come from the clean image (the alternative: `representation_input:
+adversarial`). Guessed: the layer (penultimate), the distance (mean square), the weight. `layers:
+stages` sums D over the last stages instead, each averaged over its pixels; a trained linear map
+stands between unequal widths; `natural_alignment` moves that share of D to clean images. Mean and
+sum of squares differ by the width: rescale lambda with it.
 
-Defaults: ours; the attack is PGD-AT's. The paper's attack may be RSLAD's: `attack.objective: teacher_clean`.
-Confirmed: our own numbers only. Never to be reported as the authors'.
+Defaults: ours; the attack is PGD-AT's. The paper's attack may be RSLAD's: `attack.objective:
+teacher_clean`. Confirmed: our own numbers only. Never to be reported as the authors'.
 """
 
 from collections.abc import Mapping
@@ -27,7 +29,16 @@ from rkdsearch.losses import kl_divergence
 from rkdsearch.methods import inner
 from rkdsearch.methods._conditional import UNUSED, ConditionalMethod, When
 from rkdsearch.methods._representations import measure, projected, projector, vector
-from rkdsearch.methods.base import AttackDefaults, Companion, Factor, KLScale, Loss, Step, Temperature, Weight
+from rkdsearch.methods.base import (
+    AttackDefaults,
+    Companion,
+    Factor,
+    KLScale,
+    Loss,
+    Step,
+    Temperature,
+    Weight,
+)
 from rkdsearch.models import Features
 
 
@@ -42,13 +53,23 @@ class ARDIR(ConditionalMethod):
     representation_weight: Factor = Field(10.0, description="lambda")
     distance: Literal["mse_mean", "l2_sum", "cosine"] = Field("mse_mean", description="D")
     layers: Literal["penultimate", "stages"] = Field("penultimate", description="h")
-    last_stages: Annotated[int, Field(ge=1, le=4, description="how many stages, from the last"), When("layers", stages=3)] = UNUSED
-    representation_input: Literal["clean", "adversarial"] = Field("clean", description="the image whose representation is the label")
-    natural_alignment: Weight = Field(0.0, description="share of D that is measured on clean images")
+    last_stages: Annotated[
+        int,
+        Field(ge=1, le=4, description="how many stages, from the last"),
+        When("layers", stages=3),
+    ] = UNUSED
+    representation_input: Literal["clean", "adversarial"] = Field(
+        "clean", description="the image whose representation is the label"
+    )
+    natural_alignment: Weight = Field(
+        0.0, description="share of D that is measured on clean images"
+    )
     kl_scale: KLScale = 1.0
 
     @override
-    def companions(self, student: nn.Module, teachers: Mapping[str, nn.Module], image: Tensor) -> dict[str, Companion]:
+    def companions(
+        self, student: nn.Module, teachers: Mapping[str, nn.Module], image: Tensor
+    ) -> dict[str, Companion]:
         pairs = self._pairs(measure(student, image), measure(teachers["robust"], image))
         maps = {f"projector{i}": projector(own, theirs) for i, (own, theirs) in enumerate(pairs)}
         return {name: Companion(linear) for name, linear in maps.items() if linear is not None}
@@ -59,14 +80,23 @@ class ARDIR(ConditionalMethod):
             teacher = step.features(step.teacher, step.x)
         x_adv = step.maximize(inner.label(step))
         with torch.no_grad():
-            label = teacher if self.representation_input == "clean" else step.features(step.teacher, x_adv)
+            label = (
+                teacher
+                if self.representation_input == "clean"
+                else step.features(step.teacher, x_adv)
+            )
         student = step.features(step.student, x_adv)
         internal = (1 - self.natural_alignment) * self._distance(step, student, label)
         if self.natural_alignment:
-            internal = internal + self.natural_alignment * self._distance(step, step.features(step.student, step.x), teacher)
+            internal = internal + self.natural_alignment * self._distance(
+                step, step.features(step.student, step.x), teacher
+            )
         scale = self.kl_scale * self.temperature**2
         return Loss.weighted(
-            soft_label=(self.soft_label_weight * scale, kl_divergence(student.logits, target=teacher.logits, temperature=self.temperature)),
+            soft_label=(
+                self.soft_label_weight * scale,
+                kl_divergence(student.logits, target=teacher.logits, temperature=self.temperature),
+            ),
             label=(1 - self.soft_label_weight, step.label_loss(student.logits)),
             representation=(self.representation_weight, internal),
         )
@@ -89,12 +119,14 @@ class ARDIR(ConditionalMethod):
         """The student's activations beside the teacher's, the deepest last."""
         if self.layers == "penultimate":
             return [(student.stages["penultimate"], teacher.stages["penultimate"])]
-        sides = [[a for name, a in f.stages.items() if name != "penultimate"] for f in (student, teacher)]
+        sides = [
+            [a for name, a in f.stages.items() if name != "penultimate"] for f in (student, teacher)
+        ]
         fewest = min(map(len, sides))
         if fewest < self.last_stages:
             raise ConfigError(
-                f"method.last_stages must be <= {fewest}, the stages that student and teacher both expose, got {self.last_stages}; "
-                "lower it or choose method.layers: penultimate"
+                f"method.last_stages must be <= {fewest}, the stages that student and teacher both"
+                f" expose, got {self.last_stages}; lower it or choose method.layers: penultimate"
             )
         own, theirs = (side[-self.last_stages :] for side in sides)
         return list(zip(own, theirs, strict=True))

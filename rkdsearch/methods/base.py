@@ -1,7 +1,8 @@
 """What a method is, what it may look at, and what it gives back.
 
-A method is one frozen class whose fields are its hyperparameters and whose one verb, `loss(step)`, is the paper's min-max.
-It sees the batch, the networks and the attack through `Step`, other processes through `step.across`, and its own state through `step.memory`.
+A method is one frozen class whose fields are its hyperparameters and whose one verb, `loss(step)`,
+is the paper's min-max. It sees the batch, the networks and the attack through `Step`, other
+processes through `step.across`, and its own state through `step.memory`.
 """
 
 from abc import ABC, abstractmethod
@@ -25,10 +26,23 @@ from rkdsearch.methods import inner
 Weight = Annotated[float, Field(ge=0, le=1)]
 Factor = Annotated[float, Field(ge=0)]
 Temperature = Annotated[float, Field(gt=0, le=1000, description="softening of both distributions")]
-KLScale = Annotated[float, Field(gt=0, description="factor on every KL term: 1 = sum over classes; released scripts use 1/K and 10/K")]
-WarmUp = Annotated[float, Field(ge=0, lt=1, description="fraction of the run before the method proper begins")]
+KLScale = Annotated[
+    float,
+    Field(
+        gt=0,
+        description=(
+            "factor on every KL term: 1 = sum over classes; released scripts use 1/K and 10/K"
+        ),
+    ),
+]
+WarmUp = Annotated[
+    float, Field(ge=0, lt=1, description="fraction of the run before the method proper begins")
+]
 Parity = Annotated[
-    Literal["paper", "official"], Field(description="where they differ: the paper's equation, or the released script's arithmetic")
+    Literal["paper", "official"],
+    Field(
+        description="where they differ: the paper's equation, or the released script's arithmetic"
+    ),
 ]
 BatchNormMode = Literal["eval", "train"]
 
@@ -52,7 +66,8 @@ class Loss:
     def weighted(**terms: tuple[float | Tensor, Tensor]) -> "Loss":
         """sum over terms of weight * mean(term): each term is (N,) or a scalar, each weight a number or a scalar tensor.
 
-        A term of weight 0 stays in the graph: a companion that only it reaches must not look unused to DDP.
+        A term of weight 0 stays in the graph: a companion that only it reaches must not look unused
+        to DDP.
         """
         means = {name: term.mean() for name, (_, term) in terms.items()}
         total = reduce(add, (weight * means[name] for name, (weight, _) in terms.items()))
@@ -63,8 +78,9 @@ class Loss:
 class Companion:
     """A network that trains beside the student and is dropped when training ends.
 
-    `settings` overrides the student's optimizer (`{"weight_decay": 0.0}`); `own_optimizer` gives it an optimizer of its own with
-    these settings instead of a parameter group in the student's. `schedule(epoch, epochs)` is then its learning rate's factor.
+    `settings` overrides the student's optimizer (`{"weight_decay": 0.0}`); `own_optimizer` gives it
+    an optimizer of its own with these settings instead of a parameter group in the student's.
+    `schedule(epoch, epochs)` is then its learning rate's factor.
     """
 
     module: nn.Module
@@ -107,9 +123,10 @@ class Teacher:
 class Student:
     """The student as a method sees it: a network whose attack-time twin takes its place inside `Step.maximize`.
 
-    `twin` returns an eval-mode network of the same function (BatchNorm folded, weights shared, no parameter gradients).
-    Without one, the network itself is put in eval mode for the attack and put back afterwards, also when the attack raises.
-    With `compiled`, logits and features come from torch's compiler; the twin is its maker's to compile.
+    `twin` returns an eval-mode network of the same function (BatchNorm folded, weights shared, no
+    parameter gradients). Without one, the network itself is put in eval mode for the attack and put
+    back afterwards, also when the attack raises. With `compiled`, logits and features come from
+    torch's compiler; the twin is its maker's to compile.
     """
 
     def __init__(
@@ -190,9 +207,11 @@ class Student:
 class Step:
     """One batch, and all that a method may look at.
 
-    x (N, C, H, W) pixels of [0, 1]; y (N,) labels; `epoch` counts from 0 and `epochs` is the run's length;
-    `lr_factor` is the learning rate now, as a fraction of its initial value; `batch_size` is the configured one, over all processes.
-    Where a batch comes in parts (`training.microbatches`), this is one of them, with its `share` of the images; all meet the same weights.
+    x (N, C, H, W) pixels of [0, 1]; y (N,) labels; `epoch` counts from 0 and `epochs` is the run's
+    length; `lr_factor` is the learning rate now, as a fraction of its initial value; `batch_size`
+    is the configured one, over all processes. Where a batch comes in parts
+    (`training.microbatches`), this is one of them, with its `share` of the images; all meet the
+    same weights.
     """
 
     x: Tensor
@@ -268,9 +287,12 @@ class Method(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     attack_defaults: ClassVar[AttackDefaults] = AttackDefaults()
-    reconstructed: ClassVar[str | None] = None  # why these are not the authors' numbers, where no full text or code is public
-    stationary_loss: ClassVar[bool] = True  # False: the loss's own weights move, so it need not fall on a fixed batch
-    may_skip_parameters: ClassVar[bool] = False  # True: some steps leave a trained parameter without gradient (DDP must look)
+    # why these are not the authors' numbers, where no full text or code is public
+    reconstructed: ClassVar[str | None] = None
+    # False: the loss's own weights move, so it need not fall on a fixed batch
+    stationary_loss: ClassVar[bool] = True
+    # True: some steps leave a trained parameter without gradient (DDP must look)
+    may_skip_parameters: ClassVar[bool] = False
 
     @abstractmethod
     def loss(self, step: Step) -> Loss:
@@ -280,15 +302,23 @@ class Method(BaseModel, ABC):
         """The teachers that this setting of the method asks: `robust`, `natural`, both, or none."""
         return ("robust",)
 
-    def companions(self, student: nn.Module, teachers: Mapping[str, nn.Module], image: Tensor) -> dict[str, Companion]:  # noqa: ARG002 - for overriders
+    def companions(
+        self,
+        student: nn.Module,  # noqa: ARG002 - for overriders
+        teachers: Mapping[str, nn.Module],  # noqa: ARG002
+        image: Tensor,  # noqa: ARG002
+    ) -> dict[str, Companion]:
         """Networks to train beside the student, built from its and the teachers' shapes; `image` (1, C, H, W) is one to measure with.
 
-        These teachers have their BatchNorm, which `step.teachers` may have folded away: a copy of one can be trained further.
-        Parameters are drawn from the global generator, which the trainer has seeded.
+        These teachers have their BatchNorm, which `step.teachers` may have folded away: a copy of
+        one can be trained further. Parameters are drawn from the global generator, which the
+        trainer has seeded.
         """
         return {}
 
-    def end_epoch(self, memory: dict[str, Tensor], *, epoch: int, epochs: int, lr_factor: float) -> None:
+    def end_epoch(
+        self, memory: dict[str, Tensor], *, epoch: int, epochs: int, lr_factor: float
+    ) -> None:
         """Update `memory` after the last batch of an epoch. Called on every process with the same memory."""
 
     def check_student(self, student: nn.Module) -> None:

@@ -5,15 +5,18 @@ outer   min  w_adv KL(T(x') / tau_adv || S(x')) + w_nat KL(N(x) / tau_nat || S(x
         each step, after the loss: tau_adv <- clip(tau_adv - kappa sign(H_adv - H_nat), 1, 10), and tau_nat the other way
 inner   x' = argmax CE(S(x'), y)
 
-MTARD whose teachers are brought to the same entropy H: the vaguer one is cooled, the surer one is heated. Only teachers are softened, and
-no tau^2 multiplies. rho and kappa follow the learning rate, as the released code divides all three by 10 at the same milestones.
-Under `training.microbatches` a batch meets the loss weights one batch late (`_balance.py`), and the temperatures in time.
+MTARD whose teachers are brought to the same entropy H: the vaguer one is cooled, the surer one is
+heated. Only teachers are softened, and no tau^2 multiplies. rho and kappa follow the learning rate,
+as the released code divides all three by 10 at the same milestones. Under `training.microbatches` a
+batch meets the loss weights one batch late (`_balance.py`), and the temperatures in time.
 
-Where the released code departs (`parity: official`): it adds 1e-5 to the teachers' probabilities inside the logarithm. It also averages
-the KL over classes: `kl_scale` = 1/K, on CIFAR-100 10/K. Its offset inside the entropies, of which only the order counts, is left out.
+Where the released code departs (`parity: official`): it adds 1e-5 to the teachers' probabilities
+inside the logarithm. It also averages the KL over classes: `kl_scale` = 1/K, on CIFAR-100 10/K. Its
+offset inside the entropies, of which only the order counts, is left out.
 
-Defaults: rho = 0.025, kappa = 0.001, temperatures from 1 up to 10, attack from Gaussian noise in eval mode: the released script.
-Confirmed: two consecutive steps of the authors' script with `parity: official`: values, gradients, weights and temperatures.
+Defaults: rho = 0.025, kappa = 0.001, temperatures from 1 up to 10, attack from Gaussian noise in
+eval mode: the released script. Confirmed: two consecutive steps of the authors' script with
+`parity: official`: values, gradients, weights and temperatures.
 """
 
 from typing import ClassVar
@@ -33,9 +36,17 @@ class BMTARD(Method):
 
     stationary_loss: ClassVar[bool] = False
 
-    balance_rate: Weight = Field(0.025, description="rho: how fast the two weights follow the losses, at the initial learning rate")
-    temperature_step: Factor = Field(0.001, description="kappa: what a temperature moves by in a step, at the initial learning rate")
-    highest_temperature: float = Field(10.0, ge=1, le=1000, description="where heating a teacher ends; cooling ends at 1")
+    balance_rate: Weight = Field(
+        0.025,
+        description="rho: how fast the two weights follow the losses, at the initial learning rate",
+    )
+    temperature_step: Factor = Field(
+        0.001,
+        description="kappa: what a temperature moves by in a step, at the initial learning rate",
+    )
+    highest_temperature: float = Field(
+        10.0, ge=1, le=1000, description="where heating a teacher ends; cooling ends at 1"
+    )
     kl_scale: KLScale = 1.0
     parity: Parity = "paper"
 
@@ -48,15 +59,28 @@ class BMTARD(Method):
         x_adv = step.maximize(inner.label(step))
         with torch.no_grad():
             robust, natural = step.teachers["robust"](x_adv), step.teachers["natural"](step.x)
-        tau = step.memory.get("temperatures", torch.ones(2, dtype=torch.promote_types(robust.dtype, torch.float32), device=robust.device))
+        tau = step.memory.get(
+            "temperatures",
+            torch.ones(
+                2, dtype=torch.promote_types(robust.dtype, torch.float32), device=robust.device
+            ),
+        )
         offset = 1e-5 if self.parity == "official" else 0.0
         on_adversarial, on_natural = step.student.each(x_adv, step.x)
-        adversarial_loss = kl_divergence(on_adversarial, target=robust, target_temperature=tau[0], offset=offset)
-        natural_loss = kl_divergence(on_natural, target=natural, target_temperature=tau[1], offset=offset)
+        adversarial_loss = kl_divergence(
+            on_adversarial, target=robust, target_temperature=tau[0], offset=offset
+        )
+        natural_loss = kl_divergence(
+            on_natural, target=natural, target_temperature=tau[1], offset=offset
+        )
 
-        part = step.across(torch.stack([entropy(robust, tau[0]), entropy(natural, tau[1])], dim=1)).mean(dim=0)
+        part = step.across(
+            torch.stack([entropy(robust, tau[0]), entropy(natural, tau[1])], dim=1)
+        ).mean(dim=0)
         if (entropies := step.over_parts("entropies", part)) is not None:
-            cooling = self.temperature_step * step.lr_factor * (entropies - entropies.flip(0)).sign()
+            cooling = (
+                self.temperature_step * step.lr_factor * (entropies - entropies.flip(0)).sign()
+            )
             step.memory["temperatures"] = (tau - cooling).clamp(1, self.highest_temperature)
 
         weights = balance(step, adversarial_loss, natural_loss, rate=self.balance_rate)

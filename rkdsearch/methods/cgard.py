@@ -4,11 +4,11 @@ outer   min  (1 - alpha) KL(T(x_T) || S(x_S)) + alpha KL(T(x_S) || S(x_S))
 inner   x_S, x_T = argmax D(S(x_S), T(x_T)),   D = the mean of both KLs; both move at once, each by its own gradient,
         and an x_T on which the teacher's cross-entropy exceeds that of the clean x goes back to x
 
-The student is attacked, while the teacher is shown an image in the same ball that it likes no less than the clean one: its answer there
-is the collaborative target. One student forward a step.
+The student is attacked, while the teacher is shown an image in the same ball that it likes no less
+than the clean one: its answer there is the collaborative target. One student forward a step.
 
-Where we had to choose: the paper is silent about BatchNorm in the search and about the KL's reduction; here eval mode, and the sum over
-classes.
+Where we had to choose: the paper is silent about BatchNorm in the search and about the KL's
+reduction; here eval mode, and the sum over classes.
 
 Defaults: alpha = 0.7, both starts from Gaussian noise of their own: the paper.
 Confirmed: on our own numbers only, the loss and three steps of the search; no code is public.
@@ -28,7 +28,9 @@ from rkdsearch.methods.base import KLScale, Loss, Method, Step, Weight
 class CGARD(Method):
     """Imitate, on the attacked image, what the teacher says about it and about its own best neighbour of x."""
 
-    adversarial_weight: Weight = Field(0.7, description="alpha: the teacher's answer to x_S; the rest is for its answer to x_T")
+    adversarial_weight: Weight = Field(
+        0.7, description="alpha: the teacher's answer to x_S; the rest is for its answer to x_T"
+    )
     kl_scale: KLScale = 1.0
 
     @override
@@ -38,15 +40,24 @@ class CGARD(Method):
             guidance, target = step.teacher(x_guide), step.teacher(x_adv)
         answer = step.student(x_adv)
         return Loss.weighted(
-            collaborative=(self.kl_scale * (1 - self.adversarial_weight), kl_divergence(answer, target=guidance)),
-            adversarial=(self.kl_scale * self.adversarial_weight, kl_divergence(answer, target=target)),
+            collaborative=(
+                self.kl_scale * (1 - self.adversarial_weight),
+                kl_divergence(answer, target=guidance),
+            ),
+            adversarial=(
+                self.kl_scale * self.adversarial_weight,
+                kl_divergence(answer, target=target),
+            ),
         )
 
 
 def _search(step: Step) -> tuple[Tensor, Tensor]:
     """x_S and x_T, (N, C, H, W) each."""
     if step.objective is not None:
-        raise ConfigError(f"attack.objective: cgard searches two images with an objective of its own, got '{step.objective}'; leave it out")
+        raise ConfigError(
+            "attack.objective: cgard searches two images with an objective of its own, got"
+            f" '{step.objective}'; leave it out"
+        )
 
     def disagreement(pair: Tensor) -> Tensor:
         x_adv, x_guide = pair.chunk(2)
@@ -57,7 +68,9 @@ def _search(step: Step) -> tuple[Tensor, Tensor]:
         harm_on_clean = cross_entropy(step.teacher(step.x), step.y)
     project = step.attack.around(torch.cat([step.x, step.x]))
     with step.attacking():
-        pair = torch.cat([step.attack.start(step.x, step.noise), step.attack.start(step.x, step.noise)])
+        pair = torch.cat(
+            [step.attack.start(step.x, step.noise), step.attack.start(step.x, step.noise)]
+        )
         for _ in range(step.attack.steps):
             pair = project(step.attack.ascend(pair, input_gradient(disagreement, pair)))
             x_adv, x_guide = pair.chunk(2)

@@ -4,17 +4,21 @@ outer   student  min  KL(T(x') || S(x')) + KL(N(x) || S(x)) - s mean of KL(N(x')
         teacher  min  CE(T(x'), y), from a sixth of the run on
 inner   x' = argmax CE(S(x'), y)
 
-MTARD's two teachers, and a push away from the natural teacher's mistakes; meanwhile the robust teacher keeps learning from the student's
-adversarial examples. s is the power of ten that brings the push to the order of magnitude of the smaller of the other two losses.
-The teacher that learns is a copy in train mode: the loaded one stays as it was. Before it learns, only its BatchNorm statistics move.
+MTARD's two teachers, and a push away from the natural teacher's mistakes; meanwhile the robust
+teacher keeps learning from the student's adversarial examples. s is the power of ten that brings
+the push to the order of magnitude of the smaller of the other two losses. The teacher that learns
+is a copy in train mode: the loaded one stays as it was. Before it learns, only its BatchNorm
+statistics move.
 
-Where the released code departs (`parity: official`): it adds 1e-5 to the teachers' probabilities inside the logarithm. It also averages
-the KL over classes: `kl_scale` = 1/K. It computes B-MTARD's weights and temperatures; the release confirmed here uses neither, another
-one (CIARD2025/CIARD at ffc264c) weights the two KLs by them.
+Where the released code departs (`parity: official`): it adds 1e-5 to the teachers' probabilities
+inside the logarithm. It also averages the KL over classes: `kl_scale` = 1/K. It computes B-MTARD's
+weights and temperatures; the release confirmed here uses neither, another one (CIARD2025/CIARD at
+ffc264c) weights the two KLs by them.
 
-Defaults: student's temperature 5 in the push; the teacher's learning rate 1e-4 from 50 of 300 epochs on, falling by a cosine times
-exp(-0.01 t^2), SGD with momentum 0.1 and weight decay 2e-4; attack from Gaussian noise in eval mode: the released script.
-Confirmed: the student's step of the authors' script with `parity: official`, value and gradients.
+Defaults: student's temperature 5 in the push; the teacher's learning rate 1e-4 from 50 of 300
+epochs on, falling by a cosine times exp(-0.01 t^2), SGD with momentum 0.1 and weight decay 2e-4;
+attack from Gaussian noise in eval mode: the released script. Confirmed: the student's step of the
+authors' script with `parity: official`, value and gradients.
 """
 
 import copy
@@ -29,7 +33,18 @@ from typing_extensions import override
 
 from rkdsearch.losses import kl_divergence
 from rkdsearch.methods import inner
-from rkdsearch.methods.base import Companion, Factor, KLScale, Loss, Method, Parity, Step, Student, Temperature, WarmUp
+from rkdsearch.methods.base import (
+    Companion,
+    Factor,
+    KLScale,
+    Loss,
+    Method,
+    Parity,
+    Step,
+    Student,
+    Temperature,
+    WarmUp,
+)
 
 
 class CIARD(Method):
@@ -38,9 +53,13 @@ class CIARD(Method):
     stationary_loss: ClassVar[bool] = False
     may_skip_parameters: ClassVar[bool] = True  # the teacher's copy, until its training begins
 
-    push_temperature: Temperature = Field(5.0, description="softening of the student alone, in the push")
+    push_temperature: Temperature = Field(
+        5.0, description="softening of the student alone, in the push"
+    )
     retraining_rate: Factor = Field(1e-4, description="the robust teacher's highest learning rate")
-    retraining_start: WarmUp = Field(1 / 6, description="fraction of the run before the robust teacher learns: 50 of 300 epochs")
+    retraining_start: WarmUp = Field(
+        1 / 6, description="fraction of the run before the robust teacher learns: 50 of 300 epochs"
+    )
     kl_scale: KLScale = 1.0
     parity: Parity = "paper"
 
@@ -49,7 +68,9 @@ class CIARD(Method):
         return ("robust", "natural")
 
     @override
-    def companions(self, student: nn.Module, teachers: Mapping[str, nn.Module], image: Tensor) -> dict[str, Companion]:
+    def companions(
+        self, student: nn.Module, teachers: Mapping[str, nn.Module], image: Tensor
+    ) -> dict[str, Companion]:
         copied = copy.deepcopy(teachers["robust"]).requires_grad_(True).train()
         settings = {"lr": self.retraining_rate, "momentum": 0.1, "weight_decay": 2e-4}
         return {"robust": Companion(copied, settings, own_optimizer=True, schedule=self._rate)}
@@ -57,7 +78,9 @@ class CIARD(Method):
     def _rate(self, epoch: int, epochs: int) -> float:
         """The retrained teacher's learning rate, as a fraction of its highest."""
         done = ((epoch + 1) / epochs - self.retraining_start) / (1 - self.retraining_start)
-        return 0.0 if done < 0 else (0.5 + 0.5 * math.cos(math.pi * done)) * math.exp(-0.01 * done**2)
+        return (
+            0.0 if done < 0 else (0.5 + 0.5 * math.cos(math.pi * done)) * math.exp(-0.01 * done**2)
+        )
 
     @override
     def loss(self, step: Step) -> Loss:
@@ -68,22 +91,38 @@ class CIARD(Method):
         with torch.set_grad_enabled(learning):
             robust_adv = robust(x_adv)
         with torch.no_grad():
-            natural_nat, natural_adv = step.teachers["natural"](step.x), step.teachers["natural"](x_adv)
+            natural_nat, natural_adv = (
+                step.teachers["natural"](step.x),
+                step.teachers["natural"](x_adv),
+            )
         offset = 1e-5 if self.parity == "official" else 0.0
 
         def imitation(logits: Tensor, target: Tensor, temperature: float = 1.0) -> Tensor:
-            return kl_divergence(logits, target=target, temperature=temperature, target_temperature=1.0, offset=offset)
+            return kl_divergence(
+                logits,
+                target=target,
+                temperature=temperature,
+                target_temperature=1.0,
+                offset=offset,
+            )
 
-        adversarial_loss, natural_loss = imitation(adversarial, robust_adv.detach()), imitation(natural, natural_nat)
+        adversarial_loss, natural_loss = (
+            imitation(adversarial, robust_adv.detach()),
+            imitation(natural, natural_nat),
+        )
         push = imitation(adversarial, natural_adv, self.push_temperature)
         wrong = (natural_adv.argmax(dim=1) != step.y).to(push.dtype)
-        # The push is a mean over some samples of the batch, and s compares means: all processes' rows are needed.
-        adversarial_loss, natural_loss, push, wrong = step.across(torch.stack([adversarial_loss, natural_loss, push, wrong], dim=1)).unbind(
-            dim=1
-        )
+        # The push is a mean over some samples of the batch, and s compares means: all processes'
+        # rows are needed.
+        adversarial_loss, natural_loss, push, wrong = step.across(
+            torch.stack([adversarial_loss, natural_loss, push, wrong], dim=1)
+        ).unbind(dim=1)
         adversarial_loss, natural_loss = adversarial_loss.mean(), natural_loss.mean()
         push = (wrong * push).sum() / wrong.sum().clamp_min(1)
-        others, own = (_magnitude(self.kl_scale * loss) for loss in (torch.minimum(adversarial_loss, natural_loss), push))
+        others, own = (
+            _magnitude(self.kl_scale * loss)
+            for loss in (torch.minimum(adversarial_loss, natural_loss), push)
+        )
         return Loss.weighted(
             adversarial=(self.kl_scale, adversarial_loss),
             natural=(self.kl_scale, natural_loss),

@@ -5,14 +5,16 @@ outer   min  5/6 KL(q || S(x')) + 1/6 KL(q || S(x)) + lambda R
         R = mean_i KL(r_T,i || r_S,i),  r_i = softmax_j(<u(x'_i), u(x_j)> / t),  u the penultimate features at unit length
 inner   x' = argmax KL(T(x) || S(x'))
 
-Known, from the abstract: the teacher does not always predict correctly, so an adaptive compensation models its instability; and beside
-one-to-one imitation there is a contrastive relationship among examples. Inferred: RSLAD's attack and weights. Guessed: the form of both
-modules, so each has switches.
-`compensation` label: the smallest move towards the label that lets the true class lead by the margin m; matrix: a trained K x K noise
-matrix Q carries the student's answer into the teacher's noisy labels, KL(p || S Q), with a little CE(S(x'), y) so that Q cannot absorb
-everything; gate: q = a p + (1 - a) e_y with IAD's trust a; none: RSLAD.
-`relation` kl: the teacher's similarities between x' and x are the student's; infonce: x' lies nearest to its own x; cross_infonce: nearest
-to the teacher's x, through a trained projector where the widths differ. Both companions are dropped after training.
+Known, from the abstract: the teacher does not always predict correctly, so an adaptive compensation
+models its instability; and beside one-to-one imitation there is a contrastive relationship among
+examples. Inferred: RSLAD's attack and weights. Guessed: the form of both modules, so each has
+switches. `compensation` label: the smallest move towards the label that lets the true class lead by
+the margin m; matrix: a trained K x K noise matrix Q carries the student's answer into the teacher's
+noisy labels, KL(p || S Q), with a little CE(S(x'), y) so that Q cannot absorb everything; gate: q =
+a p + (1 - a) e_y with IAD's trust a; none: RSLAD. `relation` kl: the teacher's similarities between
+x' and x are the student's; infonce: x' lies nearest to its own x; cross_infonce: nearest to the
+teacher's x, through a trained projector where the widths differ. Both companions are dropped after
+training.
 
 Defaults: ours, except RSLAD's weights and attack.
 Confirmed: our own numbers only. Never to be reported as the authors'.
@@ -32,7 +34,17 @@ from rkdsearch.losses import kl_divergence, kl_to_probabilities, log_probabiliti
 from rkdsearch.methods import inner
 from rkdsearch.methods._conditional import UNUSED, ConditionalMethod, When
 from rkdsearch.methods._representations import measure, projected, projector
-from rkdsearch.methods.base import Companion, Factor, KLScale, Loss, Step, Student, Teacher, Temperature, Weight
+from rkdsearch.methods.base import (
+    Companion,
+    Factor,
+    KLScale,
+    Loss,
+    Step,
+    Student,
+    Teacher,
+    Temperature,
+    Weight,
+)
 from rkdsearch.models import Features
 
 
@@ -55,14 +67,30 @@ class CRDND(ConditionalMethod):
 
     adversarial_weight: Weight = Field(5 / 6, description="RSLAD's alpha")
     temperature: Temperature = 1.0
-    compensation: Literal["label", "matrix", "gate", "none"] = Field("label", description="how the teacher's mistakes are met")
-    margin: Annotated[Weight, When("compensation", label=0.05), Field(description="m: the true class's least lead")] = UNUSED
-    label_weight: Annotated[Factor, When("compensation", matrix=0.1), Field(description="of CE(S(x'), y)")] = UNUSED
-    trust_exponent: Annotated[Factor, When("compensation", gate=0.1), Field(description="beta of IAD's trust")] = UNUSED
+    compensation: Literal["label", "matrix", "gate", "none"] = Field(
+        "label", description="how the teacher's mistakes are met"
+    )
+    margin: Annotated[
+        Weight,
+        When("compensation", label=0.05),
+        Field(description="m: the true class's least lead"),
+    ] = UNUSED
+    label_weight: Annotated[
+        Factor, When("compensation", matrix=0.1), Field(description="of CE(S(x'), y)")
+    ] = UNUSED
+    trust_exponent: Annotated[
+        Factor, When("compensation", gate=0.1), Field(description="beta of IAD's trust")
+    ] = UNUSED
     relation: Literal["kl", "infonce", "cross_infonce", "none"] = Field("kl", description="R")
-    relation_weight: Annotated[Factor, When("relation", kl=1.0, infonce=0.1, cross_infonce=0.1), Field(description="lambda")] = UNUSED
+    relation_weight: Annotated[
+        Factor,
+        When("relation", kl=1.0, infonce=0.1, cross_infonce=0.1),
+        Field(description="lambda"),
+    ] = UNUSED
     relation_temperature: Annotated[
-        Temperature, When("relation", kl=0.1, infonce=0.1, cross_infonce=0.1), Field(description="t: softening of the similarities")
+        Temperature,
+        When("relation", kl=0.1, infonce=0.1, cross_infonce=0.1),
+        Field(description="t: softening of the similarities"),
     ] = UNUSED
     negatives: Annotated[
         Literal["all", "other_classes"],
@@ -72,15 +100,22 @@ class CRDND(ConditionalMethod):
     kl_scale: KLScale = 1.0
 
     @override
-    def companions(self, student: nn.Module, teachers: Mapping[str, nn.Module], image: Tensor) -> dict[str, Companion]:
+    def companions(
+        self, student: nn.Module, teachers: Mapping[str, nn.Module], image: Tensor
+    ) -> dict[str, Companion]:
         found: dict[str, Companion] = {}
         if self.compensation == "matrix":
             with torch.no_grad():
                 classes = teachers["robust"](image).shape[1]
-            # Decay would pull Q towards the uniform matrix: towards believing that the teacher knows nothing.
-            found["noise_matrix"] = Companion(NoiseMatrix(classes).to(image.device), {"weight_decay": 0.0})
+            # Decay would pull Q towards the uniform matrix: towards believing that the teacher
+            # knows nothing.
+            found["noise_matrix"] = Companion(
+                NoiseMatrix(classes).to(image.device), {"weight_decay": 0.0}
+            )
         if self.relation == "cross_infonce":
-            own, theirs = (measure(network, image).penultimate for network in (student, teachers["robust"]))
+            own, theirs = (
+                measure(network, image).penultimate for network in (student, teachers["robust"])
+            )
             if (linear := projector(own, theirs)) is not None:
                 found["projector"] = Companion(linear)
         return found
@@ -95,13 +130,22 @@ class CRDND(ConditionalMethod):
         adversarial = self._ask(step, step.student, x_adv)
         natural = self._ask(step, step.student, step.x)
         terms = {
-            "adversarial": (self.adversarial_weight * self.kl_scale, self._imitation(step, adversarial.logits, target)),
-            "natural": ((1 - self.adversarial_weight) * self.kl_scale, self._imitation(step, natural.logits, target)),
+            "adversarial": (
+                self.adversarial_weight * self.kl_scale,
+                self._imitation(step, adversarial.logits, target),
+            ),
+            "natural": (
+                (1 - self.adversarial_weight) * self.kl_scale,
+                self._imitation(step, natural.logits, target),
+            ),
         }
         if self.compensation == "matrix":
             terms["label"] = (self.label_weight, step.label_loss(adversarial.logits))
         if self.relation != "none":
-            terms["relation"] = (self.relation_weight, self._relation(step, x_adv, teacher, adversarial, natural))
+            terms["relation"] = (
+                self.relation_weight,
+                self._relation(step, x_adv, teacher, adversarial, natural),
+            )
         return Loss.weighted(**terms)
 
     def _ask(self, step: Step, network: Student | Teacher, x: Tensor) -> Features:
@@ -126,10 +170,14 @@ class CRDND(ConditionalMethod):
         if self.compensation != "matrix":
             return kl_to_probabilities(logits, target=target, temperature=self.temperature)
         noisy = step.companions["noise_matrix"](probabilities(logits, self.temperature))
-        divergence: Tensor = torch.special.xlogy(target, target) - torch.special.xlogy(target, noisy)
+        divergence: Tensor = torch.special.xlogy(target, target) - torch.special.xlogy(
+            target, noisy
+        )
         return divergence.sum(dim=1)
 
-    def _relation(self, step: Step, x_adv: Tensor, teacher: Features, adversarial: Features, natural: Features) -> Tensor:
+    def _relation(
+        self, step: Step, x_adv: Tensor, teacher: Features, adversarial: Features, natural: Features
+    ) -> Tensor:
         """R, one number for each image of all processes."""
 
         def unit(features: Features, through: nn.Module | None = None) -> Tensor:

@@ -1,7 +1,8 @@
 """What a method is, for people: its paper, its min-max, its fields with their laws and defaults. Read from the class and its docstring.
 
-A method's docstring is laid out in paragraphs: the title (authors, venue, link), the problem (`outer`, `inner`), the idea, and those that
-begin with `Where ...`, `Defaults:` and `Confirmed:`. `page` makes docs/methods.md of them: `python -m rkdsearch.methods docs/methods.md`.
+A method's docstring is laid out in paragraphs: the title (authors, venue, link), the problem
+(`outer`, `inner`), the idea, and those that begin with `Where ...`, `Defaults:` and `Confirmed:`.
+`page` makes docs/methods.md of them: `python -m rkdsearch.methods docs/methods.md`.
 """
 
 import inspect
@@ -34,7 +35,9 @@ multiply its weight: the terms that a run reports are without them.
 def describe(name: str) -> str:
     """Everything that a user of the method needs, as plain text of about thirty lines. Raises ConfigError for an unknown name."""
     method = load(name)
-    rows = [f"  {field}: {default}\n      {meaning}" for field, default, meaning in _fields(method)] or ["  none"]
+    rows = [
+        f"  {field}: {default}\n      {meaning}" for field, default, meaning in _fields(method)
+    ] or ["  none"]
     return "\n".join(
         [
             f"{name}: {_doc(method)}",
@@ -58,20 +61,44 @@ def page() -> str:
 def _row(name: str, method: type[Method]) -> str:
     paragraphs = _paragraphs(method)
     inner = re.search(r"^inner +(.+)", paragraphs[1], flags=re.MULTILINE)
-    confirmed = next((p.removeprefix("Confirmed: ") for p in paragraphs if p.startswith("Confirmed: ")), "-")
+    confirmed = next(
+        (p.removeprefix("Confirmed: ") for p in paragraphs if p.startswith("Confirmed: ")), "-"
+    )
     marked = "**RECONSTRUCTED.** " if method.reconstructed else ""
     problem = inner.group(1).removeprefix("x' = argmax ").strip().rstrip(",") if inner else "none"
-    cells = [f"[`{name}`](#{name})", _linked(paragraphs[0]), f"`{problem}`", _teachers(method), _attack(method), marked + confirmed]
+    cells = [
+        f"[`{name}`](#{name})",
+        _linked(paragraphs[0]),
+        f"`{problem}`",
+        _teachers(method),
+        _attack(method),
+        marked + confirmed,
+    ]
     return "| " + " | ".join(map(cell, cells)) + " |"
 
 
 def _section(name: str, method: type[Method]) -> str:
     title, problem, *rest = _paragraphs(method)
-    prose = [re.sub(r"^(Where (?:[^:`]|`[^`]*`)*|Defaults|Confirmed)(?=:)", r"**\1**", paragraph) for paragraph in rest]
-    table = [f"| `{cell(field)}` | {cell(default)} | {cell(meaning)} |" for field, default, meaning in _fields(method)]
-    fields = ["| field | default | meaning and law |\n|---|---|---|\n" + "\n".join(table)] if table else []
-    source = f"`rkdsearch/methods/{name}.py` · teachers: {_teachers(method)} · attack: {_attack(method)}"
-    return "\n\n".join([f"## {name}", _linked(title), f"```\n{problem}\n```", *prose, source, *fields]) + "\n"
+    prose = [
+        re.sub(r"^(Where (?:[^:`]|`[^`]*`)*|Defaults|Confirmed)(?=:)", r"**\1**", paragraph)
+        for paragraph in rest
+    ]
+    table = [
+        f"| `{cell(field)}` | {cell(default)} | {cell(meaning)} |"
+        for field, default, meaning in _fields(method)
+    ]
+    fields = (
+        ["| field | default | meaning and law |\n|---|---|---|\n" + "\n".join(table)]
+        if table
+        else []
+    )
+    source = (
+        f"`rkdsearch/methods/{name}.py` · teachers: {_teachers(method)} · attack: {_attack(method)}"
+    )
+    return (
+        "\n\n".join([f"## {name}", _linked(title), f"```\n{problem}\n```", *prose, source, *fields])
+        + "\n"
+    )
 
 
 def _doc(method: type[Method]) -> str:
@@ -93,9 +120,16 @@ def cell(text: str) -> str:
 
 
 def _teachers(method: type[Method]) -> str:
-    every = {teacher for setting in _choices_of_fields(method) for teacher in method(**setting).teachers()}
+    every = {
+        teacher
+        for setting in _choices_of_fields(method)
+        for teacher in method(**setting).teachers()
+    }
     usual = method().teachers()
-    return ", ".join([*usual, *(f"{other} (by setting)" for other in sorted(every - set(usual)))]) or "none"
+    return (
+        ", ".join([*usual, *(f"{other} (by setting)" for other in sorted(every - set(usual)))])
+        or "none"
+    )
 
 
 def _attack(method: type[Method]) -> str:
@@ -106,9 +140,14 @@ def _attack(method: type[Method]) -> str:
 def _choices_of_fields(method: type[Method]) -> list[dict[str, Any]]:
     """The defaults, and each other choice of a field that is used unconditionally."""
     fields = {
-        name: info for name, info in method.model_fields.items() if get_origin(info.annotation) is Literal and condition(info) is None
+        name: info
+        for name, info in method.model_fields.items()
+        if get_origin(info.annotation) is Literal and condition(info) is None
     }
-    return [{}, *({name: choice} for name, info in fields.items() for choice in get_args(info.annotation))]
+    return [
+        {},
+        *({name: choice} for name, info in fields.items() for choice in get_args(info.annotation)),
+    ]
 
 
 def _fields(method: type[Method]) -> list[tuple[str, str, str]]:
@@ -119,7 +158,10 @@ def _fields(method: type[Method]) -> list[tuple[str, str, str]]:
         default = (
             _value(info.default)
             if when is None
-            else "; ".join(f"{_value(value)} where {when.of} is {choice}" for choice, value in when.defaults.items())
+            else "; ".join(
+                f"{_value(value)} where {when.of} is {choice}"
+                for choice, value in when.defaults.items()
+            )
         )
         choices = get_args(info.annotation) if get_origin(info.annotation) is Literal else ()
         law = " or ".join(map(str, choices)) if choices else ", ".join(laws(info.metadata))

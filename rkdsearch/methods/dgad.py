@@ -3,12 +3,13 @@
 outer   min  n/B mean over M of KL(T~(x) || S(x)) + (B - n)/B mean over the rest of KL(T~(x') || S(x')) + beta |p_S(x') - p_S(x)|^2 / K
 inner   x' = argmax KL(T(x') || S(x'))
 
-M are the n samples whose clean image the teacher gets wrong: the student learns those clean, and the others attacked. T~ is the teacher
-corrected: where its first choice is wrong, that logit changes places with the true class's. The last term has gradient on both sides.
-B is the configured batch size, also for a shorter last batch, as in the released code.
+M are the n samples whose clean image the teacher gets wrong: the student learns those clean, and
+the others attacked. T~ is the teacher corrected: where its first choice is wrong, that logit
+changes places with the true class's. The last term has gradient on both sides. B is the configured
+batch size, also for a shorter last batch, as in the released code.
 
-Where the released code departs (`parity: official`): its MobileNet-V2 branch has misplaced brackets, 0.5 (n/B L_M + (B - n)/B) L_rest;
-its ResNet branch is the equation above.
+Where the released code departs (`parity: official`): its MobileNet-V2 branch has misplaced
+brackets, 0.5 (n/B L_M + (B - n)/B) L_rest; its ResNet branch is the equation above.
 
 Defaults: beta = 1, attack from Gaussian noise in eval mode: the released script.
 Confirmed: both branches of the authors' script, value and gradients.
@@ -27,7 +28,9 @@ from rkdsearch.methods.base import Factor, KLScale, Loss, Method, Parity, Step
 class DGAD(Method):
     """Learn clean what the teacher gets wrong, attacked what it gets right, and from a corrected teacher."""
 
-    consistency_weight: Factor = Field(1.0, description="beta: the student's answers to x and to x' stay close")
+    consistency_weight: Factor = Field(
+        1.0, description="beta: the student's answers to x and to x' stay close"
+    )
     kl_scale: KLScale = 1.0
     parity: Parity = "paper"
 
@@ -43,7 +46,9 @@ class DGAD(Method):
         distance = (probabilities(student_adv) - probabilities(student_nat)).square().mean(dim=1)
 
         # The shares couple the batch: all processes' rows are needed.
-        natural, adversarial, wrong = step.across(torch.stack([natural, adversarial, wrong.to(natural.dtype)], dim=1)).unbind(dim=1)
+        natural, adversarial, wrong = step.across(
+            torch.stack([natural, adversarial, wrong.to(natural.dtype)], dim=1)
+        ).unbind(dim=1)
         n, others = wrong.sum(), (1 - wrong).sum()
         natural = (wrong * natural).sum() / n.clamp_min(1)
         adversarial = ((1 - wrong) * adversarial).sum() / others.clamp_min(1)

@@ -1,8 +1,9 @@
 """The inner problems of the literature, by name: what x' maximises.
 
-A method passes one of these (or its own function) to `step.maximize`; `attack.objective` in a run's config puts another in its place.
-Each takes a step and returns a function of images that gives (N,) nats. `classification` and `imitation` are what most of them are made of,
-for any network, with their slopes in closed form.
+A method passes one of these (or its own function) to `step.maximize`; `attack.objective` in a run's
+config puts another in its place. Each takes a step and returns a function of images that gives (N,)
+nats. `classification` and `imitation` are what most of them are made of, for any network, with
+their slopes in closed form.
 """
 
 from functools import cache
@@ -45,7 +46,9 @@ def student_clean(step: "Step") -> Objective:
         with torch.no_grad():
             return imitation(step.student, step.student(step.x))
 
-    return OfLogits(step.student, lambda logits: problem().value(logits), lambda logits: problem().slope(logits))
+    return OfLogits(
+        step.student, lambda logits: problem().value(logits), lambda logits: problem().slope(logits)
+    )
 
 
 def classification(network: Network, y: Tensor) -> OfLogits:
@@ -70,10 +73,17 @@ def imitation(network: Network, target: Tensor, temperature: float = 1.0) -> OfL
         difference = probabilities(logits, temperature).sub_(p)
         return difference if temperature == 1 else difference / temperature
 
-    return OfLogits(network, lambda logits: kl_divergence(logits, target=target, temperature=temperature), slope)
+    return OfLogits(
+        network, lambda logits: kl_divergence(logits, target=target, temperature=temperature), slope
+    )
 
 
 def build(name: Name, step: "Step") -> Objective:
     """The inner problem of that name."""
-    problems = {"label": label, "teacher_clean": teacher_clean, "teacher_adversarial": teacher_adversarial, "student_clean": student_clean}
+    problems = {
+        "label": label,
+        "teacher_clean": teacher_clean,
+        "teacher_adversarial": teacher_adversarial,
+        "student_clean": student_clean,
+    }
     return problems[name](step)

@@ -3,12 +3,13 @@
 outer   min  (1 - alpha) CE(S(x), y) + alpha tau^2 KL(T(x) || S(x); tau)
 inner   none
 
-The student imitates the teacher's softened answers: what it thinks of the wrong classes says how images resemble each other.
-tau^2 keeps the gradient's size when tau changes. There is no attack: with `teacher: robust` this measures how much robustness
-is handed down by clean answers alone (little, but not none: the ARD paper starts from it).
+The student imitates the teacher's softened answers: what it thinks of the wrong classes says how
+images resemble each other. tau^2 keeps the gradient's size when tau changes. There is no attack:
+with `teacher: robust` this measures how much robustness is handed down by clean answers alone
+(little, but not none: the ARD paper starts from it).
 
-Defaults: the paper searches alpha and tau per task; 0.9 and 4 are what re-implementations for CIFAR settled on.
-Confirmed: a third-party implementation (mdistiller) was run on the golden numbers.
+Defaults: the paper searches alpha and tau per task; 0.9 and 4 are what re-implementations for CIFAR
+settled on. Confirmed: a third-party implementation (mdistiller) was run on the golden numbers.
 """
 
 from typing import ClassVar, Literal
@@ -26,7 +27,9 @@ class KD(Method):
 
     attack_defaults: ClassVar[AttackDefaults] = AttackDefaults(start="none")
 
-    teacher: Literal["natural", "robust"] = Field("natural", description="whose answers are imitated")
+    teacher: Literal["natural", "robust"] = Field(
+        "natural", description="whose answers are imitated"
+    )
     soft_label_weight: Weight = Field(0.9, description="alpha")
     temperature: Temperature = 4.0
     kl_scale: KLScale = 1.0
@@ -42,6 +45,9 @@ class KD(Method):
         answer = step.student(step.x)
         scale = self.kl_scale * self.temperature**2
         return Loss.weighted(
-            soft_label=(self.soft_label_weight * scale, kl_divergence(answer, target=soft_labels, temperature=self.temperature)),
+            soft_label=(
+                self.soft_label_weight * scale,
+                kl_divergence(answer, target=soft_labels, temperature=self.temperature),
+            ),
             label=(1 - self.soft_label_weight, step.label_loss(answer)),
         )

@@ -4,15 +4,18 @@ outer   min  w_adv KL(T(x') || S(x')) + w_nat KL(N(x) || S(x))
         each step, before the loss: w_k <- w_k - rho (w_k - r_k / (r_adv + r_nat)), r_k = (L_k / L_k of the first batch)^b
 inner   x' = argmax CE(S(x'), y)
 
-A robust teacher T for attacked images and a natural teacher N for clean ones; the loss that lags behind gets more weight. rho follows the
-learning rate, as the released code divides both by 10 at the same milestones. The reference is the run's very first batch: the weights
-depend on the seed. Under `training.microbatches` a batch meets the weights one batch late (`_balance.py`).
+A robust teacher T for attacked images and a natural teacher N for clean ones; the loss that lags
+behind gets more weight. rho follows the learning rate, as the released code divides both by 10 at
+the same milestones. The reference is the run's very first batch: the weights depend on the seed.
+Under `training.microbatches` a batch meets the weights one batch late (`_balance.py`).
 
-Where the released code departs (`parity: official`): it adds 1e-5 to the teachers' probabilities inside the logarithm, which moves the
-losses and through them the weights. It also averages the KL over classes: `kl_scale` = 1/K, on CIFAR-100 10/K; the weights do not feel it.
+Where the released code departs (`parity: official`): it adds 1e-5 to the teachers' probabilities
+inside the logarithm, which moves the losses and through them the weights. It also averages the KL
+over classes: `kl_scale` = 1/K, on CIFAR-100 10/K; the weights do not feel it.
 
-Defaults: rho = 0.025, b = 1, equal weights at first, attack from Gaussian noise in eval mode: the released script.
-Confirmed: two consecutive steps of the authors' script with `parity: official`: values, gradients and weights.
+Defaults: rho = 0.025, b = 1, equal weights at first, attack from Gaussian noise in eval mode: the
+released script. Confirmed: two consecutive steps of the authors' script with `parity: official`:
+values, gradients and weights.
 """
 
 from typing import ClassVar
@@ -32,8 +35,13 @@ class MTARD(Method):
 
     stationary_loss: ClassVar[bool] = False
 
-    balance_rate: Weight = Field(0.025, description="rho: how fast the two weights follow the losses, at the initial learning rate")
-    balance_exponent: Factor = Field(1.0, description="b: how strongly a lagging loss is favoured; 0 pulls towards equal weights")
+    balance_rate: Weight = Field(
+        0.025,
+        description="rho: how fast the two weights follow the losses, at the initial learning rate",
+    )
+    balance_exponent: Factor = Field(
+        1.0, description="b: how strongly a lagging loss is favoured; 0 pulls towards equal weights"
+    )
     kl_scale: KLScale = 1.0
     parity: Parity = "paper"
 
@@ -51,7 +59,13 @@ class MTARD(Method):
         adversarial_loss = kl_divergence(on_adversarial, target=robust, offset=offset)
         natural_loss = kl_divergence(on_natural, target=natural, offset=offset)
 
-        weights = balance(step, adversarial_loss, natural_loss, rate=self.balance_rate, exponent=self.balance_exponent)
+        weights = balance(
+            step,
+            adversarial_loss,
+            natural_loss,
+            rate=self.balance_rate,
+            exponent=self.balance_exponent,
+        )
         return Loss.weighted(
             adversarial=(self.kl_scale * weights[0], adversarial_loss),
             natural=(self.kl_scale * weights[1], natural_loss),

@@ -3,12 +3,14 @@
 outer   min  CE(S(x'), y)
 inner   x' = argmax CE(S(x'), y)
 
-Robust optimisation in its plainest form: learn the label of the worst image in the ball. Our robust teachers are trained like this.
+Robust optimisation in its plainest form: learn the label of the worst image in the ball. Our robust
+teachers are trained like this.
 
-Where the released code departs: its graph keeps BatchNorm in train mode during the attack; `attack.batchnorm: train` repeats it.
+Where the released code departs: its graph keeps BatchNorm in train mode during the attack;
+`attack.batchnorm: train` repeats it.
 
-Defaults: attack from clipped uniform noise: the released code; in eval mode: later re-implementations.
-Confirmed: torch's cross-entropy, on our own numbers.
+Defaults: attack from clipped uniform noise: the released code; in eval mode: later
+re-implementations. Confirmed: torch's cross-entropy, on our own numbers.
 """
 
 from typing import ClassVar

@@ -5,11 +5,13 @@ inner   x' = argmax KL(T(x) || S(x'))
 
 Every label is the teacher's answer to the clean image: the ground truth is never used.
 
-Where the released code departs (`parity: official`): it adds 1e-5 to the teacher's probability inside the logarithm, which moves the
-value and not the gradient. It also averages the KL over classes: `kl_scale` = 1/K repeats its CIFAR-10 runs, 10/K its CIFAR-100 runs.
+Where the released code departs (`parity: official`): it adds 1e-5 to the teacher's probability
+inside the logarithm, which moves the value and not the gradient. It also averages the KL over
+classes: `kl_scale` = 1/K repeats its CIFAR-10 runs, 10/K its CIFAR-100 runs.
 
 Defaults: alpha = 5/6, tau = 1, attack from Gaussian noise in eval mode: the released script.
-Confirmed: the authors' scripts for both data sets with `parity: official`, value and gradients; their attack too.
+Confirmed: the authors' scripts for both data sets with `parity: official`, value and gradients;
+their attack too.
 """
 
 import torch
@@ -37,7 +39,9 @@ class RSLAD(Method):
         offset = 1e-5 if self.parity == "official" else 0.0
 
         def imitation(logits: Tensor) -> Tensor:
-            return kl_divergence(logits, target=soft_labels, temperature=self.temperature, offset=offset)
+            return kl_divergence(
+                logits, target=soft_labels, temperature=self.temperature, offset=offset
+            )
 
         x_adv = step.maximize(inner.imitation(step.student, soft_labels, self.temperature))
         adversarial, natural = step.student.each(x_adv, step.x)

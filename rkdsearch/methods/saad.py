@@ -4,14 +4,16 @@ outer   min  w KL(T(x') || S(x')) + w alpha e/E KL(T(x + d) - T(x - d) || S(x + 
         d = x' - x,   w = 5 (H(T(x')) - its minimum in the batch),   v = w scaled to [0, 1]
 inner   x' = argmax KL(T^(x') || S(x')),   T^(x') = T(x) + lambda e_y <grad T_y(x), x' - x>
 
-A very robust teacher is often sure of x', which then teaches little: samples count by the teacher's entropy H, and the least entropic one
-of a batch not at all. In the attack the teacher is linear in its true logit alone: it costs one gradient instead of one a step.
-The published results are of averaged weights (`averaging`, SWA from 95 of 200 epochs on).
+A very robust teacher is often sure of x', which then teaches little: samples count by the teacher's
+entropy H, and the least entropic one of a batch not at all. In the attack the teacher is linear in
+its true logit alone: it costs one gradient instead of one a step. The published results are of
+averaged weights (`averaging`, SWA from 95 of 200 epochs on).
 
 Where the released code departs: it decays weights by 2e-4, the paper says 5e-4.
 
-Defaults: factor 5, alpha = 1, beta = 0, lambda = 1, Shannon's entropy, attack from Gaussian noise in eval mode: the released script.
-Confirmed: the authors' script, value and gradients, for both entropies; its attack too.
+Defaults: factor 5, alpha = 1, beta = 0, lambda = 1, Shannon's entropy, attack from Gaussian noise
+in eval mode: the released script. Confirmed: the authors' script, value and gradients, for both
+entropies; its attack too.
 """
 
 import torch
@@ -28,11 +30,19 @@ from rkdsearch.methods.base import Factor, KLScale, Loss, Method, Step
 class SAAD(Method):
     """Imitate the teacher's answer and its slope, most where the teacher is unsure of x'."""
 
-    uncertainty_weight: Factor = Field(5.0, description="w's factor: what a nat of the teacher's entropy weighs")
-    entropy_order: float = Field(1.0, gt=0, le=100, description="gamma: order of the Renyi entropy; 1 is Shannon's")
+    uncertainty_weight: Factor = Field(
+        5.0, description="w's factor: what a nat of the teacher's entropy weighs"
+    )
+    entropy_order: float = Field(
+        1.0, gt=0, le=100, description="gamma: order of the Renyi entropy; 1 is Shannon's"
+    )
     gradient_weight: Factor = Field(1.0, description="alpha: IGDM's weight at the end of the run")
-    natural_weight: Factor = Field(0.0, description="beta: clean imitation, most where the teacher is sure of x'")
-    linear_weight: Factor = Field(1.0, description="lambda: the teacher's slope in the attack; at 0 it is RSLAD's attack")
+    natural_weight: Factor = Field(
+        0.0, description="beta: clean imitation, most where the teacher is sure of x'"
+    )
+    linear_weight: Factor = Field(
+        1.0, description="lambda: the teacher's slope in the attack; at 0 it is RSLAD's attack"
+    )
     kl_scale: KLScale = 1.0
 
     @override
@@ -44,7 +54,9 @@ class SAAD(Method):
 
         def disagreement(x: Tensor) -> Tensor:
             rise = (slope * (x - step.x)).flatten(1).sum(dim=1, keepdim=True)
-            return kl_divergence(step.student(x), target=soft_labels + self.linear_weight * rise * true_class)
+            return kl_divergence(
+                step.student(x), target=soft_labels + self.linear_weight * rise * true_class
+            )
 
         x_adv = step.maximize(disagreement)
         x_mirrored = 2 * step.x - x_adv
@@ -56,17 +68,24 @@ class SAAD(Method):
             weight = self.uncertainty_weight * above
             highest = self.uncertainty_weight * (everyone.max() - everyone.min())
             certainty = 1 - weight / (highest + 1e-8)
-        answer, answer_mirrored, natural = step.student.each_weighted((1.0, x_adv), (1.0, x_mirrored), (self.natural_weight, step.x))
+        answer, answer_mirrored, natural = step.student.each_weighted(
+            (1.0, x_adv), (1.0, x_mirrored), (self.natural_weight, step.x)
+        )
         ramp = (step.epoch + 1) / step.epochs
         change = kl_divergence(answer - answer_mirrored, target=target - target_mirrored)
         return Loss.weighted(
             adversarial=(self.kl_scale, weight * kl_divergence(answer, target=target)),
             gradient=(self.kl_scale * self.gradient_weight * ramp, weight * change),
-            natural=(self.kl_scale * self.natural_weight, certainty * kl_divergence(natural, target=soft_labels)),
+            natural=(
+                self.kl_scale * self.natural_weight,
+                certainty * kl_divergence(natural, target=soft_labels),
+            ),
         )
 
     def _entropy(self, logits: Tensor) -> Tensor:
         """(N,) nats, of `entropy_order`."""
         if self.entropy_order == 1:
             return entropy(logits)
-        return (self.entropy_order * log_probabilities(logits)).logsumexp(dim=1) / (1 - self.entropy_order)
+        return (self.entropy_order * log_probabilities(logits)).logsumexp(dim=1) / (
+            1 - self.entropy_order
+        )

@@ -3,12 +3,12 @@
 outer   min  CE(S(x), y) + beta KL(S(x) || S(x'))
 inner   x' = argmax KL(S(x) || S(x'))
 
-Accuracy on clean images is traded against a decision that does not change inside the ball; beta is the exchange rate.
-The target S(x) is not constant: both sides are pulled together. One re-implementation that
-detached it, and changed the start, ended below its own PGD-AT.
+Accuracy on clean images is traded against a decision that does not change inside the ball; beta is
+the exchange rate. The target S(x) is not constant: both sides are pulled together. One
+re-implementation that detached it, and changed the start, ended below its own PGD-AT.
 
-Defaults: beta = 6, start 0.001 of Gaussian noise, attack in eval mode: the released script. Its ball is 0.031 with steps of 0.007.
-Confirmed: the authors' script, value and gradients.
+Defaults: beta = 6, start 0.001 of Gaussian noise, attack in eval mode: the released script. Its
+ball is 0.031 with steps of 0.007. Confirmed: the authors' script, value and gradients.
 """
 
 from pydantic import Field
@@ -35,5 +35,8 @@ class TRADES(Method):
         clean, adversarial = step.student.each(step.x, x_adv)
         return Loss.weighted(
             label=(1.0, step.label_loss(clean)),
-            consistency=(self.consistency_weight * self.kl_scale, kl_divergence(adversarial, target=clean)),
+            consistency=(
+                self.consistency_weight * self.kl_scale,
+                kl_divergence(adversarial, target=clean),
+            ),
         )

@@ -1,7 +1,8 @@
 """Networks: built by name, pixels of [0, 1] outside, normalisation inside.
 
-The CIFAR-stem networks carry the parameter names of the robust literature, so that its checkpoints load.
-`torchvision:NAME`, `timm:NAME` and the user's own by dotted path (`my_lab.nets.Net`, under `--allow-import my_lab`) are built as they are.
+The CIFAR-stem networks carry the parameter names of the robust literature, so that its checkpoints
+load. `torchvision:NAME`, `timm:NAME` and the user's own by dotted path (`my_lab.nets.Net`, under
+`--allow-import my_lab`) are built as they are.
 """
 
 from collections.abc import Callable, Mapping
@@ -54,29 +55,59 @@ class ModelConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    name: str = Field("small_cnn", description="a built-in network, torchvision:NAME, timm:NAME, or the dotted path of your own")
+    name: str = Field(
+        "small_cnn",
+        description=(
+            "a built-in network, torchvision:NAME, timm:NAME, or the dotted path of your own"
+        ),
+    )
     width: int | None = Field(
         None,
         ge=1,
-        description="small_cnn: channels of its first convolution (16); mlp: hidden units (128); wide_resnet: widening factor (10)",
+        description=(
+            "small_cnn: channels of its first convolution (16); mlp: hidden units (128);"
+            " wide_resnet: widening factor (10)"
+        ),
     )
     depth: int | None = Field(None, ge=10, description="wide_resnet: its layers (34), 6 n + 4")
-    mean: tuple[float, ...] | None = Field(None, description="one number a channel, subtracted from pixels of [0, 1] inside the network")
-    std: tuple[float, ...] | None = Field(None, description="one number a channel, divided by after `mean`")
+    mean: tuple[float, ...] | None = Field(
+        None,
+        description="one number a channel, subtracted from pixels of [0, 1] inside the network",
+    )
+    std: tuple[float, ...] | None = Field(
+        None, description="one number a channel, divided by after `mean`"
+    )
 
     @model_validator(mode="after")
     def _lawful(self) -> Self:
-        if self.name not in _BUILDERS and not foreign.is_foreign(self.name) and not is_dotted(self.name):
-            hint = did_you_mean(self.name, names(), f"choose one of {', '.join(names())}, torchvision:NAME, timm:NAME or your.module.Net")
+        if (
+            self.name not in _BUILDERS
+            and not foreign.is_foreign(self.name)
+            and not is_dotted(self.name)
+        ):
+            hint = did_you_mean(
+                self.name,
+                names(),
+                f"choose one of {', '.join(names())}, torchvision:NAME, timm:NAME or"
+                " your.module.Net",
+            )
             raise ValueError(f"unknown network '{self.name}'; {hint}")
         if self.width is not None and self.name not in _WIDTHS:
-            raise ValueError(f"width is for {', '.join(_WIDTHS)} only, got {self.width} for {self.name}; leave it out")
+            raise ValueError(
+                f"width is for {', '.join(_WIDTHS)} only, got {self.width} for {self.name}; leave"
+                " it out"
+            )
         if self.depth is not None and self.name != "wide_resnet":
-            raise ValueError(f"depth is for wide_resnet only, got {self.depth} for {self.name}; leave it out")
+            raise ValueError(
+                f"depth is for wide_resnet only, got {self.depth} for {self.name}; leave it out"
+            )
         if self.depth is not None and (self.depth - 4) % 6:
             raise ValueError(f"depth must be 6 n + 4 (10, 16, 22, 28, 34, ...), got {self.depth}")
         if (self.mean is None) != (self.std is None) or len(self.mean or ()) != len(self.std or ()):
-            raise ValueError(f"mean and std go together, one number a channel each, got mean {self.mean} and std {self.std}")
+            raise ValueError(
+                f"mean and std go together, one number a channel each, got mean {self.mean} and std"
+                f" {self.std}"
+            )
         if self.std is not None and (not self.std or min(self.std) <= 0):
             raise ValueError(f"std must be > 0 in every channel, got {self.std}")
         return self
@@ -96,13 +127,16 @@ def build(config: ModelConfig, *, classes: int, channels: int, size: int) -> nn.
     if config.mean is not None and config.std is not None:
         if len(config.mean) != channels:
             raise ConfigError(
-                f"mean of {config.name} has {len(config.mean)} numbers, the images have {channels} channels: give one number a channel"
+                f"mean of {config.name} has {len(config.mean)} numbers, the images have {channels}"
+                " channels: give one number a channel"
             )
         normalise_inside(network, config.mean, config.std)
     return network
 
 
-def check_channels_last(config: ModelConfig, network: nn.Module, *, channels: int, size: int) -> None:
+def check_channels_last(
+    config: ModelConfig, network: nn.Module, *, channels: int, size: int
+) -> None:
     """Raise ConfigError where another's network, which this config has built, cannot take images laid out channels last. Ours can."""
     if config.name not in _BUILDERS:
         foreign.check_channels_last(network, config.name, channels, size)
@@ -112,7 +146,11 @@ def check_channels_last(config: ModelConfig, network: nn.Module, *, channels: in
 def size_of(config: ModelConfig, *, classes: int, channels: int, size: int) -> Size:
     """What such a network costs; the global generator is left as it was. Raises ConfigError where it does not fit the images."""
     with torch.random.fork_rng(devices=[]):
-        return count(build(config, classes=classes, channels=channels, size=size), channels=channels, size=size)
+        return count(
+            build(config, classes=classes, channels=channels, size=size),
+            channels=channels,
+            size=size,
+        )
 
 
 def _width(config: ModelConfig) -> int:
@@ -120,12 +158,20 @@ def _width(config: ModelConfig) -> int:
 
 
 _BUILDERS: Mapping[str, Callable[[ModelConfig, int, int, int], nn.Module]] = {
-    "small_cnn": lambda c, classes, channels, size: SmallCNN(classes=classes, channels=channels, size=size, width=_width(c)),
-    "mlp": lambda c, classes, channels, size: MLP(classes=classes, channels=channels, size=size, width=_width(c)),
+    "small_cnn": lambda c, classes, channels, size: SmallCNN(
+        classes=classes, channels=channels, size=size, width=_width(c)
+    ),
+    "mlp": lambda c, classes, channels, size: MLP(
+        classes=classes, channels=channels, size=size, width=_width(c)
+    ),
     "resnet18": lambda _, classes, channels, __: ResNet18(classes=classes, channels=channels),
-    "preact_resnet18": lambda _, classes, channels, __: PreActResNet18(classes=classes, channels=channels),
+    "preact_resnet18": lambda _, classes, channels, __: PreActResNet18(
+        classes=classes, channels=channels
+    ),
     "wide_resnet": lambda c, classes, channels, _: WideResNet(
         classes=classes, channels=channels, depth=c.depth or _WIDE_RESNET_DEPTH, width=_width(c)
     ),
-    "mobilenet_v2": lambda _, classes, channels, __: MobileNetV2(classes=classes, channels=channels),
+    "mobilenet_v2": lambda _, classes, channels, __: MobileNetV2(
+        classes=classes, channels=channels
+    ),
 }

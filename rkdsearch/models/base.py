@@ -18,8 +18,9 @@ _MEAN, _STD = "pixel_mean", "pixel_std"
 class Features:
     """One forward pass: logits (N, K), and what led to them.
 
-    `stages` is in the order of computation: `stage1`, `stage2`, ... (N, C, H, W), then `penultimate` (N, d), which is after the last
-    activation and pooling. A network that is not a `Classifier` gives `penultimate` alone.
+    `stages` is in the order of computation: `stage1`, `stage2`, ... (N, C, H, W), then
+    `penultimate` (N, d), which is after the last activation and pooling. A network that is not a
+    `Classifier` gives `penultimate` alone.
     """
 
     logits: Tensor
@@ -35,9 +36,12 @@ class Classifier(nn.Module, ABC):
     """Images (N, C, H, W), pixels of [0, 1], in; logits (N, K) out."""
 
     independent: ClassVar[bool] = (
-        False  # True: no layer looks at other images or behaves otherwise in training, as BatchNorm and dropout do
+        # True: no layer looks at other images or behaves otherwise in training, as BatchNorm and
+        # dropout do
+        False
     )
-    unused_in_checkpoints: ClassVar[tuple[str, ...]] = ()  # prefixes of parameters that published checkpoints carry and no image passes
+    # prefixes of parameters that published checkpoints carry and no image passes
+    unused_in_checkpoints: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def features(self, x: Tensor) -> Features:
@@ -51,7 +55,8 @@ class Classifier(nn.Module, ABC):
 def normalise_inside(network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
     """Let `network` take pixels of [0, 1] and see (pixel - mean) / std, one number a channel.
 
-    The numbers are buffers outside the state dict and the arithmetic is a hook: parameters keep the names that published checkpoints use.
+    The numbers are buffers outside the state dict and the arithmetic is a hook: parameters keep the
+    names that published checkpoints use.
     """
     first = next(network.parameters())
     for name, values in ((_MEAN, mean), (_STD, std)):
@@ -77,7 +82,8 @@ def _normalise(network: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
 def features(network: nn.Module, x: Tensor) -> Features:
     """Logits and named representations of images (N, C, H, W), pixels of [0, 1].
 
-    A foreign network's `penultimate` is the input of the linear layer that makes the logits; ConfigError where no linear layer does.
+    A foreign network's `penultimate` is the input of the linear layer that makes the logits;
+    ConfigError where no linear layer does.
     """
     if isinstance(network, Classifier):
         return network.features(*_normalise(network, (x,)) if hasattr(network, _MEAN) else (x,))
@@ -86,7 +92,11 @@ def features(network: nn.Module, x: Tensor) -> Features:
     def remember(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
         calls.append((inputs[0], output))
 
-    hooks = [module.register_forward_hook(remember) for module in network.modules() if isinstance(module, nn.Linear)]
+    hooks = [
+        module.register_forward_hook(remember)
+        for module in network.modules()
+        if isinstance(module, nn.Linear)
+    ]
     try:
         logits: Tensor = network(x)
     finally:
@@ -94,7 +104,8 @@ def features(network: nn.Module, x: Tensor) -> Features:
             hook.remove()
     if not calls or calls[-1][1] is not logits or logits.dim() != 2:
         raise ConfigError(
-            f"{type(network).__name__} shows no penultimate features: its logits are not made by a linear layer over vectors (N, d). "
-            "Choose a method that needs none, end the network in nn.Linear, or derive it from rkdsearch.models.Classifier"
+            f"{type(network).__name__} shows no penultimate features: its logits are not made by a"
+            " linear layer over vectors (N, d). Choose a method that needs none, end the network"
+            " in nn.Linear, or derive it from rkdsearch.models.Classifier"
         )
     return Features(logits, {"penultimate": calls[-1][0]})

@@ -1,8 +1,9 @@
 """The gradient of a network's answer with respect to its images: what an attack asks for at every step.
 
-Autograd gives it for any network. Where a frozen network is a chain, matrices with ReLUs between them, it is so small that autograd and
-module calls cost as much as its arithmetic: there the few products are written out. On a CPU, a convolution of a few small maps counts as
-the matrix that it is: its gradient to the images costs a tenth of what oneDNN's does, which is made for large ones.
+Autograd gives it for any network. Where a frozen network is a chain, matrices with ReLUs between
+them, it is so small that autograd and module calls cost as much as its arithmetic: there the few
+products are written out. On a CPU, a convolution of a few small maps counts as the matrix that it
+is: its gradient to the images costs a tenth of what oneDNN's does, which is made for large ones.
 """
 
 import re
@@ -22,14 +23,17 @@ Gradient = Callable[[Tensor], Tensor]  # images to dJ/dx
 Matrix = tuple[Tensor, Tensor, torch.Size]
 
 
-MATRIX_NUMBERS = 2**15  # up to here the matrix is faster than the convolution, at batch 128 on one thread
+# up to here the matrix is faster than the convolution, at batch 128 on one thread
+MATRIX_NUMBERS = 2**15
 
 
 class Unrolled(nn.Conv2d):
     """A frozen convolution that is a matrix product wherever its matrix is small, for images of any shape that it meets."""
 
     matrices: dict[torch.Size, Matrix | None]  # by the shape of an image
-    units: dict[torch.Size, Tensor]  # a linear map is known by its answers to these: stride, padding and groups stay its own business
+    # a linear map is known by its answers to these: stride, padding and groups stay its own
+    # business
+    units: dict[torch.Size, Tensor]
 
     @override
     def forward(self, x: Tensor) -> Tensor:
@@ -44,17 +48,25 @@ class Unrolled(nn.Conv2d):
         The tensors stay the same ones when the weights move.
         """
         if shape not in self.matrices:
-            into = self._conv_forward(self.weight.new_empty((1, *shape), device="meta"), self.weight.to("meta"), None).shape[1:]
-            small = self.weight.device.type == "cpu" and shape.numel() * into.numel() <= MATRIX_NUMBERS
+            into = self._conv_forward(
+                self.weight.new_empty((1, *shape), device="meta"), self.weight.to("meta"), None
+            ).shape[1:]
+            small = (
+                self.weight.device.type == "cpu" and shape.numel() * into.numel() <= MATRIX_NUMBERS
+            )
             if small:
-                self.units[shape] = torch.eye(shape.numel(), dtype=self.weight.dtype).view(-1, *shape)
+                self.units[shape] = torch.eye(shape.numel(), dtype=self.weight.dtype).view(
+                    -1, *shape
+                )
             self.matrices[shape] = self._unrolled(shape) if small else None
         return self.matrices[shape]
 
     def refresh(self) -> None:
         """Compute the matrices, where they lie, from what the weights are now."""
         for shape in self.units:
-            for old, new in zip(cast(Matrix, self.matrices[shape])[:2], self._unrolled(shape)[:2], strict=True):
+            for old, new in zip(
+                cast(Matrix, self.matrices[shape])[:2], self._unrolled(shape)[:2], strict=True
+            ):
                 old.copy_(new)
 
     @torch.inference_mode(False)  # whoever asks first: gradients pass these matrices later
@@ -63,7 +75,11 @@ class Unrolled(nn.Conv2d):
         with torch.autocast("cpu", enabled=False):
             answers = self._conv_forward(self.units[shape], self.weight, None)
         matrix, into = answers.flatten(1).t(), answers.shape[1:]
-        bias = matrix.new_zeros(into.numel()) if self.bias is None else self.bias.repeat_interleave(into[1:].numel())
+        bias = (
+            matrix.new_zeros(into.numel())
+            if self.bias is None
+            else self.bias.repeat_interleave(into[1:].numel())
+        )
         return matrix, bias, into
 
 
@@ -72,9 +88,13 @@ class Chain:
     """relu(... relu(x W1' + b1) ...) Wn' + bn over flattened images."""
 
     layers: tuple[nn.Linear | Unrolled, ...]
-    prepared: dict[tuple[torch.Size, torch.dtype, torch.device], "Prepared | None"] = field(default_factory=dict)  # by a batch's form
+    # by a batch's form
+    prepared: dict[tuple[torch.Size, torch.dtype, torch.device], "Prepared | None"] = field(
+        default_factory=dict
+    )
 
-    @torch.inference_mode(False)  # whoever asks first: what is made here is written over outside it too
+    # whoever asks first: what is made here is written over outside it too
+    @torch.inference_mode(False)
     def prepare(self, x: Tensor) -> "Prepared | None":
         """What the gradient of batches like `x` needs, made once; None where a layer is no matrix for its images."""
         key = x.shape, x.dtype, x.device
@@ -87,7 +107,11 @@ class Chain:
         """Every W and b for images of this shape."""
         found: list[tuple[Tensor, Tensor]] = []
         for layer in self.layers:
-            matrix = (layer.weight, layer.bias, into) if isinstance(layer, nn.Linear) else layer.matrix(into)
+            matrix = (
+                (layer.weight, layer.bias, into)
+                if isinstance(layer, nn.Linear)
+                else layer.matrix(into)
+            )
             if matrix is None:
                 return None
             found.append(matrix[:2])
@@ -98,18 +122,28 @@ class Chain:
 class Prepared:
     """The weights of a chain, which stay the same tensors, and the memory between its layers, which every gradient writes over.
 
-    Memory that the last batch has used is still near the processor, and new memory is not: a tenth of a small network's attack.
+    Memory that the last batch has used is still near the processor, and new memory is not: a tenth
+    of a small network's attack.
     """
 
     def __init__(self, weights: list[tuple[Tensor, Tensor]], x: Tensor) -> None:
         *self.hidden, (self.last, self.last_bias) = weights
-        self.between = [(x.new_empty(len(x), len(matrix)), x.new_empty(len(x), len(matrix))) for matrix, _ in self.hidden]
+        self.between = [
+            (x.new_empty(len(x), len(matrix)), x.new_empty(len(x), len(matrix)))
+            for matrix, _ in self.hidden
+        ]
         self.transposed_logits = x.new_empty(len(self.last), len(x))
 
     def gradient(self, slope: Slope) -> Gradient:
         """x to dJ/dx. Every view is made here, once for all steps of an attack."""
-        forward = [(matrix.t(), bias, h) for (matrix, bias), (h, _) in zip(self.hidden, self.between, strict=True)]
-        backward = [(into, h, matrix) for (matrix, _), (h, into) in zip(self.hidden, self.between, strict=True)][::-1]
+        forward = [
+            (matrix.t(), bias, h)
+            for (matrix, bias), (h, _) in zip(self.hidden, self.between, strict=True)
+        ]
+        backward = [
+            (into, h, matrix)
+            for (matrix, _), (h, into) in zip(self.hidden, self.between, strict=True)
+        ][::-1]
         last, last_bias = self.last, self.last_bias[:, None]
         transposed, logits = self.transposed_logits, self.transposed_logits.t()
         threshold = torch.ops.aten.threshold_backward.grad_input
@@ -119,7 +153,8 @@ class Prepared:
             h = x.detach().flatten(1)
             for matrix, bias, into in forward:
                 h = torch.addmm(bias, h, matrix, out=into).relu_()
-            # MKL takes half the time for a product with few rows, W h', that it takes for one with few columns, h W'.
+            # MKL takes half the time for a product with few rows, W h', that it takes for one with
+            # few columns, h W'.
             torch.addmm(last_bias, last, h.t() if ends is None else ends, out=transposed)
             slopes, above = slope(logits), last
             if slopes.dtype != logits.dtype:
@@ -135,11 +170,15 @@ class Prepared:
 def written_out(network: object, slope: Slope, x: Tensor) -> Gradient | None:
     """The gradient of a chain, for batches shaped like `x`; None where `network` is none, or computes in half precision.
 
-    `slope` turns logits (N, K) into dJ/dlogits, and must neither keep them nor ask this network for another gradient. What is given and
-    returned is never written over here.
+    `slope` turns logits (N, K) into dJ/dlogits, and must neither keep them nor ask this network for
+    another gradient. What is given and returned is never written over here.
     """
     chain = _chains.get(network) if isinstance(network, nn.Module) else None
-    if chain is None or torch.is_autocast_enabled(x.device.type) or (prepared := chain.prepare(x)) is None:
+    if (
+        chain is None
+        or torch.is_autocast_enabled(x.device.type)
+        or (prepared := chain.prepare(x)) is None
+    ):
         return None
     return prepared.gradient(slope)
 
@@ -152,9 +191,17 @@ def remember(network: nn.Module, graph: fx.Graph) -> None:
     hooked = any(m._forward_hooks or m._forward_pre_hooks for m in modules.values())  # noqa: SLF001 - torch lists a module's hooks nowhere else
     steps = [_step(node, modules.get(str(node.target))) for node in nodes[1:-1]]
     layers = tuple(step for step in steps if isinstance(step, nn.Module))
-    # Matrices and ReLUs in turn; the flattening, which is none of a matrix's business, before the first linear layer.
-    words = "".join(step if isinstance(step, str) else "linear " if isinstance(step, nn.Linear) else "map " for step in steps)
-    if follows and not hooked and re.fullmatch(r"(map relu )*flatten (linear relu )*linear ", words):
+    # Matrices and ReLUs in turn; the flattening, which is none of a matrix's business, before the
+    # first linear layer.
+    words = "".join(
+        step if isinstance(step, str) else "linear " if isinstance(step, nn.Linear) else "map "
+        for step in steps
+    )
+    if (
+        follows
+        and not hooked
+        and re.fullmatch(r"(map relu )*flatten (linear relu )*linear ", words)
+    ):
         _chains[network] = Chain(layers)
 
 
@@ -164,7 +211,8 @@ def _step(node: fx.Node, module: nn.Module | None) -> nn.Linear | Unrolled | str
         match module:
             case Unrolled():
                 return module
-            case nn.Linear(bias=Tensor()) if type(module) is nn.Linear:  # a parametrised one computes its weight at every look
+            # a parametrised one computes its weight at every look
+            case nn.Linear(bias=Tensor()) if type(module) is nn.Linear:
                 return module
             case nn.ReLU():
                 return "relu "

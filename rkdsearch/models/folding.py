@@ -1,10 +1,12 @@
 """The network that an attack differentiates: eval mode, no parameter gradients, BatchNorm folded into the layer before it.
 
-In eval mode BatchNorm multiplies and adds constants, and so does the convolution or linear layer before it:
+In eval mode BatchNorm multiplies and adds constants, and so does the convolution or linear layer
+before it:
 
     scale = gamma / sqrt(var + eps)        W' = scale W        b' = scale (b - mean) + beta
 
-An attack of ten steps then saves ten passes over every activation, forward and backward. Small convolutions are unrolled (`chain`).
+An attack of ten steps then saves ten passes over every activation, forward and backward. Small
+convolutions are unrolled (`chain`).
 
 Exact in real numbers; float64 agrees to 1e-12, float32 is reordered.
 """
@@ -55,17 +57,22 @@ class _Pair:
 def twin(network: nn.Module, *, compiled: bool = False) -> Callable[[], nn.Module]:
     """The network's eval-mode twin, which shares its parameters and statistics; each call brings the folded weights up to date.
 
-    A call costs a few small operations a BatchNorm or an unrolled convolution, and no host synchronisation. Parameters that were moved or
-    cast in the meantime are noticed, and the twin is built anew. Gradient flows to the images, never to a parameter. A network that
-    torch.fx cannot trace, or a BatchNorm that does not directly follow a convolution or linear layer, is left unfolded: slower and just
-    as right. With `compiled`, calls go through torch's compiler, once: the folded tensors stay where they are.
+    A call costs a few small operations a BatchNorm or an unrolled convolution, and no host
+    synchronisation. Parameters that were moved or cast in the meantime are noticed, and the twin is
+    built anew. Gradient flows to the images, never to a parameter. A network that torch.fx cannot
+    trace, or a BatchNorm that does not directly follow a convolution or linear layer, is left
+    unfolded: slower and just as right. With `compiled`, calls go through torch's compiler, once:
+    the folded tensors stay where they are.
     """
     where: list[tuple[int, torch.dtype]] = []
     built: list[tuple[nn.Module, list[_Pair | Unrolled]]] = []
 
     @torch.no_grad()
     def current() -> nn.Module:
-        now = [(tensor.data_ptr(), tensor.dtype) for tensor in (*network.parameters(), *network.buffers())]
+        now = [
+            (tensor.data_ptr(), tensor.dtype)
+            for tensor in (*network.parameters(), *network.buffers())
+        ]
         if now != where:
             where[:] = now
             built[:] = [_build(network)]
@@ -99,7 +106,8 @@ def _build(network: nn.Module) -> tuple[nn.Module, list[_Pair | Unrolled]]:
         shadow.get_submodule(parent).register_module(child, nn.Identity())
     for module in shadow.modules():
         if type(module) is nn.Conv2d:
-            module.__class__ = Unrolled  # the twin is ours; names, weights and hooks stay as they are
+            # the twin is ours; names, weights and hooks stay as they are
+            module.__class__ = Unrolled
             unrolled = cast(Unrolled, module)
             unrolled.matrices, unrolled.units = {}, {}
             parts.append(unrolled)
@@ -110,7 +118,9 @@ def _build(network: nn.Module) -> tuple[nn.Module, list[_Pair | Unrolled]]:
 
 def _shadow(network: nn.Module) -> nn.Module:
     """A copy of the structure over the same storage, in eval mode, without parameter gradients."""
-    shared: dict[int, object] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in network.parameters()}
+    shared: dict[int, object] = {
+        id(p): nn.Parameter(p.detach(), requires_grad=False) for p in network.parameters()
+    }
     shared |= {id(b): b for b in network.buffers()}
     return copy.deepcopy(network, shared).eval()
 
@@ -127,22 +137,37 @@ def _foldable(network: nn.Module, graph: fx.Graph) -> list[tuple[str, str]]:
     """Names of (layer, BatchNorm) pairs where the BatchNorm alone sees the layer's output, and each is called once."""
     modules = dict(network.named_modules(remove_duplicate=False))
     calls = [modules[str(node.target)] for node in graph.nodes if node.op == "call_module"]
-    read_directly = {str(node.target).rpartition(".")[0] for node in graph.nodes if node.op == "get_attr"}
+    read_directly = {
+        str(node.target).rpartition(".")[0] for node in graph.nodes if node.op == "get_attr"
+    }
     pairs = []
     for node in graph.nodes:
         source = node.args[0] if node.op == "call_module" and node.args else None
         if not isinstance(source, fx.Node) or source.op != "call_module" or len(source.users) != 1:
             continue
         layer, norm = modules[str(source.target)], modules[str(node.target)]
-        once = calls.count(layer) == 1 and calls.count(norm) == 1 and not {source.target, node.target} & read_directly
-        if once and type(norm) in _FOLLOWERS.get(type(layer), ()) and _is_constant(norm) and not (_hooked(layer) or _hooked(norm)):
+        once = (
+            calls.count(layer) == 1
+            and calls.count(norm) == 1
+            and not {source.target, node.target} & read_directly
+        )
+        if (
+            once
+            and type(norm) in _FOLLOWERS.get(type(layer), ())
+            and _is_constant(norm)
+            and not (_hooked(layer) or _hooked(norm))
+        ):
             pairs.append((str(source.target), str(node.target)))
     return pairs
 
 
 def _is_constant(norm: nn.Module) -> bool:
     """Without running statistics, BatchNorm looks at the batch in eval mode too."""
-    return isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.running_mean is not None and norm.running_var is not None  # noqa: SLF001
+    return (
+        isinstance(norm, nn.modules.batchnorm._BatchNorm)  # noqa: SLF001 - torch names no public parent
+        and norm.running_mean is not None
+        and norm.running_var is not None
+    )
 
 
 def _hooked(module: nn.Module) -> bool:

@@ -25,7 +25,11 @@ def is_foreign(name: str) -> bool:
 def build(name: str, *, classes: int, channels: int, size: int) -> nn.Module:
     """A network with fresh weights, tried on black images. Raises ConfigError where none is or fits the images."""
     library, colon, inner = name.partition(":")
-    network = _LIBRARIES[library](inner, classes, channels) if colon else _users(name, classes=classes, channels=channels, size=size)
+    network = (
+        _LIBRARIES[library](inner, classes, channels)
+        if colon
+        else _users(name, classes=classes, channels=channels, size=size)
+    )
     _try(network, name, classes, channels, size)
     return network
 
@@ -36,7 +40,8 @@ def _torchvision(name: str, classes: int, channels: int) -> nn.Module:
     _check(name, models.list_models(module=models), "torchvision")
     if channels != 3:
         raise ConfigError(
-            f"{_PLACE}: torchvision's networks see 3 channels, the images have {channels}; choose timm:{name} or a built-in network"
+            f"{_PLACE}: torchvision's networks see 3 channels, the images have {channels}; choose"
+            f" timm:{name} or a built-in network"
         )
     return cast(nn.Module, models.get_model(name, weights=None, num_classes=classes))
 
@@ -45,19 +50,31 @@ def _timm(name: str, classes: int, channels: int) -> nn.Module:
     try:
         import timm  # an optional extra
     except ModuleNotFoundError:
-        raise ConfigError(f"{_PLACE}: timm:{name} needs the package timm; install rkdsearch[models]") from None
+        raise ConfigError(
+            f"{_PLACE}: timm:{name} needs the package timm; install rkdsearch[models]"
+        ) from None
     # Checked against the list because timm takes names that would be fetched from the network, too.
     _check(name, timm.list_models(), "timm")
-    return cast(nn.Module, timm.create_model(name, pretrained=False, num_classes=classes, in_chans=channels))
+    return cast(
+        nn.Module, timm.create_model(name, pretrained=False, num_classes=classes, in_chans=channels)
+    )
 
 
-_LIBRARIES: Mapping[str, Callable[[str, int, int], nn.Module]] = {"torchvision": _torchvision, "timm": _timm}
+_LIBRARIES: Mapping[str, Callable[[str, int, int], nn.Module]] = {
+    "torchvision": _torchvision,
+    "timm": _timm,
+}
 
 
 def _check(name: str, known: Iterable[str], library: str) -> None:
     known = list(known)
     if name not in known:
-        hint = did_you_mean(name, known, f"its {len(known)} names begin with {', '.join(known[:3])}", prefix=f"{library}:")
+        hint = did_you_mean(
+            name,
+            known,
+            f"its {len(known)} names begin with {', '.join(known[:3])}",
+            prefix=f"{library}:",
+        )
         raise ConfigError(f"{_PLACE}: {library} has no network '{name}'; {hint}")
 
 
@@ -69,11 +86,16 @@ def _users(name: str, **shape: int) -> nn.Module:
         raise ConfigError(f"{_PLACE}: {module_name} has no class or function '{attribute}'")
     parameters = inspect.signature(maker).parameters.values()
     required = [
-        p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) and p.name not in shape
+        p.name
+        for p in parameters
+        if p.default is p.empty
+        and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        and p.name not in shape
     ]
     if required:
         raise ConfigError(
-            f"{_PLACE}: {name} asks for {', '.join(required)}; only classes, channels and size are known: give the others defaults"
+            f"{_PLACE}: {name} asks for {', '.join(required)}; only classes, channels and size are"
+            " known: give the others defaults"
         )
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
     wanted = {p.name for p in parameters}
@@ -88,14 +110,17 @@ def check_channels_last(network: nn.Module, name: str, channels: int, size: int)
     weight = next(network.parameters(), torch.empty(0))
     try:
         _there_and_back(
-            network, torch.zeros(2, channels, size, size, device=weight.device, dtype=weight.dtype), memory_format=torch.channels_last
+            network,
+            torch.zeros(2, channels, size, size, device=weight.device, dtype=weight.dtype),
+            memory_format=torch.channels_last,
         )
     except Exception as error:
         if is_out_of_memory(error):
             raise
         raise ConfigError(
-            f"{_PLACE}: {name} takes contiguous images only, and fails on images laid out channels last: {_reason(error)}; "
-            "use flatten or reshape in place of view, or set training.channels_last: false"
+            f"{_PLACE}: {name} takes contiguous images only, and fails on images laid out channels"
+            f" last: {_reason(error)}; use flatten or reshape in place of view, or set"
+            " training.channels_last: false"
         ) from error
 
 
@@ -106,8 +131,8 @@ def _try(network: nn.Module, name: str, classes: int, channels: int, size: int) 
     waiting = next((key for key, tensor in tensors if is_lazy(tensor)), None)
     if waiting is not None:
         raise ConfigError(
-            f"{_PLACE}: {name} has no shape for {waiting} before it sees images; "
-            "give its lazy layers their sizes: classes, channels and size are known to its constructor"
+            f"{_PLACE}: {name} has no shape for {waiting} before it sees images; give its lazy"
+            " layers their sizes: classes, channels and size are known to its constructor"
         )
     try:
         logits, gradient = _there_and_back(network, torch.zeros(2, channels, size, size))
@@ -116,22 +141,32 @@ def _try(network: nn.Module, name: str, classes: int, channels: int, size: int) 
             raise
         if "in-place operation" in str(error):
             raise ConfigError(
-                f"{_PLACE}: {name} writes into the images that it is given{_where(error)}, which are not its own; "
-                "compute a new tensor: x = x - 0.5 in place of x.sub_(0.5), and no inplace=True before its first layer"
+                f"{_PLACE}: {name} writes into the images that it is given{_where(error)}, which"
+                " are not its own; compute a new tensor: x = x - 0.5 in place of x.sub_(0.5), and"
+                " no inplace=True before its first layer"
             ) from error
-        raise ConfigError(f"{_PLACE}: {name} fails on {shape}: {_reason(error)}; choose another network or image size") from error
+        raise ConfigError(
+            f"{_PLACE}: {name} fails on {shape}: {_reason(error)}; choose another network or image"
+            " size"
+        ) from error
     if not isinstance(logits, torch.Tensor) or logits.shape != (2, classes):
         answer = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise ConfigError(f"{_PLACE}: {name} must give logits (N, {classes}) for {shape}, got {answer} for two images")
+        raise ConfigError(
+            f"{_PLACE}: {name} must give logits (N, {classes}) for {shape}, got {answer} for two"
+            " images"
+        )
     if gradient is None:
         raise ConfigError(
-            f"{_PLACE}: {name} must give logits with a gradient to the image, got none: attacks follow it; "
-            "remove detach(), no_grad() or whatever else cuts it off in forward"
+            f"{_PLACE}: {name} must give logits with a gradient to the image, got none: attacks"
+            " follow it; remove detach(), no_grad() or whatever else cuts it off in forward"
         )
 
 
 def _there_and_back(
-    network: nn.Module, x: torch.Tensor, *, memory_format: torch.memory_format = torch.contiguous_format
+    network: nn.Module,
+    x: torch.Tensor,
+    *,
+    memory_format: torch.memory_format = torch.contiguous_format,
 ) -> tuple[object, torch.Tensor | None]:
     """Answer, and gradient to the images if there is one, of a copy in the mode of training, in which some networks answer otherwise.
 
@@ -151,13 +186,23 @@ def _there_and_back(
 def _reason(error: Exception) -> str:
     """The first line of its message; with its name where that says more than that something went wrong while running."""
     message = next(iter(str(error).splitlines()), "")
-    named = message if isinstance(error, RuntimeError) and message else f"{type(error).__name__}: {message}".removesuffix(": ")
+    named = (
+        message
+        if isinstance(error, RuntimeError) and message
+        else f"{type(error).__name__}: {message}".removesuffix(": ")
+    )
     return named + _where(error)
 
 
 def _where(error: Exception) -> str:
     """` (nets.py, line 12)`: the last line of it that is neither torch's nor ours; empty where there is none."""
     torchs = Path(torch.__file__).parent
-    frames = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
-    theirs = [f" ({file.name}, line {line})" for file, line in frames if file != Path(__file__) and torchs not in file.parents]
+    frames = [
+        (Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)
+    ]
+    theirs = [
+        f" ({file.name}, line {line})"
+        for file, line in frames
+        if file != Path(__file__) and torchs not in file.parents
+    ]
     return theirs[-1] if theirs else ""

@@ -1,7 +1,8 @@
 """MobileNet-V2 with a CIFAR stem (Sandler et al., CVPR 2018, https://arxiv.org/abs/1801.04381): 2.30 M parameters at 10 classes.
 
-It is the variant of the robust literature: plain ReLU, the stem and the second stage keep the resolution, and a block of stride 1
-that changes its width projects the shortcut. Parameter names: `conv1`, `layers.0.conv1`, `layers.0.shortcut.0`, `conv2`, `linear`.
+It is the variant of the robust literature: plain ReLU, the stem and the second stage keep the
+resolution, and a block of stride 1 that changes its width projects the shortcut. Parameter names:
+`conv1`, `layers.0.conv1`, `layers.0.shortcut.0`, `conv2`, `linear`.
 """
 
 from torch import Tensor, nn
@@ -11,7 +12,15 @@ from typing_extensions import override
 from rkdsearch.models.base import Classifier, Features
 
 # expansion, channels, blocks, stride of the first block
-_ROWS = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+_ROWS = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 1),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
 
 
 class InvertedResidual(nn.Module):
@@ -29,7 +38,9 @@ class InvertedResidual(nn.Module):
         self.bn3 = nn.BatchNorm2d(outputs)
         self.shortcut = nn.Sequential()
         if stride == 1 and inputs != outputs:
-            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
+            )
 
     @override
     def forward(self, x: Tensor) -> Tensor:
@@ -50,7 +61,9 @@ class MobileNetV2(Classifier):
         inputs = 32
         for expansion, outputs, count, stride in _ROWS:
             for number in range(count):
-                blocks.append(InvertedResidual(inputs, outputs, expansion, stride if number == 0 else 1))
+                blocks.append(
+                    InvertedResidual(inputs, outputs, expansion, stride if number == 0 else 1)
+                )
                 inputs = outputs
         self.layers = nn.Sequential(*blocks)
         self.conv2 = nn.Conv2d(inputs, 1280, 1, bias=False)

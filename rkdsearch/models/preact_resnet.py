@@ -1,7 +1,8 @@
 """PreActResNet-18 with a CIFAR stem (He et al., ECCV 2016, https://arxiv.org/abs/1603.05027).
 
-Parameter names are those of the robust literature: `conv1`, `layer1.0.bn1`, `layer2.0.shortcut.0`, `bn`, `linear`.
-Some checkpoints of this network come from code without the last BatchNorm: they miss `bn.*` and are refused with that list.
+Parameter names are those of the robust literature: `conv1`, `layer1.0.bn1`, `layer2.0.shortcut.0`,
+`bn`, `linear`. Some checkpoints of this network come from code without the last BatchNorm: they
+miss `bn.*` and are refused with that list.
 """
 
 from torch import Tensor, nn
@@ -21,7 +22,9 @@ class PreActBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
         changes = stride != 1 or inputs != outputs
-        self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False)) if changes else None
+        self.shortcut = (
+            nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False)) if changes else None
+        )
 
     @override
     def forward(self, x: Tensor) -> Tensor:
@@ -48,7 +51,9 @@ class PreActResNet18(Classifier):
     def features(self, x: Tensor) -> Features:
         x = self.conv1(x)
         stages = {}
-        for number, layer in enumerate((self.layer1, self.layer2, self.layer3, self.layer4), start=1):
+        for number, layer in enumerate(
+            (self.layer1, self.layer2, self.layer3, self.layer4), start=1
+        ):
             x = layer(x)
             stages[f"stage{number}"] = x
         penultimate = functional.relu(self.bn(x)).mean(dim=(2, 3))

@@ -1,6 +1,7 @@
 """ResNet-18 with a CIFAR stem (He et al., CVPR 2016, https://arxiv.org/abs/1512.03385): 11.17 M parameters at 10 classes.
 
-Parameter names are those of RSLAD's, TRADES' and most robust checkpoints: `conv1`, `layer1.0.conv1`, `layer2.0.shortcut.0`, `linear`.
+Parameter names are those of RSLAD's, TRADES' and most robust checkpoints: `conv1`,
+`layer1.0.conv1`, `layer2.0.shortcut.0`, `linear`.
 """
 
 from torch import Tensor, nn
@@ -21,7 +22,9 @@ class BasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(outputs)
         self.shortcut = nn.Sequential()
         if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
 
     @override
     def forward(self, x: Tensor) -> Tensor:
@@ -46,7 +49,9 @@ class ResNet18(Classifier):
     def features(self, x: Tensor) -> Features:
         x = functional.relu(self.bn1(self.conv1(x)))
         stages = {}
-        for number, layer in enumerate((self.layer1, self.layer2, self.layer3, self.layer4), start=1):
+        for number, layer in enumerate(
+            (self.layer1, self.layer2, self.layer3, self.layer4), start=1
+        ):
             x = layer(x)
             stages[f"stage{number}"] = x
         penultimate = x.mean(dim=(2, 3))

@@ -15,7 +15,8 @@ from typing_extensions import override
 class Size:
     """Weights and biases, BatchNorm's scales and shifts among them, its statistics not; and the multiply-adds of one image's forward pass.
 
-    Multiply-adds are those of convolutions and matrix products, as the field counts them: normalisation, activations and sums are left out.
+    Multiply-adds are those of convolutions and matrix products, as the field counts them:
+    normalisation, activations and sums are left out.
     """
 
     parameters: int
@@ -25,7 +26,8 @@ class Size:
 def count(network: nn.Module, *, channels: int, size: int) -> Size:
     """Of a network on the CPU that takes images of `channels` x `size` x `size`; it is left in the mode in which it was."""
     training, fast = network.training, torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # attention fused into one operation has no formula
+    # attention fused into one operation has no formula
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
         with torch.no_grad(), _Counting() as counting:  # type: ignore[no-untyped-call]  # torch types neither
             network.eval()(torch.zeros(1, channels, size, size))
@@ -46,7 +48,13 @@ class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return False  # to tell the compiler to skip this, torch would import it
 
     @override
-    def __torch_dispatch__(self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
         out = func(*args, **(kwargs or {}))
         formula = flop_registry.get(func.overloadpacket)
         if formula is not None:

@@ -1,6 +1,7 @@
 """A small CNN without BatchNorm, for digits (8x8) up to CIFAR's size: thousands of steps fit into a laptop's coffee break.
 
-Strides stand where pooling would: on one CPU thread a max-pool costs as much as the convolution before it.
+Strides stand where pooling would: on one CPU thread a max-pool costs as much as the convolution
+before it.
 """
 
 from typing import ClassVar

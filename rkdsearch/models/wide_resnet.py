@@ -1,8 +1,9 @@
 """Wide ResNet (Zagoruyko and Komodakis, BMVC 2016, https://arxiv.org/abs/1605.07146) in TRADES' form: WRN-34-10 has 46.2 M parameters.
 
-Parameter names are TRADES': `conv1`, `block1.layer.0.bn1`, `block1.layer.0.convShortcut`, `bn1`, `fc`. Its code also builds a block
-that no image passes, `sub_block1`: the published checkpoints carry it, and loading leaves it out, because weights that nothing reaches
-would wait for a gradient forever.
+Parameter names are TRADES': `conv1`, `block1.layer.0.bn1`, `block1.layer.0.convShortcut`, `bn1`,
+`fc`. Its code also builds a block that no image passes, `sub_block1`: the published checkpoints
+carry it, and loading leaves it out, because weights that nothing reaches would wait for a gradient
+forever.
 """
 
 import math
@@ -24,7 +25,9 @@ class WideBlock(nn.Module):
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.convShortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if inputs != outputs else None
+        self.convShortcut = (
+            nn.Conv2d(inputs, outputs, 1, stride, bias=False) if inputs != outputs else None
+        )
 
     @override
     def forward(self, x: Tensor) -> Tensor:
@@ -40,7 +43,9 @@ class WideStage(nn.Module):
     def __init__(self, blocks: int, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         first = WideBlock(inputs, outputs, stride)
-        self.layer = nn.Sequential(first, *(WideBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
+        self.layer = nn.Sequential(
+            first, *(WideBlock(outputs, outputs, 1) for _ in range(blocks - 1))
+        )
 
     @override
     def forward(self, x: Tensor) -> Tensor:

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal, get_args
 
-Side = Literal["right", "left", "top", "bottom", "top right", "bottom right", "top left", "bottom left"]
+Side = Literal[
+    "right", "left", "top", "bottom", "top right", "bottom right", "top left", "bottom left"
+]
 Box = tuple[float, float, float, float]
 
 _MARK = 7.0  # pixels from a mark's centre to its edge
@@ -21,7 +23,8 @@ def place(
 ) -> list[Side | None]:
     """A side of its anchor for each text, the first free one; None where there is no room, or the anchor is outside the frame.
 
-    Anchors and marks (x, y) and the frame (width, height) are in pixels, with y downwards; `size` is the text's height in pixels.
+    Anchors and marks (x, y) and the frame (width, height) are in pixels, with y downwards; `size`
+    is the text's height in pixels.
     """
     taken: list[Box] = [(x - _MARK, y - _MARK, x + _MARK, y + _MARK) for x, y in marks]
     sides: list[Side | None] = []
@@ -32,12 +35,22 @@ def place(
         # diagonal neighbours may stand closer: the mark's corner is empty
         boxes: dict[Side, Box] = {}
         for side in get_args(Side):
-            row, column = (next((part for part in parts if part in side), "") for parts in (("top", "bottom"), ("left", "right")))
+            row, column = (
+                next((part for part in parts if part in side), "")
+                for parts in (("top", "bottom"), ("left", "right"))
+            )
             left, top = columns[column], rows[row]
             if row and column:
-                left, top = left + (-5 if column == "right" else 5), top + (5 if row == "top" else -5)
+                left, top = (
+                    left + (-5 if column == "right" else 5),
+                    top + (5 if row == "top" else -5),
+                )
             boxes[side] = (left, top, left + width, top + height)
-        free = [side for side, box in boxes.items() if _inside(box, frame) and not any(_overlap(box, other) for other in taken)]
+        free = [
+            side
+            for side, box in boxes.items()
+            if _inside(box, frame) and not any(_overlap(box, other) for other in taken)
+        ]
         sides.append(free[0] if free else None)
         if free:
             taken.append(boxes[free[0]])
@@ -46,10 +59,16 @@ def place(
 
 def along(corners: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Points (x, y) on the front's edge, which goes from each corner down, then right to the next."""
-    return [point for (x0, y0), (x1, y1) in pairwise(corners) for point in [*between((x0, y0), (x0, y1)), *between((x0, y1), (x1, y1))]]
+    return [
+        point
+        for (x0, y0), (x1, y1) in pairwise(corners)
+        for point in [*between((x0, y0), (x0, y1)), *between((x0, y1), (x1, y1))]
+    ]
 
 
-def between(start: tuple[float, float], end: tuple[float, float], spacing: float = 8) -> list[tuple[float, float]]:
+def between(
+    start: tuple[float, float], end: tuple[float, float], spacing: float = 8
+) -> list[tuple[float, float]]:
     """Points (x, y) every `spacing` pixels on the straight line from `start` on."""
     (x0, y0), (x1, y1) = start, end
     length = math.hypot(x1 - x0, y1 - y0)

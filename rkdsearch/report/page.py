@@ -39,7 +39,9 @@ def build(study: Path, out: Path | None = None) -> Path:
 
 def render(study: Study) -> str:
     """The page's text."""
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters |= {
         "percent": percent,
         "duration": duration,
@@ -94,9 +96,15 @@ def context(study: Study) -> dict[str, Any]:
         "methods": summary.records(summary.methods(study.trials, study.front)),
         "rungs": summary.records(summary.survival(study.rungs)),
         "teachers": teachers,
-        "ladder": [rung for rung in ladder if isinstance(rung, dict)] if isinstance(ladder, list) else [],
+        "ladder": (
+            [rung for rung in ladder if isinstance(rung, dict)] if isinstance(ladder, list) else []
+        ),
         "tested": networks,
-        "signs": list(dict.fromkeys(sign for row in networks for test in row["tests"].values() for sign in test["signs"])),
+        "signs": list(
+            dict.fromkeys(
+                sign for row in networks for test in row["tests"].values() for sign in test["signs"]
+            )
+        ),
         "attacks": list(_ATTACKS.items()),
         "protocol": protocol(tests),
         "comparisons": comparisons(study, trials, front),
@@ -126,36 +134,62 @@ _FACTS = {
 }
 
 
-def tested(tests: Sequence[Row], trials: Sequence[Row], front: Sequence[Row]) -> list[dict[str, Any]]:
+def tested(
+    tests: Sequence[Row], trials: Sequence[Row], front: Sequence[Row]
+) -> list[dict[str, Any]]:
     """One row a tested network: front first, then other trials, then teachers; test results of its best checkpoint, by attack.
 
-    With several seeds of an attack the first is shown, and how many there were; `n` is said where networks saw different numbers of images.
+    With several seeds of an attack the first is shown, and how many there were; `n` is said where
+    networks saw different numbers of images.
     """
     counts: dict[str, set[int]] = {}
     for test in tests:
         counts.setdefault(test["attack"], set()).add(test["images"])
     by_network: dict[str, dict[str, dict[str, Any]]] = {}
     for test in tests:
-        if test["checkpoint"] == "best" or test["trial_id"] not in {row["trial_id"] for row in trials}:
-            seen = by_network.setdefault(test["trial_id"], {}).setdefault(test["attack"], {**test, "seeds": 0})
+        if test["checkpoint"] == "best" or test["trial_id"] not in {
+            row["trial_id"] for row in trials
+        }:
+            seen = by_network.setdefault(test["trial_id"], {}).setdefault(
+                test["attack"], {**test, "seeds": 0}
+            )
             seen["seeds"] += 1
             seen["n"] = test["images"] if len(counts[test["attack"]]) > 1 else None
             seen["signs"] = sorted({*seen.get("signs", ()), *summary.signs(test["flags"])})
     on_front = {row["trial_id"] for row in front}
     known = [*front, *(row for row in trials if row["trial_id"] not in on_front)]
-    rows = [{"trial": row, "on_front": row["trial_id"] in on_front, "tests": by_network.pop(row["trial_id"], {})} for row in known]
+    rows = [
+        {
+            "trial": row,
+            "on_front": row["trial_id"] in on_front,
+            "tests": by_network.pop(row["trial_id"], {}),
+        }
+        for row in known
+    ]
     rows = [row for row in rows if row["tests"] or row["on_front"]]
-    return rows + [{"trial": None, "on_front": False, "tests": found, "name": name} for name, found in by_network.items()]
+    return rows + [
+        {"trial": None, "on_front": False, "tests": found, "name": name}
+        for name, found in by_network.items()
+    ]
 
 
 def protocol(tests: Sequence[Row]) -> list[str]:
     """How the test results came about, a line an attack."""
     counts: dict[tuple[str, str], set[int]] = {}
     for test in tests:
-        eps = "" if test["norm"] is None or test["eps"] is None else f", {test['norm']} eps = {radius(test['eps'])}"
+        eps = (
+            ""
+            if test["norm"] is None or test["eps"] is None
+            else f", {test['norm']} eps = {radius(test['eps'])}"
+        )
         attack = f"{_ATTACKS.get(test['attack'], test['attack'])}{eps}"
-        counts.setdefault((attack, f"of {test['of_images']} {test['split']} images"), set()).add(test["images"])
-    return sorted(f"{attack}: n = {' or '.join(map(str, sorted(n)))} {of}" for (attack, of), n in counts.items())
+        counts.setdefault((attack, f"of {test['of_images']} {test['split']} images"), set()).add(
+            test["images"]
+        )
+    return sorted(
+        f"{attack}: n = {' or '.join(map(str, sorted(n)))} {of}"
+        for (attack, of), n in counts.items()
+    )
 
 
 def radius(eps: float) -> str:
@@ -168,29 +202,58 @@ def comparisons(study: Study, trials: Sequence[Row], front: Sequence[Row]) -> li
     """The most robust student, chosen on validation, against the most accurate natural one and the most robust baseline."""
     if not front:
         return []
-    finished = [row for row in trials if row["status"] == "finished" and row[CLEAN] is not None and row[ROBUST] is not None]
+    finished = [
+        row
+        for row in trials
+        if row["status"] == "finished" and row[CLEAN] is not None and row[ROBUST] is not None
+    ]
     best = max(front, key=lambda row: float(row[ROBUST]))
-    natural = max((row for row in finished if method_of(row) == "natural"), key=lambda row: float(row[CLEAN]), default=None)
-    baseline = max((row for row in finished if row["origin"] == "first"), key=lambda row: float(row[ROBUST]), default=None)
+    natural = max(
+        (row for row in finished if method_of(row) == "natural"),
+        key=lambda row: float(row[CLEAN]),
+        default=None,
+    )
+    baseline = max(
+        (row for row in finished if row["origin"] == "first"),
+        key=lambda row: float(row[ROBUST]),
+        default=None,
+    )
     found = []
     for other in (natural, baseline):
         if other is not None and other["trial_id"] != best["trial_id"]:
-            pairs = {c.attack: c for c in summary.compare(study.evaluations, best["trial_id"], other["trial_id"])}
-            found += [{"first": best, "second": other, "pair": pairs[attack]} for attack in _ATTACKS if attack in pairs]
+            pairs = {
+                c.attack: c
+                for c in summary.compare(study.evaluations, best["trial_id"], other["trial_id"])
+            }
+            found += [
+                {"first": best, "second": other, "pair": pairs[attack]}
+                for attack in _ATTACKS
+                if attack in pairs
+            ]
     return found
 
 
-def missing(study: Study, trials: Sequence[Row], front: Sequence[Row], tests: Sequence[Row]) -> list[str]:
+def missing(
+    study: Study, trials: Sequence[Row], front: Sequence[Row], tests: Sequence[Row]
+) -> list[str]:
     """What this page cannot say yet, and why."""
     active = sum(row["status"] in {"running", "paused"} for row in trials)
     said = {
         "No trial has written a row yet.": not trials,
-        f"The search is not over: {active} trials are running or paused, their points will move.": bool(active),
+        f"The search is not over: {active} trials are running or paused, their points will move.": (
+            bool(active)
+        ),
         "No trial has finished, so there is no front yet.": bool(trials) and not front,
-        "The test set has not been opened: everything here is validation. rkdsearch evaluate STUDY --front opens it.": bool(front)
-        and not tests,
-        "There is no study.json: the search space, its seed and the teachers are unknown.": not study.description,
-        **{f"{path.name} in {path.parent.name} could not be read and is left out.": True for path in study.damaged},
+        "The test set has not been opened: everything here is validation. rkdsearch evaluate STUDY --front opens it.": (
+            bool(front) and not tests
+        ),
+        "There is no study.json: the search space, its seed and the teachers are unknown.": (
+            not study.description
+        ),
+        **{
+            f"{path.name} in {path.parent.name} could not be read and is left out.": True
+            for path in study.damaged
+        },
     }
     return [text for text, true in said.items() if true]
 
@@ -208,10 +271,20 @@ def embedded(value: object) -> Markup:
 
 def _policy(scripts: Sequence[str]) -> str:
     """Only these two scripts run, and nothing is fetched. Plotly writes style rules, and pictures that the reader saves."""
-    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts)
-    return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+        for script in scripts
+    )
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:;"
+        " base-uri 'none'; form-action 'none'"
+    )
 
 
 def _mapping(value: object) -> dict[str, Mapping[str, Any]]:
     """The part of a stranger's JSON that has the expected shape."""
-    return {str(key): part for key, part in value.items() if isinstance(part, dict)} if isinstance(value, dict) else {}
+    return (
+        {str(key): part for key, part in value.items() if isinstance(part, dict)}
+        if isinstance(value, dict)
+        else {}
+    )

@@ -1,7 +1,8 @@
 """What all pictures share: rows, looks, hover texts, axes; as Plotly's JSON, plain values that the browser draws.
 
-Colours that must follow the reader's light or dark theme are written `$ink`, `$faint`, `$paper`, `$grid`: the page puts in the real ones.
-Points are SVG: Plotly's WebGL traces would need `eval`, which the page forbids.
+Colours that must follow the reader's light or dark theme are written `$ink`, `$faint`, `$paper`,
+`$grid`: the page puts in the real ones. Points are SVG: Plotly's WebGL traces would need `eval`,
+which the page forbids.
 """
 
 import math
@@ -17,7 +18,8 @@ Figure = dict[str, Any]
 
 ACCURACY = {"tickformat": ".3~p", "zeroline": False}
 
-# Okabe and Ito's colours without black and yellow, which vanish on one of the two backgrounds; shapes tell the second seven from the first
+# Okabe and Ito's colours without black and yellow, which vanish on one of the two backgrounds;
+# shapes tell the second seven from the first
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
 _SHAPES = ("circle", "square", "triangle-up", "triangle-down", "pentagon", "hexagram")
 
@@ -42,7 +44,8 @@ class Panel:
 def looks(methods: Sequence[str]) -> dict[str, Look]:
     """A look for each method, by its place in the alphabet."""
     return {
-        name: Look(_COLOURS[n % len(_COLOURS)], _SHAPES[n // len(_COLOURS) % len(_SHAPES)]) for n, name in enumerate(sorted(set(methods)))
+        name: Look(_COLOURS[n % len(_COLOURS)], _SHAPES[n // len(_COLOURS) % len(_SHAPES)])
+        for n, name in enumerate(sorted(set(methods)))
     }
 
 
@@ -68,7 +71,9 @@ def title(row: Row) -> str:
 
 def settings(row: Row) -> str:
     """What was searched, in one line."""
-    return ", ".join(f"{name} = {number(value)}" for name, value in summary.parse(row["sampled"]).items())
+    return ", ".join(
+        f"{name} = {number(value)}" for name, value in summary.parse(row["sampled"]).items()
+    )
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -94,10 +99,15 @@ def _hover(row: Row) -> str:
     lines = [f"<b>{plain(title(row))}</b>", f"clean {row[CLEAN]:.1%} · robust {row[ROBUST]:.1%}"]
     if row["seeds"]:
         lines.append(f"means over {row['seeds']} fresh seeds")
-    lines.append(f"{plain(row['status'])}, epoch {row['fidelity.epochs']} of {row['fidelity.of_epochs']}")
+    lines.append(
+        f"{plain(row['status'])}, epoch {row['fidelity.epochs']} of {row['fidelity.of_epochs']}"
+    )
     if row["reconstructed"]:
         lines.append("RECONSTRUCTED method")
-    lines += [f"{plain(name)} = {plain(number(value))}" for name, value in summary.parse(row["sampled"]).items()]
+    lines += [
+        f"{plain(name)} = {plain(number(value))}"
+        for name, value in summary.parse(row["sampled"]).items()
+    ]
     return "<br>".join(lines)
 
 
@@ -108,10 +118,15 @@ def is_number(value: object) -> bool:
 
 def figure(traces: Sequence[Figure], height: int, layout: Figure) -> Figure:
     """A picture `height` pixels high, as wide as the page."""
-    return {"data": [{"type": "scatter", **trace} for trace in traces], "layout": {"height": height, **layout}}
+    return {
+        "data": [{"type": "scatter", **trace} for trace in traces],
+        "layout": {"height": height, **layout},
+    }
 
 
-def panels_figure(traces: Sequence[Figure], height: int, panels: Sequence[Panel], columns: int) -> Figure:
+def panels_figure(
+    traces: Sequence[Figure], height: int, panels: Sequence[Panel], columns: int
+) -> Figure:
     """A picture of several axes, `columns` of them side by side; traces name theirs, `x`, `x2`, ..."""
     axes: Figure = {}
     for n, panel in enumerate(panels):
@@ -119,6 +134,12 @@ def panels_figure(traces: Sequence[Figure], height: int, panels: Sequence[Panel]
         kind = {"type": "log", "exponentformat": "power"} if panel.log else {"type": "linear"}
         axes[f"xaxis{axis}"] = {"title": {"text": plain(panel.x)}, "zeroline": False, **kind}
         axes[f"yaxis{axis}"] = {"title": {"text": plain(panel.y)}, **ACCURACY}
-    grid = {"rows": -(-len(panels) // columns), "columns": columns, "pattern": "independent", "xgap": 0.14, "ygap": 0.3}
+    grid = {
+        "rows": -(-len(panels) // columns),
+        "columns": columns,
+        "pattern": "independent",
+        "xgap": 0.14,
+        "ygap": 0.3,
+    }
     legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom"}
     return figure(traces, height, {"grid": grid, "legend": legend, **axes})

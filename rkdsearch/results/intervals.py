@@ -24,18 +24,24 @@ def accuracy(correct: int, images: int) -> Estimate:
     centre = (share + z2 / (2 * images)) / (1 + z2 / images)
     half = _Z * math.sqrt(share * (1 - share) / images + z2 / (4 * images**2)) / (1 + z2 / images)
     # at the ends Wilson's limit is the end itself: rounding must not move it
-    return Estimate(share, 0.0 if correct == 0 else centre - half, 1.0 if correct == images else centre + half)
+    return Estimate(
+        share, 0.0 if correct == 0 else centre - half, 1.0 if correct == images else centre + half
+    )
 
 
 def paired_difference(a: Sequence[bool] | str, b: Sequence[bool] | str) -> Estimate:
     """Accuracy of `a` minus accuracy of `b` on the same images in the same order: flags, or text of 0 and 1.
 
-    The adjusted Wald interval of Bonett and Price (J. Educ. Behav. Stat. 37, 2012): one pair is added to each of the two kinds of
-    disagreement, and only disagreements count, so it is narrower than two separate intervals.
+    The adjusted Wald interval of Bonett and Price (J. Educ. Behav. Stat. 37, 2012): one pair is
+    added to each of the two kinds of disagreement, and only disagreements count, so it is narrower
+    than two separate intervals.
     """
     right_a, right_b = ([flag in (True, "1") for flag in flags] for flags in (a, b))
     if len(right_a) != len(right_b) or not right_a:
-        raise ValueError(f"need as many flags on both sides, and at least one, got {len(right_a)} and {len(right_b)}")
+        raise ValueError(
+            f"need as many flags on both sides, and at least one, got {len(right_a)} and"
+            f" {len(right_b)}"
+        )
     n = len(right_a)
     only_a = sum(x and not y for x, y in zip(right_a, right_b, strict=True))
     only_b = sum(y and not x for x, y in zip(right_a, right_b, strict=True))

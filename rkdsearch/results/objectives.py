@@ -1,6 +1,7 @@
 """What a search may be after: accuracies on validation images, which are maximised, and costs of the delivered student, which are minimised.
 
-Fronts, hypervolumes, rungs and samplers see `merits`: numbers of [0, 1], all maximised, so that no objective drowns another.
+Fronts, hypervolumes, rungs and samplers see `merits`: numbers of [0, 1], all maximised, so that no
+objective drowns another.
 """
 
 import math
@@ -12,7 +13,9 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Name = Literal["clean_accuracy", "robust_accuracy", "worst_class_accuracy", "parameters", "multiply_adds"]
+Name = Literal[
+    "clean_accuracy", "robust_accuracy", "worst_class_accuracy", "parameters", "multiply_adds"
+]
 USUAL: tuple[Name, ...] = ("clean_accuracy", "robust_accuracy")
 
 
@@ -37,7 +40,11 @@ class Objective:
     def merits(self, values: ArrayLike) -> NDArray[np.float64]:
         """Of values (N,): an accuracy is its own; a tenth of a cost is worth as much, whether of a thousand or of a million. NaN stays NaN."""
         found = np.asarray(values, dtype=float)
-        return found if self.worthless is None else np.maximum(1 - np.log(np.maximum(found, 1)) / math.log(self.worthless), 0)
+        return (
+            found
+            if self.worthless is None
+            else np.maximum(1 - np.log(np.maximum(found, 1)) / math.log(self.worthless), 0)
+        )
 
     def holds(self, values: ArrayLike, limit: float) -> NDArray[np.bool_]:
         """Which of the values (N,) keep to the limit: at least an accuracy, at most a cost. A cost that nobody counted does."""

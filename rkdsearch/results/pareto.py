@@ -31,7 +31,15 @@ def ranks(points: ArrayLike) -> NDArray[np.int64]:
 def hypervolume(points: ArrayLike, reference: Sequence[float] = (0.0, 0.0)) -> float:
     """The volume that the points (N, D) dominate above `reference` (D,), in the product of the objectives' units; 0 without points."""
     values, known = _matrix(points)
-    return float(moocore.hypervolume(values[known], ref=np.asarray(reference, dtype=float), maximise=True)) if known.any() else 0.0
+    return (
+        float(
+            moocore.hypervolume(
+                values[known], ref=np.asarray(reference, dtype=float), maximise=True
+            )
+        )
+        if known.any()
+        else 0.0
+    )
 
 
 def attainment(fronts: Sequence[ArrayLike], share: float = 0.5) -> NDArray[np.float64]:

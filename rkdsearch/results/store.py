@@ -33,11 +33,13 @@ _ORDER = {
 class Store:
     """One study's folder, on any path where a rename replaces a file (local disks, NFS).
 
-    Writers give the `config_columns` of `trials`; readers need none. Files that could not be read are left out and named in `damaged`:
-    whoever watches a search must not die of one bad file.
+    Writers give the `config_columns` of `trials`; readers need none. Files that could not be read
+    are left out and named in `damaged`: whoever watches a search must not die of one bad file.
     """
 
-    def __init__(self, folder: Path, config_columns: Sequence[Column] = (), *, fsync: bool = False) -> None:
+    def __init__(
+        self, folder: Path, config_columns: Sequence[Column] = (), *, fsync: bool = False
+    ) -> None:
         self.folder = folder
         self.damaged: list[Path] = []
         self._config_columns = tuple(config_columns)
@@ -58,7 +60,9 @@ class Store:
     def write_evaluation(self, row: Mapping[str, object]) -> None:
         """Replace the result of this row's trial, checkpoint, attack, seed and images: a quick look must not replace a night's work."""
         key = (row["checkpoint"], row["attack"], row["seed"], str(row["subset_sha256"])[:8])
-        self._write("evaluations", row["trial_id"], [row], suffix="".join(f"-{part}" for part in key))
+        self._write(
+            "evaluations", row["trial_id"], [row], suffix="".join(f"-{part}" for part in key)
+        )
 
     def trials(self) -> pd.DataFrame:
         """Every trial, by ordinal and name."""
@@ -102,18 +106,26 @@ class Store:
                 continue
         return removed
 
-    def _write(self, table: str, trial_id: object, rows: Sequence[Mapping[str, object]], suffix: str = "") -> None:
+    def _write(
+        self, table: str, trial_id: object, rows: Sequence[Mapping[str, object]], suffix: str = ""
+    ) -> None:
         if not (isinstance(trial_id, str) and _TRIAL_ID.fullmatch(trial_id)):
             raise StudyError(
-                f"{self.folder}: trial_id must be 1 to 64 of A-Z a-z 0-9 . _ - and start with a letter or digit, got {trial_id!r}"
+                f"{self.folder}: trial_id must be 1 to 64 of A-Z a-z 0-9 . _ - and start with a"
+                f" letter or digit, got {trial_id!r}"
             )
         assert re.fullmatch(r"[\w-]*", suffix), f"{table}: not a part of a file's name: {suffix!r}"
         wanted = columns(table, self._config_columns)
         unknown = {key for row in rows for key in row} - {column.name for column in wanted}
         assert not unknown, f"{table} has no columns {sorted(unknown)}"
-        arrays = [pa.array([_value(column, row.get(column.name)) for row in rows], _arrow(column)) for column in wanted]
+        arrays = [
+            pa.array([_value(column, row.get(column.name)) for row in rows], _arrow(column))
+            for column in wanted
+        ]
         replace_file(
-            self.folder / table / f"{trial_id}{suffix}.parquet", pa.table(arrays, schema=_schema(table, wanted)), fsync=self._fsync
+            self.folder / table / f"{trial_id}{suffix}.parquet",
+            pa.table(arrays, schema=_schema(table, wanted)),
+            fsync=self._fsync,
         )
 
     def _read(self, table: str) -> pd.DataFrame:
@@ -127,8 +139,11 @@ class Store:
                 self._damage(path)
         schema = _schema(table, columns(table))
         tables = [schema.empty_table()]
-        fields = [(f, each[f.name].null_count < len(each)) for each in found.values() for f in each.schema]
-        types = {f.name: f.type for f, valued in sorted(fields, key=lambda pair: pair[1])}  # of those with values, if there are any
+        fields = [
+            (f, each[f.name].null_count < len(each)) for each in found.values() for f in each.schema
+        ]
+        # of those with values, if there are any
+        types = {f.name: f.type for f, valued in sorted(fields, key=lambda pair: pair[1])}
         for path, each in found.items():
             known = _without_empty(each, types)
             try:
@@ -139,7 +154,9 @@ class Store:
             tables.append(known)
         whole = pa.concat_tables(tables, promote_options="permissive")
         # counts keep their type beside nulls: Int64 and boolean, not float64 and object
-        frame: pd.DataFrame = whole.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}.get)
+        frame: pd.DataFrame = whole.to_pandas(
+            types_mapper={pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}.get
+        )
         return frame.sort_values(_ORDER[table], kind="stable", ignore_index=True)
 
     def _damage(self, path: Path) -> None:
@@ -159,8 +176,15 @@ def replace_file(path: Path, content: "pa.Table | str", *, fsync: bool = False) 
             if isinstance(content, str):
                 file.write(content.encode())
             else:
-                # A row or a few: dictionaries and statistics would take longer to write than the values themselves.
-                pq.write_table(content, file, compression="snappy", use_dictionary=False, write_statistics=False)
+                # A row or a few: dictionaries and statistics would take longer to write than the
+                # values themselves.
+                pq.write_table(
+                    content,
+                    file,
+                    compression="snappy",
+                    use_dictionary=False,
+                    write_statistics=False,
+                )
             if fsync:
                 file.flush()
                 os.fsync(file.fileno())
@@ -174,19 +198,33 @@ def replace_file(path: Path, content: "pa.Table | str", *, fsync: bool = False) 
 
 def _without_empty(found: "pa.Table", types: "Mapping[str, pa.DataType]") -> "pa.Table":
     """Without the columns that have no value here and another type where they have one: who wrote them could not know better."""
-    other = [f.name for f in found.schema if types.get(f.name, f.type) != f.type and found[f.name].null_count == len(found)]
+    other = [
+        f.name
+        for f in found.schema
+        if types.get(f.name, f.type) != f.type and found[f.name].null_count == len(found)
+    ]
     return found.drop_columns(other) if other else found
 
 
 def _arrow(column: Column) -> "pa.DataType":
-    kinds = {"string": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "time": pa.timestamp("us", tz="UTC")}
+    kinds = {
+        "string": pa.string(),
+        "int": pa.int64(),
+        "float": pa.float64(),
+        "bool": pa.bool_(),
+        "time": pa.timestamp("us", tz="UTC"),
+    }
     return kinds[column.type]
 
 
 @lru_cache(maxsize=64)
 def _schema(table: str, wanted: tuple[Column, ...]) -> "pa.Schema":
-    fields = [pa.field(c.name, _arrow(c), metadata={"unit": c.unit, "meaning": c.meaning}) for c in wanted]
-    return pa.schema(fields, metadata={"rkdsearch.table": table, "rkdsearch.schema_version": str(SCHEMA_VERSION)})
+    fields = [
+        pa.field(c.name, _arrow(c), metadata={"unit": c.unit, "meaning": c.meaning}) for c in wanted
+    ]
+    return pa.schema(
+        fields, metadata={"rkdsearch.table": table, "rkdsearch.schema_version": str(SCHEMA_VERSION)}
+    )
 
 
 def _value(column: Column, value: object) -> object:
@@ -195,9 +233,13 @@ def _value(column: Column, value: object) -> object:
         return None
     if column.unit == "JSON" and not isinstance(value, str):
         return json.dumps(value, sort_keys=True, allow_nan=False)
-    allowed = {"string": str, "int": int, "float": (int, float), "bool": bool, "time": datetime}[column.type]
+    allowed = {"string": str, "int": int, "float": (int, float), "bool": bool, "time": datetime}[
+        column.type
+    ]
     assert isinstance(value, allowed), f"{column.name} holds {column.type}, got {value!r}"  # type: ignore[arg-type]  # a dict of types
-    assert column.type == "bool" or not isinstance(value, bool), f"{column.name} holds {column.type}, got {value!r}"
+    assert column.type == "bool" or not isinstance(value, bool), (
+        f"{column.name} holds {column.type}, got {value!r}"
+    )
     if isinstance(value, datetime):
         assert value.tzinfo is not None, f"{column.name} needs a time zone, got {value!r}"
         return value.astimezone(UTC)

@@ -47,14 +47,20 @@ class Study:
         """What a full-length trial must keep to, to be on the front: an accuracy at least, a cost at most, by name."""
         found = self.description.get("constraints")
         asked = found if isinstance(found, dict) else {}
-        return {name: float(value) for name, value in asked.items() if name in known.OBJECTIVES and isinstance(value, int | float)}
+        return {
+            name: float(value)
+            for name, value in asked.items()
+            if name in known.OBJECTIVES and isinstance(value, int | float)
+        }
 
     @property
     def objectives(self) -> tuple[str, ...]:
         """What names its front; clean and robust accuracy where it does not say two of ours."""
         found = self.description.get("objectives")
         asked = [str(name) for name in found] if isinstance(found, list) else []
-        return tuple(asked) if len(asked) > 1 and set(asked) <= set(known.OBJECTIVES) else known.USUAL
+        return (
+            tuple(asked) if len(asked) > 1 and set(asked) <= set(known.OBJECTIVES) else known.USUAL
+        )
 
     @property
     def front(self) -> pd.DataFrame:
@@ -75,18 +81,25 @@ class Study:
 def read(folder: Path) -> Study:
     """Read a study, running, finished, copied or empty; nothing is written. Raises StudyError where there is no such folder."""
     if not folder.is_dir():
-        raise StudyError(f"{folder}: a study is a folder that `rkdsearch tune` made, but there is none; check the path")
+        raise StudyError(
+            f"{folder}: a study is a folder that `rkdsearch tune` made, but there is none; check"
+            " the path"
+        )
     store = Store(folder)
     tables = (store.trials(), store.epochs(), store.rungs(), store.evaluations())
     return Study(folder, store.description(), *tables, damaged=tuple(store.damaged))
 
 
-def front(trials: pd.DataFrame, objectives: Sequence[str] = known.USUAL, limits: Mapping[str, float] = NO_LIMITS) -> pd.DataFrame:
+def front(
+    trials: pd.DataFrame,
+    objectives: Sequence[str] = known.USUAL,
+    limits: Mapping[str, float] = NO_LIMITS,
+) -> pd.DataFrame:
     """The trials that no other dominates, by the first objective, the best last. `limits` are what they must keep to, by objective.
 
-    Only finished trials count: metrics of a stopped trial come from another length and perhaps a weaker attack. Where contenders were
-    repeated, and all repeats are over, they alone count, and their metrics here are means over the fresh seeds: what chose them must not
-    judge them too.
+    Only finished trials count: metrics of a stopped trial come from another length and perhaps a
+    weaker attack. Where contenders were repeated, and all repeats are over, they alone count, and
+    their metrics here are means over the fresh seeds: what chose them must not judge them too.
     """
     finished = _judged(trials)
     for name, limit in limits.items():
@@ -100,22 +113,29 @@ def front(trials: pd.DataFrame, objectives: Sequence[str] = known.USUAL, limits:
 
 def _merits(trials: pd.DataFrame, objectives: Sequence[str]) -> NDArray[np.float64]:
     """The trials' places (N, D) in these objectives, all maximised."""
-    return known.merits({name: trials[known.OBJECTIVES[name].column].astype(float) for name in objectives})
+    return known.merits(
+        {name: trials[known.OBJECTIVES[name].column].astype(float) for name in objectives}
+    )
 
 
 def configurations(trials: pd.DataFrame) -> pd.DataFrame:
     """The trials without the repeats; once all repeats are over, who was repeated has the means over its fresh seeds for metrics.
 
-    `seeds`, `failed`, `clean_sd` and `robust_sd` are those of `replicated`, and null for whoever stands for one run.
+    `seeds`, `failed`, `clean_sd` and `robust_sd` are those of `replicated`, and null for whoever
+    stands for one run.
     """
     own, repeats = (trials[(trials["origin"] == "replicate") == again] for again in (False, True))
     over = bool(repeats["status"].isin(("finished", "failed")).all())
-    spread = replicated(trials)[["seeds", "failed", "clean_sd", "robust_sd"]].astype({"seeds": "Int64", "failed": "Int64"})
+    spread = replicated(trials)[["seeds", "failed", "clean_sd", "robust_sd"]].astype(
+        {"seeds": "Int64", "failed": "Int64"}
+    )
     found = own.join(spread if over else spread.iloc[:0], on="ordinal")
     repeated = found["seeds"].notna()
     means = repeats[repeats["status"] == "finished"].groupby("ordinal")[list(ACCURACIES)].mean()
     for column in ACCURACIES:
-        found.loc[repeated, column] = found.loc[repeated, "ordinal"].map(means[column]).astype(float)
+        found.loc[repeated, column] = (
+            found.loc[repeated, "ordinal"].map(means[column]).astype(float)
+        )
     return found
 
 
@@ -144,7 +164,11 @@ class Cost:
 def cost(trials: pd.DataFrame) -> Cost:
     """Add up the trials."""
     counts = trials["status"].value_counts()
-    known = [status for status in ("finished", "stopped", "failed", "running", "paused") if status in counts]
+    known = [
+        status
+        for status in ("finished", "stopped", "failed", "running", "paused")
+        if status in counts
+    ]
     span = (trials["run.updated"].max() - trials["run.started"].min()).total_seconds()
     return Cost(
         trials={status: int(counts[status]) for status in known},
@@ -159,7 +183,11 @@ def counted(trials: pd.DataFrame) -> str:
     own = configurations(trials)
     counts = ", ".join(f"{count} {status}" for status, count in cost(own).trials.items())
     repeats = len(trials) - len(own)
-    return f"{len(own)} trials" + (f" ({counts})" if counts else "") + (f" and {repeats} repeats with fresh seeds" if repeats else "")
+    return (
+        f"{len(own)} trials"
+        + (f" ({counts})" if counts else "")
+        + (f" and {repeats} repeats with fresh seeds" if repeats else "")
+    )
 
 
 def methods(trials: pd.DataFrame, front: pd.DataFrame) -> pd.DataFrame:
@@ -181,7 +209,9 @@ def methods(trials: pd.DataFrame, front: pd.DataFrame) -> pd.DataFrame:
         device_seconds=("run.device_seconds", "sum"),
         reconstructed=("reconstructed", "any"),
     )
-    return grouped.reset_index().sort_values(["robust", "method"], ascending=[False, True], kind="stable", ignore_index=True)
+    return grouped.reset_index().sort_values(
+        ["robust", "method"], ascending=[False, True], kind="stable", ignore_index=True
+    )
 
 
 def method_of(trials: pd.DataFrame) -> "pd.Series[str]":
@@ -193,7 +223,8 @@ def method_of(trials: pd.DataFrame) -> "pd.Series[str]":
 
 def survival(rungs: pd.DataFrame) -> pd.DataFrame:
     """One row a rung: how many trials reached it, how many each decision (a trial's last there) took, the best accuracies seen there."""
-    last = rungs.drop_duplicates(["trial_id", "rung"], keep="last")  # paused first, promoted later: promoted
+    # paused first, promoted later: promoted
+    last = rungs.drop_duplicates(["trial_id", "rung"], keep="last")
     best = last.groupby("rung").agg(
         attack_steps=("attack_steps", "max"),
         reached=("trial_id", "size"),
@@ -209,17 +240,28 @@ def survival(rungs: pd.DataFrame) -> pd.DataFrame:
 def replicated(trials: pd.DataFrame) -> pd.DataFrame:
     """One row a configuration that was repeated, by ordinal: fresh seeds, mean and sample deviation of both accuracies over them.
 
-    `failed` counts the repeats that are not among them: whoever diverges now and then is judged by its good runs alone.
-    `clean_luck` and `robust_luck` say how much better the run was that made it a contender: the best of many is a lucky one.
-    They are null for baselines, which no result chose.
+    `failed` counts the repeats that are not among them: whoever diverges now and then is judged by
+    its good runs alone. `clean_luck` and `robust_luck` say how much better the run was that made it
+    a contender: the best of many is a lucky one. They are null for baselines, which no result
+    chose.
     """
     finished = trials[trials["status"] == "finished"]
-    failed = trials[(trials["origin"] == "replicate") & (trials["status"] == "failed")].groupby("ordinal").size()
+    failed = (
+        trials[(trials["origin"] == "replicate") & (trials["status"] == "failed")]
+        .groupby("ordinal")
+        .size()
+    )
     fresh = finished[finished["origin"] == "replicate"].groupby("ordinal")
     table = fresh.agg(
-        seeds=("trial_id", "size"), clean=(CLEAN, "mean"), clean_sd=(CLEAN, "std"), robust=(ROBUST, "mean"), robust_sd=(ROBUST, "std")
+        seeds=("trial_id", "size"),
+        clean=(CLEAN, "mean"),
+        clean_sd=(CLEAN, "std"),
+        robust=(ROBUST, "mean"),
+        robust_sd=(ROBUST, "std"),
     )
-    chosen = finished[finished["origin"] != "replicate"].drop_duplicates("ordinal").set_index("ordinal")
+    chosen = (
+        finished[finished["origin"] != "replicate"].drop_duplicates("ordinal").set_index("ordinal")
+    )
     chosen = chosen.reindex(table.index)
     best = chosen[[CLEAN, ROBUST]].where(chosen["origin"] != "first")
     return table.assign(
@@ -256,7 +298,11 @@ def noise(trials: pd.DataFrame) -> Noise | None:
     free = table["seeds"] - 1
 
     def pooled(deviation: str) -> float | None:
-        return float(((free * table[deviation].fillna(0) ** 2).sum() / free.sum()) ** 0.5) if free.sum() else None
+        return (
+            float(((free * table[deviation].fillna(0) ** 2).sum() / free.sum()) ** 0.5)
+            if free.sum()
+            else None
+        )
 
     luck = table[["clean_luck", "robust_luck"]].dropna().mean()
     return Noise(
@@ -272,7 +318,12 @@ def noise(trials: pd.DataFrame) -> Noise | None:
 
 def tests(evaluations: pd.DataFrame) -> pd.DataFrame:
     """The test results that stand: of each network its newest weights, and of each attack on it the most images, the newest among equals."""
-    return _latest(_newest_weights(evaluations), ["trial_id", "checkpoint", "attack"], "subset_sha256", by=["images", "evaluated"])
+    return _latest(
+        _newest_weights(evaluations),
+        ["trial_id", "checkpoint", "attack"],
+        "subset_sha256",
+        by=["images", "evaluated"],
+    )
 
 
 def _newest_weights(evaluations: pd.DataFrame) -> pd.DataFrame:
@@ -302,16 +353,24 @@ class Comparison:
 def compare(evaluations: pd.DataFrame, first: str, second: str) -> list[Comparison]:
     """Pair two trials' best checkpoints on every attack, on the most images that both saw, seed for seed the lowest; else nothing."""
     found = _newest_weights(evaluations)
-    best = found[(found["checkpoint"] == "best") & found["per_image"].notna() & found["subset_sha256"].notna()]
+    best = found[
+        (found["checkpoint"] == "best")
+        & found["per_image"].notna()
+        & found["subset_sha256"].notna()
+    ]
     same = ["attack", "norm", "eps", "steps", "seed", "subset_sha256"]
     sides = [best.loc[best["trial_id"] == trial, [*same, "per_image"]] for trial in (first, second)]
     # the keys of clean rows hold nulls, which pandas joins to nulls: that is meant
     pairs = sides[0].merge(sides[1], on=same)
-    pairs = pairs.assign(images=pairs["per_image_x"].str.len()).sort_values(["images", "seed"], ascending=[False, True], kind="stable")
+    pairs = pairs.assign(images=pairs["per_image_x"].str.len()).sort_values(
+        ["images", "seed"], ascending=[False, True], kind="stable"
+    )
     pairs = pairs.drop_duplicates("attack").sort_values("attack", kind="stable")
     return [
         Comparison(first, second, attack, len(a), paired_difference(a, b))
-        for attack, a, b in zip(pairs["attack"], pairs["per_image_x"], pairs["per_image_y"], strict=True)
+        for attack, a, b in zip(
+            pairs["attack"], pairs["per_image_x"], pairs["per_image_y"], strict=True
+        )
         if len(a) == len(b) > 0
     ]
 
@@ -319,7 +378,10 @@ def compare(evaluations: pd.DataFrame, first: str, second: str) -> list[Comparis
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as plain values, None where something is missing."""
     plain = frame.astype(object)
-    return [{str(key): value for key, value in row.items()} for row in plain.where(frame.notna(), None).to_dict("records")]
+    return [
+        {str(key): value for key, value in row.items()}
+        for row in plain.where(frame.notna(), None).to_dict("records")
+    ]
 
 
 def parse(text: object) -> dict[str, Any]:

@@ -15,7 +15,9 @@ from rkdsearch.search import ledger, proof
 from rkdsearch.search.searcher import Proposal, Seen, propose
 from rkdsearch.search.space import SearchSpace
 
-ATTEMPTS = 1000  # proposals for one configuration, where laws of the run or constraints refuse some: most are random, and cheap
+# proposals for one configuration, where laws of the run or constraints refuse some: most are
+# random, and cheap
+ATTEMPTS = 1000
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class Bounds:
 
     def proposal(self, ordinal: int, seen: Sequence[Seen]) -> Proposal:
         """What the sampler proposes as configuration `ordinal`, and may be trained. Raises SpaceError where nothing is."""
-        refused: list[Mapping[str, Any]] = []  # not beyond this ask: the next one would depend on when the search was interrupted
+        # not beyond this ask: the next one would depend on when the search was interrupted
+        refused: list[Mapping[str, Any]] = []
         refusal: str | None = None
         for attempt in range(ATTEMPTS):
             found = propose(self._space, ordinal, seen, attempt, refused)
@@ -50,7 +53,8 @@ class Bounds:
                 return found
             refused = [*(refused or self._outside), found.overrides]
         raise SpaceError(
-            f"{self._space.name}: behind {ordinal} configurations {ATTEMPTS:,} proposals in a row were refused, the last because {refusal}"
+            f"{self._space.name}: behind {ordinal} configurations {ATTEMPTS:,} proposals in a row"
+            f" were refused, the last because {refusal}"
         )
 
     def config(self, overrides: Mapping[str, Any], trial_id: str) -> TrainConfig:
@@ -63,8 +67,19 @@ class Bounds:
 
     def excess(self, costs: Mapping[str, int]) -> Excess | None:
         """By what a student of these costs is above what the constraints allow."""
-        limits = {name: int(limit) for name, limit in self._space.constraints.limits.items() if name in COSTS}
-        return next((Excess(name, limit, costs[name]) for name, limit in limits.items() if costs[name] > limit), None)
+        limits = {
+            name: int(limit)
+            for name, limit in self._space.constraints.limits.items()
+            if name in COSTS
+        }
+        return next(
+            (
+                Excess(name, limit, costs[name])
+                for name, limit in limits.items()
+                if costs[name] > limit
+            ),
+            None,
+        )
 
     @cached_property
     def _outside(self) -> list[Mapping[str, Any]]:
@@ -83,6 +98,6 @@ class Bounds:
         if excess is None:
             return None
         return (
-            f"constraints.{excess.cost} must be >= the student's {excess.heading}, {excess.count}, got {excess.limit}; "
-            "raise the limit or search over smaller students"
+            f"constraints.{excess.cost} must be >= the student's {excess.heading}, {excess.count},"
+            f" got {excess.limit}; raise the limit or search over smaller students"
         )

@@ -1,7 +1,8 @@
 """The exam on test images: the only room, with the command above it, that opens the test set. Its work is shared out over Ray.
 
-A shard is one checkpoint, one attack, one seed and a block of images. Shards are small and are taken up as workers come free, because
-AutoAttack's time depends on how many images are still standing.
+A shard is one checkpoint, one attack, one seed and a block of images. Shards are small and are
+taken up as workers come free, because AutoAttack's time depends on how many images are still
+standing.
 """
 
 import hashlib
@@ -49,7 +50,9 @@ def sittings(found: Sequence[Candidate], attacks: Sequence[str], seeds: int) -> 
     ]
 
 
-def subset(images: data.Images, count: int | None, seed: int) -> tuple[np.ndarray[Any, np.dtype[np.int64]], str]:
+def subset(
+    images: data.Images, count: int | None, seed: int
+) -> tuple[np.ndarray[Any, np.dtype[np.int64]], str]:
     """The test images to be used, stratified, the same for every candidate; and their fingerprint."""
     labels = images.labels.numpy()
     rows = some(labels, count, seed=seed, field="--images")
@@ -59,11 +62,17 @@ def subset(images: data.Images, count: int | None, seed: int) -> tuple[np.ndarra
 
 
 def examine(
-    folder: Path, todo: Sequence[Sitting], *, images: int | None, gpu: float | None = None, address: str | None = None
+    folder: Path,
+    todo: Sequence[Sitting],
+    *,
+    images: int | None,
+    gpu: float | None = None,
+    address: str | None = None,
 ) -> Iterator[tuple[Sitting, dict[str, object]]]:
     """Every sitting's row, as they end, written to `evaluations/`; what stands there already for the same weights and images is skipped.
 
-    Each worker takes `gpu` of a GPU. What one sitting meets does not stop the others: its error is raised at the end.
+    Each worker takes `gpu` of a GPU. What one sitting meets does not stop the others: its error is
+    raised at the end.
     """
     import ray
     import torch
@@ -76,8 +85,12 @@ def examine(
     rows, digest = subset(test, images, config.data.split_seed)
     known = store.evaluations()
     known = known[known["subset_sha256"] == digest]
-    there = {(r["trial_id"], r["weights_sha256"], r["attack"], r["seed"]) for r in summary.records(known)}
-    left = [s for s in todo if (s.candidate.trial_id, s.candidate.sha256, s.attack, s.seed) not in there]
+    there = {
+        (r["trial_id"], r["weights_sha256"], r["attack"], r["seed"]) for r in summary.records(known)
+    }
+    left = [
+        s for s in todo if (s.candidate.trial_id, s.candidate.sha256, s.attack, s.seed) not in there
+    ]
     if not left:
         return
     x, y = test.take(torch.from_numpy(rows)).floats(slice(None))
@@ -91,7 +104,9 @@ def examine(
         for sitting in sorted(left, key=lambda s: s.attack != "autoattack"):
             asked = share if sitting.candidate.config.training.device != "cpu" else 0.0
             for block in range(blocks):
-                waiting[task.options(num_gpus=asked).remote(_described(sitting, asked), shared, block)] = (sitting, block)
+                waiting[
+                    task.options(num_gpus=asked).remote(_described(sitting, asked), shared, block)
+                ] = (sitting, block)
         answers: dict[Sitting, dict[int, dict[str, Any]]] = {s: {} for s in left}
         failed: dict[Sitting, RkdError] = {}
         while waiting:
@@ -106,7 +121,13 @@ def examine(
                     ray.cancel(reference)
                 continue
             if len(answers[sitting]) == blocks:
-                row = _row(sitting, [answers[sitting][b] for b in sorted(answers[sitting])], y.numpy(), len(test), digest)
+                row = _row(
+                    sitting,
+                    [answers[sitting][b] for b in sorted(answers[sitting])],
+                    y.numpy(),
+                    len(test),
+                    digest,
+                )
                 store.write_evaluation(row)
                 yield sitting, row
     if failed:
@@ -121,7 +142,10 @@ def _share(asked: float | None, address: str | None) -> float:
     if asked is None:
         return float(min(1.0, there))
     if address is None and asked > there:
-        raise StudyError(f"--gpu {asked:g}: Ray sees {there:g} GPUs on this machine; leave --gpu out, or name a cluster with --address")
+        raise StudyError(
+            f"--gpu {asked:g}: Ray sees {there:g} GPUs on this machine; leave --gpu out, or name a"
+            " cluster with --address"
+        )
     return asked
 
 
@@ -137,8 +161,9 @@ def _answer(reference: Any, sitting: Sitting) -> dict[str, Any]:
         raise
     except (exceptions.OutOfMemoryError, exceptions.WorkerCrashedError) as error:
         raise OutOfMemoryError(
-            f"{sitting.candidate.trial_id}, {sitting.attack}: its worker was killed three times, most likely for want of memory; let fewer run "
-            "at once: `ray start --head --num-cpus N`, and --address auto"
+            f"{sitting.candidate.trial_id}, {sitting.attack}: its worker was killed three times,"
+            " most likely for want of memory; let fewer run at once: `ray start --head --num-cpus"
+            " N`, and --address auto"
         ) from error
     return answer
 
@@ -167,8 +192,13 @@ def sit(sitting: Mapping[str, Any], images: tuple[Any, Any], block: int) -> dict
     except torch.OutOfMemoryError:
         gpu = sitting["gpu"]
         raise OutOfMemoryError(
-            f"{sitting['trial_id']}, {sitting['attack']}: the device is out of memory with {SHARD} images at a time; "
-            + ("does another program use it?" if gpu == 1 else f"raise --gpu, each worker's share of a GPU (now {gpu:g}, at most 1)")
+            f"{sitting['trial_id']}, {sitting['attack']}: the device is out of memory with {SHARD}"
+            " images at a time; "
+            + (
+                "does another program use it?"
+                if gpu == 1
+                else f"raise --gpu, each worker's share of a GPU (now {gpu:g}, at most 1)"
+            )
         ) from None
 
 
@@ -191,21 +221,34 @@ def _sit(sitting: Mapping[str, Any], images: tuple[Any, Any], block: int) -> dic
     rows = slice(block * SHARD, (block + 1) * SHARD)
     x, y = (torch.tensor(a[rows], device=device) for a in images)
     x = data.laid_out(x, channels_last=config.training.channels_last)
-    network_config = config.student if sitting["role"] is None else getattr(config.teachers, sitting["role"]).network
+    network_config = (
+        config.student
+        if sitting["role"] is None
+        else getattr(config.teachers, sitting["role"]).network
+    )
     splits = data.load_training(config.data)
     classes, shape = len(splits.train.classes), splits.train
     network = models.fold(
         load(
-            Path(sitting["weights"]), network_config, classes=classes, channels=shape.channels, size=shape.size, sha256=sitting["sha256"]
+            Path(sitting["weights"]),
+            network_config,
+            classes=classes,
+            channels=shape.channels,
+            size=shape.size,
+            sha256=sitting["sha256"],
         ).to(device)
     )
     exam = config.validation.attack
     flags: list[str] = []
     if sitting["attack"] == "autoattack":
-        verdict, flags = judge_by_autoattack(network, x, y, attack=exam.build(), seed=sitting["seed"])
+        verdict, flags = judge_by_autoattack(
+            network, x, y, attack=exam.build(), seed=sitting["seed"]
+        )
     else:
         pgd = exam.model_copy(update={"steps": PGD_STEPS})
-        verdict, _ = judge(network, x, y, pgd.build(), restarts=exam.restarts, seed=sitting["seed"] + block)
+        verdict, _ = judge(
+            network, x, y, pgd.build(), restarts=exam.restarts, seed=sitting["seed"] + block
+        )
     right = verdict.clean if sitting["attack"] == "clean" else verdict.robust
     return {
         "right": right.int().tolist(),
@@ -216,7 +259,9 @@ def _sit(sitting: Mapping[str, Any], images: tuple[Any, Any], block: int) -> dic
     }
 
 
-def _row(sitting: Sitting, answers: Sequence[Mapping[str, Any]], y: Any, of_images: int, digest: str) -> dict[str, object]:
+def _row(
+    sitting: Sitting, answers: Sequence[Mapping[str, Any]], y: Any, of_images: int, digest: str
+) -> dict[str, object]:
     right = np.concatenate([np.array(a["right"], dtype=bool) for a in answers])
     exam, attacked = sitting.candidate.config.validation.attack, sitting.attack != "clean"
     estimate = accuracy(int(right.sum()), len(right))

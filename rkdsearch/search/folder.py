@@ -18,7 +18,8 @@ from rkdsearch.teacher import fingerprint
 from rkdsearch.training.student import try_student
 from rkdsearch.training.teacher import ROLES, Role, opened
 
-# What a search that goes on may change, and what follows from it; `study.json` has each under its name.
+# What a search that goes on may change, and what follows from it; `study.json` has each under its
+# name.
 _SETTINGS = {
     "sampler": "proposals differ from here on",
     "scheduler": "decisions differ from here on",
@@ -32,10 +33,17 @@ def laws(space: SearchSpace) -> dict[str, Any]:
 
     Who proposes, who stops and what the front must satisfy may change; `claim` says so.
     """
-    found: dict[str, Any] = {f"fixed.{name}": value for name, value in space.fixed.items() if not _may_move(f"fixed.{name}")}
+    found: dict[str, Any] = {
+        f"fixed.{name}": value
+        for name, value in space.fixed.items()
+        if not _may_move(f"fixed.{name}")
+    }
     for parameter in space.parameters:
         conditions = {parent: list(allowed) for parent, allowed in parameter.when.items()}
-        found[f"search.{parameter.name}"] = {"range": repr(parameter.distribution), "when": conditions}
+        found[f"search.{parameter.name}"] = {
+            "range": repr(parameter.distribution),
+            "when": conditions,
+        }
     found["objectives"] = list(space.objectives)
     found["ladder"] = [rung.model_dump(exclude_none=True) for rung in space.ladder]
     if space.scheduler.name == "none" and len(space.ladder) > 1:
@@ -43,14 +51,23 @@ def laws(space: SearchSpace) -> dict[str, Any]:
     if any(rung.attack_steps for rung in space.ladder):
         found["scheduler.capped"] = space.scheduler.capped  # what a full-length result is
     if space.scheduler.brackets > 1:
-        found["scheduler.brackets"] = [space.scheduler.brackets, space.scheduler.reduction]  # where a trial began
-    found["resources.processes"] = space.resources.processes  # the batch's shares, and BatchNorm over each
+        # where a trial began
+        found["scheduler.brackets"] = [space.scheduler.brackets, space.scheduler.reduction]
+    # the batch's shares, and BatchNorm over each
+    found["resources.processes"] = space.resources.processes
     found["seed"] = space.seed
-    found["first"] = [{"label": first.label, **first.overrides} for first in space.first]  # they have the first numbers
+    # they have the first numbers
+    found["first"] = [{"label": first.label, **first.overrides} for first in space.first]
     return found
 
 
-def claim(folder: Path, space: SearchSpace, *, resume: bool, notice: Callable[[str], None] = lambda _: None) -> bool:
+def claim(
+    folder: Path,
+    space: SearchSpace,
+    *,
+    resume: bool,
+    notice: Callable[[str], None] = lambda _: None,
+) -> bool:
     """Make the folder this search's; returns whether it is a study already. `notice` is given a sentence for each setting that has changed.
 
     Raises StudyError where the folder is another's, or `--resume` is missing.
@@ -58,18 +75,24 @@ def claim(folder: Path, space: SearchSpace, *, resume: bool, notice: Callable[[s
     file = folder / "study.json"
     if not file.exists():
         if any((folder / "trials").glob("[!._]*.parquet")):
-            raise StudyError(f"{folder}: holds trials but no study.json; put it back, or name another folder with --study")
+            raise StudyError(
+                f"{folder}: holds trials but no study.json; put it back, or name another folder"
+                " with --study"
+            )
         return False
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
         old = dict(found["laws"])
     except (OSError, ValueError, KeyError, TypeError):
         raise StudyError(
-            f"{file}: is damaged, and only it says by what laws the trials beside it were made; put a whole copy of it back, "
-            "or give this search a folder of its own with --study"
+            f"{file}: is damaged, and only it says by what laws the trials beside it were made; put"
+            " a whole copy of it back, or give this search a folder of its own with --study"
         ) from None
     if not resume:
-        raise StudyError(f"{folder}: holds a study already; continue it with --resume, or name another folder with --study")
+        raise StudyError(
+            f"{folder}: holds a study already; continue it with --resume, or name another folder"
+            " with --study"
+        )
     new = json.loads(json.dumps(laws(space)))
     old.setdefault("resources.processes", new["resources.processes"])  # older files do not name it
     old = {name: value for name, value in old.items() if not _may_move(name)}
@@ -77,7 +100,8 @@ def claim(folder: Path, space: SearchSpace, *, resume: bool, notice: Callable[[s
     if changed:
         name = changed[0]
         raise StudyError(
-            f"{folder}: was made by another space: {name} was {_shown(old, name)}, is {_shown(new, name)}"
+            f"{folder}: was made by another space: {name} was {_shown(old, name)}, is"
+            f" {_shown(new, name)}"
             + (f" (and {len(changed) - 1} more)" if len(changed) > 1 else "")
             + "; give this search a folder of its own with --study"
         )
@@ -88,7 +112,10 @@ def claim(folder: Path, space: SearchSpace, *, resume: bool, notice: Callable[[s
             was, now = {**type(setting)().model_dump(), **known}, setting.model_dump()
             for name in now:
                 if was[name] != now[name]:
-                    notice(f"{section}.{name} was {_value(was[name])}, is {_value(now[name])}: accepted, {consequence}")
+                    notice(
+                        f"{section}.{name} was {_value(was[name])}, is {_value(now[name])}:"
+                        f" accepted, {consequence}"
+                    )
     return True
 
 
@@ -109,15 +136,17 @@ def _shown(law: Mapping[str, Any], name: str) -> str:
 def check_files(folder: Path, space: SearchSpace) -> None:
     """Open what the search will read: its images, and the teachers that are files.
 
-    Raises DataError and TeacherError where that cannot be done, StudyError where the study in the folder was made of others.
+    Raises DataError and TeacherError where that cannot be done, StudyError where the study in the
+    folder was made of others.
     """
     config, known = space.example(), Store(folder).description()
     splits = data.load_training(config.data)
     for name, now in splits.hashes.items():
         if (was := known.get(name, now)) != now:
             raise StudyError(
-                f"{folder}: its trials were trained on other images of {config.data.name}: {name} was {was}, is {now}; "
-                "put the right ones back, or give this search a folder of its own with --study"
+                f"{folder}: its trials were trained on other images of {config.data.name}: {name}"
+                f" was {was}, is {now}; put the right ones back, or give this search a folder of"
+                " its own with --study"
             )
     try_student(config)
     for role in ROLES:

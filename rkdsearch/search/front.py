@@ -52,7 +52,11 @@ def judged(trials: Collection[Trial], space: SearchSpace) -> list[Judged]:
         if fresh and not seeds:
             continue
         bests = seeds or [own]
-        failed = sum(t.ordinal == trial.ordinal and t.status == "failed" for t in repeats) if seeds else 0
+        failed = (
+            sum(t.ordinal == trial.ordinal and t.status == "failed" for t in repeats)
+            if seeds
+            else 0
+        )
         one = Judged(
             trial,
             clean_accuracy=fmean(b.clean_accuracy for b in bests),
@@ -70,12 +74,20 @@ def front(trials: Collection[Trial], space: SearchSpace) -> list[Judged]:
     """Those whom nobody dominates in the space's objectives, by the first of these."""
     entries = judged(trials, space)
     on = non_dominated([one.merits(space.objectives) for one in entries])
-    return sorted((one for one, kept in zip(entries, on, strict=True) if kept), key=lambda one: one.merits(space.objectives), reverse=True)
+    return sorted(
+        (one for one, kept in zip(entries, on, strict=True) if kept),
+        key=lambda one: one.merits(space.objectives),
+        reverse=True,
+    )
 
 
 def finished(trials: Collection[Trial], space: SearchSpace) -> list[Trial]:
     """The full-length configurations that satisfy the constraints by their own run."""
-    return [trial for trial, own in _full_length(trials) if space.constraints.hold(partial(trial.value, judged=own))]
+    return [
+        trial
+        for trial, own in _full_length(trials)
+        if space.constraints.hold(partial(trial.value, judged=own))
+    ]
 
 
 def contenders(trials: Collection[Trial], space: SearchSpace) -> list[Trial]:
@@ -90,10 +102,16 @@ def contenders(trials: Collection[Trial], space: SearchSpace) -> list[Trial]:
 def repeated(trials: Collection[Trial], space: SearchSpace) -> list[Trial]:
     """Contenders, and behind them the baselines that are none: so many runs are compared with as many."""
     best = contenders(trials, space)
-    baselines = [t for t, _ in _full_length(trials) if t.origin == "first" and t not in best] if space.replicates.baselines else []
+    baselines = (
+        [t for t, _ in _full_length(trials) if t.origin == "first" and t not in best]
+        if space.replicates.baselines
+        else []
+    )
     return best + baselines
 
 
 def _full_length(trials: Collection[Trial]) -> list[tuple[Trial, Best]]:
-    configurations = [t for t in trials if t.origin != "replicate" and t.status == "finished" and t.full]
+    configurations = [
+        t for t in trials if t.origin != "replicate" and t.status == "finished" and t.full
+    ]
     return [(trial, trial.best) for trial in configurations if trial.best is not None]

@@ -17,7 +17,14 @@ from rkdsearch import config as run
 from rkdsearch.errors import ConfigError, SpaceError
 from rkdsearch.results.objectives import USUAL, Name
 from rkdsearch.search.parameter import ParameterFile
-from rkdsearch.search.settings import Constraints, Replicates, Resources, Rung, SamplerConfig, SchedulerConfig
+from rkdsearch.search.settings import (
+    Constraints,
+    Replicates,
+    Resources,
+    Rung,
+    SamplerConfig,
+    SchedulerConfig,
+)
 
 
 class SpaceFile(BaseModel):
@@ -45,7 +52,10 @@ def read(file: Path) -> SpaceFile:
         parent_file = file.parent / str(values.pop("extends"))
         parent = _read(parent_file)
         if "extends" in parent:
-            raise SpaceError(f"{file}: extends {parent_file.name}, which extends another file; one level is allowed")
+            raise SpaceError(
+                f"{file}: extends {parent_file.name}, which extends another file; one level is"
+                " allowed"
+            )
         values = _extended(parent, values, file)
     try:
         return SpaceFile.model_validate(values)
@@ -67,7 +77,8 @@ def _read(file: Path) -> dict[str, Any]:
 def _extended(parent: dict[str, Any], child: dict[str, Any], file: Path) -> dict[str, Any]:
     """The child's names over the parent's, in every section; the lists `first`, `ladder` and `objectives` are replaced whole.
 
-    A parameter that the child sets to null or fixes is no longer searched, and what it searches is no longer fixed.
+    A parameter that the child sets to null or fixes is no longer searched, and what it searches is
+    no longer fixed.
     """
     values = {**parent, **child}
     for section in ("constraints", "sampler", "scheduler", "replicates", "resources"):
@@ -75,14 +86,20 @@ def _extended(parent: dict[str, Any], child: dict[str, Any], file: Path) -> dict
             values[section] = {**parent[section], **child[section]}
     own = child.get("search") or {}
     try:
-        above = {k: v for k, v in run.flatten_tree(run.nest(parent.get("fixed") or {})).items() if own.get(k) is None}
+        above = {
+            k: v
+            for k, v in run.flatten_tree(run.nest(parent.get("fixed") or {})).items()
+            if own.get(k) is None
+        }
         values["fixed"] = run.merge(above, child.get("fixed") or {}, str(file))
     except ConfigError as error:
         raise SpaceError(str(error)) from None
     search = {**(parent.get("search") or {}), **own}
     fixed_now = run.flatten_tree(run.nest(child.get("fixed") or {}))
     kept = {k: v for k, v in search.items() if v is not None and (k in own or k not in fixed_now)}
-    values["search"] = _narrowed(_parents_first(kept), set(own), run.flatten_tree(run.nest(values["fixed"])))
+    values["search"] = _narrowed(
+        _parents_first(kept), set(own), run.flatten_tree(run.nest(values["fixed"]))
+    )
     return values
 
 
@@ -90,15 +107,27 @@ def _narrowed(search: dict[str, Any], own: set[str], fixed: Mapping[str, Any]) -
     """Inherited parameters lose the conditions that the child made impossible, and go where none is left: fewer methods need no more words."""
     kept: dict[str, Any] = {}
     for name, described in search.items():
-        if name in own or not isinstance(described, dict) or not isinstance(described.get("when"), dict):
+        if (
+            name in own
+            or not isinstance(described, dict)
+            or not isinstance(described.get("when"), dict)
+        ):
             kept[name] = described
             continue
         when: dict[str, Any] = {}
         for parent, allowed in described["when"].items():
             asked = allowed if isinstance(allowed, list) else [allowed]
             above = kept.get(parent)
-            choices = above.get("choice") if isinstance(above, dict) else [fixed[parent]] if parent in fixed else []
-            when[parent] = asked if choices is None else [value for value in asked if value in choices]
+            choices = (
+                above.get("choice")
+                if isinstance(above, dict)
+                else [fixed[parent]]
+                if parent in fixed
+                else []
+            )
+            when[parent] = (
+                asked if choices is None else [value for value in asked if value in choices]
+            )
         if all(when.values()):
             kept[name] = {**described, "when": when}
     return kept

@@ -1,7 +1,8 @@
 """A study for `optuna-dashboard`: `<study>/optuna.journal`, derived from the ledger and never read by the search.
 
-Every trial that has ended is there once: finished ones as COMPLETE, stopped ones as PRUNED, failed ones as FAIL. A journal that is missing,
-damaged, or no longer true (a stopped trial was promoted after all) is written anew.
+Every trial that has ended is there once: finished ones as COMPLETE, stopped ones as PRUNED, failed
+ones as FAIL. A journal that is missing, damaged, or no longer true (a stopped trial was promoted
+after all) is written anew.
 """
 
 from collections.abc import Iterable
@@ -38,7 +39,10 @@ class Journal:
         for lock in self.file.parent.glob(f"{FILE}.lock*"):
             lock.unlink()  # a driver that was killed while it wrote; there is one driver a study
         known = self._known()
-        if known is None or any(trial_id not in ended or ended[trial_id].status != status for trial_id, status in known.items()):
+        if known is None or any(
+            trial_id not in ended or ended[trial_id].status != status
+            for trial_id, status in known.items()
+        ):
             self.file.unlink(missing_ok=True)
             self._study, known = None, {}
         for trial_id, trial in ended.items():
@@ -56,7 +60,10 @@ class Journal:
             return {}
         try:
             with quiet():
-                return {t.user_attrs["trial_id"]: t.user_attrs["status"] for t in self._opened().get_trials(deepcopy=False)}
+                return {
+                    t.user_attrs["trial_id"]: t.user_attrs["status"]
+                    for t in self._opened().get_trials(deepcopy=False)
+                }
         except Exception:  # noqa: BLE001 - half a line after SIGKILL, another version's file: whatever it is, it is written anew
             return None
 
@@ -64,9 +71,12 @@ class Journal:
         if self._study is None:
             storage = JournalStorage(JournalFileBackend(str(self.file)))
             directions = [
-                StudyDirection.MINIMIZE if OBJECTIVES[name].minimised else StudyDirection.MAXIMIZE for name in self._space.objectives
+                StudyDirection.MINIMIZE if OBJECTIVES[name].minimised else StudyDirection.MAXIMIZE
+                for name in self._space.objectives
             ]
-            self._study = optuna.create_study(study_name=self._name, storage=storage, directions=directions, load_if_exists=True)
+            self._study = optuna.create_study(
+                study_name=self._name, storage=storage, directions=directions, load_if_exists=True
+            )
             self._study.set_metric_names(list(self._space.objectives))
         return self._study
 
@@ -75,12 +85,18 @@ class Journal:
         distributions: dict[str, BaseDistribution] = {}
         for parameter in self._space.parameters:
             # Published settings may lie outside the space: what lies outside is left out.
-            if parameter.name in trial.overrides and parameter.holds(trial.overrides[parameter.name]):
+            if parameter.name in trial.overrides and parameter.holds(
+                trial.overrides[parameter.name]
+            ):
                 params[parameter.name] = trial.overrides[parameter.name]
                 distributions[parameter.name] = parameter.distribution
         state = _STATES[trial.status]
         best = trial.best
-        measured = {} if best is None else {name: trial.value(name, best) for name in self._space.objectives}
+        measured = (
+            {}
+            if best is None
+            else {name: trial.value(name, best) for name in self._space.objectives}
+        )
         return optuna.trial.create_trial(
             state=state,
             values=list(measured.values()) if state == TrialState.COMPLETE else None,

@@ -1,8 +1,10 @@
 """The ladder of a search: what a rung costs, and the training runs ("legs") by which one trial climbs it.
 
-A rung may cap the training attack's steps. Where the cap was in force and is lifted, a promoted trial begins a new leg: it is trained afresh
-with the attack that the search chose, so that a full-length result is the setting's own and anyone may repeat it with `rkdsearch train`.
-(`scheduler.capped: continued` goes on from the checkpoint instead: cheaper, and the result has a history of weaker attacks.)
+A rung may cap the training attack's steps. Where the cap was in force and is lifted, a promoted
+trial begins a new leg: it is trained afresh with the attack that the search chose, so that a
+full-length result is the setting's own and anyone may repeat it with `rkdsearch train`.
+(`scheduler.capped: continued` goes on from the checkpoint instead: cheaper, and the result has a
+history of weaker attacks.)
 """
 
 import math
@@ -15,7 +17,8 @@ from rkdsearch.search.settings import Replicates, Rung, SchedulerConfig
 from rkdsearch.training.stages import Stage
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
-STEP_OVERHEAD = 3  # attack steps' worth of all else in a training step: measured 2.9 on digits, validation included
+# attack steps' worth of all else in a training step: measured 2.9 on digits, validation included
+STEP_OVERHEAD = 3
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,10 @@ class Leg:
     @property
     def stages(self) -> tuple[Stage, ...]:
         """What the trainer is told."""
-        return tuple(Stage(r.epochs, r.attack_steps, r.validation_steps, r.validation_images) for r in self.rungs)
+        return tuple(
+            Stage(r.epochs, r.attack_steps, r.validation_steps, r.validation_images)
+            for r in self.rungs
+        )
 
     @property
     def end(self) -> int:
@@ -42,20 +48,26 @@ class Leg:
 def first_rung(scheduler: SchedulerConfig, number: int) -> int:
     """The rung, from 0, on which the searched trial of this number, from 0, begins: its bracket.
 
-    The multiples of the golden ratio are as evenly spread as a sequence can be: any stretch of trials has each bracket's share, and nothing is drawn.
+    The multiples of the golden ratio are as evenly spread as a sequence can be: any stretch of
+    trials has each bracket's share, and nothing is drawn.
     """
     above = [scheduler.reduction**-bracket for bracket in range(1, scheduler.brackets)]
     return sum(((number + 1) * _GOLDEN) % 1 > 1 - share for share in above)
 
 
-def legs(ladder: Sequence[Rung], scheduler: SchedulerConfig, attack_steps: int, first: int = 0) -> tuple[Leg, ...]:
+def legs(
+    ladder: Sequence[Rung], scheduler: SchedulerConfig, attack_steps: int, first: int = 0
+) -> tuple[Leg, ...]:
     """The runs of a trial whose training attack has so many steps, and which begins on the rung `first`; the last one ends at full length."""
     ladder = ladder[first:]
     if scheduler.name == "none":
         return (Leg(tuple(ladder[-1:])),)  # to full length, whatever stands on the way
     if scheduler.capped == "continued":
         return (Leg(tuple(ladder)),)
-    return tuple(Leg(tuple(rungs)) for _, rungs in groupby(ladder, key=lambda rung: _steps(rung, attack_steps)))
+    return tuple(
+        Leg(tuple(rungs))
+        for _, rungs in groupby(ladder, key=lambda rung: _steps(rung, attack_steps))
+    )
 
 
 def _steps(rung: Rung, attack_steps: int) -> int:
@@ -71,24 +83,32 @@ def faults(ladder: Sequence[Rung], scheduler: SchedulerConfig) -> str | None:
         values = [getattr(rung, name) for rung in ladder]
         if values[-1] is not None:
             return (
-                f"ladder: the last rung is the full run, judged by the whole exam: it must have no {name}, got {values[-1]}; leave it out"
+                "ladder: the last rung is the full run, judged by the whole exam: it must have no"
+                f" {name}, got {values[-1]}; leave it out"
             )
         caps = [math.inf if value is None else value for value in values]
         if caps != sorted(caps):
             return f"ladder: {name} must not fall from rung to rung, got {values}"
     if scheduler.brackets > len(ladder):
-        return f"scheduler.brackets must be at most {len(ladder)}, one for each rung to begin on, got {scheduler.brackets}"
+        return (
+            f"scheduler.brackets must be at most {len(ladder)}, one for each rung to begin on, got"
+            f" {scheduler.brackets}"
+        )
     return None
 
 
-def costs(ladder: Sequence[Rung], scheduler: SchedulerConfig, attack_steps: int, first: int = 0) -> list[float]:
+def costs(
+    ladder: Sequence[Rung], scheduler: SchedulerConfig, attack_steps: int, first: int = 0
+) -> list[float]:
     """What a trial that begins on the rung `first` spends to come to each rung, from the one before it, as a share of a full run."""
     full = ladder[-1].epochs * (attack_steps + STEP_OVERHEAD)
     found = [0.0] * first
     for leg in legs(ladder, scheduler, attack_steps, first):
         before = 0
         for rung in leg.rungs:
-            found.append((rung.epochs - before) * (_steps(rung, attack_steps) + STEP_OVERHEAD) / full)
+            found.append(
+                (rung.epochs - before) * (_steps(rung, attack_steps) + STEP_OVERHEAD) / full
+            )
             before = rung.epochs
     return found
 
@@ -104,7 +124,8 @@ def lines(
 ) -> list[str]:
     """The ladder for people, before it starts: how many trials stand on each rung, and what the search costs in full runs, repeats included.
 
-    `examples` are runs of the space, whose attacks are averaged over; `firsts` of the trials run to full length, whatever the scheduler says.
+    `examples` are runs of the space, whose attacks are averaged over; `firsts` of the trials run to
+    full length, whatever the scheduler says.
     """
     again = _again(replicates, firsts)
     if scheduler.name == "none":
@@ -113,12 +134,18 @@ def lines(
     if trials is None:
         return described + again
     begin = [first_rung(scheduler, number) for number in range(trials - firsts)]
-    full_runs, climbing, there, found = firsts * sum(_mean_costs(ladder, scheduler, examples, 0)), 0, 0, []
+    full_runs, climbing, there, found = (
+        firsts * sum(_mean_costs(ladder, scheduler, examples, 0)),
+        0,
+        0,
+        [],
+    )
     for rung, text in enumerate(described):
         new = begin.count(rung)
         # Whoever comes from below pays the step up, whoever begins here the whole way.
         full_runs += (
-            climbing * _mean_costs(ladder, scheduler, examples, 0)[rung] + new * _mean_costs(ladder, scheduler, examples, rung)[rung]
+            climbing * _mean_costs(ladder, scheduler, examples, 0)[rung]
+            + new * _mean_costs(ladder, scheduler, examples, rung)[rung]
         )
         there = climbing + new
         found.append(f"{text}, about {there} searched trials and {firsts} baselines")
@@ -126,15 +153,27 @@ def lines(
             climbing = _going_on(scheduler, there, firsts)
     searched = f"{full_runs:.1f} for {trials} configurations ({scheduler.name}, {scheduler.kind})"
     if again:
-        repeated = min(replicates.contenders, there + firsts) + (firsts if replicates.baselines else 0)
+        repeated = min(replicates.contenders, there + firsts) + (
+            firsts if replicates.baselines else 0
+        )
         repeats = replicates.seeds * min(repeated, there + firsts)
-        found += [*again, f"expected cost: about {full_runs + repeats:.1f} full runs: {searched} and up to {repeats} for repeats"]
+        found += [
+            *again,
+            (
+                f"expected cost: about {full_runs + repeats:.1f} full runs: {searched} and up to"
+                f" {repeats} for repeats"
+            ),
+        ]
     else:
-        found.append(f"expected cost: about {full_runs:.1f} full runs for {trials} configurations ({scheduler.name}, {scheduler.kind})")
+        found.append(
+            f"expected cost: about {full_runs:.1f} full runs for {trials} configurations"
+            f" ({scheduler.name}, {scheduler.kind})"
+        )
     if trials > firsts and not there:
         found.append(
-            f"WARNING: no searched trial is likely to reach full length: {trials} configurations are too few for {len(ladder)} rungs with a "
-            f"scheduler.reduction of {scheduler.reduction}; ask for more, or lower it, or take a rung away"
+            f"WARNING: no searched trial is likely to reach full length: {trials} configurations"
+            f" are too few for {len(ladder)} rungs with a scheduler.reduction of"
+            f" {scheduler.reduction}; ask for more, or lower it, or take a rung away"
         )
     return found
 
@@ -142,22 +181,28 @@ def lines(
 def _again(replicates: Replicates, firsts: int) -> list[str]:
     baselines = f" and the {firsts} baselines" if replicates.baselines and firsts else ""
     seeds = f"{replicates.seeds} fresh seed{'s' if replicates.seeds > 1 else ''} each"
-    return [f"then up to {replicates.contenders} contenders{baselines} again, to full length, with {seeds}"] if replicates.seeds else []
+    who = f"{replicates.contenders} contenders{baselines}"
+    return [f"then up to {who} again, to full length, with {seeds}"] if replicates.seeds else []
 
 
 def _going_on(scheduler: SchedulerConfig, searched: int, firsts: int) -> int:
     """How many of the searched trials on a rung go on, where baselines rank among them as if they were drawn as well."""
     there, reduction = searched + firsts, scheduler.reduction
     if scheduler.kind == "promotion":
-        # Some were among the best when they went on, and are not in the end: so many more did in simulated searches of 8 to 100 trials.
+        # Some were among the best when they went on, and are not in the end: so many more did in
+        # simulated searches of 8 to 100 trials.
         places = there // reduction * (1 + (1 - 1 / reduction) / 3)
     else:
         # The n-th to come stays among the best of n with this chance; too few are not compared.
-        places = sum(1.0 if n < reduction else math.ceil(n / reduction) / n for n in range(1, there + 1))
+        places = sum(
+            1.0 if n < reduction else math.ceil(n / reduction) / n for n in range(1, there + 1)
+        )
     return round(places * searched / max(there, 1))
 
 
-def _mean_costs(ladder: Sequence[Rung], scheduler: SchedulerConfig, examples: Sequence[TrainConfig], first: int) -> list[float]:
+def _mean_costs(
+    ladder: Sequence[Rung], scheduler: SchedulerConfig, examples: Sequence[TrainConfig], first: int
+) -> list[float]:
     each = [costs(ladder, scheduler, config.attack.steps, first) for config in examples]
     return [sum(rung) / len(each) for rung in zip(*each, strict=True)]
 

@@ -1,8 +1,10 @@
 """The ledger: every configuration of a study, its state and its epochs; the one truth, from which all else is derived.
 
-It is kept in Parquet (`trials/`, `epochs/`, `rungs/`) and in the trials' own checkpoints, which carry their history. Every start reconciles:
-rows first, then checkpoints, which may know an epoch more. Finished trials stay finished, paused ones stay paused until they may go on, and
-only those that were interrupted go on from their last epoch. Ray and Optuna remember nothing for us. `resume.py` reads it back.
+It is kept in Parquet (`trials/`, `epochs/`, `rungs/`) and in the trials' own checkpoints, which
+carry their history. Every start reconciles: rows first, then checkpoints, which may know an epoch
+more. Finished trials stay finished, paused ones stay paused until they may go on, and only those
+that were interrupted go on from their last epoch. Ray and Optuna remember nothing for us.
+`resume.py` reads it back.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,14 +23,16 @@ from rkdsearch.training.epoch import Best, EpochResult
 
 Origin = Literal["first", "search", "replicate"]
 Status = Literal["running", "paused", "stopped", "finished", "failed"]
-BY_MACHINE: tuple[Failure, ...] = ("memory", "worker", "files")  # failures that may not come again: the trial is taken up with the search
+# failures that may not come again: the trial is taken up with the search
+BY_MACHINE: tuple[Failure, ...] = ("memory", "worker", "files")
 
 
 @dataclass
 class Trial:
     """One configuration and what became of it.
 
-    It climbs the ladder in one training run or more (`legs`); `runs` has the epochs of each that has begun.
+    It climbs the ladder in one training run or more (`legs`); `runs` has the epochs of each that
+    has begun.
     """
 
     trial_id: str
@@ -38,7 +42,8 @@ class Trial:
     overrides: dict[str, Any]
     config: TrainConfig
     legs: tuple[Leg, ...]
-    costs: Mapping[str, int] = field(default_factory=dict)  # of its student: those that the space asks about
+    # of its student: those that the space asks about
+    costs: Mapping[str, int] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
     status: Status = "running"
     error: str | None = None
@@ -93,16 +98,27 @@ class Trial:
     @property
     def full(self) -> bool:
         """Whether it has reached full length, by its last run."""
-        return len(self.runs) == len(self.legs) and bool(self.run) and self.run[-1].epoch >= self.config.training.epochs
+        return (
+            len(self.runs) == len(self.legs)
+            and bool(self.run)
+            and self.run[-1].epoch >= self.config.training.epochs
+        )
 
     def place_of(self, epochs: int) -> tuple[int, int]:
         """Where the rung of this length stands; beyond the last run where the trial passes it by."""
-        return next((i for i, leg in enumerate(self.legs) if leg.has(epochs)), len(self.legs)), epochs
+        return (
+            next((i for i, leg in enumerate(self.legs) if leg.has(epochs)), len(self.legs)),
+            epochs,
+        )
 
     def at(self, epochs: int) -> EpochResult | None:
         """The last epoch before the rung of this length, as the run that climbs it had it; None where it did not come there."""
         number = self.place_of(epochs)[0]
-        return next((e for e in self.runs[number] if e.epoch == epochs), None) if number < len(self.runs) else None
+        return (
+            next((e for e in self.runs[number] if e.epoch == epochs), None)
+            if number < len(self.runs)
+            else None
+        )
 
     def merits_at(self, epochs: int, objectives: Sequence[str]) -> tuple[float, ...] | None:
         """The objectives' merits at the best epoch up to the rung of this length, all of that one; None where that was not measured."""
@@ -119,11 +135,14 @@ class Trial:
     def due(self) -> datetime:
         """Since when the stretch that it is in is wanted: interrupted trials are taken up again in the order in which they began.
 
-        What was asked for later was proposed in the knowledge of what ended earlier, and shall be again.
+        What was asked for later was proposed in the knowledge of what ended earlier, and shall be
+        again.
         """
         ends = {leg.end for leg in self.legs}
         begun: list[datetime] = [
-            d["decided"] for d in self.decisions if d["decision"] == "promoted" or (d["decision"] == "continued" and d["rung"] in ends)
+            d["decided"]
+            for d in self.decisions
+            if d["decision"] == "promoted" or (d["decision"] == "continued" and d["rung"] in ends)
         ]
         return max([self.asked, *begun])
 
@@ -175,8 +194,14 @@ def row_of(trial: Trial, study: str, config_row: Mapping[str, object]) -> dict[s
         "sampled": trial.overrides,
         "notes": trial.notes,
         **config_row,
-        **rows.measured(trial.config, trial.epochs, trial.facts, earlier=[e for run in trial.runs if run is not trial.epochs for e in run]),
-        **{OBJECTIVES[name].column: cost for name, cost in trial.costs.items()},  # also where its worker did not say
+        **rows.measured(
+            trial.config,
+            trial.epochs,
+            trial.facts,
+            earlier=[e for run in trial.runs if run is not trial.epochs for e in run],
+        ),
+        # also where its worker did not say
+        **{OBJECTIVES[name].column: cost for name, cost in trial.costs.items()},
         "run.wall_seconds": trial.seconds,
         "run.device_seconds": trial.device_seconds,
     }

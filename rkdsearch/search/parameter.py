@@ -2,7 +2,8 @@
 
     name: {float: [low, high], log: true} | {int: [low, high], step: 2} | {choice: [a, b]}, each with an optional `when`
 
-A parameter with `when: {method.name: [rslad, iad]}` exists only where all its conditions hold; their names stand above it.
+A parameter with `when: {method.name: [rslad, iad]}` exists only where all its conditions hold;
+their names stand above it.
 """
 
 import math
@@ -11,7 +12,12 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Self
 
 import numpy as np
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.trial import BaseTrial
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
 
@@ -31,7 +37,9 @@ class Parameter:
 
     def exists(self, values: Mapping[str, Any]) -> bool:
         """Whether all conditions hold for these dotted names."""
-        return all(parent in values and values[parent] in allowed for parent, allowed in self.when.items())
+        return all(
+            parent in values and values[parent] in allowed for parent, allowed in self.when.items()
+        )
 
     def holds(self, value: object) -> bool:
         """Whether the value lies in the range, or is one of the choices."""
@@ -77,7 +85,11 @@ class Parameter:
 
 def _ratio(value: object) -> object:
     """`8/255` as the number that it is: the rule of the run's own fields."""
-    return TypeAdapter(Pixels).validate_python(value) if isinstance(value, str) and "/" in value else value
+    return (
+        TypeAdapter(Pixels).validate_python(value)
+        if isinstance(value, str) and "/" in value
+        else value
+    )
 
 
 _Ratio = Annotated[float, BeforeValidator(_ratio)]
@@ -96,7 +108,15 @@ class ParameterFile(BaseModel):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        given = [kind for kind, value in {"float": self.floats, "int": self.ints, "choice": self.choice}.items() if value is not None]
+        given = [
+            kind
+            for kind, value in {
+                "float": self.floats,
+                "int": self.ints,
+                "choice": self.choice,
+            }.items()
+            if value is not None
+        ]
         if len(given) != 1:
             raise ValueError(f"needs exactly one of float, int, choice; got {given or 'none'}")
         if self.choice is not None and (self.log or self.step is not None):
@@ -105,10 +125,14 @@ class ParameterFile(BaseModel):
 
     def build(self, name: str) -> Parameter:
         """The parameter of this name. Raises SpaceError for a range or a list that nothing can be drawn from."""
-        conditions = {parent: tuple(v) if isinstance(v, list) else (v,) for parent, v in self.when.items()}
+        conditions = {
+            parent: tuple(v) if isinstance(v, list) else (v,) for parent, v in self.when.items()
+        }
         if self.choice is not None:
             if not self.choice or len(set(map(repr, self.choice))) != len(self.choice):
-                raise SpaceError(f"search.{name}: choice needs one or more different values, got {self.choice}")
+                raise SpaceError(
+                    f"search.{name}: choice needs one or more different values, got {self.choice}"
+                )
             return Parameter(name, CategoricalDistribution(self.choice), conditions)
         ends = self.floats if self.floats is not None else self.ints
         assert ends is not None, "one kind is given"
@@ -119,11 +143,21 @@ class ParameterFile(BaseModel):
             raise SpaceError(f"search.{name}: log needs low > 0, got {low}")
         if self.log and self.step is not None:
             raise SpaceError(f"search.{name}: log and step exclude each other; leave one out")
-        if self.step is not None and abs((high - low) / self.step - round((high - low) / self.step)) > 1e-8:
-            raise SpaceError(f"search.{name}: step {self.step:g} must divide the range from {low:g} to {high:g}; move an end")
+        if (
+            self.step is not None
+            and abs((high - low) / self.step - round((high - low) / self.step)) > 1e-8
+        ):
+            raise SpaceError(
+                f"search.{name}: step {self.step:g} must divide the range from {low:g} to {high:g};"
+                " move an end"
+            )
         if self.ints is not None:
             step = 1 if self.step is None else int(self.step)
             if self.step is not None and step != self.step:
-                raise SpaceError(f"search.{name}: the step of an int must be whole, got {self.step}")
+                raise SpaceError(
+                    f"search.{name}: the step of an int must be whole, got {self.step}"
+                )
             return Parameter(name, IntDistribution(*self.ints, log=self.log, step=step), conditions)
-        return Parameter(name, FloatDistribution(low, high, log=self.log, step=self.step), conditions)
+        return Parameter(
+            name, FloatDistribution(low, high, log=self.log, step=self.step), conditions
+        )

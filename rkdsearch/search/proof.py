@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 def check(space: "SearchSpace", samples: int = 100) -> int:
     """Build the run of every case; returns how many were built. Raises SpaceError with the parameter and the value that break a law.
 
-    Where the space asks what students cost, every student is built too, for the images that are there: one that does not fit them costs nothing
-    that can be counted. Images that are not there yet, or would be downloaded, are not waited for.
+    Where the space asks what students cost, every student is built too, for the images that are
+    there: one that does not fit them costs nothing that can be counted. Images that are not there
+    yet, or would be downloaded, are not waited for.
     """
     built, images_there = 0, True
     for case, overrides in cases(space, samples):
@@ -33,7 +34,8 @@ def check(space: "SearchSpace", samples: int = 100) -> int:
                 raise SpaceError(f"{case}: {error}") from None
             except DataError:
                 images_there = False
-        if space.scheduler.name != "none" and not case.startswith("first"):  # those run to full length, whatever a rung says
+        # those run to full length, whatever a rung says
+        if space.scheduler.name != "none" and not case.startswith("first"):
             _laws_of_the_ladder(space, case, config)
         built += 1
     return built
@@ -44,7 +46,9 @@ def costs_of(config: TrainConfig, names: Sequence[str]) -> dict[str, int]:
     if not names:
         return {}
     train = data.load_training(config.data).train
-    size = models.size_of(config.student, classes=len(train.classes), channels=train.channels, size=train.size)
+    size = models.size_of(
+        config.student, classes=len(train.classes), channels=train.channels, size=train.size
+    )
     return {name: getattr(size, name) for name in names}
 
 
@@ -60,7 +64,9 @@ def cases(space: "SearchSpace", samples: int = 100) -> Iterator[tuple[str, Mappi
         yield f"random sample {number}", space.sample(rng)
 
 
-def _with(space: "SearchSpace", target: Parameter, value: object, rng: np.random.Generator) -> dict[str, Any]:
+def _with(
+    space: "SearchSpace", target: Parameter, value: object, rng: np.random.Generator
+) -> dict[str, Any]:
     """A random sample in which `target` exists and has this value."""
     forced = _ancestors(space, target)
 
@@ -99,8 +105,8 @@ def _laws_of_the_ladder(space: "SearchSpace", case: str, config: TrainConfig) ->
         early = [rung.epochs for rung in space.rungs if rung.epochs <= wait.end]
         if early:
             raise SpaceError(
-                f"{case}: no rung may stand before {wait.law}: "
-                f"{wait.name} of {space.epochs} epochs is {wait.end}, and a rung stands at {early[-1]}; {wait.remedy} or raise the rung"
+                f"{case}: no rung may stand before {wait.law}: {wait.name} of {space.epochs} epochs"
+                f" is {wait.end}, and a rung stands at {early[-1]}; {wait.remedy} or raise the rung"
             )
 
 

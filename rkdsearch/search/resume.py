@@ -33,7 +33,13 @@ class Rows:
         self._rungs = _by_trial(records(store.rungs()))
         self._epochs = _by_trial(records(store.epochs()))
 
-    def trial(self, row: Mapping[str, Any], config: TrainConfig, legs: tuple[Leg, ...], costs: Mapping[str, int]) -> Trial:
+    def trial(
+        self,
+        row: Mapping[str, Any],
+        config: TrainConfig,
+        legs: tuple[Leg, ...],
+        costs: Mapping[str, int],
+    ) -> Trial:
         """The trial of one of the rows, with what its checkpoints know."""
         again = row["status"] == "failed" and row["failure"] in BY_MACHINE
         trial = Trial(
@@ -52,20 +58,36 @@ class Rows:
             written=row["status"],
             asked=_plain(row["asked"] or row["run.updated"]),
             decisions=self._decisions(row["trial_id"]),
-            facts={k: _plain(v) for k, v in row.items() if k.startswith("run.") and k not in _DERIVED and v is not None},
+            facts={
+                k: _plain(v)
+                for k, v in row.items()
+                if k.startswith("run.") and k not in _DERIVED and v is not None
+            },
         )
         home, images = folder_of(self._folder, trial.trial_id), row.get("metric.images")
         for number, leg in enumerate(trial.legs):
             trial.runs[number:] = [known_epochs(home / trial.folder_of(number))]
-            last = next((d["decision"] for d in reversed(trial.decisions) if d["rung"] == leg.end), None)
-            # Whether the next run has begun; of this one, a checkpoint that is lost is not needed any more. The decision's row may be lost too.
-            later = [home / trial.folder_of(n) / "last.safetensors" for n in range(number + 1, len(trial.legs))]
-            begun = bool(later) and (last in ("continued", "promoted") or trial.status == "finished" or any(f.exists() for f in later))
+            last = next(
+                (d["decision"] for d in reversed(trial.decisions) if d["rung"] == leg.end), None
+            )
+            # Whether the next run has begun; of this one, a checkpoint that is lost is not needed
+            # any more. The decision's row may be lost too.
+            later = [
+                home / trial.folder_of(n) / "last.safetensors"
+                for n in range(number + 1, len(trial.legs))
+            ]
+            begun = bool(later) and (
+                last in ("continued", "promoted")
+                or trial.status == "finished"
+                or any(f.exists() for f in later)
+            )
             if not trial.run and trial.status == "running" and not begun:
                 # Without a checkpoint this run starts afresh, and its rungs are decided again.
                 trial.decisions = [d for d in trial.decisions if not leg.has(d["rung"])]
             elif not trial.run:
-                trial.runs[number] = self._epochs_of(trial, number, None if images is None else int(images))
+                trial.runs[number] = self._epochs_of(
+                    trial, number, None if images is None else int(images)
+                )
             if not begun:
                 break
         trial.lost_seconds = max(0.0, (row["run.wall_seconds"] or 0.0) - trial.seconds)
@@ -73,7 +95,10 @@ class Rows:
 
     def _decisions(self, trial_id: str) -> list[dict[str, Any]]:
         """The rows of `rungs/` of one trial."""
-        return [{k: _plain(v) for k, v in row.items() if k != "trial_id"} for row in self._rungs[trial_id]]
+        return [
+            {k: _plain(v) for k, v in row.items() if k != "trial_id"}
+            for row in self._rungs[trial_id]
+        ]
 
     def _epochs_of(self, trial: Trial, leg: int, images: int | None = None) -> list[EpochResult]:
         """The rows of `epochs/` of one run of a trial, as far as they were written; best epochs are found again. `images` were validated on."""
@@ -87,17 +112,35 @@ class Rows:
             epoch = rows.read_epoch({k: _plain(v) for k, v in row.items()})
             if not at(stages, epoch.epoch).judged_like(at(stages, epoch.epoch - 1)):
                 best = peak = None
-            if epoch.clean_accuracy is not None and epoch.robust_accuracy is not None and epoch.worst_class_accuracy is not None:
-                judged = Best(epoch.epoch, epoch.clean_accuracy, epoch.robust_accuracy, epoch.worst_class_accuracy)
+            if (
+                epoch.clean_accuracy is not None
+                and epoch.robust_accuracy is not None
+                and epoch.worst_class_accuracy is not None
+            ):
+                judged = Best(
+                    epoch.epoch,
+                    epoch.clean_accuracy,
+                    epoch.robust_accuracy,
+                    epoch.worst_class_accuracy,
+                )
                 best = judged if best is None or judged.merit(select) > best.merit(select) else best
                 peak = max(peak or 0.0, judged.robust_accuracy)
-            found.append(replace(epoch, epochs=trial.config.training.epochs, best=best, robust_peak=peak, images=images))
+            found.append(
+                replace(
+                    epoch,
+                    epochs=trial.config.training.epochs,
+                    best=best,
+                    robust_peak=peak,
+                    images=images,
+                )
+            )
         return found
 
 
 def known_epochs(folder: Path) -> list[EpochResult]:
     """The history in the trial's own checkpoint; none where there is no checkpoint, or a damaged one, which is put aside."""
-    checkpoint.put_aside(folder / "last.safetensors")  # a half-written file must not stop the search for good
+    # a half-written file must not stop the search for good
+    checkpoint.put_aside(folder / "last.safetensors")
     return history_of(folder)
 
 
@@ -106,7 +149,9 @@ def put_aside(study: Path, file: Path) -> None:
     if file.parent.name == "trials":
         checkpoints = folder_of(study, file.stem)
         if checkpoints.exists():
-            checkpoints.rename(checkpoints.with_name(f".{checkpoints.name}.damaged-{time.time_ns()}"))
+            checkpoints.rename(
+                checkpoints.with_name(f".{checkpoints.name}.damaged-{time.time_ns()}")
+            )
         for table in ("epochs", "rungs"):
             (study / table / file.name).unlink(missing_ok=True)
     file.rename(file.with_name(f".{file.name}.damaged-{time.time_ns()}"))

@@ -1,14 +1,16 @@
 """Who goes on: asynchronous successive halving over two or more objectives, without Ray.
 
-Multi-objective ASHA ranks the trials that have reached a rung by non-dominated fronts (Schmucker et al., 2021, https://arxiv.org/abs/2106.12639),
-inside a front by what each adds to the hypervolume of those already placed, so that a front is covered from its knee outwards; its far ends
-(nearly natural, nearly useless) come last. Plain ASHA
-(Li et al., MLSys 2020, https://arxiv.org/abs/1810.05934) ranks by one number. Either comes in two kinds:
+Multi-objective ASHA ranks the trials that have reached a rung by non-dominated fronts (Schmucker et
+al., 2021, https://arxiv.org/abs/2106.12639), inside a front by what each adds to the hypervolume of
+those already placed, so that a front is covered from its knee outwards; its far ends (nearly
+natural, nearly useless) come last. Plain ASHA (Li et al., MLSys 2020,
+https://arxiv.org/abs/1810.05934) ranks by one number. Either comes in two kinds:
 
 promotion   every trial pauses at its rung; the best 1/reduction of a rung go on, as soon as they are known to be among them.
 stopping    a trial runs on unless it ranks below the best 1/reduction of those that reached the rung before it.
 
-Rungs hold no state that the trials' own histories do not: after a restart they are filled again from the ledger.
+Rungs hold no state that the trials' own histories do not: after a restart they are filled again
+from the ledger.
 """
 
 import heapq
@@ -31,8 +33,8 @@ Integers = NDArray[np.int64]
 class Standing:
     """N rows from best to worst: fronts first; inside a front always the one that adds most hypervolume above 0 to those already placed.
 
-    `values` (N, D) are maximised; `fronts` (N,) counts them from 0, the best. A front is put in order when a question needs its order: of ten
-    thousand rows a decision looks at a few hundred.
+    `values` (N, D) are maximised; `fronts` (N,) counts them from 0, the best. A front is put in
+    order when a question needs its order: of ten thousand rows a decision looks at a few hundred.
     """
 
     def __init__(self, values: Values, fronts: Integers) -> None:
@@ -51,7 +53,8 @@ class Standing:
         """The first row among the best `count` that is `free` (N,); None where none is."""
         if not count:
             return None
-        last = self._fronts[self._rows[count - 1]]  # may be on both sides of the line: which of its rows are, its order says
+        # may be on both sides of the line: which of its rows are, its order says
+        last = self._fronts[self._rows[count - 1]]
         found = np.flatnonzero(free[self._rows[: self._ends[last]]])
         if not len(found):
             return None
@@ -87,7 +90,8 @@ def _most_volume_first(points: Values) -> Integers:
     order: list[int] = []
     while bounds:
         _, row = heapq.heappop(bounds)
-        gain = round(front.gain(rows[row]), 12)  # equal gains are equal, whatever the order of their sums
+        # equal gains are equal, whatever the order of their sums
+        gain = round(front.gain(rows[row]), 12)
         if bounds and (-gain, row) > bounds[0]:
             heapq.heappush(bounds, (-gain, row))
         else:
@@ -123,7 +127,8 @@ class _Volume:
 
     def gain(self, point: list[float]) -> float:
         box = np.maximum(point, self._zero)
-        # Cut to the box, most points lie behind a few: half the work of all points' volume with and without this one.
+        # Cut to the box, most points lie behind a few: half the work of all points' volume with and
+        # without this one.
         return float(box.prod()) - pareto.hypervolume(np.minimum(self._placed, box), self._zero)
 
     def place(self, point: list[float]) -> None:
@@ -166,14 +171,23 @@ class Rung:
 class Rungs:
     """All rungs of a search. `epochs` are those before the full length, lowest first; values are maximised."""
 
-    def __init__(self, epochs: tuple[int, ...], config: SchedulerConfig, objectives: tuple[str, ...]) -> None:
+    def __init__(
+        self, epochs: tuple[int, ...], config: SchedulerConfig, objectives: tuple[str, ...]
+    ) -> None:
         self.rungs = tuple(Rung(e) for e in epochs) if config.name != "none" else ()
         self._reduction = config.reduction
         self._kind = config.kind
-        weights = np.array([config.metric.get(name, 0.0) if config.metric else 1 / len(objectives) for name in objectives])
-        self._fronts = by_sum(weights) if config.name == "asha" else pareto.ranks  # in a plain order, each is a front of its own
+        weights = np.array(
+            [
+                config.metric.get(name, 0.0) if config.metric else 1 / len(objectives)
+                for name in objectives
+            ]
+        )
+        # in a plain order, each is a front of its own
+        self._fronts = by_sum(weights) if config.name == "asha" else pareto.ranks
         self.rule = f"{config.name}-{config.kind}"
-        self._ranked: dict[int, tuple[list[str], Standing]] = {}  # by rung: who had come when it was ranked last, in order of name
+        # by rung: who had come when it was ranked last, in order of name
+        self._ranked: dict[int, tuple[list[str], Standing]] = {}
 
     def at(self, epochs: int) -> Rung | None:
         """The rung at exactly this length."""
@@ -195,9 +209,14 @@ class Rungs:
         if self._kind == "stopping":
             n = len(rung.values)
             # Too few to compare: the first reduction - 1 arrivals are not stopped.
-            on = n < self._reduction or self.place(rung, trial_id).rank <= math.ceil(n / self._reduction)
+            on = n < self._reduction or self.place(rung, trial_id).rank <= math.ceil(
+                n / self._reduction
+            )
         else:
-            on = self.place(rung, trial_id).rank <= self._count(rung) and self.promotable(above=rung) is None
+            on = (
+                self.place(rung, trial_id).rank <= self._count(rung)
+                and self.promotable(above=rung) is None
+            )
         if on:
             rung.gone_on.add(trial_id)
         return on
@@ -226,8 +245,11 @@ class Rungs:
         """Who has reached the rung, in order of name, and how they stand."""
         ids, standing = self._ranked.get(rung.epochs, ([], None))
         if standing is None or len(ids) != len(rung.values):
-            ids = sorted(rung.values)  # ties fall by name, not by arrival: a search that is taken up again decides the same
-            values = np.fromiter(chain.from_iterable(rung.values[i] for i in ids), dtype=float).reshape(len(ids), -1)
+            # ties fall by name, not by arrival: a search that is taken up again decides the same
+            ids = sorted(rung.values)
+            values = np.fromiter(
+                chain.from_iterable(rung.values[i] for i in ids), dtype=float
+            ).reshape(len(ids), -1)
             standing = Standing(values, self._fronts(values))
             self._ranked[rung.epochs] = ids, standing
         return ids, standing

@@ -12,13 +12,19 @@ class Shown:
 
     def __init__(self, space: SearchSpace) -> None:
         self._space = space
-        self._known: dict[str, tuple[object, Seen | None]] = {}  # by trial: the state that it was in, and what was seen of it then
+        # by trial: the state that it was in, and what was seen of it then
+        self._known: dict[str, tuple[object, Seen | None]] = {}
 
     def of(self, configurations: Iterable[Trial]) -> list[Seen]:
         """In ordinal order, so much as the sampler's history holds."""
         found: list[Seen] = []
         for trial in sorted(configurations, key=lambda t: t.ordinal):
-            state = (trial.run[-1] if trial.run else None, len(trial.runs), trial.executing, trial.status == "failed")
+            state = (
+                trial.run[-1] if trial.run else None,
+                len(trial.runs),
+                trial.executing,
+                trial.status == "failed",
+            )
             known = self._known.get(trial.trial_id)
             if known is None or known[0] != state:
                 known = self._known[trial.trial_id] = state, self._seen(trial)

@@ -1,6 +1,7 @@
 """The search space: what is fixed, what is searched and what comes first, and the runs that this describes.
 
-`parameter.py` has one searched value, `grammar.py` the file, `proof.py` the proof that every corner of it is a legal run.
+`parameter.py` has one searched value, `grammar.py` the file, `proof.py` the proof that every corner
+of it is a legal run.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +20,14 @@ from rkdsearch.errors import ConfigError, SpaceError
 from rkdsearch.results.objectives import COSTS, OBJECTIVES
 from rkdsearch.search import grammar, ladder, proof
 from rkdsearch.search.parameter import Parameter
-from rkdsearch.search.settings import Constraints, Replicates, Resources, Rung, SamplerConfig, SchedulerConfig
+from rkdsearch.search.settings import (
+    Constraints,
+    Replicates,
+    Resources,
+    Rung,
+    SamplerConfig,
+    SchedulerConfig,
+)
 
 FIRST_LABEL = "label"
 PROTECTED = {
@@ -121,7 +129,9 @@ class SearchSpace:
         rng = np.random.default_rng(self.seed)
         examples = [self.config(self.sample(rng)) for _ in range(20)]
         firsts = len(self.first) if trials is None else min(len(self.first), trials)
-        return ladder.lines(self.ladder, self.scheduler, self.replicates, examples, trials=trials, firsts=firsts)
+        return ladder.lines(
+            self.ladder, self.scheduler, self.replicates, examples, trials=trials, firsts=firsts
+        )
 
     @property
     def costs(self) -> tuple[str, ...]:
@@ -133,7 +143,11 @@ class SearchSpace:
     def method_names(self) -> tuple[str, ...]:
         """Every method that a trial of this space may use."""
         by_choice = [c for p in self.parameters if p.name == "method.name" for c in p.ends()]
-        named = [self.fixed.get("method.name"), *by_choice, *(f.overrides.get("method.name") for f in self.first)]
+        named = [
+            self.fixed.get("method.name"),
+            *by_choice,
+            *(f.overrides.get("method.name") for f in self.first),
+        ]
         return tuple(dict.fromkeys(str(n) for n in named if n is not None))
 
 
@@ -142,7 +156,8 @@ def _built(parsed: grammar.SpaceFile, name: str, text: str) -> SearchSpace:
     parameters = _parameters(parsed, fixed)
     if "training.epochs" in fixed:
         raise SpaceError(
-            f"fixed.training.epochs: length is the ladder's business; the last rung ({parsed.ladder[-1].epochs} epochs) is the full run"
+            "fixed.training.epochs: length is the ladder's business; the last rung"
+            f" ({parsed.ladder[-1].epochs} epochs) is the full run"
         )
     fault = ladder.faults(parsed.ladder, parsed.scheduler)
     if fault is not None:
@@ -151,9 +166,13 @@ def _built(parsed: grammar.SpaceFile, name: str, text: str) -> SearchSpace:
     _refuse_metric(parsed)
     first = []
     for number, entry in enumerate(parsed.first):
-        overrides = run.flatten_tree(run.nest({k: v for k, v in entry.items() if k != FIRST_LABEL}, f"first[{number}]"))
+        overrides = run.flatten_tree(
+            run.nest({k: v for k, v in entry.items() if k != FIRST_LABEL}, f"first[{number}]")
+        )
         for dotted in overrides:
-            _refuse_protected(dotted, f"first[{number}]: {dotted} must not differ from trial to trial")
+            _refuse_protected(
+                dotted, f"first[{number}]: {dotted} must not differ from trial to trial"
+            )
         first.append(First(str(entry.get(FIRST_LABEL, f"first {number}")), overrides))
     return SearchSpace(
         name=name,
@@ -183,14 +202,23 @@ def _parameters(parsed: grammar.SpaceFile, fixed: Mapping[str, Any]) -> list[Par
             above = next((p for p in parameters if p.name == parent), None)
             if above is None:
                 if parent not in fixed:
-                    raise SpaceError(f"search.{dotted}: `when` names {parent}, which stands neither above it nor under `fixed`")
+                    raise SpaceError(
+                        f"search.{dotted}: `when` names {parent}, which stands neither above it nor"
+                        " under `fixed`"
+                    )
                 continue
             if not isinstance(above.distribution, CategoricalDistribution):
-                raise SpaceError(f"search.{dotted}: `when` asks for values of {parent}, which is a range; a condition needs a choice")
+                raise SpaceError(
+                    f"search.{dotted}: `when` asks for values of {parent}, which is a range; a"
+                    " condition needs a choice"
+                )
             choices = above.ends()
             unknown = [a for a in allowed if a not in choices]
             if unknown:
-                raise SpaceError(f"search.{dotted}: `when` asks {parent} to be {unknown[0]!r}, which is not among {list(choices)}")
+                raise SpaceError(
+                    f"search.{dotted}: `when` asks {parent} to be {unknown[0]!r}, which is not"
+                    f" among {list(choices)}"
+                )
         parameters.append(parameter)
     return parameters
 
@@ -199,15 +227,21 @@ def _refuse_objectives(parsed: grammar.SpaceFile) -> None:
     """A front needs two objectives, one of them an accuracy; and a cost that is every student's orders nobody."""
     asked = parsed.objectives
     if len(set(asked)) != len(asked) or len(asked) < 2:
-        raise SpaceError(f"objectives: two or more different ones are needed, got {asked}; there are {', '.join(OBJECTIVES)}")
+        raise SpaceError(
+            f"objectives: two or more different ones are needed, got {asked}; there are"
+            f" {', '.join(OBJECTIVES)}"
+        )
     costs = [name for name in asked if name in COSTS]
     if len(costs) == len(asked):
         accuracies = [name for name in OBJECTIVES if name not in COSTS]
-        raise SpaceError(f"objectives: one accuracy at least is needed, got {asked}; add one of {', '.join(accuracies)}")
+        raise SpaceError(
+            f"objectives: one accuracy at least is needed, got {asked}; add one of"
+            f" {', '.join(accuracies)}"
+        )
     if costs and not any(name.split(".")[0] == "student" for name in parsed.search):
         raise SpaceError(
-            f"objectives: {costs[0]} is the same of every searched student, for nothing of `student` is searched; "
-            "search student.name or student.width, or leave it out"
+            f"objectives: {costs[0]} is the same of every searched student, for nothing of"
+            " `student` is searched; search student.name or student.width, or leave it out"
         )
 
 
@@ -216,9 +250,15 @@ def _refuse_metric(parsed: grammar.SpaceFile) -> None:
     metric, objectives = parsed.scheduler.metric, [str(name) for name in parsed.objectives]
     for name in metric:
         if name not in objectives:
-            raise SpaceError(f"scheduler.metric: must weigh the objectives {', '.join(objectives)}; {run.unknown_field(name, objectives)}")
+            raise SpaceError(
+                f"scheduler.metric: must weigh the objectives {', '.join(objectives)};"
+                f" {run.unknown_field(name, objectives)}"
+            )
     if metric and not any(metric.values()):
-        raise SpaceError(f"scheduler.metric: one weight at least must be > 0, got {metric}; leave it out for the objectives' mean")
+        raise SpaceError(
+            f"scheduler.metric: one weight at least must be > 0, got {metric}; leave it out for the"
+            " objectives' mean"
+        )
 
 
 def _refuse_protected(dotted: str, law: str) -> None:

@@ -1,6 +1,7 @@
 """A search in progress, without Ray: asks, reports and decisions in, assignments and Parquet rows out.
 
-Ray's part (processes, placement, lost nodes) stands in `tuner.py`; tests and simulations drive this class directly.
+Ray's part (processes, placement, lost nodes) stands in `tuner.py`; tests and simulations drive this
+class directly.
 """
 
 import itertools
@@ -32,7 +33,8 @@ from rkdsearch.training import config_rows, rows
 from rkdsearch.training.epoch import EpochResult
 from rkdsearch.training.stages import Stage
 
-EPOCHS_EVERY_SECONDS = 2.0  # a running trial's `epochs/` file is rewritten at most so often; its checkpoint holds the rest
+# a running trial's `epochs/` file is rewritten at most so often; its checkpoint holds the rest
+EPOCHS_EVERY_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class Assignment:
 class Study:
     """Configurations of `space`, kept in `folder`: so many `trials`, or, where that is None, new ones until `device_seconds` are spent.
 
-    `teachers` are overrides that name the teachers' files; `warm` is what earlier studies measured; `journal` is told what has ended.
+    `teachers` are overrides that name the teachers' files; `warm` is what earlier studies measured;
+    `journal` is told what has ended.
     """
 
     def __init__(
@@ -75,11 +78,15 @@ class Study:
         self.store = Store(folder, config_rows.columns(m for m in space.method_names if "." in m))
         self.trials: dict[str, Trial] = {}
         self._written: dict[str, float] = {}
-        self.again: list[str] = []  # what the machine failed in an earlier session, taken up again in this one
-        self.nothing_left: SpaceError | None = None  # why nothing more is asked for, where the space has nothing more
-        self._foreign: set[int] = set()  # ordinals of rows that this space cannot read: kept, and not asked again
+        # what the machine failed in an earlier session, taken up again in this one
+        self.again: list[str] = []
+        # why nothing more is asked for, where the space has nothing more
+        self.nothing_left: SpaceError | None = None
+        # ordinals of rows that this space cannot read: kept, and not asked again
+        self._foreign: set[int] = set()
         self._foreign_seconds = 0.0  # device seconds that these rows say
-        self._spent: dict[str, float] = {}  # device seconds of trials that do not execute: these spend no more
+        # device seconds of trials that do not execute: these spend no more
+        self._spent: dict[str, float] = {}
 
     # ------------------------------------------------------------------------------------------------------------ assigning
 
@@ -92,7 +99,9 @@ class Study:
         self._spent.pop(trial.trial_id, None)
         trial.status = "running"
         self._write(trial, epochs=False)
-        return Assignment(trial.trial_id, trial.config, self._checkpoints(trial) / trial.folder, trial.leg.stages)
+        return Assignment(
+            trial.trial_id, trial.config, self._checkpoints(trial) / trial.folder, trial.leg.stages
+        )
 
     def _checkpoints(self, trial: Trial) -> Path:
         return ledger.folder_of(self.folder, trial.trial_id)
@@ -100,7 +109,12 @@ class Study:
     @property
     def done(self) -> bool:
         """Whether nothing is left to run, and nothing that runs could make something promotable."""
-        return not self.executing and self._interrupted() is None and self._searched and not self._open_repeats()
+        return (
+            not self.executing
+            and self._interrupted() is None
+            and self._searched
+            and not self._open_repeats()
+        )
 
     @property
     def _searched(self) -> bool:
@@ -152,14 +166,24 @@ class Study:
         """Who is repeated, and which of the repeats are to come: every one once, then every one twice, and so on, after the search itself."""
         if not self.space.replicates.seeds or not self._searched:
             return []
-        repeats = [(trial, repeat) for repeat in range(1, self.space.replicates.seeds + 1) for trial in self.repeated()]
-        return [(trial, repeat) for trial, repeat in repeats if ledger.trial_id_of(trial.ordinal, repeat) not in self.trials]
+        repeats = [
+            (trial, repeat)
+            for repeat in range(1, self.space.replicates.seeds + 1)
+            for trial in self.repeated()
+        ]
+        return [
+            (trial, repeat)
+            for trial, repeat in repeats
+            if ledger.trial_id_of(trial.ordinal, repeat) not in self.trials
+        ]
 
     def _repeated(self) -> Trial | None:
         """The first of the repeats. All of them get their rows at once: the front waits for the last of them."""
         for trial, repeat in self._open_repeats():
             overrides = {**trial.overrides, "training.seed": trial.config.training.seed + repeat}
-            added = self._add(trial.ordinal, "replicate", trial.label, Proposal(overrides, {}), repeat)
+            added = self._add(
+                trial.ordinal, "replicate", trial.label, Proposal(overrides, {}), repeat
+            )
             self._write(added, epochs=False)
         return self._interrupted()
 
@@ -168,7 +192,8 @@ class Study:
         if self.nothing_left is not None:
             return None
         taken = {t.ordinal for t in self._configurations()} | self._foreign
-        ordinal = next(n for n in itertools.count() if n not in taken)  # not the count: a damaged row leaves a hole
+        # not the count: a damaged row leaves a hole
+        ordinal = next(n for n in itertools.count() if n not in taken)
         if self.wanted is not None:
             return ordinal if ordinal < self.wanted else None
         return ordinal if self.budget is not None and self.device_seconds < self.budget else None
@@ -176,17 +201,33 @@ class Study:
     def _configurations(self) -> list[Trial]:
         return [t for t in self.trials.values() if t.origin != "replicate"]
 
-    def _add(self, ordinal: int, origin: Origin, label: str, proposal: Proposal, repeat: int = 0) -> Trial:
+    def _add(
+        self, ordinal: int, origin: Origin, label: str, proposal: Proposal, repeat: int = 0
+    ) -> Trial:
         trial_id = ledger.trial_id_of(ordinal, repeat)
         config = self._bounds.config(proposal.overrides, trial_id)
         legs = self._legs(ordinal, origin, config)
-        trial = Trial(trial_id, ordinal, origin, label, proposal.overrides, config, legs, self._bounds.costs(config), proposal.notes)
+        trial = Trial(
+            trial_id,
+            ordinal,
+            origin,
+            label,
+            proposal.overrides,
+            config,
+            legs,
+            self._bounds.costs(config),
+            proposal.notes,
+        )
         self.trials[trial_id] = trial
         return trial
 
     def _legs(self, ordinal: int, origin: Origin, config: TrainConfig) -> tuple[Leg, ...]:
         # The baselines climb every rung: it shall know how a published setting looks there.
-        first = ladder.first_rung(self.space.scheduler, ordinal - len(self.space.first)) if origin == "search" else 0
+        first = (
+            ladder.first_rung(self.space.scheduler, ordinal - len(self.space.first))
+            if origin == "search"
+            else 0
+        )
         legs = ladder.legs(self.space.ladder, self.space.scheduler, config.attack.steps, first)
         return legs[-1:] if origin == "replicate" else legs  # the run that was delivered, once more
 
@@ -196,7 +237,9 @@ class Study:
 
     # ------------------------------------------------------------------------------------------------------------ reporting
 
-    def report(self, trial_id: str, result: EpochResult, facts: Mapping[str, object] | None = None) -> bool:
+    def report(
+        self, trial_id: str, result: EpochResult, facts: Mapping[str, object] | None = None
+    ) -> bool:
         """A trial has finished an epoch; returns whether it goes on."""
         trial = self.trials[trial_id]
         if facts:
@@ -208,7 +251,11 @@ class Study:
         trial.record(result)
         if trial.full:
             return self._ended(trial, "finished")
-        rung = self.rungs.at(result.epoch) if trial.leg.has(result.epoch) and trial.origin != "replicate" else None
+        rung = (
+            self.rungs.at(result.epoch)
+            if trial.leg.has(result.epoch) and trial.origin != "replicate"
+            else None
+        )
         if rung is None:
             self._write(trial, now=False)
             return True
@@ -224,12 +271,14 @@ class Study:
 
     def _at_rung(self, trial: Trial, rung: Rung) -> bool:
         if trial.trial_id in rung.gone_on:
-            return True  # promoted already: it reports the rung's epoch once more before it trains on
+            # promoted already: it reports the rung's epoch once more before it trains on
+            return True
         values = trial.merits_at(rung.epochs, self.space.objectives)
         assert values is not None, "rungs are validated"
         self._stands(rung, trial, values)
         if trial.origin != "search":
-            rung.gone_on.add(trial.trial_id)  # the baselines run to full length, whatever the scheduler says
+            # the baselines run to full length, whatever the scheduler says
+            rung.gone_on.add(trial.trial_id)
         on = self.rungs.goes_on(rung, trial.trial_id)
         self._decided(trial, rung, "continued" if on else self._held)
         return on
@@ -259,7 +308,8 @@ class Study:
             elif trial.status == "paused":
                 self._ended(trial, "stopped")
         if self._journal is not None:
-            self._journal.sync(self.trials.values())  # what was taken up as paused has no line in it
+            # what was taken up as paused has no line in it
+            self._journal.sync(self.trials.values())
 
     def _ended(self, trial: Trial, status: ledger.Status) -> bool:
         trial.status = status
@@ -278,7 +328,8 @@ class Study:
         trial.decisions.append(
             {
                 "rung": rung.epochs,
-                "attack_steps": reached.validation_attack_steps or trial.config.validation.attack.steps,
+                "attack_steps": reached.validation_attack_steps
+                or trial.config.validation.attack.steps,
                 "clean_accuracy": best.clean_accuracy,
                 "robust_accuracy": best.robust_accuracy,
                 "worst_class_accuracy": best.worst_class_accuracy,
@@ -287,7 +338,9 @@ class Study:
                 "rank": None if place is None else place.rank,
                 "of": None if place is None else place.of,
                 "decision": decision,
-                "rule": "baseline: always full length" if trial.origin != "search" else self.rungs.rule,
+                "rule": "baseline: always full length"
+                if trial.origin != "search"
+                else self.rungs.rule,
                 "decided": datetime.now(UTC),
                 "training_attack_steps": reached.training_attack_steps,
                 "images": reached.images,
@@ -296,20 +349,29 @@ class Study:
         self.store.write_rungs(trial.trial_id, trial.decisions)
 
     def _write(self, trial: Trial, *, epochs: bool = True, now: bool = True) -> None:
-        if not now and time.monotonic() - self._written.get(trial.trial_id, 0.0) < EPOCHS_EVERY_SECONDS:
+        if (
+            not now
+            and time.monotonic() - self._written.get(trial.trial_id, 0.0) < EPOCHS_EVERY_SECONDS
+        ):
             return
         self._written[trial.trial_id] = time.monotonic()
         trial.written = trial.status
         if epochs:
-            self.store.write_epochs(trial.trial_id, [{"leg": leg, **rows.epoch(e)} for leg, run in enumerate(trial.runs) for e in run])
-        self.store.write_trial(ledger.row_of(trial, self.folder.name, config_rows.row(trial.config)))
+            self.store.write_epochs(
+                trial.trial_id,
+                [{"leg": leg, **rows.epoch(e)} for leg, run in enumerate(trial.runs) for e in run],
+            )
+        self.store.write_trial(
+            ledger.row_of(trial, self.folder.name, config_rows.row(trial.config))
+        )
 
     # ------------------------------------------------------------------------------------------------------------ reconciling
 
     def reconcile(self, notice: Callable[[str], None] = lambda _: None) -> None:
         """Take up what the folder holds: rows first, then checkpoints, then the rungs that both imply.
 
-        `notice` is given a sentence about rows that this space cannot read. Raises StudyError where one of them is not over.
+        `notice` is given a sentence about rows that this space cannot read. Raises StudyError where
+        one of them is not over.
         """
         self.store.sweep()
         stored = Rows(self.store)
@@ -324,7 +386,10 @@ class Study:
                 self.trials[trial.trial_id] = trial
         unreadable = len(stored.trials) - len(self.trials)
         if unreadable:
-            notice(f"{self.folder}: {unreadable} of {len(stored.trials)} rows cannot be read by this space: kept, and not asked again")
+            notice(
+                f"{self.folder}: {unreadable} of {len(stored.trials)} rows cannot be read by this"
+                " space: kept, and not asked again"
+            )
         for trial in self.trials.values():
             self._fill_rungs(trial)
         for trial in self.trials.values():
@@ -338,11 +403,14 @@ class Study:
         except ConfigError as error:
             if row["status"] in ("running", "paused"):
                 raise StudyError(
-                    f"{self.folder}: a trial that is not over cannot be read by this space: {error}; "
-                    "go on with the space and the version that asked for it, or give this search a folder of its own with --study"
+                    f"{self.folder}: a trial that is not over cannot be read by this space:"
+                    f" {error}; go on with the space and the version that asked for it, or give"
+                    " this search a folder of its own with --study"
                 ) from None
             return None
-        return stored.trial(row, config, self._legs(int(row["ordinal"]), row["origin"], config), costs)
+        return stored.trial(
+            row, config, self._legs(int(row["ordinal"]), row["origin"], config), costs
+        )
 
     def _fill_rungs(self, trial: Trial) -> None:
         """Fill the rungs from the trial's decisions. A report that was lost is made again by the worker that takes the trial up."""
@@ -361,28 +429,43 @@ class Study:
         """The rung at which a trial waits whose decision there was lost with its file."""
         rung = self.rungs.at(trial.place[1])
         held = trial.status in ("paused", "stopped") and trial.origin != "replicate"
-        if rung is None or not held or trial.place != trial.place_of(rung.epochs) or any(d["rung"] == rung.epochs for d in trial.decisions):
+        if (
+            rung is None
+            or not held
+            or trial.place != trial.place_of(rung.epochs)
+            or any(d["rung"] == rung.epochs for d in trial.decisions)
+        ):
             return None
         return rung if trial.merits_at(rung.epochs, self.space.objectives) is not None else None
 
     def _take_up(self, trial: Trial) -> None:
         """Where the trial stands, now that all rungs are filled; its row says so too."""
-        if trial.status == trial.written and any(OBJECTIVES[name].column not in trial.facts for name in trial.costs):
-            self._write(trial, epochs=False)  # an earlier space did not ask, and readers would not know what we know
+        if trial.status == trial.written and any(
+            OBJECTIVES[name].column not in trial.facts for name in trial.costs
+        ):
+            # an earlier space did not ask, and readers would not know what we know
+            self._write(trial, epochs=False)
         rung = self._undecided(trial)
         if rung is not None:
             self._decided(trial, rung, self._held)
         if trial.status in ("running", "paused", "stopped"):
             last = trial.decisions[-1] if trial.decisions else None
-            decision = last["decision"] if last is not None and trial.place_of(last["rung"]) == trial.place else None
+            decision = (
+                last["decision"]
+                if last is not None and trial.place_of(last["rung"]) == trial.place
+                else None
+            )
             # A decision is written before the trial's row: the later of the two may be missing.
-            if decision in ("continued", "promoted") or (trial.place[1] == 0 and trial.place[0] > 0):
+            if decision in ("continued", "promoted") or (
+                trial.place[1] == 0 and trial.place[0] > 0
+            ):
                 trial.status = "running"
             elif decision in ("paused", "stopped"):
                 trial.status = self._held
         if trial.written == "failed" and trial.status != "failed":
             self.again.append(trial.trial_id)
-        # Before readers count a failed repeat among those that are over. What a finished search stopped stays so until it goes on (`close`).
+        # Before readers count a failed repeat among those that are over. What a finished search
+        # stopped stays so until it goes on (`close`).
         if trial.status != trial.written and (trial.written, trial.status) != ("stopped", "paused"):
             self._write(trial)
 
@@ -433,5 +516,8 @@ class Study:
     def too_large(self) -> dict[str, Excess]:
         """The baselines, by label, whose students cost more than the constraints allow: they are trained, and are on no front."""
         bounds = self._bounds
-        found = {first.label: bounds.excess(bounds.costs(bounds.config(first.overrides, first.label))) for first in self.space.first}
+        found = {
+            first.label: bounds.excess(bounds.costs(bounds.config(first.overrides, first.label)))
+            for first in self.space.first
+        }
         return {label: excess for label, excess in found.items() if excess is not None}

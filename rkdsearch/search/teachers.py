@@ -25,7 +25,8 @@ from rkdsearch.training.trainer import Trainer
 class TeacherStep:
     """What is known while a teacher is made ready.
 
-    An epoch of its training, what it reached on the first of `of_images`, at the end what it reached on all; or that nobody asks it.
+    An epoch of its training, what it reached on the first of `of_images`, at the end what it
+    reached on all; or that nobody asks it.
     """
 
     role: Role
@@ -48,7 +49,8 @@ def make_ready(config: TrainConfig, role: Role, cache: Path, threads: int) -> It
     if teacher is None:
         made_by = files.recipe_run(config, role)
         assert made_by is not None, "it is a file or a recipe"
-        # As many threads as a trial has: the same sums on any machine, and two busy threads on one shared core wait for each other.
+        # As many threads as a trial has: the same sums on any machine, and two busy threads on one
+        # shared core wait for each other.
         torch.set_num_threads(threads)
         for epoch in Trainer(made_by, files.folder_of(made_by, cache)).epochs():
             yield TeacherStep(role, epoch=epoch)
@@ -66,10 +68,15 @@ def on_cluster(resources: Resources) -> Work:
     def work(config: TrainConfig, role: Role, cache: Path, threads: int) -> Iterator[TeacherStep]:
         import ray
 
-        # Not started again by Ray, which would have every step counted twice: `--resume` goes on from the last epoch.
-        task = ray.remote(num_cpus=resources.cpu, num_gpus=resources.gpu, max_retries=0)(_elsewhere).options(num_returns="streaming")
+        # Not started again by Ray, which would have every step counted twice: `--resume` goes on
+        # from the last epoch.
+        task = ray.remote(num_cpus=resources.cpu, num_gpus=resources.gpu, max_retries=0)(
+            _elsewhere
+        ).options(num_returns="streaming")
         try:
-            steps: Any = task.remote(config.to_dict(), role, str(cache.resolve()), threads, allowed_imports())
+            steps: Any = task.remote(
+                config.to_dict(), role, str(cache.resolve()), threads, allowed_imports()
+            )
             for step in steps:
                 found: TeacherStep = ray.get(step)
                 yield found
@@ -79,14 +86,16 @@ def on_cluster(resources: Resources) -> Work:
             raise
         except ray.exceptions.RayError as error:
             raise StudyError(
-                f"the worker that made the {role} teacher was lost ({type(error).__name__}); start again with --resume: "
-                "its training goes on from its last epoch"
+                f"the worker that made the {role} teacher was lost ({type(error).__name__}); start"
+                " again with --resume: its training goes on from its last epoch"
             ) from error
 
     return work
 
 
-def _elsewhere(values: dict[str, Any], role: Role, cache: str, threads: int, packages: tuple[str, ...]) -> Iterator[TeacherStep]:
+def _elsewhere(
+    values: dict[str, Any], role: Role, cache: str, threads: int, packages: tuple[str, ...]
+) -> Iterator[TeacherStep]:
     allow_import(*packages)
     yield from make_ready(run.build(values, role), role, Path(cache), threads)
 
@@ -104,7 +113,8 @@ def as_file(config: TrainConfig, role: Role, cache: Path) -> TeacherConfig | Non
 def prepare(study: Path, space: SearchSpace, work: Work = make_ready) -> Iterator[TeacherStep]:
     """Make ready the teachers that some run of the space asks; the others are skipped. What `study.json` knows is not measured again.
 
-    Raises TeacherError for a claim that is refuted, StudyError for a teacher that is not the one that taught this study's trials.
+    Raises TeacherError for a claim that is refuted, StudyError for a teacher that is not the one
+    that taught this study's trials.
     """
     config, asked, described = space.example(), asked_roles(space), Store(study).description()
     for role in ROLES:
@@ -114,13 +124,17 @@ def prepare(study: Path, space: SearchSpace, work: Work = make_ready) -> Iterato
             yield TeacherStep(role, skipped=True)
             continue
         teacher = as_file(config, role, cache := study / "teachers")
-        known = None if teacher is None else files.known_measurement(described, role, teacher, config)
+        known = (
+            None if teacher is None else files.known_measurement(described, role, teacher, config)
+        )
         steps = work(config, role, cache, max(1, int(space.resources.cpu)))
         if teacher is not None and known is not None:
             steps = iter([TeacherStep(role, measured=known, path=str(teacher.path))])
         for step in steps:
             if step.measured is not None:
-                files.check_claims(getattr(config.teachers, role), step.measured, f"teachers.{role}")
+                files.check_claims(
+                    getattr(config.teachers, role), step.measured, f"teachers.{role}"
+                )
                 refuse_another(study, described, role, step.measured.sha256)
             yield step
 
@@ -130,14 +144,19 @@ def refuse_another(study: Path, described: Mapping[str, Any], role: Role, sha256
     was = (described.get("teachers") or {}).get(role, {}).get("sha256", sha256)
     if was != sha256:
         raise StudyError(
-            f"{study}: its trials were taught by another {role} teacher: sha256 was {was}, is {sha256}; "
-            "put the right file back, or give this search a folder of its own with --study"
+            f"{study}: its trials were taught by another {role} teacher: sha256 was {was}, is"
+            f" {sha256}; put the right file back, or give this search a folder of its own with"
+            " --study"
         )
 
 
 def asked_roles(space: SearchSpace) -> set[str]:
     """The teachers that some run of the space asks: those that the proof builds, so every choice of every parameter is among them."""
-    return {role for case, overrides in proof.cases(space) for role in space.config(overrides, case).asked_teachers}
+    return {
+        role
+        for case, overrides in proof.cases(space)
+        for role in space.config(overrides, case).asked_teachers
+    }
 
 
 def overrides_of(ready: Mapping[Role, TeacherStep]) -> dict[str, Any]:
@@ -150,7 +169,9 @@ def overrides_of(ready: Mapping[Role, TeacherStep]) -> dict[str, Any]:
     return found
 
 
-def described(study: Path, config: TrainConfig, ready: Mapping[Role, TeacherStep]) -> dict[str, Any]:
+def described(
+    study: Path, config: TrainConfig, ready: Mapping[Role, TeacherStep]
+) -> dict[str, Any]:
     """What `study.json` says of them. A path below the study's folder is relative to it, so that the folder may be moved."""
     found: dict[str, Any] = {}
     for role, step in ready.items():

@@ -36,7 +36,10 @@ class RayTrial(tune.Trainable):
     @override
     def step(self) -> dict[str, Any]:
         if self._over:
-            raise RuntimeError("Tune lets go of an actor that raises; one whose trial was stopped, it would give the next trial")
+            raise RuntimeError(
+                "Tune lets go of an actor that raises; one whose trial was stopped, it would give"
+                " the next trial"
+            )
         try:
             if self._epochs is None:
                 self._epochs = self._begin()
@@ -45,7 +48,9 @@ class RayTrial(tune.Trainable):
             self.cleanup()  # the gang's other processes may wait for the one that raised
             return self._failure(error.cause)
         except ray.exceptions.RayError:
-            raise  # a worker or a node is gone: Ray starts the trial again, and it goes on from its checkpoint
+            # a worker or a node is gone: Ray starts the trial again, and it goes on from its
+            # checkpoint
+            raise
         except StopIteration:
             return self._failure(RkdError("the trial was asked for an epoch beyond its last"))
         except Exception as error:  # noqa: BLE001 - one method's bug must not end a search of many; it is recorded, not retried
@@ -58,10 +63,15 @@ class RayTrial(tune.Trainable):
             self._over = True
             self.cleanup()
         sentence = " ".join(str(error).split())
-        return {"disk": sentence} if isinstance(error, DiskError) else {"error": sentence, "failure": error.failure}
+        return (
+            {"disk": sentence}
+            if isinstance(error, DiskError)
+            else {"error": sentence, "failure": error.failure}
+        )
 
     def _begin(self) -> Iterator[dict[str, Any]]:
-        # Here, before any process of a gang looks: the first to find a damaged file would take it from under the others.
+        # Here, before any process of a gang looks: the first to find a damaged file would take it
+        # from under the others.
         damage = checkpoint.put_aside(Path(self._assignment["folder"]) / "last.safetensors")
         said = {} if damage is None else {"notice": damage}
         for report in self._reports():
@@ -72,7 +82,9 @@ class RayTrial(tune.Trainable):
         if self._assignment["processes"] == 1:
             return reports(self._assignment)
         if self._gang is None:
-            self._gang = Gang(self._assignment["processes"], self._assignment["cpu"], self._assignment["gpu"])
+            self._gang = Gang(
+                self._assignment["processes"], self._assignment["cpu"], self._assignment["gpu"]
+            )
         return self._gang.reports(self._assignment)
 
     @override

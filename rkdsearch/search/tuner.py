@@ -1,7 +1,8 @@
 """Ray's part of a search: it places trials, keeps workers warm and notices what is lost. What is tried and who goes on, `study.py` says.
 
-Tune never pauses a trial here: a trial that waits at its rung is stopped for Ray, and its promotion is a suggestion like any other, which goes
-on from the trial's own checkpoint. So an interrupted search, a promotion and a lost node are one and the same path.
+Tune never pauses a trial here: a trial that waits at its rung is stopped for Ray, and its promotion
+is a suggestion like any other, which goes on from the trial's own checkpoint. So an interrupted
+search, a promotion and a lost node are one and the same path.
 """
 
 import errno
@@ -34,24 +35,33 @@ from rkdsearch.training.epoch import EpochResult
 Listener = Callable[[Study], None]
 Notice = Callable[[str], None]
 
-# Read by Ray in the driver and in its workers. Trials keep the folder that the command was given in: data and teachers have relative paths.
+# Read by Ray in the driver and in its workers. Trials keep the folder that the command was given
+# in: data and teachers have relative paths.
 ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours: at once, with the rows in order
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # a lost worker is one sentence of ours, not Ray's traceback
+    # a lost worker is one sentence of ours, not Ray's traceback
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_MAX_PENDING_TRIALS_PG": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "PYTHONWARNINGS": "ignore",
 }
 
 
-def search(study: Study, *, address: str | None = None, listener: Listener | None = None, notice: Notice = lambda _: None) -> None:
+def search(
+    study: Study,
+    *,
+    address: str | None = None,
+    listener: Listener | None = None,
+    notice: Notice = lambda _: None,
+) -> None:
     """Run the study to its end; `listener` may look at it now and then, `notice` is given sentences about lost workers and checkpoints.
 
-    KeyboardInterrupt, and DiskError, which is raised where a row or a checkpoint cannot be written, leave a study that can be taken up again.
+    KeyboardInterrupt, and DiskError, which is raised where a row or a checkpoint cannot be written,
+    leave a study that can be taken up again.
     """
     end = _End(study)
     with connected(address):
@@ -78,7 +88,8 @@ def search(study: Study, *, address: str | None = None, listener: Listener | Non
                     verbose=0,
                 )
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):  # where Ray itself wanted to write
+            # where Ray itself wanted to write
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 end.reason = end.reason or end.disk(error)
             if isinstance(end.reason, _CtrlC):
                 raise KeyboardInterrupt from None
@@ -96,10 +107,14 @@ def search(study: Study, *, address: str | None = None, listener: Listener | Non
 
 def placement(resources: Resources) -> tune.PlacementGroupFactory:
     """One atomic group a trial: the trial's actor itself, or, for a gang, the actor and a bundle for each process."""
-    process = {"CPU": resources.cpu, "GPU": resources.gpu} if resources.gpu else {"CPU": resources.cpu}
+    process = (
+        {"CPU": resources.cpu, "GPU": resources.gpu} if resources.gpu else {"CPU": resources.cpu}
+    )
     if resources.processes == 1:
         return tune.PlacementGroupFactory([process])
-    return tune.PlacementGroupFactory([{"CPU": 0.01}, *[process] * resources.processes], strategy="PACK")
+    return tune.PlacementGroupFactory(
+        [{"CPU": 0.01}, *[process] * resources.processes], strategy="PACK"
+    )
 
 
 def _fits(resources: Resources, there: Mapping[str, float]) -> None:
@@ -108,8 +123,9 @@ def _fits(resources: Resources, there: Mapping[str, float]) -> None:
         has = there.get(kind, 0.0)
         if asked > has:
             raise StudyError(
-                f"resources: a trial of {resources.processes} processes asks {asked:g} {kind}, which must be <= {has:g}, what this machine has; "
-                f"lower resources.processes or resources.{kind.lower()} (fractions share one), or name a cluster with --address"
+                f"resources: a trial of {resources.processes} processes asks {asked:g} {kind},"
+                f" which must be <= {has:g}, what this machine has; lower resources.processes or"
+                f" resources.{kind.lower()} (fractions share one), or name a cluster with --address"
             )
 
 
@@ -117,13 +133,21 @@ def _awaited(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> str 
     """What a trial needs and this cluster lacks as it is now, as a sentence; None where it has room. A cluster may grow: that is no error."""
     group = placement(resources)
     process = group.bundles[-1]
-    if not any(all(node.get(kind, 0.0) >= asked for kind, asked in process.items()) for node in nodes):
+    if not any(
+        all(node.get(kind, 0.0) >= asked for kind, asked in process.items()) for node in nodes
+    ):
         wanted = " and ".join(f"{asked:g} {kind}" for kind, asked in process.items())
-        return f"no node of the cluster has {wanted} now, which a trial's process asks: trials wait until it grows"
+        return (
+            f"no node of the cluster has {wanted} now, which a trial's process asks: trials wait"
+            " until it grows"
+        )
     for kind, asked in group.required_resources.items():
         has = sum(node.get(kind, 0.0) for node in nodes)
         if asked > has:
-            return f"the cluster has {has:g} {kind} now, and a trial asks {asked:g}: trials wait until it grows"
+            return (
+                f"the cluster has {has:g} {kind} now, and a trial asks {asked:g}: trials wait until"
+                " it grows"
+            )
     return None
 
 
@@ -135,12 +159,14 @@ def room(resources: Resources, address: str | None, notice: Notice) -> Iterator[
     """
     if address is not None:
         with connected(address):
-            awaited = _awaited(resources, [node["Resources"] for node in ray.nodes() if node["Alive"]])  # type: ignore[no-untyped-call]
+            nodes: Any = ray.nodes()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
+            awaited = _awaited(resources, [node["Resources"] for node in nodes if node["Alive"]])
             if awaited is not None:
                 notice(awaited)
             yield
         return
-    if not ray.is_initialized() and "RAY_ADDRESS" not in os.environ:  # Ray itself is slow to start, and only a search needs it here
+    # Ray itself is slow to start, and only a search needs it here
+    if not ray.is_initialized() and "RAY_ADDRESS" not in os.environ:
         _fits(resources, {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()})
     yield
 
@@ -151,23 +177,36 @@ def connected(address: str | None) -> Iterator[None]:
     os.environ |= {name: value for name, value in ENVIRONMENT.items() if name not in os.environ}
     for name in ("ray", "ray.tune", "ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # lists failed trials by its own names at the end: their rows say why
-    # Ray has no public way: `log_to_driver` silences workers, but not what the raylet says of a dead one, in eight lines.
+    # lists failed trials by its own names at the end: their rows say why
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
+    # Ray has no public way: `log_to_driver` silences workers, but not what the raylet says of a
+    # dead one, in eight lines.
     ray._private.worker._worker_logs_enabled = False  # noqa: SLF001
     if ray.is_initialized():
         yield
         return
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    quiet: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "configure_logging": True,
+    }
     if address is None:
-        # Its processes inherit what stands here. Told as a cluster is, it would throw away the workers that it starts with: 6 s of 21.
+        # Its processes inherit what stands here. Told as a cluster is, it would throw away the
+        # workers that it starts with: 6 s of 21.
         ray.init(include_dashboard=False, **quiet)
     else:
         try:
             ray.init(address=address, runtime_env={"env_vars": ENVIRONMENT}, **quiet)
-        except (Exception, SystemExit) as error:  # the latter where nobody answers at the address, after two minutes
-            why = "" if isinstance(error, SystemExit) else f" ({next(iter(str(error).splitlines()), type(error).__name__)})"
+        # the latter where nobody answers at the address, after two minutes
+        except (Exception, SystemExit) as error:
+            why = (
+                ""
+                if isinstance(error, SystemExit)
+                else f" ({next(iter(str(error).splitlines()), type(error).__name__)})"
+            )
             raise StudyError(
-                f"--address {address}: there is no Ray cluster to join{why}; start one (docs/cluster.md), or leave --address out to use this machine"
+                f"--address {address}: there is no Ray cluster to join{why}; start one"
+                " (docs/cluster.md), or leave --address out to use this machine"
             ) from error
     try:
         yield
@@ -266,13 +305,19 @@ class _Asks(_OfStudy, Searcher):
         """The scheduler has heard it."""
 
     @override
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
         ours = self._ours.pop(trial_id, None)
         if ours is None or not self.study.trials[ours].executing:
             return
         with self._end.noting():
             if error:
-                self.study.fail(ours, f"its worker or node was lost {self._resources.max_failures + 1} times", "worker")
+                self.study.fail(
+                    ours,
+                    f"its worker or node was lost {self._resources.max_failures + 1} times",
+                    "worker",
+                )
             else:
                 self.study.interrupt(ours)
 
@@ -299,7 +344,8 @@ class _Decides(_OfStudy, FIFOScheduler):
         with self._end.noting():
             goes_on = self._goes_on(trial.config["trial_id"], result)
             if result.get("failure") == "worker":
-                # Stopped, its process would be the next trial's. Asked for one more step it raises, and Tune lets go of it, once and for all.
+                # Stopped, its process would be the next trial's. Asked for one more step it raises,
+                # and Tune lets go of it, once and for all.
                 trial.max_failures = 0
                 return self.CONTINUE
             return self.CONTINUE if goes_on else self.STOP
@@ -313,7 +359,9 @@ class _Decides(_OfStudy, FIFOScheduler):
             return False
         if "notice" in result:
             self._notice(f"trial {ours}: {result['notice']}")
-        return self.study.report(ours, EpochResult.from_dict(json.loads(result["result"])), json.loads(result["facts"]))
+        return self.study.report(
+            ours, EpochResult.from_dict(json.loads(result["result"])), json.loads(result["facts"])
+        )
 
 
 class _Listens(_OfStudy, tune.Callback):
@@ -328,7 +376,11 @@ class _Listens(_OfStudy, tune.Callback):
 
     @override
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        ours, lost, most = trial.config["trial_id"], trial.num_failures, self.study.space.resources.max_failures
+        ours, lost, most = (
+            trial.config["trial_id"],
+            trial.num_failures,
+            self.study.space.resources.max_failures,
+        )
         self._notice(f"trial {ours} lost its worker, started again ({lost} of {most})")
 
     @override
@@ -336,7 +388,8 @@ class _Listens(_OfStudy, tune.Callback):
         if self._end.reason is not None:
             for trial in trials:
                 if trial.temporary_state.ray_actor is not None:
-                    ray.kill(trial.temporary_state.ray_actor)  # Tune would wait for the end of its epoch, 10 s at most
+                    # Tune would wait for the end of its epoch, 10 s at most
+                    ray.kill(trial.temporary_state.ray_actor)
             raise self._end.reason
         started = time.monotonic()
         if self._listener is not None and started >= self._listens_at:

@@ -1,6 +1,7 @@
 """A warm start: what an earlier study measured is shown to the sampler before our own trials.
 
-It is kept in `<study>/warm_start.json`, so that a search that is taken up again proposes what it would have proposed.
+It is kept in `<study>/warm_start.json`, so that a search that is taken up again proposes what it
+would have proposed.
 """
 
 import json
@@ -26,7 +27,8 @@ from rkdsearch.training.teacher import folder_of, recipe_run
 
 FILE = "warm_start.json"
 
-# What two runs may differ in and still measure the same thing: where files lie, the machine, the draw. Teachers are compared by themselves.
+# What two runs may differ in and still measure the same thing: where files lie, the machine, the
+# draw. Teachers are compared by themselves.
 _NO_MATTER = (
     *(f"config.data.{name}" for name in PLACES),
     "config.teachers.",
@@ -53,7 +55,8 @@ class _Outside(Exception):  # noqa: N818 - nothing went wrong
 def prepare(study: Path, earlier: Path | None, space: SearchSpace, *, existed: bool) -> Warm:
     """What the sampler is shown first.
 
-    Raises StudyError where a search that began cold, or with another earlier study, is to be warmed, or nothing can be learned.
+    Raises StudyError where a search that began cold, or with another earlier study, is to be
+    warmed, or nothing can be learned.
     """
     warm = kept(study)
     if earlier is None:
@@ -61,12 +64,16 @@ def prepare(study: Path, earlier: Path | None, space: SearchSpace, *, existed: b
     if warm.earlier is not None:
         if not _is_the_one(warm.earlier, earlier):
             raise StudyError(
-                f"{study}: has begun with --warm-start {warm.earlier} and must go on so, got {earlier}; leave it out (what it was shown is kept in "
-                f"{FILE}, wherever the earlier study is now), or name another folder with --study"
+                f"{study}: has begun with --warm-start {warm.earlier} and must go on so, got"
+                f" {earlier}; leave it out (what it was shown is kept in {FILE}, wherever the"
+                " earlier study is now), or name another folder with --study"
             )
         return warm
     if existed:
-        raise StudyError(f"{study}: has begun without --warm-start and must go on so; leave it out, or name another folder with --study")
+        raise StudyError(
+            f"{study}: has begun without --warm-start and must go on so; leave it out, or name"
+            " another folder with --study"
+        )
     warm = from_study(earlier, space)
     keep(study, warm)
     return warm
@@ -75,26 +82,42 @@ def prepare(study: Path, earlier: Path | None, space: SearchSpace, *, existed: b
 def _is_the_one(known: Path, earlier: Path) -> bool:
     """Whether the earlier study is the known one. Older files have its path relative to a folder of which nobody knows: its end must agree."""
     given, ending = earlier.resolve(), tuple(part for part in known.parts if part != "..")
-    return given == known.resolve() or (not known.is_absolute() and given.parts[-len(ending) :] == ending)
+    return given == known.resolve() or (
+        not known.is_absolute() and given.parts[-len(ending) :] == ending
+    )
 
 
 def from_study(earlier: Path, space: SearchSpace) -> Warm:
     """Its finished and stopped trials that are runs of this space, in ordinal order.
 
-    A stopped trial is as many rungs short as this ladder has beyond its share of a full run. Left out is what this space could not have
-    trained: values outside its ranges, or that contradict what it fixes, another length, another teacher, a student beyond a limit.
-    Raises StudyError where there is nothing to learn: no trials, none inside the space, or another exam or other images, whose accuracies
-    do not compare.
+    A stopped trial is as many rungs short as this ladder has beyond its share of a full run. Left
+    out is what this space could not have trained: values outside its ranges, or that contradict
+    what it fixes, another length, another teacher, a student beyond a limit. Raises StudyError
+    where there is nothing to learn: no trials, none inside the space, or another exam or other
+    images, whose accuracies do not compare.
     """
     store = Store(earlier)
     if not (earlier / "trials").is_dir():
         raise StudyError(f"{earlier}: --warm-start needs a study, and there are no trials")
     described, config = store.description(), space.example()
-    _refuse_another(earlier, "exam", described.get("exam"), config.validation.attack.model_dump(mode="json"))
+    _refuse_another(
+        earlier, "exam", described.get("exam"), config.validation.attack.model_dump(mode="json")
+    )
     there = described.get("data")
-    images = {name: value for name, value in there.items() if name not in PLACES} if isinstance(there, dict) else there
-    _refuse_another(earlier, "data", images, config.data.model_dump(mode="json", exclude=set(PLACES)))
-    _refuse_another(earlier, "images (split_sha256)", described.get("split_sha256"), data.load_training(config.data).fingerprint)
+    images = (
+        {name: value for name, value in there.items() if name not in PLACES}
+        if isinstance(there, dict)
+        else there
+    )
+    _refuse_another(
+        earlier, "data", images, config.data.model_dump(mode="json", exclude=set(PLACES))
+    )
+    _refuse_another(
+        earlier,
+        "images (split_sha256)",
+        described.get("split_sha256"),
+        data.load_training(config.data).fingerprint,
+    )
     found, reasons = [], []
     for row in records(store.trials()):
         if row["status"] in ("finished", "stopped", "paused") and row["origin"] != "replicate":
@@ -104,14 +127,25 @@ def from_study(earlier: Path, space: SearchSpace) -> Warm:
                 reasons.append(f"{row['trial_id']}, {reason}")
     if not found:
         why = f": the first was {reasons[0]}" if reasons else ""
-        raise StudyError(f"{earlier}: --warm-start found no finished or stopped trial that lies in this space{why}")
-    left_out = f"; {len(reasons)} are left out, which this space could not have trained (the first: {reasons[0]})" if reasons else ""
+        raise StudyError(
+            f"{earlier}: --warm-start found no finished or stopped trial that lies in this"
+            f" space{why}"
+        )
+    left_out = (
+        f"; {len(reasons)} are left out, which this space could not have trained (the first:"
+        f" {reasons[0]})"
+        if reasons
+        else ""
+    )
     return Warm(found, earlier.resolve(), left_out)
 
 
 def _refuse_another(earlier: Path, what: str, there: object, here: object) -> None:
     if there != here:
-        raise StudyError(f"{earlier}: --warm-start needs the same {what}, got {json.dumps(there)} there, {json.dumps(here)} here")
+        raise StudyError(
+            f"{earlier}: --warm-start needs the same {what}, got {json.dumps(there)} there,"
+            f" {json.dumps(here)} here"
+        )
 
 
 def _seen(row: Mapping[str, Any], space: SearchSpace, described: Mapping[str, Any]) -> Seen:
@@ -145,28 +179,39 @@ def _same_run(row: Mapping[str, Any], config: TrainConfig) -> None:
     ours = config_rows.row(config)
     for name in sorted(n for n in row if n.startswith("config.") and not n.startswith(_NO_MATTER)):
         if row[name] != ours.get(name):
-            raise _Outside(f"{name.removeprefix('config.')} {row[name]!r} there, {ours.get(name)!r} here")
+            raise _Outside(
+                f"{name.removeprefix('config.')} {row[name]!r} there, {ours.get(name)!r} here"
+            )
 
 
 def _within(space: SearchSpace, costs: Mapping[str, int]) -> None:
     """Raise _Outside where the student costs more than a proposal of this space may."""
     for name, limit in space.constraints.limits.items():
         if name in COSTS and costs[name] > limit:
-            raise _Outside(f"its student's {OBJECTIVES[name].heading} {costs[name]:,}, beyond constraints.{name} {limit:,}")
+            raise _Outside(
+                f"its student's {OBJECTIVES[name].heading} {costs[name]:,}, beyond"
+                f" constraints.{name} {limit:,}"
+            )
 
 
-def _same_teachers(row: Mapping[str, Any], config: TrainConfig, described: Mapping[str, Any]) -> None:
+def _same_teachers(
+    row: Mapping[str, Any], config: TrainConfig, described: Mapping[str, Any]
+) -> None:
     """Raise _Outside where a teacher that the trial asked is another file than ours; or, where ours is yet to be trained, of another recipe."""
     for role in config.asked_teachers:
         teacher, made_by = getattr(config.teachers, role), recipe_run(config, role)  # type: ignore[arg-type]  # a role of TeachersConfig
         there = ((described.get("teachers") or {}).get(role) or {}).get("path", "")
         if made_by is not None and Path(there).parent.name != folder_of(made_by, Path()).name:
             raise _Outside(f"its {role} teacher was made otherwise")
-        if made_by is None and row[f"config.teachers.{role}.sha256"] != (teacher.sha256 or fingerprint(Path(teacher.path))):
+        if made_by is None and row[f"config.teachers.{role}.sha256"] != (
+            teacher.sha256 or fingerprint(Path(teacher.path))
+        ):
             raise _Outside(f"its {role} teacher was another file")
 
 
-def _measured_alike(row: Mapping[str, Any], space: SearchSpace, config: TrainConfig, short: int) -> bool:
+def _measured_alike(
+    row: Mapping[str, Any], space: SearchSpace, config: TrainConfig, short: int
+) -> bool:
     """Whether a stopped trial was trained and judged as one that stands on this ladder's rung would be."""
     if short >= len(space.ladder):
         return True  # below the first rung: less than anything of ours
@@ -185,11 +230,19 @@ def kept(study: Path) -> Warm:
         return Warm([])
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-        return Warm([Seen(**{**seen, "values": tuple(seen["values"])}) for seen in found["seen"]], Path(found["from"]))
+        return Warm(
+            [Seen(**{**seen, "values": tuple(seen["values"])}) for seen in found["seen"]],
+            Path(found["from"]),
+        )
     except (ValueError, KeyError, TypeError):
-        raise StudyError(f"{file}: is damaged; delete it, and the search goes on without its warm start") from None
+        raise StudyError(
+            f"{file}: is damaged; delete it, and the search goes on without its warm start"
+        ) from None
 
 
 def keep(study: Path, warm: Warm) -> None:
     """Record it, before the first trial."""
-    replace_file(study / FILE, json.dumps({"from": str(warm.earlier), "seen": [asdict(s) for s in warm.seen]}))
+    replace_file(
+        study / FILE,
+        json.dumps({"from": str(warm.earlier), "seen": [asdict(s) for s in warm.seen]}),
+    )

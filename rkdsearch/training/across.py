@@ -11,9 +11,10 @@ from typing_extensions import override
 def gather_rows(tensor: Tensor) -> Tensor:
     """The rows of every process, (P * N, ...) in rank order; each process must bring the same number N. One process: the tensor itself.
 
-    The gradient that comes back is the sum of what every process asks of these rows. So a loss that is computed whole on every process
-    gives each P times its share of the gradient, and the mean over processes, which DDP takes, is the gradient of the joined batch:
-    a method that computes a coupled quantity from gathered rows needs no factor.
+    The gradient that comes back is the sum of what every process asks of these rows. So a loss that
+    is computed whole on every process gives each P times its share of the gradient, and the mean
+    over processes, which DDP takes, is the gradient of the joined batch: a method that computes a
+    coupled quantity from gathered rows needs no factor.
     """
     if not distributed.is_initialized() or distributed.get_world_size() == 1:
         return tensor
@@ -24,14 +25,18 @@ class _GatherRows(torch.autograd.Function):
     @staticmethod
     @override
     def forward(ctx: FunctionCtx, tensor: Tensor) -> Tensor:
-        parts = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(distributed.get_world_size())]
+        parts = [
+            torch.empty_like(tensor, memory_format=torch.contiguous_format)
+            for _ in range(distributed.get_world_size())
+        ]
         distributed.all_gather(parts, tensor.contiguous())
         return torch.cat(parts)
 
     @staticmethod
     @override
     def backward(ctx: FunctionCtx, *gradients: Any) -> Tensor:
-        whole = gradients[0].contiguous().clone()  # all_reduce writes in place, and autograd may hold the same tensor elsewhere
+        # all_reduce writes in place, and autograd may hold the same tensor elsewhere
+        whole = gradients[0].contiguous().clone()
         distributed.all_reduce(whole)
         n, rank = len(whole) // distributed.get_world_size(), distributed.get_rank()
         return cast("Tensor", whole[n * rank : n * (rank + 1)])

@@ -1,8 +1,9 @@
 """How glibc gives memory to tensors. Exact: no number changes, only the time that it takes to get memory.
 
-glibc maps every block above 32 MB afresh and gives it back at once, so each activation of a CIFAR network is page-faulted in at every
-layer of every step: half a million faults in one step of MobileNet-V2. Here such blocks stay with the process and are used again.
-The process then keeps the most memory that it ever held.
+glibc maps every block above 32 MB afresh and gives it back at once, so each activation of a CIFAR
+network is page-faulted in at every layer of every step: half a million faults in one step of
+MobileNet-V2. Here such blocks stay with the process and are used again. The process then keeps the
+most memory that it ever held.
 """
 
 import ctypes

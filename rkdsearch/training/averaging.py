@@ -1,7 +1,8 @@
 """Averages of the student's weights: EMA (every step) and SWA (every epoch, Izmailov et al., UAI 2018, https://arxiv.org/abs/1803.05407).
 
-The average lives outside the objective, so that nothing broadcasts or trains it. BatchNorm statistics are not averaged: they are
-re-estimated on clean training images before the average is judged or kept, as Chen et al. (ICLR 2021) do.
+The average lives outside the objective, so that nothing broadcasts or trains it. BatchNorm
+statistics are not averaged: they are re-estimated on clean training images before the average is
+judged or kept, as Chen et al. (ICLR 2021) do.
 """
 
 import copy
@@ -20,7 +21,9 @@ class Average:
         self.network = copy.deepcopy(student).requires_grad_(False)
         self._config = config
         # At least the last two epochs: an average of one is none.
-        self._first = max(0, min(round(config.start * epochs), epochs - 2)) if config.name == "swa" else 0
+        self._first = (
+            max(0, min(round(config.start * epochs), epochs - 2)) if config.name == "swa" else 0
+        )
         self.count = 0
 
     def after_step(self, student: nn.Module) -> None:
@@ -43,7 +46,8 @@ class Average:
     @torch.no_grad()
     def reestimate_batchnorm(self, images: Iterable[Tensor]) -> None:
         """Statistics of the averaged weights: one pass of clean training images with a cumulative mean."""
-        norms = [m for m in self.network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]  # noqa: SLF001 - torch names no public parent
+        parent = nn.modules.batchnorm._BatchNorm  # noqa: SLF001 - torch names no public parent
+        norms = [m for m in self.network.modules() if isinstance(m, parent)]
         if not norms:
             return
         momenta = [m.momentum for m in norms]
@@ -52,7 +56,8 @@ class Average:
         self.network.train()
         for count, x in enumerate(images, start=1):
             for norm in norms:
-                norm.momentum = 1 / count  # a cumulative mean; None would be one too, and wait for the device in every layer
+                # a cumulative mean; None would be one too, and wait for the device in every layer
+                norm.momentum = 1 / count
             self.network(x)
         self.network.eval()
         for norm, momentum in zip(norms, momenta, strict=True):

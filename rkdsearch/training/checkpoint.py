@@ -1,7 +1,8 @@
 """Checkpoints: one safetensors file that holds everything, written by rename, read without pickle.
 
-Tensors carry dotted names (`state.py` has them); what is not a tensor is JSON in the file's own header. So a checkpoint is either the old
-one or the new one, whole, also after SIGKILL, and a stranger's file runs no code.
+Tensors carry dotted names (`state.py` has them); what is not a tensor is JSON in the file's own
+header. So a checkpoint is either the old one or the new one, whole, also after SIGKILL, and a
+stranger's file runs no code.
 """
 
 import json
@@ -29,11 +30,18 @@ _MADE_OF = {  # and its config does not pin
 }
 
 
-def write(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *, keep: bool = False, sync: bool = False) -> None:
+def write(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    state: Mapping[str, Any],
+    *,
+    keep: bool = False,
+    sync: bool = False,
+) -> None:
     """Replace `path` by a file of these tensors and this JSON state, and `keep` the old one as `kept(path)`. There is always a file `path`.
 
-    A file survives the end of its process; with `sync`, of the machine too, and takes some milliseconds longer.
-    Raises DiskError, and leaves the old file as it was.
+    A file survives the end of its process; with `sync`, of the machine too, and takes some
+    milliseconds longer. Raises DiskError, and leaves the old file as it was.
     """
     before = False
     content = save(_apart(tensors), metadata={"state": json.dumps(state)})
@@ -51,7 +59,11 @@ def write(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise (DiskError.at(path, error, "the previous checkpoint is intact") if before else DiskError.at(path, error)) from error
+        raise (
+            DiskError.at(path, error, "the previous checkpoint is intact")
+            if before
+            else DiskError.at(path, error)
+        ) from error
 
 
 def kept(path: Path) -> Path:
@@ -120,7 +132,10 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no such checkpoint") from None
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path}: is not a checkpoint of ours, or is damaged ({error}); delete it to start this run afresh") from None
+        raise CheckpointError(
+            f"{path}: is not a checkpoint of ours, or is damaged ({error}); delete it to start this"
+            " run afresh"
+        ) from None
 
 
 def refuse_another(file: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
@@ -130,19 +145,29 @@ def refuse_another(file: Path, there: Mapping[str, Any], here: Mapping[str, Any]
     """
     if there.get("fingerprint") != here["fingerprint"]:
         different = _first_difference(there["run"], here["run"]) if "run" in there else ""
-        raise CheckpointError(f"{file}: belongs to a run with another config{different}; give this run its own folder, or delete that file")
+        raise CheckpointError(
+            f"{file}: belongs to a run with another config{different}; give this run its own"
+            " folder, or delete that file"
+        )
     for name, what in _MADE_OF.items():
         if (was := there.get(name, here[name])) != here[name]:
             raise CheckpointError(
-                f"{file}: belongs to a run with {what}: {name} was {json.dumps(was)}, is {json.dumps(here[name])}; "
-                "put the right ones back, or give this run its own folder"
+                f"{file}: belongs to a run with {what}: {name} was {json.dumps(was)}, is"
+                f" {json.dumps(here[name])}; put the right ones back, or give this run its own"
+                " folder"
             )
     if there.get("stages", here["stages"]) != here["stages"]:
-        raise CheckpointError(f"{file}: belongs to a run with another ladder; give this run its own folder, or delete that file")
+        raise CheckpointError(
+            f"{file}: belongs to a run with another ladder; give this run its own folder, or delete"
+            " that file"
+        )
 
 
 def _first_difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     """`: optimizer.lr was 0.1, is 0.2`, of the first field that two runs do not share; empty where all values agree and another version added one."""
     was, now = flatten_tree(there), flatten_tree(here)
     different = [name for name in dict.fromkeys((*now, *was)) if was.get(name) != now.get(name)]
-    return "".join(f": {name} was {json.dumps(was.get(name))}, is {json.dumps(now.get(name))}" for name in different[:1])
+    return "".join(
+        f": {name} was {json.dumps(was.get(name))}, is {json.dumps(now.get(name))}"
+        for name in different[:1]
+    )

@@ -16,14 +16,17 @@ from rkdsearch.results.record import Column
 def columns(extra_methods: Iterable[str] = ()) -> tuple[Column, ...]:
     """The `config.*` columns: every leaf of TrainConfig, and every field of every method, built in or named here."""
     found = list(_columns_of(TrainConfig, "config."))
-    found.append(Column("config.method.name", "string", "", "the method's file, or its dotted path"))
+    found.append(
+        Column("config.method.name", "string", "", "the method's file, or its dotted path")
+    )
     by_name = {c.name: c for c in found}
     for name in (*methods.names(), *extra_methods):
         for column in _columns_of(methods.load(name), "config.method."):
             known = by_name.setdefault(column.name, column)
             if known.type != column.type:
                 raise ConfigError(
-                    f"method '{name}': {column.name} is {column.type} here and {known.type} in another method; rename the field"
+                    f"method '{name}': {column.name} is {column.type} here and {known.type} in"
+                    " another method; rename the field"
                 )
     return tuple(sorted(by_name.values(), key=lambda c: c.name))
 
@@ -46,11 +49,20 @@ def _columns_of(kind: type[BaseModel], prefix: str) -> Iterable[Column]:
                 yield from _columns_of(section, f"{prefix}{name}.")
             continue
         types = {_column_type(kind) for kind in kinds}
-        yield Column(prefix + name, "float" if types == {"int", "float"} else types.pop(), "", field.description or "")
+        yield Column(
+            prefix + name,
+            "float" if types == {"int", "float"} else types.pop(),
+            "",
+            field.description or "",
+        )
 
 
 def _column_type(annotation: object) -> Literal["string", "int", "float", "bool"]:
-    kinds = {type(value) for value in get_args(annotation)} if get_origin(annotation) is Literal else {annotation}
+    kinds = (
+        {type(value) for value in get_args(annotation)}
+        if get_origin(annotation) is Literal
+        else {annotation}
+    )
     if kinds == {bool}:
         return "bool"
     if kinds == {int}:

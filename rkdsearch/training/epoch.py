@@ -18,7 +18,11 @@ class Best:
 
     def merit(self, select: str) -> float:
         """By what epochs are compared: an accuracy by its name, or `mean`, the mean of clean and robust."""
-        return (self.clean_accuracy + self.robust_accuracy) / 2 if select == "mean" else float(getattr(self, select))
+        return (
+            (self.clean_accuracy + self.robust_accuracy) / 2
+            if select == "mean"
+            else float(getattr(self, select))
+        )
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,11 @@ class EpochResult:
     @property
     def robust_overfitting_gap(self) -> float | None:
         """Best robust accuracy so far minus this epoch's."""
-        return None if self.robust_accuracy is None or self.robust_peak is None else self.robust_peak - self.robust_accuracy
+        return (
+            None
+            if self.robust_accuracy is None or self.robust_peak is None
+            else self.robust_peak - self.robust_accuracy
+        )
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> "EpochResult":

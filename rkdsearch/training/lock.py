@@ -20,12 +20,15 @@ _KNOWS_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 @contextmanager
 def one_driver(
-    folder: Path, doing: str = "searched", way_out: str = "wait for its end, or stop it, and go on with --resume"
+    folder: Path,
+    doing: str = "searched",
+    way_out: str = "wait for its end, or stop it, and go on with --resume",
 ) -> Iterator[None]:
     """Be the folder's only writer inside the block; what is `doing` there is said to the second one.
 
-    Raises StudyError with who it is and the `way_out`, DiskError where the folder cannot be written: before anything is computed for it. On
-    a file system that knows no locks nobody is refused.
+    Raises StudyError with who it is and the `way_out`, DiskError where the folder cannot be
+    written: before anything is computed for it. On a file system that knows no locks nobody is
+    refused.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -44,7 +47,10 @@ def one_driver(
                 raise DiskError.at(folder / FILE, error) from error
         try:
             file.truncate(0)
-            who = f"{doing} by process {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M} UTC\n"
+            who = (
+                f"{doing} by process {os.getpid()} on {socket.gethostname()} since"
+                f" {datetime.now(UTC):%Y-%m-%d %H:%M} UTC\n"
+            )
             file.write(who.encode())
         except OSError as error:  # a full disk: said before anything is computed
             raise DiskError.at(folder, error) from error

@@ -1,7 +1,8 @@
 """What Accelerate wraps: the student and its companions, with one forward a step that is the method's whole loss.
 
-Inside it the student may be called as often as the paper likes; DistributedDataParallel sees one forward and one backward. Teachers are
-held outside the module tree: their buffers must not be broadcast, nor their parameters looked for.
+Inside it the student may be called as often as the paper likes; DistributedDataParallel sees one
+forward and one backward. Teachers are held outside the module tree: their buffers must not be
+broadcast, nor their parameters looked for.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,21 +34,27 @@ class Objective(nn.Module):
     ) -> None:
         super().__init__()
         self.student = student
-        if processes > 1 and config.training.batchnorm_across == "synchronised":  # the student is already; parameters stay the same ones
+        # the student is already; parameters stay the same ones
+        if processes > 1 and config.training.batchnorm_across == "synchronised":
             synchronised = nn.SyncBatchNorm.convert_sync_batchnorm
             companions = {name: synchronised(module) for name, module in companions.items()}  # type: ignore[no-untyped-call]
         self.companions = nn.ModuleDict(companions)
         self.memory: dict[str, Tensor] = {}
         self._config = config
         self._method: Method = config.method
-        self.attack: Attack = config.attack.build()  # the trainer puts a weaker one here for an early stage of a search
+        # the trainer puts a weaker one here for an early stage of a search
+        self.attack: Attack = config.attack.build()
         self._gather: Callable[[Tensor], Tensor] | None = gather_rows if processes > 1 else None
         precision = precision_of(config.training.precision, next(student.parameters()).device)
         compiled = config.training.compile
         if compiled:
-            torch.compiler.reset()  # it keeps eight versions of a function a process, and runs before this one may have used them up
+            # it keeps eight versions of a function a process, and runs before this one may have
+            # used them up
+            torch.compiler.reset()
         # Built once the parameters are where they stay: the twin shares their storage.
-        self._view = Student(student, models.twin(student, compiled=compiled), precision, compiled=compiled)
+        self._view = Student(
+            student, models.twin(student, compiled=compiled), precision, compiled=compiled
+        )
         self._teachers = {role: Teacher(network, precision) for role, network in teachers.items()}
 
     @override
@@ -87,7 +94,8 @@ class Objective(nn.Module):
             last_part=last_part,
         )
         loss = self._method.loss(step)
-        # A plain tuple: DDP walks dataclasses, and would take a term that is still attached for an output.
+        # A plain tuple: DDP walks dataclasses, and would take a term that is still attached for an
+        # output.
         return loss.total, loss.terms
 
 

@@ -20,15 +20,16 @@ def need() -> None:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise RkdError(
-            f"--onnx needs the packages onnx and onnxscript for torch's exporter, and '{error.name}' is not installed; "
-            "install rkdsearch[export], or leave --onnx out"
+            "--onnx needs the packages onnx and onnxscript for torch's exporter, and"
+            f" '{error.name}' is not installed; install rkdsearch[export], or leave --onnx out"
         ) from error
 
 
 def write(network: nn.Module, images: Tensor, target: Path) -> None:
     """Write `network`, in eval mode, whole or not at all; `images` (N, C, H, W), pixels of [0, 1], are asked of it and of the file.
 
-    Raises RkdError where torch cannot express the network, or where the file answers otherwise; DiskError where it cannot be written.
+    Raises RkdError where torch cannot express the network, or where the file answers otherwise;
+    DiskError where it cannot be written.
     """
     temporary = target.with_name(f".{uuid.uuid4().hex}-{target.name}")
     try:
@@ -50,13 +51,15 @@ def write(network: nn.Module, images: Tensor, target: Path) -> None:
         apart = float((answers - expected).abs().max())
         if not apart <= TOLERANCE * max(1.0, float(expected.abs().max())):
             raise RkdError(
-                f"{target}: its logits are up to {apart:.1e} from the network's on {len(images)} images, and at most {TOLERANCE:g} is "
-                "believed; leave --onnx out, or try another version of torch or onnxruntime"
+                f"{target}: its logits are up to {apart:.1e} from the network's on {len(images)}"
+                f" images, and at most {TOLERANCE:g} is believed; leave --onnx out, or try another"
+                " version of torch or onnxruntime"
             )
         temporary.replace(target)
     except torch.onnx.OnnxExporterError as error:
         raise RkdError(
-            f"{target}: torch cannot express a {type(network).__name__} in ONNX ({_first_line(error)}); leave --onnx out, or use another network"
+            f"{target}: torch cannot express a {type(network).__name__} in ONNX"
+            f" ({_first_line(error)}); leave --onnx out, or use another network"
         ) from error
     except OSError as error:
         raise DiskError.at(target, error) from error
@@ -69,7 +72,8 @@ def _tried(file: Path, images: Tensor, target: Path) -> Tensor:
         return run(file, images)
     except Exception as error:  # onnxruntime's errors have no class in common
         raise RkdError(
-            f"{target}: was written, but does not run: {_first_line(error)}; leave --onnx out, or try another onnxruntime"
+            f"{target}: was written, but does not run: {_first_line(error)}; leave --onnx out, or"
+            " try another onnxruntime"
         ) from error
 
 

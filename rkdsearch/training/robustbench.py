@@ -44,6 +44,11 @@ def entry(d: Delivery) -> dict[str, Any]:
 def standing(rows: Sequence[Row]) -> float | None:
     """The fraction of images that no seed broke; the worst seed's where the seeds saw different images; None without rows."""
     flags = [row["per_image"] for row in rows]
-    if not rows or len({row["subset_sha256"] for row in rows}) > 1 or not all(flags) or len(set(map(len, flags))) > 1:
+    if (
+        not rows
+        or len({row["subset_sha256"] for row in rows}) > 1
+        or not all(flags)
+        or len(set(map(len, flags))) > 1
+    ):
         return min((float(row["accuracy"]) for row in rows), default=None)
     return sum(set(image) == {"1"} for image in zip(*flags, strict=True)) / len(flags[0])

@@ -20,7 +20,11 @@ from rkdsearch.training.trainer import Trainer
 
 
 def measured(
-    config: TrainConfig, epochs: Sequence[EpochResult], facts: Mapping[str, object], *, earlier: Sequence[EpochResult] = ()
+    config: TrainConfig,
+    epochs: Sequence[EpochResult],
+    facts: Mapping[str, object],
+    *,
+    earlier: Sequence[EpochResult] = (),
 ) -> dict[str, object]:
     """`metric.*`, `fidelity.*` and `run.*` of a run after these epochs; `facts` are what `facts_of` said.
 
@@ -35,7 +39,9 @@ def measured(
         "reconstructed": config.method.reconstructed is not None,
         "fidelity.epochs": epochs[-1].epoch if epochs else 0,
         "fidelity.of_epochs": config.training.epochs,
-        "fidelity.training_attack_steps": epochs[-1].training_attack_steps if epochs else config.attack.steps,
+        "fidelity.training_attack_steps": (
+            epochs[-1].training_attack_steps if epochs else config.attack.steps
+        ),
         "fidelity.validation_attack_steps": config.validation.attack.steps,
         "run.seed": config.training.seed,
         "run.wall_seconds": seconds,
@@ -57,7 +63,9 @@ def measured(
             "metric.last_robust_accuracy": judged.robust_accuracy,
             "metric.robust_overfitting_gap": judged.robust_overfitting_gap,
             "metric.images": judged.images,
-            "fidelity.validation_attack_steps": judged.validation_attack_steps or config.validation.attack.steps,
+            "fidelity.validation_attack_steps": (
+                judged.validation_attack_steps or config.validation.attack.steps
+            ),
         }
     return row
 
@@ -97,7 +105,13 @@ def read_epoch(row: Mapping[str, Any]) -> EpochResult:
     same = {f.name: row[f.name] for f in fields(EpochResult) if f.name in row}
     known = None if shares[0] is None else Reliability(*shares)
     return EpochResult(
-        **{**same, "epochs": 0, "terms": json.loads(row["terms"] or "{}"), "finished": row["finished"].timestamp()}, reliability=known
+        **{
+            **same,
+            "epochs": 0,
+            "terms": json.loads(row["terms"] or "{}"),
+            "finished": row["finished"].timestamp(),
+        },
+        reliability=known,
     )
 
 
@@ -125,7 +139,8 @@ def git_commit() -> str | None:
     where = Path(__file__).parent
     try:
         done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],  # noqa: S607 - git is looked up in PATH, as everywhere
+            # git is looked up in PATH, as everywhere
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],  # noqa: S607
             cwd=where,
             capture_output=True,
             text=True,
@@ -149,4 +164,7 @@ def processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
+        platform.machine(),
+    )

@@ -21,11 +21,14 @@ from rkdsearch.training.trainer import Trainer
 
 
 def held(
-    config: TrainConfig, folder: Path, way_out: str = "wait for its end, or give this run a folder of its own"
+    config: TrainConfig,
+    folder: Path,
+    way_out: str = "wait for its end, or give this run a folder of its own",
 ) -> AbstractContextManager[None]:
     """Inside the block, this run alone writes into the folder. Of several processes that train together, the first one holds it.
 
-    Raises StudyError where another run is at work there, DiskError where the folder cannot be written.
+    Raises StudyError where another run is at work there, DiskError where the folder cannot be
+    written.
     """
     accelerator_for(config)  # the launcher's processes meet, and know who is the first
     return one_driver(folder, "trained in", way_out) if is_first_process() else nullcontext()
@@ -36,7 +39,8 @@ def train_teacher(made_by: TrainConfig, folder: Path) -> Iterator[EpochResult]:
     with held(made_by, folder, "wait for its end: this run then finds the teacher trained"):
         trainer = Trainer(made_by, folder)
         yield from trainer.epochs()
-        trainer.accelerator.wait_for_everyone()  # the first one has written the file that the others read next
+        # the first one has written the file that the others read next
+        trainer.accelerator.wait_for_everyone()
 
 
 def teacher_epochs(config: TrainConfig, *caches: Path) -> Iterator[tuple[str, EpochResult]]:
@@ -75,14 +79,23 @@ def leave_group() -> None:
 def single_run(trainer: Trainer) -> Iterator[EpochResult]:
     """The epochs that are left to do; rows in the folder's `trials/` and `epochs/` after each. Only the first process writes, inside `held`.
 
-    Raises CheckpointError, and leaves the rows as they were, where the folder is another run's, or its best network is gone.
+    Raises CheckpointError, and leaves the rows as they were, where the folder is another run's, or
+    its best network is gone.
     """
     config, folder = trainer.config, trainer.folder
     assert folder is not None
     name = name_of(config.method)
     store = Store(folder, config_rows.columns([name] if "." in name else []))
     facts = rows.facts_of(trainer)
-    identity = {"trial_id": ALONE, "study": folder.name, "ordinal": 0, "origin": "first", "label": name, "sampled": {}, "notes": {}}
+    identity = {
+        "trial_id": ALONE,
+        "study": folder.name,
+        "ordinal": 0,
+        "origin": "first",
+        "label": name,
+        "sampled": {},
+        "notes": {},
+    }
 
     def write(error: str | None = None) -> None:
         if trainer.rank == 0:
@@ -90,7 +103,15 @@ def single_run(trainer: Trainer) -> Iterator[EpochResult]:
             status = "failed" if error else "finished" if done else "running"
             store.write_epochs(ALONE, [rows.epoch(e) for e in trainer.history])
             measured = rows.measured(config, trainer.history, facts)
-            store.write_trial({**identity, "status": status, "error": error, **config_rows.row(config), **measured})
+            store.write_trial(
+                {
+                    **identity,
+                    "status": status,
+                    "error": error,
+                    **config_rows.row(config),
+                    **measured,
+                }
+            )
 
     trainer.resume()
     best = trainer.history[-1].best if trainer.history else None
@@ -99,10 +120,12 @@ def single_run(trainer: Trainer) -> Iterator[EpochResult]:
         gone = bool(trainer.accelerator.reduce(torch.tensor(int(gone), device=trainer.device)))
     if gone and best is not None:
         raise CheckpointError(
-            f"{folder / 'best.safetensors'}: is gone, and with it the network of epoch {best.epoch}, the best so far; "
-            "put it back, or delete last.safetensors to train this run afresh"
+            f"{folder / 'best.safetensors'}: is gone, and with it the network of epoch"
+            f" {best.epoch}, the best so far; put it back, or delete last.safetensors to train this"
+            " run afresh"
         )
-    # A run that was killed may have a checkpoint of which its rows know nothing. A finished row stays: it says which code made it.
+    # A run that was killed may have a checkpoint of which its rows know nothing. A finished row
+    # stays: it says which code made it.
     if trainer.history and store.trials()["status"].tolist() != ["finished"]:
         write()
     try:

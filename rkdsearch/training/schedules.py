@@ -5,12 +5,15 @@ import math
 from rkdsearch.config import ScheduleConfig
 
 
-def lr_factor(schedule: ScheduleConfig, *, epoch: int, within: float, epochs: int, step: float = 0.0) -> float:
+def lr_factor(
+    schedule: ScheduleConfig, *, epoch: int, within: float, epochs: int, step: float = 0.0
+) -> float:
     """The factor for the step that begins at `within` of `epoch` (from 0) of `epochs`, and is `step` long: fractions of an epoch.
 
-    A climb counts the step that is being taken, so that no step has rate 0. A milestone at fraction f of the run begins with epoch
-    round(f * epochs), so that 215/300 is epoch 215; before 1 with the last epoch at the latest, and with the second at the earliest: every
-    milestone is taken, however short the run (but for a single epoch, which has the full rate).
+    A climb counts the step that is being taken, so that no step has rate 0. A milestone at fraction
+    f of the run begins with epoch round(f * epochs), so that 215/300 is epoch 215; before 1 with
+    the last epoch at the latest, and with the second at the earliest: every milestone is taken,
+    however short the run (but for a single epoch, which has the full rate).
     """
     progress = (epoch + within) / epochs
     climbed = progress + step / epochs
@@ -27,5 +30,10 @@ def lr_factor(schedule: ScheduleConfig, *, epoch: int, within: float, epochs: in
             return 0.5 * (1 + math.cos(math.pi * left))
         case "multistep" | "multistep_once":
             last = max(1, epochs - 1)
-            passed = sum(epoch >= min(max(1, round(f * epochs)), last if f < 1 else epochs) for f in schedule.milestones)
-            return schedule.factor ** (min(passed, 1) if schedule.name == "multistep_once" else passed)
+            passed = sum(
+                epoch >= min(max(1, round(f * epochs)), last if f < 1 else epochs)
+                for f in schedule.milestones
+            )
+            return schedule.factor ** (
+                min(passed, 1) if schedule.name == "multistep_once" else passed
+            )

@@ -13,7 +13,8 @@ _Attack = TypeVar("_Attack", AttackConfig, ExamAttack)
 class Stage:
     """The epochs up to and with `until`, which is validated. What is None is as the run's config has it.
 
-    `attack_steps` caps the training attack's steps, `validation_steps` the exam's, `validation_images` its images.
+    `attack_steps` caps the training attack's steps, `validation_steps` the exam's,
+    `validation_images` its images.
     """
 
     until: int
@@ -31,12 +32,18 @@ class Stage:
         if images is not None and config.images is not None:
             images = min(images, config.images)
         return config.model_copy(
-            update={"attack": _capped(config.attack, self.validation_steps), "images": config.images if images is None else images}
+            update={
+                "attack": _capped(config.attack, self.validation_steps),
+                "images": config.images if images is None else images,
+            }
         )
 
     def judged_like(self, other: "Stage") -> bool:
         """Whether both measure by one protocol: only then may their accuracies be compared."""
-        return (self.validation_steps, self.validation_images) == (other.validation_steps, other.validation_images)
+        return (self.validation_steps, self.validation_images) == (
+            other.validation_steps,
+            other.validation_images,
+        )
 
 
 def at(stages: Sequence[Stage], epoch: int) -> Stage:
@@ -49,4 +56,6 @@ def _capped(attack: _Attack, steps: int | None) -> _Attack:
     if steps is None or attack.steps <= steps:
         return attack
     longer = min(1.0, attack.relative_step_size * attack.steps / steps)
-    return attack.model_copy(update={"steps": steps, "relative_step_size": max(attack.relative_step_size, longer)})
+    return attack.model_copy(
+        update={"steps": steps, "relative_step_size": max(attack.relative_step_size, longer)}
+    )

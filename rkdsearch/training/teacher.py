@@ -28,8 +28,14 @@ ROLES: tuple[Role, ...] = ("robust", "natural")
 # What the validation images are to a teacher.
 HELD_OUT = "validation images, held out from its training"
 DECLARED = "validation images, held out from its training as trained_on declares"
-SEEN = "validation images; flagged: it was trained on all training images, these among them, and its accuracy here is optimistic"
-UNKNOWN = "validation images; flagged: these images may be among those it was trained on, and its accuracy here may be optimistic"
+SEEN = (
+    "validation images; flagged: it was trained on all training images, these among them, and its"
+    " accuracy here is optimistic"
+)
+UNKNOWN = (
+    "validation images; flagged: these images may be among those it was trained on, and its"
+    " accuracy here may be optimistic"
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,9 @@ def recipe_run(config: TrainConfig, role: Role) -> TrainConfig | None:
     if teacher is None or teacher.path is not None or teacher.recipe is None:
         return None
     own = {name: getattr(teacher.recipe, name) for name in Recipe.model_fields}
-    return TrainConfig(data=config.data, validation=config.validation, student=teacher.network, **own)
+    return TrainConfig(
+        data=config.data, validation=config.validation, student=teacher.network, **own
+    )
 
 
 def folder_of(run: TrainConfig, cache: Path, *others: Path) -> Path:
@@ -70,13 +78,19 @@ def is_trained(run: TrainConfig, folder: Path) -> bool:
 def history_of(folder: Path) -> list[EpochResult]:
     """The finished epochs of the run in this folder."""
     last = folder / "last.safetensors"
-    return [EpochResult.from_dict(epoch) for epoch in checkpoint.state_of(last)["history"]] if last.exists() else []
+    return (
+        [EpochResult.from_dict(epoch) for epoch in checkpoint.state_of(last)["history"]]
+        if last.exists()
+        else []
+    )
 
 
 def from_folder(teacher: TeacherConfig, folder: Path) -> TeacherConfig:
     """The same teacher as a file with a hash: what trials are given in place of the recipe."""
     path = folder / "best.safetensors"
-    return teacher.model_copy(update={"path": str(path), "sha256": fingerprint(path), "recipe": None})
+    return teacher.model_copy(
+        update={"path": str(path), "sha256": fingerprint(path), "recipe": None}
+    )
 
 
 def found_in(study: Path, path: str) -> Path | None:
@@ -90,7 +104,12 @@ def opened(teacher: TeacherConfig, splits: data.Splits) -> nn.Module:
     assert teacher.path is not None
     train = splits.train
     return load(
-        Path(teacher.path), teacher.network, classes=len(train.classes), channels=train.channels, size=train.size, sha256=teacher.sha256
+        Path(teacher.path),
+        teacher.network,
+        classes=len(train.classes),
+        channels=train.channels,
+        size=train.size,
+        sha256=teacher.sha256,
     )
 
 
@@ -103,51 +122,98 @@ def measure(teacher: TeacherConfig, config: TrainConfig) -> Measured:
 def measuring(teacher: TeacherConfig, config: TrainConfig) -> Iterator[tuple[Measured, int]]:
     """After every batch what is measured so far, and of how many images it will be: the last one is the measurement."""
     assert teacher.path is not None
-    path, splits, exam, device = Path(teacher.path), data.load_training(config.data), config.validation.attack, device_of(config)
+    path, splits, exam, device = (
+        Path(teacher.path),
+        data.load_training(config.data),
+        config.validation.attack,
+        device_of(config),
+    )
     sha256, said = fingerprint(path), measured_on(teacher, path, splits)
     with OutOfMemoryError.told(f"{path}, to be measured", "does another program use it?"):
         network = opened(teacher, splits).to(device)
         if config.training.channels_last:
-            models.check_channels_last(teacher.network, network, channels=splits.train.channels, size=splits.train.size)
+            models.check_channels_last(
+                teacher.network, network, channels=splits.train.channels, size=splits.train.size
+            )
         network = models.fold(network)
         images = splits.validation.take(torch.from_numpy(_examined(config, splits))).to(device)
-        x, y = data.Pictures(images, device, channels_last=config.training.channels_last), images.labels.to(device)
+        x, y = (
+            data.Pictures(images, device, channels_last=config.training.channels_last),
+            images.labels.to(device),
+        )
     clean, robust = torch.zeros(2, len(y), dtype=torch.bool)
     batches, pace = math.ceil(len(y) / BATCH), Pace("measuring a teacher: {} images", len(y))
     for batch in range(batches):
-        # As one of so many processes: an image's random start is seeded by its batch's place, whoever takes it.
-        verdict, _ = judge(network, x, y, exam.build(), restarts=exam.restarts, seed=VALIDATION_SEED, rank=batch, processes=batches)
+        # As one of so many processes: an image's random start is seeded by its batch's place,
+        # whoever takes it.
+        verdict, _ = judge(
+            network,
+            x,
+            y,
+            exam.build(),
+            restarts=exam.restarts,
+            seed=VALIDATION_SEED,
+            rank=batch,
+            processes=batches,
+        )
         clean |= verdict.clean
         robust |= verdict.robust
         done = min(len(y), (batch + 1) * BATCH)
         pace.at(done)
-        yield Measured(sha256, float(clean.sum()) / done, float(robust.sum()) / done, done, said), len(y)
+        yield (
+            Measured(sha256, float(clean.sum()) / done, float(robust.sum()) / done, done, said),
+            len(y),
+        )
 
 
-def known_measurement(described: Mapping[str, Any], role: Role, teacher: TeacherConfig, config: TrainConfig) -> Measured | None:
+def known_measurement(
+    described: Mapping[str, Any], role: Role, teacher: TeacherConfig, config: TrainConfig
+) -> Measured | None:
     """What `study.json` says of this very file, network, exam and images; None where any of these is another, or nothing is said."""
     assert teacher.path is not None
     path, splits = Path(teacher.path), data.load_training(config.data)
     try:
         facts = described["teachers"][role]
-        there = facts["sha256"], facts["network"], facts["images"], described["exam"], described["split_sha256"]
+        there = (
+            facts["sha256"],
+            facts["network"],
+            facts["images"],
+            described["exam"],
+            described["split_sha256"],
+        )
         measured = Measured(**{field.name: facts[field.name] for field in fields(Measured)})
     except (KeyError, TypeError):
         return None
-    exam, network = config.validation.attack.model_dump(mode="json"), teacher.network.model_dump(mode="json")
-    if there != (fingerprint(path), network, len(_examined(config, splits)), exam, splits.fingerprint):
+    exam, network = (
+        config.validation.attack.model_dump(mode="json"),
+        teacher.network.model_dump(mode="json"),
+    )
+    if there != (
+        fingerprint(path),
+        network,
+        len(_examined(config, splits)),
+        exam,
+        splits.fingerprint,
+    ):
         return None
     return replace(measured, measured_on=measured_on(teacher, path, splits))
 
 
 def _examined(config: TrainConfig, splits: data.Splits) -> NDArray[np.int64]:
     """Positions of the validation images that a teacher is measured on."""
-    return some(splits.validation.labels.numpy(), config.validation.images, seed=config.data.split_seed, field="validation.images")
+    return some(
+        splits.validation.labels.numpy(),
+        config.validation.images,
+        seed=config.data.split_seed,
+        field="validation.images",
+    )
 
 
 def device_of(config: TrainConfig) -> torch.device:
     """Where this run computes: a GPU where there is one and `training.device` allows it."""
-    return torch.device("cuda" if torch.cuda.is_available() and config.training.device != "cpu" else "cpu")
+    return torch.device(
+        "cuda" if torch.cuda.is_available() and config.training.device != "cpu" else "cpu"
+    )
 
 
 def measured_on(teacher: TeacherConfig, path: Path, splits: data.Splits) -> str:
@@ -162,7 +228,8 @@ def measured_on(teacher: TeacherConfig, path: Path, splits: data.Splits) -> str:
 def check_claims(teacher: TeacherConfig, measured: Measured, place: str) -> None:
     """Raise TeacherError where a claimed accuracy lies above the 99 % interval of the measured one, plus a point for another PGD.
 
-    Below it, nothing is refuted: claims are of test images, and a published teacher has often been trained on what is validation here.
+    Below it, nothing is refuted: claims are of test images, and a published teacher has often been
+    trained on what is validation here.
     """
     from scipy.stats import binomtest  # where used: a run that checks no claim must not wait for it
 
@@ -173,6 +240,8 @@ def check_claims(teacher: TeacherConfig, measured: Measured, place: str) -> None
         interval = binomtest(round(found * measured.images), measured.images).proportion_ci(0.99)
         if claimed > interval.high + 0.01:
             raise TeacherError(
-                f"{place}: {name} is claimed to be {claimed:.3f} and was measured as {found:.3f} on {measured.images} validation images; "
-                f"wrong file, wrong network, or wrong normalisation (network.mean, network.std)? Without the claim, the check is not made"
+                f"{place}: {name} is claimed to be {claimed:.3f} and was measured as {found:.3f} on"
+                f" {measured.images} validation images; wrong file, wrong network, or wrong"
+                " normalisation (network.mean, network.std)? Without the claim, the check is not"
+                " made"
             )

@@ -29,5 +29,9 @@ class FakeTrainer:
             clean, robust = self.config.optimizer.lr * epoch / 54, 0.05 * steps * epoch / 54
             validated = epoch == stage.until or epoch % 6 == 0
             best = Best(epoch, clean, robust, 0.0) if validated else best
-            values: dict[str, Any] = {"clean_accuracy": clean, "robust_accuracy": robust, "images": 404} if validated else {}
+            values: dict[str, Any] = (
+                {"clean_accuracy": clean, "robust_accuracy": robust, "images": 404}
+                if validated
+                else {}
+            )
             yield EpochResult(epoch, 54, 1.0, {}, 0.1, 0.1, 1.0, steps, best=best, **values)

@@ -24,5 +24,7 @@ def natural_robustness(cache: Path) -> float:
 @pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", [n for n in methods.names() if n not in ("natural", "kd")])
-def test_beats_natural_training_under_attack(name: str, cache: Path, natural_robustness: float) -> None:
+def test_beats_natural_training_under_attack(
+    name: str, cache: Path, natural_robustness: float
+) -> None:
     assert student(name, 0, cache).robust_accuracy > natural_robustness + 0.1

@@ -18,9 +18,13 @@ def test_what_a_driver_spends_on_a_trial_is_measured_part_by_part(latency: Modul
     assert max(found["proposal, tpe"]) > 0
 
 
-def test_a_process_says_how_long_it_waited_for_its_next_trial_and_only_then(latency: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_says_how_long_it_waited_for_its_next_trial_and_only_then(
+    latency: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def taken(trial_id: str) -> dict[str, str]:
-        return {"assignment": json.dumps({"trial_id": trial_id, "config": {"training": {"epochs": 2}}})}
+        return {
+            "assignment": json.dumps({"trial_id": trial_id, "config": {"training": {"epochs": 2}}})
+        }
 
     now = [100.0]
     monkeypatch.setattr(latency.time, "monotonic", lambda: now[0])

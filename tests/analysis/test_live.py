@@ -22,7 +22,14 @@ OVERRIDES = {
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "Trainer", FakeTrainer)
-    monkeypatch.setattr(live, "teachers_of", lambda space, study: {"teachers.robust.sha256": "0" * 64, "teachers.robust.path": "teacher"})
+    monkeypatch.setattr(
+        live,
+        "teachers_of",
+        lambda space, study: {
+            "teachers.robust.sha256": "0" * 64,
+            "teachers.robust.path": "teacher",
+        },
+    )
     FakeTrainer.trained.clear()
 
 
@@ -60,7 +67,9 @@ def test_a_run_that_diverges_is_worth_nothing_from_there_on() -> None:
     assert shown.delivers() == (0.0, 0.0)
 
 
-def test_a_search_that_is_in_the_file_is_not_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_search_that_is_in_the_file_is_not_made_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file, chosen = tmp_path / "live.parquet", (rules.RANDOM, "random, whole ladder")
     live.live(1, 4.0, 60, tmp_path, file, chosen)
     made = len(FakeTrainer.trained)
@@ -87,10 +96,22 @@ def test_a_search_that_finished_nothing_is_kept_too(tmp_path: Path) -> None:
 
 def test_the_bar_is_the_mean_of_what_random_search_ends_with() -> None:
     def one(rule: str, seed: int, compute: list[float], volumes: list[float]) -> pd.DataFrame:
-        return pd.DataFrame({"rule": rule, "seed": seed, "compute": compute, "hypervolume": volumes, "configurations": 5})
+        return pd.DataFrame(
+            {
+                "rule": rule,
+                "seed": seed,
+                "compute": compute,
+                "hypervolume": volumes,
+                "configurations": 5,
+            }
+        )
 
     rows = pd.concat(
-        [one(rules.RANDOM, 0, [0, 1, 8], [0, 0.1, 0.4]), one(rules.RANDOM, 1, [0, 8], [0, 0.2]), one("x", 0, [0, 2, 4], [0, 0.2, 0.31])]
+        [
+            one(rules.RANDOM, 0, [0, 1, 8], [0, 0.1, 0.4]),
+            one(rules.RANDOM, 1, [0, 8], [0, 0.2]),
+            one("x", 0, [0, 2, 4], [0, 0.2, 0.31]),
+        ]
     )
     lines = live.table(rows).splitlines()
     assert lines[0] == "live on digits, bar 0.3000, 8.0 full runs of compute"

@@ -28,19 +28,34 @@ def test_every_trial_inside_the_axes_is_drawn_once_and_stopped_ones_hollow(tmp_p
     make_study(tmp_path, trials=40, running=2)
     study = summary.read(tmp_path)
     root = ET.fromstring(runpy.run_path(str(SCRIPT))["draw"](study))
-    marks = [e for e in root.iter() if e.tag in {f"{SVG}circle", f"{SVG}polygon"} and e.find(f"{SVG}title") is not None]
+    marks = [
+        e
+        for e in root.iter()
+        if e.tag in {f"{SVG}circle", f"{SVG}polygon"} and e.find(f"{SVG}title") is not None
+    ]
     tips = {(e.find(f"{SVG}title").text or ""): e.get("fill") for e in marks}  # type: ignore[union-attr]  # filtered above
     hidden = next(e.text or "" for e in root.iter(f"{SVG}text") if "lie outside" in (e.text or ""))
     assert len(tips) == len(marks) == 40 + 1 - int(hidden.split()[0])  # one is the teacher
-    assert all((fill == "none") == (not tip.endswith(("finished", "teacher"))) for tip, fill in tips.items())
+    assert all(
+        (fill == "none") == (not tip.endswith(("finished", "teacher")))
+        for tip, fill in tips.items()
+    )
 
 
-def test_a_study_with_repeats_shows_means_that_the_front_goes_through_and_says_so(tmp_path: Path) -> None:
+def test_a_study_with_repeats_shows_means_that_the_front_goes_through_and_says_so(
+    tmp_path: Path,
+) -> None:
     repeat(make_study(tmp_path), (2, 41, 44))
     root = ET.fromstring(runpy.run_path(str(SCRIPT))["draw"](summary.read(tmp_path)))
     texts = [e.text or "" for e in root.iter(f"{SVG}text")]
-    assert "60 trials (33 finished, 24 stopped, 3 failed) and 6 repeats with fresh seeds, hypervolume 0.6859" in texts
-    bars = "one seed a point; with bars, mean and standard deviation of 2 fresh seeds, which alone name the front."
+    assert (
+        "60 trials (33 finished, 24 stopped, 3 failed) and 6 repeats with fresh seeds, hypervolume"
+        " 0.6859" in texts
+    )
+    bars = (
+        "one seed a point; with bars, mean and standard deviation of 2 fresh seeds, which alone"
+        " name the front."
+    )
     assert any(bars in text for text in texts)
     inside = [e for e in root.iter(f"{SVG}path") if e.get("clip-path")]
     *crosses, edge = [e.get("d") or "" for e in inside]

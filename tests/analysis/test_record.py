@@ -13,14 +13,26 @@ record, curves = script("record"), script("curves")
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record, "Trainer", FakeTrainer)
-    monkeypatch.setattr(record, "teachers_of", lambda space, study: {"teachers.robust.sha256": "0" * 64, "teachers.robust.path": "teacher"})
+    monkeypatch.setattr(
+        record,
+        "teachers_of",
+        lambda space, study: {
+            "teachers.robust.sha256": "0" * 64,
+            "teachers.robust.path": "teacher",
+        },
+    )
 
 
 def kinds(number: int, attack_steps: int) -> list[tuple[Any, ...]]:
-    return [(kind.names[-1], kind.stages[-1].until, dict(kind.changes)) for kind in record.kinds(number, attack_steps)]
+    return [
+        (kind.names[-1], kind.stages[-1].until, dict(kind.changes))
+        for kind in record.kinds(number, attack_steps)
+    ]
 
 
-def test_a_configuration_is_trained_in_full_and_under_the_cap_and_an_early_one_in_more_ways() -> None:
+def test_a_configuration_is_trained_in_full_and_under_the_cap_and_an_early_one_in_more_ways() -> (
+    None
+):
     assert kinds(35, 10) == [
         ("full", 54, {}),
         ("continued", 54, {}),
@@ -31,7 +43,9 @@ def test_a_configuration_is_trained_in_full_and_under_the_cap_and_an_early_one_i
     assert kinds(36, 2) == [("full", 54, {})]  # within the cap, the capped run is the full one
 
 
-def test_the_table_grows_by_whole_configurations_and_nothing_is_trained_twice(tmp_path: Path) -> None:
+def test_the_table_grows_by_whole_configurations_and_nothing_is_trained_twice(
+    tmp_path: Path,
+) -> None:
     file = tmp_path / "runs.parquet"
     assert record.record(2, 60, tmp_path, file) == 2
     first = pd.read_parquet(file)
@@ -44,23 +58,45 @@ def test_the_table_grows_by_whole_configurations_and_nothing_is_trained_twice(tm
     assert not second.duplicated(["configuration", "run", "epoch"]).any()
 
 
-def test_a_row_says_what_its_epochs_cost_in_attack_steps_and_of_which_run_they_are(tmp_path: Path) -> None:
+def test_a_row_says_what_its_epochs_cost_in_attack_steps_and_of_which_run_they_are(
+    tmp_path: Path,
+) -> None:
     record.record(3, 60, tmp_path, tmp_path / "runs.parquet")
     rows = pd.read_parquet(tmp_path / "runs.parquet")
-    one = rows[(rows["configuration"] == 2) & (rows["training_attack_steps"] == 10)].set_index(["run", "epoch"])
-    assert one.loc["full", "attack_steps_so_far"].to_dict() == {epoch: 10 * epoch for epoch in (2, *range(6, 55, 6))}
+    one = rows[(rows["configuration"] == 2) & (rows["training_attack_steps"] == 10)].set_index(
+        ["run", "epoch"]
+    )
+    assert one.loc["full", "attack_steps_so_far"].to_dict() == {
+        epoch: 10 * epoch for epoch in (2, *range(6, 55, 6))
+    }
     assert one.loc["capped", "attack_steps_so_far"].to_dict() == {2: 4, 6: 12, 12: 24, 18: 36}
-    assert one.loc["continued", "attack_steps_so_far"].to_dict() == {epoch: 36 + 10 * (epoch - 18) for epoch in range(24, 55, 6)}
+    assert one.loc["continued", "attack_steps_so_far"].to_dict() == {
+        epoch: 36 + 10 * (epoch - 18) for epoch in range(24, 55, 6)
+    }
     assert one.loc["unscaled", "attack_steps"].unique() == [2]
     assert set(one.loc["seed 1", "seed"]) == {1}
 
 
-def test_a_run_that_diverges_is_in_the_table_once_and_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sample = {"method.name": "pgd_at", "attack.steps": 2, "attack.eps": 0.1, "attack.relative_step_size": 0.5, "optimizer.lr": 0.1}
-    monkeypatch.setattr("rkdsearch.search.space.SearchSpace.sample", lambda space, rng: {**sample, "optimizer.weight_decay": 0.01})
+def test_a_run_that_diverges_is_in_the_table_once_and_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = {
+        "method.name": "pgd_at",
+        "attack.steps": 2,
+        "attack.eps": 0.1,
+        "attack.relative_step_size": 0.5,
+        "optimizer.lr": 0.1,
+    }
+    monkeypatch.setattr(
+        "rkdsearch.search.space.SearchSpace.sample",
+        lambda space, rng: {**sample, "optimizer.weight_decay": 0.01},
+    )
     record.record(1, 60, tmp_path, tmp_path / "runs.parquet")
     rows = pd.read_parquet(tmp_path / "runs.parquet")
-    assert rows.groupby("run")["epoch"].apply(list).to_dict() == {"full": [2, 6, 0], "seed 1": [2, 6, 0]}
+    assert rows.groupby("run")["epoch"].apply(list).to_dict() == {
+        "full": [2, 6, 0],
+        "seed 1": [2, 6, 0],
+    }
     assert curves.read(tmp_path / "runs.parquet") == []
     FakeTrainer.trained.clear()
     record.record(1, 60, tmp_path, tmp_path / "runs.parquet")

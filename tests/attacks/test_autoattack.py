@@ -22,9 +22,14 @@ def grey(*pixels: float) -> torch.Tensor:
     return torch.stack([torch.full((1, 8, 8), pixel) for pixel in pixels])
 
 
-# The margin is the distance of the mean pixel from a half: an Linf ball of eps moves the mean by eps, an L2 ball by eps / 8.
-@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.1), pytest.param("l2", 0.8, marks=pytest.mark.long)])
-def test_a_linear_network_is_robust_exactly_as_far_as_its_margin_reaches(norm: Norm, eps: float) -> None:
+# The margin is the distance of the mean pixel from a half: an Linf ball of eps moves the mean by
+# eps, an L2 ball by eps / 8.
+@pytest.mark.parametrize(
+    ("norm", "eps"), [("linf", 0.1), pytest.param("l2", 0.8, marks=pytest.mark.long)]
+)
+def test_a_linear_network_is_robust_exactly_as_far_as_its_margin_reaches(
+    norm: Norm, eps: float
+) -> None:
     y = torch.tensor([1, 1, 0, 0, 1])
     robust, _ = auto_attack(linear(), grey(0.61, 0.59, 0.39, 0.41, 0.3), y, norm=norm, eps=eps)
     assert robust.tolist() == [True, False, True, False, False]
@@ -42,7 +47,10 @@ def test_the_attack_leaves_the_global_random_numbers_and_the_logger_as_they_were
 
 @pytest.mark.long
 def test_the_same_seed_finds_the_same() -> None:
-    x, y = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([1, 0, 1, 0, 1, 0])
+    x, y = (
+        torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0)),
+        torch.tensor([1, 0, 1, 0, 1, 0]),
+    )
     runs = [auto_attack(linear(), x, y, norm="linf", eps=0.01, seed=4) for _ in range(2)]
     assert torch.equal(runs[0][0], runs[1][0])
     assert runs[0][1] == runs[1][1]

@@ -16,7 +16,9 @@ def noise(seed: int = 0, rank: int = 0, processes: int = 1) -> Noise:
 
 
 def images(seed: int, n: int = 3) -> Tensor:
-    return torch.rand(n, 2, 4, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.rand(
+        n, 2, 4, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
 
 
 def length(delta: Tensor) -> Tensor:
@@ -31,7 +33,9 @@ def test_linf_projects_to_the_nearest_image_of_the_box_and_then_of_the_pixel_ran
 
 @settings(max_examples=40, deadline=None)
 @given(eps=st.floats(0, 2), seed=st.integers(0, 99), beyond=st.floats(0, 1))
-def test_one_box_is_the_ball_and_the_pixel_range_also_for_images_that_leave_it(eps: float, seed: int, beyond: float) -> None:
+def test_one_box_is_the_ball_and_the_pixel_range_also_for_images_that_leave_it(
+    eps: float, seed: int, beyond: float
+) -> None:
     x, x_adv = (1 + 2 * beyond) * images(seed) - beyond, 5 * images(seed + 100) - 2
     assert torch.equal(Linf(eps).around(x)(x_adv), x_adv.clamp(x - eps, x + eps).clamp(0, 1))
 
@@ -46,12 +50,22 @@ def test_l2_shortens_a_perturbation_without_turning_it() -> None:
 def test_an_l2_step_has_unit_length_and_a_vanished_gradient_moves_nothing() -> None:
     gradient = torch.tensor([[3.0, 4.0], [0.0, 0.0]]).view(2, 1, 1, 2)
     assert L2(1.0).direction(gradient).flatten().tolist() == pytest.approx([0.6, 0.8, 0.0, 0.0])
-    assert L2(1.0).direction(1e-30 * gradient).flatten().tolist() == pytest.approx([0.6, 0.8, 0.0, 0.0])  # a saturated network's
+    # a saturated network's
+    assert L2(1.0).direction(1e-30 * gradient).flatten().tolist() == pytest.approx(
+        [0.6, 0.8, 0.0, 0.0]
+    )
 
 
 @settings(max_examples=40, deadline=None)
-@given(norm=st.sampled_from(["linf", "l2"]), eps=st.floats(0, 2), seed=st.integers(0, 99), reach=st.floats(0, 5))
-def test_what_is_projected_is_inside_and_stays_where_it_is(norm: Norm, eps: float, seed: int, reach: float) -> None:
+@given(
+    norm=st.sampled_from(["linf", "l2"]),
+    eps=st.floats(0, 2),
+    seed=st.integers(0, 99),
+    reach=st.floats(0, 5),
+)
+def test_what_is_projected_is_inside_and_stays_where_it_is(
+    norm: Norm, eps: float, seed: int, reach: float
+) -> None:
     ball, x = build_ball(norm, eps), images(seed)
     x_adv = ball.around(x)(x + reach * (images(seed + 100) - 0.5))
     distance = (x_adv - x).abs().amax(dim=(1, 2, 3)) if norm == "linf" else length(x_adv - x)
@@ -65,7 +79,9 @@ def test_what_is_projected_is_inside_and_stays_where_it_is(norm: Norm, eps: floa
 @pytest.mark.parametrize("initial", ["uniform", "uniform_clipped", "gaussian", "none"])
 def test_an_attack_stays_in_the_ball_from_every_start(norm: Norm, initial: Start) -> None:
     x = images(1)
-    x_adv = Attack(build_ball(norm, EPS), steps=5, step_size=EPS / 2, initial=initial).maximize(lambda z: z.flatten(1).sum(1), x, noise())
+    x_adv = Attack(build_ball(norm, EPS), steps=5, step_size=EPS / 2, initial=initial).maximize(
+        lambda z: z.flatten(1).sum(1), x, noise()
+    )
     distance = (x_adv - x).abs().amax(dim=(1, 2, 3)) if norm == "linf" else length(x_adv - x)
     assert (distance <= EPS + 1e-9).all()
     assert 0 <= x_adv.min() <= x_adv.max() <= 1
@@ -82,7 +98,10 @@ def test_ten_steps_of_two_pixels_find_the_corner_of_a_linear_objective() -> None
 
 def test_an_unclipped_uniform_start_may_leave_the_pixel_range_and_a_clipped_one_may_not() -> None:
     x = torch.zeros(2, 1, 8, 8)
-    starts = {name: Attack(Linf(0.1), 1, 0.1, name).start(x, noise()) for name in ("uniform", "uniform_clipped")}
+    starts = {
+        name: Attack(Linf(0.1), 1, 0.1, name).start(x, noise())
+        for name in ("uniform", "uniform_clipped")
+    }
     assert -0.1 <= starts["uniform"].min() < -0.05
     assert starts["uniform_clipped"].min() == 0
 
@@ -119,4 +138,9 @@ def test_the_gradient_with_respect_to_images_leaves_weights_alone_even_under_no_
 
 def test_no_steps_return_the_start_and_none_at_all_returns_the_image() -> None:
     x = images(2)
-    assert torch.equal(Attack(Linf(0.1), steps=0, step_size=0.1, initial="none").maximize(lambda z: z.flatten(1).sum(1), x, noise()), x)
+    assert torch.equal(
+        Attack(Linf(0.1), steps=0, step_size=0.1, initial="none").maximize(
+            lambda z: z.flatten(1).sum(1), x, noise()
+        ),
+        x,
+    )

@@ -16,13 +16,17 @@ def test_each_step_climbs_by_its_size_until_the_ball_ends() -> None:
         seen.append(x_adv.detach().flatten().tolist())
         return (x_adv * torch.tensor([3.0, -0.01])).flatten(1).sum(dim=1)
 
-    found = Attack(Linf(0.1), steps=4, step_size=0.03, initial="none").maximize(objective, x, noise())
+    found = Attack(Linf(0.1), steps=4, step_size=0.03, initial="none").maximize(
+        objective, x, noise()
+    )
     assert [round(pixels[0], 6) for pixels in seen] == [0.5, 0.53, 0.56, 0.59]
     assert found.flatten().tolist() == pytest.approx([0.6, 0.4])
 
 
 @pytest.mark.parametrize("start", ["none", "uniform_clipped"])
-def test_what_is_found_carries_no_graph_and_neither_the_images_nor_the_start_are_changed(start: Start) -> None:
+def test_what_is_found_carries_no_graph_and_neither_the_images_nor_the_start_are_changed(
+    start: Start,
+) -> None:
     x = torch.rand(2, 1, 2, 2)
     attack = Attack(Linf(0.1), steps=2, step_size=0.05, initial=start)
     begin = attack.start(x, noise())
@@ -37,7 +41,9 @@ def test_what_is_found_carries_no_graph_and_neither_the_images_nor_the_start_are
 def test_images_are_attacked_one_by_one_however_large_their_neighbours_objective() -> None:
     x = torch.full((2, 1, 1, 1), 0.5)
     scale = torch.tensor([1e6, -1e-6])
-    found = Attack(Linf(0.1), steps=3, step_size=0.05, initial="none").maximize(lambda a: a.flatten() * scale, x, noise())
+    found = Attack(Linf(0.1), steps=3, step_size=0.05, initial="none").maximize(
+        lambda a: a.flatten() * scale, x, noise()
+    )
     assert found.flatten().tolist() == pytest.approx([0.6, 0.4])
 
 

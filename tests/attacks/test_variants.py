@@ -1,7 +1,8 @@
 """The attacks of eight families of papers from our one loop, against literal images (tests/golden/attacks.json).
 
-Each was confirmed by running the authors' own attack: Goldblum, IAD, RSLAD (two), ABSLD, MTARD, TRADES, AdaAD (two), PeerAiD, SAAD (two).
-The networks are two-layer perceptrons; the noise is literal too.
+Each was confirmed by running the authors' own attack: Goldblum, IAD, RSLAD (two), ABSLD, MTARD,
+TRADES, AdaAD (two), PeerAiD, SAAD (two). The networks are two-layer perceptrons; the noise is
+literal too.
 """
 
 import json
@@ -30,7 +31,9 @@ def tensor(values: Any) -> Tensor:
 class Perceptron(nn.Module):
     def __init__(self, weights: dict[str, Any]) -> None:
         super().__init__()
-        self.w1, self.b1, self.w2, self.b2 = (nn.Parameter(tensor(weights[key])) for key in ("W1", "b1", "W2", "b2"))
+        self.w1, self.b1, self.w2, self.b2 = (
+            nn.Parameter(tensor(weights[key])) for key in ("W1", "b1", "W2", "b2")
+        )
 
     @override
     def forward(self, x: Tensor) -> Tensor:
@@ -92,7 +95,9 @@ def expected(variant: str) -> Tensor:
 )
 def test_a_method_attacks_as_its_authors_do(name: str, variant: str) -> None:
     method = load(name)()
-    assert method.attack_defaults.start.startswith("gaussian" if "uniform" not in variant else "uniform")
+    assert method.attack_defaults.start.startswith(
+        "gaussian" if "uniform" not in variant else "uniform"
+    )
     at, attack = step(method.attack_defaults.start)
     method.loss(at)
     assert len(attack.seen) == 3
@@ -102,7 +107,9 @@ def test_a_method_attacks_as_its_authors_do(name: str, variant: str) -> None:
 def test_clipping_a_gaussian_start_changes_nothing_here() -> None:
     """AdaAD's PGD-AT clips it; no start of ours does, because 0.001 of noise decides no sign of these gradients."""
     at, _ = step("gaussian")
-    assert (at.maximize(inner.label(at)) - expected("pgd_ce_gauss_init_clipped")).abs().max() < 1e-12
+    assert (
+        at.maximize(inner.label(at)) - expected("pgd_ce_gauss_init_clipped")
+    ).abs().max() < 1e-12
 
 
 def test_a_teacher_without_a_gradient_in_the_loop_is_another_attack_than_adaads() -> None:
@@ -121,10 +128,14 @@ def test_a_teacher_without_a_gradient_in_the_loop_is_another_attack_than_adaads(
         ("teacher_adversarial", "adaad_kl_moving_teacher"),
     ],
 )
-def test_a_named_inner_problem_takes_the_place_of_the_methods_own(objective: inner.Name, variant: str) -> None:
+def test_a_named_inner_problem_takes_the_place_of_the_methods_own(
+    objective: inner.Name, variant: str
+) -> None:
     at, _ = step("gaussian")
 
     def never(x: Tensor) -> Tensor:
         raise AssertionError("the method's own problem was asked")
 
-    assert (replace(at, objective=objective).maximize(never) - expected(variant)).abs().max() < 1e-12
+    assert (
+        replace(at, objective=objective).maximize(never) - expected(variant)
+    ).abs().max() < 1e-12

@@ -17,7 +17,9 @@ from rkdsearch.training.lock import one_driver
 from tests.search.files import SMALL, load_space, write_space
 
 # The command line is called as a shell calls it: its words stand in sys.argv.
-pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens:UserWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Cyclopts application invoked without tokens:UserWarning"
+)
 
 
 def rkdsearch(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -33,14 +35,21 @@ def rkdsearch(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"search": {**SMALL["search"], "optimizer.lrr": {"float": [0.1, 0.2]}}}, "unknown field optimizer.lrr; did you mean 'lr'?"),
+        (
+            {"search": {**SMALL["search"], "optimizer.lrr": {"float": [0.1, 0.2]}}},
+            "unknown field optimizer.lrr; did you mean 'lr'?",
+        ),
         ({"search": {"optimizer.lr": {"float": [0.2, 0.1]}}}, "low <= high must hold"),
         ({"fixed": {**SMALL["fixed"], "method.name": "tradez"}, "search": {}}, "tradez"),
         ({"sampler": {"name": "anneal"}}, "sampler.name must be 'tpe'"),
         ({"extends": "gone.yaml"}, "gone.yaml: there is no such file"),
     ],
 )
-@pytest.mark.parametrize("command", [("tune", "--trials", 2, "--study", "s"), ("space", "check")], ids=["tune", "space check"])
+@pytest.mark.parametrize(
+    "command",
+    [("tune", "--trials", 2, "--study", "s"), ("space", "check")],
+    ids=["tune", "space check"],
+)
 def test_a_wrong_space_is_one_sentence_and_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     command: tuple[object, ...], changes: dict[str, Any], sentence: str,
@@ -67,7 +76,11 @@ def test_a_wrong_space_is_one_sentence_and_2(
     ],
 )  # fmt: skip
 def test_a_wrong_command_is_2(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: tuple[object, ...], sentence: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[object, ...],
+    sentence: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     space = load_space(tmp_path)
@@ -79,9 +92,14 @@ def test_a_wrong_command_is_2(
     assert "Traceback" not in said.err + said.out
 
 
-@pytest.mark.parametrize("command", [("train",), ("teacher", "verify"), ("teacher", "train")], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [("train",), ("teacher", "verify"), ("teacher", "train")], ids=" ".join
+)
 def test_an_override_counts_wherever_it_stands(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: tuple[str, ...],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("run.yaml").write_text("method: {name: pgd_at}\n", encoding="utf-8")
@@ -97,24 +115,37 @@ def test_a_value_that_yaml_makes_a_section_is_told_how_to_write_it(
     (tmp_path / "run.yaml").write_text("method: {name: pgd_at}\n", encoding="utf-8")
     assert rkdsearch(monkeypatch, "train", tmp_path / "run.yaml", word) == 2
     assert re.fullmatch(
-        r"data.name: a colon .* makes 'folder:.*' a section; .*, such as data.name=folder:PATH, or .*\n", capsys.readouterr().err
+        r"data.name: a colon .* makes 'folder:.*' a section; .*, such as data.name=folder:PATH, or"
+        r" .*\n",
+        capsys.readouterr().err,
     )
-    assert options.parsed(["data={name: digits}", "data.name=folder:images"]) == {"data": {"name": "digits"}, "data.name": "folder:images"}
+    assert options.parsed(["data={name: digits}", "data.name=folder:images"]) == {
+        "data": {"name": "digits"},
+        "data.name": "folder:images",
+    }
 
 
-def test_ctrl_c_is_130_and_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_is_130_and_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(config, "load", interrupted)
     assert rkdsearch(monkeypatch, "train", tmp_path / "run.yaml") == 130
     said = capsys.readouterr()
-    assert said.err == "interrupted; what is finished (epochs, examined networks) is kept: the same command goes on from there\n"
+    assert (
+        said.err
+        == "interrupted; what is finished (epochs, examined networks) is kept: the same command"
+        " goes on from there\n"
+    )
     assert said.out == ""
 
 
 @pytest.mark.parametrize("command", ["train", "tune", "evaluate"])
-def test_help_shows_no_flag_without_a_meaning(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str) -> None:
+def test_help_shows_no_flag_without_a_meaning(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
     assert rkdsearch(monkeypatch, command, "--help") == 0
     help_text = capsys.readouterr().out
     assert "--allow-import" in help_text
@@ -127,15 +158,32 @@ def test_a_bug_of_ours_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(folder, "claim", bug)
     with pytest.raises(ZeroDivisionError):
-        rkdsearch(monkeypatch, "tune", write_space(tmp_path), "--trials", 2, "--study", tmp_path / "s")
+        rkdsearch(
+            monkeypatch, "tune", write_space(tmp_path), "--trials", 2, "--study", tmp_path / "s"
+        )
 
 
 def test_a_dry_run_prints_the_ladder_and_makes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study = tmp_path / "s"
-    assert rkdsearch(monkeypatch, "tune", write_space(tmp_path), "--trials", 10, "--study", study, "--dry-run") == 0
-    assert "expected cost: about 4.5 full runs for 10 configurations (moasha, promotion)" in capsys.readouterr().out
+    assert (
+        rkdsearch(
+            monkeypatch,
+            "tune",
+            write_space(tmp_path),
+            "--trials",
+            10,
+            "--study",
+            study,
+            "--dry-run",
+        )
+        == 0
+    )
+    assert (
+        "expected cost: about 4.5 full runs for 10 configurations (moasha, promotion)"
+        in capsys.readouterr().out
+    )
     assert not study.exists()
 
 
@@ -151,20 +199,47 @@ def test_a_dry_run_prints_the_ladder_and_makes_nothing(
 )  # fmt: skip
 @pytest.mark.parametrize("dry", [True, False], ids=["dry run", "start"])
 def test_what_is_not_there_is_found_out_before_anything_is_spent(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], sentence: str, dry: bool
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, Any],
+    sentence: str,
+    dry: bool,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(teachers, "prepare", None)
-    assert rkdsearch(monkeypatch, "tune", write_space(tmp_path, **changes), "--trials", 2, "--study", "s", *["--dry-run"] * dry) == 2
+    assert (
+        rkdsearch(
+            monkeypatch,
+            "tune",
+            write_space(tmp_path, **changes),
+            "--trials",
+            2,
+            "--study",
+            "s",
+            *["--dry-run"] * dry,
+        )
+        == 2
+    )
     error = capsys.readouterr().err
     assert sentence in error
     assert len(error.strip().splitlines()) == 1
     assert not Path("s/study.json").exists()
 
 
-def test_a_dry_run_looks_at_the_folder_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_looks_at_the_folder_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder.describe(tmp_path / "study", load_space(tmp_path), {})
-    tune = ("tune", tmp_path / "small.yaml", "--trials", 2, "--study", tmp_path / "study", "--dry-run")
+    tune = (
+        "tune",
+        tmp_path / "small.yaml",
+        "--trials",
+        2,
+        "--study",
+        tmp_path / "study",
+        "--dry-run",
+    )
     assert rkdsearch(monkeypatch, *tune) == 2
     assert "holds a study already; continue it with --resume" in capsys.readouterr().err
     assert rkdsearch(monkeypatch, *tune, "--resume") == 0
@@ -174,7 +249,19 @@ def test_a_study_that_is_being_searched_is_not_searched_by_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with one_driver(tmp_path / "study"):
-        assert rkdsearch(monkeypatch, "tune", write_space(tmp_path), "--trials", 2, "--study", tmp_path / "study", "--resume") == 2
+        assert (
+            rkdsearch(
+                monkeypatch,
+                "tune",
+                write_space(tmp_path),
+                "--trials",
+                2,
+                "--study",
+                tmp_path / "study",
+                "--resume",
+            )
+            == 2
+        )
     assert f"study: is being searched by process {os.getpid()} on " in capsys.readouterr().err
 
 
@@ -183,10 +270,16 @@ def test_of_several_spaces_the_one_with_an_illegal_corner_is_named(
 ) -> None:
     good, bad = (
         write_space(tmp_path),
-        write_space(tmp_path, "bad.yaml", search={**SMALL["search"], "optimizer.momentum": {"float": [0.5, 1.5]}}),
+        write_space(
+            tmp_path,
+            "bad.yaml",
+            search={**SMALL["search"], "optimizer.momentum": {"float": [0.5, 1.5]}},
+        ),
     )
     assert rkdsearch(monkeypatch, "space", "check", good, bad) == 2
-    assert capsys.readouterr().err.startswith(f"{bad}: search.method.name at 'pgd_at': optimizer.momentum must be < 1, got 1.08")
+    assert capsys.readouterr().err.startswith(
+        f"{bad}: search.method.name at 'pgd_at': optimizer.momentum must be < 1, got 1.08"
+    )
 
 
 def test_what_to_type_after_ctrl_c_has_every_word_that_the_search_needs(
@@ -215,8 +308,9 @@ def test_what_to_type_after_ctrl_c_has_every_word_that_the_search_needs(
     said = capsys.readouterr()
     assert said.err == ""
     assert said.out.endswith(
-        f"Go on with: rkdsearch tune '{file}' --trials 2 --study {tmp_path / 's'} --resume --no-journal --address 10.0.0.1:6379 "
-        "--allow-import tests.search --allow-import tests.strangers\n"
+        f"Go on with: rkdsearch tune '{file}' --trials 2 --study {tmp_path / 's'} --resume"
+        " --no-journal --address 10.0.0.1:6379 --allow-import tests.search --allow-import"
+        " tests.strangers\n"
     )
 
 
@@ -233,15 +327,19 @@ def test_what_to_type_names_the_earlier_study_until_it_is_kept(
     monkeypatch.setattr(warm, "prepare", interrupted)
     words = ("--trials", 2, "--study", tmp_path / "s", "--warm-start", tmp_path / "earlier")
     assert rkdsearch(monkeypatch, "tune", write_space(tmp_path), *words) == 130
-    assert capsys.readouterr().out.endswith("--resume\n" if kept else f"--resume --warm-start {tmp_path / 'earlier'}\n")
+    assert capsys.readouterr().out.endswith(
+        "--resume\n" if kept else f"--resume --warm-start {tmp_path / 'earlier'}\n"
+    )
 
 
-def test_show_and_sample_print_the_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_and_sample_print_the_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = write_space(tmp_path)
     assert rkdsearch(monkeypatch, "space", "show", file) == 0
     assert (
-        "method.consistency_weight: FloatDistribution(high=9.0, log=True, low=0.5, step=None) where method.name in ['trades']"
-        in capsys.readouterr().out
+        "method.consistency_weight: FloatDistribution(high=9.0, log=True, low=0.5, step=None) where"
+        " method.name in ['trades']" in capsys.readouterr().out
     )
     assert rkdsearch(monkeypatch, "space", "sample", file, "--count", 2) == 0
     assert capsys.readouterr().out.count("method.name:") == 2

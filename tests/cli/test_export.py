@@ -37,7 +37,11 @@ VALUES = {
     "training": {"epochs": 1, "device": "cpu"},
     "teachers.robust": {
         "network": {"name": "mlp", "width": 16},
-        "recipe": {"method": {"name": "trades"}, "attack": {"steps": 1, "eps": 8 / 255}, "training": {"epochs": 1, "device": "cpu"}},
+        "recipe": {
+            "method": {"name": "trades"},
+            "attack": {"steps": 1, "eps": 8 / 255},
+            "training": {"epochs": 1, "device": "cpu"},
+        },
     },
 }
 
@@ -63,12 +67,16 @@ def evaluation(attack: str, seed: int, correct: str, **more: Any) -> dict[str, o
 def examined(alone: Path) -> Path:
     store = Store(alone)
     store.write_evaluation(evaluation("clean", 0, "1" * 9 + "0"))
-    store.write_evaluation(evaluation("autoattack", 0, "1111100000", flags=["gradients are masked"]))
+    store.write_evaluation(
+        evaluation("autoattack", 0, "1111100000", flags=["gradients are masked"])
+    )
     store.write_evaluation(evaluation("autoattack", 1, "0111110000"))
     return alone
 
 
-def test_the_five_lines_of_the_card_load_the_network_that_was_judged(alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_five_lines_of_the_card_load_the_network_that_was_judged(
+    alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     export(alone, trial="run", out=tmp_path / "given away")
     card = (tmp_path / "given away" / "README.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)\n```", card, re.DOTALL)
@@ -94,11 +102,14 @@ def test_the_card_names_protocol_threat_and_teacher(alone: Path, tmp_path: Path)
     export(alone, trial="run", out=tmp_path)
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     (teacher,) = alone.glob("teachers/*/best.safetensors")
-    assert "> **RECONSTRUCTED.** crdnd is ours, after its abstract: only the abstract of arXiv 2302.08764 is public." in card
+    assert (
+        "> **RECONSTRUCTED.** crdnd is ours, after its abstract: only the abstract of arXiv"
+        " 2302.08764 is public." in card
+    )
     assert "the Linf ball of radius 8/255 (pixels of [0, 1])" in card
     assert (
-        f"- **robust**: `mlp (width 16)`, sha256 `{fingerprint(teacher)}`. Trained by rkdsearch: trades, training attack linf eps 8/255"
-        in card
+        f"- **robust**: `mlp (width 16)`, sha256 `{fingerprint(teacher)}`. Trained by rkdsearch:"
+        " trades, training attack linf eps 8/255" in card
     )
     assert "at most 1 epochs, on the training images of digits" in card
     assert 'method.name: "crdnd"' in card
@@ -106,17 +117,31 @@ def test_the_card_names_protocol_threat_and_teacher(alone: Path, tmp_path: Path)
     assert re.search(r"split sha256 `[0-9a-f]{64}`", card)
 
 
-def test_the_card_says_once_what_the_validation_images_are_to_the_teacher(alone: Path, tmp_path: Path) -> None:
+def test_the_card_says_once_what_the_validation_images_are_to_the_teacher(
+    alone: Path, tmp_path: Path
+) -> None:
     shutil.copytree(alone, tmp_path / "study")
-    facts = {"images": 404, "clean_accuracy": 0.75, "robust_accuracy": 0.25, "measured_on": "validation images; flagged: seen before"}
-    (tmp_path / "study" / "study.json").write_text(json.dumps({"teachers": {"robust": facts}}), encoding="utf-8")
+    facts = {
+        "images": 404,
+        "clean_accuracy": 0.75,
+        "robust_accuracy": 0.25,
+        "measured_on": "validation images; flagged: seen before",
+    }
+    (tmp_path / "study" / "study.json").write_text(
+        json.dumps({"teachers": {"robust": facts}}), encoding="utf-8"
+    )
     export(tmp_path / "study", trial="run", out=tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
-    assert "  Clean 303/404 = 75.00 % [70.56, 78.97], robust 101/404 = 25.00 % [21.03, 29.44], by the study's exam on " in card
+    assert (
+        "  Clean 303/404 = 75.00 % [70.56, 78.97], robust 101/404 = 25.00 % [21.03, 29.44], by the"
+        " study's exam on " in card
+    )
     assert card.count("by the study's exam on validation images; flagged: seen before.\n") == 1
 
 
-def test_the_card_of_a_moved_run_knows_its_teacher_and_says_where_it_does_not(alone: Path, tmp_path: Path) -> None:
+def test_the_card_of_a_moved_run_knows_its_teacher_and_says_where_it_does_not(
+    alone: Path, tmp_path: Path
+) -> None:
     moved = shutil.copytree(alone, tmp_path / "moved")
     weights = run.build(checkpoint.read(moved / "best.safetensors")[1]["config"])
     assert weights.teachers.robust is not None
@@ -125,8 +150,14 @@ def test_the_card_of_a_moved_run_knows_its_teacher_and_says_where_it_does_not(al
     hidden = alone.rename(alone.with_name("hidden"))
     try:
         export(moved, trial="run", out=tmp_path / "out")
-        assert "Trained by rkdsearch: trades, training attack linf eps 8/255" in (tmp_path / "out" / "README.md").read_text()
-        said = "Its file, `best.safetensors`, was not found when this card was written: how it was made is not known here."
+        assert (
+            "Trained by rkdsearch: trades, training attack linf eps 8/255"
+            in (tmp_path / "out" / "README.md").read_text()
+        )
+        said = (
+            "Its file, `best.safetensors`, was not found when this card was written: how it was"
+            " made is not known here."
+        )
         (file,) = moved.glob("teachers/*/best.safetensors")
         file.write_bytes((moved / "best.safetensors").read_bytes())  # another network in its place
         export(moved, trial="run", out=tmp_path / "other")
@@ -138,9 +169,14 @@ def test_the_card_of_a_moved_run_knows_its_teacher_and_says_where_it_does_not(al
         hidden.rename(alone)
 
 
-def test_a_network_that_is_given_away_says_which_split_it_was_trained_on(alone: Path, tmp_path: Path) -> None:
+def test_a_network_that_is_given_away_says_which_split_it_was_trained_on(
+    alone: Path, tmp_path: Path
+) -> None:
     export(alone, trial="run", out=tmp_path)
-    assert split_of(tmp_path / "student.safetensors") == data.load_training(run.build(VALUES).data).fingerprint
+    assert (
+        split_of(tmp_path / "student.safetensors")
+        == data.load_training(run.build(VALUES).data).fingerprint
+    )
 
 
 def test_the_same_network_is_the_same_file_every_time(alone: Path, tmp_path: Path) -> None:
@@ -156,12 +192,16 @@ def test_the_file_of_the_run_trains_the_same_network_again(alone: Path, tmp_path
     text = (tmp_path / "run.yaml").read_text(encoding="utf-8")
     (teacher,) = alone.glob("teachers/*/best.safetensors")
     assert text.startswith(
-        "# Trial run of alone. `rkdsearch train run.yaml teachers.robust.path=WHERE` repeats it, WHERE being where your files lie.\n"
-        f"# teachers.robust.path must have the sha256 {fingerprint(teacher)}.\nmethod:"
+        "# Trial run of alone. `rkdsearch train run.yaml teachers.robust.path=WHERE` repeats it,"
+        " WHERE being where your files lie.\n# teachers.robust.path must have the sha256"
+        f" {fingerprint(teacher)}.\nmethod:"
     )
     assert f"sha256: {fingerprint(teacher)}" in text
     list(train_alone(run.load(tmp_path / "run.yaml"), tmp_path / "again"))
-    weights = [load_file(file) for file in (tmp_path / "student.safetensors", tmp_path / "again" / "best.safetensors")]
+    weights = [
+        load_file(file)
+        for file in (tmp_path / "student.safetensors", tmp_path / "again" / "best.safetensors")
+    ]
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
@@ -171,17 +211,34 @@ def test_the_file_of_a_run_names_a_studys_own_teacher_by_the_studys_path(
 ) -> None:
     shutil.copytree(alone / "teachers", tmp_path / "study" / "teachers")
     (teacher,) = (tmp_path / "study").glob("teachers/*/best.safetensors")
-    own = {"network": {"name": "mlp", "width": 16}, "path": str(teacher.relative_to(tmp_path / "study"))}
+    own = {
+        "network": {"name": "mlp", "width": 16},
+        "path": str(teacher.relative_to(tmp_path / "study")),
+    }
     monkeypatch.chdir(tmp_path / "study")
-    epochs = list(Trainer(run.build({**VALUES, "teachers.robust": own}), Path("checkpoints/t00004")).epochs())
+    epochs = list(
+        Trainer(run.build({**VALUES, "teachers.robust": own}), Path("checkpoints/t00004")).epochs()
+    )
     monkeypatch.chdir(tmp_path)
     store = Store(Path("study"))
-    store.write_trial({"trial_id": "t00004", "study": "study", "status": "finished", "run.processes": 2})
+    store.write_trial(
+        {"trial_id": "t00004", "study": "study", "status": "finished", "run.processes": 2}
+    )
     export(Path("study"), trial="t00004", out=Path("out"))
-    assert "# It was trained by 2 processes together" in Path("out/run.yaml").read_text(encoding="utf-8")
-    store.write_epochs("t00004", [rows.epoch(replace(epochs[0], epoch=n + 1, processes=1 if n < 2 else 4)) for n in range(4)])
+    assert "# It was trained by 2 processes together" in Path("out/run.yaml").read_text(
+        encoding="utf-8"
+    )
+    store.write_epochs(
+        "t00004",
+        [
+            rows.epoch(replace(epochs[0], epoch=n + 1, processes=1 if n < 2 else 4))
+            for n in range(4)
+        ],
+    )
     export(Path("study"), trial="t00004", out=Path("out"))
-    assert "# It was trained by 1, then 4 processes together" in Path("out/run.yaml").read_text(encoding="utf-8")
+    assert "# It was trained by 1, then 4 processes together" in Path("out/run.yaml").read_text(
+        encoding="utf-8"
+    )
     assert ", 1, then 4 process(es), training" in Path("out/README.md").read_text(encoding="utf-8")
     assert run.load(Path("out/run.yaml")).teachers.robust.path == str(teacher)  # type: ignore[union-attr]  # it is there
 
@@ -199,12 +256,22 @@ def test_the_card_and_the_run_of_a_network_of_ones_own_on_ones_own_images_work_w
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(plugins, "_allowed", {"lab_of_ones_own"})
     images = {"name": "folder:images", "validation_fraction": 0.4, "cache": "."}
-    own = {"method.name": "pgd_at", "teachers.robust": {}, "data": images, "student": {"name": "lab_of_ones_own.nets.net"}}
+    own = {
+        "method.name": "pgd_at",
+        "teachers.robust": {},
+        "data": images,
+        "student": {"name": "lab_of_ones_own.nets.net"},
+    }
     list(train_alone(run.build({**VALUES, **own}), Path("alone")))
     export(Path("alone"), out=Path("out"))
-    (code,) = re.findall(r"```python\n(.*?)\n```", Path("out/README.md").read_text(encoding="utf-8"), re.DOTALL)
+    (code,) = re.findall(
+        r"```python\n(.*?)\n```", Path("out/README.md").read_text(encoding="utf-8"), re.DOTALL
+    )
     head = Path("out/run.yaml").read_text(encoding="utf-8").splitlines()[:3]
-    command = "rkdsearch train run.yaml data.name=folder:WHERE data.validation_fraction=0.4 data.cache=WHERE --allow-import lab_of_ones_own"
+    command = (
+        "rkdsearch train run.yaml data.name=folder:WHERE data.validation_fraction=0.4"
+        " data.cache=WHERE --allow-import lab_of_ones_own"
+    )
     assert head == [
         f"# Trial run of alone. `{command}` repeats it, WHERE being where your files lie.",
         "# The folder of lab_of_ones_own must be on PYTHONPATH.",
@@ -216,20 +283,31 @@ def test_the_card_and_the_run_of_a_network_of_ones_own_on_ones_own_images_work_w
     exec(code, names)
     assert names["logits"].shape == (3, 2)
     monkeypatch.setattr(plugins, "_allowed", set())
-    app([*command.replace("WHERE", str(tmp_path / "images")).split()[1:], "--folder", "again"], result_action="return_value")
+    app(
+        [*command.replace("WHERE", str(tmp_path / "images")).split()[1:], "--folder", "again"],
+        result_action="return_value",
+    )
     weights = [load_file(file) for file in ("student.safetensors", "again/best.safetensors")]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-def test_a_run_whose_network_is_gone_is_not_taken_for_a_folder_of_trials(alone: Path, tmp_path: Path) -> None:
+def test_a_run_whose_network_is_gone_is_not_taken_for_a_folder_of_trials(
+    alone: Path, tmp_path: Path
+) -> None:
     moved = shutil.copytree(alone, tmp_path / "moved")
     (moved / "best.safetensors").unlink()
     for trial in (None, "run"):
         with pytest.raises(
-            CheckpointError, match=r"moved/best.safetensors: is not there: it was removed, or the run has validated no epoch yet; "
+            CheckpointError,
+            match=(
+                r"moved/best.safetensors: is not there: it was removed, or the run has validated no"
+                r" epoch yet; "
+            ),
         ):
             export(moved, trial=trial, out=tmp_path / "out")
-    with pytest.raises(StudyError, match=r"gone/best.safetensors: is not there; name a study's folder"):
+    with pytest.raises(
+        StudyError, match=r"gone/best.safetensors: is not there; name a study's folder"
+    ):
         export(tmp_path / "gone" / "best.safetensors", out=tmp_path / "out")
 
 
@@ -237,20 +315,47 @@ def test_a_network_that_sat_no_test_says_so(alone: Path, tmp_path: Path) -> None
     for file in alone.glob("evaluations/*"):
         file.unlink()
     export(alone, trial="run", out=tmp_path)
-    assert "**Not examined on test images.** `rkdsearch evaluate STUDY --trial run` does it" in (tmp_path / "README.md").read_text()
+    assert (
+        "**Not examined on test images.** `rkdsearch evaluate STUDY --trial run` does it"
+        in (tmp_path / "README.md").read_text()
+    )
     entry = json.loads((tmp_path / "robustbench.json").read_text())
     assert (entry["clean_acc"], entry["autoattack_acc"], entry["unreliable"]) == (None, None, None)
 
 
-def test_test_results_carry_n_and_the_entry_counts_what_no_seed_broke(examined: Path, tmp_path: Path) -> None:
+def test_test_results_carry_n_and_the_entry_counts_what_no_seed_broke(
+    examined: Path, tmp_path: Path
+) -> None:
     export(examined, trial="run", out=tmp_path)
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "| test (10 of 450) | none | 0 | 9/10 | 90.00 % | 59.58 to 98.21 % | none seen |" in card
-    assert "| test (10 of 450) | AutoAttack, standard | 0 | 5/10 | 50.00 % | 23.66 to 76.34 % | gradients are masked |" in card
+    assert (
+        "| test (10 of 450) | AutoAttack, standard | 0 | 5/10 | 50.00 % | 23.66 to 76.34 % |"
+        " gradients are masked |" in card
+    )
     entry = json.loads((tmp_path / "robustbench.json").read_text())
-    assert (entry["clean_acc"], entry["autoattack_acc"], entry["eps"], entry["threat_model"]) == ("90.00", "40.00", "8/255", "Linf")
-    assert (entry["unreliable"], entry["seeds"], entry["test_images"], entry["reconstructed"]) == (True, 2, 10, True)
-    assert {"link", "name", "authors", "additional_data", "number_forward_passes", "dataset", "venue", "architecture"} <= entry.keys()
+    assert (entry["clean_acc"], entry["autoattack_acc"], entry["eps"], entry["threat_model"]) == (
+        "90.00",
+        "40.00",
+        "8/255",
+        "Linf",
+    )
+    assert (entry["unreliable"], entry["seeds"], entry["test_images"], entry["reconstructed"]) == (
+        True,
+        2,
+        10,
+        True,
+    )
+    assert {
+        "link",
+        "name",
+        "authors",
+        "additional_data",
+        "number_forward_passes",
+        "dataset",
+        "venue",
+        "architecture",
+    } <= entry.keys()
 
 
 def test_an_image_stands_when_no_seed_broke_it() -> None:
@@ -261,7 +366,14 @@ def test_an_image_stands_when_no_seed_broke_it() -> None:
 
 
 def test_eps_is_written_as_the_field_writes_it() -> None:
-    assert [fraction(e) for e in (8 / 255, 0.031, 0.15, 0.5, 2 / 255, 1.0)] == ["8/255", "0.031", "0.15", "0.5", "2/255", "1"]
+    assert [fraction(e) for e in (8 / 255, 0.031, 0.15, 0.5, 2 / 255, 1.0)] == [
+        "8/255",
+        "0.031",
+        "0.15",
+        "0.5",
+        "2/255",
+        "1",
+    ]
 
 
 def test_a_trial_of_a_search_is_found_among_its_checkpoints(tmp_path: Path) -> None:
@@ -269,8 +381,17 @@ def test_a_trial_of_a_search_is_found_among_its_checkpoints(tmp_path: Path) -> N
     study = tmp_path / "study"
     trainer = Trainer(config, study / "checkpoints" / "t00004")
     (epoch,) = trainer.epochs()
-    row = {"trial_id": "t00004", "study": "study", "origin": "search", "status": "stopped", "fidelity.epochs": 1, "fidelity.of_epochs": 9}
-    Store(study).write_trial({**row, "metric.clean_accuracy": epoch.clean_accuracy, "metric.images": 404})
+    row = {
+        "trial_id": "t00004",
+        "study": "study",
+        "origin": "search",
+        "status": "stopped",
+        "fidelity.epochs": 1,
+        "fidelity.of_epochs": 9,
+    }
+    Store(study).write_trial(
+        {**row, "metric.clean_accuracy": epoch.clean_accuracy, "metric.images": 404}
+    )
     export(study, trial="t00004", out=tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "**Not a full run.** This trial is stopped, after 1 of 9 epochs." in card
@@ -284,7 +405,9 @@ def test_what_is_not_there_is_said(alone: Path, tmp_path: Path) -> None:
         export(alone, trial="x9", out=tmp_path / "out")
     Store(alone).write_trial({"trial_id": "t1", "status": "finished"})
     try:
-        with pytest.raises(CheckpointError, match=r"t1/best.safetensors: there is no such checkpoint"):
+        with pytest.raises(
+            CheckpointError, match=r"t1/best.safetensors: there is no such checkpoint"
+        ):
             export(alone, trial="t1", out=tmp_path / "out")
     finally:
         (alone / "trials" / "t1.parquet").unlink()
@@ -297,13 +420,18 @@ def test_onnx_that_is_not_installed_is_said_before_anything_is_written(
 ) -> None:
     for name in ("onnx", "onnxscript"):
         monkeypatch.setitem(sys.modules, name, None if name == missing else ModuleType(name))
-    law = rf"^--onnx needs the packages onnx and onnxscript for torch's exporter, and '{missing}' is not installed; "
+    law = (
+        rf"^--onnx needs the packages onnx and onnxscript for torch's exporter, and '{missing}' is"
+        r" not installed; "
+    )
     with pytest.raises(RkdError, match=law + r"install rkdsearch\[export\], or leave --onnx out$"):
         export(alone, trial="run", out=tmp_path / "out", onnx=True)
     assert not (tmp_path / "out").exists()
 
 
-def test_the_onnx_file_is_listed_and_gives_the_delivered_networks_logits(alone: Path, tmp_path: Path) -> None:
+def test_the_onnx_file_is_listed_and_gives_the_delivered_networks_logits(
+    alone: Path, tmp_path: Path
+) -> None:
     export(alone, trial="run", out=tmp_path, onnx=True)
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         "README.md",
@@ -318,7 +446,9 @@ def test_the_onnx_file_is_listed_and_gives_the_delivered_networks_logits(alone: 
     assert float((onnx_export.run(tmp_path / "student.onnx", x) - network(x)).abs().max()) < 1e-5
 
 
-def test_a_best_safetensors_names_its_study_and_its_trial(alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_best_safetensors_names_its_study_and_its_trial(
+    alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     export(alone / "best.safetensors", out=tmp_path / "file")
     export(alone, out=tmp_path / "folder")
     for folder in ("file", "folder"):
@@ -326,11 +456,19 @@ def test_a_best_safetensors_names_its_study_and_its_trial(alone: Path, tmp_path:
     searched = tmp_path / "study" / "checkpoints" / "t00004"
     searched.mkdir(parents=True)
     shutil.copy(alone / "best.safetensors", searched)
-    Store(tmp_path / "study").write_trial({"trial_id": "t00004", "study": "study", "status": "finished"})
+    Store(tmp_path / "study").write_trial(
+        {"trial_id": "t00004", "study": "study", "status": "finished"}
+    )
     monkeypatch.chdir(searched)
     export(Path("best.safetensors"), out=tmp_path / "trial")
     assert "Trial `t00004` of the study `study`" in (tmp_path / "trial" / "README.md").read_text()
-    with pytest.raises(StudyError, match=r"^best.safetensors: is the file of the trial 't00004', got --trial t1; name the study's folder"):
+    with pytest.raises(
+        StudyError,
+        match=(
+            r"^best.safetensors: is the file of the trial 't00004', got --trial t1; name the"
+            r" study's folder"
+        ),
+    ):
         export(Path("best.safetensors"), trial="t1")
     with pytest.raises(StudyError, match=r"study: holds trials; name one with --trial"):
         export(tmp_path / "study")

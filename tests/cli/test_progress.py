@@ -31,13 +31,24 @@ def every_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("asked", "said"), [(None, "404"), (100, "100"), (1000, "404")])
-def test_a_run_says_how_many_validation_images_there_are_at_most(asked: int | None, said: str) -> None:
-    values = {"method.name": "natural", "data.validation_fraction": 0.3, "validation.images": asked, "training.device": "cpu"}
-    assert f" and {said} validation images of digits" in progress.ready_line(Trainer(config.build(values)))
+def test_a_run_says_how_many_validation_images_there_are_at_most(
+    asked: int | None, said: str
+) -> None:
+    values = {
+        "method.name": "natural",
+        "data.validation_fraction": 0.3,
+        "validation.images": asked,
+        "training.device": "cpu",
+    }
+    assert f" and {said} validation images of digits" in progress.ready_line(
+        Trainer(config.build(values))
+    )
 
 
 @pytest.mark.usefixtures("every_line")
-def test_a_search_of_so_many_trials_says_how_long_it_may_still_take(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_search_of_so_many_trials_says_how_long_it_may_still_take(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     study = Study(tmp_path, load_space(tmp_path, scheduler={"name": "none"}), 8, {})
     with progress.SearchProgress(study) as watching:
         watching.update(study)
@@ -50,28 +61,57 @@ def test_a_search_of_so_many_trials_says_how_long_it_may_still_take(tmp_path: Pa
 
 
 @pytest.mark.usefixtures("every_line")
-def test_repeats_are_not_counted_as_configurations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    study = Study(tmp_path, load_space(tmp_path, scheduler={"name": "none"}, replicates={"seeds": 2, "contenders": 2}), 3, {})
+def test_repeats_are_not_counted_as_configurations(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = Study(
+        tmp_path,
+        load_space(tmp_path, scheduler={"name": "none"}, replicates={"seeds": 2, "contenders": 2}),
+        3,
+        {},
+    )
     with progress.SearchProgress(study) as watching:
         trained(study, 4)
         watching.update(study)
-    assert "3 of 3 asked, 0 running, 1 of 4 repeats with fresh seeds, 3 finished" in capsys.readouterr().out
+    assert (
+        "3 of 3 asked, 0 running, 1 of 4 repeats with fresh seeds, 3 finished"
+        in capsys.readouterr().out
+    )
 
 
-def test_the_front_of_repeated_contenders_shows_their_fresh_means(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    study = Study(tmp_path, load_space(tmp_path, scheduler={"name": "none"}, replicates={"seeds": 1, "contenders": 2}), 4, {})
+def test_the_front_of_repeated_contenders_shows_their_fresh_means(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = Study(
+        tmp_path,
+        load_space(tmp_path, scheduler={"name": "none"}, replicates={"seeds": 1, "contenders": 2}),
+        4,
+        {},
+    )
     watching = progress.SearchProgress(study)
     FakeWorker().drive(study)
     watching.finished(study)
-    shown = {line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith(" t000")}
+    shown = {
+        line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith(" t000")
+    }
     assert shown <= {t.trial_id for t in study.contenders()}
     assert shown
     assert {one.trial.trial_id for one in study.judged()} == {t.trial_id for t in study.repeated()}
 
 
-def test_the_front_says_how_many_repeats_failed_and_shows_what_it_is_named_by(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    changes = {"scheduler": {"name": "none"}, "replicates": {"seeds": 2, "contenders": 2, "baselines": False}}
-    study = Study(tmp_path, load_space(tmp_path, objectives=["clean_accuracy", "worst_class_accuracy"], **changes), 2, {})
+def test_the_front_says_how_many_repeats_failed_and_shows_what_it_is_named_by(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = {
+        "scheduler": {"name": "none"},
+        "replicates": {"seeds": 2, "contenders": 2, "baselines": False},
+    }
+    study = Study(
+        tmp_path,
+        load_space(tmp_path, objectives=["clean_accuracy", "worst_class_accuracy"], **changes),
+        2,
+        {},
+    )
     trained(study, 2)
     assignment = study.next()
     assert assignment is not None
@@ -80,26 +120,42 @@ def test_the_front_says_how_many_repeats_failed_and_shows_what_it_is_named_by(tm
     progress.SearchProgress(study).finished(study)
     out = capsys.readouterr().out
     assert "t00000-r1 failed: epoch 1, batch 3: the loss is nan" in out
-    heading, row = (next(line for line in out.splitlines() if line.startswith(start)) for start in (" trial ", " t00000 "))
+    heading, row = (
+        next(line for line in out.splitlines() if line.startswith(start))
+        for start in (" trial ", " t00000 ")
+    )
     assert heading.split() == ["trial", "clean", "%", "robust", "%", "worst", "class", "%", "what"]
     assert row.rstrip().endswith("published (1 of 2 repeats failed)")
 
 
-def test_a_baseline_that_is_too_large_is_named_before_the_search(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    progress.SearchProgress(Study(tmp_path, load_space(tmp_path, constraints={"parameters": 1_000}), 4, {}))
+def test_a_baseline_that_is_too_large_is_named_before_the_search(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    progress.SearchProgress(
+        Study(tmp_path, load_space(tmp_path, constraints={"parameters": 1_000}), 4, {})
+    )
     assert re.search(
-        r"^published: its student has \d,\d{3} weights, constraints.parameters allows 1,000: a baseline that will be on no front$",
+        r"^published: its student has \d,\d{3} weights, constraints.parameters allows 1,000: a"
+        r" baseline that will be on no front$",
         capsys.readouterr().out,
     )
 
 
-def test_a_search_whose_trials_have_all_failed_ends_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_search_whose_trials_have_all_failed_ends_in_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     study = Study(tmp_path, load_space(tmp_path), 2, {})
     for failure in ("loss", "memory"):
         assignment = study.next()
         assert assignment is not None
         study.fail(assignment.trial_id, f"it was the {failure}", failure)  # type: ignore[arg-type]
-    with pytest.raises(StudyError, match=r"all 2 trials failed, so there is no front; mend what they say, and go on with --resume where"):
+    with pytest.raises(
+        StudyError,
+        match=(
+            r"all 2 trials failed, so there is no front; mend what they say, and go on with"
+            r" --resume where"
+        ),
+    ):
         progress.SearchProgress(study).finished(study)
     out = capsys.readouterr().out
     assert "t00000 failed: it was the loss\n" in out
@@ -110,20 +166,34 @@ def test_a_search_whose_trials_have_all_failed_ends_in_a_sentence(tmp_path: Path
     assert "what the machine failed goes on from its last epoch: t00001" in capsys.readouterr().out
 
 
-def test_a_teacher_that_takes_long_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_teacher_that_takes_long_says_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     teacher = progress.TeacherProgress()
     for batch in range(1, 21):
         now = 3.0 * batch
-        teacher.update(TeacherStep("robust", so_far=Measured("ab", 0.9, 0.5, 250 * batch, "validation images"), of_images=5000))
+        teacher.update(
+            TeacherStep(
+                "robust",
+                so_far=Measured("ab", 0.9, 0.5, 250 * batch, "validation images"),
+                of_images=5000,
+            )
+        )
     assert capsys.readouterr().out.splitlines() == [
-        f"robust teacher: {images} of 5000 validation images examined, clean 0.900, robust 0.500 so far"
+        f"robust teacher: {images} of 5000 validation images examined, clean 0.900, robust 0.500"
+        " so far"
         for images in range(1000, 5001, 1000)
     ]
-    teacher.update(TeacherStep("robust", measured=Measured("ab" * 32, 0.9, 0.5, 5000, "validation images")))
+    teacher.update(
+        TeacherStep("robust", measured=Measured("ab" * 32, 0.9, 0.5, 5000, "validation images"))
+    )
     teacher.update(TeacherStep("natural", skipped=True))
     assert capsys.readouterr().out.splitlines() == [
-        "robust teacher reused: clean 0.900, robust 0.500 on 5000 validation images (sha256 abababababab)",
+        (
+            "robust teacher reused: clean 0.900, robust 0.500 on 5000 validation images (sha256"
+            " abababababab)"
+        ),
         "natural teacher skipped: no method of this space asks it",
     ]

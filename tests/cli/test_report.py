@@ -6,7 +6,9 @@ from rkdsearch.cli.report import report
 from rkdsearch.errors import StudyError
 
 
-def test_report_prints_where_the_page_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_prints_where_the_page_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     report(tmp_path)
     assert capsys.readouterr().out == f"{tmp_path / 'report.html'}\n"
     assert (tmp_path / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")

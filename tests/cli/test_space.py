@@ -9,7 +9,9 @@ from rkdsearch.errors import ConfigError, SpaceError
 from tests.search.files import write_space
 
 
-def test_a_sample_is_what_was_drawn_and_a_whole_one_is_a_file_for_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sample_is_what_was_drawn_and_a_whole_one_is_a_file_for_train(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     space = write_space(tmp_path)
     sample(space, seed=1)
     drawn = capsys.readouterr().out
@@ -23,7 +25,13 @@ def test_a_sample_is_what_was_drawn_and_a_whole_one_is_a_file_for_train(tmp_path
 
 
 def test_a_file_holds_one_whole_run(tmp_path: Path) -> None:
-    with pytest.raises(SpaceError, match="--whole prints the file of one run: --count must be 1, got 2; another --seed draws another run"):
+    with pytest.raises(
+        SpaceError,
+        match=(
+            "--whole prints the file of one run: --count must be 1, got 2; another --seed draws"
+            " another run"
+        ),
+    ):
         sample(write_space(tmp_path), count=2, whole=True)
 
 
@@ -31,9 +39,15 @@ def test_a_strangers_method_is_sampled_where_its_package_is_allowed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(plugins, "_allowed", set())
-    search = {"method.name": {"choice": ["tests.strangers.soft_at"]}, "method.smoothing": {"float": [0.1, 0.2]}}
+    search = {
+        "method.name": {"choice": ["tests.strangers.soft_at"]},
+        "method.smoothing": {"float": [0.1, 0.2]},
+    }
     space = write_space(tmp_path, search=search, first=[])
-    with pytest.raises(ConfigError, match=r"'tests.strangers.soft_at' would import code; allow it with --allow-import tests"):
+    with pytest.raises(
+        ConfigError,
+        match=r"'tests.strangers.soft_at' would import code; allow it with --allow-import tests",
+    ):
         sample(space, whole=True)
     sample(space, whole=True, allow_import=("tests.strangers",))
     assert "name: tests.strangers.soft_at, smoothing: 0.1" in capsys.readouterr().out

@@ -13,27 +13,38 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
 
 
-def test_status_counts_trials_and_lists_the_front(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_counts_trials_and_lists_the_front(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     make_study(tmp_path / "digits", running=3)
     status(tmp_path / "digits")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("digits  60 trials (32 finished, 22 stopped, 3 failed, 3 running)")
     assert "hypervolume 0.7586" in lines[1]
-    assert any("88.2" in line and "79.3" in line and "16 of 24" in line and "igdm-044" in line for line in lines)
+    assert any(
+        "88.2" in line and "79.3" in line and "16 of 24" in line and "igdm-044" in line
+        for line in lines
+    )
     assert any("crdnd-035" in line and "crdnd RECONSTRUCTED" in line for line in lines)
     assert any(re.match(r"igdm-044: .*attack\.eps = 0\.\d+, ", line) for line in lines)
     assert any(line.startswith("failed: rslad-016: NonFiniteLossError") for line in lines)
 
 
-def test_status_lists_every_finished_trial_by_the_name_that_export_asks_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_lists_every_finished_trial_by_the_name_that_export_asks_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     store = make_study(tmp_path / "digits")
     repeat(store, (2, 41, 44))
     status(tmp_path / "digits")
     out = capsys.readouterr().out
     front, others = out.split("finished, not on the front (validation)")
     trials = store.trials()
-    finished = set(trials.loc[(trials["status"] == "finished") & (trials["origin"] != "replicate"), "trial_id"])
-    listed = [set(re.findall(r"[a-z_]+-\d{3}", text.split("failed: ")[0])) for text in (front, others)]
+    finished = set(
+        trials.loc[(trials["status"] == "finished") & (trials["origin"] != "replicate"), "trial_id"]
+    )
+    listed = [
+        set(re.findall(r"[a-z_]+-\d{3}", text.split("failed: ")[0])) for text in (front, others)
+    ]
     assert listed[0] | listed[1] == finished
     assert not listed[0] & listed[1]
     assert re.search(r"igdm-044 +│ 86\.2 +│ 77\.3 ± 1\.4 of 2 seeds", front)
@@ -41,11 +52,15 @@ def test_status_lists_every_finished_trial_by_the_name_that_export_asks_for(tmp_
     assert "60 trials (33 finished, 24 stopped, 3 failed) and 6 repeats with fresh seeds" in front
 
 
-def test_what_else_names_the_front_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_else_names_the_front_is_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     make_study(tmp_path, trials=20)
     status(tmp_path)
     assert "worst class" not in capsys.readouterr().out
-    (tmp_path / "study.json").write_text('{"objectives": ["clean_accuracy", "worst_class_accuracy"]}', encoding="utf-8")
+    (tmp_path / "study.json").write_text(
+        '{"objectives": ["clean_accuracy", "worst_class_accuracy"]}', encoding="utf-8"
+    )
     status(tmp_path)
     assert capsys.readouterr().out.count("worst class %") == 2
 
@@ -57,12 +72,16 @@ def test_status_writes_nothing(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
-def test_status_of_an_empty_study_is_no_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_of_an_empty_study_is_no_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     status(tmp_path)
     assert "0 trials\n" in capsys.readouterr().out
 
 
-def test_a_strangers_labels_cannot_command_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_strangers_labels_cannot_command_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     make_study(tmp_path, trials=12, evil="\x1b[31m[red]\x07")
     status(tmp_path)
     out = capsys.readouterr().out

@@ -53,7 +53,9 @@ def weights_of(cache: Path) -> Path:
     return file
 
 
-def test_a_recipe_is_followed_once(config: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_recipe_is_followed_once(
+    config: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = weights_of(trained).stat().st_mtime_ns
     train(config, cache=trained)
     out = capsys.readouterr().out
@@ -71,7 +73,10 @@ def test_of_several_processes_that_find_a_trained_teacher_one_measures_it_and_sp
 
 
 def test_train_and_teacher_train_know_each_others_teachers(
-    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    config: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     train(config)
@@ -84,10 +89,13 @@ def test_train_and_teacher_train_know_each_others_teachers(
     verify(config)
     assert str(Path("runs", "run", "teachers")) in capsys.readouterr().out
     train_run(config, folder=Path("elsewhere"))
-    assert (tmp_path / "elsewhere" / "teachers").is_dir()  # neither its own nor in ./teachers: trained anew
+    # neither its own nor in ./teachers: trained anew
+    assert (tmp_path / "elsewhere" / "teachers").is_dir()
 
 
-def test_another_recipe_is_another_teacher(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_recipe_is_another_teacher(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for epochs in (1, 2):
         train(config, f"teachers.robust.recipe.training.epochs={epochs}", cache=tmp_path / "cache")
     assert len(list((tmp_path / "cache").glob("*/best.safetensors"))) == 2
@@ -95,13 +103,17 @@ def test_another_recipe_is_another_teacher(config: Path, tmp_path: Path, capsys:
 
 
 def test_a_role_without_a_recipe_cannot_be_trained(config: Path, tmp_path: Path) -> None:
-    with pytest.raises(TeacherError, match=r"run.yaml: teachers.natural has no recipe to train by; give it one"):
+    with pytest.raises(
+        TeacherError, match=r"run.yaml: teachers.natural has no recipe to train by; give it one"
+    ):
         train(config, role="natural", cache=tmp_path / "cache")
     with pytest.raises(TeacherError, match=r"teachers.robust has no recipe to train by"):
         train(config, "teachers.robust.path=somewhere.pt", cache=tmp_path / "cache")
 
 
-def test_verify_prints_n_and_the_interval_of_both_accuracies(config: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_prints_n_and_the_interval_of_both_accuracies(
+    config: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     verify(config, cache=trained)
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "exam: linf, eps 0.05 of [0, 1], PGD-2, restarts 1; images of digits"
@@ -119,13 +131,20 @@ def test_verify_prints_n_and_the_interval_of_both_accuracies(config: Path, train
 
 
 @pytest.mark.parametrize("name", ["clean_accuracy", "robust_accuracy"])
-def test_a_claim_that_the_images_refute_is_an_error(name: str, config: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(TeacherError, match=rf"teachers.robust: {name} is claimed to be 0.990 and was measured as 0\.\d+ on 200"):
+def test_a_claim_that_the_images_refute_is_an_error(
+    name: str, config: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(
+        TeacherError,
+        match=rf"teachers.robust: {name} is claimed to be 0.990 and was measured as 0\.\d+ on 200",
+    ):
         verify(config, f"teachers.robust.{name}=0.99", cache=trained)
     assert "claimed 0.990" in capsys.readouterr().out
 
 
-def test_a_claim_that_the_images_support_is_believed(config: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_claim_that_the_images_support_is_believed(
+    config: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     verify(config, cache=trained)
     clean = float(capsys.readouterr().out.splitlines()[2].split()[3])
     verify(config, f"teachers.robust.clean_accuracy={clean}", cache=trained)
@@ -138,38 +157,72 @@ def test_a_teacher_that_is_better_than_claimed_is_believed_and_suspected(
     verify(config, "teachers.robust.clean_accuracy=0.05", cache=trained)
     assert "claimed 0.050, and better here\n" in capsys.readouterr().out
     torch.save(load_file(weights_of(trained)), tmp_path / "theirs.pt")
-    verify(config, "teachers.robust.clean_accuracy=0.05", f"teachers.robust.path={tmp_path / 'theirs.pt'}")
-    assert "flagged: these images may be among those it was trained on, and its accuracy here may be optimistic" in capsys.readouterr().out
+    verify(
+        config,
+        "teachers.robust.clean_accuracy=0.05",
+        f"teachers.robust.path={tmp_path / 'theirs.pt'}",
+    )
+    assert (
+        "flagged: these images may be among those it was trained on, and its accuracy here may be"
+        " optimistic" in capsys.readouterr().out
+    )
 
 
-def test_a_teacher_that_is_not_there_yet_is_named_with_its_command(config: Path, tmp_path: Path) -> None:
+def test_a_teacher_that_is_not_there_yet_is_named_with_its_command(
+    config: Path, tmp_path: Path
+) -> None:
     with pytest.raises(
         TeacherError,
-        match=r"teachers.robust is a recipe and not trained yet, neither in .*cache nor in runs.run.teachers; "
-        r"`rkdsearch teacher train .*run.yaml --role robust` does it",
+        match=(
+            r"teachers.robust is a recipe and not trained yet, neither in .*cache nor in"
+            r" runs.run.teachers; "
+            r"`rkdsearch teacher train .*run.yaml --role robust` does it"
+        ),
     ):
         verify(config, cache=tmp_path / "cache")
     bare = tmp_path / "bare.yaml"
     bare.write_text("method: {name: trades}", encoding="utf-8")
-    with pytest.raises(TeacherError, match=r"bare.yaml: names no teacher; set teachers.robust.path"):
+    with pytest.raises(
+        TeacherError, match=r"bare.yaml: names no teacher; set teachers.robust.path"
+    ):
         verify(bare)
 
 
-@pytest.mark.parametrize(("text", "law"), [("eps", "section.field=value"), ("=3", "section.field=value"), ("attack.eps=[", "is not YAML")])
+@pytest.mark.parametrize(
+    ("text", "law"),
+    [
+        ("eps", "section.field=value"),
+        ("=3", "section.field=value"),
+        ("attack.eps=[", "is not YAML"),
+    ],
+)
 def test_an_override_that_is_none_is_an_error(text: str, law: str, config: Path) -> None:
     with pytest.raises(ConfigError, match=law):
         verify(config, text)
 
 
-def test_a_foreign_file_becomes_safetensors_bit_for_bit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_foreign_file_becomes_safetensors_bit_for_bit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tied = torch.tensor([[1.0, -0.0], [3.5, 1e-30]])
-    state = {"module.a.weight": tied, "module.b.weight": tied, "module.half": torch.tensor([0.1], dtype=torch.float16)}
+    state = {
+        "module.a.weight": tied,
+        "module.b.weight": tied,
+        "module.half": torch.tensor([0.1], dtype=torch.float16),
+    }
     torch.save({"state_dict": state, "epoch": 7}, tmp_path / "theirs.pth")
     convert(tmp_path / "theirs.pth", tmp_path / "new" / "ours.safetensors")
     found = load_file(tmp_path / "new" / "ours.safetensors")
     assert found.keys() == state.keys()
-    assert all(found[name].dtype == tensor.dtype and torch.equal(found[name], tensor) for name, tensor in state.items())
-    assert capsys.readouterr().out.rstrip().endswith(fingerprint(tmp_path / "new" / "ours.safetensors"))
+    assert all(
+        found[name].dtype == tensor.dtype and torch.equal(found[name], tensor)
+        for name, tensor in state.items()
+    )
+    assert (
+        capsys.readouterr()
+        .out.rstrip()
+        .endswith(fingerprint(tmp_path / "new" / "ours.safetensors"))
+    )
     assert "3 tensors, 9 numbers" in _last(tmp_path, capsys, again=tmp_path / "twice.safetensors")
 
 
@@ -209,7 +262,9 @@ def test_a_file_with_code_in_it_is_refused_and_not_run(tmp_path: Path) -> None:
 def test_convert_neither_overwrites_nor_misnames(tmp_path: Path) -> None:
     torch.save({"a": torch.ones(1)}, tmp_path / "theirs.pth")
     (tmp_path / "there.safetensors").write_bytes(b"precious")
-    with pytest.raises(TeacherError, match=r"there.safetensors: exists already and is not overwritten"):
+    with pytest.raises(
+        TeacherError, match=r"there.safetensors: exists already and is not overwritten"
+    ):
         convert(tmp_path / "theirs.pth", tmp_path / "there.safetensors")
     assert (tmp_path / "there.safetensors").read_bytes() == b"precious"
     with pytest.raises(TeacherError, match=r"must be named so; call it ours.safetensors"):

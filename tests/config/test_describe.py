@@ -32,14 +32,26 @@ def test_every_field_of_a_run_says_what_it_means() -> None:
 
 def test_every_field_of_a_run_is_on_the_page_or_in_a_section_that_is() -> None:
     robust = {"path": "teacher.pt", "recipe": None}
-    run = configs.build({"method.name": "rslad", "teachers.robust": robust, "student": {"mean": [0.5], "std": [0.5]}})
+    run = configs.build(
+        {
+            "method.name": "rslad",
+            "teachers.robust": robust,
+            "student": {"mean": [0.5], "std": [0.5]},
+        }
+    )
     described = {cells[0].strip("`") for cells in rows()}
     elsewhere = ("method.", "teachers.robust.network.")  # docs/methods.md; as `student`
-    assert {name for name in configs.flatten_tree(run.to_dict()) if not name.startswith(elsewhere)} <= described
+    assert {
+        name for name in configs.flatten_tree(run.to_dict()) if not name.startswith(elsewhere)
+    } <= described
 
 
 def test_a_field_gives_its_values_in_words_its_default_and_its_unit() -> None:
-    assert row("attack.steps") == ["whole number >= 0, <= 1000", "10", "ascent steps; 0 leaves the start as x'"]
+    assert row("attack.steps") == [
+        "whole number >= 0, <= 1000",
+        "10",
+        "ascent steps; 0 leaves the start as x'",
+    ]
     assert row("schedule.milestones")[:2] == ["list (each a number >= 0, <= 1)", "[0.5, 0.75]"]
     assert row("teachers.robust.clean_accuracy")[:2] == ["number >= 0, <= 1 or `null`", "null"]
     assert row("optimizer.nesterov")[:2] == ["`true` or `false`", "false"]
@@ -53,5 +65,10 @@ def test_the_pages_run_and_its_command_line_are_legal(tmp_path: Path) -> None:
     file.write_text(page().partition("```yaml\n")[2].partition("```")[0])
     (line,) = re.findall(r"^rkdsearch train run.yaml (.*)", page(), flags=re.MULTILINE)
     run = configs.load(file, parsed(shlex.split(line)))
-    assert (run.training.epochs, run.optimizer.lr, run.attack.eps, run.schedule.milestones) == (18, 0.05, 8 / 255, (0.5, 0.75))
+    assert (run.training.epochs, run.optimizer.lr, run.attack.eps, run.schedule.milestones) == (
+        18,
+        0.05,
+        8 / 255,
+        (0.5, 0.75),
+    )
     assert configs.load(file, {"student.name": "mlp"}).student.width is None

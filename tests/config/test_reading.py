@@ -8,7 +8,9 @@ from rkdsearch.errors import ConfigError
 
 
 def test_a_run_without_a_method_lists_them() -> None:
-    with pytest.raises(ConfigError, match=r"x\.yaml: method\.name is required; choose one of .*rslad"):
+    with pytest.raises(
+        ConfigError, match=r"x\.yaml: method\.name is required; choose one of .*rslad"
+    ):
         configs.build({}, "x.yaml")
 
 
@@ -43,12 +45,23 @@ def test_the_name_of_a_file_may_be_text_and_both_doors_stand_in_the_package(tmp_
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("a: 1\nb: 2\na: 3\n", "run.yaml, line 3: a is given twice in one section, first in line 1; keep one of them"),
-        ("optimizer: {lr: 0.1, lr: 0.5}", "run.yaml, line 1: lr is given twice in one section, first in line 1; keep one of them"),
-        ("first:\n- {lr: 1}\n- lr: 1\n  lr: 1\n", "run.yaml, line 4: lr is given twice in one section, first in line 3; keep one of them"),
+        (
+            "a: 1\nb: 2\na: 3\n",
+            "run.yaml, line 3: a is given twice in one section, first in line 1; keep one of them",
+        ),
+        (
+            "optimizer: {lr: 0.1, lr: 0.5}",
+            "run.yaml, line 1: lr is given twice in one section, first in line 1; keep one of them",
+        ),
+        (
+            "first:\n- {lr: 1}\n- lr: 1\n  lr: 1\n",
+            "run.yaml, line 4: lr is given twice in one section, first in line 3; keep one of them",
+        ),
     ],
 )
-def test_a_name_that_is_given_twice_is_refused_and_not_the_last_one_taken(tmp_path: Path, text: str, sentence: str) -> None:
+def test_a_name_that_is_given_twice_is_refused_and_not_the_last_one_taken(
+    tmp_path: Path, text: str, sentence: str
+) -> None:
     (tmp_path / "run.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError) as error:
         configs.read_yaml(tmp_path / "run.yaml")
@@ -56,5 +69,11 @@ def test_a_name_that_is_given_twice_is_refused_and_not_the_last_one_taken(tmp_pa
 
 
 def test_an_anchor_may_be_merged_and_its_names_given_anew(tmp_path: Path) -> None:
-    (tmp_path / "run.yaml").write_text("a: &a {x: 1, y: 2}\nb: &b {z: 4}\nc: {<<: *a, <<: *b, x: 3}\n", encoding="utf-8")
-    assert configs.read_yaml(tmp_path / "run.yaml") == {"a": {"x": 1, "y": 2}, "b": {"z": 4}, "c": {"x": 3, "y": 2, "z": 4}}
+    (tmp_path / "run.yaml").write_text(
+        "a: &a {x: 1, y: 2}\nb: &b {z: 4}\nc: {<<: *a, <<: *b, x: 3}\n", encoding="utf-8"
+    )
+    assert configs.read_yaml(tmp_path / "run.yaml") == {
+        "a": {"x": 1, "y": 2},
+        "b": {"z": 4},
+        "c": {"x": 3, "y": 2, "z": 4},
+    }

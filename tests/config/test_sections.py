@@ -23,14 +23,24 @@ def test_an_eps_may_be_written_as_the_field_writes_it() -> None:
 
 @pytest.mark.parametrize("ball", ["attack", "validation.attack"])
 def test_an_eps_of_8_is_refused_where_8_255_is_meant(ball: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^config: {ball}: eps is in pixels of \[0, 1\]: 8/255 is 0\.0314; got 8$"):
+    with pytest.raises(
+        ConfigError,
+        match=rf"^config: {ball}: eps is in pixels of \[0, 1\]: 8/255 is 0\.0314; got 8$",
+    ):
         built(**{f"{ball}.eps": 8})
-    assert built(**{f"{ball}.eps": 1}).fingerprint() != built(**{f"{ball}.eps": 8, f"{ball}.norm": "l2"}).fingerprint()
+    assert (
+        built(**{f"{ball}.eps": 1}).fingerprint()
+        != built(**{f"{ball}.eps": 8, f"{ball}.norm": "l2"}).fingerprint()
+    )
 
 
 def test_an_inner_problem_that_asks_a_teacher_needs_one() -> None:
     with pytest.raises(
-        ConfigError, match=r"attack\.objective 'teacher_clean' asks a robust teacher, and there is none: set teachers\.robust"
+        ConfigError,
+        match=(
+            r"attack\.objective 'teacher_clean' asks a robust teacher, and there is none: set"
+            r" teachers\.robust"
+        ),
     ):
         configs.build({"method.name": "pgd_at", "attack.objective": "teacher_clean"})
 
@@ -38,9 +48,13 @@ def test_an_inner_problem_that_asks_a_teacher_needs_one() -> None:
 def test_a_run_asks_the_teachers_of_its_method_and_of_its_inner_problem() -> None:
     assert built(method={"name": "natural"}).asked_teachers == ()
     assert built(method={"name": "iad", "form": "iad2"}).asked_teachers == ("robust", "natural")
-    assert built(method={"name": "pgd_at"}, **{"attack.objective": "teacher_clean"}).asked_teachers == ("robust",)
+    assert built(
+        method={"name": "pgd_at"}, **{"attack.objective": "teacher_clean"}
+    ).asked_teachers == ("robust",)
     assert built(**{"attack.objective": "teacher_adversarial"}).asked_teachers == ("robust",)
-    assert built(method={"name": "kd", "teacher": "natural"}, **{"attack.objective": "student_clean"}).asked_teachers == ("natural",)
+    assert built(
+        method={"name": "kd", "teacher": "natural"}, **{"attack.objective": "student_clean"}
+    ).asked_teachers == ("natural",)
 
 
 def test_where_the_config_is_silent_the_methods_paper_speaks() -> None:
@@ -66,21 +80,30 @@ def test_a_run_comes_back_from_its_values(name: str) -> None:
 
 def test_a_fingerprint_is_of_the_values_and_of_nothing_else() -> None:
     assert built(**{"optimizer.lr": 0.2}).fingerprint() != built().fingerprint()
-    assert built(**{"optimizer.lr": 0.1}).fingerprint() == built().fingerprint()  # the default, said aloud
-    assert built(**{"teachers.robust.trained_on": "train"}).fingerprint() == built().fingerprint()  # a teacher's past trains nobody
-    # A new field or default changes this number, and with it every checkpoint and study that was begun before: know that you do it.
+    # the default, said aloud
+    assert built(**{"optimizer.lr": 0.1}).fingerprint() == built().fingerprint()
+    # a teacher's past trains nobody
+    assert built(**{"teachers.robust.trained_on": "train"}).fingerprint() == built().fingerprint()
+    # A new field or default changes this number, and with it every checkpoint and study that was
+    # begun before: know that you do it.
     assert built().fingerprint()[:16] == "de5db61d3d057611"
 
 
 def test_where_a_runs_files_lie_is_no_part_of_it_where_something_else_says_what_they_are() -> None:
     here, there = ({"data": {"name": "cifar10", "root": root}} for root in ("data", "/mnt/data"))
     assert built(**here).fingerprint() == built(**there).fingerprint()
-    known, moved = ({"teachers": {"robust": {"path": p, "sha256": "ab"}, "natural": TEACHER}} for p in ("a.pt", "/b/a.pt"))
+    known, moved = (
+        {"teachers": {"robust": {"path": p, "sha256": "ab"}, "natural": TEACHER}}
+        for p in ("a.pt", "/b/a.pt")
+    )
     assert built(**known).fingerprint() == built(**moved).fingerprint()
     other = {"teachers": {"robust": {"path": "a.pt", "sha256": "cd"}, "natural": TEACHER}}
     assert built(**other).fingerprint() != built(**known).fingerprint()
     assert built(**{"training.device": "cpu"}).fingerprint() == built().fingerprint()
-    assert built(**{"teachers.robust.path": "other.pt"}, teachers={"natural": TEACHER}).fingerprint() != built().fingerprint()
+    assert (
+        built(**{"teachers.robust.path": "other.pt"}, teachers={"natural": TEACHER}).fingerprint()
+        != built().fingerprint()
+    )
     unasked = built(teachers={"robust": TEACHER, "natural": {"path": "elsewhere.pt"}})
     assert unasked.fingerprint() == built().fingerprint()
     one, two = ({"data": {"name": f"folder:{path}"}} for path in ("cats", "dogs"))
@@ -88,7 +111,18 @@ def test_where_a_runs_files_lie_is_no_part_of_it_where_something_else_says_what_
 
 
 def test_a_share_of_generated_images_that_is_none_of_a_batch_is_refused() -> None:
-    given = {"method.name": "natural", "data.name": "cifar10", "data.extra": "more.npz", "data.extra_fraction": 0.003}
+    given = {
+        "method.name": "natural",
+        "data.name": "cifar10",
+        "data.extra": "more.npz",
+        "data.extra_fraction": 0.003,
+    }
     assert configs.build({**given, "training.batch_size": 256}).data.extra_fraction == 0.003
-    with pytest.raises(ConfigError, match=r"data\.extra_fraction: 0\.003 of a batch of 128 is no image; raise it or training\.batch_size"):
+    with pytest.raises(
+        ConfigError,
+        match=(
+            r"data\.extra_fraction: 0\.003 of a batch of 128 is no image; raise it or"
+            r" training\.batch_size"
+        ),
+    ):
         configs.build({**given, "training.batch_size": 128})

@@ -51,7 +51,9 @@ BOTH = {"robust": TEACHER, "natural": TEACHER}
         ({"teachers": {"robust": {"recipe": {"method": {"name": "pgd_at", "x": 1}}}}}, "x.yaml: unknown field teachers.robust.recipe.method.x"),
     ],
 )  # fmt: skip
-def test_a_broken_law_is_one_sentence_with_place_law_value_and_way_out(values: dict[str, Any], sentence: str) -> None:
+def test_a_broken_law_is_one_sentence_with_place_law_value_and_way_out(
+    values: dict[str, Any], sentence: str
+) -> None:
     base: dict[str, Any] = {"method.name": "rslad", "teachers": BOTH}
     if "method" in values:
         del base["method.name"]

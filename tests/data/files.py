@@ -20,7 +20,9 @@ Bytes = NDArray[np.uint8]
 
 def pictures(count: int, size: int, channels: int, seed: int = 0) -> Bytes:
     """(count, size, size, channels) of noise."""
-    return np.random.default_rng(seed).integers(256, size=(count, size, size, channels), dtype=np.uint8)
+    return np.random.default_rng(seed).integers(
+        256, size=(count, size, size, channels), dtype=np.uint8
+    )
 
 
 def png(pixels: Bytes) -> bytes:
@@ -41,15 +43,21 @@ def write_parquet(
     rows = pa.table(
         {
             columns[0]: pa.array(
-                [{"bytes": image, "path": None} for image in images], pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+                [{"bytes": image, "path": None} for image in images],
+                pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
             ),
             columns[1]: pa.array(labels, pa.int64()),
             **more,
         }
     )
     if names is not None:
-        features = {columns[0]: {"_type": "Image"}, columns[1]: {"names": names, "_type": "ClassLabel"}}
-        rows = rows.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+        features = {
+            columns[0]: {"_type": "Image"},
+            columns[1]: {"names": names, "_type": "ClassLabel"},
+        }
+        rows = rows.replace_schema_metadata(
+            {"huggingface": json.dumps({"info": {"features": features}})}
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     parquet.write_table(rows, path, row_group_size=3)
 
@@ -65,7 +73,12 @@ def write_folder(root: Path, counts: dict[str, int], size: int = 8, channels: in
 def write_cifar_binary(root: Path, name: str, per_file: int = 20) -> Bytes:
     """Both parts of CIFAR's binary version; returns the training images (N, 32, 32, 3). Image i has label i % classes, coarse label 0."""
     folder, train, test, names = {
-        "cifar10": ("cifar-10-batches-bin", [f"data_batch_{i}.bin" for i in range(1, 6)], "test_batch.bin", "batches.meta.txt"),
+        "cifar10": (
+            "cifar-10-batches-bin",
+            [f"data_batch_{i}.bin" for i in range(1, 6)],
+            "test_batch.bin",
+            "batches.meta.txt",
+        ),
         "cifar100": ("cifar-100-binary", ["train.bin"], "test.bin", "fine_label_names.txt"),
     }[name]
     classes = 10 if name == "cifar10" else 100
@@ -101,7 +114,11 @@ def write_cifar_pickles(root: Path, patch: Any) -> Bytes:
     patch.setattr(CIFAR10, "train_list", [["data_batch_1", write("data_batch_1", batch)]])
     patch.setattr(CIFAR10, "test_list", [["test_batch", write("test_batch", batch)]])
     names = {"label_names": [f"class{k}" for k in range(10)]}
-    patch.setattr(CIFAR10, "meta", {"filename": "batches.meta", "key": "label_names", "md5": write("batches.meta", names)})
+    patch.setattr(
+        CIFAR10,
+        "meta",
+        {"filename": "batches.meta", "key": "label_names", "md5": write("batches.meta", names)},
+    )
     return images
 
 
@@ -113,7 +130,9 @@ def write_mnist(root: Path, folder: str) -> Bytes:
         images = pictures(count, 28, 1, seed)
         labels = bytes(i % 10 for i in range(count))
         for name, content in {
-            f"{part}-images-idx3-ubyte": struct.pack(">IIII", 0x803, count, 28, 28) + images.tobytes(),
+            f"{part}-images-idx3-ubyte": (
+                struct.pack(">IIII", 0x803, count, 28, 28) + images.tobytes()
+            ),
             f"{part}-labels-idx1-ubyte": struct.pack(">II", 0x801, count) + labels,
         }.items():
             (raw / name).write_bytes(content)

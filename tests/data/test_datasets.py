@@ -28,7 +28,9 @@ def as_set(pixels: np.ndarray) -> set[bytes]:
     return {image.tobytes() for image in pixels}
 
 
-def test_digits_are_divided_into_1078_270_and_449_images_with_the_same_fingerprint_everywhere() -> None:
+def test_digits_are_divided_into_1078_270_and_449_images_with_the_same_fingerprint_everywhere() -> (
+    None
+):
     splits = load_training(DIGITS)
     assert (len(splits.train), len(splits.validation), len(load_test(DIGITS))) == (1078, 270, 449)
     assert splits.fingerprint == "a9de1bba828d127d2a3f196dc4f74d48418dc3f6ad4fae1d1e33dcd5bc03901f"
@@ -55,7 +57,10 @@ def test_fewer_training_images_leave_the_validation_images_as_they_are() -> None
 
 
 def test_a_second_trial_with_another_augmentation_reads_nothing_again() -> None:
-    assert load_training(DIGITS).train is load_training(DIGITS.model_copy(update={"augment": "crop"})).train
+    assert (
+        load_training(DIGITS).train
+        is load_training(DIGITS.model_copy(update={"augment": "crop"})).train
+    )
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
@@ -76,7 +81,10 @@ def test_a_cut_off_cifar_file_is_named(tmp_path: Path) -> None:
     files.write_cifar_binary(tmp_path, "cifar10")
     cut = tmp_path / "cifar-10-batches-bin" / "data_batch_3.bin"
     cut.write_bytes(cut.read_bytes()[:-5])
-    with pytest.raises(DataError, match=r"data_batch_3\.bin: must hold whole records of 3073 bytes, got 61455 bytes"):
+    with pytest.raises(
+        DataError,
+        match=r"data_batch_3\.bin: must hold whole records of 3073 bytes, got 61455 bytes",
+    ):
         load_training(DataConfig(name="cifar10", root=str(tmp_path)))
     cut.unlink()
     with pytest.raises(DataError, match=r"data_batch_3\.bin: the file is missing"):
@@ -91,17 +99,25 @@ def test_a_label_that_no_class_has_is_found_in_a_cifar_file(tmp_path: Path) -> N
         load_test(DataConfig(name="cifar10", root=str(tmp_path)))
 
 
-def test_pickled_cifar_is_read_only_when_its_md5_is_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pickled_cifar_is_read_only_when_its_md5_is_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     written = files.write_cifar_pickles(tmp_path, monkeypatch)
     config = DataConfig(name="cifar10", root=str(tmp_path), validation_fraction=0.25)
     assert as_set(everything(config)[0]) == as_set(written)
     (tmp_path / "cifar-10-batches-py" / "test_batch").write_bytes(b"anything else")
-    with pytest.raises(DataError, match=r"no sound copy of cifar10; looked for .*cifar-10-batches-bin"):
+    with pytest.raises(
+        DataError, match=r"no sound copy of cifar10; looked for .*cifar-10-batches-bin"
+    ):
         load_test(config)
 
 
-@pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST")])
-def test_mnist_and_its_double_are_read_from_idx_files(tmp_path: Path, name: str, folder: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "folder"), [("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST")]
+)
+def test_mnist_and_its_double_are_read_from_idx_files(
+    tmp_path: Path, name: str, folder: str
+) -> None:
     written = files.write_mnist(tmp_path, folder)
     config = DataConfig(name=name, root=str(tmp_path), validation_fraction=0.25)
     pixels, _ = everything(config)
@@ -125,11 +141,17 @@ def test_a_missing_root_and_a_wrong_one_say_what_to_set(tmp_path: Path) -> None:
     assert "download=True" not in str(error.value)
 
 
-def test_processes_that_start_together_download_one_after_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_that_start_together_download_one_after_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     inside, most, root = list[str](), list[int](), tmp_path / "absent"
 
     class Fetched:
-        data, targets, classes = torch.zeros(20, 28, 28, dtype=torch.uint8), torch.arange(20) % 10, [str(k) for k in range(10)]
+        data, targets, classes = (
+            torch.zeros(20, 28, 28, dtype=torch.uint8),
+            torch.arange(20) % 10,
+            [str(k) for k in range(10)],
+        )
 
         def __init__(self, root: Path, *, download: bool, train: bool) -> None:
             inside.append("one")
@@ -148,11 +170,20 @@ def test_real_cifar_images_have_the_published_mean_and_first_label() -> None:
     test = load_test(config)
     assert (len(test), test.channels, test.size) == (1000, 3, 32)
     assert [test.classes[k] for k in test.labels[:4]] == ["cat", "ship", "ship", "airplane"]
-    assert test.floats()[0].mean(dim=(0, 2, 3)).tolist() == pytest.approx([0.491, 0.482, 0.447], abs=0.01)
+    assert test.floats()[0].mean(dim=(0, 2, 3)).tolist() == pytest.approx(
+        [0.491, 0.482, 0.447], abs=0.01
+    )
 
 
 def test_floats_take_a_slice_indices_or_all() -> None:
-    images = Images(torch.tensor([[[[0]]], [[[51]]], [[[255]]]], dtype=torch.uint8), torch.tensor([4, 5, 6]), 255.0, (), "", "train")
+    images = Images(
+        torch.tensor([[[[0]]], [[[51]]], [[[255]]]], dtype=torch.uint8),
+        torch.tensor([4, 5, 6]),
+        255.0,
+        (),
+        "",
+        "train",
+    )
     assert images.floats(slice(1, 3))[0].flatten().tolist() == pytest.approx([0.2, 1.0])
     assert images.floats(torch.tensor([2, 0]))[1].tolist() == [6, 4]
     assert images.floats(dtype=torch.float64)[0].flatten().tolist() == [0.0, 0.2, 1.0]
@@ -172,11 +203,17 @@ def test_floats_take_a_slice_indices_or_all() -> None:
         ({"colour": True}, "Extra inputs are not permitted"),
     ],
 )
-def test_a_setting_that_would_be_ignored_or_break_a_law_is_refused(fields: dict[str, object], message: str) -> None:
+def test_a_setting_that_would_be_ignored_or_break_a_law_is_refused(
+    fields: dict[str, object], message: str
+) -> None:
     with pytest.raises(ValidationError, match=message.replace("?", r"\?")):
         DataConfig.model_validate(fields)
 
 
 def test_a_config_survives_the_way_to_json_and_back() -> None:
-    for config in (DIGITS, DataConfig(name="folder:pictures", image_size=64), DataConfig(name="svhn", root="data")):
+    for config in (
+        DIGITS,
+        DataConfig(name="folder:pictures", image_size=64),
+        DataConfig(name="svhn", root="data"),
+    ):
         assert DataConfig.model_validate_json(config.model_dump_json()) == config

@@ -23,16 +23,28 @@ COUNTS = {"train/cat": 6, "train/dog": 4, "test/cat": 2, "test/dog": 3}
 
 
 def folder_config(root: Path, **fields: object) -> DataConfig:
-    return DataConfig.model_validate({"name": f"folder:{root}", "validation_fraction": 0.3, **fields})
+    return DataConfig.model_validate(
+        {"name": f"folder:{root}", "validation_fraction": 0.3, **fields}
+    )
 
 
 def test_a_folder_of_png_files_gives_every_pixel_back(tmp_path: Path) -> None:
     write_folder(tmp_path, COUNTS)
     splits = load_training(folder_config(tmp_path))
-    written = {image.tobytes(): k for k, seed in ((0, 0), (1, 1)) for image in pictures((6, 4)[k], 8, 3, seed)}
+    written = {
+        image.tobytes(): k
+        for k, seed in ((0, 0), (1, 1))
+        for image in pictures((6, 4)[k], 8, 3, seed)
+    }
     for images in (splits.train, splits.validation):
-        assert [written[image.tobytes()] for image in images.pixels.numpy()] == images.labels.tolist()
-    assert (len(splits.train), len(splits.validation), splits.train.classes) == (7, 3, ("cat", "dog"))
+        assert [
+            written[image.tobytes()] for image in images.pixels.numpy()
+        ] == images.labels.tolist()
+    assert (len(splits.train), len(splits.validation), splits.train.classes) == (
+        7,
+        3,
+        ("cat", "dog"),
+    )
     assert load_test(folder_config(tmp_path)).labels.tolist() == [0, 0, 1, 1, 1]
 
 
@@ -64,12 +76,16 @@ def test_a_data_set_beyond_memory_gib_is_decoded_once_and_then_mapped(tmp_path: 
     mapped = load_training(folder_config(tmp_path, memory_gib=1e-9))
     (cached,) = tmp_path.glob(".rkdsearch-train-*.npy")
     assert mapped.train.mapped
-    assert mapped.train.pixels.data_ptr() == mapped.validation.pixels.data_ptr()  # views of one file
+    # views of one file
+    assert mapped.train.pixels.data_ptr() == mapped.validation.pixels.data_ptr()
     assert mapped.fingerprint == in_memory.fingerprint
     for one, other in ((in_memory.train, mapped.train), (in_memory.validation, mapped.validation)):
         assert torch.equal(one.floats()[0], other.floats()[0])
         assert torch.equal(one.floats(slice(1, 3))[0], other.floats(slice(1, 3))[0])
-    ours, theirs = (Batches(s.train, batch_size=3, seed=1, augment="crop_flip").epoch(2) for s in (in_memory, mapped))
+    ours, theirs = (
+        Batches(s.train, batch_size=3, seed=1, augment="crop_flip").epoch(2)
+        for s in (in_memory, mapped)
+    )
     for a, b in zip(ours, theirs, strict=True):
         assert torch.equal(a.x, b.x)
     before = cached.stat().st_mtime_ns
@@ -81,13 +97,18 @@ def test_a_changed_image_is_decoded_again(tmp_path: Path) -> None:
     write_folder(tmp_path, COUNTS)
     load_test(folder_config(tmp_path, memory_gib=1e-9))
     (tmp_path / "test/cat/000.png").write_bytes(png(np.full((8, 8, 3), 9, dtype=np.uint8)))
-    assert load_test(folder_config(tmp_path, memory_gib=1e-9)).pixels[0].flatten().tolist() == [9] * 192
+    assert (
+        load_test(folder_config(tmp_path, memory_gib=1e-9)).pixels[0].flatten().tolist()
+        == [9] * 192
+    )
 
 
 def test_a_failed_decoding_leaves_no_cache_behind(tmp_path: Path) -> None:
     write_folder(tmp_path, COUNTS)
     (tmp_path / "test/dog/002.png").write_bytes(b"GIF89a, or so it says")
-    with pytest.raises(DataError, match=r"test.dog.002\.png: must be an image that Pillow can decode"):
+    with pytest.raises(
+        DataError, match=r"test.dog.002\.png: must be an image that Pillow can decode"
+    ):
         load_test(folder_config(tmp_path, memory_gib=1e-9))
     assert list(tmp_path.glob(".rkdsearch-*")) == []
 
@@ -112,25 +133,43 @@ def test_of_processes_that_start_together_one_decodes_and_the_others_read_what_i
 
 def test_a_cache_folder_that_cannot_be_written_says_which_value_to_turn(tmp_path: Path) -> None:
     write_folder(tmp_path, COUNTS)
-    with pytest.raises(DataError, match=r"set data\.cache to a folder with room, or raise data\.memory_gib"):
+    with pytest.raises(
+        DataError, match=r"set data\.cache to a folder with room, or raise data\.memory_gib"
+    ):
         load_test(folder_config(tmp_path, memory_gib=1e-9, cache=str(tmp_path / "absent")))
 
 
-def test_images_in_sub_folders_belong_to_their_class_in_the_order_of_image_folder(tmp_path: Path) -> None:
+def test_images_in_sub_folders_belong_to_their_class_in_the_order_of_image_folder(
+    tmp_path: Path,
+) -> None:
     write_folder(
-        tmp_path, {"train/cat": 3, "train/cat/a-b": 2, "train/cat/a/c": 1, "train/cat/.thumbnails": 4, "train/dog/a": 2, "test/cat": 1}
+        tmp_path,
+        {
+            "train/cat": 3,
+            "train/cat/a-b": 2,
+            "train/cat/a/c": 1,
+            "train/cat/.thumbnails": 4,
+            "train/dog/a": 2,
+            "test/cat": 1,
+        },
     )
     write_folder(tmp_path / "elsewhere", {"more": 2})
     (tmp_path / "train" / "dog" / "more").symlink_to(tmp_path / "elsewhere" / "more")
     images = read_folder(folder_config(tmp_path), "train")
     assert images is not None
     assert images.labels.tolist() == [0] * 6 + [1] * 4
-    places = [tmp_path / "train" / place for place in ("cat", "cat/a-b", "cat/a/c", "dog/a", "dog/more")]
-    expected = [np.asarray(Image.open(file)) for place in places for file in sorted(place.glob("*.png"))]
+    places = [
+        tmp_path / "train" / place for place in ("cat", "cat/a-b", "cat/a/c", "dog/a", "dog/more")
+    ]
+    expected = [
+        np.asarray(Image.open(file)) for place in places for file in sorted(place.glob("*.png"))
+    ]
     assert np.array_equal(images.pixels.numpy(), np.stack(expected))
     shutil.rmtree(tmp_path / "train" / "cat" / ".thumbnails")
     theirs = [file for file, _ in ImageFolder(str(tmp_path / "train")).samples]
-    assert np.array_equal(images.pixels.numpy(), np.stack([np.asarray(Image.open(file)) for file in theirs]))
+    assert np.array_equal(
+        images.pixels.numpy(), np.stack([np.asarray(Image.open(file)) for file in theirs])
+    )
 
 
 def test_faults_of_a_folder_are_named(tmp_path: Path) -> None:
@@ -154,11 +193,19 @@ def test_without_test_images_there_is_no_exam(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("odd", "message"),
     [
-        (pictures(1, 9, 3)[0], r"must have the shape of the first image, \(8, 8, 3\), got \(9, 9, 3\); set data.image_size"),
+        (
+            pictures(1, 9, 3)[0],
+            (
+                r"must have the shape of the first image, \(8, 8, 3\), got \(9, 9, 3\); set"
+                r" data.image_size"
+            ),
+        ),
         (pictures(1, 8, 1)[0], None),  # grey among colour is colour
     ],
 )
-def test_images_must_agree_in_size_but_not_in_colour(tmp_path: Path, odd: np.ndarray, message: str | None) -> None:
+def test_images_must_agree_in_size_but_not_in_colour(
+    tmp_path: Path, odd: np.ndarray, message: str | None
+) -> None:
     write_folder(tmp_path, COUNTS)
     (tmp_path / "test/dog/001.png").write_bytes(png(odd))
     if message is None:
@@ -171,7 +218,13 @@ def test_images_must_agree_in_size_but_not_in_colour(tmp_path: Path, odd: np.nda
 def test_colour_among_grey_is_refused_until_the_user_decides(tmp_path: Path) -> None:
     write_folder(tmp_path, COUNTS, channels=1)
     (tmp_path / "test/dog/001.png").write_bytes(png(pictures(1, 8, 3)[0]))
-    with pytest.raises(DataError, match=r"001\.png: a colour image \(mode RGB\) in a data set that begins in grey; set data.channels"):
+    with pytest.raises(
+        DataError,
+        match=(
+            r"001\.png: a colour image \(mode RGB\) in a data set that begins in grey; set"
+            r" data.channels"
+        ),
+    ):
         load_test(folder_config(tmp_path))
     assert load_test(folder_config(tmp_path, channels=1)).channels == 1
 
@@ -187,20 +240,31 @@ def test_parquet_files_are_read_in_the_order_of_their_names(tmp_path: Path) -> N
     assert (test.labels.tolist(), test.classes) == ([0, 0, 1, 1, 2, 1, 0], ("a", "b", "c"))
 
 
-def test_parquet_without_class_names_counts_its_labels_and_brings_its_own_validation(tmp_path: Path) -> None:
+def test_parquet_without_class_names_counts_its_labels_and_brings_its_own_validation(
+    tmp_path: Path,
+) -> None:
     encoded: list[bytes | None] = [png(image) for image in pictures(4, 8, 3)]
     write_parquet(tmp_path / "train.parquet", encoded, [0, 1, 2, 0])
     write_parquet(tmp_path / "validation.parquet", encoded[:1], [2])
     splits = load_training(DataConfig(name=f"parquet:{tmp_path}"))
-    assert (splits.train.classes, len(splits.train), splits.validation.labels.tolist()) == (("0", "1", "2"), 4, [2])
+    assert (splits.train.classes, len(splits.train), splits.validation.labels.tolist()) == (
+        ("0", "1", "2"),
+        4,
+        [2],
+    )
 
 
 @pytest.mark.parametrize("label", [77, 10**12])
-def test_without_class_names_a_label_far_above_the_others_is_named_with_its_row(tmp_path: Path, label: int) -> None:
+def test_without_class_names_a_label_far_above_the_others_is_named_with_its_row(
+    tmp_path: Path, label: int
+) -> None:
     encoded: list[bytes | None] = [png(image) for image in pictures(4, 8, 3)]
     write_parquet(tmp_path / "train-0.parquet", encoded, [0, 1, 2, 0])
     write_parquet(tmp_path / "train-1.parquet", encoded, [0, 1, label, 2])
-    law = rf"train-1.parquet, row 2: label {label} is the highest, so that class 3 should have a training image and has none; correct the label"
+    law = (
+        rf"train-1.parquet, row 2: label {label} is the highest, so that class 3 should have a"
+        r" training image and has none; correct the label"
+    )
     with pytest.raises(DataError, match=law):
         load_training(DataConfig(name=f"parquet:{tmp_path}"))
 
@@ -212,7 +276,11 @@ def test_without_class_names_a_label_far_above_the_others_is_named_with_its_row(
         ([0, 1, 0, 1, -1], None, "row 4: label must be 0 to 1, got -1"),
         ([0, 1, None, 1, 0], None, "row 2: label must be 0 to 1, got None"),
         ([0, 0, 0, 0, 0], None, "class 'b' has no training image"),
-        ([0, 1, 0, 1, 0], {3: b"\x89PNG and then nothing"}, "row 3: must be an image that Pillow can decode"),
+        (
+            [0, 1, 0, 1, 0],
+            {3: b"\x89PNG and then nothing"},
+            "row 3: must be an image that Pillow can decode",
+        ),
         ([0, 1, 0, 1, 0], {3: None}, "row 3: image.bytes must hold the image itself, got null"),
         ([], None, "the train files have no rows"),
     ],
@@ -230,7 +298,12 @@ def test_faults_of_a_parquet_file_are_named_with_their_row(
 
 def test_a_half_written_png_is_named(tmp_path: Path) -> None:
     good = [png(image) for image in pictures(4, 32, 3)]
-    write_parquet(tmp_path / "train.parquet", [*good[:3], good[3][: len(good[3]) // 2]], [0, 1, 0, 1], ["a", "b"])
+    write_parquet(
+        tmp_path / "train.parquet",
+        [*good[:3], good[3][: len(good[3]) // 2]],
+        [0, 1, 0, 1],
+        ["a", "b"],
+    )
     with pytest.raises(DataError, match="row 3: must be an image"):
         load_training(DataConfig(name=f"parquet:{tmp_path}"))
 
@@ -246,7 +319,12 @@ def test_a_folder_without_parquet_and_a_file_that_is_none_are_named(tmp_path: Pa
 
 @pytest.mark.parametrize("where", [0.3, 0.6])
 def test_damage_inside_a_parquet_file_is_a_data_error(tmp_path: Path, where: float) -> None:
-    write_parquet(tmp_path / "train.parquet", [png(image) for image in pictures(40, 16, 3)], [0, 1] * 20, ["a", "b"])
+    write_parquet(
+        tmp_path / "train.parquet",
+        [png(image) for image in pictures(40, 16, 3)],
+        [0, 1] * 20,
+        ["a", "b"],
+    )
     content = bytearray((tmp_path / "train.parquet").read_bytes())
     middle = int(len(content) * where)
     content[middle : middle + 3000] = bytes(3000)
@@ -255,11 +333,23 @@ def test_damage_inside_a_parquet_file_is_a_data_error(tmp_path: Path, where: flo
         load_training(DataConfig(name=f"parquet:{tmp_path}"))
 
 
-@pytest.mark.parametrize(("columns", "more"), [(("img", "label"), {}), (("img", "fine_label"), {"coarse_label": [1, 1, 0, 0]})])
-def test_the_columns_of_hugging_faces_cifar_are_read(tmp_path: Path, columns: tuple[str, str], more: dict[str, list[int]]) -> None:
+@pytest.mark.parametrize(
+    ("columns", "more"),
+    [(("img", "label"), {}), (("img", "fine_label"), {"coarse_label": [1, 1, 0, 0]})],
+)
+def test_the_columns_of_hugging_faces_cifar_are_read(
+    tmp_path: Path, columns: tuple[str, str], more: dict[str, list[int]]
+) -> None:
     images = pictures(4, 8, 3)
     for split in ("train", "test"):
-        write_parquet(tmp_path / f"{split}.parquet", [png(image) for image in images], [0, 2, 1, 0], ["a", "b", "c"], columns, **more)
+        write_parquet(
+            tmp_path / f"{split}.parquet",
+            [png(image) for image in images],
+            [0, 2, 1, 0],
+            ["a", "b", "c"],
+            columns,
+            **more,
+        )
     test = load_test(DataConfig(name=f"parquet:{tmp_path}"))
     assert torch.equal(test.pixels, torch.from_numpy(images))
     assert (test.labels.tolist(), test.classes) == ([0, 2, 1, 0], ("a", "b", "c"))
@@ -268,27 +358,58 @@ def test_the_columns_of_hugging_faces_cifar_are_read(tmp_path: Path, columns: tu
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"picture": b"", "label": 0}, "must have one column image or img, got picture, label; rename or drop columns"),
-        ({"image": b"", "coarse_label": 0}, "must have one column label or fine_label, got image, coarse_label; rename"),
-        ({"image": b"", "label": 0, "fine_label": 0}, "must have one column label or fine_label, got image, label, fine_label; rename"),
-        ({"image": b"", "img": b"", "label": 0}, "must have one column image or img, got image, img, label; rename"),
-        ({"img": b"", "label": 0}, "column img must be a struct<bytes, path>, got binary; convert it"),
-        ({"img": {"bytes": b""}, "fine_label": 0.5}, "column fine_label must hold integers, got double; convert it"),
+        (
+            {"picture": b"", "label": 0},
+            "must have one column image or img, got picture, label; rename or drop columns",
+        ),
+        (
+            {"image": b"", "coarse_label": 0},
+            "must have one column label or fine_label, got image, coarse_label; rename",
+        ),
+        (
+            {"image": b"", "label": 0, "fine_label": 0},
+            "must have one column label or fine_label, got image, label, fine_label; rename",
+        ),
+        (
+            {"image": b"", "img": b"", "label": 0},
+            "must have one column image or img, got image, img, label; rename",
+        ),
+        (
+            {"img": b"", "label": 0},
+            "column img must be a struct<bytes, path>, got binary; convert it",
+        ),
+        (
+            {"img": {"bytes": b""}, "fine_label": 0.5},
+            "column fine_label must hold integers, got double; convert it",
+        ),
     ],
 )
-def test_columns_that_are_missing_twofold_or_of_another_type_are_refused(tmp_path: Path, columns: dict[str, object], message: str) -> None:
+def test_columns_that_are_missing_twofold_or_of_another_type_are_refused(
+    tmp_path: Path, columns: dict[str, object], message: str
+) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    parquet.write_table(pa.table({name: [value] for name, value in columns.items()}), tmp_path / "train.parquet")
+    parquet.write_table(
+        pa.table({name: [value] for name, value in columns.items()}), tmp_path / "train.parquet"
+    )
     with pytest.raises(DataError, match=re.escape(f"train.parquet: {message}")):
         load_training(DataConfig(name=f"parquet:{tmp_path}"))
 
 
 def test_a_link_to_a_folder_above_it_brings_no_image_twice(tmp_path: Path) -> None:
     write_folder(tmp_path, COUNTS)
-    before = len(load_training(DataConfig(name=f"folder:{tmp_path}", validation_fraction=0.25)).train)
+    before = len(
+        load_training(DataConfig(name=f"folder:{tmp_path}", validation_fraction=0.25)).train
+    )
     (tmp_path / "train" / "cat" / "up").symlink_to(tmp_path / "train" / "cat")
     (tmp_path / "train" / "cat" / "down").mkdir()
     (tmp_path / "train" / "cat" / "down" / "again").symlink_to(tmp_path / "train" / "cat" / "down")
-    assert len(load_training(DataConfig(name=f"folder:{tmp_path}", validation_fraction=0.25, split_seed=1)).train) == before
+    assert (
+        len(
+            load_training(
+                DataConfig(name=f"folder:{tmp_path}", validation_fraction=0.25, split_seed=1)
+            ).train
+        )
+        == before
+    )

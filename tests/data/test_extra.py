@@ -15,20 +15,27 @@ LIKE_COUNTS = {"train/cat": 4, "train/dog": 4}
 
 
 def config(root: Path, **fields: object) -> DataConfig:
-    return DataConfig.model_validate({"name": f"folder:{root}", "validation_fraction": 0.25, **fields})
+    return DataConfig.model_validate(
+        {"name": f"folder:{root}", "validation_fraction": 0.25, **fields}
+    )
 
 
 def test_an_npz_is_mapped_byte_for_byte(tmp_path: Path) -> None:
     write_folder(tmp_path, LIKE_COUNTS)
-    np.savez(tmp_path / "more.npz", label=np.array([0, 1, 1], dtype=np.int32), image=pictures(3, 8, 3, 9))
+    np.savez(
+        tmp_path / "more.npz", label=np.array([0, 1, 1], dtype=np.int32), image=pictures(3, 8, 3, 9)
+    )
     splits = load_training(config(tmp_path, extra=str(tmp_path / "more.npz"), extra_fraction=0.5))
     assert splits.extra is not None
     assert splits.extra.mapped
     assert torch.equal(splits.extra.pixels, torch.from_numpy(pictures(3, 8, 3, 9)))
     assert splits.extra.labels.tolist() == [0, 1, 1]
-    assert splits.fingerprint == load_training(config(tmp_path)).fingerprint  # the split is the same
+    # the split is the same
+    assert splits.fingerprint == load_training(config(tmp_path)).fingerprint
     assert load_training(config(tmp_path)).hashes["extra_sha256"] is None
-    np.savez(tmp_path / "more.npz", label=np.array([0, 1, 1], dtype=np.int32), image=pictures(3, 8, 3, 8))
+    np.savez(
+        tmp_path / "more.npz", label=np.array([0, 1, 1], dtype=np.int32), image=pictures(3, 8, 3, 8)
+    )
     other = load_training(config(tmp_path, extra=str(tmp_path / "more.npz"), extra_fraction=0.5))
     assert other.hashes | {"extra_sha256": None} == splits.hashes | {"extra_sha256": None}
     assert len({other.extra_pixels, splits.extra_pixels, None}) == 3
@@ -37,9 +44,18 @@ def test_an_npz_is_mapped_byte_for_byte(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"image": pictures(2, 9, 3), "label": np.array([0, 1])}, r"image must be uint8 \(N, 8, 8, 3\), got uint8 \(2, 9, 9, 3\)"),
-        ({"image": pictures(2, 8, 3) / 255, "label": np.array([0, 1])}, "must be uint8 in C order, got float64"),
-        ({"image": pictures(2, 8, 3), "label": np.array([0, 2])}, "label must be 0 to 1, got 2 in row 1"),
+        (
+            {"image": pictures(2, 9, 3), "label": np.array([0, 1])},
+            r"image must be uint8 \(N, 8, 8, 3\), got uint8 \(2, 9, 9, 3\)",
+        ),
+        (
+            {"image": pictures(2, 8, 3) / 255, "label": np.array([0, 1])},
+            "must be uint8 in C order, got float64",
+        ),
+        (
+            {"image": pictures(2, 8, 3), "label": np.array([0, 2])},
+            "label must be 0 to 1, got 2 in row 1",
+        ),
         ({"image": pictures(2, 8, 3), "label": np.array([0])}, "label must be 2 integers"),
         ({"image": pictures(0, 8, 3), "label": np.array([], dtype=np.int64)}, "got no rows"),
         ({"image": pictures(2, 8, 3), "label": np.array([0, None])}, "must be an npz"),
@@ -47,7 +63,9 @@ def test_an_npz_is_mapped_byte_for_byte(tmp_path: Path) -> None:
         ({"label": np.array([0])}, "must be an npz with `image` and `label`"),
     ],
 )
-def test_an_npz_that_does_not_fit_is_refused(tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:
+def test_an_npz_that_does_not_fit_is_refused(
+    tmp_path: Path, arrays: dict[str, np.ndarray], message: str
+) -> None:
     write_folder(tmp_path, LIKE_COUNTS)
     np.savez(tmp_path / "more.npz", **arrays)  # type: ignore[arg-type]
     with pytest.raises(DataError, match=message):

@@ -20,7 +20,9 @@ def labels_of(sizes: list[int]) -> np.ndarray:
 
 
 @given(sizes=class_sizes, fraction=st.floats(0.01, 0.99), seed=st.integers(0, 1000))
-def test_every_image_is_in_one_split_and_every_class_in_both(sizes: list[int], fraction: float, seed: int) -> None:
+def test_every_image_is_in_one_split_and_every_class_in_both(
+    sizes: list[int], fraction: float, seed: int
+) -> None:
     labels = labels_of(sizes)
     pool = np.arange(100, 100 + len(labels))
     everywhere = np.concatenate([np.full(100, 99), labels])
@@ -39,7 +41,9 @@ def test_every_image_is_in_one_split_and_every_class_in_both(sizes: list[int], f
 def test_classes_are_drawn_in_proportion(sizes: list[int], seed: int, data: st.DataObject) -> None:
     labels = labels_of(sizes)
     count = data.draw(st.integers(len(sizes), len(labels)))
-    drawn = np.bincount(labels[draw(labels, count, seed=seed, keep=0, field="")], minlength=len(sizes))
+    drawn = np.bincount(
+        labels[draw(labels, count, seed=seed, keep=0, field="")], minlength=len(sizes)
+    )
     assert drawn.sum() == count
     fair = count * np.array(sizes) / len(labels)
     if fair.min() >= 1:  # otherwise somebody's only image is another's loss
@@ -54,15 +58,27 @@ def test_5000_of_each_class_give_500_to_validation() -> None:
 
 def test_the_seed_decides_which_images_are_held_out() -> None:
     labels = np.tile(np.arange(2), 50)
-    first, again, other = (divide(labels, np.arange(100), fraction=0.2, seed=seed)[1].tolist() for seed in (0, 0, 1))
+    first, again, other = (
+        divide(labels, np.arange(100), fraction=0.2, seed=seed)[1].tolist() for seed in (0, 0, 1)
+    )
     assert first == again
     assert first != other
 
 
 def test_what_cannot_be_divided_says_so() -> None:
-    with pytest.raises(DataError, match=r"data\.validation_fraction: class 1 has 1 images, but every split needs at least one"):
+    with pytest.raises(
+        DataError,
+        match=(
+            r"data\.validation_fraction: class 1 has 1 images, but every split needs at least one"
+        ),
+    ):
         divide(np.array([0, 0, 0, 1]), np.arange(4), fraction=0.5, seed=0)
-    with pytest.raises(DataError, match=r"data\.train_images: 3 of 20 images were asked for, but 10 classes .* allow 10 to 20"):
+    with pytest.raises(
+        DataError,
+        match=(
+            r"data\.train_images: 3 of 20 images were asked for, but 10 classes .* allow 10 to 20"
+        ),
+    ):
         draw(np.tile(np.arange(10), 2), 3, seed=0, keep=0, field="data.train_images")
 
 
@@ -77,10 +93,15 @@ def test_a_fingerprint_changes_with_a_label_with_a_position_and_with_the_name_of
     }
     assert len(prints) == 4
     assert fingerprint(dict(reversed(positions.items())), labels) in prints
-    assert fingerprint(positions, labels) == "951728f6af8458050dccb68c3d70d12e3041d078be3f82ddfa2f680d0ec81651"
+    assert (
+        fingerprint(positions, labels)
+        == "951728f6af8458050dccb68c3d70d12e3041d078be3f82ddfa2f680d0ec81651"
+    )
 
 
-def test_a_sample_of_pixels_changes_with_the_pixels_their_shape_their_scale_and_their_number() -> None:
+def test_a_sample_of_pixels_changes_with_the_pixels_their_shape_their_scale_and_their_number() -> (
+    None
+):
     pixels, labels = torch.zeros(3, 2, 2, 1, dtype=torch.uint8), torch.tensor([0, 1, 0])
     of = Images(pixels, labels, 255.0, ("a", "b"), "any", "train")
     others = [

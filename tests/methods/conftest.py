@@ -7,9 +7,17 @@ from rkdsearch import methods
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--method", action="append", metavar="NAME", help="check the contract of this method alone: a name, or a module's dotted path"
+        "--method",
+        action="append",
+        metavar="NAME",
+        help="check the contract of this method alone: a name, or a module's dotted path",
     )
-    parser.addoption("--allow-import", action="append", metavar="PREFIX", help="packages from which --method may import")
+    parser.addoption(
+        "--allow-import",
+        action="append",
+        metavar="PREFIX",
+        help="packages from which --method may import",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

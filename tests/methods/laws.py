@@ -27,7 +27,10 @@ class TinyNet(Classifier):
 
     def __init__(self, width: int, *, batchnorm: bool = True) -> None:
         super().__init__()
-        self.conv1, self.conv2 = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, width, 3, stride=2, padding=1)
+        self.conv1, self.conv2 = (
+            nn.Conv2d(1, 4, 3, padding=1),
+            nn.Conv2d(4, width, 3, stride=2, padding=1),
+        )
         self.bn1: nn.Module = nn.BatchNorm2d(4) if batchnorm else nn.Identity()
         self.bn2: nn.Module = nn.BatchNorm2d(width) if batchnorm else nn.Identity()
         self.linear = nn.Linear(width, CLASSES)
@@ -37,7 +40,12 @@ class TinyNet(Classifier):
         first = functional.relu(self.bn1(self.conv1(x)))
         second = functional.relu(self.bn2(self.conv2(first)))
         pooled = second.mean(dim=(2, 3))
-        stages = {"stage1": first, "stage2": functional.avg_pool2d(first, 2), "stage3": second, "stage4": functional.avg_pool2d(second, 2)}
+        stages = {
+            "stage1": first,
+            "stage2": functional.avg_pool2d(first, 2),
+            "stage3": second,
+            "stage4": functional.avg_pool2d(second, 2),
+        }
         return Features(self.linear(pooled), stages | {"penultimate": pooled})
 
 
@@ -81,16 +89,25 @@ class Bench:
         torch.manual_seed(seed)
         self.method, self.precision = method, precision
         self.student = TinyNet(6, batchnorm=batchnorm).to(dtype)
-        self.teachers = {name: TinyNet(9, batchnorm=batchnorm).to(dtype).eval().requires_grad_(False) for name in method.teachers()}
+        self.teachers = {
+            name: TinyNet(9, batchnorm=batchnorm).to(dtype).eval().requires_grad_(False)
+            for name in method.teachers()
+        }
         image = torch.rand(1, 1, 8, 8, dtype=dtype)
         asked = method.companions(self.student, dict(self.teachers), image)
         self.companions = {name: companion.module.to(dtype) for name, companion in asked.items()}
         self.x, self.y = torch.rand(n, 1, 8, 8, dtype=dtype), torch.arange(n) % CLASSES
-        # Teachers that know something: the true class leads on most images, as it does for those that are worth distilling.
+        # Teachers that know something: the true class leads on most images, as it does for those
+        # that are worth distilling.
         for teacher in self.teachers.values():
             teacher.linear.weight.data.mul_(4)
         start = method.attack_defaults.start
-        self.attack = Recording(Linf(EPS), steps=steps, step_size=EPS / 4, initial="gaussian" if start == "none" else start)
+        self.attack = Recording(
+            Linf(EPS),
+            steps=steps,
+            step_size=EPS / 4,
+            initial="gaussian" if start == "none" else start,
+        )
         self.memory: dict[str, Tensor] = {}
         self.noise = Noise(torch.Generator().manual_seed(seed))
 
@@ -99,7 +116,9 @@ class Bench:
             "x": self.x,
             "y": self.y,
             "student": Student(self.student, precision=self.precision),
-            "teachers": {name: Teacher(network, self.precision) for name, network in self.teachers.items()},
+            "teachers": {
+                name: Teacher(network, self.precision) for name, network in self.teachers.items()
+            },
             "companions": self.companions,
             "attack": self.attack,
             "noise": self.noise,
@@ -118,13 +137,24 @@ class Bench:
     def trained(self) -> dict[str, nn.Parameter]:
         """The student's parameters and the companions', by name."""
         modules = {"student": self.student} | self.companions
-        return {f"{owner}.{name}": p for owner, module in modules.items() for name, p in module.named_parameters() if p.requires_grad}
+        return {
+            f"{owner}.{name}": p
+            for owner, module in modules.items()
+            for name, p in module.named_parameters()
+            if p.requires_grad
+        }
 
     def share(self, rank: int, processes: int) -> dict[str, Any]:
         """What one of several processes sees of this batch: its rows, and its slice of the noise. As changes to `step`."""
         mine = slice(rank * len(self.x) // processes, (rank + 1) * len(self.x) // processes)
         noise = Noise(self.noise.generator, rank, processes)
-        return {"x": self.x[mine], "y": self.y[mine], "noise": noise, "batch_size": len(self.x), "gather": gather_rows}
+        return {
+            "x": self.x[mine],
+            "y": self.y[mine],
+            "noise": noise,
+            "batch_size": len(self.x),
+            "gather": gather_rows,
+        }
 
     def learn(self, steps: int, lr: float = 0.02) -> list[float]:
         """The loss before each of so many optimisation steps on this one batch, always under the same attack noise."""

@@ -1,12 +1,14 @@
 """Networks that look their answers up: a method's arithmetic against literal logits, values to 1e-9 and gradients to 1e-8.
 
-`tests/golden/NAME.json` holds logits of the student `S`, the robust teacher `T` and the natural teacher `N` on clean, adversarial and
-mirrored images (`S_nat`, `T_adv`, `S_minus`; `FS_adv` are features), and for each variant the loss and its gradient with respect to them.
+`tests/golden/NAME.json` holds logits of the student `S`, the robust teacher `T` and the natural
+teacher `N` on clean, adversarial and mirrored images (`S_nat`, `T_adv`, `S_minus`; `FS_adv` are
+features), and for each variant the loss and its gradient with respect to them.
 
     golden = Oracle.load("iad1")
     golden.check("official_tau1", IAD(parity="official"), epoch=60)
 
-An "image" is two pixels: which view it is (clean 0, adversarial 1, mirrored 2x - x' = -1), and which sample.
+An "image" is two pixels: which view it is (clean 0, adversarial 1, mirrored 2x - x' = -1), and
+which sample.
 """
 
 import json
@@ -41,14 +43,20 @@ class Answers(nn.Module):
 
     def features(self, x: Tensor) -> Features:
         """Logits, and the leaves `FS_...` as the penultimate stage."""
-        return Features(self.look_up(self.prefix, x), {"penultimate": self.look_up("F" + self.prefix, x)})
+        return Features(
+            self.look_up(self.prefix, x), {"penultimate": self.look_up("F" + self.prefix, x)}
+        )
 
     def look_up(self, prefix: str, x: Tensor) -> Tensor:
         """One row for each image, by its view and its sample."""
         views, samples = x.detach()[:, 0, 0].round().long().unbind(dim=1)
         unknown = torch.full_like(next(iter(self.leaves.values())), torch.nan)
-        rows = [self.leaves.get(f"{prefix}_{VIEWS[v]}", unknown)[i] for v, i in zip(views.tolist(), samples.tolist(), strict=True)]
-        return torch.stack(rows) + 0 * x.sum(dim=(1, 2, 3))[:, None]  # a path to the image, whose gradient is zero
+        rows = [
+            self.leaves.get(f"{prefix}_{VIEWS[v]}", unknown)[i]
+            for v, i in zip(views.tolist(), samples.tolist(), strict=True)
+        ]
+        # a path to the image, whose gradient is zero
+        return torch.stack(rows) + 0 * x.sum(dim=(1, 2, 3))[:, None]
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,10 @@ class Oracle:
         inputs = dict(content["inputs"])
         y = torch.tensor(inputs.pop("y", [0, 0, 0, 0]))
         # Teachers' answers ask for gradients as well: a method that lets one through is caught.
-        leaves = {name: torch.tensor(rows, dtype=torch.float64, requires_grad=True) for name, rows in inputs.items()}
+        leaves = {
+            name: torch.tensor(rows, dtype=torch.float64, requires_grad=True)
+            for name, rows in inputs.items()
+        }
         return Oracle(y, leaves, content["variants"], content)
 
     def network(self, prefix: str) -> Answers:
@@ -96,17 +107,27 @@ class Oracle:
 
     def second(self) -> "Oracle":
         """The second optimisation step: `S_adv2` takes the place of `S_adv`."""
-        return Oracle(self.y, self.leaves | {k[:-1]: v for k, v in self.leaves.items() if k.endswith("2")}, self.variants, self.content)
+        return Oracle(
+            self.y,
+            self.leaves | {k[:-1]: v for k, v in self.leaves.items() if k.endswith("2")},
+            self.variants,
+            self.content,
+        )
 
     def step(self, *, epoch: int = 0, epochs: int = 100, **changes: Any) -> OracleStep:
         """The batch. `changes` replace fields of `Step`: memory, companions, lr_factor, batch_size, ..."""
         n = len(self.y)
         samples = torch.arange(n, dtype=torch.float64)
         values: dict[str, Any] = {
-            "x": torch.stack([torch.zeros(n, dtype=torch.float64), samples], dim=1).view(n, 1, 1, 2),
+            "x": (
+                torch.stack([torch.zeros(n, dtype=torch.float64), samples], dim=1).view(n, 1, 1, 2)
+            ),
             "y": self.y,
             "student": Student(self.network("S")),
-            "teachers": {"robust": Teacher(self.network("T")), "natural": Teacher(self.network("N"))},
+            "teachers": {
+                "robust": Teacher(self.network("T")),
+                "natural": Teacher(self.network("N")),
+            },
             "companions": {},
             "attack": Found(Linf(1.0), steps=0, step_size=1.0),
             "noise": Noise(torch.Generator().manual_seed(0)),
@@ -118,21 +139,30 @@ class Oracle:
         }
         return OracleStep(**(values | changes))
 
-    def check(self, variant: str, method: Method, *, epoch: int = 0, epochs: int = 100, **changes: Any) -> Loss:
+    def check(
+        self, variant: str, method: Method, *, epoch: int = 0, epochs: int = 100, **changes: Any
+    ) -> Loss:
         """The loss and its gradients are the variant's; `changes` as in `step`. Returns the loss, for what else a test wants to know."""
         loss = method.loss(self.step(epoch=epoch, epochs=epochs, **changes))
         expected = self.variants[variant]
-        assert abs(loss.total.item() - expected["loss"]) < 1e-9, f"{variant}: loss {loss.total.item()}, expected {expected['loss']}"
+        assert abs(loss.total.item() - expected["loss"]) < 1e-9, (
+            f"{variant}: loss {loss.total.item()}, expected {expected['loss']}"
+        )
         self.check_gradients(loss.total, expected["grad"])
         return loss
 
     def check_gradients(self, total: Tensor, expected: Mapping[str, Any]) -> None:
         """d(total)/d(leaf) for every leaf; a leaf that is not listed, or null, gets none."""
         names = [name for name in self.leaves if not name.endswith("2")]
-        gradients = torch.autograd.grad(total, [self.leaves[name] for name in names], materialize_grads=True)
+        gradients = torch.autograd.grad(
+            total, [self.leaves[name] for name in names], materialize_grads=True
+        )
         for name, gradient in zip(names, gradients, strict=True):
             wanted = torch.zeros_like(self.leaves[name])
             if expected.get(name) is not None:
                 wanted = torch.tensor(expected[name], dtype=torch.float64)
             error = (gradient - wanted).abs().max().item()
-            assert error < 1e-8, f"gradient with respect to {name} is off by {error:.3g}:\n{gradient}\nexpected\n{wanted}"
+            assert error < 1e-8, (
+                f"gradient with respect to {name} is off by"
+                f" {error:.3g}:\n{gradient}\nexpected\n{wanted}"
+            )

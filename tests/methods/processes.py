@@ -19,7 +19,10 @@ Case = tuple[str, dict[str, Any]]
 def compare(cases: list[Case], folder: Path) -> list[tuple[str, float]]:
     """For each case the largest difference between two processes and one: of losses, mean gradients and memory, over two steps."""
     gang(partial(_work, cases, methods.allowed_imports()), folder, PROCESSES)
-    return [(case, difference) for case, difference in json.loads((folder / "differences.json").read_text())]
+    return [
+        (case, difference)
+        for case, difference in json.loads((folder / "differences.json").read_text())
+    ]
 
 
 def _work(cases: list[Case], allowed: tuple[str, ...], folder: Path) -> None:
@@ -50,7 +53,8 @@ def _difference(name: str, setting: dict[str, Any], rank: int) -> float:
         pairs += [(one.memory[key], many.memory[key]) for key in one.memory]
         worst = max(worst, *(float((a - b).abs().max()) for a, b in pairs))
     found = torch.tensor(worst, dtype=torch.float64)
-    distributed.all_reduce(found, distributed.ReduceOp.MAX)  # every process keeps a memory of its own
+    # every process keeps a memory of its own
+    distributed.all_reduce(found, distributed.ReduceOp.MAX)
     return found.item()
 
 

@@ -12,7 +12,8 @@ from rkdsearch.methods import Method
 from tests.methods import laws, processes
 from tests.methods.laws import EPS, Bench
 
-BFLOAT16_TOLERANCE = 0.05  # relative: three significant digits in the logits, and an attack that may take another path
+# relative: three significant digits in the logits, and an attack that may take another path
+BFLOAT16_TOLERANCE = 0.05
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -20,7 +21,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     found = [methods.load(name) for name in chosen or methods.names()]
     if "method" in metafunc.fixturenames:
         cases = [(m, s) for m in found for s in laws.settings(m)]
-        metafunc.parametrize("method", [m(**s) for m, s in cases], ids=[_name(m, s) for m, s in cases])
+        metafunc.parametrize(
+            "method", [m(**s) for m, s in cases], ids=[_name(m, s) for m, s in cases]
+        )
     if "found" in metafunc.fixturenames:
         metafunc.parametrize("found", [found], ids=["all"])
     if "kind" in metafunc.fixturenames:
@@ -36,7 +39,9 @@ def test_the_loss_is_one_finite_number_made_of_detached_terms(method: Method) ->
     assert loss.total.shape == ()
     assert math.isfinite(loss.total.item())
     assert loss.terms
-    assert all(math.isfinite(term.item()) and not term.requires_grad for term in loss.terms.values())
+    assert all(
+        math.isfinite(term.item()) and not term.requires_grad for term in loss.terms.values()
+    )
 
 
 def test_the_loss_reaches_every_weight_of_the_student_and_of_its_companions(method: Method) -> None:
@@ -53,7 +58,10 @@ def test_the_loss_reaches_every_weight_of_the_student_and_of_its_companions(meth
 
 def test_teachers_are_left_as_they_were_without_gradients(method: Method) -> None:
     bench = Bench(method)
-    before = {name: {k: v.clone() for k, v in t.state_dict().items()} for name, t in bench.teachers.items()}
+    before = {
+        name: {k: v.clone() for k, v in t.state_dict().items()}
+        for name, t in bench.teachers.items()
+    }
     torch.autograd.backward(bench.loss().total)
     for name, teacher in bench.teachers.items():
         assert all(torch.equal(v, before[name][k]) for k, v in teacher.state_dict().items())
@@ -70,7 +78,9 @@ def test_an_attack_in_eval_mode_does_not_move_batchnorm_statistics(method: Metho
     assert counts[0] == counts[1]
 
 
-def test_an_attack_in_train_mode_moves_batchnorm_statistics_at_every_step(kind: type[Method]) -> None:
+def test_an_attack_in_train_mode_moves_batchnorm_statistics_at_every_step(
+    kind: type[Method],
+) -> None:
     few, many = Bench(kind(), steps=1), Bench(kind(), steps=4)
     for bench in (few, many):
         bench.loss(batchnorm="train")
@@ -79,7 +89,9 @@ def test_an_attack_in_train_mode_moves_batchnorm_statistics_at_every_step(kind: 
 
 
 @pytest.mark.parametrize("batchnorm", ["eval", "train"])
-def test_the_student_is_handed_back_in_train_mode_with_trainable_weights(kind: type[Method], batchnorm: str) -> None:
+def test_the_student_is_handed_back_in_train_mode_with_trainable_weights(
+    kind: type[Method], batchnorm: str
+) -> None:
     bench = Bench(kind())
     bench.student.bn2.eval()  # a frozen layer stays frozen
     bench.student.get_parameter("conv1.bias").requires_grad_(False)
@@ -87,10 +99,14 @@ def test_the_student_is_handed_back_in_train_mode_with_trainable_weights(kind: t
     assert bench.student.training
     assert bench.student.bn1.training
     assert not bench.student.bn2.training
-    assert [name for name, p in bench.student.named_parameters() if not p.requires_grad] == ["conv1.bias"]
+    assert [name for name, p in bench.student.named_parameters() if not p.requires_grad] == [
+        "conv1.bias"
+    ]
 
 
-def test_an_exception_inside_the_attack_leaves_the_student_in_train_mode(kind: type[Method]) -> None:
+def test_an_exception_inside_the_attack_leaves_the_student_in_train_mode(
+    kind: type[Method],
+) -> None:
     bench = Bench(kind())
     bench.loss()
     if not bench.attack.seen:
@@ -105,7 +121,9 @@ def test_attacked_images_stay_in_the_ball_and_in_the_pixel_range(method: Method)
     bench = Bench(method, steps=8)  # 8 steps of eps / 4: the projection has work to do
     bench.loss()
     for x_adv, x in bench.attack.seen:
-        assert torch.equal(x.view(-1, *bench.x.shape), bench.x.expand(len(x) // len(bench.x), *bench.x.shape))
+        assert torch.equal(
+            x.view(-1, *bench.x.shape), bench.x.expand(len(x) // len(bench.x), *bench.x.shape)
+        )
         assert (x_adv - x).abs().max() <= EPS + 1e-6
         assert x_adv.min() >= 0
         assert x_adv.max() <= 1
@@ -183,7 +201,9 @@ def test_a_setting_survives_json_and_editors_get_a_schema(method: Method) -> Non
     assert type(method).model_validate_json(method.model_dump_json()) == method
 
 
-def test_two_processes_learn_what_one_does_from_the_joined_batch(found: list[type[Method]], tmp_path: Path) -> None:
+def test_two_processes_learn_what_one_does_from_the_joined_batch(
+    found: list[type[Method]], tmp_path: Path
+) -> None:
     methods.allow_import("tests.methods")
     control: processes.Case = ("tests.methods.uncoupled", {})  # breaks this law: it must be seen
     cases = [(methods.name_of(m), s) for m in found for s in laws.settings(m)]

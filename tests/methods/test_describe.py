@@ -13,7 +13,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
 
 
 def test_the_page_of_methods_is_in_step_with_their_files() -> None:
-    assert PAGE.read_text(encoding="utf-8") == page(), "run: python -m rkdsearch.methods docs/methods.md"
+    assert PAGE.read_text(encoding="utf-8") == page(), (
+        "run: python -m rkdsearch.methods docs/methods.md"
+    )
 
 
 @pytest.mark.parametrize("name", methods.names())

@@ -45,8 +45,12 @@ CASES: list[tuple[str, str, dict[str, Any], int]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "variant", "fields", "epoch"), CASES, ids=[f"{c[0]}-{c[1]}" for c in CASES])
-def test_the_loss_and_its_gradients_are_the_published_ones(name: str, variant: str, fields: dict[str, Any], epoch: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "variant", "fields", "epoch"), CASES, ids=[f"{c[0]}-{c[1]}" for c in CASES]
+)
+def test_the_loss_and_its_gradients_are_the_published_ones(
+    name: str, variant: str, fields: dict[str, Any], epoch: int
+) -> None:
     Oracle.load(name).check(variant, load(name)(**fields), epoch=epoch, epochs=200)
 
 
@@ -66,7 +70,9 @@ def test_every_golden_variant_is_checked() -> None:
         ("ciard", "released_script_step"),
     }
     seen = {(name, variant) for name, variant, _, _ in CASES} | elsewhere
-    assert {(name, variant) for name in {n for n, _ in seen} for variant in Oracle.load(name).variants} == seen
+    assert {
+        (name, variant) for name in {n for n, _ in seen} for variant in Oracle.load(name).variants
+    } == seen
 
 
 def test_adaiad_trusts_the_teacher_alone_for_60_of_200_epochs() -> None:
@@ -75,7 +81,9 @@ def test_adaiad_trusts_the_teacher_alone_for_60_of_200_epochs() -> None:
     assert warm["trust"].item() == 1.0
     assert warm["oneself"].item() == 0.0
     assert warm["robust"].item() == pytest.approx(0.1844343783980746, abs=1e-12)  # AdaAD's loss
-    assert later["trust"].item() == pytest.approx((0.9461479138905721 + 0.9104779055718929 + 0.869608995759033 + 0.9455472012802458) / 4)
+    assert later["trust"].item() == pytest.approx(
+        (0.9461479138905721 + 0.9104779055718929 + 0.869608995759033 + 0.9455472012802458) / 4
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------- MTARD and B-MTARD
@@ -85,27 +93,43 @@ def test_adaiad_trusts_the_teacher_alone_for_60_of_200_epochs() -> None:
 def test_two_consecutive_steps_weigh_two_teachers_as_published(method: MTARD | BMTARD) -> None:
     oracle = Oracle.load(type(method).__name__.lower())
     memory: dict[str, Tensor] = {}
-    for batch, expected in zip((oracle, oracle.second()), oracle.variants["official_two_steps"]["steps"], strict=True):
+    for batch, expected in zip(
+        (oracle, oracle.second()), oracle.variants["official_two_steps"]["steps"], strict=True
+    ):
         loss = method.loss(batch.step(memory=memory))
         assert loss.total.item() == pytest.approx(expected["loss"], abs=1e-12)
         assert loss.terms["adversarial"].item() / 3 == pytest.approx(expected["kl_adv"], abs=1e-12)
-        assert memory["weights"].tolist() == pytest.approx([expected["w_adv"], expected["w_nat"]], abs=1e-12)
-        batch.check_gradients(loss.total, {name.removesuffix("2"): rows for name, rows in expected["grad"].items()})
+        assert memory["weights"].tolist() == pytest.approx(
+            [expected["w_adv"], expected["w_nat"]], abs=1e-12
+        )
+        batch.check_gradients(
+            loss.total, {name.removesuffix("2"): rows for name, rows in expected["grad"].items()}
+        )
         if isinstance(method, BMTARD):
-            assert memory["temperatures"].tolist() == pytest.approx([expected["temp_adv_after"], expected["temp_nat_after"]], abs=1e-12)
+            assert memory["temperatures"].tolist() == pytest.approx(
+                [expected["temp_adv_after"], expected["temp_nat_after"]], abs=1e-12
+            )
 
 
 @pytest.mark.parametrize("method", [MTARD(**OFFICIAL), BMTARD(**OFFICIAL)], ids=["mtard", "bmtard"])
-def test_at_a_tenth_of_the_learning_rate_weights_and_temperatures_move_a_tenth(method: MTARD | BMTARD) -> None:
+def test_at_a_tenth_of_the_learning_rate_weights_and_temperatures_move_a_tenth(
+    method: MTARD | BMTARD,
+) -> None:
     oracle = Oracle.load("mtard")
     moves = []
     for lr_factor in (1.0, 0.1):
         memory: dict[str, Tensor] = {}
         for batch in (oracle, oracle.second()):
             method.loss(batch.step(memory=memory, lr_factor=lr_factor))
-        moves.append([memory["weights"][1].item() - 0.5, memory.get("temperatures", torch.ones(2))[1].item() - 1])
+        moves.append(
+            [
+                memory["weights"][1].item() - 0.5,
+                memory.get("temperatures", torch.ones(2))[1].item() - 1,
+            ]
+        )
     assert moves[0][0] == pytest.approx(0.00117, abs=1e-5)
-    assert moves[1] == pytest.approx([moves[0][0] / 10, moves[0][1] / 10], rel=0.01)  # the second loss is moved by temperatures
+    # the second loss is moved by temperatures
+    assert moves[1] == pytest.approx([moves[0][0] / 10, moves[0][1] / 10], rel=0.01)
 
 
 def test_the_weights_of_two_teachers_stay_fractions_when_losses_vanish() -> None:
@@ -137,7 +161,9 @@ def tempered() -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("variant", "fields"), [("official_aliased_temperatures", OFFICIAL), ("paper_separate_batchmean", {})], ids=["official", "paper"]
+    ("variant", "fields"),
+    [("official_aliased_temperatures", OFFICIAL), ("paper_separate_batchmean", {})],
+    ids=["official", "paper"],
 )
 def test_soft_labels_are_tempered_by_class(variant: str, fields: dict[str, Any]) -> None:
     Oracle.load("absld").check(variant, ABSLD(**fields), memory=tempered())
@@ -152,28 +178,41 @@ def test_the_offset_of_the_released_code_does_not_move_the_gradient() -> None:
 
 
 @pytest.mark.parametrize(("lr_factor", "share"), [(1.0, 1.0), (0.1, 0.1)])
-def test_harder_classes_get_sharper_labels_at_the_end_of_an_epoch(lr_factor: float, share: float) -> None:
+def test_harder_classes_get_sharper_labels_at_the_end_of_an_epoch(
+    lr_factor: float, share: float
+) -> None:
     oracle = Oracle.load("absld")
     method, memory, before = ABSLD(), tempered(), tempered()["temperatures"]
     method.loss(oracle.step(memory=memory))
     update = oracle.variants["epoch_end_update"]["update"]
     for row, view in enumerate(("adv", "nat")):
-        assert memory["class_errors"][row].tolist() == pytest.approx(update[view]["class_ce_sum"], abs=1e-12)
+        assert memory["class_errors"][row].tolist() == pytest.approx(
+            update[view]["class_ce_sum"], abs=1e-12
+        )
     method.end_epoch(memory, epoch=0, epochs=10, lr_factor=lr_factor)
     for row, view in enumerate(("adv", "nat")):
         moved = torch.tensor(update[view]["new_temperature"], dtype=torch.float64) - before[row]
-        assert (memory["temperatures"][row] - before[row]).tolist() == pytest.approx((share * moved).tolist(), abs=1e-12)
+        assert (memory["temperatures"][row] - before[row]).tolist() == pytest.approx(
+            (share * moved).tolist(), abs=1e-12
+        )
     assert memory["class_errors"].tolist() == [[0.0] * 3] * 2
 
 
-def test_errors_of_a_class_add_up_over_the_batches_of_an_epoch_and_temperatures_stay_in_bounds() -> None:
+def test_errors_of_a_class_add_up_over_the_batches_of_an_epoch_and_temperatures_stay_in_bounds() -> (
+    None
+):
     oracle, memory = Oracle.load("absld"), dict[str, Tensor]()
     method = ABSLD(class_temperature_step=10.0)
     for _ in range(2):
         method.loss(oracle.step(memory=memory))
-    assert memory["class_errors"][0].tolist() == pytest.approx([2 * 2.4603738594182043, 2 * 1.6802696706417346, 2 * 0.9054523519579402])
+    assert memory["class_errors"][0].tolist() == pytest.approx(
+        [2 * 2.4603738594182043, 2 * 1.6802696706417346, 2 * 0.9054523519579402]
+    )
     method.end_epoch(memory, epoch=0, epochs=10, lr_factor=1.0)
-    assert memory["temperatures"].tolist() == [[0.5, pytest.approx(1.0226415928), 5.0], [pytest.approx(4.9549207749), 5.0, 0.5]]
+    assert memory["temperatures"].tolist() == [
+        [0.5, pytest.approx(1.0226415928), 5.0],
+        [pytest.approx(4.9549207749), 5.0, 0.5],
+    ]
 
 
 # ------------------------------------------------------------------------------------------------------------------------- DGAD
@@ -182,7 +221,9 @@ def test_errors_of_a_class_add_up_over_the_batches_of_an_epoch_and_temperatures_
 def test_the_shares_of_a_short_last_batch_are_of_the_configured_size() -> None:
     oracle = Oracle.load("dgad")
     loss = DGAD().loss(oracle.step(batch_size=8))
-    assert loss.total.item() == pytest.approx(0.04991148135099857 / 8 + 0.18209840431173244 * 7 / 8 + 0.04904491863108391, abs=1e-12)
+    assert loss.total.item() == pytest.approx(
+        0.04991148135099857 / 8 + 0.18209840431173244 * 7 / 8 + 0.04904491863108391, abs=1e-12
+    )
 
 
 def test_a_teacher_that_is_always_wrong_or_always_right_leaves_one_group_empty() -> None:
@@ -197,10 +238,14 @@ def test_a_teacher_that_is_always_wrong_or_always_right_leaves_one_group_empty()
 # ------------------------------------------------------------------------------------------------------------------------- SAAD
 
 
-def test_the_sample_that_the_teacher_is_surest_of_weighs_nothing_when_attacked_and_all_when_clean() -> None:
+def test_the_sample_that_the_teacher_is_surest_of_weighs_nothing_when_attacked_and_all_when_clean() -> (
+    None
+):
     oracle = Oracle.load("saad")
     total = SAAD(natural_weight=1.0).loss(oracle.step()).total
-    adversarial, natural = torch.autograd.grad(total, [oracle.leaves["S_adv"], oracle.leaves["S_nat"]])
+    adversarial, natural = torch.autograd.grad(
+        total, [oracle.leaves["S_adv"], oracle.leaves["S_nat"]]
+    )
     assert adversarial[3].tolist() == [0.0, 0.0, 0.0]  # entropies: 0.95, 1.01, 1.04, 0.94 nats
     assert natural[2].abs().max() < 1e-8
     assert natural[3].abs().max() > 1e-3
@@ -222,9 +267,15 @@ class FoundBoth(Found):
         return x_adv
 
 
-@pytest.mark.parametrize(("variant", "fields"), [("alpha0.7", {}), ("alpha0.5", {"adversarial_weight": 0.5})])
-def test_the_student_learns_two_answers_of_the_teacher_at_its_own_attacked_image(variant: str, fields: dict[str, Any]) -> None:
-    Oracle.load("cgard").check(variant, CGARD(**fields), attack=FoundBoth(Linf(1.0), steps=0, step_size=1.0))
+@pytest.mark.parametrize(
+    ("variant", "fields"), [("alpha0.7", {}), ("alpha0.5", {"adversarial_weight": 0.5})]
+)
+def test_the_student_learns_two_answers_of_the_teacher_at_its_own_attacked_image(
+    variant: str, fields: dict[str, Any]
+) -> None:
+    Oracle.load("cgard").check(
+        variant, CGARD(**fields), attack=FoundBoth(Linf(1.0), steps=0, step_size=1.0)
+    )
 
 
 @dataclass(frozen=True)
@@ -239,7 +290,9 @@ class TwoStarts(Recording):
         return x + 0.001 * (unit if self.orders.pop(0) == 1 else unit.flip(0))
 
 
-def test_student_and_teacher_search_jointly_and_a_harmed_teacher_starts_again_from_the_clean_image() -> None:
+def test_student_and_teacher_search_jointly_and_a_harmed_teacher_starts_again_from_the_clean_image() -> (
+    None
+):
     expected = Oracle.load("cgard").variants["toy_joint_search"]
     at, attack = perceptrons("gaussian")
     both = TwoStarts(attack.ball, attack.steps, attack.step_size)
@@ -252,7 +305,10 @@ def test_student_and_teacher_search_jointly_and_a_harmed_teacher_starts_again_fr
             return super().__call__(x)
 
     loss = CGARD().loss(replace(at, attack=both, student=Asked(at.student.network)))
-    x_student, x_teacher = (torch.tensor(expected[key], dtype=torch.float64) for key in ("x_student_adv", "x_teacher_collab"))
+    x_student, x_teacher = (
+        torch.tensor(expected[key], dtype=torch.float64)
+        for key in ("x_student_adv", "x_teacher_collab")
+    )
     assert (seen[-1] - x_student).abs().max() < 1e-12
     candidates = [pair.chunk(2)[1] for pair, _ in both.seen]
     reset = torch.tensor(expected["candidate_reset"])
@@ -260,25 +316,36 @@ def test_student_and_teacher_search_jointly_and_a_harmed_teacher_starts_again_fr
     assert (kept - x_teacher).abs().max() < 1e-12
     for before, after, again in zip(candidates, candidates[1:], reset, strict=False):
         origin = torch.where(again[:, None, None, None], at.x, before)
-        assert (after - origin).abs().max() <= attack.step_size + 1e-12  # one step from where the teacher was put
+        # one step from where the teacher was put
+        assert (after - origin).abs().max() <= attack.step_size + 1e-12
     assert loss.total.isfinite()
 
 
 def test_cgard_refuses_another_objective_instead_of_ignoring_it() -> None:
-    with pytest.raises(ConfigError, match=r"attack.objective: cgard searches two images .* got 'label'"):
+    with pytest.raises(
+        ConfigError, match=r"attack.objective: cgard searches two images .* got 'label'"
+    ):
         CGARD().loss(Oracle.load("cgard").step(objective="label"))
 
 
 # ---------------------------------------------------------------------------------------------------------------------- PeerAiD
 
 
-@pytest.mark.parametrize(("variant", "weight"), [("official_cifar10", 0.1), ("official_cifar100", 1.0)])
+@pytest.mark.parametrize(
+    ("variant", "weight"), [("official_cifar10", 0.1), ("official_cifar100", 1.0)]
+)
 def test_student_and_peer_learn_from_each_other_as_published(variant: str, weight: float) -> None:
     oracle = Oracle.load("peeraid")
-    oracle.check(variant, PeerAiD(kl_scale=1 / 3, peer_student_weight=weight), companions={"peer": oracle.network("peer")})
+    oracle.check(
+        variant,
+        PeerAiD(kl_scale=1 / 3, peer_student_weight=weight),
+        companions={"peer": oracle.network("peer")},
+    )
 
 
-def test_a_peer_is_the_students_architecture_with_weights_of_its_own_and_answers_clean_images_in_eval_mode() -> None:
+def test_a_peer_is_the_students_architecture_with_weights_of_its_own_and_answers_clean_images_in_eval_mode() -> (
+    None
+):
     bench = Bench(PeerAiD())
     peer = bench.companions["peer"]
     assert [p.shape for p in peer.parameters()] == [p.shape for p in bench.student.parameters()]
@@ -295,24 +362,39 @@ def test_a_peer_is_the_students_architecture_with_weights_of_its_own_and_answers
 
 def test_the_push_away_from_the_natural_teachers_mistakes_is_the_published_one() -> None:
     oracle = Oracle.load("ciard")
-    loss = oracle.check("released_script_step", CIARD(**OFFICIAL), companions={"robust": oracle.network("T")})
+    loss = oracle.check(
+        "released_script_step", CIARD(**OFFICIAL), companions={"robust": oracle.network("T")}
+    )
     assert loss.terms["push"].item() / 3 == pytest.approx(0.15279987989823138, abs=1e-12)
 
 
-def test_after_a_sixth_of_the_run_the_robust_teacher_learns_the_labels_and_the_student_does_not_notice() -> None:
+def test_after_a_sixth_of_the_run_the_robust_teacher_learns_the_labels_and_the_student_does_not_notice() -> (
+    None
+):
     oracle = Oracle.load("ciard")
     expected = dict(oracle.variants["released_script_step"]["grad"])
     truth = torch.nn.functional.one_hot(oracle.y, 3)
     expected["T_adv"] = ((oracle.leaves["T_adv"].softmax(dim=1) - truth) / 4).tolist()
     for epoch, learned in ((49, None), (50, expected["T_adv"])):
-        loss = CIARD(**OFFICIAL).loss(oracle.step(epoch=epoch, epochs=300, companions={"robust": oracle.network("T")}))
+        loss = CIARD(**OFFICIAL).loss(
+            oracle.step(epoch=epoch, epochs=300, companions={"robust": oracle.network("T")})
+        )
         oracle.check_gradients(loss.total, expected | {"T_adv": learned})
 
 
 def test_label_smoothing_reaches_the_labels_that_the_robust_teacher_learns() -> None:
     oracle = Oracle.load("ciard")
     plain, smooth = (
-        CIARD().loss(oracle.step(epoch=50, epochs=300, companions={"robust": oracle.network("T")}, label_smoothing=share)).terms
+        CIARD()
+        .loss(
+            oracle.step(
+                epoch=50,
+                epochs=300,
+                companions={"robust": oracle.network("T")},
+                label_smoothing=share,
+            )
+        )
+        .terms
         for share in (0.0, 0.2)
     )
     assert smooth["adversarial"] == plain["adversarial"]
@@ -321,12 +403,20 @@ def test_label_smoothing_reaches_the_labels_that_the_robust_teacher_learns() -> 
 
 def test_without_a_mistake_of_the_natural_teacher_there_is_no_push() -> None:
     oracle = Oracle.load("ciard")
-    loss = CIARD().loss(replace(oracle, y=oracle.leaves["N_adv"].argmax(dim=1)).step(companions={"robust": oracle.network("T")}))
+    loss = CIARD().loss(
+        replace(oracle, y=oracle.leaves["N_adv"].argmax(dim=1)).step(
+            companions={"robust": oracle.network("T")}
+        )
+    )
     assert loss.terms["push"].item() == 0
-    assert loss.total.item() == pytest.approx((loss.terms["adversarial"] + loss.terms["natural"]).item(), abs=1e-12)
+    assert loss.total.item() == pytest.approx(
+        (loss.terms["adversarial"] + loss.terms["natural"]).item(), abs=1e-12
+    )
 
 
-def test_the_copied_teacher_learns_by_a_schedule_of_its_own_and_the_loaded_one_stays_frozen() -> None:
+def test_the_copied_teacher_learns_by_a_schedule_of_its_own_and_the_loaded_one_stays_frozen() -> (
+    None
+):
     bench = Bench(CIARD())
     companion = CIARD().companions(bench.student, dict(bench.teachers), bench.x[:1])["robust"]
     assert companion.module.training
@@ -338,7 +428,9 @@ def test_the_copied_teacher_learns_by_a_schedule_of_its_own_and_the_loaded_one_s
     assert rates == pytest.approx([0.0, 0.0, 0.99996, 0.498752, 0.0], abs=1e-5)
 
 
-def test_before_it_learns_the_copied_teachers_statistics_move_and_its_weights_have_no_gradient() -> None:
+def test_before_it_learns_the_copied_teachers_statistics_move_and_its_weights_have_no_gradient() -> (
+    None
+):
     bench = Bench(CIARD())
     torch.autograd.backward(bench.loss(epoch=0).total)
     copied = bench.companions["robust"]

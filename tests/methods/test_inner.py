@@ -31,15 +31,21 @@ def test_a_named_problem_has_one_gradient(name: inner.Name) -> None:
     with step.attacking():
         problem = inner.build(name, step)
         x = step.x + 0.01 * torch.randn_like(step.x)
-        found, wanted = input_gradient(problem, x), input_gradient(lambda images: problem(images), x)  # noqa: PLW0108 - hides the slope
+        found = input_gradient(problem, x)
+        wanted = input_gradient(lambda images: problem(images), x)  # noqa: PLW0108 - hides the slope
     assert float((found - wanted).abs().max() / wanted.abs().max()) < 1e-12
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0, 0.25])
 @pytest.mark.parametrize("classes", [3, 16, 17, 100])
-def test_imitation_at_any_temperature_and_number_of_classes(temperature: float, classes: int) -> None:
+def test_imitation_at_any_temperature_and_number_of_classes(
+    temperature: float, classes: int
+) -> None:
     network = Student(nn.Sequential(nn.Flatten(), nn.Linear(16, classes)).double())
-    x, target = torch.rand(5, 1, 4, 4, dtype=torch.float64), 3 * torch.randn(5, classes, dtype=torch.float64)
+    x, target = (
+        torch.rand(5, 1, 4, 4, dtype=torch.float64),
+        3 * torch.randn(5, classes, dtype=torch.float64),
+    )
     assert_same(inner.imitation(network, target, temperature), x)
     assert_same(inner.classification(network, torch.arange(5) % classes), x)
 
@@ -77,12 +83,19 @@ def test_logits_in_half_precision_get_a_slope_of_their_own_kind() -> None:
 
 
 @pytest.mark.parametrize(("name", "forwards"), [("small_cnn", 1), ("mlp", 1), ("wide_resnet", 2)])
-def test_one_forward_answers_several_batches_where_images_are_independent(name: str, forwards: int) -> None:
+def test_one_forward_answers_several_batches_where_images_are_independent(
+    name: str, forwards: int
+) -> None:
     shape = {"width": 1, "depth": 10} if name == "wide_resnet" else {}
-    network = build(ModelConfig.model_validate({"name": name, **shape}), classes=3, channels=1, size=8).double()
+    network = build(
+        ModelConfig.model_validate({"name": name, **shape}), classes=3, channels=1, size=8
+    ).double()
     calls: list[int] = []
     network.register_forward_hook(lambda module, inputs, output: calls.append(len(inputs[0])))
-    x, other = torch.rand(4, 1, 8, 8, dtype=torch.float64), torch.rand(2, 1, 8, 8, dtype=torch.float64)
+    x, other = (
+        torch.rand(4, 1, 8, 8, dtype=torch.float64),
+        torch.rand(2, 1, 8, 8, dtype=torch.float64),
+    )
     found = tuple(Student(network).each(x, other))
     assert len(calls) == forwards
     for logits, images in zip(found, (x, other), strict=True):
@@ -95,15 +108,22 @@ def test_who_inherits_from_an_independent_network_has_not_said_so_of_itself() ->
             return super().features(x - x.mean(dim=0))  # looks at the batch
 
     network = Normalised(classes=3, channels=1, size=8).double()
-    x, other = torch.rand(4, 1, 8, 8, dtype=torch.float64), torch.rand(2, 1, 8, 8, dtype=torch.float64)
+    x, other = (
+        torch.rand(4, 1, 8, 8, dtype=torch.float64),
+        torch.rand(2, 1, 8, 8, dtype=torch.float64),
+    )
     for logits, images in zip(Student(network).each(x, other), (x, other), strict=True):
         assert torch.equal(logits, network(images))
 
 
 @pytest.mark.parametrize(("name", "twins"), [("small_cnn", 1), ("wide_resnet", 0)])
-def test_an_attack_in_train_mode_goes_by_the_twin_where_the_mode_makes_no_difference(name: str, twins: int) -> None:
+def test_an_attack_in_train_mode_goes_by_the_twin_where_the_mode_makes_no_difference(
+    name: str, twins: int
+) -> None:
     shape = {"width": 1, "depth": 10} if name == "wide_resnet" else {}
-    network = build(ModelConfig.model_validate({"name": name, **shape}), classes=3, channels=1, size=8)
+    network = build(
+        ModelConfig.model_validate({"name": name, **shape}), classes=3, channels=1, size=8
+    )
     current, asked = models.twin(network), []
 
     def counted() -> nn.Module:

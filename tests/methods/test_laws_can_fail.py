@@ -28,7 +28,9 @@ class Plain(Method):
 
     @override
     def loss(self, step: Step) -> Loss:
-        return Loss.weighted(label=(1.0, self.objective(step, step.maximize(lambda x: self.objective(step, x)))))
+        return Loss.weighted(
+            label=(1.0, self.objective(step, step.maximize(lambda x: self.objective(step, x))))
+        )
 
 
 class Attached(Plain):
@@ -55,7 +57,8 @@ class Teaching(Plain):
 class Watching(Plain):
     @override
     def loss(self, step: Step) -> Loss:
-        x_adv = step.attack.maximize(lambda x: self.objective(step, x), step.x, step.noise)  # outside `step.attacking()`
+        # outside `step.attacking()`
+        x_adv = step.attack.maximize(lambda x: self.objective(step, x), step.x, step.noise)
         return Loss.weighted(label=(1.0, self.objective(step, x_adv)))
 
 
@@ -85,7 +88,9 @@ class Straying(Linf):
 class Returning(Plain):
     @override
     def loss(self, step: Step) -> Loss:
-        return super().loss(replace(step, attack=replace(step.attack, ball=Straying(step.attack.ball.eps))))
+        return super().loss(
+            replace(step, attack=replace(step.attack, ball=Straying(step.attack.ball.eps)))
+        )
 
 
 class Scaled(Plain):
@@ -100,7 +105,8 @@ class Rising(Plain):
     @override
     def loss(self, step: Step) -> Loss:
         value = self.objective(step, step.x).mean()
-        return Loss(2 * value.detach() - value, {"label": value.detach()})  # its descent is the value's ascent
+        # its descent is the value's ascent
+        return Loss(2 * value.detach() - value, {"label": value.detach()})
 
 
 class Narrow(Plain):
@@ -120,7 +126,10 @@ class Normalised(Plain):
     ("law", "broken"),
     [
         (contract.test_the_loss_is_one_finite_number_made_of_detached_terms, Attached),
-        (contract.test_the_loss_reaches_every_weight_of_the_student_and_of_its_companions, Headless),
+        (
+            contract.test_the_loss_reaches_every_weight_of_the_student_and_of_its_companions,
+            Headless,
+        ),
         (contract.test_teachers_are_left_as_they_were_without_gradients, Teaching),
         (contract.test_an_attack_in_eval_mode_does_not_move_batchnorm_statistics, Watching),
         (contract.test_attacked_images_stay_in_the_ball_and_in_the_pixel_range, Escaping),
@@ -129,7 +138,9 @@ class Normalised(Plain):
         (contract.test_double_precision_is_never_lost, Narrow),
     ],
 )
-def test_a_law_for_every_setting_can_fail(law: Callable[[Method], None], broken: type[Method]) -> None:
+def test_a_law_for_every_setting_can_fail(
+    law: Callable[[Method], None], broken: type[Method]
+) -> None:
     law(Plain())
     with pytest.raises(AssertionError):
         law(broken())
@@ -138,7 +149,9 @@ def test_a_law_for_every_setting_can_fail(law: Callable[[Method], None], broken:
 def test_a_law_for_every_method_can_fail() -> None:
     contract.test_the_student_is_handed_back_in_train_mode_with_trainable_weights(Plain, "eval")
     with pytest.raises(AssertionError):
-        contract.test_the_student_is_handed_back_in_train_mode_with_trainable_weights(Forgetful, "eval")
+        contract.test_the_student_is_handed_back_in_train_mode_with_trainable_weights(
+            Forgetful, "eval"
+        )
     with pytest.raises(AssertionError):
         contract.test_kl_scale_is_a_weight_and_no_part_of_a_reported_term(Scaled)
     contract.test_the_last_batch_of_an_epoch_may_be_of_any_size(Plain, 1)
@@ -147,7 +160,9 @@ def test_a_law_for_every_method_can_fail() -> None:
 
 
 def test_a_method_of_a_strangers_is_imported_only_where_allowed() -> None:
-    with pytest.raises(ConfigError, match="would import code; allow it with --allow-import elsewhere"):
+    with pytest.raises(
+        ConfigError, match="would import code; allow it with --allow-import elsewhere"
+    ):
         methods.load("elsewhere.soft_at")
     methods.allow_import("tests.methods")
     assert methods.load("tests.methods.uncoupled").__name__ == "Uncoupled"

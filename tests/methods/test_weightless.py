@@ -32,7 +32,8 @@ def clean_forward(method: Method, epoch: int) -> tuple[bool, int]:
     bench.student.register_forward_hook(look)
     loss = bench.loss(epoch=epoch)
     torch.autograd.backward(loss.total)
-    assert all(p.grad is not None for p in bench.student.parameters())  # through x', as DDP wants it
+    # through x', as DDP wants it
+    assert all(p.grad is not None for p in bench.student.parameters())
     (followed,) = found
     return followed, batches_tracked(bench.student)
 
@@ -47,12 +48,29 @@ def clean_forward(method: Method, epoch: int) -> tuple[bool, int]:
         ((AdaIAD(), WARM), (AdaIAD(soft_label_weight=0.9), WARM)),
         ((IAD(), WARM), (IAD(), LATER)),
         ((IAD(), WARM), (IAD(soft_label_weight=0.9), WARM)),
-        ((IAD(self_target="detached"), LATER), (IAD(self_target="detached", soft_label_weight=0.9), LATER)),
+        (
+            (IAD(self_target="detached"), LATER),
+            (IAD(self_target="detached", soft_label_weight=0.9), LATER),
+        ),
     ],
-    ids=["ard", "adaad", "saad", "adaiad-warm-up", "adaiad-label", "iad-warm-up", "iad-label", "iad-detached"],
+    ids=[
+        "ard",
+        "adaad",
+        "saad",
+        "adaiad-warm-up",
+        "adaiad-label",
+        "iad-warm-up",
+        "iad-label",
+        "iad-detached",
+    ],
 )
-def test_clean_images_are_followed_back_where_they_weigh_something(weightless: tuple[Method, int], weighty: tuple[Method, int]) -> None:
-    (dead, dead_batches), (alive, alive_batches) = clean_forward(*weightless), clean_forward(*weighty)
+def test_clean_images_are_followed_back_where_they_weigh_something(
+    weightless: tuple[Method, int], weighty: tuple[Method, int]
+) -> None:
+    (dead, dead_batches), (alive, alive_batches) = (
+        clean_forward(*weightless),
+        clean_forward(*weighty),
+    )
     assert (dead, alive) == (False, True)
     assert dead_batches == alive_batches
 
@@ -86,6 +104,8 @@ def test_the_push_of_ciard_softens_bfloat16_logits_in_single_precision() -> None
     pushes = []
     for kind in (Rounded, Lifted):
         step = oracle.step(companions={"robust": oracle.network("T")})
-        pushes.append(CIARD().loss(replace(step, student=kind(step.student.network))).terms["push"].item())
+        pushes.append(
+            CIARD().loss(replace(step, student=kind(step.student.network))).terms["push"].item()
+        )
     assert pushes[0] == pytest.approx(pushes[1], abs=1e-7)
     assert pushes[0] > 0

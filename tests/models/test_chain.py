@@ -12,7 +12,9 @@ from rkdsearch.models import ModelConfig, build, fold, twin, written_out
 from rkdsearch.models.chain import MATRIX_NUMBERS, Unrolled, _chains
 
 
-def by_autograd(network: Callable[[Tensor], Tensor], x: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+def by_autograd(
+    network: Callable[[Tensor], Tensor], x: Tensor, slope: Tensor
+) -> tuple[Tensor, Tensor]:
     x = x.detach().requires_grad_()
     logits = network(x)
     return logits.detach(), torch.autograd.grad(logits, x, slope)[0]
@@ -21,7 +23,9 @@ def by_autograd(network: Callable[[Tensor], Tensor], x: Tensor, slope: Tensor) -
 def assert_same(live: nn.Module, frozen: nn.Module, x: Tensor) -> None:
     """Logits and gradient, of the written-out chain where there is one."""
     slope = torch.randn(len(x), 10, dtype=x.dtype)
-    for found, right in zip(gradient_through(frozen, x, slope), by_autograd(live.eval(), x, slope), strict=True):
+    for found, right in zip(
+        gradient_through(frozen, x, slope), by_autograd(live.eval(), x, slope), strict=True
+    ):
         assert found.shape == right.shape
         assert float((found - right).abs().max() / right.abs().max()) < 1e-12
 
@@ -44,11 +48,24 @@ def is_chain(network: nn.Module, x: Tensor) -> bool:
 
 @pytest.mark.parametrize(
     ("name", "channels", "size", "chain"),
-    [("mlp", 1, 8, True), ("mlp", 3, 32, True), ("small_cnn", 1, 8, True), ("small_cnn", 3, 32, False), ("resnet18", 1, 8, False)],
+    [
+        ("mlp", 1, 8, True),
+        ("mlp", 3, 32, True),
+        ("small_cnn", 1, 8, True),
+        ("small_cnn", 3, 32, False),
+        ("resnet18", 1, 8, False),
+    ],
 )
-def test_logits_and_gradient_are_autograds(name: str, channels: int, size: int, chain: bool) -> None:
+def test_logits_and_gradient_are_autograds(
+    name: str, channels: int, size: int, chain: bool
+) -> None:
     width = {"width": 8} if name == "small_cnn" else {}
-    network = build(ModelConfig.model_validate({"name": name, **width}), classes=10, channels=channels, size=size).double()
+    network = build(
+        ModelConfig.model_validate({"name": name, **width}),
+        classes=10,
+        channels=channels,
+        size=size,
+    ).double()
     x = torch.rand(5, channels, size, size, dtype=torch.float64)
     shadow = twin(network)()
     assert is_chain(shadow, x) == chain
@@ -125,9 +142,14 @@ def test_a_path_that_branches_is_no_chain(kind: type[nn.Module]) -> None:
     assert_same(network, twin(network)(), x)
 
 
-@pytest.mark.parametrize("norm", [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm])
+@pytest.mark.parametrize(
+    "norm", [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm]
+)
 def test_a_weight_that_is_computed_is_computed_anew(norm: Callable[[nn.Module], nn.Module]) -> None:
-    network, x = nn.Sequential(nn.Flatten(), norm(nn.Linear(64, 10))).double(), torch.rand(2, 1, 8, 8, dtype=torch.float64)
+    network, x = (
+        nn.Sequential(nn.Flatten(), norm(nn.Linear(64, 10))).double(),
+        torch.rand(2, 1, 8, 8, dtype=torch.float64),
+    )
     current = twin(network.eval())
     assert not is_chain(current(), x)
     for _ in range(2):
@@ -138,11 +160,15 @@ def test_a_weight_that_is_computed_is_computed_anew(norm: Callable[[nn.Module], 
 
 def test_a_hook_and_pixels_that_are_normalised_inside_are_not_passed_over() -> None:
     x = torch.rand(2, 1, 8, 8, dtype=torch.float64)
-    normalised = build(ModelConfig(name="mlp", mean=(0.4,), std=(0.2,)), classes=10, channels=1, size=8).double()
+    normalised = build(
+        ModelConfig(name="mlp", mean=(0.4,), std=(0.2,)), classes=10, channels=1, size=8
+    ).double()
     assert not is_chain(twin(normalised)(), x)
     assert_same(normalised, twin(normalised)(), x)
     hooked = sequential(nn.ReLU(), nn.Flatten())
-    hooked.get_submodule("1").register_forward_hook(lambda module, inputs, output: output.clamp_max(0.1))
+    hooked.get_submodule("1").register_forward_hook(
+        lambda module, inputs, output: output.clamp_max(0.1)
+    )
     assert not is_chain(twin(hooked)(), x)
     assert_same(hooked, twin(hooked)(), x)
 
@@ -174,7 +200,10 @@ def test_large_images_are_convolved() -> None:
     unrolled(torch.rand(1, 1, 8, 8, dtype=torch.float64))
     unrolled(torch.rand(1, 1, 9, 9, dtype=torch.float64))
     assert MATRIX_NUMBERS == 32768  # 64 x 512; of 81 x 648 there is no matrix
-    assert {shape[1]: found is not None for shape, found in unrolled.matrices.items()} == {8: True, 9: False}
+    assert {shape[1]: found is not None for shape, found in unrolled.matrices.items()} == {
+        8: True,
+        9: False,
+    }
 
 
 def test_a_first_call_without_gradients_does_not_spoil_the_matrices_for_an_attack() -> None:
@@ -217,7 +246,10 @@ def test_images_that_carry_a_graph_and_a_chain_without_hidden_layers_are_nothing
 
 
 def test_in_half_precision_autograd_decides() -> None:
-    network, x = build(ModelConfig(name="mlp"), classes=10, channels=1, size=8), torch.rand(4, 1, 8, 8)
+    network, x = (
+        build(ModelConfig(name="mlp"), classes=10, channels=1, size=8),
+        torch.rand(4, 1, 8, 8),
+    )
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert written_out(twin(network)(), torch.ones_like, x) is None
     assert written_out(twin(network)(), torch.ones_like, x) is not None

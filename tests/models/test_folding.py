@@ -24,7 +24,9 @@ def used(network: nn.Module) -> nn.Module:
 
 def built(name: str, size: int = 8) -> nn.Module:
     shape = {"width": 1, "depth": 10} if name == "wide_resnet" else {}
-    config = ModelConfig.model_validate({"name": name, "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.25), **shape})
+    config = ModelConfig.model_validate(
+        {"name": name, "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.25), **shape}
+    )
     return used(build(config, classes=10, channels=3, size=size))
 
 
@@ -49,7 +51,14 @@ def folds(network: nn.Module) -> int:
 
 @pytest.mark.parametrize(
     ("name", "batchnorms"),
-    [("small_cnn", 0), ("mlp", 0), ("resnet18", 20), ("preact_resnet18", 8), ("wide_resnet", 3), ("mobilenet_v2", 57)],
+    [
+        ("small_cnn", 0),
+        ("mlp", 0),
+        ("resnet18", 20),
+        ("preact_resnet18", 8),
+        ("wide_resnet", 3),
+        ("mobilenet_v2", 57),
+    ],
 )
 def test_the_twin_answers_as_the_network_in_eval_mode(name: str, batchnorms: int) -> None:
     network, x = built(name), torch.rand(2, 3, 8, 8, dtype=torch.float64)
@@ -87,7 +96,11 @@ def test_the_twin_follows_training_and_loading() -> None:
 def test_the_twin_shares_what_it_does_not_fold() -> None:
     network = built("wide_resnet")
     theirs = dict(twin(network)().named_parameters())
-    shared = {name for name, p in network.named_parameters() if name in theirs and theirs[name].data_ptr() == p.data_ptr()}
+    shared = {
+        name
+        for name, p in network.named_parameters()
+        if name in theirs and theirs[name].data_ptr() == p.data_ptr()
+    }
     assert {"fc.weight", "block1.layer.0.bn1.weight", "block1.layer.0.conv2.weight"} <= shared
     assert "block1.layer.0.conv1.weight" not in shared
 
@@ -108,7 +121,9 @@ def test_a_network_that_cannot_be_traced_is_copied_unfolded() -> None:
 
 
 def test_a_hooked_layer_is_not_folded() -> None:
-    network = used(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(72, 10)))
+    network = used(
+        nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(72, 10))
+    )
     x = torch.rand(2, 1, 8, 8, dtype=torch.float64)
     assert folds(twin(network)()) == 1
     network[0].register_forward_hook(lambda module, inputs, output: output.clamp_min(0))
@@ -117,9 +132,13 @@ def test_a_hooked_layer_is_not_folded() -> None:
     assert_same(network, shadow, x)
 
 
-@pytest.mark.parametrize("norm", [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm])
+@pytest.mark.parametrize(
+    "norm", [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm]
+)
 def test_reparametrised_layers_are_left_as_they_are(norm: Callable[[nn.Module], nn.Module]) -> None:
-    network = used(nn.Sequential(norm(nn.Conv2d(1, 2, 3)), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(72, 10)))
+    network = used(
+        nn.Sequential(norm(nn.Conv2d(1, 2, 3)), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(72, 10))
+    )
     shadow = twin(network)()
     assert folds(shadow) == 0
     assert_same(network, shadow, torch.rand(2, 1, 8, 8, dtype=torch.float64))

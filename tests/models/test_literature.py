@@ -19,7 +19,10 @@ def test_resnet18_answers_as_torchvisions_with_a_cifar_stem() -> None:
     theirs = resnet18(weights=None, num_classes=10)
     theirs.conv1, theirs.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
     ours = ResNet18(classes=10, channels=3)
-    renamed = {k.replace("downsample", "shortcut").replace("fc.", "linear."): v for k, v in theirs.state_dict().items()}
+    renamed = {
+        k.replace("downsample", "shortcut").replace("fc.", "linear."): v
+        for k, v in theirs.state_dict().items()
+    }
     ours.load_state_dict(renamed)
     x = torch.rand(2, 3, 32, 32)
     torch.testing.assert_close(ours.eval()(x), theirs.eval()(x), rtol=1e-4, atol=1e-5)
@@ -58,7 +61,25 @@ def test_mobilenet_v2_has_the_names_of_rslads_checkpoints() -> None:
     network = MobileNetV2(classes=10, channels=3)
     found = shapes(network)
     assert len(network.layers) == 17
-    assert [block.conv2.stride[0] for block in network.layers] == [1, 1, 1, 2, 1, 1, 2, 1, 1, 1, 1, 1, 1, 2, 1, 1, 1]
+    assert [block.conv2.stride[0] for block in network.layers] == [
+        1,
+        1,
+        1,
+        2,
+        1,
+        1,
+        2,
+        1,
+        1,
+        1,
+        1,
+        1,
+        1,
+        2,
+        1,
+        1,
+        1,
+    ]
     assert found["layers.0.shortcut.0.weight"] == (16, 32, 1, 1)
     assert found["layers.1.conv2.weight"] == (96, 1, 3, 3)
     assert found["layers.16.bn3.weight"] == (320,)
@@ -78,7 +99,8 @@ def without_residual(block: PreActBlock | WideBlock, x: Tensor) -> Tensor:
 def test_a_pre_activation_block_projects_what_is_activated_and_passes_on_what_is_not() -> None:
     x = torch.full((1, 1, 2, 2), -1.0)
     for block in (PreActBlock, WideBlock):
-        assert without_residual(block(1, 2, 1), x).abs().max() == 0.0  # relu(-1) through the 1x1 convolution
+        # relu(-1) through the 1x1 convolution
+        assert without_residual(block(1, 2, 1), x).abs().max() == 0.0
         assert without_residual(block(1, 1, 1), x).unique().item() == -1.0
 
 

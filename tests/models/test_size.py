@@ -18,7 +18,9 @@ def test_weights_and_multiply_adds_of_a_small_network_are_those_that_a_pencil_fi
 
 @pytest.mark.parametrize(("name", "millions"), [("resnet18", 555.4), ("mobilenet_v2", 91.2)])
 def test_cifar_networks_cost_what_the_literature_counts(name: str, millions: float) -> None:
-    assert size_of(ModelConfig(name=name), classes=10, channels=3, size=32).multiply_adds == pytest.approx(millions * 1e6, rel=1e-3)
+    assert size_of(
+        ModelConfig(name=name), classes=10, channels=3, size=32
+    ).multiply_adds == pytest.approx(millions * 1e6, rel=1e-3)
 
 
 def test_a_depthwise_convolution_costs_its_own_channels_and_attention_its_products() -> None:
@@ -37,13 +39,20 @@ def test_a_transformers_layer_is_counted_although_torch_fuses_it_where_nobody_tr
     class Layer(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.layer = nn.TransformerEncoderLayer(d_model=4, nhead=2, dim_feedforward=8, batch_first=True)
+            self.layer = nn.TransformerEncoderLayer(
+                d_model=4, nhead=2, dim_feedforward=8, batch_first=True
+            )
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.layer(x.flatten(2).mT)  # (1, 9, 4)
 
     tokens = 3 * 3
-    in_projection, attention, out_projection, feed_forward = tokens * 4 * 12, 2 * tokens * tokens * 4, tokens * 4 * 4, 2 * tokens * 4 * 8
+    in_projection, attention, out_projection, feed_forward = (
+        tokens * 4 * 12,
+        2 * tokens * tokens * 4,
+        tokens * 4 * 4,
+        2 * tokens * 4 * 8,
+    )
     found = count(Layer(), channels=4, size=3).multiply_adds
     assert found == in_projection + attention + out_projection + feed_forward == 1800
     assert torch.backends.mha.get_fastpath_enabled(), "others may be in a hurry"
@@ -64,7 +73,7 @@ def test_counting_leaves_the_generator_and_the_networks_mode_alone() -> None:
 
 def test_counting_does_not_import_the_compiler() -> None:
     script = (
-        "import sys; from rkdsearch.models import ModelConfig, size_of; size_of(ModelConfig(), classes=10, channels=1, size=8); "
-        "sys.exit('torch._dynamo' in sys.modules)"
+        "import sys; from rkdsearch.models import ModelConfig, size_of; size_of(ModelConfig(),"
+        " classes=10, channels=1, size=8); sys.exit('torch._dynamo' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

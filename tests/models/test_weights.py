@@ -13,7 +13,13 @@ State = dict[str, Tensor]
 
 
 def network(classes: int = 3, mean: tuple[float, ...] | None = None) -> nn.Module:
-    config = ModelConfig(name="wide_resnet", depth=10, width=1, mean=mean, std=None if mean is None else (0.5, 0.5, 0.5))
+    config = ModelConfig(
+        name="wide_resnet",
+        depth=10,
+        width=1,
+        mean=mean,
+        std=None if mean is None else (0.5, 0.5, 0.5),
+    )
     return build(config, classes=classes, channels=3, size=8).eval()
 
 
@@ -23,12 +29,18 @@ def below(prefix: str) -> Callable[[State], State]:
 
 def trades(state: State) -> State:
     """TRADES' WRN carries a block that no image passes."""
-    return {**state, "sub_block1.layer.0.conv1.weight": torch.rand(16, 16, 3, 3), "sub_block1.layer.0.bn1.bias": torch.rand(16)}
+    return {
+        **state,
+        "sub_block1.layer.0.conv1.weight": torch.rand(16, 16, 3, 3),
+        "sub_block1.layer.0.bn1.bias": torch.rand(16),
+    }
 
 
 def old(state: State) -> State:
     """Torch before 0.4.1 counted no batches."""
-    return {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
+    return {
+        name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")
+    }
 
 
 @pytest.mark.parametrize(
@@ -43,9 +55,20 @@ def old(state: State) -> State:
         old,
         lambda state: {name: tensor.half().float() for name, tensor in state.items()},
     ],
-    ids=["bare", "DataParallel", "two wrappers", "Sequential", "TRADES", "TRADES in DataParallel", "old torch", "half"],
+    ids=[
+        "bare",
+        "DataParallel",
+        "two wrappers",
+        "Sequential",
+        "TRADES",
+        "TRADES in DataParallel",
+        "old torch",
+        "half",
+    ],
 )
-def test_weights_under_a_wrappers_names_are_the_networks_own(published: Callable[[State], State]) -> None:
+def test_weights_under_a_wrappers_names_are_the_networks_own(
+    published: Callable[[State], State],
+) -> None:
     theirs, ours = network(), network()
     for tensor in theirs.state_dict().values():
         if tensor.is_floating_point():
@@ -65,13 +88,17 @@ def test_weights_under_a_wrappers_names_are_the_networks_own(published: Callable
         ("", ("normalize.mean", "normalize.std"), (1, 3, 1, 1)),
     ],
 )
-def test_a_wrappers_normalisation_moves_inside(prefix: str, names: tuple[str, str], shape: tuple[int, ...]) -> None:
+def test_a_wrappers_normalisation_moves_inside(
+    prefix: str, names: tuple[str, str], shape: tuple[int, ...]
+) -> None:
     theirs, ours = network(), network()
     mean, std = torch.tensor([0.25, 0.5, 0.75]), torch.tensor([0.5, 0.25, 2.0])
     constants = {names[0]: mean.reshape(shape), names[1]: std.reshape(shape)}
     fit(ours, {**constants, **below(prefix)(theirs.state_dict())}, "teacher.pt")
     x = torch.rand(2, 3, 8, 8)
-    torch.testing.assert_close(ours(x), theirs((x - mean.reshape(1, 3, 1, 1)) / std.reshape(1, 3, 1, 1)))
+    torch.testing.assert_close(
+        ours(x), theirs((x - mean.reshape(1, 3, 1, 1)) / std.reshape(1, 3, 1, 1))
+    )
     assert models.normalisation(ours) == ((0.25, 0.5, 0.75), (0.5, 0.25, 2.0))
 
 
@@ -83,15 +110,27 @@ def test_a_networks_own_mean_is_not_taken_for_a_wrappers() -> None:
             self.mean, self.std = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.ones(2))
 
     ours = Shifted()
-    fit(ours, below("module.")({**ours.state_dict(), "mean": torch.tensor([3.0, 4.0])}), "teacher.pt")
+    fit(
+        ours,
+        below("module.")({**ours.state_dict(), "mean": torch.tensor([3.0, 4.0])}),
+        "teacher.pt",
+    )
     assert ours.mean.tolist() == [3.0, 4.0]
     assert models.normalisation(ours) is None
 
 
 def test_two_normalisations_must_agree() -> None:
-    wrapped = {"mu": torch.full((1, 3, 1, 1), 0.4), "sigma": torch.full((1, 3, 1, 1), 0.5), **below("model.")(network().state_dict())}
+    wrapped = {
+        "mu": torch.full((1, 3, 1, 1), 0.4),
+        "sigma": torch.full((1, 3, 1, 1), 0.5),
+        **below("model.")(network().state_dict()),
+    }
     with pytest.raises(
-        TeacherError, match=r"mean \(0.4, 0.4, 0.4\).*the config gives mean \(0.3, 0.3, 0.3\).*leave the config's mean and std out"
+        TeacherError,
+        match=(
+            r"mean \(0.4, 0.4, 0.4\).*the config gives mean \(0.3, 0.3, 0.3\).*leave the config's"
+            r" mean and std out"
+        ),
     ):
         fit(network(mean=(0.3, 0.3, 0.3)), wrapped, "teacher.pt")
     agreeing = network(mean=(0.4, 0.4, 0.4))
@@ -106,9 +145,15 @@ def without(name: str) -> Callable[[State], State]:
 @pytest.mark.parametrize(
     ("spoil", "law"),
     [
-        (without("fc.bias"), "teacher.pt: does not fit into WideResNet: lacks fc.bias. Name the network"),
+        (
+            without("fc.bias"),
+            "teacher.pt: does not fit into WideResNet: lacks fc.bias. Name the network",
+        ),
         (lambda state: {**state, "head.weight": torch.rand(2)}, "also has head.weight"),
-        (lambda state: {**state, "fc.weight": torch.rand(100, 64)}, r"shapes differ: fc.weight is \(100, 64\), wanted \(3, 64\)"),
+        (
+            lambda state: {**state, "fc.weight": torch.rand(100, 64)},
+            r"shapes differ: fc.weight is \(100, 64\), wanted \(3, 64\)",
+        ),
         (
             lambda state: {f"encoder.{i}.w": torch.rand(2) for i in range(9)},
             r"lacks conv1.weight, .* and 33 more; also has encoder.0.w, .* and 3 more",

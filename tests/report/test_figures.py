@@ -33,7 +33,13 @@ def pareto(study: summary.Study) -> traces.Figure:
 
 
 def test_every_measured_trial_is_drawn_once(study: summary.Study) -> None:
-    drawn = [x for trace in pareto(study)["data"] if trace["name"] not in {"front", "robust teacher"} for x in trace["x"] if x is not None]
+    drawn = [
+        x
+        for trace in pareto(study)["data"]
+        if trace["name"] not in {"front", "robust teacher"}
+        for x in trace["x"]
+        if x is not None
+    ]
     assert sorted(drawn) == sorted(study.trials[summary.CLEAN].dropna())
 
 
@@ -54,7 +60,10 @@ def test_the_front_is_a_line_that_first_goes_down(study: summary.Study) -> None:
 
 def test_baselines_are_diamonds_and_the_teacher_a_star(study: summary.Study) -> None:
     by_name = {trace["name"]: trace for trace in pareto(study)["data"]}
-    assert (by_name["baseline"]["marker"]["symbol"], len(by_name["baseline"]["x"])) == ("diamond", 6)
+    assert (by_name["baseline"]["marker"]["symbol"], len(by_name["baseline"]["x"])) == (
+        "diamond",
+        6,
+    )
     assert (by_name["robust teacher"]["x"], by_name["robust teacher"]["y"]) == ([0.955], [0.755])
 
 
@@ -62,7 +71,11 @@ def test_a_method_keeps_its_look_in_every_picture(study: summary.Study) -> None:
     trials = rows(study)
     slices = figures.slices(trials)
     assert slices is not None
-    first = {t["name"]: (t["marker"]["symbol"], t["marker"]["color"]) for t in pareto(study)["data"] if t.get("showlegend")}
+    first = {
+        t["name"]: (t["marker"]["symbol"], t["marker"]["color"])
+        for t in pareto(study)["data"]
+        if t.get("showlegend")
+    }
     second = {t["name"]: (t["marker"]["symbol"], t["marker"]["color"]) for t in slices["data"]}
     assert len(second) >= 5
     assert all(first[name] == look for name, look in second.items())
@@ -88,7 +101,11 @@ def test_undefended_students_do_not_squeeze_the_others(study: summary.Study) -> 
 def test_a_number_searched_over_decades_has_a_logarithmic_axis(study: summary.Study) -> None:
     slices = figures.slices(rows(study))
     assert slices is not None
-    kinds = {axis["title"]["text"]: axis["type"] for name, axis in slices["layout"].items() if name.startswith("xaxis")}
+    kinds = {
+        axis["title"]["text"]: axis["type"]
+        for name, axis in slices["layout"].items()
+        if name.startswith("xaxis")
+    }
     assert kinds == {"attack.eps": "linear", "method.temperature": "log", "optimizer.lr": "log"}
 
 
@@ -96,7 +113,8 @@ def test_shares_of_the_teacher_are_those_of_the_last_epoch(study: summary.Study)
     front = summary.records(study.front)
     figure = figures.reliability(summary.records(study.epochs), front)
     assert figure is not None
-    taught = [row for row in front if row["config.method.name"] != "natural"]  # nobody teaches the natural students
+    # nobody teaches the natural students
+    taught = [row for row in front if row["config.method.name"] != "natural"]
     assert [len(trace["y"]) for trace in figure["data"]] == [len(taught)] * 3
     assert figure["data"][0]["x"][0] == pytest.approx(0.86 - 0.004 * 24)
 
@@ -113,7 +131,11 @@ def test_curves_draw_the_front_above_the_others(study: summary.Study) -> None:
 def test_a_study_without_numbers_has_no_such_pictures(tmp_path: Path) -> None:
     empty = summary.read(tmp_path)
     assert summary.records(empty.trials) == []
-    assert (figures.curves([], [], []), figures.reliability([], []), figures.slices([])) == (None, None, None)
+    assert (figures.curves([], [], []), figures.reliability([], []), figures.slices([])) == (
+        None,
+        None,
+        None,
+    )
     assert json.dumps(figures.pareto([], [], {}), allow_nan=False)
 
 
@@ -132,12 +154,26 @@ def test_who_was_repeated_is_one_mark_at_its_means_with_bars(repeated: summary.S
         for trace in pareto(repeated)["data"]
         if trace.get("customdata")
         for hover, x, y, sd in zip(
-            trace["customdata"], trace["x"], trace["y"], trace.get("error_y", {}).get("array", [None] * len(trace["x"])), strict=True
+            trace["customdata"],
+            trace["x"],
+            trace["y"],
+            trace.get("error_y", {}).get("array", [None] * len(trace["x"])),
+            strict=True,
         )
     }
     own = {row["trial_id"]: row for row in summary.records(repeated.trials)}
-    (mark,) = [value for hover, value in marks.items() if "igdm · igdm-044" in hover and "means over 2 fresh seeds" in hover]
-    assert mark == pytest.approx((own["igdm-044"][summary.CLEAN] - 0.02, own["igdm-044"][summary.ROBUST] - 0.02, 0.02 / 2**0.5))
+    (mark,) = [
+        value
+        for hover, value in marks.items()
+        if "igdm · igdm-044" in hover and "means over 2 fresh seeds" in hover
+    ]
+    assert mark == pytest.approx(
+        (
+            own["igdm-044"][summary.CLEAN] - 0.02,
+            own["igdm-044"][summary.ROBUST] - 0.02,
+            0.02 / 2**0.5,
+        )
+    )
     assert sum(sd is not None for *_, sd in marks.values()) == 5
     assert not [hover for hover in marks if "-r1" in hover]
 
@@ -152,13 +188,23 @@ def test_the_front_goes_through_the_marks_that_made_it(repeated: summary.Study) 
 def test_the_seed_of_a_repeat_is_no_searched_value(repeated: summary.Study) -> None:
     slices = figures.slices(rows(repeated))
     assert slices is not None
-    titles = [axis["title"]["text"] for name, axis in slices["layout"].items() if name.startswith("xaxis")]
+    titles = [
+        axis["title"]["text"] for name, axis in slices["layout"].items() if name.startswith("xaxis")
+    ]
     assert titles == ["attack.eps", "method.temperature", "optimizer.lr"]
 
 
-def test_the_teacher_lies_inside_the_closer_view_unless_nothing_defends_it(study: summary.Study) -> None:
+def test_the_teacher_lies_inside_the_closer_view_unless_nothing_defends_it(
+    study: summary.Study,
+) -> None:
     measured = [row for row in rows(study) if row[summary.CLEAN] is not None]
-    robust, natural = {"clean_accuracy": 0.999, "robust_accuracy": 0.9}, {"clean_accuracy": 0.999, "robust_accuracy": 0.01}
+    robust, natural = (
+        {"clean_accuracy": 0.999, "robust_accuracy": 0.9},
+        {
+            "clean_accuracy": 0.999,
+            "robust_accuracy": 0.01,
+        },
+    )
     view = figures.closer_view(measured, {"robust": robust, "natural": natural})
     assert view[summary.ROBUST][0] > 0.4
     assert view[summary.ROBUST][1] > 0.9
@@ -184,7 +230,9 @@ def sized(*students: tuple[str, float, float, int]) -> list[dict[str, Any]]:
 
 
 def test_whoever_is_on_the_front_for_its_size_has_a_ring_and_is_no_corner_of_the_line() -> None:
-    students = sized(("large", 0.9, 0.6, 9_000), ("small", 0.8, 0.5, 1_000), ("robust", 0.7, 0.7, 9_000))
+    students = sized(
+        ("large", 0.9, 0.6, 9_000), ("small", 0.8, 0.5, 1_000), ("robust", 0.7, 0.7, 9_000)
+    )
     by_name = {trace["name"]: trace for trace in figures.pareto(students, students, {})["data"]}
     assert (by_name["front"]["x"], by_name["front"]["y"]) == ([0.7, 0.9], [0.7, 0.6])
     assert by_name["front, by another objective"]["x"] == [0.8]

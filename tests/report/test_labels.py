@@ -14,7 +14,9 @@ def test_a_label_avoids_marks_and_the_frame() -> None:
 
 
 def test_two_labels_do_not_cover_each_other() -> None:
-    sides = labels.place([(200, 150), (200, 153)], ["first", "second"], [(200, 150), (200, 153)], FRAME)
+    sides = labels.place(
+        [(200, 150), (200, 153)], ["first", "second"], [(200, 150), (200, 153)], FRAME
+    )
     assert sides == ["right", "left"]
 
 

@@ -31,7 +31,15 @@ search:
 """
 
 
-def make_study(folder: Path, *, trials: int = 60, running: int = 0, evaluated: bool = True, evil: str = "", seed: int = 0) -> Store:
+def make_study(
+    folder: Path,
+    *,
+    trials: int = 60,
+    running: int = 0,
+    evaluated: bool = True,
+    evil: str = "",
+    seed: int = 0,
+) -> Store:
     """Write a study; `evil` text goes into every label, error, name and JSON value that a stranger could choose."""
     random = np.random.default_rng(seed)
     store = Store(folder, CONFIG)
@@ -39,23 +47,44 @@ def make_study(folder: Path, *, trials: int = 60, running: int = 0, evaluated: b
     (folder / "study.json").write_text(json.dumps(_description(evil)), encoding="utf-8")
     students: list[tuple[str, str, float, float]] = []
     for ordinal in range(trials):
-        name = METHODS[ordinal % len(METHODS)] if ordinal < len(METHODS) else str(random.choice(METHODS))
+        name = (
+            METHODS[ordinal % len(METHODS)]
+            if ordinal < len(METHODS)
+            else str(random.choice(METHODS))
+        )
         published = ordinal < 6
         temperature, weight = 10 ** random.uniform(0, 1.5), random.uniform(0.3, 1.0)
         lr, eps = 10 ** random.uniform(-2, -0.5), float(random.choice([4, 8, 10])) / 255
         unsafe = {"text" + evil: evil} if evil else {}
         trial_id = f"{name}-{ordinal:03d}"
         natural = name == "natural"
-        quality = random.normal(0, 0.012) - 0.05 * (math.log10(lr) + 1.2) ** 2 + 0.012 * METHODS.index(name) / 3
-        robust = 0.03 + random.uniform(0, 0.02) if natural else 0.62 + quality + 3.2 * (eps - 6 / 255) + 0.12 * weight
-        clean = 0.982 + quality / 6 if natural else 0.965 + quality / 2 - 2.4 * (eps - 4 / 255) - 0.04 * weight
+        quality = (
+            random.normal(0, 0.012)
+            - 0.05 * (math.log10(lr) + 1.2) ** 2
+            + 0.012 * METHODS.index(name) / 3
+        )
+        robust = (
+            0.03 + random.uniform(0, 0.02)
+            if natural
+            else 0.62 + quality + 3.2 * (eps - 6 / 255) + 0.12 * weight
+        )
+        clean = (
+            0.982 + quality / 6
+            if natural
+            else 0.965 + quality / 2 - 2.4 * (eps - 4 / 255) - 0.04 * weight
+        )
         curve = _curve(random, clean, robust)
-        status, length = _fate(ordinal, published=published, robust=robust, natural=natural, failed=ordinal % 17 == 16)
+        status, length = _fate(
+            ordinal, published=published, robust=robust, natural=natural, failed=ordinal % 17 == 16
+        )
         if ordinal >= trials - running:
             status, length = "running", int(random.integers(1, EPOCHS))
         curve = curve[:length]
         started = START + timedelta(seconds=40 * ordinal)
-        store.write_epochs(trial_id, [_epoch(n, row, started, natural=natural) for n, row in enumerate(curve, start=1)])
+        store.write_epochs(
+            trial_id,
+            [_epoch(n, row, started, natural=natural) for n, row in enumerate(curve, start=1)],
+        )
         store.write_rungs(trial_id, _rungs(curve, status, started))
         best = max(range(length), key=lambda n: curve[n][1] + curve[n][0])
         store.write_trial(
@@ -64,9 +93,15 @@ def make_study(folder: Path, *, trials: int = 60, running: int = 0, evaluated: b
                 "study": "digits",
                 "ordinal": ordinal,
                 "origin": "first" if published else "search",
-                "label": f"{name.upper().replace('_', '-')}, published{evil}" if published else None,
+                "label": f"{name.upper().replace('_', '-')}, published{evil}"
+                if published
+                else None,
                 "status": status,
-                "error": f"NonFiniteLossError: loss was nan at step 12{evil}" if status == "failed" else None,
+                "error": (
+                    f"NonFiniteLossError: loss was nan at step 12{evil}"
+                    if status == "failed"
+                    else None
+                ),
                 "reconstructed": name == "crdnd",
                 "sampled": {
                     "method.name": name,
@@ -76,7 +111,9 @@ def make_study(folder: Path, *, trials: int = 60, running: int = 0, evaluated: b
                     **unsafe,
                 },
                 "config.method.name": name + evil,
-                "config.method.temperature": temperature if name in {"ard", "iad", "rslad"} else None,
+                "config.method.temperature": temperature
+                if name in {"ard", "iad", "rslad"}
+                else None,
                 "config.method.adversarial_weight": None if natural else weight,
                 "config.optimizer.lr": lr,
                 "config.attack.eps": eps,
@@ -115,7 +152,12 @@ def make_study(folder: Path, *, trials: int = 60, running: int = 0, evaluated: b
         from rkdsearch.results import summary
 
         best_ids = set(summary.front(store.trials())["trial_id"]) | {t for t, *_ in students[:6]}
-        write_tests(store, [s for s in students if s[0] in best_ids] + [("teacher", "WRN teacher" + evil, 0.95, 0.74)], random)
+        write_tests(
+            store,
+            [s for s in students if s[0] in best_ids]
+            + [("teacher", "WRN teacher" + evil, 0.95, 0.74)],
+            random,
+        )
     return store
 
 
@@ -128,15 +170,27 @@ def repeat(store: Store, ordinals: Sequence[int]) -> None:
         for seed, lost in ((1, 0.01), (2, 0.03)):
             metrics = {name: row[name] - lost for name in summary.PAIR}
             sampled = {**json.loads(row["sampled"]), "training.seed": seed}
-            again = {"trial_id": f"{row['trial_id']}-r{seed}", "origin": "replicate", "label": None, "sampled": sampled, "run.seed": seed}
+            again = {
+                "trial_id": f"{row['trial_id']}-r{seed}",
+                "origin": "replicate",
+                "label": None,
+                "sampled": sampled,
+                "run.seed": seed,
+            }
             store.write_trial({**row, **again, **metrics})
 
 
-def write_tests(store: Store, students: Sequence[tuple[str, str, float, float]], random: np.random.Generator) -> None:
+def write_tests(
+    store: Store, students: Sequence[tuple[str, str, float, float]], random: np.random.Generator
+) -> None:
     """Clean, PGD-20 and AutoAttack rows of each (trial_id, label, clean, robust); the same images are hard for everybody."""
     hard = random.uniform(size=TEST_IMAGES)
     for trial_id, label, clean, robust in students:
-        for attack, share in (("clean", clean), ("pgd20", robust - 0.01), ("autoattack", max(robust - 0.035, 0.0))):
+        for attack, share in (
+            ("clean", clean),
+            ("pgd20", robust - 0.01),
+            ("autoattack", max(robust - 0.035, 0.0)),
+        ):
             right = hard + random.normal(0, 0.02, TEST_IMAGES) < share
             estimate = accuracy(int(right.sum()), TEST_IMAGES)
             store.write_evaluation(
@@ -158,7 +212,9 @@ def write_tests(store: Store, students: Sequence[tuple[str, str, float, float]],
                     "high": estimate.high,
                     "worst_class_accuracy": estimate.value * 0.8,
                     "seconds": 2.0,
-                    "flags": ["white-box weaker than black-box"] if trial_id.startswith("crdnd") else [],
+                    "flags": (
+                        ["white-box weaker than black-box"] if trial_id.startswith("crdnd") else []
+                    ),
                     "per_image": "".join("1" if flag else "0" for flag in right),
                     "subset_sha256": "c" * 64,
                     "evaluated": START + timedelta(hours=2),
@@ -199,11 +255,18 @@ def _curve(random: np.random.Generator, clean: float, robust: float) -> list[tup
         rise = 1 - 0.75 * math.exp(-n / 4)
         lost = 0.05 * max(0.0, (n - 16) / 8)
         noise = random.normal(0, 0.006, 2)
-        rows.append((min(1.0, clean * min(1.0, rise + 0.1) + noise[0] / 2), max(0.0, robust * rise - lost * (robust > 0.2) + noise[1])))
+        rows.append(
+            (
+                min(1.0, clean * min(1.0, rise + 0.1) + noise[0] / 2),
+                max(0.0, robust * rise - lost * (robust > 0.2) + noise[1]),
+            )
+        )
     return rows
 
 
-def _fate(ordinal: int, *, published: bool, robust: float, natural: bool, failed: bool) -> tuple[str, int]:
+def _fate(
+    ordinal: int, *, published: bool, robust: float, natural: bool, failed: bool
+) -> tuple[str, int]:
     if failed:
         return "failed", 2
     if published or natural or robust > 0.74 or ordinal % 5 == 0:
@@ -211,7 +274,9 @@ def _fate(ordinal: int, *, published: bool, robust: float, natural: bool, failed
     return ("stopped", RUNGS[0]) if robust < 0.70 else ("stopped", RUNGS[1])
 
 
-def _epoch(number: int, row: tuple[float, float], started: datetime, *, natural: bool) -> dict[str, object]:
+def _epoch(
+    number: int, row: tuple[float, float], started: datetime, *, natural: bool
+) -> dict[str, object]:
     reliable = 0.86 - 0.004 * number
     return {
         "epoch": number,
@@ -231,7 +296,9 @@ def _epoch(number: int, row: tuple[float, float], started: datetime, *, natural:
     }
 
 
-def _rungs(curve: list[tuple[float, float]], status: str, started: datetime) -> list[dict[str, object]]:
+def _rungs(
+    curve: list[tuple[float, float]], status: str, started: datetime
+) -> list[dict[str, object]]:
     reached = [rung for rung in (*RUNGS, EPOCHS) if rung <= len(curve)]
     return [
         {
@@ -242,7 +309,13 @@ def _rungs(curve: list[tuple[float, float]], status: str, started: datetime) -> 
             "best_epoch": rung,
             "rank": 1 + place,
             "of": 12,
-            "decision": "finished" if rung == EPOCHS else "stopped" if status == "stopped" and rung == reached[-1] else "promoted",
+            "decision": (
+                "finished"
+                if rung == EPOCHS
+                else "stopped"
+                if status == "stopped" and rung == reached[-1]
+                else "promoted"
+            ),
             "rule": "asynchronous halving by non-dominated rank",
             "decided": started + timedelta(seconds=1.4 * rung),
         }

@@ -15,7 +15,9 @@ from rkdsearch.results import intervals
         (10, 10, 0.7224672, 1.0),
     ],
 )
-def test_an_accuracy_has_wilsons_interval(correct: int, images: int, low: float, high: float) -> None:
+def test_an_accuracy_has_wilsons_interval(
+    correct: int, images: int, low: float, high: float
+) -> None:
     found = intervals.accuracy(correct, images)
     assert found.value == correct / images
     assert (found.low, found.high) == (pytest.approx(low, abs=1e-7), pytest.approx(high, abs=1e-7))
@@ -31,13 +33,20 @@ def test_a_paired_difference_counts_only_where_the_two_disagree() -> None:
     # 100 images: 60 right by both, 20 by a alone, 8 by b alone, 12 by none
     a, b = "1" * 60 + "1" * 20 + "0" * 8 + "0" * 12, "1" * 60 + "0" * 20 + "1" * 8 + "0" * 12
     found = intervals.paired_difference(a, b)
-    # with one pair more on each side: 21 and 9 of 102, so 0.1176471 with a standard error of 0.0524196
+    # with one pair more on each side: 21 and 9 of 102, so 0.1176471 with a standard error of
+    # 0.0524196
     assert found.value == pytest.approx(0.12)
-    assert (found.low, found.high) == (pytest.approx(0.0149066, abs=1e-6), pytest.approx(0.2203876, abs=1e-6))
+    assert (found.low, found.high) == (
+        pytest.approx(0.0149066, abs=1e-6),
+        pytest.approx(0.2203876, abs=1e-6),
+    )
 
 
 def test_the_difference_turned_round_has_the_interval_turned_round() -> None:
-    forth, back = intervals.paired_difference("11010", "01001"), intervals.paired_difference("01001", "11010")
+    forth, back = (
+        intervals.paired_difference("11010", "01001"),
+        intervals.paired_difference("01001", "11010"),
+    )
     assert (forth.value, forth.low, forth.high) == (-back.value, -back.high, -back.low)
 
 
@@ -48,11 +57,15 @@ def test_equal_answers_differ_by_nothing_but_not_with_certainty() -> None:
 
 
 def test_an_interval_stays_between_minus_one_and_one() -> None:
-    assert intervals.paired_difference("1", "0") == intervals.Estimate(1.0, pytest.approx(-0.733536, abs=1e-6), 1.0)
+    assert intervals.paired_difference("1", "0") == intervals.Estimate(
+        1.0, pytest.approx(-0.733536, abs=1e-6), 1.0
+    )
 
 
 def test_flags_may_be_booleans() -> None:
-    assert intervals.paired_difference([True, False, True], [True, True, False]) == intervals.paired_difference("101", "110")
+    assert intervals.paired_difference(
+        [True, False, True], [True, True, False]
+    ) == intervals.paired_difference("101", "110")
 
 
 @pytest.mark.parametrize(("a", "b"), [("", ""), ("10", "1")])
@@ -65,7 +78,10 @@ def test_the_paired_interval_holds_the_truth_nineteen_times_of_twenty() -> None:
     random = np.random.default_rng(0)
     held = 0
     for _ in range(1000):
-        kinds = random.choice(4, size=150, p=[0.6, 0.15, 0.05, 0.2])  # both, only a, only b, none: the truth is 0.10
-        found = intervals.paired_difference([bool(k in {0, 1}) for k in kinds], [bool(k in {0, 2}) for k in kinds])
+        # both, only a, only b, none: the truth is 0.10
+        kinds = random.choice(4, size=150, p=[0.6, 0.15, 0.05, 0.2])
+        found = intervals.paired_difference(
+            [bool(k in {0, 1}) for k in kinds], [bool(k in {0, 2}) for k in kinds]
+        )
         held += found.low <= 0.10 <= found.high
     assert 0.93 <= held / 1000 <= 0.97

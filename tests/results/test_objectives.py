@@ -16,8 +16,18 @@ def test_merits_lie_between_0_and_1_and_what_was_not_counted_stays_unknown() -> 
 
 
 def test_an_accuracy_is_asked_for_at_least_and_a_cost_at_most() -> None:
-    assert OBJECTIVES["robust_accuracy"].holds([0.49, 0.50, 0.51, float("nan")], 0.50).tolist() == [False, True, True, False]
-    assert OBJECTIVES["parameters"].holds([4_999, 5_000, 5_001, float("nan")], 5_000).tolist() == [True, True, False, True]
+    assert OBJECTIVES["robust_accuracy"].holds([0.49, 0.50, 0.51, float("nan")], 0.50).tolist() == [
+        False,
+        True,
+        True,
+        False,
+    ]
+    assert OBJECTIVES["parameters"].holds([4_999, 5_000, 5_001, float("nan")], 5_000).tolist() == [
+        True,
+        True,
+        False,
+        True,
+    ]
 
 
 def test_people_read_percents_and_thousands() -> None:

@@ -23,7 +23,14 @@ def test_a_point_with_a_missing_value_is_on_no_front_and_dominates_nothing() -> 
 
 
 def test_ranks_peel_one_front_after_the_other() -> None:
-    assert pareto.ranks([[3, 1], [1, 3], [2, 1], [1, 2], [1, 1], [3, 1]]).tolist() == [0, 0, 1, 1, 2, 0]
+    assert pareto.ranks([[3, 1], [1, 3], [2, 1], [1, 2], [1, 1], [3, 1]]).tolist() == [
+        0,
+        0,
+        1,
+        1,
+        2,
+        0,
+    ]
 
 
 def test_three_objectives_are_compared_as_well() -> None:
@@ -33,7 +40,9 @@ def test_three_objectives_are_compared_as_well() -> None:
 
 
 def test_hypervolume_is_the_area_under_the_step_line() -> None:
-    assert pareto.hypervolume([[0.5, 0.8], [0.9, 0.3], [0.4, 0.2]]) == pytest.approx(0.5 * 0.8 + 0.4 * 0.3)
+    assert pareto.hypervolume([[0.5, 0.8], [0.9, 0.3], [0.4, 0.2]]) == pytest.approx(
+        0.5 * 0.8 + 0.4 * 0.3
+    )
     assert pareto.hypervolume([[0.5, 0.8]], (0.25, 0.5)) == pytest.approx(0.25 * 0.3)
 
 
@@ -51,7 +60,10 @@ def test_no_points_are_no_error() -> None:
 
 def test_dominance_agrees_with_its_definition_on_random_points() -> None:
     points = np.random.default_rng(0).integers(0, 6, size=(80, 3))
-    expected = [not any((other >= point).all() and (other > point).any() for other in points) for point in points]
+    expected = [
+        not any((other >= point).all() and (other > point).any() for other in points)
+        for point in points
+    ]
     assert pareto.non_dominated(points).tolist() == expected
 
 

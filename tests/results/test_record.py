@@ -8,7 +8,9 @@ from rkdsearch.results.record import Column
 
 def test_the_page_about_columns_is_in_step_with_the_columns() -> None:
     page = Path(__file__).parents[2] / "docs" / "results.md"
-    assert page.read_text(encoding="utf-8") == record.markdown(), "run the command in the page's second line"
+    assert page.read_text(encoding="utf-8") == record.markdown(), (
+        "run the command in the page's second line"
+    )
 
 
 @pytest.mark.parametrize("table", record.TABLES)

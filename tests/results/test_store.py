@@ -16,14 +16,24 @@ from rkdsearch.errors import DiskError, StudyError
 from rkdsearch.results.record import SCHEMA_VERSION, TABLES, Column
 from rkdsearch.results.store import Store, replace_file
 
-CONFIG = (Column("config.method.name", "string", "", "method"), Column("config.method.temperature", "float", "", "softening"))
+CONFIG = (
+    Column("config.method.name", "string", "", "method"),
+    Column("config.method.temperature", "float", "", "softening"),
+)
 NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 
 
 def test_any_reader_sees_every_column_of_every_method_without_us(tmp_path: Path) -> None:
     store = Store(tmp_path, CONFIG)
     store.write_trial({"trial_id": "a", "ordinal": 0, "config.method.name": "pgd_at"})
-    store.write_trial({"trial_id": "b", "ordinal": 1, "config.method.name": "rslad", "config.method.temperature": 4})
+    store.write_trial(
+        {
+            "trial_id": "b",
+            "ordinal": 1,
+            "config.method.name": "rslad",
+            "config.method.temperature": 4,
+        }
+    )
     frame = pd.read_parquet(tmp_path / "trials")
     assert len(frame.columns) == len(TABLES["trials"]) + 2
     assert frame["config.method.temperature"].isna().tolist() == [True, False]
@@ -42,8 +52,14 @@ def test_a_file_tells_its_schema_version_units_and_meanings(tmp_path: Path) -> N
 def test_columns_have_their_types_also_where_nothing_was_measured(tmp_path: Path) -> None:
     empty = Store(tmp_path).trials()
     assert len(empty) == 0
-    assert (empty["metric.best_epoch"].dtype, empty["metric.clean_accuracy"].dtype) == ("Int64", "float64")
-    assert (empty["reconstructed"].dtype, str(empty["run.started"].dtype)) == ("boolean", "datetime64[us, UTC]")
+    assert (empty["metric.best_epoch"].dtype, empty["metric.clean_accuracy"].dtype) == (
+        "Int64",
+        "float64",
+    )
+    assert (empty["reconstructed"].dtype, str(empty["run.started"].dtype)) == (
+        "boolean",
+        "datetime64[us, UTC]",
+    )
     Store(tmp_path).write_trial({"trial_id": "a", "ordinal": 7})
     one = Store(tmp_path).trials()
     assert one.dtypes.equals(empty.dtypes)
@@ -53,7 +69,10 @@ def test_columns_have_their_types_also_where_nothing_was_measured(tmp_path: Path
 
 def test_reading_makes_no_folder(tmp_path: Path) -> None:
     store = Store(tmp_path / "study")
-    assert len(store.trials()) + len(store.epochs()) + len(store.rungs()) + len(store.evaluations()) == 0
+    assert (
+        len(store.trials()) + len(store.epochs()) + len(store.rungs()) + len(store.evaluations())
+        == 0
+    )
     assert store.sweep() == 0
     assert list(tmp_path.iterdir()) == []
 
@@ -68,7 +87,12 @@ def test_a_row_is_replaced_not_appended(tmp_path: Path) -> None:
 
 def test_values_become_json_utc_and_null(tmp_path: Path) -> None:
     paris = timezone(timedelta(hours=1))
-    row = {"trial_id": "a", "sampled": {"b": 1, "a": [2]}, "run.started": NOON.astimezone(paris), "run.wall_seconds": float("nan")}
+    row = {
+        "trial_id": "a",
+        "sampled": {"b": 1, "a": [2]},
+        "run.started": NOON.astimezone(paris),
+        "run.wall_seconds": float("nan"),
+    }
     Store(tmp_path).write_trial(row)
     table = pq.read_table(tmp_path / "trials" / "a.parquet").to_pylist()[0]
     assert table["sampled"] == '{"a": [2], "b": 1}'
@@ -79,16 +103,27 @@ def test_values_become_json_utc_and_null(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "extra",
-    [{"metric.clean": 0.5}, {"ordinal": 1.0}, {"ordinal": True}, {"label": 3}, {"run.started": datetime(2026, 1, 1)}, {"reconstructed": 1}],  # noqa: DTZ001 - no time zone is the mistake
+    [
+        {"metric.clean": 0.5},
+        {"ordinal": 1.0},
+        {"ordinal": True},
+        {"label": 3},
+        {"run.started": datetime(2026, 1, 1)},  # noqa: DTZ001 - no time zone is the mistake
+        {"reconstructed": 1},
+    ],
     ids=str,
 )
-def test_an_unknown_column_or_a_value_of_another_type_is_our_bug(tmp_path: Path, extra: dict[str, object]) -> None:
+def test_an_unknown_column_or_a_value_of_another_type_is_our_bug(
+    tmp_path: Path, extra: dict[str, object]
+) -> None:
     with pytest.raises(AssertionError, match=next(iter(extra))):
         Store(tmp_path).write_trial({"trial_id": "a", **extra})
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("trial_id", ["", "../x", "a/b", ".hidden", "_x", "a b", "a\n", "ä", "x" * 65, 7, None])
+@pytest.mark.parametrize(
+    "trial_id", ["", "../x", "a/b", ".hidden", "_x", "a b", "a\n", "ä", "x" * 65, 7, None]
+)
 def test_a_trial_id_cannot_leave_the_folder(tmp_path: Path, trial_id: object) -> None:
     with pytest.raises(StudyError, match="trial_id must be"):
         Store(tmp_path).write_trial({"trial_id": trial_id})
@@ -102,7 +137,14 @@ def test_rows_come_in_one_order_whatever_the_disk_says(tmp_path: Path) -> None:
         store.write_epochs(trial_id, [{"epoch": 2}, {"epoch": 1}])
         store.write_rungs(trial_id, [{"rung": 1, "decided": NOON - timedelta(minutes=ordinal)}])
     assert store.trials()["trial_id"].tolist() == ["b", "z", "a"]
-    assert store.epochs()[["trial_id", "epoch"]].to_numpy().tolist() == [["a", 1], ["a", 2], ["b", 1], ["b", 2], ["z", 1], ["z", 2]]
+    assert store.epochs()[["trial_id", "epoch"]].to_numpy().tolist() == [
+        ["a", 1],
+        ["a", 2],
+        ["b", 1],
+        ["b", 2],
+        ["z", 1],
+        ["z", 2],
+    ]
     assert store.rungs()["trial_id"].tolist() == ["a", "b", "z"]
 
 
@@ -112,10 +154,24 @@ def test_a_trials_runs_stand_one_after_the_other(tmp_path: Path) -> None:
     assert store.epochs()[["leg", "epoch"]].to_numpy().tolist() == [[0, 1], [0, 2], [1, 1], [1, 2]]
 
 
-def test_an_evaluation_replaces_only_its_own_checkpoint_attack_seed_and_images(tmp_path: Path) -> None:
+def test_an_evaluation_replaces_only_its_own_checkpoint_attack_seed_and_images(
+    tmp_path: Path,
+) -> None:
     store = Store(tmp_path)
-    first = {"trial_id": "a", "checkpoint": "best", "attack": "pgd20", "seed": 0, "subset_sha256": "a" * 64}
-    others = ({"checkpoint": "last"}, {"attack": "clean"}, {"seed": 1}, {"trial_id": "a-best"}, {"subset_sha256": "b" * 64})
+    first = {
+        "trial_id": "a",
+        "checkpoint": "best",
+        "attack": "pgd20",
+        "seed": 0,
+        "subset_sha256": "a" * 64,
+    }
+    others = (
+        {"checkpoint": "last"},
+        {"attack": "clean"},
+        {"seed": 1},
+        {"trial_id": "a-best"},
+        {"subset_sha256": "b" * 64},
+    )
     for change in ({"accuracy": 0.5}, *others, {"accuracy": 0.25}):
         store.write_evaluation({**first, **change})
     frame = store.evaluations()
@@ -127,7 +183,9 @@ def test_an_evaluation_replaces_only_its_own_checkpoint_attack_seed_and_images(t
 def test_a_damaged_file_is_left_out_and_named(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.write_trial({"trial_id": "good"})
-    (tmp_path / "trials" / "cut.parquet").write_bytes((tmp_path / "trials" / "good.parquet").read_bytes()[:-20])
+    (tmp_path / "trials" / "cut.parquet").write_bytes(
+        (tmp_path / "trials" / "good.parquet").read_bytes()[:-20]
+    )
     (tmp_path / "trials" / "empty.parquet").touch()
     pq.write_table(pa.table({"trial_id": [["a list"]]}), tmp_path / "trials" / "odd.parquet")
     assert store.trials()["trial_id"].tolist() == ["good"]
@@ -138,8 +196,14 @@ def test_a_damaged_file_is_left_out_and_named(tmp_path: Path) -> None:
 def test_files_of_older_and_newer_versions_are_read_together(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.write_trial({"trial_id": "now", "ordinal": 0, "metric.clean_accuracy": 0.9})
-    pq.write_table(pa.table({"trial_id": ["old"], "ordinal": pa.array([1], pa.int32())}), tmp_path / "trials" / "old.parquet")
-    pq.write_table(pa.table({"trial_id": ["new"], "ordinal": [2], "metric.calibration": [0.1]}), tmp_path / "trials" / "new.parquet")
+    pq.write_table(
+        pa.table({"trial_id": ["old"], "ordinal": pa.array([1], pa.int32())}),
+        tmp_path / "trials" / "old.parquet",
+    )
+    pq.write_table(
+        pa.table({"trial_id": ["new"], "ordinal": [2], "metric.calibration": [0.1]}),
+        tmp_path / "trials" / "new.parquet",
+    )
     frame = store.trials()
     assert frame["trial_id"].tolist() == ["now", "old", "new"]
     assert frame["metric.calibration"].tolist()[2] == 0.1
@@ -147,13 +211,17 @@ def test_files_of_older_and_newer_versions_are_read_together(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("values", [(None, None), (None, 3), ("3", None)])
-def test_a_column_that_was_always_null_may_have_been_of_another_type(tmp_path: Path, values: tuple[object, object]) -> None:
+def test_a_column_that_was_always_null_may_have_been_of_another_type(
+    tmp_path: Path, values: tuple[object, object]
+) -> None:
     for trial_id, kind, value in (("a", "string", values[0]), ("b", "int", values[1])):
         store = Store(tmp_path, [Column("config.data.channels", kind, "", "")])  # type: ignore[arg-type]
         store.write_trial({"trial_id": trial_id, "config.data.channels": value})
     store = Store(tmp_path)
     assert store.trials()["trial_id"].tolist() == ["a", "b"]
-    assert [None if pd.isna(found) else found for found in store.trials()["config.data.channels"]] == list(values)
+    assert [
+        None if pd.isna(found) else found for found in store.trials()["config.data.channels"]
+    ] == list(values)
     assert store.damaged == []
 
 
@@ -170,7 +238,9 @@ def test_what_a_killed_writer_left_is_not_read_and_is_swept_after_a_minute(tmp_p
     assert store.damaged == []
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = Store(tmp_path)
     store.write_trial({"trial_id": "a", "status": "running"})
 
@@ -178,7 +248,10 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path,
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(pq, "write_table", full)
-    with pytest.raises(DiskError, match=r"a\.parquet: could not be written: No space left on device; is the folder yours"):
+    with pytest.raises(
+        DiskError,
+        match=r"a\.parquet: could not be written: No space left on device; is the folder yours",
+    ):
         store.write_trial({"trial_id": "a", "status": "finished"})
     assert store.trials()["status"].tolist() == ["running"]
     assert [path.name for path in (tmp_path / "trials").iterdir()] == ["a.parquet"]

@@ -10,8 +10,20 @@ from rkdsearch.results.store import Store
 from tests.results.factory import CONFIG, START, make_study
 
 
-def trial(trial_id: str, clean: float | None, robust: float | None, status: str = "finished", **more: object) -> dict[str, object]:
-    row = {"trial_id": trial_id, "ordinal": 0, "status": status, summary.CLEAN: clean, summary.ROBUST: robust}
+def trial(
+    trial_id: str,
+    clean: float | None,
+    robust: float | None,
+    status: str = "finished",
+    **more: object,
+) -> dict[str, object]:
+    row = {
+        "trial_id": trial_id,
+        "ordinal": 0,
+        "status": status,
+        summary.CLEAN: clean,
+        summary.ROBUST: robust,
+    }
     return row | {name.replace("__", "."): value for name, value in more.items()}
 
 
@@ -39,20 +51,42 @@ def test_the_front_of_nothing_is_empty(tmp_path: Path) -> None:
     assert summary.volume(found.front) == 0.0
     assert summary.cost(found.trials) == summary.Cost({}, 0.0, 0.0, 0.0)
     assert (
-        len(summary.methods(found.trials, found.front)) == len(summary.survival(found.rungs)) == len(summary.replicated(found.trials)) == 0
+        len(summary.methods(found.trials, found.front))
+        == len(summary.survival(found.rungs))
+        == len(summary.replicated(found.trials))
+        == 0
     )
 
 
 def test_other_objectives_give_another_front(tmp_path: Path) -> None:
-    found = study(tmp_path, trial("a", 0.9, 0.5, metric__worst_class_accuracy=0.1), trial("b", 0.8, 0.4, metric__worst_class_accuracy=0.3))
+    found = study(
+        tmp_path,
+        trial("a", 0.9, 0.5, metric__worst_class_accuracy=0.1),
+        trial("b", 0.8, 0.4, metric__worst_class_accuracy=0.3),
+    )
     assert summary.front(found.trials)["trial_id"].tolist() == ["a"]
-    assert summary.front(found.trials, (*USUAL, "worst_class_accuracy"))["trial_id"].tolist() == ["b", "a"]
+    assert summary.front(found.trials, (*USUAL, "worst_class_accuracy"))["trial_id"].tolist() == [
+        "b",
+        "a",
+    ]
 
 
 def test_cost_adds_all_trials_also_those_in_vain(tmp_path: Path) -> None:
-    spent = {"run__wall_seconds": 10.0, "run__device_seconds": 20.0, "run__started": START, "run__updated": START.replace(minute=1)}
-    found = study(tmp_path, trial("a", 0.9, 0.5, **spent), trial("b", None, None, "failed", **spent), trial("c", None, None, "running"))
-    assert summary.cost(found.trials) == summary.Cost({"finished": 1, "failed": 1, "running": 1}, 40.0, 20.0, 60.0)
+    spent = {
+        "run__wall_seconds": 10.0,
+        "run__device_seconds": 20.0,
+        "run__started": START,
+        "run__updated": START.replace(minute=1),
+    }
+    found = study(
+        tmp_path,
+        trial("a", 0.9, 0.5, **spent),
+        trial("b", None, None, "failed", **spent),
+        trial("c", None, None, "running"),
+    )
+    assert summary.cost(found.trials) == summary.Cost(
+        {"finished": 1, "failed": 1, "running": 1}, 40.0, 20.0, 60.0
+    )
 
 
 def test_methods_are_judged_by_their_finished_trials(tmp_path: Path) -> None:
@@ -64,7 +98,10 @@ def test_methods_are_judged_by_their_finished_trials(tmp_path: Path) -> None:
         trial("d", None, None, "failed"),
     )
     rows = summary.records(summary.methods(found.trials, found.front))
-    assert [(r["method"], r["trials"], r["finished"], r["on_front"], r["robust"], r["reconstructed"]) for r in rows] == [
+    assert [
+        (r["method"], r["trials"], r["finished"], r["on_front"], r["robust"], r["reconstructed"])
+        for r in rows
+    ] == [
         ("crdnd", 1, 1, 1, 0.6, True),
         ("rslad", 2, 1, 1, 0.5, False),
         ("unknown", 1, 0, 0, None, False),
@@ -73,9 +110,19 @@ def test_methods_are_judged_by_their_finished_trials(tmp_path: Path) -> None:
 
 def test_the_last_decision_on_a_rung_is_the_one_that_counts(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    for trial_id, decisions in {"a": ["paused", "promoted"], "b": ["paused"], "c": ["stopped"]}.items():
+    for trial_id, decisions in {
+        "a": ["paused", "promoted"],
+        "b": ["paused"],
+        "c": ["stopped"],
+    }.items():
         rows = [
-            {"rung": 3, "attack_steps": 10, "robust_accuracy": 0.5, "decided": START.replace(minute=n), "decision": d}
+            {
+                "rung": 3,
+                "attack_steps": 10,
+                "robust_accuracy": 0.5,
+                "decided": START.replace(minute=n),
+                "decision": d,
+            }
             for n, d in enumerate(decisions)
         ]
         store.write_rungs(trial_id, rows)
@@ -111,10 +158,14 @@ def test_where_contenders_were_repeated_fresh_seeds_name_the_front(tmp_path: Pat
     front = summary.front(repeated(tmp_path).trials)
     # b dominates a by its means, though a was the more robust run; c was no contender
     assert front["trial_id"].tolist() == ["b"]
-    assert front[[summary.CLEAN, summary.ROBUST]].to_numpy().tolist() == [[pytest.approx(0.92), pytest.approx(0.54)]]
+    assert front[[summary.CLEAN, summary.ROBUST]].to_numpy().tolist() == [
+        [pytest.approx(0.92), pytest.approx(0.54)]
+    ]
 
 
-def test_a_repeated_configuration_stands_at_its_means_and_the_others_at_their_one_run(tmp_path: Path) -> None:
+def test_a_repeated_configuration_stands_at_its_means_and_the_others_at_their_one_run(
+    tmp_path: Path,
+) -> None:
     trials = repeated(tmp_path).trials
     found = summary.configurations(trials)
     assert found["trial_id"].tolist() == ["a", "b", "c"]
@@ -123,13 +174,21 @@ def test_a_repeated_configuration_stands_at_its_means_and_the_others_at_their_on
         {"seeds": 3, "failed": 1}, {"seeds": 2, "failed": 0}, {"seeds": None, "failed": None},
     ]  # fmt: skip
     assert summary.counted(trials) == "3 trials (3 finished) and 6 repeats with fresh seeds"
-    Store(tmp_path, CONFIG).write_trial(trial("b-r2", None, None, "running", origin="replicate") | {"ordinal": 1})
-    assert summary.configurations(summary.read(tmp_path).trials)[summary.ROBUST].tolist() == [0.60, 0.55, 0.50]
+    Store(tmp_path, CONFIG).write_trial(
+        trial("b-r2", None, None, "running", origin="replicate") | {"ordinal": 1}
+    )
+    assert summary.configurations(summary.read(tmp_path).trials)[summary.ROBUST].tolist() == [
+        0.60,
+        0.55,
+        0.50,
+    ]
 
 
 def test_until_the_last_repeat_is_over_the_front_is_named_by_single_runs(tmp_path: Path) -> None:
     found = repeated(tmp_path)
-    Store(tmp_path, CONFIG).write_trial(trial("b-r2", None, None, "running", origin="replicate") | {"ordinal": 1})
+    Store(tmp_path, CONFIG).write_trial(
+        trial("b-r2", None, None, "running", origin="replicate") | {"ordinal": 1}
+    )
     assert summary.front(found.trials)["trial_id"].tolist() == ["b"]
     assert summary.front(summary.read(tmp_path).trials)["trial_id"].tolist() == ["a", "b", "c"]
 
@@ -138,27 +197,41 @@ def test_the_studys_objectives_name_its_front_and_its_hypervolume(tmp_path: Path
     worst = "metric.worst_class_accuracy"
     study(tmp_path, trial("a", 0.80, 0.50) | {worst: 0.40}, trial("b", 0.80, 0.55) | {worst: 0.05})
     assert summary.read(tmp_path).front["trial_id"].tolist() == ["b"]
-    (tmp_path / "study.json").write_text('{"objectives": ["clean_accuracy", "worst_class_accuracy"]}', encoding="utf-8")
+    (tmp_path / "study.json").write_text(
+        '{"objectives": ["clean_accuracy", "worst_class_accuracy"]}', encoding="utf-8"
+    )
     found = summary.read(tmp_path)
     assert found.front["trial_id"].tolist() == ["a"]
     assert found.volume == pytest.approx(0.80 * 0.40)
 
 
-@pytest.mark.parametrize("objectives", ["null", '["clean_accuracy"]', '["clean_accuracy", "somebody_elses"]', '"clean_accuracy"'])
-def test_objectives_that_are_none_of_ours_leave_the_usual_pair(tmp_path: Path, objectives: str) -> None:
+@pytest.mark.parametrize(
+    "objectives",
+    ["null", '["clean_accuracy"]', '["clean_accuracy", "somebody_elses"]', '"clean_accuracy"'],
+)
+def test_objectives_that_are_none_of_ours_leave_the_usual_pair(
+    tmp_path: Path, objectives: str
+) -> None:
     (tmp_path / "study.json").write_text(f'{{"objectives": {objectives}}}', encoding="utf-8")
     assert summary.read(tmp_path).objectives == USUAL
 
 
 def test_a_student_that_is_larger_than_the_search_allowed_is_on_no_front(tmp_path: Path) -> None:
-    study(tmp_path, trial("a", 0.90, 0.60, run__parameters=5_001), trial("b", 0.80, 0.50, run__parameters=5_000), trial("c", 0.70, 0.55))
+    study(
+        tmp_path,
+        trial("a", 0.90, 0.60, run__parameters=5_001),
+        trial("b", 0.80, 0.50, run__parameters=5_000),
+        trial("c", 0.70, 0.55),
+    )
     (tmp_path / "study.json").write_text('{"constraints": {"parameters": 5000}}', encoding="utf-8")
     assert summary.read(tmp_path).front["trial_id"].tolist() == ["c", "b"]
 
 
 def test_what_the_search_asked_of_full_length_trials_is_asked_of_the_front(tmp_path: Path) -> None:
     study(tmp_path, trial("a", 0.90, 0.60), trial("b", 0.94, 0.55), trial("c", 0.99, 0.50))
-    (tmp_path / "study.json").write_text('{"constraints": {"clean_accuracy": 0.92, "robust_accuracy": 0.51}}', encoding="utf-8")
+    (tmp_path / "study.json").write_text(
+        '{"constraints": {"clean_accuracy": 0.92, "robust_accuracy": 0.51}}', encoding="utf-8"
+    )
     found = summary.read(tmp_path)
     assert found.front["trial_id"].tolist() == ["b"]
     assert summary.volume(found.front) == pytest.approx(0.94 * 0.55)
@@ -175,25 +248,45 @@ def test_noise_is_pooled_over_contenders_and_luck_is_its_mean(tmp_path: Path) ->
 
 def test_a_baseline_was_chosen_by_nobody_and_had_no_luck(tmp_path: Path) -> None:
     again = {"origin": "replicate"}
-    baseline = trial("p", 0.90, 0.60, origin="first"), *(trial(f"p-r{n}", 0.9, robust, **again) for n, robust in enumerate((0.5, 0.4)))
+    baseline = (
+        trial("p", 0.90, 0.60, origin="first"),
+        *(trial(f"p-r{n}", 0.9, robust, **again) for n, robust in enumerate((0.5, 0.4))),
+    )
     alone = summary.noise(study(tmp_path / "alone", *baseline).trials)
     assert alone is not None
-    assert (alone.configurations, alone.runs, alone.clean_luck, alone.robust_luck) == (1, 2, None, None)
+    assert (alone.configurations, alone.runs, alone.clean_luck, alone.robust_luck) == (
+        1,
+        2,
+        None,
+        None,
+    )
     assert alone.robust_sd == pytest.approx(0.1 / 2**0.5)
-    searched = trial("s", 0.94, 0.55) | {"ordinal": 1}, trial("s-r1", 0.92, 0.52, **again) | {"ordinal": 1}
+    searched = (
+        trial("s", 0.94, 0.55) | {"ordinal": 1},
+        trial("s-r1", 0.92, 0.52, **again) | {"ordinal": 1},
+    )
     both = summary.noise(study(tmp_path / "both", *baseline, *searched).trials)
     assert both is not None
     assert (both.configurations, both.robust_luck) == (2, pytest.approx(0.03))
 
 
 def test_one_fresh_seed_each_says_nothing_about_deviations(tmp_path: Path) -> None:
-    noise = summary.noise(study(tmp_path, trial("a", 0.9, 0.5), trial("a-r1", 0.9, 0.4, origin="replicate")).trials)
+    noise = summary.noise(
+        study(tmp_path, trial("a", 0.9, 0.5), trial("a-r1", 0.9, 0.4, origin="replicate")).trials
+    )
     assert noise is not None
     assert (noise.clean_sd, noise.robust_sd, noise.robust_luck) == (None, None, pytest.approx(0.1))
 
 
 def examined(store: Store, trial_id: str, right: str, **more: object) -> None:
-    row = {"trial_id": trial_id, "checkpoint": "best", "attack": "pgd20", "seed": 0, "per_image": right, "subset_sha256": "c"}
+    row = {
+        "trial_id": trial_id,
+        "checkpoint": "best",
+        "attack": "pgd20",
+        "seed": 0,
+        "per_image": right,
+        "subset_sha256": "c",
+    }
     store.write_evaluation(row | more)
 
 
@@ -212,19 +305,49 @@ def test_students_are_compared_on_the_same_images_only(tmp_path: Path) -> None:
     assert summary.compare(store.evaluations(), "a", "c") == []
 
 
-def test_a_quick_look_stands_behind_the_whole_exam_and_old_weights_behind_new_ones(tmp_path: Path) -> None:
+def test_a_quick_look_stands_behind_the_whole_exam_and_old_weights_behind_new_ones(
+    tmp_path: Path,
+) -> None:
     store, day = Store(tmp_path), START
     examined(store, "a", "1111", images=4, seed=0, evaluated=day)
     examined(store, "a", "1100", images=4, seed=1, evaluated=day)
     examined(store, "a", "10", images=2, subset_sha256="few", evaluated=day + timedelta(days=1))
     examined(store, "a", "11", images=2, subset_sha256="others", attack="clean", evaluated=day)
-    examined(store, "a", "01", images=2, subset_sha256="few", attack="clean", evaluated=day + timedelta(days=1))
+    examined(
+        store,
+        "a",
+        "01",
+        images=2,
+        subset_sha256="few",
+        attack="clean",
+        evaluated=day + timedelta(days=1),
+    )
     examined(store, "b", "1111", images=4, weights_sha256="old", evaluated=day)
-    examined(store, "b", "01", images=2, subset_sha256="few", weights_sha256="new", evaluated=day + timedelta(days=1))
-    shown = summary.tests(store.evaluations())[["trial_id", "attack", "seed", "per_image"]].to_numpy().tolist()
-    assert shown == [["a", "clean", 0, "01"], ["a", "pgd20", 0, "1111"], ["a", "pgd20", 1, "1100"], ["b", "pgd20", 0, "01"]]
+    examined(
+        store,
+        "b",
+        "01",
+        images=2,
+        subset_sha256="few",
+        weights_sha256="new",
+        evaluated=day + timedelta(days=1),
+    )
+    shown = (
+        summary.tests(store.evaluations())[["trial_id", "attack", "seed", "per_image"]]
+        .to_numpy()
+        .tolist()
+    )
+    assert shown == [
+        ["a", "clean", 0, "01"],
+        ["a", "pgd20", 0, "1111"],
+        ["a", "pgd20", 1, "1100"],
+        ["b", "pgd20", 0, "01"],
+    ]
     (found,) = summary.compare(store.evaluations(), "a", "b")
-    assert (found.images, found.difference.value) == (2, 0.0), "the images that both of these weights saw"
+    assert (found.images, found.difference.value) == (
+        2,
+        0.0,
+    ), "the images that both of these weights saw"
     assert summary.read(tmp_path).tests.equals(summary.tests(store.evaluations()))
     assert summary.tests(Store(tmp_path / "empty").evaluations()).empty
 
@@ -247,7 +370,13 @@ def test_clean_results_pair_although_they_have_no_ball(tmp_path: Path) -> None:
 
 def test_missing_values_become_none(tmp_path: Path) -> None:
     (row,) = summary.records(study(tmp_path, trial("a", None, 0.5)).trials)
-    assert (row[summary.CLEAN], row[summary.ROBUST], row["error"], row["metric.best_epoch"], row["run.started"]) == (
+    assert (
+        row[summary.CLEAN],
+        row[summary.ROBUST],
+        row["error"],
+        row["metric.best_epoch"],
+        row["run.started"],
+    ) == (
         None,
         0.5,
         None,

@@ -20,13 +20,29 @@ from rkdsearch.training.epoch import Best, EpochResult
 from rkdsearch.training.stages import at
 
 SMALL: dict[str, Any] = {
-    "fixed": {"data": {"name": "digits"}, "student": {"name": "small_cnn", "width": 4}, "training.device": "cpu", "attack.steps": 2},
+    "fixed": {
+        "data": {"name": "digits"},
+        "student": {"name": "small_cnn", "width": 4},
+        "training.device": "cpu",
+        "attack.steps": 2,
+    },
     "search": {
         "method.name": {"choice": ["natural", "pgd_at", "trades"]},
         "optimizer.lr": {"float": [0.01, 0.3], "log": True},
-        "method.consistency_weight": {"float": [0.5, 9.0], "log": True, "when": {"method.name": "trades"}},
+        "method.consistency_weight": {
+            "float": [0.5, 9.0],
+            "log": True,
+            "when": {"method.name": "trades"},
+        },
     },
-    "first": [{"label": "published", "method.name": "trades", "method.consistency_weight": 6.0, "optimizer.lr": 0.1}],
+    "first": [
+        {
+            "label": "published",
+            "method.name": "trades",
+            "method.consistency_weight": 6.0,
+            "optimizer.lr": 0.1,
+        }
+    ],
     "ladder": [{"epochs": 1}, {"epochs": 2}, {"epochs": 4}],
     "sampler": {"name": "tpe", "startup": 3},
     "scheduler": {"name": "moasha", "kind": "promotion", "reduction": 3},
@@ -35,8 +51,16 @@ SMALL: dict[str, Any] = {
 # A search whose students are of many sizes.
 SIZES: dict[str, Any] = {
     "search": {"student.width": {"int": [2, 16]}, "optimizer.lr": {"float": [0.01, 0.3]}},
-    "fixed": {"data.name": "digits", "student.name": "small_cnn", "method.name": "natural", "training.device": "cpu"},
-    "first": [{"label": f"width {width}", "student.width": width, "optimizer.lr": 0.08} for width in (16, 4, 8)],
+    "fixed": {
+        "data.name": "digits",
+        "student.name": "small_cnn",
+        "method.name": "natural",
+        "training.device": "cpu",
+    },
+    "first": [
+        {"label": f"width {width}", "student.width": width, "optimizer.lr": 0.08}
+        for width in (16, 4, 8)
+    ],
     "objectives": ["clean_accuracy", "parameters"],
 }
 
@@ -67,21 +91,36 @@ class FakeWorker:
     """Runs assignments as `run_trial` does: it keeps a checkpoint with its history, and reports a finished epoch once more when taken up."""
 
     def __init__(self, moment: Callable[[str], None] = lambda name: None) -> None:
-        self.trained: list[tuple[str, int]] = []  # the trial, with the leg's name where that is not its last, and the epoch
+        # the trial, with the leg's name where that is not its last, and the epoch
+        self.trained: list[tuple[str, int]] = []
         self._moment = moment
 
     def run(self, assignment: Assignment) -> Iterator[EpochResult]:
         last = assignment.folder / "last.safetensors"
-        history = [EpochResult.from_dict(e) for e in checkpoint.read(last)[1]["history"]] if last.exists() else []
+        history = (
+            [EpochResult.from_dict(e) for e in checkpoint.read(last)[1]["history"]]
+            if last.exists()
+            else []
+        )
         yield from history[-1:]
         for epoch in range(len(history) + 1, assignment.stages[-1].until + 1):
             stage = at(assignment.stages, epoch)
             steps = stage.attack(assignment.config.attack).steps
             clean, robust = measured(assignment.config, epoch)
             self.trained.append(
-                (assignment.trial_id if last.parent.name == assignment.trial_id else f"{assignment.trial_id} {last.parent.name}", epoch)
+                (
+                    (
+                        assignment.trial_id
+                        if last.parent.name == assignment.trial_id
+                        else f"{assignment.trial_id} {last.parent.name}"
+                    ),
+                    epoch,
+                )
             )
-            best = max([*(h.best for h in history[-1:] if h.best), Best(epoch, clean, robust, robust)], key=lambda b: b.clean_accuracy)
+            best = max(
+                [*(h.best for h in history[-1:] if h.best), Best(epoch, clean, robust, robust)],
+                key=lambda b: b.clean_accuracy,
+            )
             result = EpochResult(
                 epoch=epoch, epochs=assignment.config.training.epochs, loss=1.0, terms={}, lr=0.1, seconds=1.0, images_per_second=1.0,
                 training_attack_steps=steps, clean_accuracy=clean, robust_accuracy=robust, worst_class_accuracy=robust, best=best,
@@ -130,7 +169,13 @@ class AheadWorker(FakeWorker):
 TRIALS = 7
 
 
-def run(folder: Path, space: SearchSpace, worker: FakeWorker | None = None, trials: int | None = TRIALS, **more: Any) -> Study:
+def run(
+    folder: Path,
+    space: SearchSpace,
+    worker: FakeWorker | None = None,
+    trials: int | None = TRIALS,
+    **more: Any,
+) -> Study:
     study = Study(folder, space, trials, {}, **more)
     study.reconcile()
     (worker or FakeWorker()).drive(study)
@@ -142,14 +187,26 @@ CAPPED: dict[str, Any] = {
     "fixed": {k: v for k, v in SMALL["fixed"].items() if k != "attack.steps"},
     "search": {**SMALL["search"], "attack.steps": {"choice": [2, 10]}},
     "first": [{**SMALL["first"][0], "attack.steps": 10}],
-    "ladder": [{"epochs": 1, "attack_steps": 2, "validation_steps": 5}, {"epochs": 2, "attack_steps": 2}, {"epochs": 4}],
+    "ladder": [
+        {"epochs": 1, "attack_steps": 2, "validation_steps": 5},
+        {"epochs": 2, "attack_steps": 2},
+        {"epochs": 4},
+    ],
 }
 
 
 def on_disk(folder: Path) -> dict[str, Any]:
     """What a study's tables say, times left out."""
     store = Store(folder)
-    said = ["ordinal", "origin", "status", "sampled", "notes", "metric.clean_accuracy", "fidelity.epochs"]
+    said = [
+        "ordinal",
+        "origin",
+        "status",
+        "sampled",
+        "notes",
+        "metric.clean_accuracy",
+        "fidelity.epochs",
+    ]
     decided = ["trial_id", "rung", "decision", "rank", "of", "robust_accuracy"]
     reached = ["trial_id", "leg", "epoch", "training_attack_steps", "clean_accuracy"]
     return {

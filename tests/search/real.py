@@ -28,7 +28,9 @@ FIXED = {
 }
 
 
-def space(first: dict[str, str] | None = None, ladder: tuple[int, ...] = (1, 3), **more: Any) -> dict[str, Any]:
+def space(
+    first: dict[str, str] | None = None, ladder: tuple[int, ...] = (1, 3), **more: Any
+) -> dict[str, Any]:
     """Witnesses, after one natural run and one run of each `first` mood by its label."""
     return {
         "fixed": FIXED,
@@ -39,7 +41,10 @@ def space(first: dict[str, str] | None = None, ladder: tuple[int, ...] = (1, 3),
         },
         "first": [
             {"label": "natural", "method.name": "natural"},
-            *({"label": label, "method.name": WITNESS, "method.mood": mood} for label, mood in (first or {}).items()),
+            *(
+                {"label": label, "method.name": WITNESS, "method.mood": mood}
+                for label, mood in (first or {}).items()
+            ),
         ],
         "ladder": [{"epochs": epochs} for epochs in ladder],
         **more,
@@ -48,7 +53,11 @@ def space(first: dict[str, str] | None = None, ladder: tuple[int, ...] = (1, 3),
 
 def compiled(folder: Path) -> dict[str, str]:
     """Where Python is told to keep no compiled modules, each of Ray's processes would compile torch anew: here they share a folder."""
-    return {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder)} if sys.dont_write_bytecode else {}
+    return (
+        {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder)}
+        if sys.dont_write_bytecode
+        else {}
+    )
 
 
 @dataclass
@@ -80,7 +89,13 @@ class Search:
 
     def start(self) -> subprocess.Popen[str]:
         """`rkdsearch tune` in a process of its own; what it says is in `log`."""
-        env = {**os.environ, **compiled(self.folder / "compiled"), "PYTHONPATH": str(ROOT), VARIABLE: str(self.witness), "COLUMNS": "200"}
+        env = {
+            **os.environ,
+            **compiled(self.folder / "compiled"),
+            "PYTHONPATH": str(ROOT),
+            VARIABLE: str(self.witness),
+            "COLUMNS": "200",
+        }
         tune = [
             "tune",
             str(self.file),
@@ -111,7 +126,11 @@ class Search:
 
     def seen(self) -> list[dict[str, Any]]:
         """Every step that a witness saw."""
-        return [json.loads(line) for line in self.witness.read_text().splitlines()] if self.witness.exists() else []
+        return (
+            [json.loads(line) for line in self.witness.read_text().splitlines()]
+            if self.witness.exists()
+            else []
+        )
 
     @property
     def steps(self) -> int:
@@ -126,10 +145,14 @@ class Search:
 
     def epochs(self) -> dict[tuple[str, int], Any]:
         """When each epoch ended: one that is repeated ends at another time."""
-        return {(r["trial_id"], r["epoch"]): r["finished"] for r in records(Store(self.study).epochs())}
+        return {
+            (r["trial_id"], r["epoch"]): r["finished"] for r in records(Store(self.study).epochs())
+        }
 
     def ended(self) -> dict[str, str]:
-        return {t: r["status"] for t, r in self.rows().items() if r["status"] in ("finished", "failed")}
+        return {
+            t: r["status"] for t, r in self.rows().items() if r["status"] in ("finished", "failed")
+        }
 
     def proposed(self) -> dict[str, str]:
         return {t: r["sampled"] for t, r in self.rows().items()}
@@ -140,7 +163,9 @@ class Search:
         assert sorted(rows) == [f"t{n:05d}" for n in range(self.trials)]
         assert {r["status"] for r in rows.values()} <= {"finished", "stopped", "failed"}
         epochs = [(r["trial_id"], r["epoch"]) for r in records(Store(self.study).epochs())]
-        assert sorted(epochs) == [(t, e) for t, r in sorted(rows.items()) for e in range(1, r["fidelity.epochs"] + 1)]
+        assert sorted(epochs) == [
+            (t, e) for t, r in sorted(rows.items()) for e in range(1, r["fidelity.epochs"] + 1)
+        ]
 
 
 def until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:

@@ -23,7 +23,10 @@ def steps(study: Study) -> Iterator[None]:
     """Three trials at a time, an epoch of each in turn; stops after all that happens. One fails and one is interrupted before they report."""
     worker = FakeWorker()
     busy: list[tuple[Assignment, Iterator[EpochResult]]] = []
-    accidents = {"t00002": lambda: study.fail("t00002", "as it happens"), "t00003": lambda: study.interrupt("t00003")}
+    accidents = {
+        "t00002": lambda: study.fail("t00002", "as it happens"),
+        "t00003": lambda: study.interrupt("t00003"),
+    }
     while busy or not study.done:
         while len(busy) < 3 and (assignment := study.next()) is not None:
             busy.append((assignment, worker.run(assignment)))
@@ -37,25 +40,41 @@ def steps(study: Study) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("ladder", ["by length", "capped"])
-def test_what_is_seen_is_what_a_driver_without_memory_would_see(tmp_path: Path, ladder: str) -> None:
-    study = Study(tmp_path / "study", load_space(tmp_path, **(CAPPED if ladder == "capped" else {})), 14, {})
+def test_what_is_seen_is_what_a_driver_without_memory_would_see(
+    tmp_path: Path, ladder: str
+) -> None:
+    study = Study(
+        tmp_path / "study", load_space(tmp_path, **(CAPPED if ladder == "capped" else {})), 14, {}
+    )
     states = set[str]()
     for _ in steps(study):
         seen = study.seen()
         assert seen == seen_by_one_without_memory(study)
         states |= {f"{one.state}, {one.rungs_short} short" for one in seen}
-    assert states == {"running, 0 short", "measured, 2 short", "measured, 1 short", "measured, 0 short"}
+    assert states == {
+        "running, 0 short",
+        "measured, 2 short",
+        "measured, 1 short",
+        "measured, 0 short",
+    }
     assert study.counts()["failed"] == 1
 
 
 def test_the_sampler_is_handed_only_what_it_looks_at(tmp_path: Path) -> None:
     long, short = (
-        Study(tmp_path / name, load_space(tmp_path, sampler={"name": "tpe", "startup": 3, "history": n}), 12, {})
+        Study(
+            tmp_path / name,
+            load_space(tmp_path, sampler={"name": "tpe", "startup": 3, "history": n}),
+            12,
+            {},
+        )
         for name, n in (("long", 1000), ("short", 5))
     )
     FakeWorker().drive(long)
     short.trials = long.trials
-    assert [one.params for one in long.seen()] == [long.trials[f"t{n:05d}"].overrides for n in range(12)]
+    assert [one.params for one in long.seen()] == [
+        long.trials[f"t{n:05d}"].overrides for n in range(12)
+    ]
     assert len(short.seen()) == 5
     assert short.seen()[-3:] == long.seen()[-3:]
 
@@ -64,7 +83,8 @@ def test_a_trial_that_failed_when_it_was_taken_up_again_is_seen_no_more(tmp_path
     study = Study(tmp_path / "study", load_space(tmp_path), 3, {})
     assignment = study.next()
     assert assignment is not None
-    assert study.report(assignment.trial_id, next(FakeWorker().run(assignment)))  # a baseline goes on
+    # a baseline goes on
+    assert study.report(assignment.trial_id, next(FakeWorker().run(assignment)))
     study.interrupt(assignment.trial_id)
     assert [one.state for one in study.seen()] == ["measured"]
     again = study.next()
@@ -89,4 +109,5 @@ def test_a_trial_that_is_over_leaves_some_kilobytes_with_the_driver(tmp_path: Pa
         FakeWorker(weigh).drive(study)
     finally:
         tracemalloc.stop()
-    assert 1_000 < (held[120] - held[40]) / 80 < 30_000  # bytes; its resolved configuration is half of it
+    # bytes; its resolved configuration is half of it
+    assert 1_000 < (held[120] - held[40]) / 80 < 30_000

@@ -18,14 +18,23 @@ def test_an_empty_folder_is_free(tmp_path: Path) -> None:
 
 
 def test_a_study_that_exists_asks_for_resume(tmp_path: Path) -> None:
-    with pytest.raises(StudyError, match=r"holds a study already; continue it with --resume, or name another folder with --study"):
+    with pytest.raises(
+        StudyError,
+        match=(
+            r"holds a study already; continue it with --resume, or name another folder with --study"
+        ),
+    ):
         folder.claim(claimed(tmp_path), load_space(tmp_path), resume=False)
 
 
 def test_a_changed_range_is_refused_and_named(tmp_path: Path) -> None:
     search = {**SMALL["search"], "optimizer.lr": {"float": [0.01, 0.2], "log": True}}
     with pytest.raises(
-        StudyError, match=r"was made by another space: search.optimizer.lr was .*0.3.*, is .*0.2.*; give this search a folder"
+        StudyError,
+        match=(
+            r"was made by another space: search.optimizer.lr was .*0.3.*, is .*0.2.*; give this"
+            r" search a folder"
+        ),
     ):
         folder.claim(claimed(tmp_path), load_space(tmp_path, search=search), resume=True)
 
@@ -42,20 +51,31 @@ def test_a_changed_range_is_refused_and_named(tmp_path: Path) -> None:
         {"resources": {"processes": 2}},
     ],
 )
-def test_whatever_makes_trials_comparable_may_not_change(tmp_path: Path, changes: dict[str, object]) -> None:
+def test_whatever_makes_trials_comparable_may_not_change(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
     with pytest.raises(StudyError, match="was made by another space"):
         folder.claim(claimed(tmp_path), load_space(tmp_path, **changes), resume=True)
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"resources": {"cpu": 2}}, {"sampler": {"name": "random"}}, {"scheduler": {"reduction": 2}}, {"constraints": {"parameters": 10**6}}],
+    [
+        {"resources": {"cpu": 2}},
+        {"sampler": {"name": "random"}},
+        {"scheduler": {"reduction": 2}},
+        {"constraints": {"parameters": 10**6}},
+    ],
 )
-def test_who_proposes_who_stops_and_on_what_may_change(tmp_path: Path, changes: dict[str, object]) -> None:
+def test_who_proposes_who_stops_and_on_what_may_change(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
     assert folder.claim(claimed(tmp_path), load_space(tmp_path, **changes), resume=True)
 
 
-def test_a_setting_that_changed_is_said_in_a_line_and_one_that_did_not_is_not(tmp_path: Path) -> None:
+def test_a_setting_that_changed_is_said_in_a_line_and_one_that_did_not_is_not(
+    tmp_path: Path,
+) -> None:
     study, said = claimed(tmp_path), list[str]()
     assert folder.claim(study, load_space(tmp_path), resume=True, notice=said.append)
     assert said == []
@@ -70,9 +90,18 @@ def test_a_setting_that_changed_is_said_in_a_line_and_one_that_did_not_is_not(tm
     assert said == [
         "sampler.name was tpe, is random: accepted, proposals differ from here on",
         "scheduler.kind was promotion, is stopping: accepted, decisions differ from here on",
-        "constraints.parameters was not there, is 1000000: accepted, the front is named anew, and proposals differ from here on",
-        "replicates.seeds was 0, is 2: accepted, repeats differ from here on, and the front is named anew",
-        "replicates.contenders was 8, is 5: accepted, repeats differ from here on, and the front is named anew",
+        (
+            "constraints.parameters was not there, is 1000000: accepted, the front is named anew,"
+            " and proposals differ from here on"
+        ),
+        (
+            "replicates.seeds was 0, is 2: accepted, repeats differ from here on, and the front is"
+            " named anew"
+        ),
+        (
+            "replicates.contenders was 8, is 5: accepted, repeats differ from here on, and the"
+            " front is named anew"
+        ),
     ]
     folder.describe(study, load_space(tmp_path, **changes), {})
     folder.claim(study, load_space(tmp_path, **changes), resume=True, notice=said.append)
@@ -82,9 +111,19 @@ def test_a_setting_that_changed_is_said_in_a_line_and_one_that_did_not_is_not(tm
 def test_an_older_description_says_nothing_of_who_proposes_and_of_processes(tmp_path: Path) -> None:
     study, said = claimed(tmp_path), list[str]()
     described = json.loads((study / "study.json").read_text())
-    del described["laws"]["resources.processes"], described["sampler"], described["scheduler"], described["replicates"]
+    del (
+        described["laws"]["resources.processes"],
+        described["sampler"],
+        described["scheduler"],
+        described["replicates"],
+    )
     (study / "study.json").write_text(json.dumps(described))
-    assert folder.claim(study, load_space(tmp_path, sampler={"name": "random"}, replicates={"seeds": 1}), resume=True, notice=said.append)
+    assert folder.claim(
+        study,
+        load_space(tmp_path, sampler={"name": "random"}, replicates={"seeds": 1}),
+        resume=True,
+        notice=said.append,
+    )
     assert said == []
     assert folder.claim(study, load_space(tmp_path, resources={"processes": 2}), resume=True)
 
@@ -104,7 +143,10 @@ def test_where_files_lie_may_change(tmp_path: Path) -> None:
         ),
     )
     assert folder.laws(made) == folder.laws(moved)
-    other = load_space(tmp_path / "other", fixed={**fixed, "teachers.robust": {**robust, "network": {"name": "small_cnn"}}})
+    other = load_space(
+        tmp_path / "other",
+        fixed={**fixed, "teachers.robust": {**robust, "network": {"name": "small_cnn"}}},
+    )
     assert folder.laws(made) != folder.laws(other)
 
 
@@ -113,15 +155,24 @@ def test_a_damaged_description_is_said_to_be_damaged(tmp_path: Path, text: str) 
     study = claimed(tmp_path)
     (study / "study.json").write_text(text)
     with pytest.raises(
-        StudyError, match=r"study.json: is damaged, .*; put a whole copy of it back, or give this search a folder of its own"
+        StudyError,
+        match=(
+            r"study.json: is damaged, .*; put a whole copy of it back, or give this search a folder"
+            r" of its own"
+        ),
     ):
         folder.claim(study, load_space(tmp_path), resume=True)
 
 
 @pytest.mark.parametrize("resume", [False, True])
 @pytest.mark.parametrize("row", ["t00000.parquet", "run.parquet"])
-def test_trials_without_a_description_are_not_written_over(tmp_path: Path, row: str, *, resume: bool) -> None:
+def test_trials_without_a_description_are_not_written_over(
+    tmp_path: Path, row: str, *, resume: bool
+) -> None:
     (tmp_path / "trials").mkdir()
     (tmp_path / "trials" / row).touch()
-    with pytest.raises(StudyError, match=r"holds trials but no study.json; put it back, or name another folder with --study"):
+    with pytest.raises(
+        StudyError,
+        match=r"holds trials but no study.json; put it back, or name another folder with --study",
+    ):
         folder.claim(tmp_path, load_space(tmp_path / "s"), resume=resume)

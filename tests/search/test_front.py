@@ -44,16 +44,28 @@ def names(study: Study) -> list[str]:
 
 
 def test_the_objectives_of_the_space_name_the_front(tmp_path: Path) -> None:
-    study = run(tmp_path, load_space(tmp_path, objectives=["clean_accuracy", "worst_class_accuracy"], **ALL), trials=2)
-    measured_anew(study, "t00000", clean_accuracy=0.80, robust_accuracy=0.50, worst_class_accuracy=0.40)
-    measured_anew(study, "t00001", clean_accuracy=0.80, robust_accuracy=0.55, worst_class_accuracy=0.05)
+    study = run(
+        tmp_path,
+        load_space(tmp_path, objectives=["clean_accuracy", "worst_class_accuracy"], **ALL),
+        trials=2,
+    )
+    measured_anew(
+        study, "t00000", clean_accuracy=0.80, robust_accuracy=0.50, worst_class_accuracy=0.40
+    )
+    measured_anew(
+        study, "t00001", clean_accuracy=0.80, robust_accuracy=0.55, worst_class_accuracy=0.05
+    )
     assert names(study) == ["t00000"]
     study.space = replace(study.space, objectives=("clean_accuracy", "robust_accuracy"))
     assert names(study) == ["t00001"]
 
 
 def test_a_baseline_that_is_too_large_is_trained_and_is_on_no_front(tmp_path: Path) -> None:
-    study = run(tmp_path, load_space(tmp_path, constraints={"parameters": 5_000}, first=None, **ALL), trials=2)
+    study = run(
+        tmp_path,
+        load_space(tmp_path, constraints={"parameters": 5_000}, first=None, **ALL),
+        trials=2,
+    )
     for trial_id, weights, clean in (("t00000", 94_986, 0.9), ("t00001", 4_000, 0.8)):
         study.trials[trial_id].facts["run.parameters"] = weights
         study.trials[trial_id].costs = {"parameters": weights}
@@ -69,21 +81,30 @@ def test_a_mean_that_misses_a_constraint_is_on_no_front(tmp_path: Path) -> None:
     assert {one.trial.trial_id for one in study.judged()} == set(contenders)
     lowest = min(one.clean_accuracy for one in study.judged())
     measured_anew(study, f"{contenders[0]}-r1", clean_accuracy=lowest - 0.1)
-    study.space = replace(study.space, constraints=study.space.constraints.model_copy(update={"clean_accuracy": lowest - 0.05}))
+    study.space = replace(
+        study.space,
+        constraints=study.space.constraints.model_copy(update={"clean_accuracy": lowest - 0.05}),
+    )
     assert [one.trial.trial_id for one in study.judged()] == contenders[1:]
     assert names(study) == contenders[1:]
 
 
 def repeated(folder: Path, *, baselines: bool) -> tuple[SearchSpace, Study]:
     """Three searched trials, of which two are contenders, and a baseline that is none."""
-    space = load_space(folder, replicates={"seeds": 2, "contenders": 2, "baselines": baselines}, **ALL)
+    space = load_space(
+        folder, replicates={"seeds": 2, "contenders": 2, "baselines": baselines}, **ALL
+    )
     study = Study(folder, space, 4, {})
     worker = FakeWorker()
     for _ in range(4):
         assignment = study.next()
         assert assignment is not None
-        assert not [study.report(assignment.trial_id, result, {}) for result in worker.run(assignment)][-1]
-    measured_anew(study, "t00000", clean_accuracy=0.2, robust_accuracy=0.1, worst_class_accuracy=0.0)
+        assert not [
+            study.report(assignment.trial_id, result, {}) for result in worker.run(assignment)
+        ][-1]
+    measured_anew(
+        study, "t00000", clean_accuracy=0.2, robust_accuracy=0.1, worst_class_accuracy=0.0
+    )
     return space, study
 
 
@@ -95,18 +116,27 @@ def test_baselines_get_as_many_fresh_seeds_as_contenders(tmp_path: Path) -> None
     repeats = {t.trial_id for t in study.trials.values() if t.origin == "replicate"}
     assert repeats == {f"{trial_id}-r{n}" for trial_id in ("t00000", *contenders) for n in (1, 2)}
     judged = {one.trial.trial_id: one for one in study.judged()}
-    assert (judged["t00000"].seeds, judged["t00000"].clean_accuracy) == (2, study.trials["t00000-r1"].epochs[-1].clean_accuracy)
+    assert (judged["t00000"].seeds, judged["t00000"].clean_accuracy) == (
+        2,
+        study.trials["t00000-r1"].epochs[-1].clean_accuracy,
+    )
     names(study)
 
     _, study = repeated(tmp_path / "b", baselines=False)
     FakeWorker().drive(study)
-    assert {t.ordinal for t in study.trials.values() if t.origin == "replicate"} == {t.ordinal for t in study.contenders()}
+    assert {t.ordinal for t in study.trials.values() if t.origin == "replicate"} == {
+        t.ordinal for t in study.contenders()
+    }
 
 
-def test_a_baseline_whose_own_run_missed_a_limit_is_judged_by_its_fresh_seeds(tmp_path: Path) -> None:
+def test_a_baseline_whose_own_run_missed_a_limit_is_judged_by_its_fresh_seeds(
+    tmp_path: Path,
+) -> None:
     _, study = repeated(tmp_path, baselines=True)
     FakeWorker().drive(study)
-    study.space = replace(study.space, constraints=study.space.constraints.model_copy(update={"clean_accuracy": 0.3}))
+    study.space = replace(
+        study.space, constraints=study.space.constraints.model_copy(update={"clean_accuracy": 0.3})
+    )
     assert "t00000" not in {t.trial_id for t in study.finished()}
     assert "t00000" in {one.trial.trial_id for one in study.judged()}
     names(study)
@@ -122,7 +152,10 @@ def test_a_repeat_that_failed_is_counted_where_the_others_judge(tmp_path: Path) 
     assert sorted(counts.values()) == [(1, 1), (2, 0)]
     assert counts[assignment.trial_id.split("-")[0]] == (1, 1)
     table = summary.replicated(read(study).trials)
-    assert {f"t{ordinal:05d}": (row.seeds, row.failed) for ordinal, row in zip(table.index, table.itertuples(), strict=True)} == counts
+    assert {
+        f"t{ordinal:05d}": (row.seeds, row.failed)
+        for ordinal, row in zip(table.index, table.itertuples(), strict=True)
+    } == counts
 
 
 # ------------------------------------------------------------------------------------------------------------------- asha's number
@@ -133,20 +166,39 @@ def test_a_repeat_that_failed_is_counted_where_the_others_judge(tmp_path: Path) 
     [
         (
             {"robust_acuracy": 1.0},
-            "must weigh the objectives clean_accuracy, robust_accuracy; unknown field robust_acuracy; did you mean 'robust",
+            (
+                "must weigh the objectives clean_accuracy, robust_accuracy; unknown field"
+                " robust_acuracy; did you mean 'robust"
+            ),
         ),
-        ({"worst_class_accuracy": 1.0}, "must weigh the objectives clean_accuracy, robust_accuracy; unknown field worst_class_accuracy"),
-        ({"clean_accuracy": 0.0}, "one weight at least must be > 0, got {'clean_accuracy': 0.0}; leave it out for the objectives' mean"),
+        (
+            {"worst_class_accuracy": 1.0},
+            (
+                "must weigh the objectives clean_accuracy, robust_accuracy; unknown field"
+                " worst_class_accuracy"
+            ),
+        ),
+        (
+            {"clean_accuracy": 0.0},
+            (
+                "one weight at least must be > 0, got {'clean_accuracy': 0.0}; leave it out for the"
+                " objectives' mean"
+            ),
+        ),
     ],
 )
-def test_a_metric_that_ranks_by_nothing_is_refused(tmp_path: Path, metric: dict[str, float], sentence: str) -> None:
+def test_a_metric_that_ranks_by_nothing_is_refused(
+    tmp_path: Path, metric: dict[str, float], sentence: str
+) -> None:
     with pytest.raises(SpaceError, match=r"small.yaml: scheduler.metric: ") as caught:
         load_space(tmp_path, scheduler={"name": "asha", "metric": metric})
     assert sentence in str(caught.value)
 
 
 def test_without_a_metric_asha_ranks_by_the_mean_of_the_objectives(tmp_path: Path) -> None:
-    space = load_space(tmp_path, scheduler={"name": "asha"}, objectives=["clean_accuracy", "worst_class_accuracy"])
+    space = load_space(
+        tmp_path, scheduler={"name": "asha"}, objectives=["clean_accuracy", "worst_class_accuracy"]
+    )
     rungs = Rungs((1,), space.scheduler, space.objectives)
     for trial_id, values in {"a": (0.9, 0.1), "b": (0.6, 0.5), "c": (0.1, 0.8)}.items():
         rungs.record(rungs.rungs[0], trial_id, values)
@@ -158,29 +210,48 @@ def test_without_a_metric_asha_ranks_by_the_mean_of_the_objectives(tmp_path: Pat
 
 def test_among_equally_accurate_students_the_smallest_alone_is_on_the_front(tmp_path: Path) -> None:
     study = run(tmp_path, load_space(tmp_path, **SIZES, **ALL), trials=3)
-    assert [study.trials[t].costs for t in ("t00000", "t00001", "t00002")] == [{"parameters": n} for n in (9_930, 1_626, 3_818)]
+    assert [study.trials[t].costs for t in ("t00000", "t00001", "t00002")] == [
+        {"parameters": n} for n in (9_930, 1_626, 3_818)
+    ]
     for trial in study.trials.values():
-        trial.facts["run.parameters"] = trial.costs["parameters"]  # a worker says so of the network that it has built
+        # a worker says so of the network that it has built
+        trial.facts["run.parameters"] = trial.costs["parameters"]
         study._write(trial)
     assert names(study) == ["t00001"]
     measured_anew(study, "t00000", clean_accuracy=0.99)
     assert names(study) == ["t00000", "t00001"]
-    assert read(study).volume == pytest.approx(summary.volume(read(study).front, ["clean_accuracy", "parameters"]))
+    assert read(study).volume == pytest.approx(
+        summary.volume(read(study).front, ["clean_accuracy", "parameters"])
+    )
 
 
 def test_a_rung_promotes_the_small_before_the_large_where_they_know_as_much(tmp_path: Path) -> None:
-    space = load_space(tmp_path, **{**SIZES, "first": []}, ladder=[{"epochs": 1}, {"epochs": 4}], scheduler={"reduction": 3})
+    space = load_space(
+        tmp_path,
+        **{**SIZES, "first": []},
+        ladder=[{"epochs": 1}, {"epochs": 4}],
+        scheduler={"reduction": 3},
+    )
     study = Study(tmp_path, space, 3, {})
     for ordinal, width in enumerate((16, 4, 8)):
-        study._add(ordinal, "search", "", Proposal({"student.width": width, "optimizer.lr": 0.08}, {}))
+        study._add(
+            ordinal, "search", "", Proposal({"student.width": width, "optimizer.lr": 0.08}, {})
+        )
     FakeWorker().drive(study)
     assert [t.trial_id for t in study.trials.values() if t.full] == ["t00001"]
 
 
 def test_the_sampler_is_shown_a_cost_as_a_merit_below_whoever_went_further(tmp_path: Path) -> None:
-    study = run(tmp_path, load_space(tmp_path, **{**SIZES, "first": []}, ladder=[{"epochs": 1}, {"epochs": 4}]), trials=6)
+    study = run(
+        tmp_path,
+        load_space(tmp_path, **{**SIZES, "first": []}, ladder=[{"epochs": 1}, {"epochs": 4}]),
+        trials=6,
+    )
     shown = {
-        len(t.epochs): [frozen(study.space, seen, 0).values for seen in [study._shown._seen(t)] if seen] for t in study.trials.values()
+        len(t.epochs): [
+            frozen(study.space, seen, 0).values for seen in [study._shown._seen(t)] if seen
+        ]
+        for t in study.trials.values()
     }
     assert set(shown) == {1, 4}
     assert all(-1 <= value <= 0 for values in shown[1] for value in values or ())
@@ -189,11 +260,22 @@ def test_the_sampler_is_shown_a_cost_as_a_merit_below_whoever_went_further(tmp_p
 
 def test_a_limit_that_an_older_study_did_not_know_names_one_front(tmp_path: Path) -> None:
     changes: dict[str, Any] = {**SIZES, "objectives": None}
-    assert names(run(tmp_path, load_space(tmp_path, **changes, **ALL), trials=3)) == ["t00000", "t00001", "t00002"]
+    assert names(run(tmp_path, load_space(tmp_path, **changes, **ALL), trials=3)) == [
+        "t00000",
+        "t00001",
+        "t00002",
+    ]
     assert pd.read_parquet(tmp_path / "trials")["run.multiply_adds"].isna().all()
-    again = Study(tmp_path, load_space(tmp_path, **changes, constraints={"multiply_adds": 50_000}, **ALL), 3, {})
+    again = Study(
+        tmp_path,
+        load_space(tmp_path, **changes, constraints={"multiply_adds": 50_000}, **ALL),
+        3,
+        {},
+    )
     again.reconcile()
-    assert pd.read_parquet(tmp_path / "trials")["run.multiply_adds"].tolist() == [t.costs["multiply_adds"] for t in again.trials.values()]
+    assert pd.read_parquet(tmp_path / "trials")["run.multiply_adds"].tolist() == [
+        t.costs["multiply_adds"] for t in again.trials.values()
+    ]
     assert names(again) == ["t00001", "t00002"]
 
 
@@ -201,7 +283,9 @@ def test_a_stopped_trial_gets_its_cost_and_stays_stopped(tmp_path: Path) -> None
     run(tmp_path, load_space(tmp_path, first=[]))
     before = pd.read_parquet(tmp_path / "trials")["status"].tolist()
     assert "stopped" in before
-    study = Study(tmp_path, load_space(tmp_path, first=[], constraints={"parameters": 10**6}), 7, {})
+    study = Study(
+        tmp_path, load_space(tmp_path, first=[], constraints={"parameters": 10**6}), 7, {}
+    )
     study.reconcile()
     rows = pd.read_parquet(tmp_path / "trials")
     assert rows["status"].tolist() == before
@@ -215,5 +299,9 @@ def test_a_search_that_is_taken_up_again_knows_what_its_students_cost(tmp_path: 
     before = run(tmp_path, space, trials=3)
     after = Study(tmp_path, space, 3, {})
     after.reconcile()
-    assert [(t.trial_id, t.costs) for t in after.trials.values()] == [(t.trial_id, t.costs) for t in before.trials.values()]
-    assert [one.trial.trial_id for one in after.front()] == [one.trial.trial_id for one in before.front()]
+    assert [(t.trial_id, t.costs) for t in after.trials.values()] == [
+        (t.trial_id, t.costs) for t in before.trials.values()
+    ]
+    assert [one.trial.trial_id for one in after.front()] == [
+        one.trial.trial_id for one in before.front()
+    ]

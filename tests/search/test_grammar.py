@@ -45,7 +45,9 @@ LR = {"optimizer.lr": {"float": [0.01, 0.3]}}
         ({"extends": "nowhere.yaml"}, "nowhere.yaml: there is no such file"),
     ],
 )  # fmt: skip
-def test_a_mistake_in_the_grammar_is_one_sentence_that_names_it(tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
+def test_a_mistake_in_the_grammar_is_one_sentence_that_names_it(
+    tmp_path: Path, changes: dict[str, Any], sentence: str
+) -> None:
     fixed = changes.get("fixed", SMALL["fixed"])
     with pytest.raises(SpaceError, match=re.escape(sentence)) as caught:
         SearchSpace.load(write_space(tmp_path, **{"first": [], **changes, "fixed": fixed}))
@@ -57,20 +59,27 @@ def test_extending_a_file_that_extends_another_is_refused(tmp_path: Path) -> Non
     write_space(tmp_path, "base.yaml")
     (tmp_path / "middle.yaml").write_text("extends: base.yaml\n")
     (tmp_path / "leaf.yaml").write_text("extends: middle.yaml\n")
-    with pytest.raises(SpaceError, match=r"leaf.yaml: extends middle.yaml, which extends another file; one level is allowed"):
+    with pytest.raises(
+        SpaceError,
+        match=r"leaf.yaml: extends middle.yaml, which extends another file; one level is allowed",
+    ):
         SearchSpace.load(tmp_path / "leaf.yaml")
 
 
 def test_a_mistake_in_the_extended_file_is_named_by_that_file(tmp_path: Path) -> None:
     write_space(tmp_path, "base.yaml", serach={})
     (tmp_path / "leaf.yaml").write_text("extends: base.yaml\n")
-    with pytest.raises(SpaceError, match=r"base.yaml: unknown field serach; did you mean 'search'\?"):
+    with pytest.raises(
+        SpaceError, match=r"base.yaml: unknown field serach; did you mean 'search'\?"
+    ):
         SearchSpace.load(tmp_path / "leaf.yaml")
 
 
 def test_a_child_fixes_what_its_parent_searched_and_changes_the_rest(tmp_path: Path) -> None:
     write_space(tmp_path, "base.yaml")
-    (tmp_path / "leaf.yaml").write_text("extends: base.yaml\nfixed: {optimizer.lr: 0.05}\nladder: [{epochs: 2}]\n")
+    (tmp_path / "leaf.yaml").write_text(
+        "extends: base.yaml\nfixed: {optimizer.lr: 0.05}\nladder: [{epochs: 2}]\n"
+    )
     space = SearchSpace.load(tmp_path / "leaf.yaml")
     assert [p.name for p in space.parameters] == ["method.name", "method.consistency_weight"]
     assert space.fixed["optimizer.lr"] == 0.05
@@ -79,7 +88,18 @@ def test_a_child_fixes_what_its_parent_searched_and_changes_the_rest(tmp_path: P
 
 
 def test_eight_of_255_is_read_where_pixels_are_meant(tmp_path: Path) -> None:
-    search = {"method.name": {"choice": ["pgd_at"]}, "attack.eps": {"float": ["4/255", "8/255"]}, "attack.steps": {"choice": [1]}}
-    space = load_space(tmp_path, search=search, fixed={"data.name": "digits", "validation.attack.eps": "8/255"}, first=[])
+    search = {
+        "method.name": {"choice": ["pgd_at"]},
+        "attack.eps": {"float": ["4/255", "8/255"]},
+        "attack.steps": {"choice": [1]},
+    }
+    space = load_space(
+        tmp_path,
+        search=search,
+        fixed={"data.name": "digits", "validation.attack.eps": "8/255"},
+        first=[],
+    )
     assert space.parameters[1].ends() == (4 / 255, 8 / 255)
-    assert space.config({"method.name": "pgd_at", "attack.eps": 0.02}).validation.attack.eps == 8 / 255
+    assert (
+        space.config({"method.name": "pgd_at", "attack.eps": 0.02}).validation.attack.eps == 8 / 255
+    )

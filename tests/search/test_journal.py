@@ -11,7 +11,9 @@ pytestmark = pytest.mark.usefixtures("unhurried")
 
 
 def states(folder: Path) -> dict[str, str]:
-    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / "optuna.journal")))
+    storage = optuna.storages.JournalStorage(
+        optuna.storages.journal.JournalFileBackend(str(folder / "optuna.journal"))
+    )
     (summary,) = optuna.get_all_study_summaries(storage)
     study = optuna.load_study(study_name=summary.study_name, storage=storage)
     assert study.metric_names == ["clean_accuracy", "robust_accuracy"]
@@ -47,7 +49,10 @@ def test_a_search_that_goes_on_keeps_its_stopped_trials(tmp_path: Path) -> None:
         study.reconcile()
         book.sync(study.trials.values())
         study = run(tmp_path, space, trials=trials, journal=book)
-        assert states(tmp_path) == {t.trial_id: {"finished": "COMPLETE", "stopped": "PRUNED"}[t.status] for t in study.trials.values()}
+        assert states(tmp_path) == {
+            t.trial_id: {"finished": "COMPLETE", "stopped": "PRUNED"}[t.status]
+            for t in study.trials.values()
+        }
     assert len(states(tmp_path)) == 14
 
 
@@ -72,8 +77,12 @@ def test_a_cost_is_minimised_in_the_journal_and_written_as_it_was_counted(tmp_pa
         scheduler={"name": "none"},
     )
     study = run(tmp_path, space, trials=2, journal=Journal(tmp_path, space))
-    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(tmp_path / "optuna.journal")))
+    storage = optuna.storages.JournalStorage(
+        optuna.storages.journal.JournalFileBackend(str(tmp_path / "optuna.journal"))
+    )
     shown = optuna.load_study(study_name=None, storage=storage)
     assert [direction.name for direction in shown.directions] == ["MAXIMIZE", "MINIMIZE"]
-    assert [t.values[1] for t in shown.trials] == [float(t.costs["multiply_adds"]) for t in study.trials.values()]
+    assert [t.values[1] for t in shown.trials] == [
+        float(t.costs["multiply_adds"]) for t in study.trials.values()
+    ]
     assert min(t.values[1] for t in shown.trials) > 1_000

@@ -52,7 +52,11 @@ class Story:
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
-    search = Search(tmp_path_factory.mktemp("killed"), trials=16, space=space({"slow": "slow"}, resources={"cpu": 2}))
+    search = Search(
+        tmp_path_factory.mktemp("killed"),
+        trials=16,
+        space=space({"slow": "slow"}, resources={"cpu": 2}),
+    )
     remains, outputs = [], []
 
     driver = search.start()
@@ -89,38 +93,57 @@ def test_no_finished_row_is_lost_and_no_written_epoch_repeated(story: Story) -> 
 
 def test_a_killed_worker_is_one_sentence_and_no_traceback(story: Story) -> None:
     assert story.outputs[0].count("trial t00001 lost its worker, started again (1 of 3)\n") == 1
-    assert not any("Traceback" in output or "raylet" in output for output in story.outputs), story.outputs
+    assert not any("Traceback" in output or "raylet" in output for output in story.outputs), (
+        story.outputs
+    )
 
 
 def test_ctrl_c_exits_130_and_says_how_to_go_on(story: Story) -> None:
     assert re.search(
-        r"stopped; every finished epoch is kept. Go on with: rkdsearch tune .* --trials 16 --study .* --resume --allow-import tests.search\n$",
+        r"stopped; every finished epoch is kept. Go on with: rkdsearch tune .* --trials 16 --study"
+        r" .* --resume --allow-import tests.search\n$",
         story.outputs[1],
     )
 
 
-def test_workers_are_reused_from_trial_to_trial(story: Story, record_property: Callable[[str, object], None]) -> None:
+def test_workers_are_reused_from_trial_to_trial(
+    story: Story, record_property: Callable[[str, object], None]
+) -> None:
     seen, by_pid = story.search.seen(), dict[int, list[dict[str, Any]]]()
-    assert len({step["pid"] for step in seen[story.peace :]}) <= (os.cpu_count() or 1)  # as many as run at once here
+    # as many as run at once here
+    assert len({step["pid"] for step in seen[story.peace :]}) <= (os.cpu_count() or 1)
     for step in seen:
         by_pid.setdefault(step["pid"], []).append(step)
-    gaps = [b["time"] - a["time"] for steps in by_pid.values() for a, b in itertools.pairwise(steps) if b["epoch"] == 0 != a["epoch"]]
+    gaps = [
+        b["time"] - a["time"]
+        for steps in by_pid.values()
+        for a, b in itertools.pairwise(steps)
+        if b["epoch"] == 0 != a["epoch"]
+    ]
     assert gaps, "no process had a second trial"
-    record_property("seconds from one trial's last step to the next one's first", statistics.median(gaps))
+    record_property(
+        "seconds from one trial's last step to the next one's first", statistics.median(gaps)
+    )
     assert statistics.median(gaps) < 2.0
 
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-def test_twenty_kills_of_the_driver_at_random_moments(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
-    searched = space(ladder=(1, 3), resources={"cpu": os.cpu_count()}, sampler={"name": "tpe", "startup": 4})  # one trial at a time
+def test_twenty_kills_of_the_driver_at_random_moments(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    # one trial at a time
+    searched = space(
+        ladder=(1, 3), resources={"cpu": os.cpu_count()}, sampler={"name": "tpe", "startup": 4}
+    )
     for name in ("killed", "left alone"):
         (tmp_path / name).mkdir()
     search, chance = Search(tmp_path / "killed", trials=60, space=searched), random.Random(0)
     before, seconds_to_first_step = Remains({}, {}, {}), 0.0
     for kill in range(20):
         driver, steps, started = search.start(), search.steps, time.monotonic()
-        if kill % 4 == 3:  # anywhere in a start: while it imports, reads the folder, waits for Ray, or asks
+        # anywhere in a start: while it imports, reads the folder, waits for Ray, or asks
+        if kill % 4 == 3:
             time.sleep(chance.random() * seconds_to_first_step)
         else:
             until(lambda steps=steps: search.steps > steps, driver)  # type: ignore[misc]  # a default binds it

@@ -32,38 +32,69 @@ def test_the_check_builds_both_ends_of_every_parameter_first_and_samples(tmp_pat
         ),
     ],
 )  # fmt: skip
-def test_a_corner_that_breaks_a_law_is_found_before_any_compute(tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
+def test_a_corner_that_breaks_a_law_is_found_before_any_compute(
+    tmp_path: Path, changes: dict[str, Any], sentence: str
+) -> None:
     with pytest.raises(SpaceError, match=re.escape(sentence)):
         load_space(tmp_path, **changes).check(samples=5)
 
 
 def test_no_rung_may_stand_inside_a_methods_warm_up(tmp_path: Path) -> None:
     teacher = {"teachers.robust.path": "teacher.pt", "method.name": "iad", "method.warm_up": 0.5}
-    space = load_space(tmp_path, fixed={"data.name": "digits", **teacher}, search={"optimizer.lr": {"float": [0.01, 0.3]}}, first=[])
-    sentence = "warm_up 0.5 of 4 epochs is 2, and a rung stands at 2; shorten the warm-up or raise the rung"
+    space = load_space(
+        tmp_path,
+        fixed={"data.name": "digits", **teacher},
+        search={"optimizer.lr": {"float": [0.01, 0.3]}},
+        first=[],
+    )
+    sentence = (
+        "warm_up 0.5 of 4 epochs is 2, and a rung stands at 2; shorten the warm-up or raise the"
+        " rung"
+    )
     with pytest.raises(SpaceError, match=re.escape(sentence)):
         space.check(samples=1)
 
 
-def test_a_student_that_does_not_fit_the_images_is_found_where_its_cost_is_asked(tmp_path: Path) -> None:
+def test_a_student_that_does_not_fit_the_images_is_found_where_its_cost_is_asked(
+    tmp_path: Path,
+) -> None:
     changes = {"fixed": {"data.name": "digits", "method.name": "natural"}, "first": []}
     search = {"student.name": {"choice": ["mlp", "torchvision:alexnet"]}}
-    sentence = "search.student.name at 'torchvision:alexnet': network name: torchvision's networks see 3 channels, the images have 1"
+    sentence = (
+        "search.student.name at 'torchvision:alexnet': network name: torchvision's networks see 3"
+        " channels, the images have 1"
+    )
     with pytest.raises(SpaceError, match=re.escape(sentence)):
-        load_space(tmp_path, search=search, constraints={"parameters": 1e8}, **changes).check(samples=2)
+        load_space(tmp_path, search=search, constraints={"parameters": 1e8}, **changes).check(
+            samples=2
+        )
 
 
 @pytest.mark.parametrize("download", [False, True])
-def test_a_space_that_asks_a_cost_is_proved_legal_where_its_images_are_not(tmp_path: Path, download: bool) -> None:
-    fixed = {"data": {"name": "cifar10", "root": str(tmp_path / "nowhere"), "download": download}, "method.name": "natural"}
+def test_a_space_that_asks_a_cost_is_proved_legal_where_its_images_are_not(
+    tmp_path: Path, download: bool
+) -> None:
+    fixed = {
+        "data": {"name": "cifar10", "root": str(tmp_path / "nowhere"), "download": download},
+        "method.name": "natural",
+    }
     assert load_space(
-        tmp_path, fixed=fixed, first=None, search={"optimizer.lr": {"float": [0.01, 0.3]}}, constraints={"parameters": 1e8}
+        tmp_path,
+        fixed=fixed,
+        first=None,
+        search={"optimizer.lr": {"float": [0.01, 0.3]}},
+        constraints={"parameters": 1e8},
     ).check(2)
     assert not (tmp_path / "nowhere").exists(), "it asked the network for them"
 
 
 def test_where_no_scheduler_looks_rungs_may_stand_anywhere(tmp_path: Path) -> None:
-    fixed = {"data.name": "digits", "teachers.robust.path": "teacher.pt", "method.name": "iad", "method.warm_up": 0.5}
+    fixed = {
+        "data.name": "digits",
+        "teachers.robust.path": "teacher.pt",
+        "method.name": "iad",
+        "method.warm_up": 0.5,
+    }
     search = {"averaging.name": {"choice": ["none", "swa"]}, "optimizer.lr": {"float": [0.01, 0.3]}}
     space = load_space(tmp_path, fixed=fixed, search=search, first=[], scheduler={"name": "none"})
     assert space.check(samples=3) == 2 + 2 + 3
@@ -73,11 +104,19 @@ def test_no_rung_may_stand_before_weights_are_averaged(tmp_path: Path) -> None:
     search = {"averaging.name": {"choice": ["none", "ema", "swa"]}}
     fixed = {"data.name": "digits", "method.name": "trades"}
     sentence = (
-        "where swa is the student itself: averaging.start 0.5 of 4 epochs is 2, and a rung stands at 2; average from earlier on or raise"
+        "where swa is the student itself: averaging.start 0.5 of 4 epochs is 2, and a rung stands"
+        " at 2; average from earlier on or raise"
     )
     with pytest.raises(SpaceError, match=re.escape(sentence)):
         load_space(tmp_path, fixed=fixed, search=search, first=[]).check(samples=1)
-    assert load_space(tmp_path, fixed={**fixed, "averaging.start": 0.1}, search=search, first=[]).check(samples=1) == 4
+    assert (
+        load_space(
+            tmp_path, fixed={**fixed, "averaging.start": 0.1}, search=search, first=[]
+        ).check(samples=1)
+        == 4
+    )
     assert load_space(
-        tmp_path, fixed={**fixed, "averaging.start": 0.5}, search={**search, "averaging.name": {"choice": ["none", "ema"]}}
+        tmp_path,
+        fixed={**fixed, "averaging.start": 0.5},
+        search={**search, "averaging.name": {"choice": ["none", "ema"]}},
     ).check()

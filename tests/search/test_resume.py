@@ -14,10 +14,16 @@ class KilledError(Exception):
 
 def rungs_of(folder: Path) -> list[tuple[int, str]]:
     """What was decided of the baseline."""
-    return [(r["rung"], r["decision"]) for r in records(Store(folder).rungs()) if r["trial_id"] == "t00000"]
+    return [
+        (r["rung"], r["decision"])
+        for r in records(Store(folder).rungs())
+        if r["trial_id"] == "t00000"
+    ]
 
 
-def test_a_trial_whose_checkpoint_is_lost_starts_afresh_and_every_rung_is_decided_once(tmp_path: Path) -> None:
+def test_a_trial_whose_checkpoint_is_lost_starts_afresh_and_every_rung_is_decided_once(
+    tmp_path: Path,
+) -> None:
     folder, space = tmp_path / "study", load_space(tmp_path)
 
     def killed(moment: str) -> None:
@@ -43,4 +49,6 @@ def test_a_trial_comes_back_from_its_rows_as_it_was(tmp_path: Path) -> None:
         again = stored.trial(row, trial.config, trial.legs, trial.costs)
         for name in ("ordinal", "origin", "label", "overrides", "status", "notes", "runs"):
             assert getattr(again, name) == getattr(trial, name), (row["trial_id"], name)
-        assert [(d["rung"], d["decision"]) for d in again.decisions] == [(d["rung"], d["decision"]) for d in trial.decisions]
+        assert [(d["rung"], d["decision"]) for d in again.decisions] == [
+            (d["rung"], d["decision"]) for d in trial.decisions
+        ]

@@ -14,7 +14,8 @@ THREE = (*NAMES, "worst_class_accuracy")
 
 def test_fronts_come_first_and_inside_a_front_what_adds_most_hypervolume() -> None:
     values = np.array([[0.9, 0.1], [0.5, 0.5], [0.1, 0.8], [0.4, 0.4], [0.88, 0.11], [0.0, 0.0]])
-    # The first front holds rows 0, 1, 2, 4. Row 1 covers 0.25; then row 4 adds 0.38 x 0.11, row 2 adds 0.1 x 0.3 and row 0 adds 0.02 x 0.1.
+    # The first front holds rows 0, 1, 2, 4. Row 1 covers 0.25; then row 4 adds 0.38 x 0.11, row 2
+    # adds 0.1 x 0.3 and row 0 adds 0.02 x 0.1.
     assert by_non_domination(values).tolist() == [3, 0, 2, 4, 1, 5]
 
 
@@ -74,12 +75,20 @@ def test_stopping_lets_the_first_two_run_and_then_only_the_best_third() -> None:
     rungs = Rungs((1,), SchedulerConfig(kind="stopping", reduction=3), NAMES)
     arrivals = {"a": 0.5, "b": 0.1, "c": 0.4, "d": 0.6, "e": 0.2}
     # c is second of three; d is first of four; e is fourth of five.
-    assert {t: arrive(rungs, t, v) for t, v in arrivals.items()} == {"a": True, "b": True, "c": False, "d": True, "e": False}
+    assert {t: arrive(rungs, t, v) for t, v in arrivals.items()} == {
+        "a": True,
+        "b": True,
+        "c": False,
+        "d": True,
+        "e": False,
+    }
     assert promoted(rungs) is None
 
 
 def test_asha_ranks_by_its_one_number() -> None:
-    rungs = Rungs((1,), SchedulerConfig(name="asha", reduction=3, metric={"robust_accuracy": 1.0}), NAMES)
+    rungs = Rungs(
+        (1,), SchedulerConfig(name="asha", reduction=3, metric={"robust_accuracy": 1.0}), NAMES
+    )
     rung = rungs.rungs[0]
     for trial_id, values in {"a": (0.9, 0.1), "b": (0.2, 0.6), "c": (0.8, 0.5)}.items():
         rungs.record(rung, trial_id, values)
@@ -113,13 +122,24 @@ def places_by_definition(values: NDArray[np.float64]) -> list[int]:
     order: list[int] = []
     while len(order) < len(values):
         left = [i for i in range(len(values)) if i not in order]
-        front = [i for i in left if not any((values[j] >= values[i]).all() and (values[j] > values[i]).any() for j in left)]
+        front = [
+            i
+            for i in left
+            if not any(
+                (values[j] >= values[i]).all() and (values[j] > values[i]).any() for j in left
+            )
+        ]
         placed: list[int] = []
         while len(placed) < len(front):
             waiting = [i for i in front if i not in placed]
             before = hypervolume(values[placed], zero) if placed else 0.0
             # `max` takes the first of equals, as everywhere here
-            placed.append(max(waiting, key=lambda i: round(hypervolume(values[[*placed, i]], zero) - before, 12)))
+            placed.append(
+                max(
+                    waiting,
+                    key=lambda i: round(hypervolume(values[[*placed, i]], zero) - before, 12),
+                )
+            )
         order += placed
     return [order.index(i) for i in range(len(values))]
 
@@ -140,7 +160,11 @@ class SlowRungs:
     def promotable(self, above: int = -1) -> tuple[str, int] | None:
         for rung in range(len(self.values) - 1, above, -1):
             count = len(self.values[rung]) // self.reduction
-            waiting = [i for i in self.best_first(rung)[:count] if i not in self.gone_on[rung]] if count else []
+            waiting = (
+                [i for i in self.best_first(rung)[:count] if i not in self.gone_on[rung]]
+                if count
+                else []
+            )
             if waiting and self.kind == "promotion":
                 return waiting[0], rung
         return None
@@ -170,7 +194,11 @@ def test_places_agree_with_their_definition(objectives: int, digits: int) -> Non
 def test_every_decision_agrees_with_the_definition(kind: str, objectives: int, digits: int) -> None:
     rng = np.random.default_rng(objectives + digits)
     reduction = 3 if kind == "promotion" else 2
-    rungs = Rungs((1, 3), SchedulerConfig.model_validate({"kind": kind, "reduction": reduction}), THREE[:objectives])
+    rungs = Rungs(
+        (1, 3),
+        SchedulerConfig.model_validate({"kind": kind, "reduction": reduction}),
+        THREE[:objectives],
+    )
     slow = SlowRungs(kind, reduction, 2)
 
     def arrives(trial_id: str, rung: int) -> None:
@@ -182,7 +210,10 @@ def test_every_decision_agrees_with_the_definition(kind: str, objectives: int, d
             slow.gone_on[rung].add(trial_id)
         on = rungs.goes_on(rungs.rungs[rung], trial_id)
         assert on == (trial_id == "t07" or slow.goes_on(rung, trial_id))
-        assert rungs.place(rungs.rungs[rung], trial_id).rank == slow.best_first(rung).index(trial_id) + 1
+        assert (
+            rungs.place(rungs.rungs[rung], trial_id).rank
+            == slow.best_first(rung).index(trial_id) + 1
+        )
         if on and rung == 0:
             arrives(trial_id, 1)
 
@@ -191,7 +222,9 @@ def test_every_decision_agrees_with_the_definition(kind: str, objectives: int, d
         while rng.random() < 0.8:
             found = rungs.promotable()
             expected = slow.promotable()
-            assert (found and (found[0], found[1].epochs)) == (expected and (expected[0], (1, 3)[expected[1]]))
+            assert (found and (found[0], found[1].epochs)) == (
+                expected and (expected[0], (1, 3)[expected[1]])
+            )
             if found is None or expected is None:
                 break
             found[1].gone_on.add(found[0])

@@ -15,7 +15,16 @@ from rkdsearch.errors import DiskError, Failure
 from rkdsearch.search import study as study_module
 from rkdsearch.search.space import SearchSpace
 from rkdsearch.search.study import Study
-from tests.search.files import CAPPED, TRIALS, AheadWorker, FakeWorker, checkpoint_of, load_space, on_disk, run
+from tests.search.files import (
+    CAPPED,
+    TRIALS,
+    AheadWorker,
+    FakeWorker,
+    checkpoint_of,
+    load_space,
+    on_disk,
+    run,
+)
 
 pytestmark = pytest.mark.usefixtures("unhurried")
 
@@ -50,14 +59,22 @@ def watched(study: Study, moment: Callable[[str], None]) -> Study:
 KINDS: dict[str, tuple[type[FakeWorker], dict[str, Any]]] = {
     "promotion": (FakeWorker, {}),
     "stopping": (FakeWorker, {"scheduler": {"kind": "stopping", "reduction": 3}}),
-    "capped": (FakeWorker, {**CAPPED, "replicates": {"seeds": 2, "contenders": 2}, "scheduler": {"reduction": 2}}),
-    "asked ahead": (AheadWorker, {**CAPPED, "sampler": {"name": "tpe", "startup": 2}, "scheduler": {"reduction": 2}}),
+    "capped": (
+        FakeWorker,
+        {**CAPPED, "replicates": {"seeds": 2, "contenders": 2}, "scheduler": {"reduction": 2}},
+    ),
+    "asked ahead": (
+        AheadWorker,
+        {**CAPPED, "sampler": {"name": "tpe", "startup": 2}, "scheduler": {"reduction": 2}},
+    ),
 }
 Uninterrupted = tuple[type[FakeWorker], SearchSpace, dict[str, Any], list[str]]
 
 
 @pytest.fixture(scope="module", params=list(KINDS))
-def uninterrupted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Uninterrupted:
+def uninterrupted(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Uninterrupted:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study_module, "EPOCHS_EVERY_SECONDS", 1e9)
         folder = tmp_path_factory.mktemp("whole")
@@ -100,16 +117,26 @@ def agree(tmp_path: Path, uninterrupted: Uninterrupted, numbers: list[int]) -> N
         assert len(set(trained)) == len(trained), f"{place}: an epoch was repeated"
 
 
-def test_a_search_killed_at_any_kind_of_moment_ends_as_if_it_never_was(tmp_path: Path, uninterrupted: Uninterrupted) -> None:
+def test_a_search_killed_at_any_kind_of_moment_ends_as_if_it_never_was(
+    tmp_path: Path, uninterrupted: Uninterrupted
+) -> None:
     kind, _, _, moments = uninterrupted
     begun = "asked, not begun" if kind is FakeWorker else "begun, and asked ahead"
-    assert set(moments) >= {begun, "checkpoint written, not reported", "before write_trial", "after write_rungs", "assignment over"}
+    assert set(moments) >= {
+        begun,
+        "checkpoint written, not reported",
+        "before write_trial",
+        "after write_rungs",
+        "assignment over",
+    }
     agree(tmp_path, uninterrupted, first_of_each(moments))
 
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_a_search_killed_at_every_moment_ends_as_if_it_never_was(tmp_path: Path, uninterrupted: Uninterrupted) -> None:
+def test_a_search_killed_at_every_moment_ends_as_if_it_never_was(
+    tmp_path: Path, uninterrupted: Uninterrupted
+) -> None:
     agree(tmp_path, uninterrupted, list(range(1, len(uninterrupted[-1]) + 1)))
 
 
@@ -133,7 +160,9 @@ def test_more_trials_go_on_from_what_was_stopped(tmp_path: Path) -> None:
 def test_a_damaged_checkpoint_starts_that_trial_afresh_and_no_other(tmp_path: Path) -> None:
     space, worker = load_space(tmp_path, scheduler={"name": "none"}), FakeWorker()
     moments: list[str] = []
-    first = FakeWorker(lambda name: kill_at(7, moments)(name) if name.startswith("checkpoint") else None)
+    first = FakeWorker(
+        lambda name: kill_at(7, moments)(name) if name.startswith("checkpoint") else None
+    )
     with pytest.raises(Killed):  # in the third epoch of the second trial
         first.drive(Study(tmp_path / "a", space, 3, {}))
     file = checkpoint_of(tmp_path / "a", "t00001")
@@ -161,15 +190,23 @@ def failing(study: Study, trial_id: str, failure: Failure, *, after: int) -> Non
 
 
 @pytest.mark.parametrize("failure", ["memory", "worker", "files"])
-def test_what_the_machine_failed_goes_on_from_its_last_epoch_once_a_session(tmp_path: Path, failure: Failure) -> None:
+def test_what_the_machine_failed_goes_on_from_its_last_epoch_once_a_session(
+    tmp_path: Path, failure: Failure
+) -> None:
     space, worker = load_space(tmp_path, scheduler={"name": "none"}), FakeWorker()
     failing(Study(tmp_path, space, 3, {}), "t00001", failure, after=2)
     row = pd.read_parquet(tmp_path / "trials" / "t00001.parquet").iloc[0]
     assert (row["status"], row["failure"], row["error"]) == ("failed", failure, "as it happens")
-    second = Study(tmp_path, replace(space, constraints=space.constraints.model_copy(update={"parameters": 10**6})), 3, {})
+    second = Study(
+        tmp_path,
+        replace(space, constraints=space.constraints.model_copy(update={"parameters": 10**6})),
+        3,
+        {},
+    )
     second.reconcile()
     assert second.again == ["t00001"]
-    assert pd.read_parquet(tmp_path / "trials" / "t00001.parquet")["status"].tolist() == ["running"]  # no reader takes it for over
+    # no reader takes it for over
+    assert pd.read_parquet(tmp_path / "trials" / "t00001.parquet")["status"].tolist() == ["running"]
     failing(second, "t00001", failure, after=0)
     assert second.counts() == {"finished": 2, "failed": 1}
     study = run(tmp_path, space, worker, trials=3)
@@ -180,7 +217,9 @@ def test_what_the_machine_failed_goes_on_from_its_last_epoch_once_a_session(tmp_
     assert row[["failure", "error"]].isna().all()
 
 
-def test_a_trial_that_went_up_before_the_machine_failed_it_is_on_its_rungs_as_before(tmp_path: Path) -> None:
+def test_a_trial_that_went_up_before_the_machine_failed_it_is_on_its_rungs_as_before(
+    tmp_path: Path,
+) -> None:
     for name, changes in (("by length", {}), ("capped", CAPPED)):
         space, folder, worker = load_space(tmp_path, **changes), tmp_path / name, FakeWorker()
         run(tmp_path / f"whole {name}", space, trials=1)
@@ -212,23 +251,36 @@ def test_a_finished_trial_without_checkpoint_keeps_its_values_from_its_rows(tmp_
     assert again.seen() == study.seen()
 
 
-def test_a_finished_trial_whose_decisions_are_lost_is_its_full_run_and_not_its_capped_one(tmp_path: Path) -> None:
+def test_a_finished_trial_whose_decisions_are_lost_is_its_full_run_and_not_its_capped_one(
+    tmp_path: Path,
+) -> None:
     space, worker = load_space(tmp_path, **CAPPED, scheduler={"reduction": 2}), FakeWorker()
     study = run(tmp_path, space, trials=6)
-    values = {one.trial.trial_id: (one.clean_accuracy, one.robust_accuracy) for one in study.judged()}
+    values = {
+        one.trial.trial_id: (one.clean_accuracy, one.robust_accuracy) for one in study.judged()
+    }
     assert any(len(t.runs) == 2 for t in study.finished())
     for file in (tmp_path / "rungs").glob("*.parquet"):
         file.unlink()
     again = run(tmp_path, space, worker, trials=6)
-    assert {one.trial.trial_id: (one.clean_accuracy, one.robust_accuracy) for one in again.judged()} == values
+    assert {
+        one.trial.trial_id: (one.clean_accuracy, one.robust_accuracy) for one in again.judged()
+    } == values
     assert not {name for name, _ in worker.trained} & set(values)
 
 
-def test_values_of_another_protocol_are_no_best_epoch_where_only_rows_are_left(tmp_path: Path) -> None:
+def test_values_of_another_protocol_are_no_best_epoch_where_only_rows_are_left(
+    tmp_path: Path,
+) -> None:
     ladder = [{"epochs": 2, "validation_steps": 2}, {"epochs": 4}]
-    study = run(tmp_path, load_space(tmp_path, first=[], ladder=ladder, scheduler={"reduction": 2}), trials=4)
+    study = run(
+        tmp_path,
+        load_space(tmp_path, first=[], ladder=ladder, scheduler={"reduction": 2}),
+        trials=4,
+    )
     trial = study.finished()[0]
-    row = {"clean_accuracy": 0.99, "robust_accuracy": 0.99, "worst_class_accuracy": 0.99}  # an easy exam, passed with glory
+    # an easy exam, passed with glory
+    row = {"clean_accuracy": 0.99, "robust_accuracy": 0.99, "worst_class_accuracy": 0.99}
     trial.runs[0][1] = replace(trial.runs[0][1], **row)
     study._write(trial)
     checkpoint_of(tmp_path, trial.trial_id).unlink()
@@ -240,7 +292,9 @@ def test_values_of_another_protocol_are_no_best_epoch_where_only_rows_are_left(t
 
 
 @pytest.mark.parametrize("kind", ["promotion", "stopping"])
-def test_whose_decisions_are_damaged_stands_on_its_rungs_as_before(tmp_path: Path, kind: str) -> None:
+def test_whose_decisions_are_damaged_stands_on_its_rungs_as_before(
+    tmp_path: Path, kind: str
+) -> None:
     space = load_space(tmp_path, **CAPPED, scheduler={"kind": kind, "reduction": 2})
     run(tmp_path / "whole", space)
     shutil.copytree(tmp_path / "whole", tmp_path / "damaged")
@@ -250,11 +304,14 @@ def test_whose_decisions_are_damaged_stands_on_its_rungs_as_before(tmp_path: Pat
     studies = [Study(tmp_path / name, space, 14, {}) for name in ("whole", "damaged")]
     for study in studies:
         study.reconcile()
-    whole, damaged = ([(rung.values, rung.gone_on) for rung in study.rungs.rungs] for study in studies)
+    whole, damaged = (
+        [(rung.values, rung.gone_on) for rung in study.rungs.rungs] for study in studies
+    )
     assert damaged == whole
     held = {t.trial_id for t in studies[1].trials.values() if t.status in ("paused", "stopped")}
     assert len(held) >= 2
-    again = pd.read_parquet(tmp_path / "damaged" / "rungs")  # as everywhere, readers see what was decided
+    # as everywhere, readers see what was decided
+    again = pd.read_parquet(tmp_path / "damaged" / "rungs")
     assert set(again["trial_id"]) == held
     assert set(again["decision"]) == {"paused" if kind == "promotion" else "stopped"}
     ended = [run(tmp_path / name, space, trials=14) for name in ("whole", "damaged")]
@@ -268,26 +325,36 @@ def test_a_search_that_now_stops_instead_of_pausing_leaves_nobody_paused(tmp_pat
         assert assignment is not None
         assert not pausing.report(assignment.trial_id, next(FakeWorker().run(assignment)), {})
     assert pd.read_parquet(tmp_path / "trials")["status"].tolist() == ["paused", "paused"]
-    study = run(tmp_path, load_space(tmp_path, first=[], scheduler={"kind": "stopping", "reduction": 3}))
+    study = run(
+        tmp_path, load_space(tmp_path, first=[], scheduler={"kind": "stopping", "reduction": 3})
+    )
     rows = pd.read_parquet(tmp_path / "trials").set_index("trial_id")["status"]
     assert rows.to_dict() == {t.trial_id: t.status for t in study.trials.values()}
     assert set(rows) == {"finished", "stopped"}
 
 
-def test_decisions_of_an_earlier_version_without_the_later_columns_are_read_and_kept(tmp_path: Path) -> None:
+def test_decisions_of_an_earlier_version_without_the_later_columns_are_read_and_kept(
+    tmp_path: Path,
+) -> None:
     space = load_space(tmp_path)
     run(tmp_path, space)
     before = on_disk(tmp_path)
     for file in (tmp_path / "rungs").glob("*.parquet"):
         table = pq.ParquetFile(file).read()
-        pq.write_table(table.drop_columns(["worst_class_accuracy", "parameters", "multiply_adds"]), file)
+        pq.write_table(
+            table.drop_columns(["worst_class_accuracy", "parameters", "multiply_adds"]), file
+        )
     run(tmp_path, space, trials=14)
     after = on_disk(tmp_path)
     assert set(after["rungs"]) >= set(before["rungs"])
-    assert pd.read_parquet(tmp_path / "rungs" / "t00010.parquet")["worst_class_accuracy"].notna().all()
+    assert (
+        pd.read_parquet(tmp_path / "rungs" / "t00010.parquet")["worst_class_accuracy"].notna().all()
+    )
 
 
-def test_a_damaged_row_is_asked_again_under_its_own_number_and_the_others_stay(tmp_path: Path) -> None:
+def test_a_damaged_row_is_asked_again_under_its_own_number_and_the_others_stay(
+    tmp_path: Path,
+) -> None:
     space, worker = load_space(tmp_path), FakeWorker()
     run(tmp_path, space)
     before = on_disk(tmp_path)
@@ -297,7 +364,9 @@ def test_a_damaged_row_is_asked_again_under_its_own_number_and_the_others_stay(t
     after = on_disk(tmp_path)
     assert set(after["trials"]) == set(before["trials"])
     assert {t for t, _ in worker.trained} >= {"t00003"}
-    kept = [t for t in before["trials"] if before["trials"][t]["status"] == "finished" and t != "t00003"]
+    kept = [
+        t for t in before["trials"] if before["trials"][t]["status"] == "finished" and t != "t00003"
+    ]
     assert all(after["trials"][t] == before["trials"][t] for t in kept)
     assert len(pd.read_parquet(tmp_path / "trials")) == TRIALS
     assert list((tmp_path / "trials").glob(".t00003.parquet.damaged-*"))
@@ -327,12 +396,16 @@ def test_a_disk_that_is_full_ends_the_search_in_a_sentence_and_room_is_all_that_
         folder, first, second = tmp_path / str(number), kind(), kind()
         with monkeypatch.context() as patch:
             patch.setattr(os, "replace", full_at(number))
-            with pytest.raises(DiskError, match=r"could not be written: No space left on device") as error:
+            with pytest.raises(
+                DiskError, match=r"could not be written: No space left on device"
+            ) as error:
                 first.drive(Study(folder, space, TRIALS, {}))
         refused.add(Path(str(error.value).partition(":")[0]).relative_to(folder).parts[0])
         assert not list(folder.rglob(".*")), "what was half written is gone"
         run(folder, space, second)
         assert on_disk(folder) == whole, f"full from file {number} on"
         trained = first.trained + second.trained
-        assert len(trained) - len(set(trained)) <= 1, "only the epoch whose checkpoint found no room is repeated"
+        assert len(trained) - len(set(trained)) <= 1, (
+            "only the epoch whose checkpoint found no room is repeated"
+        )
     assert refused >= {"trials", "rungs", "checkpoints"}

@@ -18,7 +18,10 @@ from tests.search.files import SMALL, load_space
 from tests.training.runs import teacher_file
 
 RECIPE = {"method": {"name": "natural"}, "training": {"epochs": 1, "device": "cpu"}}
-RECIPES = {role: {"network": {"name": "mlp", "width": 4}, "recipe": RECIPE} for role in ("robust", "natural")}
+RECIPES = {
+    role: {"network": {"name": "mlp", "width": 4}, "recipe": RECIPE}
+    for role in ("robust", "natural")
+}
 
 
 @pytest.mark.parametrize(
@@ -32,9 +35,18 @@ RECIPES = {role: {"network": {"name": "mlp", "width": 4}, "recipe": RECIPE} for 
     ids=["nobody", "a method", "a baseline", "an inner problem"],
 )  # fmt: skip
 def test_only_teachers_that_some_run_of_the_space_asks_are_made(
-    tmp_path: Path, search: dict[str, Any], first: list[dict[str, Any]], ready: list[str], skipped: list[str]
+    tmp_path: Path,
+    search: dict[str, Any],
+    first: list[dict[str, Any]],
+    ready: list[str],
+    skipped: list[str],
 ) -> None:
-    fixed = {**SMALL["fixed"], "validation.images": 30, "validation.attack": {"steps": 1}, "teachers": RECIPES}
+    fixed = {
+        **SMALL["fixed"],
+        "validation.images": 30,
+        "validation.attack": {"steps": 1},
+        "teachers": RECIPES,
+    }
     space = load_space(tmp_path, fixed=fixed, search=search, first=first)
     steps = list(teachers.prepare(tmp_path / "study", space))
     assert [step.role for step in steps if step.measured] == ready
@@ -73,7 +85,9 @@ def ready(study: Path, space: SearchSpace) -> list[TeacherStep]:
 
 def taken_up(study: Path, space: SearchSpace) -> Study:
     steps = ready(study, space)
-    found = Study(study, space, 1, teachers.overrides_of({step.role: step for step in steps if step.measured}))
+    found = Study(
+        study, space, 1, teachers.overrides_of({step.role: step for step in steps if step.measured})
+    )
     found.reconcile()
     return found
 
@@ -92,7 +106,9 @@ def trained(study: Study, epochs: int) -> list[int]:
 
 
 @pytest.mark.parametrize("teacher", ["a recipe", "a file"])
-def test_a_study_that_was_moved_goes_on_in_the_middle_of_a_trial(tmp_path: Path, teacher: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_that_was_moved_goes_on_in_the_middle_of_a_trial(
+    tmp_path: Path, teacher: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     network = {"name": "small_cnn", "width": 4}
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -112,7 +128,9 @@ def test_a_study_that_was_moved_goes_on_in_the_middle_of_a_trial(tmp_path: Path,
     assert Path(described).parts[0] == ("teachers" if teacher == "a recipe" else "..")
 
 
-def test_what_was_measured_is_not_measured_again_unless_something_else_would_be_measured(tmp_path: Path) -> None:
+def test_what_was_measured_is_not_measured_again_unless_something_else_would_be_measured(
+    tmp_path: Path,
+) -> None:
     path = teacher_file(tmp_path / "t.safetensors", seed=0)
     robust = {"network": {"name": "small_cnn", "width": 4}, "path": str(path)}
     space = taught(tmp_path, robust)
@@ -123,57 +141,96 @@ def test_what_was_measured_is_not_measured_again_unless_something_else_would_be_
     assert first[-1].measured.images == 50
     file = tmp_path / "study" / "study.json"
     known = file.read_text()
-    for place, other in ((("exam", "steps"), 2), (("teachers", "robust", "images"), 60), (("teachers", "robust", "network", "width"), 9)):
+    for place, other in (
+        (("exam", "steps"), 2),
+        (("teachers", "robust", "images"), 60),
+        (("teachers", "robust", "network", "width"), 9),
+    ):
         described = here = json.loads(known)
         for name in place[:-1]:
             here = here[name]
         here[place[-1]] = other
         file.write_text(json.dumps(described))
-        assert [bool(step.so_far) for step in teachers.prepare(tmp_path / "study", space)] == [True, False]
+        assert [bool(step.so_far) for step in teachers.prepare(tmp_path / "study", space)] == [
+            True,
+            False,
+        ]
     file.write_text("{")
     assert len(list(teachers.prepare(tmp_path / "study", space))) == 2
     said = taught(tmp_path / "said", {**robust, "trained_on": "train"})
     file.write_text(known)
     (step,) = teachers.prepare(tmp_path / "study", said)
     assert step.measured is not None
-    assert step.measured.measured_on.startswith("validation images; flagged: it was trained on all training images")
+    assert step.measured.measured_on.startswith(
+        "validation images; flagged: it was trained on all training images"
+    )
 
 
 def test_a_measurement_says_how_far_it_is(tmp_path: Path) -> None:
-    fixed = {"network": {"name": "small_cnn", "width": 4}, "path": str(teacher_file(tmp_path / "t.safetensors", seed=0))}
+    fixed = {
+        "network": {"name": "small_cnn", "width": 4},
+        "path": str(teacher_file(tmp_path / "t.safetensors", seed=0)),
+    }
     space = taught(tmp_path, fixed)
     whole = load_space(
         tmp_path / "w",
         **{
             **SMALL,
             "first": [],
-            "fixed": {**space.fixed, "validation.images": None, "data.train_images": None, "data.validation_fraction": 0.4},
+            "fixed": {
+                **space.fixed,
+                "validation.images": None,
+                "data.train_images": None,
+                "data.validation_fraction": 0.4,
+            },
             "search": {"method.name": {"choice": ["rslad"]}},
         },
     )
     steps = list(teachers.prepare(tmp_path / "study", whole))
-    assert [(step.so_far.images, step.of_images) for step in steps if step.so_far] == [(250, 539), (500, 539), (539, 539)]
+    assert [(step.so_far.images, step.of_images) for step in steps if step.so_far] == [
+        (250, 539),
+        (500, 539),
+        (539, 539),
+    ]
     assert steps[-1].measured == steps[-2].so_far
 
 
-def test_another_teacher_or_other_images_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
-    robust = {"network": {"name": "small_cnn", "width": 4}, "path": str(teacher_file(tmp_path / "t.safetensors", seed=0))}
+def test_another_teacher_or_other_images_are_refused_before_anything_is_trained(
+    tmp_path: Path,
+) -> None:
+    robust = {
+        "network": {"name": "small_cnn", "width": 4},
+        "path": str(teacher_file(tmp_path / "t.safetensors", seed=0)),
+    }
     space = taught(tmp_path, robust)
     ready(tmp_path / "study", space)
     was = fingerprint(tmp_path / "t.safetensors")
     teacher_file(tmp_path / "t.safetensors", seed=1)
     with pytest.raises(
-        StudyError, match=rf"trials were taught by another robust teacher: sha256 was {was}, is .*; put the right file back"
+        StudyError,
+        match=(
+            rf"trials were taught by another robust teacher: sha256 was {was}, is .*; put the right"
+            r" file back"
+        ),
     ):
         folder.check_files(tmp_path / "study", space)
     teacher_file(tmp_path / "t.safetensors", seed=0)
     file = tmp_path / "study" / "study.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"split_sha256": "0" * 64}))
-    with pytest.raises(StudyError, match=r"its trials were trained on other images of digits: split_sha256 was 0{64}, is "):
+    with pytest.raises(
+        StudyError,
+        match=r"its trials were trained on other images of digits: split_sha256 was 0{64}, is ",
+    ):
         folder.check_files(tmp_path / "study", space)
     (tmp_path / "t.safetensors").unlink()
-    with pytest.raises(TeacherError, match=r"t.safetensors: cannot be read: No such file or directory; check the path"):
+    with pytest.raises(
+        TeacherError,
+        match=r"t.safetensors: cannot be read: No such file or directory; check the path",
+    ):
         folder.check_files(tmp_path / "new", space)
-    gone = load_space(tmp_path / "gone", fixed={**SMALL["fixed"], "data": {"name": "cifar10", "root": str(tmp_path / "nowhere")}})
+    gone = load_space(
+        tmp_path / "gone",
+        fixed={**SMALL["fixed"], "data": {"name": "cifar10", "root": str(tmp_path / "nowhere")}},
+    )
     with pytest.raises(DataError, match="nowhere"):
         folder.check_files(tmp_path / "new", gone)

@@ -14,14 +14,17 @@ from typing_extensions import override
 from rkdsearch.methods import Loss, Method, Step
 from rkdsearch.methods.base import AttackDefaults
 
-VARIABLE = "RKD_WITNESS"  # names the file in which it is written down; faults that come and go are files beside it
+# names the file in which it is written down; faults that come and go are files beside it
+VARIABLE = "RKD_WITNESS"
 
 
 class Witness(Method):
     """Natural training under observation."""
 
     attack_defaults: ClassVar[AttackDefaults] = AttackDefaults(start="none")
-    mood: Literal["calm", "slow", "nan", "broken", "alone", "hungry", "unlucky", "lost", "full", "told"] = "calm"
+    mood: Literal[
+        "calm", "slow", "nan", "broken", "alone", "hungry", "unlucky", "lost", "full", "told"
+    ] = "calm"
 
     @override
     def teachers(self) -> tuple[str, ...]:

@@ -3,7 +3,8 @@
 outer   min  CE(S(x'), (1 - s) e_y + s / K)
 inner   x' = argmax CE(S(x'), y)
 
-Adversarial training on labels that give every class the same small share: what label smoothing does without a teacher.
+Adversarial training on labels that give every class the same small share: what label smoothing does
+without a teacher.
 """
 
 from typing import Annotated
@@ -18,7 +19,10 @@ from rkdsearch.methods import Loss, Method, Step
 class SoftAT(Method):
     """Adversarial training on smoothed labels."""
 
-    smoothing: Annotated[float, Field(ge=0, lt=1, description="s: the share of the label that goes to all classes alike")] = 0.1
+    smoothing: Annotated[
+        float,
+        Field(ge=0, lt=1, description="s: the share of the label that goes to all classes alike"),
+    ] = 0.1
 
     @override
     def teachers(self) -> tuple[str, ...]:

@@ -21,4 +21,6 @@ class Tiny(Classifier):
         first = functional.relu(self.bn1(self.conv1(x)))
         second = functional.relu(self.bn2(self.conv2(first)))
         pooled = second.mean(dim=(2, 3))
-        return Features(self.linear(pooled), {"stage1": first, "stage2": second, "penultimate": pooled})
+        return Features(
+            self.linear(pooled), {"stage1": first, "stage2": second, "penultimate": pooled}
+        )

@@ -23,8 +23,15 @@ from rkdsearch.training.trainer import Trainer
 
 TINY = {"student": {"name": "tests.training.networks.Tiny"}}
 CLOCKS = ("seconds", "images_per_second", "finished")
-# Imported once, by the server that forks the processes of these tests; torch's first optimizer asks for the compiler, needed or not.
-PRELOADED = ["tests.training.test_resume", "sklearn.datasets", "torch._dynamo", "torch._inductor.utils", "rkdsearch.methods.mtard"]
+# Imported once, by the server that forks the processes of these tests; torch's first optimizer asks
+# for the compiler, needed or not.
+PRELOADED = [
+    "tests.training.test_resume",
+    "sklearn.datasets",
+    "torch._dynamo",
+    "torch._inductor.utils",
+    "rkdsearch.methods.mtard",
+]
 
 
 def teacher_file(path: Path, *, seed: int, width: int = 4) -> Path:
@@ -36,7 +43,9 @@ def teacher_file(path: Path, *, seed: int, width: int = 4) -> Path:
     return path
 
 
-def described(folder: Path, method: str | dict[str, Any] = "rslad", /, **overrides: Any) -> TrainConfig:
+def described(
+    folder: Path, method: str | dict[str, Any] = "rslad", /, **overrides: Any
+) -> TrainConfig:
     """A run of two epochs of four steps. `overrides` are sections, merged over what stands here; teachers' files lie in `folder`."""
     plugins.allow_import("tests.training")
     network = {"name": "small_cnn", "width": 4}
@@ -44,7 +53,10 @@ def described(folder: Path, method: str | dict[str, Any] = "rslad", /, **overrid
         "method": {"name": method} if isinstance(method, str) else method,
         "data": {"name": "digits", "train_images": 100},
         "student": {"name": "small_cnn", "width": 2},
-        "teachers": {role: {"path": str(folder / f"{role}.safetensors"), "network": network} for role in ("robust", "natural")},
+        "teachers": {
+            role: {"path": str(folder / f"{role}.safetensors"), "network": network}
+            for role in ("robust", "natural")
+        },
         "attack": {"eps": 0.1, "steps": 2},
         "validation": {"attack": {"eps": 0.1, "steps": 1}, "images": 30},
         "optimizer": {"lr": 0.05},
@@ -72,7 +84,10 @@ def train_alone(config: TrainConfig, folder: Path) -> Iterator[EpochResult]:
 
 def numbers(history: list[EpochResult]) -> list[dict[str, object]]:
     """All of the epochs but their clocks."""
-    return [{name: value for name, value in vars(epoch).items() if name not in CLOCKS} for epoch in history]
+    return [
+        {name: value for name, value in vars(epoch).items() if name not in CLOCKS}
+        for epoch in history
+    ]
 
 
 def state(trainer: Trainer) -> dict[str, Tensor]:
@@ -81,7 +96,12 @@ def state(trainer: Trainer) -> dict[str, Tensor]:
     found |= {f"memory.{k}": v for k, v in trainer.objective.memory.items()}
     for number, optimizer in enumerate(trainer.optimizers):
         moments = optimizer.state_dict()["state"]
-        found |= {f"optimizer{number}.{i}.{k}": torch.as_tensor(v) for i, of in moments.items() for k, v in of.items() if v is not None}
+        found |= {
+            f"optimizer{number}.{i}.{k}": torch.as_tensor(v)
+            for i, of in moments.items()
+            for k, v in of.items()
+            if v is not None
+        }
     if trainer.average is not None:
         found |= {f"average.{k}": v for k, v in trainer.average.network.state_dict().items()}
     return {name: tensor.detach().clone() for name, tensor in found.items()}
@@ -90,7 +110,11 @@ def state(trainer: Trainer) -> dict[str, Tensor]:
 def assert_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
     """Bit for bit."""
     assert one.keys() == other.keys()
-    different = [name for name in one if one[name].dtype != other[name].dtype or not torch.equal(one[name], other[name])]
+    different = [
+        name
+        for name in one
+        if one[name].dtype != other[name].dtype or not torch.equal(one[name], other[name])
+    ]
     assert different == []
 
 
@@ -121,7 +145,10 @@ def gang(work: Callable[[Path], None], folder: Path, processes: int = 2) -> None
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    members = [server().Process(target=_member, args=(work, folder, rank, processes, port)) for rank in range(processes)]
+    members = [
+        server().Process(target=_member, args=(work, folder, rank, processes, port))
+        for rank in range(processes)
+    ]
     for member in members:
         member.start()
     for member in members:
@@ -134,7 +161,9 @@ def gang(work: Callable[[Path], None], folder: Path, processes: int = 2) -> None
     assert not alive
 
 
-def _member(work: Callable[[Path], None], folder: Path, rank: int, processes: int, port: int) -> None:
+def _member(
+    work: Callable[[Path], None], folder: Path, rank: int, processes: int, port: int
+) -> None:
     os.environ.update(
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes), LOCAL_WORLD_SIZE=str(processes),
         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), OMP_NUM_THREADS="1",

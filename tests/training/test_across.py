@@ -24,10 +24,16 @@ SAME: dict[str, dict[str, Any]] = {
     "mtard": {},
     "peeraid": {},
     "crdnd": {"data": {"augment": "crop_flip"}, "training": {"epochs": 1}},
-    # DDP must look for parameters without gradient until the teacher's copy learns, in the second epoch.
+    # DDP must look for parameters without gradient until the teacher's copy learns, in the second
+    # epoch.
     "ciard": {"method": {"name": "ciard", "retraining_start": 0.5}},
-    # Parts of a batch on their own draw other noise, so there is none; but for the last, DDP does not sum their gradients.
-    "rslad in parts": {"method": {"name": "rslad"}, "attack": {"start": "none"}, "training": {"microbatches": 2, "epochs": 1}},
+    # Parts of a batch on their own draw other noise, so there is none; but for the last, DDP does
+    # not sum their gradients.
+    "rslad in parts": {
+        "method": {"name": "rslad"},
+        "attack": {"start": "none"},
+        "training": {"microbatches": 2, "epochs": 1},
+    },
 }
 
 
@@ -36,14 +42,22 @@ def test_one_process_gathers_nothing() -> None:
     assert gather_rows(rows) is rows
 
 
-def test_a_launcher_that_promises_processes_and_starts_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_launcher_that_promises_processes_and_starts_one_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     for name in ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     # What `accelerate launch --cpu --num_processes 2` gives to the one process that it starts.
     monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     config = described(Path())
-    with pytest.raises(ConfigError, match=r"on CPUs it starts one, whatever --num_processes says; use `torchrun --nproc-per-node 2"):
+    with pytest.raises(
+        ConfigError,
+        match=(
+            r"on CPUs it starts one, whatever --num_processes says; use `torchrun"
+            r" --nproc-per-node 2"
+        ),
+    ):
         accelerator_for(config)
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert accelerator_for(config).num_processes == 1
@@ -53,7 +67,11 @@ def test_a_launcher_that_promises_processes_and_starts_one_is_refused(monkeypatc
 
 
 def run(teachers: Path, name: str) -> Any:
-    overrides = {"method": name, **SAME[name], "training": {**FLOAT64, **SAME[name].get("training", {})}}
+    overrides = {
+        "method": name,
+        **SAME[name],
+        "training": {**FLOAT64, **SAME[name].get("training", {})},
+    }
     return described(teachers, overrides.pop("method"), **overrides)
 
 
@@ -62,21 +80,41 @@ def _work(folder: Path) -> None:
     for name in SAME:
         trainer = train(run(folder, name), folder / "two" / name)
         assert trainer.processes == 2
-    with_batchnorm = described(folder, "mtard", averaging={"name": "swa", "start": 0.0}, training={"epochs": 3, "batch_size": 50}, **TINY)
+    with_batchnorm = described(
+        folder,
+        "mtard",
+        averaging={"name": "swa", "start": 0.0},
+        training={"epochs": 3, "batch_size": 50},
+        **TINY,
+    )
     trainer = train(with_batchnorm, folder / "whole")
-    mine = torch.cat([b.double().flatten() for b in [*trainer.objective.buffers(), *trainer.average.network.buffers()]])
-    assert torch.equal(gather_rows(mine[None])[0], gather_rows(mine[None])[1]), "each process judges a network of its own"
+    mine = torch.cat(
+        [
+            b.double().flatten()
+            for b in [*trainer.objective.buffers(), *trainer.average.network.buffers()]
+        ]
+    )
+    assert torch.equal(gather_rows(mine[None])[0], gather_rows(mine[None])[1]), (
+        "each process judges a network of its own"
+    )
     seeds = gather_rows(torch.tensor([torch.initial_seed()]))
     assert seeds[0] != seeds[1], "dropout is the same in all processes"
     for epochs in (1, 2, 3):
         train(with_batchnorm, folder / "resumed", epochs=epochs)
         trainer.accelerator.wait_for_everyone()
     with pytest.raises(ConfigError, match=r"training\.batchnorm_across must be 'averaged' on CPU"):
-        Trainer(described(folder, training={"batchnorm_across": "synchronised", "batch_size": 50}, **TINY))
+        Trainer(
+            described(
+                folder, training={"batchnorm_across": "synchronised", "batch_size": 50}, **TINY
+            )
+        )
     spoilt = Trainer(described(folder, "natural", training={"batch_size": 50}))
     if spoilt.rank == 1:
         spoilt._batches._scale = float("nan")
-    with pytest.raises(NonFiniteLossError, match=r"epoch 1, batch 1: the loss (is nan|of another process is not finite)"):
+    with pytest.raises(
+        NonFiniteLossError,
+        match=r"epoch 1, batch 1: the loss (is nan|of another process is not finite)",
+    ):
         list(spoilt.epochs())
     with (folder / f"said-{spoilt.rank}").open("w") as spoken, redirect_stdout(spoken):
         train_teacher(folder / "run.yaml", cache=folder / "cache")  # last: it leaves the group
@@ -93,11 +131,20 @@ def test_two_processes_train_what_one_does_and_resume_bit_for_bit(tmp_path: Path
         alone, _ = checkpoint.read(folder / "one" / name / "last.safetensors")
         assert two.keys() == alone.keys()
         for key, tensor in alone.items():
-            torch.testing.assert_close(two[key], tensor, rtol=0, atol=1e-9, msg=lambda text, name=name, key=key: f"{name}, {key}: {text}")
+            torch.testing.assert_close(
+                two[key],
+                tensor,
+                rtol=0,
+                atol=1e-9,
+                msg=lambda text, name=name, key=key: f"{name}, {key}: {text}",
+            )
         for mine, theirs in zip(one.history, said["history"], strict=True):
             assert theirs["loss"] == pytest.approx(mine.loss, abs=1e-9)
             assert theirs["terms"] == pytest.approx(mine.terms, abs=1e-9)
-            assert (theirs["clean_accuracy"], theirs["robust_accuracy"]) == (mine.clean_accuracy, mine.robust_accuracy)
+            assert (theirs["clean_accuracy"], theirs["robust_accuracy"]) == (
+                mine.clean_accuracy,
+                mine.robust_accuracy,
+            )
     assert_same_files(folder / "whole", folder / "resumed")
     (made,) = (folder / "cache").glob("*/best.safetensors")
     lines = (folder / "said-0").read_text().splitlines()

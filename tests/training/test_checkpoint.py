@@ -23,7 +23,9 @@ def test_tensors_and_state_come_back_as_they_were(tmp_path: Path) -> None:
     checkpoint.write(tmp_path / "new" / "x.safetensors", tensors, {"history": [1, None, "text"]})
     found, state = checkpoint.read(tmp_path / "new" / "x.safetensors")
     assert state == {"history": [1, None, "text"]}
-    assert {name: (t.dtype, t.tolist()) for name, t in found.items()} == {name: (t.dtype, t.tolist()) for name, t in tensors.items()}
+    assert {name: (t.dtype, t.tolist()) for name, t in found.items()} == {
+        name: (t.dtype, t.tolist()) for name, t in tensors.items()
+    }
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
@@ -32,7 +34,10 @@ def test_a_truncated_file_is_refused(tmp_path: Path, share: float) -> None:
     checkpoint.write(path, {"a": torch.zeros(1000)}, {})
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(CheckpointError, match=r"is not a checkpoint of ours, or is damaged .*; delete it to start this run afresh"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"is not a checkpoint of ours, or is damaged .*; delete it to start this run afresh",
+    ):
         checkpoint.read(path)
 
 
@@ -52,7 +57,9 @@ def test_nothing_is_ever_unpickled(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("failing", ["write_bytes", "replace"])
-def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
     path = tmp_path / "last.safetensors"
     checkpoint.write(path, {"a": torch.tensor([1.0])}, {"epoch": 1})
     write = Path.write_bytes
@@ -64,8 +71,13 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_else(tmp_path: Path, 
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(*((Path, "write_bytes", half) if failing == "write_bytes" else (os, "replace", refuse)))
-    with pytest.raises(DiskError, match="could not be written: No space left on device; the previous checkpoint is intact"):
+    monkeypatch.setattr(
+        *((Path, "write_bytes", half) if failing == "write_bytes" else (os, "replace", refuse))
+    )
+    with pytest.raises(
+        DiskError,
+        match="could not be written: No space left on device; the previous checkpoint is intact",
+    ):
         checkpoint.write(path, {"a": torch.tensor([2.0])}, {"epoch": 2})
     monkeypatch.undo()
     found, state = checkpoint.read(path)
@@ -75,7 +87,10 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_else(tmp_path: Path, 
 
 def test_a_folder_that_cannot_be_made_is_told_as_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DiskError, match=r"could not be written: File exists; is the folder yours, and the disk not full\?$"):
+    with pytest.raises(
+        DiskError,
+        match=r"could not be written: File exists; is the folder yours, and the disk not full\?$",
+    ):
         checkpoint.write(tmp_path / "file" / "last.safetensors", {}, {})
 
 
@@ -89,7 +104,9 @@ def test_tied_weights_are_kept_under_both_names(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_a_long_epochs_files_are_on_the_disk_before_they_are_named(teachers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_epochs_files_are_on_the_disk_before_they_are_named(
+    teachers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     synced: list[bool] = []
     monkeypatch.setattr(os, "fsync", lambda _: synced.append(any(tmp_path.glob(".part-*"))))
     run = train(described(teachers, training={"epochs": 1}), tmp_path)
@@ -110,16 +127,22 @@ def test_a_step_count_keeps_its_own_type_beside_a_parameter_of_no_dimension_too(
     _restore_optimizer(restored, _optimizer_tensors(optimizer))
     values, expected = restored.state[other], optimizer.state[number]
     assert values["step"].dtype == expected["step"].dtype == torch.float32
-    assert {k: v.tolist() for k, v in values.items()} == {k: v.tolist() for k, v in expected.items()}
+    assert {k: v.tolist() for k, v in values.items()} == {
+        k: v.tolist() for k, v in expected.items()
+    }
 
 
-def test_the_old_file_is_whole_until_the_new_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_old_file_is_whole_until_the_new_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "last.safetensors"
     checkpoint.write(path, {"a": torch.tensor([1.0])}, {})
     rename, seen = os.replace, []
 
     def look(source: Path, target: Path) -> None:
-        seen.append((checkpoint.read(path)[0]["a"].tolist(), checkpoint.read(source)[0]["a"].tolist()))
+        seen.append(
+            (checkpoint.read(path)[0]["a"].tolist(), checkpoint.read(source)[0]["a"].tolist())
+        )
         rename(source, target)
 
     monkeypatch.setattr(os, "replace", look)
@@ -129,7 +152,9 @@ def test_the_old_file_is_whole_until_the_new_one_is(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
-def test_a_kept_file_stands_under_both_names_at_every_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+def test_a_kept_file_stands_under_both_names_at_every_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
     path, seen = tmp_path / "best.safetensors", []
     checkpoint.write(path, {"a": torch.tensor([1.0])}, {}, keep=True)
     assert not checkpoint.kept(path).exists()
@@ -156,7 +181,9 @@ def test_a_kept_file_stands_under_both_names_at_every_moment(tmp_path: Path, mon
     assert checkpoint.read(checkpoint.kept(path))[0]["a"].tolist() == [1.0]
 
 
-def test_a_new_file_that_cannot_take_its_name_leaves_the_kept_one_in_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_file_that_cannot_take_its_name_leaves_the_kept_one_in_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, rename = tmp_path / "best.safetensors", os.replace
     checkpoint.write(path, {"a": torch.tensor([1.0])}, {})
 
@@ -166,7 +193,10 @@ def test_a_new_file_that_cannot_take_its_name_leaves_the_kept_one_in_its_place(t
         rename(source, target)
 
     monkeypatch.setattr(os, "replace", refuse_the_new_one)
-    with pytest.raises(DiskError, match="could not be written: Input/output error; the previous checkpoint is intact"):
+    with pytest.raises(
+        DiskError,
+        match="could not be written: Input/output error; the previous checkpoint is intact",
+    ):
         checkpoint.write(path, {"a": torch.tensor([2.0])}, {}, keep=True)
     assert checkpoint.read(path)[0]["a"].tolist() == [1.0]
 
@@ -176,33 +206,46 @@ def test_a_run_goes_on_on_another_device(teachers: Path, tmp_path: Path) -> None
     assert len(train(described(teachers, training={"device": "cpu"}), tmp_path).history) == 2
 
 
-def test_a_checkpoint_that_does_not_say_its_values_is_refused_without_a_field(teachers: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_that_does_not_say_its_values_is_refused_without_a_field(
+    teachers: Path, tmp_path: Path
+) -> None:
     train(described(teachers), tmp_path, epochs=1)
     tensors, state = checkpoint.read(tmp_path / "last.safetensors")
     del state["run"]
     checkpoint.write(tmp_path / "last.safetensors", tensors, state)
-    with pytest.raises(CheckpointError, match="belongs to a run with another config; give this run its own folder"):
+    with pytest.raises(
+        CheckpointError, match="belongs to a run with another config; give this run its own folder"
+    ):
         train(described(teachers, optimizer={"lr": 0.06}), tmp_path)
     train(described(teachers), tmp_path)  # its fingerprint is enough to go on
 
 
-def test_a_checkpoint_of_another_run_is_refused_and_not_overwritten(teachers: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_run_is_refused_and_not_overwritten(
+    teachers: Path, tmp_path: Path
+) -> None:
     train(described(teachers), tmp_path, epochs=1)
     before = (tmp_path / "last.safetensors").read_bytes()
-    text = r'another config: method\.name was "rslad", is "trades"; give this run its own folder, or delete that file'
+    text = (
+        r'another config: method\.name was "rslad", is "trades"; give this run its own folder, or'
+        r" delete that file"
+    )
     with pytest.raises(CheckpointError, match=text):
         train(described(teachers, "trades"), tmp_path)
     assert (tmp_path / "last.safetensors").read_bytes() == before
 
 
-def test_a_file_of_somebody_elses_is_refused_in_one_sentence(teachers: Path, tmp_path: Path) -> None:
+def test_a_file_of_somebody_elses_is_refused_in_one_sentence(
+    teachers: Path, tmp_path: Path
+) -> None:
     train(described(teachers), tmp_path, epochs=1)
     (tmp_path / "last.safetensors").write_bytes((tmp_path / "best.safetensors").read_bytes())
     with pytest.raises(CheckpointError, match="belongs to a run with another config"):
         train(described(teachers), tmp_path)
 
 
-def test_what_a_killed_writer_left_behind_is_swept_away_when_its_run_goes_on(teachers: Path, tmp_path: Path) -> None:
+def test_what_a_killed_writer_left_behind_is_swept_away_when_its_run_goes_on(
+    teachers: Path, tmp_path: Path
+) -> None:
     train(described(teachers), tmp_path, epochs=1)
     (tmp_path / ".part-last.safetensors-0123").write_bytes(b"half")
     train(described(teachers), tmp_path)

@@ -13,7 +13,11 @@ from torch import Tensor, fx
 
 from tests.training.runs import TINY, described, train
 
-ONE_STEP: dict[str, Any] = {"attack": {"steps": 3}, "training": {"compile": True, "epochs": 1, "batch_size": 100}, **TINY}
+ONE_STEP: dict[str, Any] = {
+    "attack": {"steps": 3},
+    "training": {"compile": True, "epochs": 1, "batch_size": 100},
+    **TINY,
+}
 
 
 @contextmanager
@@ -36,19 +40,34 @@ def counted() -> Iterator[list[fx.GraphModule]]:
 
 @pytest.mark.parametrize(
     ("method", "forwards"),
-    [("rslad", 3 + 2), ("ard", 3 + 2), ("ardir", 3 + 1)],  # ascent steps, and batches that are learnt from
+    # ascent steps, and batches that are learnt from
+    [("rslad", 3 + 2), ("ard", 3 + 2), ("ardir", 3 + 1)],
 )
-def test_every_forward_of_the_student_is_compiled(teachers: Path, method: str, forwards: int) -> None:
+def test_every_forward_of_the_student_is_compiled(
+    teachers: Path, method: str, forwards: int
+) -> None:
     with counted() as calls:
         train(described(teachers, method, **ONE_STEP))
     assert len(calls) == forwards
 
 
-def test_a_run_compiles_anew_however_many_there_were_before_it_in_the_process(teachers: Path) -> None:
+def test_a_run_compiles_anew_however_many_there_were_before_it_in_the_process(
+    teachers: Path,
+) -> None:
     with counted() as calls:
         for seed in range(9):  # the compiler gives a function up after eight versions of it
             training = {**ONE_STEP["training"], "seed": seed}
-            train(described(teachers, "natural", **{**ONE_STEP, "student": {"name": "mlp", "width": 4 + seed}, "training": training}))
+            train(
+                described(
+                    teachers,
+                    "natural",
+                    **{
+                        **ONE_STEP,
+                        "student": {"name": "mlp", "width": 4 + seed},
+                        "training": training,
+                    },
+                )
+            )
     assert len(calls) == 9
 
 
@@ -59,6 +78,9 @@ def test_compiled_steps_lose_what_plain_ones_lose(teachers: Path, method: str) -
     if not any(shutil.which(compiler) for compiler in ("c++", "g++", "clang++")):
         pytest.skip("needs a C++ compiler, and this machine has none")
     training = {"epochs": 1, "batch_size": 50, "precision": "fp64"}
-    plain, compiled = (train(described(teachers, method, training={**training, "compile": c}, **TINY)) for c in (False, True))
+    plain, compiled = (
+        train(described(teachers, method, training={**training, "compile": c}, **TINY))
+        for c in (False, True)
+    )
     assert compiled.history[0].loss == pytest.approx(plain.history[0].loss, abs=1e-9)
     assert compiled.history[0].terms == pytest.approx(plain.history[0].terms, abs=1e-9)

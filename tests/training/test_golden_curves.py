@@ -1,7 +1,7 @@
 """Golden curves: sixteen steps of five methods in float64, number for number as they were recorded.
 
-A change that should move no number leaves them as they are. One that should is recorded anew, with its reason in the commit:
-`python -m tests.training.test_golden_curves`.
+A change that should move no number leaves them as they are. One that should is recorded anew, with
+its reason in the commit: `python -m tests.training.test_golden_curves`.
 """
 
 import json
@@ -55,7 +55,9 @@ def _confident_teacher(file: Path, *, seed: int) -> None:
     """A fresh network whose last layer is scaled, so that its answers differ by several nats."""
     weights = load_file(teacher_file(file, seed=seed))
     last = [name for name in weights if name.endswith("weight")][-1]
-    save_file({name: tensor * 40 if name == last else tensor for name, tensor in weights.items()}, file)
+    save_file(
+        {name: tensor * 40 if name == last else tensor for name, tensor in weights.items()}, file
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)

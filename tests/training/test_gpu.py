@@ -22,7 +22,14 @@ def test_two_epochs_train_and_no_step_waits_for_the_device(
     teachers: Path, monkeypatch: pytest.MonkeyPatch, method: str, precision: str, compiled: bool
 ) -> None:
     training = {"device": "auto", "precision": precision, "compile": compiled}
-    run = described(teachers, method, data={"augment": "crop_flip"}, averaging={"name": "ema"}, training=training, **TINY)
+    run = described(
+        teachers,
+        method,
+        data={"augment": "crop_flip"},
+        averaging={"name": "ema"},
+        training=training,
+        **TINY,
+    )
     trainer, plain = Trainer(run), Batches.epoch
     armed: list[int] = []
 
@@ -50,4 +57,6 @@ def test_two_epochs_train_and_no_step_waits_for_the_device(
     assert armed == [1]
     assert len(epochs) == 2
     assert all(math.isfinite(epoch.loss) and epoch.robust_accuracy is not None for epoch in epochs)
-    assert any(not torch.equal(p, old) for p, old in zip(trainer.student.parameters(), before, strict=True))
+    assert any(
+        not torch.equal(p, old) for p, old in zip(trainer.student.parameters(), before, strict=True)
+    )

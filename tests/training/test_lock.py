@@ -24,7 +24,9 @@ with one_driver(Path(sys.argv[1])):
 """
 
 
-def test_a_second_driver_is_told_who_the_first_is_and_a_killed_one_leaves_nothing(tmp_path: Path) -> None:
+def test_a_second_driver_is_told_who_the_first_is_and_a_killed_one_leaves_nothing(
+    tmp_path: Path,
+) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path / "study")],
         stdout=subprocess.PIPE,
@@ -34,7 +36,10 @@ def test_a_second_driver_is_told_who_the_first_is_and_a_killed_one_leaves_nothin
         try:
             assert first.stdout is not None
             assert first.stdout.readline() == "held\n"
-            law = rf"study: is being searched by process {first.pid} on {re.escape(socket.gethostname())} since .* UTC; wait for its end"
+            law = (
+                rf"study: is being searched by process {first.pid} on"
+                rf" {re.escape(socket.gethostname())} since .* UTC; wait for its end"
+            )
             with pytest.raises(StudyError, match=law), one_driver(tmp_path / "study"):
                 pass
         finally:
@@ -53,7 +58,9 @@ def test_a_process_that_the_driver_started_does_not_hold_the_study(tmp_path: Pat
         child.kill()
 
 
-def test_where_locks_are_unknown_nobody_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_locks_are_unknown_nobody_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
@@ -65,11 +72,16 @@ def test_where_locks_are_unknown_nobody_is_refused(tmp_path: Path, monkeypatch: 
 def test_a_folder_that_takes_no_file_is_told_before_anything_is_computed(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(DiskError, match=r"file/run: could not be written: Not a directory; is the folder yours"),
+        pytest.raises(
+            DiskError, match=r"file/run: could not be written: Not a directory; is the folder yours"
+        ),
         one_driver(tmp_path / "file" / "run"),
     ):
         pass
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / ".driver").symlink_to("/dev/full")  # it can be locked, and takes no byte
-    with pytest.raises(DiskError, match=r"full: could not be written: "), one_driver(tmp_path / "full"):
+    with (
+        pytest.raises(DiskError, match=r"full: could not be written: "),
+        one_driver(tmp_path / "full"),
+    ):
         pass

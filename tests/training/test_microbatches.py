@@ -26,9 +26,20 @@ START = {"cgard": "none"}  # it draws twice for every part
 
 def moved(teachers: Path, name: str, microbatches: int, **overrides: Any) -> dict[str, Tensor]:
     """What four steps of 25 images have moved, in float64; a small CNN has no BatchNorm, and uniform noise is the same in parts."""
-    training = {"epochs": 1, "precision": "fp64", "channels_last": False, "microbatches": microbatches}
+    training = {
+        "epochs": 1,
+        "precision": "fp64",
+        "channels_last": False,
+        "microbatches": microbatches,
+    }
     overrides["training"] = training | overrides.get("training", {})
-    return state(train(described(teachers, name, attack={"start": START.get(name, "uniform_clipped")}, **overrides)))
+    return state(
+        train(
+            described(
+                teachers, name, attack={"start": START.get(name, "uniform_clipped")}, **overrides
+            )
+        )
+    )
 
 
 def apart(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
@@ -43,12 +54,17 @@ def test_a_batch_in_four_parts_is_the_batch(teachers: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(JOINED))
 def test_no_method_that_joins_images_is_believed_not_to(teachers: Path, name: str) -> None:
-    assert apart(moved(teachers, name, 1), moved(teachers, name, 4)) > 1e-9, f"{name} is the same in parts: strike it from the list"
+    assert apart(moved(teachers, name, 1), moved(teachers, name, 4)) > 1e-9, (
+        f"{name} is the same in parts: strike it from the list"
+    )
 
 
 @pytest.mark.parametrize("name", ["mtard", "bmtard"])
-def test_weights_that_follow_the_losses_move_once_a_batch_by_all_of_its_images(teachers: Path, name: str) -> None:
-    still = {"optimizer": {"lr": 1e-30, "momentum": 0.0}, "schedule": {"name": "constant"}}  # every batch meets the same student
+def test_weights_that_follow_the_losses_move_once_a_batch_by_all_of_its_images(
+    teachers: Path, name: str
+) -> None:
+    # every batch meets the same student
+    still = {"optimizer": {"lr": 1e-30, "momentum": 0.0}, "schedule": {"name": "constant"}}
     whole, parts = moved(teachers, name, 1, **still), moved(teachers, name, 4, **still)
     memory = {key: value for key, value in whole.items() if key.startswith("memory.")}
     assert set(memory) >= {"memory.weights", "memory.first_losses"}
@@ -60,7 +76,14 @@ def test_weights_that_follow_the_losses_move_once_a_batch_by_all_of_its_images(t
 def test_a_batch_in_parts_meets_the_weights_that_the_batch_before_it_left(teachers: Path) -> None:
     def weights(microbatches: int) -> list[float]:
         """The mean of each step's weight of the adversarial loss, by the loss's own term."""
-        run = Trainer(described(teachers, "mtard", attack={"start": "none"}, training={"precision": "fp64", "microbatches": microbatches}))
+        run = Trainer(
+            described(
+                teachers,
+                "mtard",
+                attack={"start": "none"},
+                training={"precision": "fp64", "microbatches": microbatches},
+            )
+        )
         running, found = run._step, list[float]()
 
         def step(*given: Any) -> tuple[Tensor, dict[str, Tensor]]:
@@ -75,7 +98,8 @@ def test_a_batch_in_parts_meets_the_weights_that_the_batch_before_it_left(teache
     whole, parts = weights(1), weights(5)
     assert whole[0] == parts[0] == 0.5
     assert parts[1] == pytest.approx(0.5, abs=1e-12)
-    assert parts[2] == pytest.approx(whole[1], abs=1e-6)  # the students are no longer the same, but nearly
+    # the students are no longer the same, but nearly
+    assert parts[2] == pytest.approx(whole[1], abs=1e-6)
     assert parts[2] != pytest.approx(0.5, abs=1e-6)
 
 
@@ -96,8 +120,12 @@ def test_no_part_has_a_single_image_unless_the_batch_has() -> None:
 
 
 @pytest.mark.parametrize(("images", "microbatches"), [(42, 1), (44, 3)])
-def test_what_is_left_over_of_an_epoch_does_not_break_batchnorm(teachers: Path, images: int, microbatches: int) -> None:
+def test_what_is_left_over_of_an_epoch_does_not_break_batchnorm(
+    teachers: Path, images: int, microbatches: int
+) -> None:
     training = {"batch_size": 41, "microbatches": microbatches, "epochs": 1}
     small_maps = {"name": "resnet18"}  # its last stage has one pixel of an image of eight
-    run = described(teachers, "natural", data={"train_images": images}, training=training, student=small_maps)
+    run = described(
+        teachers, "natural", data={"train_images": images}, training=training, student=small_maps
+    )
     assert [epoch.epoch for epoch in Trainer(run).epochs()] == [1]

@@ -23,7 +23,9 @@ def test_accelerate_wraps_the_student_and_its_companions_and_no_teacher(teachers
 def test_one_forward_is_the_whole_loss_and_its_terms_are_detached(teachers: Path) -> None:
     run = Trainer(described(teachers, "trades", **TINY))
     batch = next(run._batches.epoch(0))
-    total, terms = run.objective(batch, Noise(torch.Generator().manual_seed(0)), epoch=0, lr_factor=1.0, answers={})
+    total, terms = run.objective(
+        batch, Noise(torch.Generator().manual_seed(0)), epoch=0, lr_factor=1.0, answers={}
+    )
     assert total.requires_grad
     assert total.shape == ()
     assert terms
@@ -31,18 +33,31 @@ def test_one_forward_is_the_whole_loss_and_its_terms_are_detached(teachers: Path
 
 
 def test_the_attack_moves_no_statistic_and_one_forward_pass_moves_each_once(teachers: Path) -> None:
-    run = Trainer(described(teachers, "pgd_at", attack={"steps": 5}, training={"epochs": 1, "batch_size": 100}, **TINY))
+    run = Trainer(
+        described(
+            teachers,
+            "pgd_at",
+            attack={"steps": 5},
+            training={"epochs": 1, "batch_size": 100},
+            **TINY,
+        )
+    )
     list(run.epochs())
     assert int(run.student.get_buffer("bn1.num_batches_tracked")) == 1
 
 
-def test_companions_look_at_the_batches_of_all_processes_where_the_student_does(teachers: Path) -> None:
+def test_companions_look_at_the_batches_of_all_processes_where_the_student_does(
+    teachers: Path,
+) -> None:
     config = described(teachers, "ciard", training={"batchnorm_across": "synchronised"})
     student, copied = Tiny(10, 1), Tiny(10, 1)
     trained = list(copied.parameters())
     companion = Objective(config, student, {"robust": copied}, {}, processes=2).companions["robust"]
-    assert [type(companion.get_submodule(name)) for name in ("bn1", "bn2")] == [nn.SyncBatchNorm] * 2
-    assert [id(p) for p in companion.parameters()] == [id(p) for p in trained]  # what optimizers hold
+    assert [type(companion.get_submodule(name)) for name in ("bn1", "bn2")] == [
+        nn.SyncBatchNorm
+    ] * 2
+    # what optimizers hold
+    assert [id(p) for p in companion.parameters()] == [id(p) for p in trained]
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])

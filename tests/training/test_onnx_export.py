@@ -49,10 +49,18 @@ def apart(answers: Tensor, network: nn.Module, x: Tensor) -> float:
 @pytest.mark.parametrize("engine", ["onnxruntime", "onnx.reference"])
 @pytest.mark.parametrize("images", [1, 2, 13])
 def test_the_file_gives_the_networks_logits_for_any_number_of_digits(
-    network: nn.Module, digits: Tensor, file: Path, monkeypatch: pytest.MonkeyPatch, engine: str, images: int
+    network: nn.Module,
+    digits: Tensor,
+    file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    engine: str,
+    images: int,
 ) -> None:
     if engine == "onnxruntime":
-        pytest.importorskip("onnxruntime", reason="needs rkdsearch[export]: onnxruntime is too large for the tests' own packages")
+        pytest.importorskip(
+            "onnxruntime",
+            reason="needs rkdsearch[export]: onnxruntime is too large for the tests' own packages",
+        )
     else:
         monkeypatch.setitem(sys.modules, "onnxruntime", None)
     x = digits[:images]
@@ -62,7 +70,9 @@ def test_the_file_gives_the_networks_logits_for_any_number_of_digits(
     assert apart(answers, network, (x - 0.3) / 0.25) > 1e-2  # the normalisation is inside, once
 
 
-def test_a_network_that_flattens_its_images_takes_any_number_of_them_too(digits: Tensor, tmp_path: Path) -> None:
+def test_a_network_that_flattens_its_images_takes_any_number_of_them_too(
+    digits: Tensor, tmp_path: Path
+) -> None:
     built = models.build(ModelConfig(name="mlp", width=16), classes=10, channels=1, size=8).eval()
     onnx_export.write(built, digits[:3], tmp_path / "network.onnx")
     assert apart(onnx_export.run(tmp_path / "network.onnx", digits), built, digits) < 1e-5
@@ -74,7 +84,10 @@ def test_a_file_that_answers_otherwise_is_not_kept(
     real = onnx_export.run
     for wrong in (1e-3, float("nan")):
         monkeypatch.setattr(onnx_export, "run", lambda path, x, wrong=wrong: real(path, x) + wrong)
-        law = r"student.onnx: its logits are up to (1.0e-03|nan) from the network's on 5 images, and at most 1e-05 is believed; leave --onnx out"
+        law = (
+            r"student.onnx: its logits are up to (1.0e-03|nan) from the network's on 5 images, and"
+            r" at most 1e-05 is believed; leave --onnx out"
+        )
         with pytest.raises(RkdError, match=law):
             onnx_export.write(network, digits[:5], tmp_path / "student.onnx")
     assert list(tmp_path.iterdir()) == []
@@ -87,19 +100,30 @@ class Undecided(nn.Module):
         return x.flatten(1) if bool(x.sum() > 0) else x.flatten(1) * 2
 
 
-def test_a_network_that_onnx_cannot_express_is_said_in_one_sentence(digits: Tensor, tmp_path: Path) -> None:
-    with pytest.raises(RkdError, match=r"student.onnx: torch cannot express a Undecided in ONNX \(.+\); leave --onnx out") as caught:
+def test_a_network_that_onnx_cannot_express_is_said_in_one_sentence(
+    digits: Tensor, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        RkdError,
+        match=r"student.onnx: torch cannot express a Undecided in ONNX \(.+\); leave --onnx out",
+    ) as caught:
         onnx_export.write(Undecided().eval(), digits[:5], tmp_path / "student.onnx")
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_is_not_there_is_said(network: nn.Module, digits: Tensor, tmp_path: Path) -> None:
-    with pytest.raises(DiskError, match=r"missing/student.onnx: could not be written: No such file or directory"):
+def test_a_folder_that_is_not_there_is_said(
+    network: nn.Module, digits: Tensor, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        DiskError, match=r"missing/student.onnx: could not be written: No such file or directory"
+    ):
         onnx_export.write(network, digits[:5], tmp_path / "missing" / "student.onnx")
 
 
-def test_what_onnxruntime_refuses_is_said(network: nn.Module, digits: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_onnxruntime_refuses_is_said(
+    network: nn.Module, digits: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Session:
         def __init__(self, *given: Any, **settings: Any) -> None:
             raise RuntimeError("Conv(11) is not implemented")

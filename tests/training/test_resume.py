@@ -15,7 +15,16 @@ from rkdsearch import methods
 from rkdsearch.evaluation import Verdict
 from rkdsearch.training import checkpoint
 from rkdsearch.training.trainer import Trainer
-from tests.training.runs import TINY, assert_equal, assert_same_files, described, numbers, server, state, train
+from tests.training.runs import (
+    TINY,
+    assert_equal,
+    assert_same_files,
+    described,
+    numbers,
+    server,
+    state,
+    train,
+)
 
 # Beyond the defaults of every method: whatever a run may carry from one epoch to the next.
 CARRIED: dict[str, tuple[str | dict[str, Any], dict[str, Any]]] = {
@@ -29,7 +38,10 @@ CARRIED: dict[str, tuple[str | dict[str, Any], dict[str, Any]]] = {
         "iad",
         {"optimizer": {"nesterov": True, "gradient_clip": 0.1}, "training": {"microbatches": 2}},
     ),
-    "augmentation": ("trades", {"data": {"augment": "crop_flip"}, "schedule": {"name": "onecycle"}}),
+    "augmentation": (
+        "trades",
+        {"data": {"augment": "crop_flip"}, "schedule": {"name": "onecycle"}},
+    ),
     "float64": ("mtard", {"training": {"precision": "fp64", "channels_last": False}}),
     "bfloat16": ("rslad", {"training": {"precision": "bf16"}, **TINY}),
     "a best epoch that stands": ("pgd_at", {"validation": {"every": 2}, "optimizer": {"lr": 1.0}}),
@@ -38,7 +50,9 @@ CASES = {name: (name, {}) for name in methods.names()} | CARRIED
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_run_that_was_resumed_is_bit_for_bit_the_run_that_never_stopped(teachers: Path, tmp_path: Path, case: str) -> None:
+def test_a_run_that_was_resumed_is_bit_for_bit_the_run_that_never_stopped(
+    teachers: Path, tmp_path: Path, case: str
+) -> None:
     method, overrides = CASES[case]
     training = {"epochs": 3, "batch_size": 50, **overrides.get("training", {})}
     config = described(teachers, method, **{**overrides, "training": training})
@@ -56,7 +70,9 @@ def test_a_run_carries_what_its_method_remembers(teachers: Path, tmp_path: Path)
     again = Trainer(config, tmp_path)
     again.resume()
     assert set(again.objective.memory) >= {"weights", "temperatures"}
-    assert {k: v.tolist() for k, v in again.objective.memory.items()} == {k: v.tolist() for k, v in first.objective.memory.items()}
+    assert {k: v.tolist() for k, v in again.objective.memory.items()} == {
+        k: v.tolist() for k, v in first.objective.memory.items()
+    }
 
 
 def test_a_finished_run_has_no_epoch_left(teachers: Path, tmp_path: Path) -> None:
@@ -67,7 +83,9 @@ def test_a_finished_run_has_no_epoch_left(teachers: Path, tmp_path: Path) -> Non
     assert len(again.history) == 2
 
 
-def test_a_run_without_a_folder_keeps_nothing_and_gives_the_same(teachers: Path, tmp_path: Path) -> None:
+def test_a_run_without_a_folder_keeps_nothing_and_gives_the_same(
+    teachers: Path, tmp_path: Path
+) -> None:
     kept, free = train(described(teachers), tmp_path), train(described(teachers))
     assert_equal(state(kept), state(free))
 
@@ -94,8 +112,11 @@ def killed_while_saving(monkeypatch: pytest.MonkeyPatch, change: int) -> None:
     monkeypatch.setattr(Path, "unlink", before(Path.unlink))
 
 
-# The changes of an epoch that is the best: room for the old best is made, it is kept, the new one named, the state named, the old best forgotten.
-@pytest.mark.parametrize(("change", "delivered"), [(1, 0.3), (2, 0.3), (3, 0.3), (4, 0.3), (5, 0.9)])
+# The changes of an epoch that is the best: room for the old best is made, it is kept, the new one
+# named, the state named, the old best forgotten.
+@pytest.mark.parametrize(
+    ("change", "delivered"), [(1, 0.3), (2, 0.3), (3, 0.3), (4, 0.3), (5, 0.9)]
+)
 def test_the_best_network_is_of_an_epoch_that_the_run_knows_though_a_repeated_one_is_not_the_same(
     teachers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: int, delivered: float
 ) -> None:
@@ -131,7 +152,8 @@ LONG_RUN = {"training": {"epochs": 60, "batch_size": 50}, "averaging": {"name": 
 
 
 def _live(teachers: Path, folder: Path, ready: Connection) -> None:
-    gc.freeze()  # else a collection looks at all that was preloaded, for longer than the run is left alive
+    # else a collection looks at all that was preloaded, for longer than the run is left alive
+    gc.freeze()
     trainer = Trainer(described(teachers, "mtard", **LONG_RUN), folder)
     ready.send("at work")
     for _ in trainer.epochs():
@@ -152,17 +174,26 @@ def lives_and_deaths(teachers: Path, folder: Path, kills: int) -> int:
         time.sleep(chance.uniform(0, 1.5 / kills))
         process.kill()
         process.join()
-        assert process.exitcode == -signal.SIGKILL, "the run ended before it could be killed: give it more epochs"
+        assert process.exitcode == -signal.SIGKILL, (
+            "the run ended before it could be killed: give it more epochs"
+        )
     trainer = Trainer(described(teachers, "mtard", **LONG_RUN), folder)
     return len(trainer.resume())
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=[pytest.mark.long, pytest.mark.timeout(600)])])
-def test_a_run_that_was_killed_at_any_moment_ends_as_if_nothing_had_happened(teachers: Path, tmp_path: Path, kills: int) -> None:
+@pytest.mark.parametrize(
+    "kills", [3, pytest.param(20, marks=[pytest.mark.long, pytest.mark.timeout(600)])]
+)
+def test_a_run_that_was_killed_at_any_moment_ends_as_if_nothing_had_happened(
+    teachers: Path, tmp_path: Path, kills: int
+) -> None:
     survived = lives_and_deaths(teachers, tmp_path / "killed", kills)
     assert survived > 0, "every kill came before the first checkpoint: nothing was tested"
     config = described(teachers, "mtard", **LONG_RUN)
     train(config, tmp_path / "killed")
     train(config, tmp_path / "whole")
     assert_same_files(tmp_path / "killed", tmp_path / "whole")
-    assert {path.name for path in (tmp_path / "killed").iterdir()} == {"last.safetensors", "best.safetensors"}
+    assert {path.name for path in (tmp_path / "killed").iterdir()} == {
+        "last.safetensors",
+        "best.safetensors",
+    }

@@ -17,17 +17,28 @@ def test_a_row_holds_the_best_epoch_and_the_last_one_beside_it(teachers: Path) -
     assert row["metric.best_epoch"] == best.epoch
     assert row["metric.last_robust_accuracy"] == last.robust_accuracy
     assert row["metric.robust_overfitting_gap"] == last.robust_overfitting_gap
-    assert (row["fidelity.epochs"], row["fidelity.of_epochs"], row["run.seed"], row["run.processes"]) == (3, 3, 5, 1)
+    assert (
+        row["fidelity.epochs"],
+        row["fidelity.of_epochs"],
+        row["run.seed"],
+        row["run.processes"],
+    ) == (3, 3, 5, 1)
 
 
 def test_each_epoch_is_paid_for_by_the_processes_that_trained_it(teachers: Path) -> None:
     run = train(described(teachers))
     one, two = (replace(e, seconds=10.0, processes=n) for n, e in enumerate(run.history, start=1))
-    row = rows.measured(run.config, [one, two], {**rows.facts_of(run), "run.processes": 2, "run.devices": 2.0})
+    row = rows.measured(
+        run.config, [one, two], {**rows.facts_of(run), "run.processes": 2, "run.devices": 2.0}
+    )
     assert (row["run.wall_seconds"], row["run.device_seconds"]) == (20.0, 30.0)
     assert [rows.epoch(e)["processes"] for e in (one, two)] == [1, 2]
     # Of an epoch of which nobody wrote it down, the run's own number is believed.
-    row = rows.measured(run.config, [one, replace(one, processes=None)], {**rows.facts_of(run), "run.processes": 4, "run.devices": 4.0})
+    row = rows.measured(
+        run.config,
+        [one, replace(one, processes=None)],
+        {**rows.facts_of(run), "run.processes": 4, "run.devices": 4.0},
+    )
     assert row["run.device_seconds"] == 10.0 + 40.0
 
 
@@ -49,6 +60,9 @@ def test_an_epochs_row_has_its_terms_and_the_teachers_reliability(teachers: Path
     epoch = train(described(teachers)).history[0]
     row = rows.epoch(epoch)
     assert row["terms"] == epoch.terms
-    shares = [row[f"teacher.{name}"] for name in ("right_on_adversarial", "right_on_clean_only", "wrong_on_both")]
+    shares = [
+        row[f"teacher.{name}"]
+        for name in ("right_on_adversarial", "right_on_clean_only", "wrong_on_both")
+    ]
     assert all(isinstance(share, float) for share in shares)
     assert 0 <= sum(s for s in shares if isinstance(s, float)) <= 1 + 1e-12

@@ -15,7 +15,13 @@ import yaml
 from safetensors.torch import save_file
 
 from rkdsearch import data, plugins
-from rkdsearch.errors import CheckpointError, ConfigError, DiskError, NonFiniteLossError, OutOfMemoryError
+from rkdsearch.errors import (
+    CheckpointError,
+    ConfigError,
+    DiskError,
+    NonFiniteLossError,
+    OutOfMemoryError,
+)
 from rkdsearch.results.store import Store
 from rkdsearch.training.teacher import measure
 from rkdsearch.training.trainer import Trainer
@@ -30,7 +36,11 @@ def test_a_run_leaves_its_checkpoints_and_a_trials_rows(teachers: Path, tmp_path
     epochs = list(train_alone(described(teachers), tmp_path / "alone"))
     store = Store(tmp_path / "alone")
     (row,) = store.trials().to_dict("records")
-    assert (row["trial_id"], row["status"], row["config.method.name"]) == ("run", "finished", "rslad")
+    assert (row["trial_id"], row["status"], row["config.method.name"]) == (
+        "run",
+        "finished",
+        "rslad",
+    )
     assert row["metric.best_epoch"] in (1, 2)
     assert [e.epoch for e in epochs] == [1, 2]
     assert len(store.epochs()) == 2
@@ -45,7 +55,9 @@ def test_a_run_that_goes_on_writes_no_epoch_twice(teachers: Path, tmp_path: Path
     assert Store(tmp_path).epochs()["epoch"].tolist() == [1, 2]
 
 
-def test_a_run_that_fails_says_so_in_its_row(teachers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_fails_says_so_in_its_row(
+    teachers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     running = train_alone(described(teachers), tmp_path)
     next(running)
 
@@ -60,7 +72,9 @@ def test_a_run_that_fails_says_so_in_its_row(teachers: Path, tmp_path: Path, mon
     assert "likely causes: optimizer.lr" in row["error"]
 
 
-def test_a_run_that_found_no_memory_says_so_in_its_row(teachers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_found_no_memory_says_so_in_its_row(
+    teachers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     running = train_alone(described(teachers), tmp_path)
     next(running)
 
@@ -73,24 +87,37 @@ def test_a_run_that_found_no_memory_says_so_in_its_row(teachers: Path, tmp_path:
             list(running)
     (row,) = Store(tmp_path).trials().to_dict("records")
     assert (row["status"], row["fidelity.epochs"]) == ("failed", 1)
-    assert row["error"].startswith("epoch 2: the device is out of memory; lower training.batch_size (now 25)")
+    assert row["error"].startswith(
+        "epoch 2: the device is out of memory; lower training.batch_size (now 25)"
+    )
     assert [e.epoch for e in train_alone(described(teachers), tmp_path)] == [2]
     assert Store(tmp_path).trials()["status"].tolist() == ["finished"]
 
 
 def rows_in(folder: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(folder)): file.read_bytes() for table in ("trials", "epochs") for file in (folder / table).iterdir()}
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for table in ("trials", "epochs")
+        for file in (folder / table).iterdir()
+    }
 
 
-def test_a_run_of_another_config_is_refused_and_leaves_the_rows_of_the_finished_one(teachers: Path, tmp_path: Path) -> None:
+def test_a_run_of_another_config_is_refused_and_leaves_the_rows_of_the_finished_one(
+    teachers: Path, tmp_path: Path
+) -> None:
     list(train_alone(described(teachers), tmp_path))
     before = rows_in(tmp_path)
     with pytest.raises(
-        CheckpointError, match=r"belongs to a run with another config: optimizer\.lr was 0\.05, is 0\.06; give this run its"
+        CheckpointError,
+        match=(
+            r"belongs to a run with another config: optimizer\.lr was 0\.05, is 0\.06; give this"
+            r" run its"
+        ),
     ):
         list(train_alone(described(teachers, optimizer={"lr": 0.06}), tmp_path))
     assert rows_in(tmp_path) == before
-    assert list(train_alone(described(teachers), tmp_path)) == []  # which has nothing to say of a finished run either
+    # which has nothing to say of a finished run either
+    assert list(train_alone(described(teachers), tmp_path)) == []
     assert rows_in(tmp_path) == before
 
 
@@ -121,7 +148,9 @@ def test_rows_that_a_kill_kept_from_being_written_are_written_when_the_run_is_st
     assert len(Store(tmp_path).epochs()) == epochs
 
 
-def test_a_full_disk_is_no_failure_of_the_run(teachers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_no_failure_of_the_run(
+    teachers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -129,13 +158,17 @@ def test_a_full_disk_is_no_failure_of_the_run(teachers: Path, tmp_path: Path, mo
     next(running)
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", refuse)
-        with pytest.raises(DiskError, match="No space left on device; the previous checkpoint is intact"):
+        with pytest.raises(
+            DiskError, match="No space left on device; the previous checkpoint is intact"
+        ):
             list(running)
     assert Store(tmp_path).trials()["status"].tolist() == ["running"]
     assert [e.epoch for e in train_alone(described(teachers), tmp_path)] == [2]
 
 
-def test_a_teacher_with_a_recipe_is_trained_first_and_only_once(teachers: Path, tmp_path: Path) -> None:
+def test_a_teacher_with_a_recipe_is_trained_first_and_only_once(
+    teachers: Path, tmp_path: Path
+) -> None:
     config = described(teachers, teachers={"robust": {"path": None, "recipe": RECIPE}})
     list(train_alone(config, tmp_path))
     (made,) = (tmp_path / "teachers").iterdir()
@@ -144,7 +177,9 @@ def test_a_teacher_with_a_recipe_is_trained_first_and_only_once(teachers: Path, 
     assert (made / "best.safetensors").stat().st_mtime_ns == before
 
 
-def test_a_run_goes_on_wherever_its_folder_and_its_teachers_file_were_moved(teachers: Path, tmp_path: Path) -> None:
+def test_a_run_goes_on_wherever_its_folder_and_its_teachers_file_were_moved(
+    teachers: Path, tmp_path: Path
+) -> None:
     for name, robust in (("recipe", {"path": None, "recipe": RECIPE}), ("file", {})):
         running = train_alone(described(teachers, teachers={"robust": robust}), tmp_path / name)
         next(running)
@@ -164,10 +199,24 @@ def test_a_student_or_teacher_that_needs_contiguous_images_is_refused_before_any
     with pytest.raises(ConfigError, match=law):
         Trainer(described(teachers, student=viewing))
     for averaging in ("none", "swa"):
-        train(described(teachers, student=viewing, training={"channels_last": False}, averaging={"name": averaging}))
+        train(
+            described(
+                teachers,
+                student=viewing,
+                training={"channels_last": False},
+                averaging={"name": averaging},
+            )
+        )
     save_file(Viewing().state_dict(), teachers / "viewing.safetensors")
     with pytest.raises(ConfigError, match=law):
-        Trainer(described(teachers, teachers={"robust": {"path": str(teachers / "viewing.safetensors"), "network": viewing}}))
+        Trainer(
+            described(
+                teachers,
+                teachers={
+                    "robust": {"path": str(teachers / "viewing.safetensors"), "network": viewing}
+                },
+            )
+        )
     taught = {"robust": {"path": str(teachers / "viewing.safetensors"), "network": viewing}}
     last = described(teachers, teachers=taught)
     assert last.teachers.robust is not None
@@ -179,13 +228,18 @@ def test_a_student_or_teacher_that_needs_contiguous_images_is_refused_before_any
     assert measure(contiguous.teachers.robust, contiguous).images == 30
 
 
-def test_a_run_does_not_go_on_with_other_images(teachers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_does_not_go_on_with_other_images(
+    teachers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     next(train_alone(described(teachers), tmp_path))
     found = data.load_training(described(teachers).data)
     monkeypatch.setattr(data, "load_training", lambda _: replace(found, fingerprint="0" * 64))
     with pytest.raises(
         CheckpointError,
-        match=r"last.safetensors: belongs to a run with other images: split_sha256 was .\w+., is .0{64}.; put the right ones back",
+        match=(
+            r"last.safetensors: belongs to a run with other images: split_sha256 was .\w+., is"
+            r" .0{64}.; put the right ones back"
+        ),
     ):
         next(train_alone(described(teachers), tmp_path))
 
@@ -195,24 +249,36 @@ def test_a_run_does_not_go_on_with_another_teacher_in_the_place_of_its_own(tmp_p
     next(Trainer(config, str(tmp_path / "run")).epochs())
     teacher_file(tmp_path / "robust.safetensors", seed=7)
     with pytest.raises(
-        CheckpointError, match=r"last\.safetensors: belongs to a run with other teachers: teachers was .*; put the right ones back"
+        CheckpointError,
+        match=(
+            r"last\.safetensors: belongs to a run with other teachers: teachers was .*; put the"
+            r" right ones back"
+        ),
     ):
         next(Trainer(config, tmp_path / "run").epochs())
 
 
-def test_a_run_does_not_go_on_with_other_generated_images(teachers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_does_not_go_on_with_other_generated_images(
+    teachers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     next(train_alone(described(teachers), tmp_path))
     found = data.load_training(described(teachers).data)
     monkeypatch.setattr(data, "load_training", lambda _: replace(found, extra_pixels="0" * 64))
     with pytest.raises(
-        CheckpointError, match=r"last\.safetensors: belongs to a run with another data\.extra: extra_sha256 was null, is .0+.; put"
+        CheckpointError,
+        match=(
+            r"last\.safetensors: belongs to a run with another data\.extra: extra_sha256 was null,"
+            r" is .0+.; put"
+        ),
     ):
         next(train_alone(described(teachers), tmp_path))
 
 
 def launched(folder: Path, *launcher: str) -> str:
     """What a launcher's processes print together while they train from a YAML file with a recipe."""
-    values: dict[str, Any] = described(teachers_in(folder), teachers={"robust": {"path": None, "recipe": RECIPE}}).to_dict()
+    values: dict[str, Any] = described(
+        teachers_in(folder), teachers={"robust": {"path": None, "recipe": RECIPE}}
+    ).to_dict()
     (folder / "run.yaml").write_text(yaml.safe_dump(values))
     done = subprocess.run(
         [sys.executable, "-m", *launcher, "-m", "rkdsearch", "train", "run.yaml", "training.batch_size=50"],
@@ -234,8 +300,16 @@ def launched(folder: Path, *launcher: str) -> str:
     ],
     ids=["accelerate launch", "torchrun of one", "torchrun of two"],
 )
-def test_the_command_trains_under_launchers_and_one_process_speaks(tmp_path: Path, launcher: tuple[str, ...], processes: int) -> None:
+def test_the_command_trains_under_launchers_and_one_process_speaks(
+    tmp_path: Path, launcher: tuple[str, ...], processes: int
+) -> None:
     said = launched(tmp_path, *launcher)
-    assert [line.split()[:4] for line in said.splitlines() if line.startswith("epoch")] == [["epoch", n, "of", "2"] for n in "12"]
+    assert [line.split()[:4] for line in said.splitlines() if line.startswith("epoch")] == [
+        ["epoch", n, "of", "2"] for n in "12"
+    ]
     (row,) = Store(tmp_path / "runs" / "run").trials().to_dict("records")
-    assert (row["status"], row["run.processes"], row["fidelity.epochs"]) == ("finished", processes, 2)
+    assert (row["status"], row["run.processes"], row["fidelity.epochs"]) == (
+        "finished",
+        processes,
+        2,
+    )

@@ -18,8 +18,14 @@ def test_an_epoch_belongs_to_the_first_stage_that_it_does_not_pass() -> None:
 
 def test_a_capped_attack_takes_longer_steps_that_reach_as_far_but_none_longer_than_eps() -> None:
     attack = AttackConfig(eps=0.1, steps=10, relative_step_size=0.25)
-    assert (Stage(1, attack_steps=5).attack(attack).steps, Stage(1, attack_steps=5).attack(attack).relative_step_size) == (5, 0.5)
-    assert (Stage(1, attack_steps=2).attack(attack).steps, Stage(1, attack_steps=2).attack(attack).relative_step_size) == (2, 1.0)
+    assert (
+        Stage(1, attack_steps=5).attack(attack).steps,
+        Stage(1, attack_steps=5).attack(attack).relative_step_size,
+    ) == (5, 0.5)
+    assert (
+        Stage(1, attack_steps=2).attack(attack).steps,
+        Stage(1, attack_steps=2).attack(attack).relative_step_size,
+    ) == (2, 1.0)
     assert Stage(1, attack_steps=10).attack(attack) == Stage(1).attack(attack) == attack
     longer = attack.model_copy(update={"relative_step_size": 2.0})
     assert Stage(1, attack_steps=2).attack(longer).relative_step_size == 2.0
@@ -35,15 +41,33 @@ def test_a_stage_may_be_judged_by_a_shorter_exam_on_fewer_images() -> None:
 
 def test_every_epoch_is_trained_and_judged_as_its_stage_says(teachers: Path) -> None:
     validation = {"every": 10, "attack": {"steps": 3}}
-    config = described(teachers, "pgd_at", attack={"steps": 5}, validation=validation, training={"epochs": 6, "batch_size": 100})
-    stages = [Stage(2, attack_steps=1, validation_images=20), Stage(3, attack_steps=2, validation_steps=1), Stage(5)]
-    found = [(e.training_attack_steps, e.validation_attack_steps, e.images) for e in Trainer(config, stages=stages).epochs()]
+    config = described(
+        teachers,
+        "pgd_at",
+        attack={"steps": 5},
+        validation=validation,
+        training={"epochs": 6, "batch_size": 100},
+    )
+    stages = [
+        Stage(2, attack_steps=1, validation_images=20),
+        Stage(3, attack_steps=2, validation_steps=1),
+        Stage(5),
+    ]
+    found = [
+        (e.training_attack_steps, e.validation_attack_steps, e.images)
+        for e in Trainer(config, stages=stages).epochs()
+    ]
     assert found[:3] == [(1, None, None), (1, 3, 20), (2, 1, 30)]
     assert found[3:] == [(5, None, None), (5, 3, 30)]  # the run ends with its last stage
 
 
 def test_the_best_epoch_is_looked_for_anew_where_another_protocol_judges(teachers: Path) -> None:
-    config = described(teachers, "natural", validation={"attack": {"steps": 3}}, training={"epochs": 4, "batch_size": 100})
+    config = described(
+        teachers,
+        "natural",
+        validation={"attack": {"steps": 3}},
+        training={"epochs": 4, "batch_size": 100},
+    )
     epochs = list(Trainer(config, stages=[Stage(2, validation_images=10), Stage(4)]).epochs())
     assert epochs[2].best is not None
     assert epochs[2].best.epoch == 3
@@ -52,8 +76,12 @@ def test_the_best_epoch_is_looked_for_anew_where_another_protocol_judges(teacher
 
 def test_a_capped_run_trains_as_one_whose_config_has_that_attack(teachers: Path) -> None:
     training = {"epochs": 2, "batch_size": 100}
-    capped = described(teachers, "pgd_at", attack={"steps": 8, "relative_step_size": 0.25}, training=training)
-    plain = described(teachers, "pgd_at", attack={"steps": 4, "relative_step_size": 0.5}, training=training)
+    capped = described(
+        teachers, "pgd_at", attack={"steps": 8, "relative_step_size": 0.25}, training=training
+    )
+    plain = described(
+        teachers, "pgd_at", attack={"steps": 4, "relative_step_size": 0.5}, training=training
+    )
     first = list(Trainer(capped, stages=[Stage(2, attack_steps=4)]).epochs())
     second = list(Trainer(plain).epochs())
     assert [e.loss for e in first] == [e.loss for e in second]
@@ -62,7 +90,9 @@ def test_a_capped_run_trains_as_one_whose_config_has_that_attack(teachers: Path)
 
 
 def test_some_validation_images_are_of_all_classes(teachers: Path) -> None:
-    config = described(teachers, "natural", validation={"images": 30}, training={"epochs": 1, "batch_size": 100})
+    config = described(
+        teachers, "natural", validation={"images": 30}, training={"epochs": 1, "batch_size": 100}
+    )
     trainer = Trainer(config, stages=[Stage(1, validation_images=10)])
     for count in (10, 30):
         x, y = trainer._validation_images(count)
@@ -70,12 +100,18 @@ def test_some_validation_images_are_of_all_classes(teachers: Path) -> None:
         assert y.bincount(minlength=10).tolist() == [count // 10] * 10
 
 
-def test_fewer_validation_images_than_classes_are_refused_before_any_training(teachers: Path) -> None:
-    with pytest.raises(DataError, match=r"validation.images: 9 of 30\d? images|validation.images: 9 of"):
+def test_fewer_validation_images_than_classes_are_refused_before_any_training(
+    teachers: Path,
+) -> None:
+    with pytest.raises(
+        DataError, match=r"validation.images: 9 of 30\d? images|validation.images: 9 of"
+    ):
         Trainer(described(teachers, "natural"), stages=[Stage(1, validation_images=9), Stage(2)])
 
 
-def test_a_checkpoint_from_before_there_were_stages_is_taken_up(teachers: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_from_before_there_were_stages_is_taken_up(
+    teachers: Path, tmp_path: Path
+) -> None:
     config = described(teachers, "natural", training={"epochs": 2, "batch_size": 100})
     list(Trainer(config, tmp_path, stages=[Stage(1)]).epochs())
     tensors, state = checkpoint.read(tmp_path / "last.safetensors")

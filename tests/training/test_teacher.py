@@ -43,7 +43,9 @@ def test_a_recipes_run_has_its_own_loop_and_the_studys_data_and_exam(teachers: P
     assert teacher.recipe_run(config, "natural") is None  # it has a file
 
 
-def test_a_teacher_is_made_once_and_then_known_by_file_and_hash(teachers: Path, tmp_path: Path) -> None:
+def test_a_teacher_is_made_once_and_then_known_by_file_and_hash(
+    teachers: Path, tmp_path: Path
+) -> None:
     config = with_recipe(teachers)
     made_by = teacher.recipe_run(config, "robust")
     assert made_by is not None
@@ -60,12 +62,20 @@ def test_a_teacher_is_made_once_and_then_known_by_file_and_hash(teachers: Path, 
     measured = teacher.measure(ready, config)
     best = teacher.history_of(home)[-1].best
     assert best is not None
-    assert (measured.clean_accuracy, measured.robust_accuracy, measured.images) == (best.clean_accuracy, best.robust_accuracy, 30)
+    assert (measured.clean_accuracy, measured.robust_accuracy, measured.images) == (
+        best.clean_accuracy,
+        best.robust_accuracy,
+        30,
+    )
     assert measured.measured_on == "validation images, held out from its training"
 
 
-@pytest.mark.parametrize(("claim", "believed"), [(0.52, True), (0.49, True), (0.45, True), (0.55, False)])
-def test_a_claim_is_refuted_only_by_less_than_its_interval_allows(claim: float, believed: bool) -> None:
+@pytest.mark.parametrize(
+    ("claim", "believed"), [(0.52, True), (0.49, True), (0.45, True), (0.55, False)]
+)
+def test_a_claim_is_refuted_only_by_less_than_its_interval_allows(
+    claim: float, believed: bool
+) -> None:
     measured = Measured(
         "", clean_accuracy=0.9, robust_accuracy=0.5, images=10_000, measured_on=""
     )  # 99 %: 0.487 to 0.513, and a point more
@@ -73,7 +83,11 @@ def test_a_claim_is_refuted_only_by_less_than_its_interval_allows(claim: float, 
         check_claims(claimed(robust_accuracy=claim), measured, "x.yaml")
     else:
         with pytest.raises(
-            TeacherError, match=rf"x\.yaml: robust_accuracy is claimed to be {claim:.3f} and was measured as 0\.500 on 10000"
+            TeacherError,
+            match=(
+                rf"x\.yaml: robust_accuracy is claimed to be {claim:.3f} and was measured as 0\.500"
+                r" on 10000"
+            ),
         ):
             check_claims(claimed(robust_accuracy=claim), measured, "x.yaml")
 
@@ -82,18 +96,29 @@ def test_who_claims_nothing_is_not_checked() -> None:
     check_claims(claimed(), Measured("", 0.1, 0.0, 100, ""), "x.yaml")
 
 
-def test_a_device_too_full_for_a_teacher_to_be_measured_names_its_file(teachers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_too_full_for_a_teacher_to_be_measured_names_its_file(
+    teachers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     config = described(teachers)
     monkeypatch.setattr(teacher, "opened", full)
     assert config.teachers.robust is not None
-    with pytest.raises(OutOfMemoryError, match=r"robust\.safetensors, to be measured: the device is out of memory; does another program"):
+    with pytest.raises(
+        OutOfMemoryError,
+        match=(
+            r"robust\.safetensors, to be measured: the device is out of memory; does another"
+            r" program"
+        ),
+    ):
         teacher.measure(config.teachers.robust, config)
 
 
-@pytest.mark.parametrize(("there", "device", "chosen"), [(True, "auto", "cuda"), (True, "cpu", "cpu"), (False, "auto", "cpu")])
+@pytest.mark.parametrize(
+    ("there", "device", "chosen"),
+    [(True, "auto", "cuda"), (True, "cpu", "cpu"), (False, "auto", "cpu")],
+)
 def test_a_teacher_is_measured_where_the_run_computes(
     there: bool, device: str, chosen: str, teachers: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,7 +135,10 @@ def ours(teachers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 HELD_OUT = "validation images, held out from its training"
-FLAGGED = "validation images; flagged: these images may be among those it was trained on, and its accuracy here may be optimistic"
+FLAGGED = (
+    "validation images; flagged: these images may be among those it was trained on, and its"
+    " accuracy here may be optimistic"
+)
 
 
 @pytest.mark.parametrize(
@@ -121,31 +149,57 @@ FLAGGED = "validation images; flagged: these images may be among those it was tr
         ("ours", None, {"split_seed": 1}, FLAGGED),
         ("converted", None, {}, HELD_OUT),
         ("a stranger's", None, {}, FLAGGED),
-        ("a stranger's", "other", {}, "validation images, held out from its training as trained_on declares"),
+        (
+            "a stranger's",
+            "other",
+            {},
+            "validation images, held out from its training as trained_on declares",
+        ),
         (
             "a stranger's",
             "train",
             {},
-            "validation images; flagged: it was trained on all training images, these among them, and its accuracy here is optimistic",
+            (
+                "validation images; flagged: it was trained on all training images, these among"
+                " them, and its accuracy here is optimistic"
+            ),
         ),
     ],
 )
 def test_a_teachers_accuracy_says_whether_the_images_were_held_out_from_its_training(
-    file: str, trained_on: str | None, data: dict[str, Any], sentence: str, teachers: Path, ours: Path, tmp_path: Path
+    file: str,
+    trained_on: str | None,
+    data: dict[str, Any],
+    sentence: str,
+    teachers: Path,
+    ours: Path,
+    tmp_path: Path,
 ) -> None:
-    path = {"ours": ours, "converted": tmp_path / "safe.safetensors", "a stranger's": tmp_path / "theirs.pt"}[file]
+    path = {
+        "ours": ours,
+        "converted": tmp_path / "safe.safetensors",
+        "a stranger's": tmp_path / "theirs.pt",
+    }[file]
     if file == "converted":
         convert(ours, path)
     if file == "a stranger's":
         torch.save(read_state(ours), path)
     network = {"name": "small_cnn", "width": 2}
-    config = described(teachers, data=data, teachers={"robust": {"path": str(path), "network": network, "trained_on": trained_on}})
+    config = described(
+        teachers,
+        data=data,
+        teachers={"robust": {"path": str(path), "network": network, "trained_on": trained_on}},
+    )
     assert config.teachers.robust is not None
     assert teacher.measure(config.teachers.robust, config).measured_on == sentence
 
 
-@pytest.mark.parametrize("content", ["{", '{"state": "3"}', '{"state": "{}"}', '{"state": "{\\"split_sha256\\": 7}"}'])
-def test_a_header_that_says_something_else_says_nothing_of_a_split(content: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "content", ["{", '{"state": "3"}', '{"state": "{}"}', '{"state": "{\\"split_sha256\\": 7}"}']
+)
+def test_a_header_that_says_something_else_says_nothing_of_a_split(
+    content: str, tmp_path: Path
+) -> None:
     try:
         metadata = json.loads(content)
     except ValueError:
@@ -157,18 +211,32 @@ def test_a_header_that_says_something_else_says_nothing_of_a_split(content: str,
 
 
 def test_a_run_whose_inner_problem_alone_asks_the_teacher_has_it(teachers: Path) -> None:
-    config = described(teachers, "pgd_at", attack={"objective": "teacher_clean"}, training={"epochs": 1})
+    config = described(
+        teachers, "pgd_at", attack={"objective": "teacher_clean"}, training={"epochs": 1}
+    )
     assert len(train(config).history) == 1
 
 
-def test_a_companion_that_copies_a_teacher_keeps_the_batchnorm_that_the_trainer_folds_away(teachers: Path, tmp_path: Path) -> None:
+def test_a_companion_that_copies_a_teacher_keeps_the_batchnorm_that_the_trainer_folds_away(
+    teachers: Path, tmp_path: Path
+) -> None:
     plugins.allow_import("tests.training")
     network = build(ModelConfig.model_validate(TINY["student"]), classes=10, channels=1, size=8)
     save_file(network.state_dict(), tmp_path / "tiny.safetensors")
     robust = {"robust": {"path": str(tmp_path / "tiny.safetensors"), "network": TINY["student"]}}
-    run = Trainer(described(teachers, {"name": "ciard", "retraining_start": 0.9}, teachers=robust, training={"epochs": 1}))
+    run = Trainer(
+        described(
+            teachers,
+            {"name": "ciard", "retraining_start": 0.9},
+            teachers=robust,
+            training={"epochs": 1},
+        )
+    )
     copied = run.objective.companions["robust"]
-    norms = [[m for m in n.modules() if isinstance(m, nn.BatchNorm2d)] for n in (run.teachers["robust"], copied)]
+    norms = [
+        [m for m in n.modules() if isinstance(m, nn.BatchNorm2d)]
+        for n in (run.teachers["robust"], copied)
+    ]
     assert [len(found) for found in norms] == [0, 2]
     weights, before = {k: v.clone() for k, v in copied.named_parameters()}, norms[1][0].running_mean
     assert before is not None

@@ -28,32 +28,45 @@ def judged(monkeypatch: pytest.MonkeyPatch, *accuracies: tuple[float, float]) ->
     def validate(_: Trainer, _stage: Stage) -> tuple[Verdict, None]:
         clean, robust = next(left)
         ten = torch.arange(10)
-        return Verdict(torch.zeros(10, dtype=torch.int64), ten < clean * 10, ten < robust * 10), None
+        return (
+            Verdict(torch.zeros(10, dtype=torch.int64), ten < clean * 10, ten < robust * 10),
+            None,
+        )
 
     monkeypatch.setattr(Trainer, "validate", validate)
 
 
-def test_the_best_epoch_is_best_in_what_validation_selects(teachers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_best_epoch_is_best_in_what_validation_selects(
+    teachers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for select, epoch in {"mean": 3, "clean_accuracy": 2, "robust_accuracy": 1}.items():
         judged(monkeypatch, (0.3, 0.6), (0.9, 0.1), (0.6, 0.5), (0.5, 0.6))
-        last = train(described(teachers, "natural", validation={"select": select}, training={"epochs": 4})).history[-1]
+        last = train(
+            described(teachers, "natural", validation={"select": select}, training={"epochs": 4})
+        ).history[-1]
         assert last.best is not None
         assert last.best.epoch == epoch
 
 
-def test_the_earlier_of_two_equal_epochs_is_the_best(teachers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_earlier_of_two_equal_epochs_is_the_best(
+    teachers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     judged(monkeypatch, (0.5, 0.3), (0.5, 0.3))
     assert train(described(teachers, "natural")).history[-1].best == Best(1, 0.5, 0.3, 0.3)
 
 
-def test_robust_overfitting_is_the_fall_from_the_highest_robust_accuracy(teachers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_robust_overfitting_is_the_fall_from_the_highest_robust_accuracy(
+    teachers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     judged(monkeypatch, (0.5, 0.3), (0.6, 0.5), (0.9, 0.2))
     history = train(described(teachers, "natural", training={"epochs": 3})).history
     assert [e.robust_overfitting_gap for e in history] == pytest.approx([0, 0, 0.3])
 
 
 def test_rungs_and_the_last_epoch_are_validated_whatever_the_interval(teachers: Path) -> None:
-    config = described(teachers, "natural", validation={"every": 3}, training={"epochs": 5, "batch_size": 100})
+    config = described(
+        teachers, "natural", validation={"every": 3}, training={"epochs": 5, "batch_size": 100}
+    )
     epochs = list(Trainer(config, stages=[Stage(2), Stage(5)]).epochs())
     assert [e.epoch for e in epochs if e.clean_accuracy is not None] == [2, 3, 5]
     assert epochs[3].best == epochs[2].best
@@ -68,29 +81,45 @@ def test_an_epoch_comes_back_from_its_dictionary(teachers: Path) -> None:
 def test_the_loss_is_the_weighted_sum_of_the_terms_that_are_reported(teachers: Path) -> None:
     for epoch in train(described(teachers, {"name": "rslad", "adversarial_weight": 0.75})).history:
         assert set(epoch.terms) == {"adversarial", "natural"}
-        assert epoch.loss == pytest.approx(0.75 * epoch.terms["adversarial"] + 0.25 * epoch.terms["natural"], rel=1e-5)
+        assert epoch.loss == pytest.approx(
+            0.75 * epoch.terms["adversarial"] + 0.25 * epoch.terms["natural"], rel=1e-5
+        )
 
 
 @pytest.mark.parametrize("parts", [2, 3])
-def test_a_batch_in_parts_is_the_batch_to_a_method_that_takes_samples_one_by_one(teachers: Path, parts: int) -> None:
+def test_a_batch_in_parts_is_the_batch_to_a_method_that_takes_samples_one_by_one(
+    teachers: Path, parts: int
+) -> None:
     changes: dict[str, Any] = {"attack": {"start": "none"}}
     whole = train(described(teachers, "rslad", training=FLOAT64, **changes))
-    split = train(described(teachers, "rslad", training={**FLOAT64, "microbatches": parts}, **changes))
+    split = train(
+        described(teachers, "rslad", training={**FLOAT64, "microbatches": parts}, **changes)
+    )
     for name, tensor in state(whole).items():
         torch.testing.assert_close(state(split)[name], tensor, rtol=0, atol=1e-12)
     assert split.history[-1].loss == pytest.approx(whole.history[-1].loss, abs=1e-12)
     assert split.history[-1].terms == pytest.approx(whole.history[-1].terms, abs=1e-12)
 
 
-def test_a_clipped_step_moves_the_weights_by_no_more_than_the_rate_times_the_norm(teachers: Path) -> None:
+def test_a_clipped_step_moves_the_weights_by_no_more_than_the_rate_times_the_norm(
+    teachers: Path,
+) -> None:
     def moved(clip: float | None) -> float:
         optimizer = {"lr": 1.0, "momentum": 0.0, "weight_decay": 0.0, "gradient_clip": clip}
         schedule = {"name": "constant"}
-        config = described(teachers, "natural", optimizer=optimizer, schedule=schedule, training={"epochs": 1, "batch_size": 100})
+        config = described(
+            teachers,
+            "natural",
+            optimizer=optimizer,
+            schedule=schedule,
+            training={"epochs": 1, "batch_size": 100},
+        )
         run = Trainer(config)
         before = torch.cat([p.detach().flatten().clone() for p in run.student.parameters()])
         list(run.epochs())
-        return float((torch.cat([p.detach().flatten() for p in run.student.parameters()]) - before).norm())
+        return float(
+            (torch.cat([p.detach().flatten() for p in run.student.parameters()]) - before).norm()
+        )
 
     assert moved(0.001) == pytest.approx(0.001, rel=1e-3)
     assert moved(None) > 0.01
@@ -100,12 +129,20 @@ def test_a_clipped_step_moves_the_weights_by_no_more_than_the_rate_times_the_nor
 def test_a_companion_with_an_optimizer_of_its_own_is_clipped_by_itself(teachers: Path) -> None:
     optimizer = {"lr": 1.0, "momentum": 0.0, "weight_decay": 0.0, "gradient_clip": 0.001}
     run = Trainer(
-        described(teachers, "peeraid", optimizer=optimizer, schedule={"name": "constant"}, training={"epochs": 1, "batch_size": 100})
+        described(
+            teachers,
+            "peeraid",
+            optimizer=optimizer,
+            schedule={"name": "constant"},
+            training={"epochs": 1, "batch_size": 100},
+        )
     )
 
     def weights() -> list[Tensor]:
         networks = run.student, run.objective.companions["peer"]
-        return [torch.cat([p.detach().flatten() for p in network.parameters()]) for network in networks]
+        return [
+            torch.cat([p.detach().flatten() for p in network.parameters()]) for network in networks
+        ]
 
     before = weights()
     list(run.epochs())
@@ -114,11 +151,17 @@ def test_a_companion_with_an_optimizer_of_its_own_is_clipped_by_itself(teachers:
 
 
 @pytest.mark.parametrize(
-    "overrides", [{"training": {"precision": "bf16"}, "optimizer": {"lr": 0.2}}, {"optimizer": {"name": "adamw", "lr": 0.01}}]
+    "overrides",
+    [
+        {"training": {"precision": "bf16"}, "optimizer": {"lr": 0.2}},
+        {"optimizer": {"name": "adamw", "lr": 0.01}},
+    ],
 )
 def test_half_precision_and_adamw_learn(teachers: Path, overrides: dict[str, Any]) -> None:
     training = {"epochs": 12, **overrides.get("training", {})}
-    history = train(described(teachers, "natural", **{**overrides, "training": training, **TINY})).history
+    history = train(
+        described(teachers, "natural", **{**overrides, "training": training, **TINY})
+    ).history
     assert history[-1].loss < 0.9 * history[0].loss
 
 
@@ -127,10 +170,15 @@ def test_float64_is_float64_to_the_last_weight(teachers: Path) -> None:
     assert {t.dtype for t in state(run).values() if t.is_floating_point()} == {torch.float64}
 
 
-def test_answers_that_are_remembered_change_nothing(teachers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_that_are_remembered_change_nothing(
+    teachers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = described(teachers, "mtard", training=FLOAT64)
     remembering = train(config)
-    assert {role: logits.shape for role, logits in remembering._answers.items()} == {"robust": (100, 10), "natural": (100, 10)}
+    assert {role: logits.shape for role, logits in remembering._answers.items()} == {
+        "robust": (100, 10),
+        "natural": (100, 10),
+    }
     monkeypatch.setattr(Trainer, "_clean_answers", lambda _: {})
     asking = train(config)
     for name, tensor in state(asking).items():
@@ -141,9 +189,13 @@ def test_nothing_is_remembered_of_images_that_are_augmented(teachers: Path) -> N
     assert Trainer(described(teachers, data={"augment": "crop"}))._answers == {}
 
 
-def test_images_and_teachers_are_read_once_a_process(teachers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_and_teachers_are_read_once_a_process(
+    teachers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = Trainer(described(teachers))
-    monkeypatch.setattr(reused, "load_teacher", lambda *_, **__: pytest.fail("a teacher was read again"))
+    monkeypatch.setattr(
+        reused, "load_teacher", lambda *_, **__: pytest.fail("a teacher was read again")
+    )
     monkeypatch.setattr(datasets, "_digits", lambda _: pytest.fail("images were read again"))
     second = Trainer(described(teachers, optimizer={"lr": 0.5}))
     assert second.teachers["robust"] is first.teachers["robust"]
@@ -179,7 +231,13 @@ def test_a_run_is_the_same_whatever_this_process_ran_before(teachers: Path, othe
         cache.cache_clear()
     reused._known_answers.clear()
     overrides = OTHERS[other]
-    train(described(teachers, overrides.get("method", "mtard"), **{k: v for k, v in overrides.items() if k != "method"}))
+    train(
+        described(
+            teachers,
+            overrides.get("method", "mtard"),
+            **{k: v for k, v in overrides.items() if k != "method"},
+        )
+    )
     torch.rand(3)
     after = train(config)
     assert_equal(state(alone), state(after))
@@ -187,14 +245,23 @@ def test_a_run_is_the_same_whatever_this_process_ran_before(teachers: Path, othe
 
 
 def test_each_layout_has_a_teacher_of_its_own(teachers: Path) -> None:
-    usual, other = Trainer(described(teachers)), Trainer(described(teachers, training={"channels_last": False}))
+    usual, other = (
+        Trainer(described(teachers)),
+        Trainer(described(teachers, training={"channels_last": False})),
+    )
     assert usual.teachers["robust"] is not other.teachers["robust"]
-    assert next(usual.teachers["robust"].parameters()).data_ptr() != next(other.teachers["robust"].parameters()).data_ptr()
+    assert (
+        next(usual.teachers["robust"].parameters()).data_ptr()
+        != next(other.teachers["robust"].parameters()).data_ptr()
+    )
 
 
 def test_teachers_neither_learn_nor_move(teachers: Path) -> None:
     run = Trainer(described(teachers, "ciard", **TINY))
-    before = {role: {k: v.clone() for k, v in network.state_dict().items()} for role, network in run.teachers.items()}
+    before = {
+        role: {k: v.clone() for k, v in network.state_dict().items()}
+        for role, network in run.teachers.items()
+    }
     list(run.epochs())
     for role, network in run.teachers.items():
         assert_equal(before[role], network.state_dict())
@@ -222,7 +289,8 @@ def test_a_loss_that_is_no_number_ends_the_run_with_its_place_and_causes(
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     poisoned(monkeypatch, epoch=1, batch=2, value=math.nan)
     text = (
-        r"epoch 2, batch 3: the loss is nan; likely causes: optimizer\.lr \(now 0\.05\) too high, a method weight too large, "
+        r"epoch 2, batch 3: the loss is nan; likely causes: optimizer\.lr \(now 0\.05\) too high, a"
+        r" method weight too large, "
         r"or bf16 where fp32 is needed; the checkpoint of epoch 1 is intact"
     )
     with pytest.raises(NonFiniteLossError, match=text):
@@ -233,7 +301,9 @@ def test_a_loss_that_is_no_number_ends_the_run_with_its_place_and_causes(
     assert len(train(config, tmp_path).history) == 3  # and from there it can go on
 
 
-def test_weights_that_the_last_step_spoilt_are_not_saved(teachers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_the_last_step_spoilt_are_not_saved(
+    teachers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = described(teachers, "natural")
     step = torch.optim.SGD.step
     calls = []
@@ -245,7 +315,13 @@ def test_weights_that_the_last_step_spoilt_are_not_saved(teachers: Path, tmp_pat
             self.param_groups[0]["params"][0].data.view(-1)[0] = math.inf
 
     monkeypatch.setattr(torch.optim.SGD, "step", spoil)
-    with pytest.raises(NonFiniteLossError, match=r"epoch 1, batch 4: the weights are not finite after its step; .*; no epoch was finished"):
+    with pytest.raises(
+        NonFiniteLossError,
+        match=(
+            r"epoch 1, batch 4: the weights are not finite after its step; .*; no epoch was"
+            r" finished"
+        ),
+    ):
         train(config, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -258,42 +334,75 @@ def test_weights_that_the_last_step_spoilt_are_not_saved(teachers: Path, tmp_pat
         (MemoryError(), "this machine"),
     ],
 )
-def test_a_full_device_says_which_values_to_turn(teachers: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, what: str) -> None:
+def test_a_full_device_says_which_values_to_turn(
+    teachers: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, what: str
+) -> None:
     def full(*_: object, **__: object) -> None:
         raise error
 
     run = Trainer(described(teachers, training={"microbatches": 2}))
     monkeypatch.setattr(run, "_step", full)
-    text = rf"epoch 1: {what} is out of memory; lower training\.batch_size \(now 25\), raise training\.microbatches \(now 2; "
-    text += r"BatchNorm then sees parts\), or set training\.precision to bf16; each of these begins the run anew, in a folder of its own$"
+    text = (
+        rf"epoch 1: {what} is out of memory; lower training\.batch_size \(now 25\), raise"
+        r" training\.microbatches \(now 2; "
+    )
+    text += (
+        r"BatchNorm then sees parts\), or set training\.precision to bf16; each of these begins the"
+        r" run anew, in a folder of its own$"
+    )
     with pytest.raises(OutOfMemoryError, match=text):
         list(run.epochs())
 
 
-def test_a_device_that_is_full_before_the_first_epoch_is_a_sentence_too(teachers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_is_full_before_the_first_epoch_is_a_sentence_too(
+    teachers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(Trainer, "_place", full)
-    with pytest.raises(OutOfMemoryError, match="before the first epoch: the device is out of memory; the networks and the training images"):
+    with pytest.raises(
+        OutOfMemoryError,
+        match=(
+            "before the first epoch: the device is out of memory; the networks and the training"
+            " images"
+        ),
+    ):
         Trainer(described(teachers))
 
 
-def test_fp32_is_ieees_and_tf32_is_for_gpus_that_are_asked(teachers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fp32_is_ieees_and_tf32_is_for_gpus_that_are_asked(
+    teachers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)  # as torch has it by itself
     Trainer(described(teachers))
     assert not torch.backends.cudnn.allow_tf32
-    with pytest.raises(ConfigError, match=r"training\.precision must be fp32, bf16 or fp64 on a CPU, got 'tf32'"):
+    with pytest.raises(
+        ConfigError, match=r"training\.precision must be fp32, bf16 or fp64 on a CPU, got 'tf32'"
+    ):
         Trainer(described(teachers, training={"precision": "tf32"}))
 
 
 def test_a_recipe_without_a_file_says_how_to_make_it(teachers: Path) -> None:
-    recipe = {"robust": {"network": {"name": "small_cnn"}, "path": None, "recipe": {"method": {"name": "natural"}}}}
-    with pytest.raises(ConfigError, match=r"teachers\.robust has a recipe and no path: `rkdsearch teacher train` makes the file"):
+    recipe = {
+        "robust": {
+            "network": {"name": "small_cnn"},
+            "path": None,
+            "recipe": {"method": {"name": "natural"}},
+        }
+    }
+    with pytest.raises(
+        ConfigError,
+        match=(
+            r"teachers\.robust has a recipe and no path: `rkdsearch teacher train` makes the file"
+        ),
+    ):
         Trainer(described(teachers, teachers=recipe))
 
 
-def test_a_launchers_variables_do_not_change_the_numbers(teachers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_launchers_variables_do_not_change_the_numbers(
+    teachers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = described(teachers)
     plain = train(config)
     reused.AcceleratorState._reset_state(reset_partial_state=True)
@@ -309,9 +418,17 @@ def test_a_launchers_variables_do_not_change_the_numbers(teachers: Path, monkeyp
 
 
 @pytest.mark.parametrize("variable", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
-def test_a_launcher_that_would_share_out_the_student_is_refused(teachers: Path, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+def test_a_launcher_that_would_share_out_the_student_is_refused(
+    teachers: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
     monkeypatch.setenv(variable, "true")
-    with pytest.raises(ConfigError, match=rf"{variable} must not be set, got 'true': each process holds the whole student here; choose"):
+    with pytest.raises(
+        ConfigError,
+        match=(
+            rf"{variable} must not be set, got 'true': each process holds the whole student here;"
+            r" choose"
+        ),
+    ):
         Trainer(described(teachers))
 
 
@@ -330,7 +447,9 @@ def test_with_extra_images_no_answer_is_known_beforehand(teachers: Path) -> None
     assert run._clean_answers() == {}
 
 
-def test_answers_that_the_device_cannot_hold_together_are_given_in_parts(teachers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_that_the_device_cannot_hold_together_are_given_in_parts(
+    teachers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config, asked, room = described(teachers), [], [30]
     whole = Trainer(config)._answers["robust"]
     forward = SmallCNN.forward
@@ -347,7 +466,13 @@ def test_answers_that_the_device_cannot_hold_together_are_given_in_parts(teacher
     assert asked == [100, 50, 25, 25, 25, 25]
     reused._known_answers.clear()
     room[0] = 0
-    with pytest.raises(OutOfMemoryError, match="a teacher's answers to the training images: the device is out of memory with one image at"):
+    with pytest.raises(
+        OutOfMemoryError,
+        match=(
+            "a teacher's answers to the training images: the device is out of memory with one"
+            " image at"
+        ),
+    ):
         Trainer(config)
 
 
@@ -358,4 +483,7 @@ def test_what_is_validated_is_the_network_that_is_delivered(teachers: Path, tmp_
     network = models.build(config.student, classes=10, channels=1, size=8)
     network.load_state_dict(tensors)
     x, y = run._validation_images(config.validation.images)
-    assert float((network.eval()(x[:]).argmax(dim=1) == y).double().mean()) == run.history[0].clean_accuracy
+    assert (
+        float((network.eval()(x[:]).argmax(dim=1) == y).double().mean())
+        == run.history[0].clean_accuracy
+    )
