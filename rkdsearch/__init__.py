@@ -7,15 +7,15 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rkdsearch.accuracy import judge as judge
     from rkdsearch.config import TrainConfig as TrainConfig
     from rkdsearch.config import build, load
     from rkdsearch.errors import RkdError as RkdError
-    from rkdsearch.evaluation import judge as judge
     from rkdsearch.methods import Loss as Loss
     from rkdsearch.methods import Method as Method
     from rkdsearch.methods import Step as Step
     from rkdsearch.results.store import Store as Store
-    from rkdsearch.search.space import SearchSpace as SearchSpace
+    from rkdsearch.space.space import SearchSpace as SearchSpace
     from rkdsearch.training.epoch import EpochResult as EpochResult
     from rkdsearch.training.trainer import Trainer as Trainer
 

@@ -23,8 +23,8 @@ TOP_LEVEL = {
 }  # fmt: skip
 OPENS_THE_TEST_SET = (
     "rkdsearch/data/",
-    "rkdsearch/evaluation.py",
-    "rkdsearch/search/exam.py",
+    "rkdsearch/evaluation/jobs.py",
+    "rkdsearch/execution/evaluation.py",
     "rkdsearch/cli/evaluate.py",
 )
 NOT_METHODS = {
@@ -200,7 +200,7 @@ def unmirrored(modules: Iterable[str], tests: Iterable[str]) -> Iterable[str]:
 EACH_FILE: dict[Callable[[str, str], Iterable[str]], tuple[str, str]] = {
     # checker: (a path, a text) in which it must find something
     prints: ("rkdsearch/training/x.py", "def f():\n    print('epoch')"),
-    opens_the_test_set: ("rkdsearch/search/tuner.py", "from rkdsearch.data import load_test"),
+    opens_the_test_set: ("rkdsearch/execution/tuner.py", "from rkdsearch.data import load_test"),
     imports_slowly: (
         "rkdsearch/data/x.py",
         "try:\n    from torchvision import datasets\nexcept ImportError: ...",
@@ -227,7 +227,7 @@ def test_each_checker_can_fail(
 def test_what_the_checkers_allow() -> None:
     assert list(prints("rkdsearch/cli/x.py", "print(1)")) == []
     assert list(opens_the_test_set("rkdsearch/cli/evaluate.py", "data.load_test(config)")) == []
-    assert list(opens_the_test_set("rkdsearch/trial.py", "data.load_test(config)")) != []
+    assert list(opens_the_test_set("rkdsearch/execution/trial.py", "data.load_test(config)")) != []
     assert list(imports_slowly("rkdsearch/data/x.py", "def f():\n    import torchvision")) == []
     assert (
         list(hides_its_paper("rkdsearch/methods/x.py", '"""Them (https://arxiv.org/abs/1)."""'))

@@ -76,13 +76,14 @@ def test_a_run_does_not_wait_for_scipy() -> None:
 
 def test_a_trial_knows_tune_and_nothing_else_of_the_search_above_it() -> None:
     found = imported(
-        "import rkdsearch.trial, rkdsearch.search.trainable", watched=HEAVY | {"ray.tune"}
+        "import rkdsearch.execution.trial, rkdsearch.execution.trainable",
+        watched=HEAVY | {"ray.tune"},
     )
     assert found == {"torch", "pandas", "accelerate", "ray", "ray.tune"}
 
 
 def test_a_process_of_a_gang_does_not_wait_for_tune() -> None:
-    assert imported("import rkdsearch.trial", watched={"ray.tune"}) == set()
+    assert imported("import rkdsearch.execution.trial", watched={"ray.tune"}) == set()
 
 
 def test_this_check_can_fail(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rkdsearch import methods
-from rkdsearch.search.trainable import RayTrial
+from rkdsearch.execution.trainable import RayTrial
 from tests.training.runs import CLOCKS, described, server, teachers_in
 
 TRIALS = 200

@@ -14,8 +14,8 @@ from pydantic import BaseModel
 from rkdsearch import config, methods, plugins
 from rkdsearch.cli.space import check, show
 from rkdsearch.errors import SpaceError
-from rkdsearch.search.grammar import SpaceFile
-from rkdsearch.search.settings import (
+from rkdsearch.space.grammar import SpaceFile
+from rkdsearch.space.settings import (
     Constraints,
     Replicates,
     Resources,
@@ -23,7 +23,7 @@ from rkdsearch.search.settings import (
     SamplerConfig,
     SchedulerConfig,
 )
-from rkdsearch.search.space import SearchSpace
+from rkdsearch.space.space import SearchSpace
 from rkdsearch.training.schedules import lr_factor
 
 ROOT = Path(__file__).parents[1]

@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rkdsearch import plugins
+from rkdsearch.accuracy import judge
 from rkdsearch.attacks import Attack, Linf
 from rkdsearch.errors import TeacherError
-from rkdsearch.evaluation import judge
 from rkdsearch.models import ModelConfig, build, features
 from rkdsearch.teacher import fingerprint, load, read_state
 

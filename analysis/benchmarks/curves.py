@@ -28,8 +28,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from rkdsearch.search.settings import Rung
-from rkdsearch.search.space import SearchSpace
+from rkdsearch.space.settings import Rung
+from rkdsearch.space.space import SearchSpace
 
 EPOCHS, EVERY, STEPS = 54, 6, 10
 # steps of the capped training attack; the epoch after which the cap of a run that goes on is lifted

@@ -22,12 +22,13 @@ from ray import tune
 from rules import quiet
 from typing_extensions import override
 
-from rkdsearch.search import ladder, tuner
+from rkdsearch.execution import tuner
 from rkdsearch.search.ledger import Trial, trial_id_of
-from rkdsearch.search.searcher import propose
-from rkdsearch.search.settings import SamplerConfig
-from rkdsearch.search.space import SearchSpace
+from rkdsearch.search.sampler import propose
 from rkdsearch.search.study import Study
+from rkdsearch.space import ladder
+from rkdsearch.space.settings import SamplerConfig
+from rkdsearch.space.space import SearchSpace
 from rkdsearch.training.epoch import Best, EpochResult
 
 DIGITS = Path(__file__).parents[2] / "search_spaces" / "digits.yaml"

@@ -16,10 +16,10 @@ from simulation import Track, search
 
 from rkdsearch import config as run
 from rkdsearch.config import TrainConfig
+from rkdsearch.config.fidelity import Stage
 from rkdsearch.errors import NonFiniteLossError
-from rkdsearch.search.space import SearchSpace
+from rkdsearch.space.space import SearchSpace
 from rkdsearch.training.epoch import EpochResult
-from rkdsearch.training.stages import Stage
 from rkdsearch.training.trainer import Trainer
 
 RESULTS = Path(__file__).parent / "data" / "digits_live.parquet"

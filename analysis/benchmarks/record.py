@@ -15,10 +15,11 @@ from rules import LENGTH, LOWER
 from scipy.stats import kendalltau, spearmanr
 
 from rkdsearch import config as run
+from rkdsearch.config.fidelity import Stage
 from rkdsearch.errors import NonFiniteLossError
-from rkdsearch.search.space import SearchSpace
-from rkdsearch.search.teachers import overrides_of, prepare
-from rkdsearch.training.stages import Stage
+from rkdsearch.execution.teachers import prepare
+from rkdsearch.search.teachers import overrides_of
+from rkdsearch.space.space import SearchSpace
 from rkdsearch.training.trainer import Trainer
 
 TABLE = Path(__file__).parent / "data" / "digits_runs.parquet"

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from simulation import Rule, Trial, reached
 
 from rkdsearch.results import pareto
-from rkdsearch.search.ladder import first_rung
+from rkdsearch.search.sampler import Seen, propose, remembered
 from rkdsearch.search.scheduler import Rungs
-from rkdsearch.search.searcher import Seen, propose, remembered
-from rkdsearch.search.settings import Rung, SamplerConfig, SchedulerConfig
-from rkdsearch.search.space import SearchSpace
+from rkdsearch.space.ladder import first_rung
+from rkdsearch.space.settings import Rung, SamplerConfig, SchedulerConfig
+from rkdsearch.space.space import SearchSpace
 
 REDUCTION = 3  # of others' rules
 FULL: Ladder = (Rung(epochs=EPOCHS),)

@@ -42,7 +42,7 @@ from rules import FULL, RANDOM, RULES, SCHEDULERS_ALONE, STOCK, quiet
 from scipy.stats import binom
 from simulation import Rule, search
 
-from rkdsearch.search.space import SearchSpace
+from rkdsearch.space.space import SearchSpace
 
 RANDOM_SEARCHES = 5  # whose mean end is the bar
 RECORDED_ORDERS = 30

@@ -48,21 +48,22 @@ def evaluate(
     from rkdsearch import plugins
     from rkdsearch.cli.progress import said
     from rkdsearch.errors import StudyError
-    from rkdsearch.search import exam
-    from rkdsearch.search.candidates import candidates
+    from rkdsearch.evaluation import jobs
+    from rkdsearch.evaluation.targets import candidates
+    from rkdsearch.execution.evaluation import examine
 
     if seeds < 1 or (images is not None and images < 1):
         raise StudyError(f"--seeds and --images must be >= 1, got {seeds} and {images}")
     if gpu is not None and not 0 < gpu <= 1:
         raise StudyError(f"--gpu must be > 0 and <= 1, got {gpu:g}")
     plugins.allow_import(*allow_import)
-    todo = exam.sittings(candidates(study, front=front, trial=trial, notice=said), attacks, seeds)
+    todo = jobs.sittings(candidates(study, front=front, trial=trial, notice=said), attacks, seeds)
     said(
         f"{study}: {len({s.candidate.trial_id for s in todo})} networks, {len(todo)} sittings on"
         " test images"
     )
     done = 0
-    for sitting, row in exam.examine(study, todo, images=images, gpu=gpu, address=address):
+    for sitting, row in examine(study, todo, images=images, gpu=gpu, address=address):
         done += 1
         said(
             f"{sitting.candidate.trial_id:10} {sitting.attack:10} seed {sitting.seed}:"

@@ -28,7 +28,7 @@ def export(
     """
     from rkdsearch import plugins
     from rkdsearch.cli.progress import said
-    from rkdsearch.training.export import export as delivered
+    from rkdsearch.export.trial import export as delivered
 
     plugins.allow_import(*allow_import)
     study, trial, weights = _source(study, trial)

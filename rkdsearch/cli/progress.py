@@ -293,7 +293,7 @@ class SearchProgress:
 
 def front_table(study: "Study") -> Table:
     """The best front so far, of full-length trials, in the study's objectives."""
-    from rkdsearch.search.candidates import config_label
+    from rkdsearch.evaluation.targets import config_label
 
     shown = dict.fromkeys((*USUAL, *study.space.objectives))
     table = Table(

@@ -8,7 +8,7 @@ from cyclopts import App
 from rkdsearch.cli.options import AllowImport
 
 if TYPE_CHECKING:
-    from rkdsearch.search.space import SearchSpace
+    from rkdsearch.space.space import SearchSpace
 
 app = App(name="space", help="Check, show or sample a search space.", help_format="plaintext")
 
@@ -37,7 +37,7 @@ def check(*files: Path, allow_import: AllowImport = ()) -> None:
 def checked(file: Path) -> "tuple[SearchSpace, int]":
     """The space in the file, and how many of its runs were built to prove it. Raises SpaceError, which names the file."""
     from rkdsearch.errors import SpaceError
-    from rkdsearch.search.space import SearchSpace
+    from rkdsearch.space.space import SearchSpace
 
     space = SearchSpace.load(file)
     try:
@@ -57,7 +57,7 @@ def show(file: Path, *, allow_import: AllowImport = ()) -> None:
     """
     from rkdsearch import plugins
     from rkdsearch.cli.progress import said
-    from rkdsearch.search.space import SearchSpace
+    from rkdsearch.space.space import SearchSpace
 
     plugins.allow_import(*allow_import)
     space = SearchSpace.load(file)
@@ -106,7 +106,7 @@ def sample(
     from rkdsearch import plugins
     from rkdsearch.cli.progress import said
     from rkdsearch.errors import SpaceError
-    from rkdsearch.search.space import SearchSpace
+    from rkdsearch.space.space import SearchSpace
 
     plugins.allow_import(*allow_import)
     space, rng = SearchSpace.load(file), np.random.default_rng(seed)

@@ -41,7 +41,7 @@ def train(
     from rkdsearch.cli.progress import epoch_line, said, seconds_left
     from rkdsearch.errors import TeacherError
     from rkdsearch.training import teacher as teachers
-    from rkdsearch.training.reused import accelerator_for
+    from rkdsearch.training.process_cache import accelerator_for
     from rkdsearch.training.run import is_first_process, leave_group, train_teacher
 
     described = _read(config, overrides, allow_import)
@@ -138,8 +138,8 @@ def convert(file: Path, out: Path) -> None:
         The new file, OUT.safetensors.
     """
     from rkdsearch.cli.progress import said
+    from rkdsearch.export.trial import convert as rewritten
     from rkdsearch.teacher import fingerprint
-    from rkdsearch.training.export import convert as rewritten
 
     tensors = rewritten(file, out)
     said(

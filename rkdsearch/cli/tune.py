@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rkdsearch.cli.options import Address, AllowImport
 
 if TYPE_CHECKING:
-    from rkdsearch.search.space import SearchSpace
+    from rkdsearch.space.space import SearchSpace
 
 
 def tune(
@@ -51,8 +51,9 @@ def tune(
     from rkdsearch.cli.progress import said
     from rkdsearch.cli.space import checked
     from rkdsearch.errors import DiskError
-    from rkdsearch.search import folder, warm
-    from rkdsearch.training.lock import one_driver
+    from rkdsearch.file_lock import one_driver
+    from rkdsearch.search import folder
+    from rkdsearch.search.warm_start import FILE
 
     until = _until(trials, device_hours)
     plugins.allow_import(*allow_import)
@@ -68,7 +69,7 @@ def tune(
             held.enter_context(one_driver(study))
         existed = folder.claim(study, searched, resume=resume, notice=said)
         folder.check_files(study, searched)
-        from rkdsearch.search.tuner import room
+        from rkdsearch.execution.tuner import room
 
         held.enter_context(room(searched.resources, address, said))
         if dry_run:
@@ -88,7 +89,7 @@ def tune(
             more = [] if journal else ["--no-journal"]
             more += (
                 ["--warm-start", str(warm_start)]
-                if warm_start is not None and not (study / warm.FILE).exists()
+                if warm_start is not None and not (study / FILE).exists()
                 else []
             )
             more += ["--address", address] if address else []
@@ -122,13 +123,15 @@ def _search(
 ) -> None:
     """Teachers, then trials, from wherever the study in the folder stands."""
     from rkdsearch.cli.progress import SearchProgress, TeacherProgress, said
-    from rkdsearch.search import teachers, warm
+    from rkdsearch.execution import teachers
+    from rkdsearch.execution.tuner import search
     from rkdsearch.search.folder import describe
     from rkdsearch.search.journal import Journal
     from rkdsearch.search.study import Study
-    from rkdsearch.search.tuner import search
+    from rkdsearch.search.teachers import overrides_of
+    from rkdsearch.search.warm_start import prepare
 
-    warmed = warm.prepare(folder, warm_start, space, existed=existed)
+    warmed = prepare(folder, warm_start, space, existed=existed)
     if warmed.seen:
         said(
             f"warm start: {len(warmed.seen)} earlier trials are shown to the"
@@ -153,7 +156,7 @@ def _search(
         folder,
         space,
         trials,
-        teachers.overrides_of(ready),
+        overrides_of(ready),
         device_seconds=seconds,
         warm=warmed.seen,
         journal=book,

@@ -12,8 +12,8 @@ from rkdsearch.data.config import PLACES
 from rkdsearch.errors import StudyError
 from rkdsearch.results.store import Store, replace_file
 from rkdsearch.search import teachers
-from rkdsearch.search.space import SearchSpace
 from rkdsearch.search.teachers import TeacherStep
+from rkdsearch.space.space import SearchSpace
 from rkdsearch.teacher import fingerprint
 from rkdsearch.training.student import try_student
 from rkdsearch.training.teacher import ROLES, Role, opened

@@ -14,7 +14,7 @@ from rkdsearch.results.objectives import merits
 from rkdsearch.results.pareto import non_dominated
 from rkdsearch.search.ledger import Trial
 from rkdsearch.search.scheduler import by_non_domination
-from rkdsearch.search.space import SearchSpace
+from rkdsearch.space.space import SearchSpace
 from rkdsearch.training.epoch import Best
 
 

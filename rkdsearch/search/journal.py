@@ -17,8 +17,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from rkdsearch.results.objectives import OBJECTIVES
 from rkdsearch.search.ledger import Trial
-from rkdsearch.search.searcher import quiet
-from rkdsearch.search.space import SearchSpace
+from rkdsearch.search.sampler import quiet
+from rkdsearch.space.space import SearchSpace
 
 FILE = "optuna.journal"
 _STATES = {"finished": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}

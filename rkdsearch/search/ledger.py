@@ -17,7 +17,7 @@ from rkdsearch.config import TrainConfig
 from rkdsearch.errors import Failure
 from rkdsearch.results.objectives import COSTS, OBJECTIVES, merits
 from rkdsearch.results.record import ALONE
-from rkdsearch.search.ladder import Leg
+from rkdsearch.space.ladder import Leg
 from rkdsearch.training import rows
 from rkdsearch.training.epoch import Best, EpochResult
 

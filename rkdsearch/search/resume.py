@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from rkdsearch.config import TrainConfig
+from rkdsearch.config.fidelity import at
 from rkdsearch.results.store import Store
 from rkdsearch.results.summary import records
-from rkdsearch.search.ladder import Leg
 from rkdsearch.search.ledger import BY_MACHINE, Trial, folder_of
+from rkdsearch.space.ladder import Leg
 from rkdsearch.training import checkpoint, rows
 from rkdsearch.training.epoch import Best, EpochResult
-from rkdsearch.training.stages import at
 from rkdsearch.training.teacher import history_of
 
 _DERIVED = {"run.seed", "run.wall_seconds", "run.device_seconds", "run.updated"}

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkdsearch.results import pareto
-from rkdsearch.search.settings import SchedulerConfig
+from rkdsearch.space.settings import SchedulerConfig
 
 Values = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -15,23 +15,24 @@ from pathlib import Path
 from typing import Any
 
 from rkdsearch.config import TrainConfig
+from rkdsearch.config.fidelity import Stage
 from rkdsearch.errors import ConfigError, Failure, SpaceError, StudyError
 from rkdsearch.results.objectives import OBJECTIVES
 from rkdsearch.results.store import Store
-from rkdsearch.search import front, ladder, ledger, proof
-from rkdsearch.search.bounds import Bounds, Excess
+from rkdsearch.search import front, ledger
+from rkdsearch.search.feasibility import Bounds, Excess
 from rkdsearch.search.front import Judged
+from rkdsearch.search.history import Shown
 from rkdsearch.search.journal import Journal
-from rkdsearch.search.ladder import Leg
 from rkdsearch.search.ledger import Origin, Trial
 from rkdsearch.search.resume import Rows, known_epochs, put_aside
+from rkdsearch.search.sampler import Proposal, Seen
 from rkdsearch.search.scheduler import Rung, Rungs
-from rkdsearch.search.searcher import Proposal, Seen
-from rkdsearch.search.shown import Shown
-from rkdsearch.search.space import SearchSpace
+from rkdsearch.space import check, ladder
+from rkdsearch.space.ladder import Leg
+from rkdsearch.space.space import SearchSpace
 from rkdsearch.training import config_rows, rows
 from rkdsearch.training.epoch import EpochResult
-from rkdsearch.training.stages import Stage
 
 # a running trial's `epochs/` file is rewritten at most so often; its checkpoint holds the rest
 EPOCHS_EVERY_SECONDS = 2.0
@@ -285,7 +286,7 @@ class Study:
 
     def _stands(self, rung: Rung, trial: Trial, values: tuple[float, ...]) -> None:
         """The trial is ranked on the rung; not a baseline whose settings say nothing there yet, or it would take a searched trial's place."""
-        if trial.origin == "search" or rung.epochs > proof.undecided_until(trial.config):
+        if trial.origin == "search" or rung.epochs > check.undecided_until(trial.config):
             self.rungs.record(rung, trial.trial_id, values)
 
     def fail(self, trial_id: str, error: str, failure: Failure = "error") -> None:

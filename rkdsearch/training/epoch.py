@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rkdsearch.evaluation import Reliability
+from rkdsearch.accuracy import Reliability
 
 
 @dataclass(frozen=True)

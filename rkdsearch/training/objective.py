@@ -18,7 +18,7 @@ from rkdsearch.config import TrainConfig
 from rkdsearch.data import Batch
 from rkdsearch.methods import Method, Step, Student
 from rkdsearch.methods.base import Precision, Teacher
-from rkdsearch.training.across import gather_rows
+from rkdsearch.training.all_gather import gather_rows
 
 
 class Objective(nn.Module):

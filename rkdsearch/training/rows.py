@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from rkdsearch.accuracy import Reliability
 from rkdsearch.config import TrainConfig
-from rkdsearch.evaluation import Reliability
 from rkdsearch.training.epoch import EpochResult
 from rkdsearch.training.trainer import Trainer
 

@@ -9,14 +9,14 @@ from accelerate import PartialState
 
 from rkdsearch.config import TeacherConfig, TrainConfig
 from rkdsearch.errors import CheckpointError, NonFiniteLossError, OutOfMemoryError
+from rkdsearch.file_lock import one_driver
 from rkdsearch.methods import name_of
 from rkdsearch.results.record import ALONE
 from rkdsearch.results.store import Store
 from rkdsearch.teacher import fingerprint
 from rkdsearch.training import config_rows, rows, teacher
 from rkdsearch.training.epoch import EpochResult
-from rkdsearch.training.lock import one_driver
-from rkdsearch.training.reused import accelerator_for
+from rkdsearch.training.process_cache import accelerator_for
 from rkdsearch.training.trainer import Trainer
 
 

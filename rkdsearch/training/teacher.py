@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from rkdsearch import data, models
+from rkdsearch.accuracy import BATCH, judge
 from rkdsearch.config import Recipe, TeacherConfig, TrainConfig
 from rkdsearch.data.splits import some
 from rkdsearch.errors import OutOfMemoryError, TeacherError
-from rkdsearch.evaluation import BATCH, judge
 from rkdsearch.pace import Pace
 from rkdsearch.teacher import fingerprint, load, split_of
 from rkdsearch.training import checkpoint

@@ -22,20 +22,21 @@ import torch
 from torch import Tensor, nn
 
 from rkdsearch import data, models
+from rkdsearch.accuracy import Reliability, Verdict, judge
 from rkdsearch.attacks import Noise
-from rkdsearch.config import TeacherConfig, TrainConfig
+from rkdsearch.config import TeacherConfig, TrainConfig, fidelity
+from rkdsearch.config.fidelity import Stage
 from rkdsearch.data.splits import some
 from rkdsearch.errors import CheckpointError, ConfigError, NonFiniteLossError, OutOfMemoryError
-from rkdsearch.evaluation import Reliability, Verdict, judge
 from rkdsearch.methods import Method
 from rkdsearch.pace import Pace
 from rkdsearch.teacher import fingerprint
-from rkdsearch.training import checkpoint, microbatches, stages
+from rkdsearch.training import checkpoint, microbatches
 from rkdsearch.training.averaging import Average
 from rkdsearch.training.epoch import Best, EpochResult
 from rkdsearch.training.objective import Objective
 from rkdsearch.training.optimizers import build_optimizers
-from rkdsearch.training.reused import (
+from rkdsearch.training.process_cache import (
     DTYPES,
     accelerator_for,
     answers_of,
@@ -44,7 +45,6 @@ from rkdsearch.training.reused import (
     version_of,
 )
 from rkdsearch.training.schedules import lr_factor
-from rkdsearch.training.stages import Stage
 from rkdsearch.training.state import State
 from rkdsearch.training.student import build_student
 
@@ -165,7 +165,7 @@ class Trainer:
             self.config.schedule,
             time.perf_counter(),
         )
-        stage = stages.at(self._stages, epoch + 1)
+        stage = fidelity.at(self._stages, epoch + 1)
         attack = stage.attack(self.config.attack)
         self.objective.attack = attack.build()
         # Each process has its own images, and its own dropout.
@@ -211,7 +211,7 @@ class Trainer:
         # What another protocol measured is no measure here: the best epoch is looked for anew.
         before = (
             self.history[-1]
-            if self.history and stage.judged_like(stages.at(self._stages, epoch))
+            if self.history and stage.judged_like(fidelity.at(self._stages, epoch))
             else None
         )
         result = EpochResult(

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from rkdsearch.config import TrainConfig
+from rkdsearch.config import fidelity as training_stages
+from rkdsearch.config.fidelity import Stage
 from rkdsearch.errors import NonFiniteLossError
-from rkdsearch.training import stages as training_stages
 from rkdsearch.training.epoch import Best, EpochResult
-from rkdsearch.training.stages import Stage
 
 
 class FakeTrainer:

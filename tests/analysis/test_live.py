@@ -4,7 +4,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from rkdsearch.search.space import SearchSpace
+from rkdsearch.space.space import SearchSpace
 from tests.analysis.fake_trainer import FakeTrainer
 from tests.analysis.scripts import script
 

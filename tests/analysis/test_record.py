@@ -88,7 +88,7 @@ def test_a_run_that_diverges_is_in_the_table_once_and_is_not_read(
         "optimizer.lr": 0.1,
     }
     monkeypatch.setattr(
-        "rkdsearch.search.space.SearchSpace.sample",
+        "rkdsearch.space.space.SearchSpace.sample",
         lambda space, rng: {**sample, "optimizer.weight_decay": 0.01},
     )
     record.record(1, 60, tmp_path, tmp_path / "runs.parquet")

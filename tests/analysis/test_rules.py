@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rkdsearch.search.ladder import first_rung
-from rkdsearch.search.settings import SamplerConfig, SchedulerConfig
 from rkdsearch.search.study import Study
+from rkdsearch.space.ladder import first_rung
+from rkdsearch.space.settings import SamplerConfig, SchedulerConfig
 from rkdsearch.training.epoch import Best, EpochResult
 from tests.analysis.scripts import script
 

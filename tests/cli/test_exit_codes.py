@@ -12,8 +12,9 @@ import pytest
 from rkdsearch import config
 from rkdsearch.__main__ import main
 from rkdsearch.cli import options
-from rkdsearch.search import folder, teachers, tuner, warm
-from rkdsearch.training.lock import one_driver
+from rkdsearch.execution import teachers, tuner
+from rkdsearch.file_lock import one_driver
+from rkdsearch.search import folder, warm_start
 from tests.search.files import SMALL, load_space, write_space
 
 # The command line is called as a shell calls it: its words stand in sys.argv.
@@ -320,11 +321,11 @@ def test_what_to_type_names_the_earlier_study_until_it_is_kept(
 ) -> None:
     def interrupted(*_: object, **__: object) -> None:
         if kept:
-            warm.keep(tmp_path / "s", warm.Warm([], tmp_path / "earlier"))
+            warm_start.keep(tmp_path / "s", warm_start.Warm([], tmp_path / "earlier"))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(tuner, "room", lambda *_: nullcontext())
-    monkeypatch.setattr(warm, "prepare", interrupted)
+    monkeypatch.setattr(warm_start, "prepare", interrupted)
     words = ("--trials", 2, "--study", tmp_path / "s", "--warm-start", tmp_path / "earlier")
     assert rkdsearch(monkeypatch, "tune", write_space(tmp_path), *words) == 130
     assert capsys.readouterr().out.endswith(

@@ -19,11 +19,12 @@ from rkdsearch import data, plugins
 from rkdsearch.cli import app
 from rkdsearch.cli.export import export
 from rkdsearch.errors import CheckpointError, RkdError, StudyError
+from rkdsearch.export import onnx_model
+from rkdsearch.export.card import fraction
+from rkdsearch.export.robustbench import standing
 from rkdsearch.results.store import Store
 from rkdsearch.teacher import fingerprint, load, split_of
-from rkdsearch.training import checkpoint, onnx_export, rows
-from rkdsearch.training.card import fraction
-from rkdsearch.training.robustbench import standing
+from rkdsearch.training import checkpoint, rows
 from rkdsearch.training.trainer import Trainer
 from tests.data.files import write_folder
 from tests.training.runs import train_alone
@@ -443,7 +444,7 @@ def test_the_onnx_file_is_listed_and_gives_the_delivered_networks_logits(
     config = run.build(VALUES)
     network = load(tmp_path / "student.safetensors", config.student, classes=10, channels=1, size=8)
     x, _ = data.load_training(config.data).validation.floats(slice(0, 7))
-    assert float((onnx_export.run(tmp_path / "student.onnx", x) - network(x)).abs().max()) < 1e-5
+    assert float((onnx_model.run(tmp_path / "student.onnx", x) - network(x)).abs().max()) < 1e-5
 
 
 def test_a_best_safetensors_names_its_study_and_its_trial(

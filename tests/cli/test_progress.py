@@ -7,8 +7,8 @@ import pytest
 from rkdsearch import config
 from rkdsearch.cli import progress
 from rkdsearch.errors import StudyError
+from rkdsearch.execution.teachers import TeacherStep
 from rkdsearch.search.study import Study
-from rkdsearch.search.teachers import TeacherStep
 from rkdsearch.training.teacher import Measured
 from rkdsearch.training.trainer import Trainer
 from tests.search.files import FakeWorker, load_space

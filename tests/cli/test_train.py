@@ -68,7 +68,7 @@ SECOND = """
 import sys
 from pathlib import Path
 from rkdsearch.errors import RkdError
-from rkdsearch.training.lock import one_driver
+from rkdsearch.file_lock import one_driver
 try:
     with one_driver(Path(sys.argv[1]), "read", "come back later"):
         print("nobody is there")

@@ -16,7 +16,7 @@ from rkdsearch.methods import Loss, Method, Step, Student
 from rkdsearch.methods._conditional import condition
 from rkdsearch.methods.base import Precision, Teacher
 from rkdsearch.models import Classifier, Features
-from rkdsearch.training.across import gather_rows
+from rkdsearch.training.all_gather import gather_rows
 
 EPS = 0.1
 CLASSES = 3

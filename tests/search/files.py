@@ -10,14 +10,14 @@ import torch
 import yaml
 
 from rkdsearch.config import TrainConfig
+from rkdsearch.config.fidelity import at
 from rkdsearch.results.store import Store
 from rkdsearch.results.summary import records
 from rkdsearch.search import ledger
-from rkdsearch.search.space import SearchSpace
 from rkdsearch.search.study import Assignment, Study
+from rkdsearch.space.space import SearchSpace
 from rkdsearch.training import checkpoint
 from rkdsearch.training.epoch import Best, EpochResult
-from rkdsearch.training.stages import at
 
 SMALL: dict[str, Any] = {
     "fixed": {

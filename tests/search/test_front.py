@@ -10,10 +10,10 @@ import pytest
 
 from rkdsearch.errors import SpaceError
 from rkdsearch.results import summary
+from rkdsearch.search.sampler import Proposal, frozen
 from rkdsearch.search.scheduler import Rungs
-from rkdsearch.search.searcher import Proposal, frozen
-from rkdsearch.search.space import SearchSpace
 from rkdsearch.search.study import Study
+from rkdsearch.space.space import SearchSpace
 from tests.search.files import SIZES, FakeWorker, load_space, run
 
 pytestmark = pytest.mark.usefixtures("unhurried")

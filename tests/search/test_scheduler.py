@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from rkdsearch.results.pareto import hypervolume
 from rkdsearch.search.scheduler import Rungs, by_non_domination, by_sum
-from rkdsearch.search.settings import SchedulerConfig
+from rkdsearch.space.settings import SchedulerConfig
 
 NAMES = ("clean_accuracy", "robust_accuracy")
 THREE = (*NAMES, "worst_class_accuracy")

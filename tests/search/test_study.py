@@ -9,7 +9,7 @@ import pytest
 from rkdsearch.errors import StudyError
 from rkdsearch.search import ledger
 from rkdsearch.search.ledger import Trial
-from rkdsearch.search.searcher import Seen
+from rkdsearch.search.sampler import Seen
 from rkdsearch.search.study import Study
 from tests.search import files
 from tests.search.files import CAPPED, SMALL, TRIALS, FakeWorker, checkpoint_of, load_space, run

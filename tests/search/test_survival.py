@@ -13,8 +13,8 @@ import pytest
 
 from rkdsearch.errors import DiskError, Failure
 from rkdsearch.search import study as study_module
-from rkdsearch.search.space import SearchSpace
 from rkdsearch.search.study import Study
+from rkdsearch.space.space import SearchSpace
 from tests.search.files import (
     CAPPED,
     TRIALS,

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from rkdsearch import methods
-from rkdsearch.evaluation import Verdict
+from rkdsearch.accuracy import Verdict
 from rkdsearch.training import checkpoint
 from rkdsearch.training.trainer import Trainer
 from tests.training.runs import (

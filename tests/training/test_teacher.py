@@ -10,10 +10,10 @@ from torch import nn
 from rkdsearch import plugins
 from rkdsearch.config import TeacherConfig, TrainConfig
 from rkdsearch.errors import OutOfMemoryError, TeacherError
+from rkdsearch.export.trial import convert
 from rkdsearch.models import ModelConfig, build
 from rkdsearch.teacher import read_state, split_of
 from rkdsearch.training import teacher
-from rkdsearch.training.export import convert
 from rkdsearch.training.teacher import Measured, check_claims
 from rkdsearch.training.trainer import Trainer
 from tests.training.runs import TINY, described, train

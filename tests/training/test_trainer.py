@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from rkdsearch import models
+from rkdsearch.accuracy import Verdict
+from rkdsearch.config.fidelity import Stage
 from rkdsearch.data import datasets
 from rkdsearch.errors import ConfigError, NonFiniteLossError, OutOfMemoryError
-from rkdsearch.evaluation import Verdict
 from rkdsearch.models.small_cnn import SmallCNN
-from rkdsearch.training import checkpoint, reused, trainer
+from rkdsearch.training import checkpoint, process_cache, trainer
 from rkdsearch.training.epoch import Best, EpochResult
-from rkdsearch.training.stages import Stage
 from rkdsearch.training.trainer import Trainer
 from tests.training.runs import TINY, assert_equal, described, numbers, state, teacher_file, train
 
@@ -194,7 +194,7 @@ def test_images_and_teachers_are_read_once_a_process(
 ) -> None:
     first = Trainer(described(teachers))
     monkeypatch.setattr(
-        reused, "load_teacher", lambda *_, **__: pytest.fail("a teacher was read again")
+        process_cache, "load_teacher", lambda *_, **__: pytest.fail("a teacher was read again")
     )
     monkeypatch.setattr(datasets, "_digits", lambda _: pytest.fail("images were read again"))
     second = Trainer(described(teachers, optimizer={"lr": 0.5}))
@@ -223,13 +223,13 @@ OTHERS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("other", OTHERS)
 def test_a_run_is_the_same_whatever_this_process_ran_before(teachers: Path, other: str) -> None:
     config = described(teachers, "mtard")
-    for cache in (datasets._splits, reused.frozen_teacher):
+    for cache in (datasets._splits, process_cache.frozen_teacher):
         cache.cache_clear()
-    reused._known_answers.clear()
+    process_cache._known_answers.clear()
     alone = train(config)
-    for cache in (datasets._splits, reused.frozen_teacher):
+    for cache in (datasets._splits, process_cache.frozen_teacher):
         cache.cache_clear()
-    reused._known_answers.clear()
+    process_cache._known_answers.clear()
     overrides = OTHERS[other]
     train(
         described(
@@ -405,14 +405,14 @@ def test_a_launchers_variables_do_not_change_the_numbers(
 ) -> None:
     config = described(teachers)
     plain = train(config)
-    reused.AcceleratorState._reset_state(reset_partial_state=True)
+    process_cache.AcceleratorState._reset_state(reset_partial_state=True)
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
     monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "EAGER")
     try:
         launched = train(config)
     finally:
-        reused.AcceleratorState._reset_state(reset_partial_state=True)
+        process_cache.AcceleratorState._reset_state(reset_partial_state=True)
     assert launched._forward is launched.objective
     assert_equal(state(plain), state(launched))
 
@@ -434,9 +434,9 @@ def test_a_launcher_that_would_share_out_the_student_is_refused(
 
 def test_a_run_follows_its_own_device_and_not_the_one_before(teachers: Path) -> None:
     Trainer(described(teachers, training={"device": "auto"}))
-    assert reused.AcceleratorState._shared_state["_cpu"] is False
+    assert process_cache.AcceleratorState._shared_state["_cpu"] is False
     Trainer(described(teachers, training={"device": "cpu"}))
-    assert reused.AcceleratorState._shared_state["_cpu"] is True
+    assert process_cache.AcceleratorState._shared_state["_cpu"] is True
 
 
 def test_with_extra_images_no_answer_is_known_beforehand(teachers: Path) -> None:
@@ -461,10 +461,10 @@ def test_answers_that_the_device_cannot_hold_together_are_given_in_parts(
         return forward(self, x)
 
     monkeypatch.setattr(SmallCNN, "forward", small)
-    reused._known_answers.clear()
+    process_cache._known_answers.clear()
     torch.testing.assert_close(Trainer(config)._answers["robust"], whole)
     assert asked == [100, 50, 25, 25, 25, 25]
-    reused._known_answers.clear()
+    process_cache._known_answers.clear()
     room[0] = 0
     with pytest.raises(
         OutOfMemoryError,

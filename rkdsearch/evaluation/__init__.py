@@ -1,0 +1,1 @@
+"""Test-set evaluation: which networks, under which attacks, by which jobs."""

@@ -1,0 +1,170 @@
+"""The exam on test images: the only room, with the command above it, that opens the test set. Its work is shared out over Ray.
+
+A shard is one checkpoint, one attack, one seed and a block of images. Shards are small and are
+taken up as workers come free, because AutoAttack's time depends on how many images are still
+standing.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rkdsearch import config as run
+from rkdsearch import data
+from rkdsearch.data.splits import some
+from rkdsearch.errors import OutOfMemoryError
+from rkdsearch.evaluation.targets import Candidate
+from rkdsearch.plugins import allow_import
+from rkdsearch.results.intervals import accuracy
+
+SHARD = 250  # images; the batch of `evaluation`, whose random starts are seeded by a batch's place
+PGD_STEPS = 20
+
+
+@dataclass(frozen=True)
+class Sitting:
+    """One candidate under one attack with one seed."""
+
+    candidate: Candidate
+    attack: str
+    seed: int
+
+
+def sittings(found: Sequence[Candidate], attacks: Sequence[str], seeds: int) -> list[Sitting]:
+    """Everybody sits every attack; a teacher is spared AutoAttack, which is for what is compared."""
+    return [
+        Sitting(candidate, attack, seed)
+        for candidate in found
+        for attack in attacks
+        if not (candidate.role is not None and attack == "autoattack")
+        for seed in range(1 if attack == "clean" else seeds)
+    ]
+
+
+def subset(
+    images: data.Images, count: int | None, seed: int
+) -> tuple[np.ndarray[Any, np.dtype[np.int64]], str]:
+    """The test images to be used, stratified, the same for every candidate; and their fingerprint."""
+    labels = images.labels.numpy()
+    rows = some(labels, count, seed=seed, field="--images")
+    digest = hashlib.sha256(rows.astype("<i8").tobytes())
+    digest.update(labels[rows].astype("<i8").tobytes())
+    return rows, digest.hexdigest()
+
+
+def sit(sitting: Mapping[str, Any], images: tuple[Any, Any], block: int) -> dict[str, Any]:
+    """One shard, on a worker: 0/1 flags of its images, the complaints of the attack, and what it took. Raises OutOfMemoryError."""
+    import torch
+
+    try:
+        return _sit(sitting, images, block)
+    except torch.OutOfMemoryError:
+        gpu = sitting["gpu"]
+        raise OutOfMemoryError(
+            f"{sitting['trial_id']}, {sitting['attack']}: the device is out of memory with {SHARD}"
+            " images at a time; "
+            + (
+                "does another program use it?"
+                if gpu == 1
+                else f"raise --gpu, each worker's share of a GPU (now {gpu:g}, at most 1)"
+            )
+        ) from None
+
+
+def _sit(sitting: Mapping[str, Any], images: tuple[Any, Any], block: int) -> dict[str, Any]:
+    import time
+
+    import torch
+
+    from rkdsearch import models
+    from rkdsearch.accuracy import judge, judge_by_autoattack
+    from rkdsearch.teacher import load
+    from rkdsearch.training.rows import device_name
+    from rkdsearch.training.teacher import device_of
+
+    started = time.perf_counter()
+    allow_import(*sitting["allow_imports"])
+    torch.set_num_threads(1)
+    config = run.build(sitting["config"])
+    device = device_of(config)
+    rows = slice(block * SHARD, (block + 1) * SHARD)
+    x, y = (torch.tensor(a[rows], device=device) for a in images)
+    x = data.laid_out(x, channels_last=config.training.channels_last)
+    network_config = (
+        config.student
+        if sitting["role"] is None
+        else getattr(config.teachers, sitting["role"]).network
+    )
+    splits = data.load_training(config.data)
+    classes, shape = len(splits.train.classes), splits.train
+    network = models.fold(
+        load(
+            Path(sitting["weights"]),
+            network_config,
+            classes=classes,
+            channels=shape.channels,
+            size=shape.size,
+            sha256=sitting["sha256"],
+        ).to(device)
+    )
+    exam = config.validation.attack
+    flags: list[str] = []
+    if sitting["attack"] == "autoattack":
+        verdict, flags = judge_by_autoattack(
+            network, x, y, attack=exam.build(), seed=sitting["seed"]
+        )
+    else:
+        pgd = exam.model_copy(update={"steps": PGD_STEPS})
+        verdict, _ = judge(
+            network, x, y, pgd.build(), restarts=exam.restarts, seed=sitting["seed"] + block
+        )
+    right = verdict.clean if sitting["attack"] == "clean" else verdict.robust
+    return {
+        "right": right.int().tolist(),
+        "flags": flags,
+        "seconds": time.perf_counter() - started,
+        "device": device_name(device),
+        "torch": torch.__version__,
+    }
+
+
+def row_of(
+    sitting: Sitting, answers: Sequence[Mapping[str, Any]], y: Any, of_images: int, digest: str
+) -> dict[str, object]:
+    """The job's row in `evaluations/`, from its blocks' results."""
+    right = np.concatenate([np.array(a["right"], dtype=bool) for a in answers])
+    exam, attacked = sitting.candidate.config.validation.attack, sitting.attack != "clean"
+    estimate = accuracy(int(right.sum()), len(right))
+    return {
+        "trial_id": sitting.candidate.trial_id,
+        "label": sitting.candidate.label,
+        "checkpoint": "best",
+        "split": "test",
+        "attack": sitting.attack,
+        "norm": exam.norm if attacked else None,
+        "eps": exam.eps if attacked else 0.0,
+        "steps": PGD_STEPS if sitting.attack == "pgd20" else None,
+        "seed": sitting.seed,
+        "images": len(right),
+        "of_images": of_images,
+        "correct": int(right.sum()),
+        "accuracy": float(right.mean()),
+        "low": estimate.low,
+        "high": estimate.high,
+        "worst_class_accuracy": float(min(right[y == k].mean() for k in np.unique(y))),
+        "seconds": sum(a["seconds"] for a in answers),
+        "flags": sorted({f for a in answers for f in a["flags"]}),
+        "per_image": "".join("1" if r else "0" for r in right),
+        "subset_sha256": digest,
+        "weights_sha256": sitting.candidate.sha256,
+        "evaluated": datetime.now(UTC),
+        "run.torch": answers[0]["torch"],
+        "run.device": answers[0]["device"],
+        "run.version": version("rkdsearch"),
+    }

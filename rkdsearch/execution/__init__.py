@@ -1,0 +1,1 @@
+"""Trials on Ray: the only layer that knows it."""

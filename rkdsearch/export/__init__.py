@@ -1,0 +1,1 @@
+"""A trained network for other people: weights, model card, ONNX, RobustBench entry."""

@@ -1,0 +1,1 @@
+"""How a search space is written, checked and sampled."""

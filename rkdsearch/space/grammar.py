@@ -1,0 +1,150 @@
+"""How a search space is written: the names that its YAML may hold, and what a file takes over from the one that it `extends`.
+
+    fixed:   any TrainConfig field, by dotted name or nested
+    search:  searched values by dotted name, as `parameter.py` has them
+    first:   configurations tried before anything else, to full length
+
+No expressions, no interpolation, no tags. What the values mean together is checked in `space.py`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rkdsearch import config as run
+from rkdsearch.errors import ConfigError, SpaceError
+from rkdsearch.results.objectives import USUAL, Name
+from rkdsearch.space.parameter import ParameterFile
+from rkdsearch.space.settings import (
+    Constraints,
+    Replicates,
+    Resources,
+    Rung,
+    SamplerConfig,
+    SchedulerConfig,
+)
+
+
+class SpaceFile(BaseModel):
+    """A search space as YAML writes it."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    extends: str | None = None
+    fixed: dict[str, Any] = {}
+    search: dict[str, ParameterFile] = {}
+    first: list[dict[str, Any]] = []
+    objectives: list[Name] = list(USUAL)
+    constraints: Constraints = Constraints()
+    ladder: list[Rung] = Field(min_length=1)
+    sampler: SamplerConfig = SamplerConfig()
+    scheduler: SchedulerConfig = SchedulerConfig()
+    replicates: Replicates = Replicates()
+    resources: Resources = Resources()
+    seed: int = Field(0, ge=0, lt=2**31)
+
+
+def read(file: Path) -> SpaceFile:
+    """A space file with what it `extends` (one file, one level): every name known, every type right. Raises SpaceError."""
+    values = _read(file)
+    if "extends" in values:
+        parent_file = file.parent / str(values.pop("extends"))
+        parent = _read(parent_file)
+        if "extends" in parent:
+            raise SpaceError(
+                f"{file}: extends {parent_file.name}, which extends another file; one level is"
+                " allowed"
+            )
+        values = _extended(parent, values, file)
+    try:
+        return SpaceFile.model_validate(values)
+    except ValidationError as error:
+        raise SpaceError(run.sentence(error, SpaceFile, str(file))) from None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        values = run.read_yaml(file)
+    except ConfigError as error:
+        raise SpaceError(str(error)) from None
+    for name in values:
+        if name not in SpaceFile.model_fields:
+            raise SpaceError(f"{file}: {run.unknown_field(str(name), SpaceFile.model_fields)}")
+    return values
+
+
+def _extended(parent: dict[str, Any], child: dict[str, Any], file: Path) -> dict[str, Any]:
+    """The child's names over the parent's, in every section; the lists `first`, `ladder` and `objectives` are replaced whole.
+
+    A parameter that the child sets to null or fixes is no longer searched, and what it searches is
+    no longer fixed.
+    """
+    values = {**parent, **child}
+    for section in ("constraints", "sampler", "scheduler", "replicates", "resources"):
+        if isinstance(parent.get(section), dict) and isinstance(child.get(section), dict):
+            values[section] = {**parent[section], **child[section]}
+    own = child.get("search") or {}
+    try:
+        above = {
+            k: v
+            for k, v in run.flatten_tree(run.nest(parent.get("fixed") or {})).items()
+            if own.get(k) is None
+        }
+        values["fixed"] = run.merge(above, child.get("fixed") or {}, str(file))
+    except ConfigError as error:
+        raise SpaceError(str(error)) from None
+    search = {**(parent.get("search") or {}), **own}
+    fixed_now = run.flatten_tree(run.nest(child.get("fixed") or {}))
+    kept = {k: v for k, v in search.items() if v is not None and (k in own or k not in fixed_now)}
+    values["search"] = _narrowed(
+        _parents_first(kept), set(own), run.flatten_tree(run.nest(values["fixed"]))
+    )
+    return values
+
+
+def _narrowed(search: dict[str, Any], own: set[str], fixed: Mapping[str, Any]) -> dict[str, Any]:
+    """Inherited parameters lose the conditions that the child made impossible, and go where none is left: fewer methods need no more words."""
+    kept: dict[str, Any] = {}
+    for name, described in search.items():
+        if (
+            name in own
+            or not isinstance(described, dict)
+            or not isinstance(described.get("when"), dict)
+        ):
+            kept[name] = described
+            continue
+        when: dict[str, Any] = {}
+        for parent, allowed in described["when"].items():
+            asked = allowed if isinstance(allowed, list) else [allowed]
+            above = kept.get(parent)
+            choices = (
+                above.get("choice")
+                if isinstance(above, dict)
+                else [fixed[parent]]
+                if parent in fixed
+                else []
+            )
+            when[parent] = (
+                asked if choices is None else [value for value in asked if value in choices]
+            )
+        if all(when.values()):
+            kept[name] = {**described, "when": when}
+    return kept
+
+
+def _parents_first(search: dict[str, Any]) -> dict[str, Any]:
+    """The same parameters, each behind those that its `when` names: the child's condition may stand below an inherited name."""
+    ordered: dict[str, Any] = {}
+
+    def place(name: str, below: tuple[str, ...] = ()) -> None:
+        described = search[name]
+        when = described.get("when") if isinstance(described, dict) else None
+        for parent in when if isinstance(when, dict) else ():
+            if parent in search and parent not in below:
+                place(parent, (*below, name))
+        ordered.setdefault(name, described)
+
+    for name in search:
+        place(name)
+    return ordered

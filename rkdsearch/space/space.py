@@ -1,0 +1,267 @@
+"""The search space: what is fixed, what is searched and what comes first, and the runs that this describes.
+
+`parameter.py` has one searched value, `grammar.py` the file, `check.py` the proof that every corner
+of it is a legal run.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import BaseTrial
+
+from rkdsearch import config as run
+from rkdsearch.config import TrainConfig
+from rkdsearch.errors import ConfigError, SpaceError
+from rkdsearch.results.objectives import COSTS, OBJECTIVES
+from rkdsearch.space import check, grammar, ladder
+from rkdsearch.space.parameter import Parameter
+from rkdsearch.space.settings import (
+    Constraints,
+    Replicates,
+    Resources,
+    Rung,
+    SamplerConfig,
+    SchedulerConfig,
+)
+
+FIRST_LABEL = "label"
+PROTECTED = {
+    "validation": "the exam must be one for all trials; set it under `fixed`",
+    "data": "all trials must meet the same images; set it under `fixed`",
+    "teachers": "they are measured once, and every trial is given these; set it under `fixed`",
+    "training.epochs": "length is the ladder's business; set `ladder`",
+}
+
+
+@dataclass(frozen=True)
+class First:
+    """A configuration that is tried before anything else, to full length."""
+
+    label: str
+    overrides: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """A checked search space. `text` is the YAML it was read from, for the record."""
+
+    name: str
+    text: str
+    fixed: Mapping[str, Any]
+    parameters: tuple[Parameter, ...]
+    first: tuple[First, ...]
+    objectives: tuple[str, ...]
+    constraints: Constraints
+    ladder: tuple[Rung, ...]
+    sampler: SamplerConfig
+    scheduler: SchedulerConfig
+    replicates: Replicates
+    resources: Resources
+    seed: int
+
+    @staticmethod
+    def load(file: Path) -> "SearchSpace":
+        """Read a YAML file and check what its values mean together. Raises SpaceError, before any compute."""
+        parsed = grammar.read(file)
+        try:
+            return _built(parsed, file.stem, file.read_text(encoding="utf-8"))
+        except (SpaceError, ConfigError) as error:
+            raise SpaceError(f"{file}: {error}") from None
+
+    def check(self, samples: int = 100) -> int:
+        """Prove that every corner is a legal run; returns how many runs were built. Raises SpaceError."""
+        return check.check(self, samples)
+
+    def walk(self, choose: Callable[[Parameter], Any]) -> dict[str, Any]:
+        """Overrides by dotted name: every parameter whose conditions hold gets `choose(parameter)`."""
+        known = dict(self.fixed)
+        chosen: dict[str, Any] = {}
+        for parameter in self.parameters:
+            if parameter.exists(known):
+                known[parameter.name] = chosen[parameter.name] = choose(parameter)
+        return chosen
+
+    def ask(self, trial: BaseTrial) -> dict[str, Any]:
+        """Overrides that an Optuna trial proposes."""
+        return self.walk(lambda parameter: parameter.suggest(trial))
+
+    def sample(self, rng: np.random.Generator) -> dict[str, Any]:
+        """Overrides drawn at random."""
+        return self.walk(lambda parameter: parameter.draw(rng))
+
+    def config(self, overrides: Mapping[str, Any], place: str = "") -> TrainConfig:
+        """The whole run: `fixed`, then `overrides`, at full length."""
+        values = run.merge(self.fixed, overrides, place or self.name)
+        return run.build(run.merge(values, {"training.epochs": self.epochs}), place or self.name)
+
+    def example(self) -> TrainConfig:
+        """Any legal run of the space: its data, exam and teachers are every run's."""
+        return self.config(self.sample(np.random.default_rng(self.seed)))
+
+    @property
+    def epochs(self) -> int:
+        """The length of a full run."""
+        return self.ladder[-1].epochs
+
+    @property
+    def rungs(self) -> tuple[Rung, ...]:
+        """The rungs before the end, lowest first."""
+        return self.ladder[:-1]
+
+    def searched(self, overrides: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The values of exactly the searched parameters that exist here, or None where one is missing or outside its range."""
+        known = {**self.fixed, **overrides}
+        found: dict[str, Any] = {}
+        for parameter in self.parameters:
+            if parameter.exists(known):
+                if parameter.name not in known or not parameter.holds(known[parameter.name]):
+                    return None
+                found[parameter.name] = known[parameter.name]
+        return found
+
+    def ladder_lines(self, trials: int | None) -> list[str]:
+        """The ladder for people: how many trials stand on each rung, and what the search costs in full runs, before it starts."""
+        rng = np.random.default_rng(self.seed)
+        examples = [self.config(self.sample(rng)) for _ in range(20)]
+        firsts = len(self.first) if trials is None else min(len(self.first), trials)
+        return ladder.lines(
+            self.ladder, self.scheduler, self.replicates, examples, trials=trials, firsts=firsts
+        )
+
+    @property
+    def costs(self) -> tuple[str, ...]:
+        """Which costs of a student this space asks about, as objectives or as constraints: they are counted before it is trained."""
+        asked = {*self.objectives, *self.constraints.model_dump(exclude_none=True)}
+        return tuple(name for name in COSTS if name in asked)
+
+    @cached_property
+    def method_names(self) -> tuple[str, ...]:
+        """Every method that a trial of this space may use."""
+        by_choice = [c for p in self.parameters if p.name == "method.name" for c in p.ends()]
+        named = [
+            self.fixed.get("method.name"),
+            *by_choice,
+            *(f.overrides.get("method.name") for f in self.first),
+        ]
+        return tuple(dict.fromkeys(str(n) for n in named if n is not None))
+
+
+def _built(parsed: grammar.SpaceFile, name: str, text: str) -> SearchSpace:
+    fixed = run.flatten_tree(run.nest(parsed.fixed, "fixed"))
+    parameters = _parameters(parsed, fixed)
+    if "training.epochs" in fixed:
+        raise SpaceError(
+            "fixed.training.epochs: length is the ladder's business; the last rung"
+            f" ({parsed.ladder[-1].epochs} epochs) is the full run"
+        )
+    fault = ladder.faults(parsed.ladder, parsed.scheduler)
+    if fault is not None:
+        raise SpaceError(fault)
+    _refuse_objectives(parsed)
+    _refuse_metric(parsed)
+    first = []
+    for number, entry in enumerate(parsed.first):
+        overrides = run.flatten_tree(
+            run.nest({k: v for k, v in entry.items() if k != FIRST_LABEL}, f"first[{number}]")
+        )
+        for dotted in overrides:
+            _refuse_protected(
+                dotted, f"first[{number}]: {dotted} must not differ from trial to trial"
+            )
+        first.append(First(str(entry.get(FIRST_LABEL, f"first {number}")), overrides))
+    return SearchSpace(
+        name=name,
+        text=text,
+        fixed=fixed,
+        parameters=tuple(parameters),
+        first=tuple(first),
+        objectives=tuple(parsed.objectives),
+        constraints=parsed.constraints,
+        ladder=tuple(parsed.ladder),
+        sampler=parsed.sampler,
+        scheduler=parsed.scheduler,
+        replicates=parsed.replicates,
+        resources=parsed.resources,
+        seed=parsed.seed,
+    )
+
+
+def _parameters(parsed: grammar.SpaceFile, fixed: Mapping[str, Any]) -> list[Parameter]:
+    parameters: list[Parameter] = []
+    for dotted, described in parsed.search.items():
+        _refuse_protected(dotted, f"search.{dotted} must not be searched")
+        if dotted in fixed:
+            raise SpaceError(f"{dotted} is both fixed and searched; leave one out")
+        parameter = described.build(dotted)
+        for parent, allowed in parameter.when.items():
+            above = next((p for p in parameters if p.name == parent), None)
+            if above is None:
+                if parent not in fixed:
+                    raise SpaceError(
+                        f"search.{dotted}: `when` names {parent}, which stands neither above it nor"
+                        " under `fixed`"
+                    )
+                continue
+            if not isinstance(above.distribution, CategoricalDistribution):
+                raise SpaceError(
+                    f"search.{dotted}: `when` asks for values of {parent}, which is a range; a"
+                    " condition needs a choice"
+                )
+            choices = above.ends()
+            unknown = [a for a in allowed if a not in choices]
+            if unknown:
+                raise SpaceError(
+                    f"search.{dotted}: `when` asks {parent} to be {unknown[0]!r}, which is not"
+                    f" among {list(choices)}"
+                )
+        parameters.append(parameter)
+    return parameters
+
+
+def _refuse_objectives(parsed: grammar.SpaceFile) -> None:
+    """A front needs two objectives, one of them an accuracy; and a cost that is every student's orders nobody."""
+    asked = parsed.objectives
+    if len(set(asked)) != len(asked) or len(asked) < 2:
+        raise SpaceError(
+            f"objectives: two or more different ones are needed, got {asked}; there are"
+            f" {', '.join(OBJECTIVES)}"
+        )
+    costs = [name for name in asked if name in COSTS]
+    if len(costs) == len(asked):
+        accuracies = [name for name in OBJECTIVES if name not in COSTS]
+        raise SpaceError(
+            f"objectives: one accuracy at least is needed, got {asked}; add one of"
+            f" {', '.join(accuracies)}"
+        )
+    if costs and not any(name.split(".")[0] == "student" for name in parsed.search):
+        raise SpaceError(
+            f"objectives: {costs[0]} is the same of every searched student, for nothing of"
+            " `student` is searched; search student.name or student.width, or leave it out"
+        )
+
+
+def _refuse_metric(parsed: grammar.SpaceFile) -> None:
+    """The one number of `asha` weighs what the search is after, or it would rank by nothing."""
+    metric, objectives = parsed.scheduler.metric, [str(name) for name in parsed.objectives]
+    for name in metric:
+        if name not in objectives:
+            raise SpaceError(
+                f"scheduler.metric: must weigh the objectives {', '.join(objectives)};"
+                f" {run.unknown_field(name, objectives)}"
+            )
+    if metric and not any(metric.values()):
+        raise SpaceError(
+            f"scheduler.metric: one weight at least must be > 0, got {metric}; leave it out for the"
+            " objectives' mean"
+        )
+
+
+def _refuse_protected(dotted: str, law: str) -> None:
+    for protected, why in PROTECTED.items():
+        if dotted == protected or dotted.startswith(protected + "."):
+            raise SpaceError(f"{law}: {why}")

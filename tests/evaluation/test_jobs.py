@@ -1,0 +1,299 @@
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import torch
+from safetensors.torch import save_file
+
+from rkdsearch import config as run
+from rkdsearch import data, models
+from rkdsearch.errors import OutOfMemoryError, StudyError, TeacherError
+from rkdsearch.evaluation import jobs
+from rkdsearch.evaluation.jobs import Sitting
+from rkdsearch.evaluation.targets import Candidate, candidates
+from rkdsearch.execution import evaluation
+from rkdsearch.execution.tuner import ENVIRONMENT
+from rkdsearch.results.store import Store
+from rkdsearch.results.summary import records
+from rkdsearch.teacher import fingerprint
+from rkdsearch.training import checkpoint
+
+ACCURACIES = {"metric.clean_accuracy": 0.9, "metric.robust_accuracy": 0.5}
+VALUES = {
+    "method.name": "natural",
+    "data.name": "digits",
+    "student": {"name": "small_cnn", "width": 4},
+    "training.device": "cpu",
+    "validation.attack": {"eps": 8 / 255, "steps": 3},
+}
+CONFIG = run.build(VALUES)
+
+
+def run_alone(
+    folder: Path, config: run.TrainConfig = CONFIG, *, status: str = "finished", seed: int = 0
+) -> None:
+    """What `rkdsearch train` leaves, without its training."""
+    Store(folder).write_trial(
+        {
+            "trial_id": "run",
+            "ordinal": 0,
+            "origin": "first",
+            "label": "natural",
+            "status": status,
+            **ACCURACIES,
+        }
+    )
+    torch.manual_seed(seed)
+    network = models.build(config.student, classes=10, channels=1, size=8)
+    checkpoint.write(
+        folder / "best.safetensors", network.state_dict(), {"config": config.to_dict()}
+    )
+
+
+def candidate(trial_id: str, role: str | None = None) -> Candidate:
+    return Candidate(trial_id, "", CONFIG, Path("best.safetensors"), "ab" * 32, role)
+
+
+def test_everybody_sits_every_attack_but_a_teacher_autoattack_and_nobody_is_asked_twice_for_clean_images() -> (
+    None
+):
+    found = jobs.sittings(
+        [candidate("t00000"), candidate("teacher", "robust")],
+        ("clean", "pgd20", "autoattack"),
+        seeds=2,
+    )
+    assert [(s.candidate.trial_id, s.attack, s.seed) for s in found] == [
+        ("t00000", "clean", 0), ("t00000", "pgd20", 0), ("t00000", "pgd20", 1), ("t00000", "autoattack", 0), ("t00000", "autoattack", 1),
+        ("teacher", "clean", 0), ("teacher", "pgd20", 0), ("teacher", "pgd20", 1),
+    ]  # fmt: skip
+
+
+def test_a_shard_is_a_block_of_images_and_its_flags_are_the_networks_own_answers(
+    tmp_path: Path,
+) -> None:
+    torch.manual_seed(0)
+    test = data.load_test(CONFIG.data)
+    network = models.build(CONFIG.student, classes=10, channels=1, size=8).eval()
+    save_file(network.state_dict(), tmp_path / "best.safetensors")
+    x, y = test.floats(slice(None))
+    weights = tmp_path / "best.safetensors"
+    sitting: dict[str, Any] = {
+        "trial_id": "t00000", "config": CONFIG.to_dict(), "weights": str(weights), "sha256": fingerprint(weights), "role": None, "seed": 0,
+        "gpu": 0.0, "allow_imports": (),
+    }  # fmt: skip
+    answers = [
+        jobs.sit({**sitting, "attack": "clean"}, (x.numpy(), y.numpy()), block)
+        for block in range(2)
+    ]
+    with torch.no_grad():
+        right = (network(x).argmax(dim=1) == y).int().tolist()
+    assert [len(a["right"]) for a in answers] == [250, len(y) - 250]
+    assert answers[0]["right"] + answers[1]["right"] == right
+    attacked = jobs.sit({**sitting, "attack": "pgd20"}, (x.numpy(), y.numpy()), 1)["right"]
+    assert all(a <= c for a, c in zip(attacked, right[250:], strict=True))
+    assert sum(attacked) < sum(right[250:])
+    with pytest.raises(TeacherError, match="sha256 must be cd"):
+        jobs.sit({**sitting, "attack": "clean", "sha256": "cd"}, (x.numpy(), y.numpy()), 0)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "way_out"),
+    [
+        (0.25, "raise --gpu, each worker's share of a GPU (now 0.25, at most 1)"),
+        (0.0, "(now 0, at most 1)"),
+        (1.0, "does another program"),
+    ],
+)
+def test_a_full_device_is_a_sentence_that_names_the_knob(
+    monkeypatch: pytest.MonkeyPatch, gpu: float, way_out: str
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(jobs, "_sit", full)
+    with pytest.raises(OutOfMemoryError) as error:
+        jobs.sit({"trial_id": "t00004", "attack": "autoattack", "gpu": gpu}, (None, None), 0)
+    assert str(error.value).startswith(
+        "t00004, autoattack: the device is out of memory with 250 images at a time; "
+    )
+    assert way_out in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("attack", "steps", "eps"),
+    [("clean", None, 0.0), ("pgd20", 20, 8 / 255), ("autoattack", None, 8 / 255)],
+)
+def test_a_row_adds_up_its_shards(attack: str, steps: int | None, eps: float) -> None:
+    shard: dict[str, Any] = {"seconds": 1.5, "device": "a CPU", "torch": "2.0"}
+    shards = [
+        {**shard, "right": [1, 1, 0], "flags": ["b"]},
+        {**shard, "right": [1], "flags": ["a", "b"]},
+    ]
+    row = jobs.row_of(
+        Sitting(candidate("t00003"), attack, 1), shards, np.array([0, 1, 1, 1]), 450, "ab"
+    )
+    assert (row["images"], row["of_images"], row["correct"], row["accuracy"], row["per_image"]) == (
+        4,
+        450,
+        3,
+        0.75,
+        "1101",
+    )
+    assert row["worst_class_accuracy"] == pytest.approx(2 / 3)
+    assert (row["steps"], row["eps"], row["seed"], row["seconds"], row["flags"]) == (
+        steps,
+        eps,
+        1,
+        3.0,
+        ["a", "b"],
+    )
+    assert (row["subset_sha256"], row["weights_sha256"]) == ("ab", "ab" * 32)
+    assert isinstance(row["low"], float)
+    assert row["low"] < 0.75
+
+
+# ---------------------------------------------------------------------------------------------------------------- shared out over Ray
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """A Ray that is told of a GPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**ENVIRONMENT, "PYTHONWARNINGS": "ignore"}.items():
+            patch.setenv(name, value)
+        ray.init(num_cpus=1, num_gpus=1, include_dashboard=False, log_to_driver=False)
+        yield
+        ray.shutdown()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
+
+
+def examined(
+    folder: Path, attacks: tuple[str, ...] = ("clean", "pgd20"), **more: Any
+) -> list[dict[str, Any]]:
+    """The rows of a run's exam, as they ended."""
+    todo = jobs.sittings(candidates(folder, front=False, trial=None), attacks, 1)
+    return [row for _, row in evaluation.examine(folder, todo, **{"images": 40, **more})]
+
+
+def sitter(**more: Callable[[dict[str, Any]], Any]) -> Callable[..., dict[str, Any]]:
+    """A `sit` without a network. It is made here, so that Ray sends it whole, and a worker neither imports this file nor torch."""
+
+    def sit(sitting: dict[str, Any], images: tuple[Any, Any], _block: int) -> dict[str, Any]:
+        plain = {
+            "right": [int(sitting["attack"] == "clean")] * len(images[1]),
+            "flags": [],
+            "seconds": 0.0,
+            "device": "",
+            "torch": "2",
+        }
+        return plain | {name: said(sitting) for name, said in more.items()}
+
+    return sit
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_second_exam_repeats_nothing_and_a_quick_look_or_new_weights_replace_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "sit", sitter(device=lambda sitting: sitting["sha256"]))
+    run_alone(tmp_path)
+    first = fingerprint(tmp_path / "best.safetensors")
+    assert sorted((row["attack"], row["correct"], row["images"]) for row in examined(tmp_path)) == [
+        ("clean", 40, 40),
+        ("pgd20", 0, 40),
+    ]
+    assert examined(tmp_path) == []
+    assert [row["images"] for row in examined(tmp_path, images=20)] == [20, 20]
+    run_alone(tmp_path, seed=1)  # another network in the same place
+    second = fingerprint(tmp_path / "best.safetensors")
+    assert [row["images"] for row in examined(tmp_path, images=20)] == [20, 20]
+    rows = records(Store(tmp_path).evaluations())
+    assert sorted((row["attack"], row["images"], row["weights_sha256"]) for row in rows) == [
+        ("clean", 20, second), ("clean", 40, first), ("pgd20", 20, second), ("pgd20", 40, first),
+    ]  # fmt: skip
+    assert all(row["run.device"] == row["weights_sha256"] for row in rows), (
+        "the worker was told the same"
+    )
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_worker_takes_a_gpu_where_ray_sees_one_unless_the_run_computes_on_processors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        evaluation,
+        "sit",
+        sitter(device=lambda _: json.dumps(ray.get_runtime_context().get_assigned_resources())),
+    )
+    anywhere = run.build(VALUES | {"training.device": "auto"})
+    run_alone(tmp_path / "cpu")
+    assert {row["run.device"] for row in examined(tmp_path / "cpu")} == {'{"CPU": 1.0}'}
+    for gpu, share in ((None, 1.0), (0.25, 0.25)):
+        run_alone(tmp_path / str(gpu), anywhere)
+        assert [
+            json.loads(str(row["run.device"])) for row in examined(tmp_path / str(gpu), gpu=gpu)
+        ] == [{"CPU": 1.0, "GPU": share}] * 2
+
+
+@pytest.mark.usefixtures("cluster")
+def test_what_one_sitting_meets_comes_back_as_itself_after_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(sitting: dict[str, Any]) -> str:
+        if sitting["attack"] == "clean":
+            raise TeacherError("teacher.pt: is empty; download it again")
+        return "a CPU"
+
+    monkeypatch.setattr(evaluation, "sit", sitter(device=fails))
+    run_alone(tmp_path)
+    with pytest.raises(TeacherError) as error:
+        examined(tmp_path)
+    assert (type(error.value), str(error.value)) == (
+        TeacherError,
+        "teacher.pt: is empty; download it again",
+    )
+    assert [row["attack"] for row in records(Store(tmp_path).evaluations())] == ["pgd20"]
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_worker_that_is_killed_again_and_again_is_a_sentence_and_a_bug_of_ours_keeps_its_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_alone(tmp_path)
+    monkeypatch.setattr(evaluation, "sit", lambda *_: os.kill(os.getpid(), 9))
+    with pytest.raises(
+        OutOfMemoryError,
+        match=(
+            "run, pgd20: its worker was killed three times, most likely for want of memory; let"
+            " fewer"
+        ),
+    ):
+        examined(tmp_path, ("pgd20",))
+    monkeypatch.setattr(evaluation, "sit", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError, match="ZeroDivisionError: division by zero"):
+        examined(tmp_path, ("pgd20",))
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_share_that_no_machine_of_this_ray_has_is_refused() -> None:
+    assert (
+        evaluation._share(None, None),
+        evaluation._share(0.5, None),
+        evaluation._share(2.0, "auto"),
+    ) == (
+        1.0,
+        0.5,
+        2.0,
+    )
+    with pytest.raises(
+        StudyError,
+        match=(
+            "--gpu 2: Ray sees 1 GPUs on this machine; leave --gpu out, or name a cluster with"
+            " --address"
+        ),
+    ):
+        evaluation._share(2.0, None)

@@ -1,0 +1,452 @@
+"""A real search on one Ray of this process: what fails, what is lost, what does not fit; and the exam of what it found."""
+
+import json
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from rkdsearch.cli.evaluate import evaluate
+from rkdsearch.cli.tune import tune
+from rkdsearch.errors import DiskError, StudyError, TeacherError
+from rkdsearch.execution import teachers
+from rkdsearch.execution.tuner import _Asks, _End, _fits, _Listens, connected, placement, room
+from rkdsearch.execution.tuner import search as search_to_its_end
+from rkdsearch.plugins import allow_import
+from rkdsearch.results.store import Store
+from rkdsearch.results.summary import records
+from rkdsearch.search import ledger
+from rkdsearch.search.study import Study
+from rkdsearch.space.settings import Resources
+from rkdsearch.space.space import SearchSpace
+from rkdsearch.training.epoch import EpochResult
+from tests.execution.real import FIXED, ROOT, Search, compiled, space
+from tests.search.files import load_space
+from tests.search.witness import VARIABLE, fill_disk
+
+pytestmark = pytest.mark.timeout(600)
+MOODS = {m: m for m in ("unlucky", "nan", "broken", "hungry", "lost", "full")}
+Said = Callable[[], str]
+
+
+@pytest.fixture(scope="module")
+def witness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One Ray for every search here, and the file in which its workers' witnesses are written down."""
+    file = tmp_path_factory.mktemp("witness") / "witness.jsonl"
+    with pytest.MonkeyPatch.context() as patch:
+        # Ray counts what it is told, and touches none
+        patch.setattr(ray, "init", partial(ray.init, num_gpus=1))
+        for name, value in compiled(file.parent / "compiled").items():
+            patch.setenv(name, value)
+        patch.setenv(VARIABLE, str(file))
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("COLUMNS", "200")
+        with connected(None):
+            yield file
+
+
+@pytest.fixture
+def said(capfd: pytest.CaptureFixture[str]) -> Said:
+    """All that has reached the terminal since it was asked last, from this process and from those it started."""
+    return lambda: "".join(capfd.readouterr())
+
+
+def seen(witness: Path, mood: str) -> list[dict[str, Any]]:
+    """What witnesses of this mood saw."""
+    steps = (
+        [json.loads(line) for line in witness.read_text().splitlines()] if witness.exists() else []
+    )
+    return [step for step in steps if step["mood"] == mood]
+
+
+@contextmanager
+def ctrl_c_after(witness: Path, steps: int) -> Iterator[None]:
+    """Ctrl-C when witnesses have seen so many more steps."""
+    until, over = len(seen(witness, "calm")) + steps, threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.02):
+            if len(seen(witness, "calm")) >= until:
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+
+
+def run(search: Search) -> None:
+    tune(
+        search.file,
+        trials=search.trials,
+        study=search.study,
+        resume=True,
+        allow_import=("tests.search",),
+    )
+
+
+@pytest.fixture(scope="module")
+def moody(witness: Path, tmp_path_factory: pytest.TempPathFactory) -> Search:
+    """One trial at a time: what has happened when the disk is full is then always the same."""
+    return Search(
+        tmp_path_factory.mktemp("moody"), trials=9, space=space(MOODS, (2,), resources={"cpu": 2})
+    )
+
+
+def test_whatever_happens_to_one_trial_is_its_own_matter_and_a_full_disk_is_everybodys(
+    witness: Path, moody: Search, said: Said
+) -> None:
+    full, hungry, lost = (witness.with_suffix(f".{mood}") for mood in ("full", "hungry", "lost"))
+    for fault in (full, hungry, lost):
+        fault.touch()
+    with pytest.raises(
+        DiskError,
+        match=(
+            r"t00006/best.safetensors: could not be written: No space left on device; is the folder"
+            r" yours, and the disk not full"
+        ),
+    ):
+        run(moody)
+    assert {label: row["status"] for label, row in moody.labelled().items()} == {
+        "natural": "finished", "unlucky": "finished", "nan": "failed", "broken": "failed", "hungry": "failed", "lost": "failed", "full": "running",
+    }  # fmt: skip
+    before, output, rows = moody.epochs(), said(), moody.labelled()
+    assert rows["hungry"]["error"].startswith(
+        "epoch 2: the device is out of memory; lower training.batch_size (now 200), raise"
+    )
+    assert {label: rows[label]["failure"] for label in ("nan", "broken", "hungry", "lost")} == {
+        "nan": "loss",
+        "broken": "error",
+        "hungry": "memory",
+        "lost": "worker",
+    }
+    assert rows["lost"]["error"].startswith(
+        "CUDA error: an illegal memory access was encountered (witness.py:"
+    )
+    processes = {
+        mood: {step["pid"] for step in seen(witness, mood)} for mood in ("hungry", "lost", "full")
+    }
+    # a worker stays warm; one whose device is lost has one try, and no trial after it
+    assert processes["hungry"] == processes["lost"]
+    assert len(processes["lost"]) == 1
+    assert not processes["lost"] & processes["full"]
+    assert (
+        output.count("trial t00001 lost its worker, started again (1 of 3)\n")
+        == output.count("started again")
+        == 1
+    )
+    assert (
+        f"Go on with: rkdsearch tune {moody.file} --trials 9 --study {moody.study} --resume"
+        in output
+    )
+    assert "Traceback" not in output
+    assert "raylet" not in output
+
+    for fault in (full, hungry, lost):
+        fault.unlink()
+    run(moody)
+    moody.whole()
+    rows, output = moody.labelled(), said()
+    assert {rows[label]["status"] for label in ("full", "hungry", "lost")} == {"finished"}
+    assert "what the machine failed goes on from its last epoch: t00004, t00005\n" in output
+    assert before.items() <= moody.epochs().items()
+    assert rows["nan"]["error"].startswith(
+        "epoch 1, batch 1: the loss is nan; likely causes: optimizer.lr"
+    )
+    assert rows["broken"]["error"].startswith("ZeroDivisionError: a bug in one method (witness.py:")
+    assert "t00002 failed: epoch 1, batch 1: the loss is nan" in output
+    assert "Traceback" not in output
+    assert "raylet" not in output
+
+
+def test_the_exam_uses_test_images_alone_the_same_for_all_and_once(
+    moody: Search, said: Said
+) -> None:
+    def examine() -> None:
+        evaluate(moody.study, images=60, attacks=("clean", "pgd20"), allow_import=("tests",))
+
+    run(moody)
+    assert f"nothing to do: all 9 trials of {moody.study} have ended\n" in said()
+    examine()
+    rows = records(Store(moody.study).evaluations())
+    finished = {t for t, s in moody.ended().items() if s == "finished"}
+    assert len(finished) == 7
+    assert {(r["trial_id"], r["attack"]) for r in rows} == {
+        (t, a) for t in finished for a in ("clean", "pgd20")
+    }
+    assert {r["split"] for r in rows} == {"test"}
+    assert {r["images"] for r in rows} == {60}
+    assert len({r["subset_sha256"] for r in rows}) == 1
+    assert all(
+        len(r["per_image"]) == 60 and r["per_image"].count("1") == r["correct"] for r in rows
+    )
+    said()
+    examine()
+    assert "14 sittings stand in" in said()
+    assert records(Store(moody.study).evaluations()) == rows
+
+
+def test_a_finished_study_is_left_as_it_is(moody: Search) -> None:
+    run(moody)
+    before = {p: p.stat().st_mtime_ns for p in (moody.study / "trials").iterdir()}
+    run(moody)
+    assert {p: p.stat().st_mtime_ns for p in (moody.study / "trials").iterdir()} == before
+
+
+def taken_away(trial_id: str, after: int) -> Callable[..., bool]:
+    """`Study.report`, and once, after so many epochs of this trial: its checkpoint is torn, and it waits for a worker as after a leg."""
+    report, torn = Study.report, list[Path]()
+
+    def reported(
+        study: Study, reporter: str, result: EpochResult, facts: Mapping[str, object]
+    ) -> bool:
+        on = report(study, reporter, result, facts)
+        if torn or (reporter, result.epoch) != (trial_id, after):
+            return on
+        torn.append(ledger.folder_of(study.folder, trial_id) / "last.safetensors")
+        torn[0].write_bytes(torn[0].read_bytes()[:-100])
+        study.interrupt(trial_id)
+        return False
+
+    return reported
+
+
+def test_two_processes_train_one_student_and_what_one_of_them_meets_is_the_trials_failure(
+    witness: Path, tmp_path: Path, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Study, "report", taken_away("t00000", after=1))
+    moods = {"nan": "nan", "alone": "alone"}
+    search = Search(
+        tmp_path,
+        trials=3,
+        space=space(moods, (2,), resources={"cpu": 0.9, "gpu": 0.5, "processes": 2}),
+    )
+    run(search)
+    search.whole()
+    rows = search.labelled()
+    assert {label: row["status"] for label, row in rows.items()} == {
+        "natural": "finished",
+        "nan": "failed",
+        "alone": "failed",
+    }
+    assert rows["natural"]["run.processes"] == 2
+    assert rows["nan"]["error"].startswith("epoch 1, batch 1: the loss")
+    assert rows["alone"]["error"].startswith("ZeroDivisionError: a bug in one process (witness.py:")
+    output = said()
+    assert "Traceback" not in output
+    assert (
+        output.count(
+            "last.safetensors was damaged and is put aside as last.safetensors.damaged; its run is"
+            " trained afresh"
+        )
+        == 1
+    )
+    assert [
+        r["epoch"] for r in records(Store(search.study).epochs()) if r["trial_id"] == "t00000"
+    ] == [1, 2]
+    assert {step["gpus"] for step in seen(witness, "alone")} == {"0"}  # both processes on one GPU
+
+
+def test_two_trials_share_a_gpu_and_a_third_waits_for_it(witness: Path, tmp_path: Path) -> None:
+    search = Search(
+        tmp_path,
+        trials=4,
+        space=space(dict.fromkeys("abc", "told"), (1,), resources={"cpu": 0.25, "gpu": 0.5}),
+    )
+    placed: list[Counter[str]] = []
+
+    def listen(_: Study) -> None:
+        placed.append(
+            Counter(group["state"] for group in ray.util.placement_group_table().values())
+        )
+        if (placed[-1]["CREATED"], placed[-1]["PENDING"]) == (2, 1) and len(
+            {step["pid"] for step in seen(witness, "told")}
+        ) == 2:
+            witness.with_suffix(".told").touch()
+
+    allow_import("tests.search")
+    search_to_its_end(
+        Study(search.study, SearchSpace.load(search.file), search.trials, {}), listener=listen
+    )
+    search.whole()
+    assert max(groups["CREATED"] for groups in placed) == 2
+    assert {step["gpus"] for step in seen(witness, "told")} == {"0"}
+
+
+def test_a_search_that_was_stopped_proposes_what_one_that_was_left_alone_does(
+    witness: Path, tmp_path: Path
+) -> None:
+    searched = space(
+        ladder=(1, 2),
+        resources={"cpu": 2},
+        sampler={"name": "tpe", "startup": 3},
+        scheduler={"reduction": 2},
+    )
+    found = {}
+    for stops in ((), (4, 17)):
+        (tmp_path / str(len(stops))).mkdir()
+        search = Search(tmp_path / str(len(stops)), trials=12, space=searched)
+        for steps in stops:
+            with pytest.raises(KeyboardInterrupt), ctrl_c_after(witness, steps):
+                run(search)
+            assert len(search.proposed()) < 12
+        run(search)
+        search.whole()
+        found[stops] = search.proposed()
+    assert found[4, 17] == found[()]
+
+
+def test_a_trial_whose_worker_is_lost_too_often_fails_and_says_so(tmp_path: Path) -> None:
+    study = Study(tmp_path, load_space(tmp_path, resources={"max_failures": 1}), 2, {})
+    asks = _Asks(study, study.space.resources, _End(study))
+    asks.suggest("a")
+    asks.on_trial_complete("a", error=True)
+    lost = study.trials["t00000"]
+    assert (lost.status, lost.error, lost.failure) == (
+        "failed",
+        "its worker or node was lost 2 times",
+        "worker",
+    )
+    asks.suggest("b")
+    asks.on_trial_complete("b")
+    assert [t.status for t in study.trials.values()] == ["failed", "running"]
+
+
+def test_a_row_that_cannot_be_written_is_kept_for_the_end_of_rays_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = Study(tmp_path, load_space(tmp_path), 2, {})
+    end = _End(study)
+    asks = _Asks(study, study.space.resources, end)
+    asks.suggest("a")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", os.replace)  # undone here
+        fill_disk(tmp_path)
+        asks.on_trial_complete("a", error=True)
+    assert isinstance(end.reason, DiskError)
+    with pytest.raises(
+        DiskError,
+        match=(
+            r"t00000.parquet: could not be written: No space left on device; is the folder yours,"
+            r" and the disk n"
+        ),
+    ):
+        _Listens(study, None, str, end).on_step_end(1, [])
+
+
+def test_a_trial_that_can_never_be_placed_is_refused_with_the_way_out() -> None:
+    _fits(Resources(cpu=1), {"CPU": 2.0})
+    with pytest.raises(
+        StudyError, match=r"resources: a trial of 2 processes asks 2.01 CPU, which must be <= 2"
+    ):
+        _fits(Resources(processes=2), {"CPU": 2.0})
+    with pytest.raises(StudyError, match=r"asks 1 GPU, which must be <= 0"):
+        _fits(Resources(gpu=1), {"CPU": 2.0})
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionError("Could not find any running Ray instance.\nMore."),
+        ValueError("Invalid address format: x"),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_one_sentence(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refuse)
+    first = str(error).splitlines()[0]
+    law = (
+        rf"^--address x: there is no Ray cluster to join \({first}\); start one"
+        r" \(docs/cluster.md\), or leave --address out to use this machine$"
+    )
+    with pytest.raises(StudyError, match=law), room(Resources(), "x", str):
+        pass
+
+
+def test_this_machine_is_asked_before_ray_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with room(Resources(cpu=1), None, str):
+        pass
+    with pytest.raises(StudyError, match="asks 1000 CPU"), room(Resources(cpu=1000), None, str):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("resources", "sentence"),
+    [
+        (Resources(cpu=4, gpu=1), None),
+        (Resources(cpu=4, gpu=1, processes=2), None),
+        (Resources(cpu=4, gpu=2), "no node of the cluster has 4 CPU and 2 GPU now, which a trial's process asks: trials wait until it grows"),
+        (Resources(cpu=16, gpu=1), "no node of the cluster has 16 CPU and 1 GPU now, which a trial's process asks: trials wait until it grows"),
+        (Resources(gpu=1, processes=3), "the cluster has 2 GPU now, and a trial asks 3: trials wait until it grows"),
+    ],
+)  # fmt: skip
+def test_what_a_cluster_lacks_now_is_said_once_and_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, resources: Resources, sentence: str | None
+) -> None:
+    node = {"CPU": 8.0, "GPU": 1.0}
+    nodes = [(True, {"CPU": 16.0}), (True, node), (True, node), (False, {"CPU": 64.0, "GPU": 8.0})]
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(
+        ray, "nodes", lambda: [{"Alive": alive, "Resources": has} for alive, has in nodes]
+    )
+    told: list[str] = []
+    with room(resources, "auto", told.append):
+        assert told == ([] if sentence is None else [sentence])
+
+
+def test_on_a_cluster_a_teacher_is_made_where_a_trial_would_be(
+    witness: Path, tmp_path: Path
+) -> None:
+    recipe = {"method": {"name": "natural"}, "training": {"epochs": 1, "device": "cpu"}}
+    robust = {"network": {"name": "mlp", "width": 4}, "recipe": recipe}
+    fixed = {**FIXED, "method.name": "rslad", "teachers.robust": robust}
+    asking = load_space(tmp_path, fixed=fixed, search={}, first=[])
+    work, driver = teachers.on_cluster(asking.resources), teachers.make_ready
+    steps = list(teachers.prepare(tmp_path / "study", asking, work))
+    assert [(bool(s.epoch), bool(s.so_far), bool(s.measured)) for s in steps] == [
+        (1, 0, 0),
+        (0, 1, 0),
+        (0, 0, 1),
+    ]
+    (again,) = [s for s in teachers.prepare(tmp_path / "study", asking, driver) if s.measured]
+    assert again.measured == steps[-1].measured
+    assert (steps[-1].trained, again.trained) == (True, False)
+    gone = load_space(
+        tmp_path,
+        fixed={**fixed, "teachers.robust": {**robust, "path": str(tmp_path / "gone.pt")}},
+        search={},
+        first=[],
+    )
+    with pytest.raises(
+        TeacherError, match=r"gone.pt: cannot be read: No such file or directory; check the path$"
+    ):
+        list(work(gone.example(), "robust", tmp_path, 1))
+
+
+def test_a_gang_is_one_atomic_group_of_its_actor_and_its_processes() -> None:
+    assert placement(Resources(cpu=2, gpu=0.25)).bundles == [{"CPU": 2.0, "GPU": 0.25}]
+    assert placement(Resources(cpu=2, gpu=1, processes=2)).bundles == [
+        {"CPU": 0.01},
+        {"CPU": 2.0, "GPU": 1.0},
+        {"CPU": 2.0, "GPU": 1.0},
+    ]

@@ -1,0 +1,295 @@
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rkdsearch.errors import StudyError
+from rkdsearch.search import folder, warm_start
+from rkdsearch.search.study import Study
+from rkdsearch.search.teachers import TeacherStep
+from rkdsearch.teacher import fingerprint
+from rkdsearch.training.teacher import Measured, folder_of, recipe_run
+from tests.search.files import CAPPED, SMALL, FakeWorker, load_space
+from tests.training.runs import teacher_file
+
+
+def claimed(tmp_path: Path) -> Path:
+    folder.describe(tmp_path / "study", load_space(tmp_path), {})
+    return tmp_path / "study"
+
+
+def test_a_warm_start_takes_what_lies_in_the_space_and_keeps_it(tmp_path: Path) -> None:
+    space = load_space(tmp_path)
+    earlier = claimed(tmp_path)
+    done = Study(earlier, space, 8, {})
+    FakeWorker().drive(done)
+    search = {**SMALL["search"], "method.name": {"choice": ["trades"]}}
+    narrow = load_space(
+        tmp_path / "narrow", search=search, ladder=[{"epochs": 1}, {"epochs": 4}], seed=9
+    )
+    inside = [t for t in done.trials.values() if narrow.searched(t.overrides) is not None]
+    warmed = warm_start.prepare(tmp_path / "new", earlier, narrow, existed=False)
+    seen = warmed.seen
+    assert 1 <= len(seen) == len(inside) < 8
+    outside = next(trial_id for trial_id, t in done.trials.items() if t not in inside)
+    assert (
+        warmed.left_out
+        == f"; {8 - len(inside)} are left out, which this space could not have trained (the first:"
+        f" {outside}, a value that is searched here is missing or outside its range there)"
+    )
+    # A stopped trial at a quarter or at half of its run is on this ladder's first rung of two; a
+    # finished one is at its end.
+    assert [s.rungs_short for s in seen] == [0 if t.status == "finished" else 1 for t in inside]
+    assert [s.values[0] for s in seen] == [t.best.clean_accuracy for t in inside if t.best]
+    assert warm_start.prepare(tmp_path / "new", None, narrow, existed=True).seen == seen
+
+
+def test_a_stopped_trial_of_a_weaker_protocol_warms_nobody(tmp_path: Path) -> None:
+    capped = load_space(tmp_path / "capped", **CAPPED, scheduler={"reduction": 2})
+    earlier = Study(tmp_path / "earlier", capped, 8, {})
+    FakeWorker().drive(earlier)
+    folder.describe(tmp_path / "earlier", capped, {})
+    alike = warm_start.from_study(tmp_path / "earlier", capped).seen
+    assert {seen.rungs_short for seen in alike} >= {0, 2}
+    whole = load_space(
+        tmp_path / "whole", **{**CAPPED, "ladder": [{"epochs": 1}, {"epochs": 2}, {"epochs": 4}]}
+    )
+    steps = [
+        (seen.params["attack.steps"], seen.rungs_short)
+        for seen in warm_start.from_study(tmp_path / "earlier", whole).seen
+    ]
+    # rung 2 had the whole exam, and its cap does not touch two steps; rung 1 had a shorter exam
+    assert all(short == 0 or (attack == 2 and short == 1) for attack, short in steps)
+
+
+def test_a_search_that_began_cold_stays_cold(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"has begun without --warm-start and must go on so"):
+        warm_start.prepare(claimed(tmp_path), tmp_path, load_space(tmp_path), existed=True)
+
+
+def test_a_search_that_began_warm_goes_on_with_the_same_earlier_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = load_space(tmp_path)
+    FakeWorker().drive(Study(claimed(tmp_path), space, 2, {}))
+    new, earlier = tmp_path / "new", tmp_path / "study"
+    monkeypatch.chdir(tmp_path)
+    seen = warm_start.prepare(new, Path("study"), space, existed=False).seen
+    assert len(seen) == 2
+    earlier.rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path / "moved")
+    assert warm_start.prepare(new, None, space, existed=True).seen == seen
+    # by where it was, from another working folder
+    assert warm_start.prepare(new, earlier, space, existed=True).seen == seen
+    for other in (tmp_path / "moved", tmp_path / "typo"):
+        with pytest.raises(
+            StudyError,
+            match=(
+                rf"new: has begun with --warm-start {earlier} and must go on so, got {other}; leave"
+                r" it out \(what"
+            ),
+        ):
+            warm_start.prepare(new, other, space, existed=True)
+
+
+@pytest.mark.parametrize(
+    ("known", "same"),
+    [
+        ("study", True),
+        ("../runs/study", True),
+        ("runs/study", True),
+        ("other/study", False),
+        ("udy", False),
+        ("/runs/study", False),
+    ],
+)
+def test_an_older_file_names_the_earlier_study_by_its_last_folders(
+    tmp_path: Path, known: str, *, same: bool
+) -> None:
+    new, earlier, space = tmp_path / "new", tmp_path / "runs" / "study", load_space(tmp_path)
+    warm_start.keep(new, warm_start.Warm([], Path(known)))
+    if same:
+        assert warm_start.prepare(new, earlier, space, existed=True).earlier == Path(known)
+    else:
+        with pytest.raises(
+            StudyError, match=f"has begun with --warm-start {known} and must go on so"
+        ):
+            warm_start.prepare(new, earlier, space, existed=True)
+
+
+WIDTHS: dict[str, Any] = {
+    "fixed": {**SMALL["fixed"], "student": {"name": "small_cnn"}, "method.name": "trades"},
+    "search": {"student.width": {"choice": [2, 4, 8]}, "optimizer.lr": {"choice": [0.1]}},
+    "first": [
+        {"label": f"width {width}", "student.width": width, "optimizer.lr": 0.1}
+        for width in (2, 4, 8)
+    ],
+    "scheduler": {"name": "none"},
+}
+WEIGHTS = {2: 746, 4: 1626, 8: 3818}
+
+
+def test_what_a_student_costs_is_counted_where_the_earlier_study_did_not(tmp_path: Path) -> None:
+    earlier = load_space(tmp_path, **WIDTHS)
+    folder.describe(tmp_path / "study", earlier, {})
+    FakeWorker().drive(Study(tmp_path / "study", earlier, 3, {}))
+    costly = load_space(
+        tmp_path / "costly",
+        **WIDTHS,
+        objectives=["clean_accuracy", "robust_accuracy", "parameters"],
+    )
+    assert [s.values[2] for s in warm_start.from_study(tmp_path / "study", costly).seen] == [
+        pytest.approx(1 - math.log(weights) / math.log(1e9)) for weights in WEIGHTS.values()
+    ]
+
+
+def test_a_student_beyond_a_limit_of_this_space_warms_nobody(tmp_path: Path) -> None:
+    earlier = load_space(tmp_path, **WIDTHS)
+    folder.describe(tmp_path / "study", earlier, {})
+    FakeWorker().drive(Study(tmp_path / "study", earlier, 3, {}))
+    limited = warm_start.from_study(
+        tmp_path / "study",
+        load_space(tmp_path / "limited", **WIDTHS, constraints={"parameters": WEIGHTS[4]}),
+    )
+    assert [s.params["student.width"] for s in limited.seen] == [2, 4]
+    assert (
+        limited.left_out
+        == "; 1 are left out, which this space could not have trained (the first: t00002, its"
+        " student's weights 3,818, beyond constraints.parameters 1,626)"
+    )
+
+
+def test_accuracies_of_another_exam_are_no_warm_start(tmp_path: Path) -> None:
+    FakeWorker().drive(Study(claimed(tmp_path), load_space(tmp_path), 2, {}))
+    other = load_space(tmp_path / "o", fixed={**SMALL["fixed"], "validation.attack.eps": 0.5})
+    with pytest.raises(StudyError, match="--warm-start needs the same exam"):
+        warm_start.from_study(tmp_path / "study", other)
+    with pytest.raises(StudyError, match="--warm-start needs a study, and there are no trials"):
+        warm_start.from_study(tmp_path / "typo", other)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"fixed": {**SMALL["fixed"], "student": {"name": "small_cnn", "width": 8}}}, "student.width 4 there, 8 here"),
+        ({"fixed": {**SMALL["fixed"], "attack.steps": 3}}, "attack.steps 2 there, 3 here"),
+        ({"fixed": {**SMALL["fixed"], "attack.eps": "4/255"}}, r"attack.eps 0.0313\d+ there, 0.0156\d+ here"),
+        ({"ladder": [{"epochs": 1}, {"epochs": 8}]}, "training.epochs 4 there, 8 here"),
+        ({"search": {"optimizer.lr": SMALL["search"]["optimizer.lr"]},
+          "fixed": {**SMALL["fixed"], "method": {"name": "trades", "consistency_weight": 2.0}}},
+         "method.consistency_weight 6.0 there, 2.0 here"),
+    ],
+    ids=["student", "attack", "eps", "length", "a value that was searched"],
+)  # fmt: skip
+def test_what_this_space_could_not_have_trained_warms_nobody(
+    tmp_path: Path, changes: dict[str, Any], reason: str
+) -> None:
+    done = Study(claimed(tmp_path), load_space(tmp_path, scheduler={"name": "none"}), 2, {})
+    FakeWorker().drive(done)
+    with pytest.raises(
+        StudyError,
+        match=(
+            f"no finished or stopped trial that lies in this space: the first was t00000, {reason}"
+        ),
+    ):
+        warm_start.from_study(
+            tmp_path / "study", load_space(tmp_path / "other", first=[], **changes)
+        )
+
+
+def test_where_files_lie_and_what_the_machine_is_leave_a_trial_what_it_is(tmp_path: Path) -> None:
+    done = Study(claimed(tmp_path), load_space(tmp_path, scheduler={"name": "none"}), 4, {})
+    FakeWorker().drive(done)
+    other = load_space(
+        tmp_path / "other", fixed={**SMALL["fixed"], "training.device": "auto", "training.seed": 7}
+    )
+    assert len(warm_start.from_study(tmp_path / "study", other).seen) == 4
+
+
+def teacher_asked(where: Path, **robust: Any) -> dict[str, Any]:
+    return {
+        "fixed": {
+            **SMALL["fixed"],
+            "method.name": "pgd_at",
+            "teachers.robust": {"network": {"name": "small_cnn", "width": 4}, **robust},
+        },
+        "search": {
+            "attack.objective": {"choice": ["label", "teacher_clean"]},
+            "optimizer.lr": SMALL["search"]["optimizer.lr"],
+        },
+        "first": [
+            {"label": o, "attack.objective": o, "optimizer.lr": 0.1}
+            for o in ("label", "teacher_clean")
+        ],
+        "scheduler": {"name": "none"},
+    }
+
+
+@pytest.mark.parametrize("by", ["file", "recipe"])
+def test_a_trial_that_asked_another_teacher_warms_nobody_and_one_that_asked_none_does(
+    tmp_path: Path, by: str
+) -> None:
+    recipe = {"method": {"name": "natural"}, "training": {"epochs": 1, "device": "cpu"}}
+    path = teacher_file(tmp_path / "t.safetensors", seed=0)
+    same: dict[str, Any] = {"path": str(path)} if by == "file" else {"recipe": recipe}
+    space = load_space(tmp_path, **teacher_asked(tmp_path, **same))
+    if by == "recipe":
+        path = tmp_path / "study" / "teachers" / "FOLDER" / "best.safetensors"
+    described = Measured("", 1.0, 1.0, 10, "")
+    sha256 = fingerprint(tmp_path / "t.safetensors")
+    earlier = Study(
+        tmp_path / "study",
+        space,
+        2,
+        {"teachers.robust.path": str(path), "teachers.robust.sha256": sha256},
+    )
+    FakeWorker().drive(earlier)
+    folder.describe(
+        tmp_path / "study",
+        space,
+        {"robust": TeacherStep("robust", measured=described, path=str(path))},
+    )
+    if by == "recipe":
+        file = tmp_path / "study" / "study.json"
+        file.write_text(file.read_text().replace("FOLDER", made_in(space)))
+    assert len(warm_start.from_study(tmp_path / "study", space).seen) == 2
+    (tmp_path / "moved").mkdir()
+    other: dict[str, Any] = {"recipe": {**recipe, "training": {"epochs": 2, "device": "cpu"}}}
+    if by == "file":
+        other = {"path": str(teacher_file(tmp_path / "moved" / "t.safetensors", seed=1))}
+        moved = load_space(
+            tmp_path / "moved",
+            **teacher_asked(
+                tmp_path, path=str(teacher_file(tmp_path / "moved" / "same.safetensors", seed=0))
+            ),
+        )
+        assert len(warm_start.from_study(tmp_path / "study", moved).seen) == 2
+    warmed = warm_start.from_study(
+        tmp_path / "study", load_space(tmp_path / "moved", **teacher_asked(tmp_path, **other))
+    )
+    assert [s.params["attack.objective"] for s in warmed.seen] == ["label"]
+    why = "was another file" if by == "file" else "was made otherwise"
+    assert (
+        warmed.left_out
+        == "; 1 are left out, which this space could not have trained (the first: t00001, its"
+        f" robust teacher {why})"
+    )
+
+
+def made_in(space: Any) -> str:
+    """The folder of the teacher that the space's recipe makes."""
+    made_by = recipe_run(space.example(), "robust")
+    assert made_by is not None
+    return folder_of(made_by, Path()).name
+
+
+def test_the_same_accuracies_on_other_images_are_no_warm_start(tmp_path: Path) -> None:
+    FakeWorker().drive(Study(claimed(tmp_path), load_space(tmp_path), 2, {}))
+    file = tmp_path / "study" / "study.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"split_sha256": "0"}))
+    with pytest.raises(
+        StudyError, match=r'--warm-start needs the same images \(split_sha256\), got "0" there, '
+    ):
+        warm_start.from_study(tmp_path / "study", load_space(tmp_path))

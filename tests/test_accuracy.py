@@ -1,0 +1,210 @@
+import pytest
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from rkdsearch.accuracy import BATCH, Verdict, allow_tf32, judge, judge_by_autoattack, pgd
+from rkdsearch.attacks import Attack, Linf
+from rkdsearch.errors import OutOfMemoryError
+
+
+class Threshold(nn.Module):
+    """Class 1 where the pixel is above a half: an image is robust where it is further from a half than eps."""
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        pixel = x.flatten(1).mean(dim=1)
+        return torch.stack([0.5 - pixel, pixel - 0.5], dim=1) * 10
+
+
+def images(*pixels: float) -> Tensor:
+    return torch.tensor(pixels).reshape(-1, 1, 1, 1)
+
+
+ATTACK = Attack(Linf(0.1), steps=10, step_size=0.025)
+
+
+def test_every_image_keeps_its_own_verdict() -> None:
+    x, y = images(0.9, 0.55, 0.45, 0.1, 0.9), torch.tensor([1, 1, 0, 0, 0])
+    verdict, reliability = judge(Threshold(), x, y, ATTACK)
+    assert verdict.clean.tolist() == [True, True, True, True, False]
+    assert verdict.robust.tolist() == [True, False, False, True, False]
+    assert (verdict.clean_accuracy, verdict.robust_accuracy) == pytest.approx((0.8, 0.4))
+    assert reliability is None
+
+
+def test_the_worst_class_is_the_lowest_robust_share_of_any_class_that_has_images() -> None:
+    y = torch.tensor([0, 0, 0, 0, 2, 2, 5])  # classes 1, 3 and 4 have none
+    robust = torch.tensor([True, True, True, False, True, False, True])
+    assert Verdict(y, torch.ones(7, dtype=torch.bool), robust).worst_class_accuracy == 0.5
+
+
+def test_a_teacher_is_right_on_x_adv_or_on_x_alone_or_on_neither_and_rarely_on_x_adv_alone() -> (
+    None
+):
+    x, y = images(0.9, 0.55, 0.9, 0.2), torch.tensor([1, 1, 1, 0])
+    answers = iter([torch.tensor([1, 1, 0, 1]), torch.tensor([1, 0, 0, 0])])  # on x, then on x'
+    _, reliability = judge(
+        Threshold(), x, y, ATTACK, teacher=lambda _: nn.functional.one_hot(next(answers), 2)
+    )
+    assert reliability is not None
+    assert (
+        reliability.right_on_adversarial,
+        reliability.right_on_clean_only,
+        reliability.wrong_on_both,
+    ) == (0.5, 0.25, 0.25)
+
+
+def test_the_verdict_does_not_depend_on_how_many_share_the_work() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval()
+    x, y = torch.rand(2 * BATCH + 77, 1, 2, 2), torch.randint(3, (2 * BATCH + 77,))
+    attack = Attack(Linf(0.05), steps=2, step_size=0.02)
+    whole, shares = judge(network, x, y, attack, restarts=2, seed=3, teacher=network)
+    kept: list[list[Tensor]] = []
+    for rank in range(2):
+        counts: list[Tensor] = []
+        judge(
+            network,
+            x,
+            y,
+            attack,
+            restarts=2,
+            seed=3,
+            teacher=network,
+            rank=rank,
+            processes=2,
+            total=lambda c, to=counts: to.append(c) or c,
+        )
+        kept.append(counts)
+    clean, robust, cases = (a + b for a, b in zip(*kept, strict=True))
+    assert torch.equal(clean.bool(), whole.clean)
+    assert torch.equal(robust.bool(), whole.robust)
+    assert shares is not None
+    assert (cases.double() / len(x)).tolist() == [
+        shares.right_on_adversarial,
+        shares.right_on_clean_only,
+        shares.wrong_on_both,
+    ]
+    assert 0 < whole.robust_accuracy < whole.clean_accuracy < 1
+
+
+class Small(nn.Module):
+    """Holds at most so many images at once, and counts them."""
+
+    def __init__(self, room: int, error: Exception) -> None:
+        super().__init__()
+        self.room, self.error, self.seen = room, error, list[int]()
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append(len(x))
+        if len(x) > self.room:
+            raise self.error
+        pixel = x.flatten(1).mean(dim=1)
+        return torch.stack([0.5 - pixel, pixel - 0.5], dim=1) * 10
+
+
+FULL = {
+    "a GPU": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    "a GPU's library": RuntimeError(
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
+    ),
+    "a CPU": RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory:"
+        " you tried to allocate 8 bytes."
+    ),
+}
+
+
+@pytest.mark.parametrize("where", FULL)
+def test_an_exam_that_the_device_cannot_hold_is_sat_in_parts_from_the_same_starts(
+    where: str,
+) -> None:
+    torch.manual_seed(0)
+    x, y = torch.rand(2 * BATCH + 7, 1, 2, 2), torch.randint(2, (2 * BATCH + 7,))
+    attack = Attack(Linf(0.3), steps=1, step_size=0.01)
+    whole, shares = judge(Threshold(), x, y, attack, restarts=2, seed=3, teacher=Threshold())
+    small = Small(100, FULL[where])
+    parts, their_shares = judge(small, x, y, attack, restarts=2, seed=3, teacher=Threshold())
+    assert torch.equal(parts.robust, whole.robust)
+    assert torch.equal(parts.clean, whole.clean)
+    assert their_shares == shares
+    assert 0 < whole.robust_accuracy < whole.clean_accuracy
+    # what was too much once is not tried again
+    assert [n for n in small.seen if n > 100] == [250, 125]
+    assert max(n for n in small.seen if n <= 100) == 63
+
+
+def test_an_exam_of_one_image_that_the_device_cannot_hold_blames_no_setting_of_training() -> None:
+    text = (
+        "^the exam: the device is out of memory with one image at a time; does another program use"
+        " it\\?$"
+    )
+    with pytest.raises(OutOfMemoryError, match=text):
+        judge(Small(0, FULL["a GPU"]), images(0.9, 0.1, 0.3), torch.tensor([1, 0, 0]), ATTACK)
+
+
+def test_another_error_is_no_want_of_memory() -> None:
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        judge(
+            Small(0, RuntimeError("mat1 and mat2 shapes cannot be multiplied")),
+            images(0.9),
+            torch.tensor([1]),
+            ATTACK,
+        )
+
+
+def test_an_exam_is_ieee_fp32_whatever_training_may_do() -> None:
+    seen = []
+
+    class Looking(Threshold):
+        @override
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+            return super().forward(x)
+
+    try:
+        for allowed in (True, False):
+            allow_tf32(allowed=allowed)
+            judge(Looking(), images(0.9), torch.tensor([1]), ATTACK)
+            assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == (
+                allowed,
+                allowed,
+            )
+    finally:
+        allow_tf32(allowed=False)
+    assert set(seen) == {(False, False)}
+
+
+def test_another_restart_can_only_break_more_images() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3)).eval()
+    x, y = torch.rand(BATCH, 1, 2, 2), torch.randint(3, (BATCH,))
+    attack = Attack(Linf(0.1), steps=1, step_size=0.02)
+    one, _ = judge(network, x, y, attack, seed=1)
+    five, _ = judge(network, x, y, attack, restarts=5, seed=1)
+    assert not (five.robust & ~one.robust).any()
+    assert five.robust.sum() < one.robust.sum()
+
+
+def test_the_same_seed_is_the_same_attack_and_another_seed_another() -> None:
+    x, y = torch.rand(4, 1, 2, 2), torch.tensor([0, 1, 0, 1])
+    attack = Attack(Linf(0.1), steps=0, step_size=0.0)
+    first, second, third = (pgd(Threshold(), attack, x, y, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, third)
+
+
+def test_autoattack_judges_in_the_exams_ball() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
+    with torch.no_grad():
+        network[1].weight.zero_()
+        network[1].bias.zero_()
+        network[1].weight[1] = 1 / 64  # class 1: the mean pixel, less a half
+        network[1].bias[1] = -0.5
+        network[1].bias[2:] = -10.0
+    x = torch.cat([torch.full((1, 1, 8, 8), pixel) for pixel in (0.55, 0.45, 0.8)])
+    verdict, _ = judge_by_autoattack(network, x, torch.tensor([1, 0, 0]), attack=ATTACK)
+    assert verdict.clean.tolist() == [True, True, False]
+    assert verdict.robust.tolist() == [False, False, False]

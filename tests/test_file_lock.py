@@ -1,0 +1,87 @@
+import errno
+import fcntl
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rkdsearch.errors import DiskError, StudyError
+from rkdsearch.file_lock import one_driver
+
+ROOT = Path(__file__).parents[2]
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from rkdsearch.file_lock import one_driver
+with one_driver(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_second_driver_is_told_who_the_first_is_and_a_killed_one_leaves_nothing(
+    tmp_path: Path,
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "study")],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as first:
+        try:
+            assert first.stdout is not None
+            assert first.stdout.readline() == "held\n"
+            law = (
+                rf"study: is being searched by process {first.pid} on"
+                rf" {re.escape(socket.gethostname())} since .* UTC; wait for its end"
+            )
+            with pytest.raises(StudyError, match=law), one_driver(tmp_path / "study"):
+                pass
+        finally:
+            first.kill()
+    with one_driver(tmp_path / "study"):
+        assert f"process {os.getpid()} on" in (tmp_path / "study" / ".driver").read_text()
+    assert (tmp_path / "study" / ".driver").read_text() == ""
+
+
+def test_a_process_that_the_driver_started_does_not_hold_the_study(tmp_path: Path) -> None:
+    with one_driver(tmp_path):
+        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    with child:
+        with one_driver(tmp_path):
+            pass
+        child.kill()
+
+
+def test_where_locks_are_unknown_nobody_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with one_driver(tmp_path), one_driver(tmp_path):
+        pass
+
+
+def test_a_folder_that_takes_no_file_is_told_before_anything_is_computed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(
+            DiskError, match=r"file/run: could not be written: Not a directory; is the folder yours"
+        ),
+        one_driver(tmp_path / "file" / "run"),
+    ):
+        pass
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / ".driver").symlink_to("/dev/full")  # it can be locked, and takes no byte
+    with (
+        pytest.raises(DiskError, match=r"full: could not be written: "),
+        one_driver(tmp_path / "full"),
+    ):
+        pass
