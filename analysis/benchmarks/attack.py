@@ -60,7 +60,7 @@ def step_of(
     return Step(
         x=torch.rand(shape, generator=generator).contiguous(memory_format=torch.channels_last),
         y=torch.randint(10, shape[:1], generator=generator),
-        student=Student(student, models.twin(student)),
+        student=Student(student, models.inference_copy(student)),
         teachers={"robust": Teacher(teacher)},
         companions={},
         attack=attack,
@@ -81,7 +81,7 @@ def bare_gradient(network: nn.Module, x: torch.Tensor) -> models.Gradient:
         x = x.detach().requires_grad_()
         return torch.autograd.grad(network(x), x, slope)[0]
 
-    return models.written_out(network, lambda _: slope, x) or by_autograd
+    return models.closed_form_gradient(network, lambda _: slope, x) or by_autograd
 
 
 def microseconds(work: Callable[[], object]) -> float:

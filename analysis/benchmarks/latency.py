@@ -155,7 +155,7 @@ def _measured(count: int) -> dict[str, list[float]]:
                 study.fail(assignment.trial_id, "not asked for")
                 continue
             found["next trial, with its row"].append(spent)
-            for epoch in range(1, assignment.stages[0].until + 1):
+            for epoch in range(1, assignment.fidelities[0].until + 1):
                 where = (
                     "at a rung, with its rows"
                     if epoch == space.rungs[0].epochs
@@ -182,9 +182,16 @@ def _after(count: int, space: SearchSpace, folder: Path) -> Study:
     config = space.config(space.sample(rng))
     for ordinal in range(count):
         overrides = space.sample(rng)
-        legs = ladder.legs(space.ladder, space.scheduler, overrides["attack.steps"])
+        segments = ladder.segments(space.ladder, space.scheduler, overrides["attack.steps"])
         study.trials[trial_id_of(ordinal)] = Trial(
-            trial_id_of(ordinal), ordinal, "search", "", overrides, config, legs, status="paused"
+            trial_id_of(ordinal),
+            ordinal,
+            "search",
+            "",
+            overrides,
+            config,
+            segments,
+            status="paused",
         )
     climbing = list(study.trials.values())
     for rung in space.ladder:

@@ -16,7 +16,7 @@ from simulation import Track, search
 
 from rkdsearch import config as run
 from rkdsearch.config import TrainConfig
-from rkdsearch.config.fidelity import Stage
+from rkdsearch.config.fidelity import Fidelity
 from rkdsearch.errors import NonFiniteLossError
 from rkdsearch.space.space import SearchSpace
 from rkdsearch.training.epoch import EpochResult
@@ -31,7 +31,7 @@ class Trained:
     """A run that is trained as far as somebody looks. Where its loss becomes infinite, its accuracies are 0 from then on."""
 
     config: TrainConfig
-    stages: tuple[Stage, ...]
+    fidelities: tuple[Fidelity, ...]
     seconds: float = 0.0
     _known: list[EpochResult] = field(default_factory=list)
     _epochs: Iterator[EpochResult] | None = None
@@ -40,7 +40,7 @@ class Trained:
         """Validation accuracies of the best epoch so far."""
         started = time.process_time()
         if self._epochs is None:
-            self._epochs = Trainer(self.config, stages=self.stages).epochs()
+            self._epochs = Trainer(self.config, fidelities=self.fidelities).epochs()
         try:
             while len(self._known) < epoch:
                 self._known.append(next(self._epochs))
@@ -75,10 +75,12 @@ class Digits:
         config = self.space.config(
             run.merge(run.merge(overrides, self.teachers), {"training.seed": self.seed})
         )
-        full = Trained(config, tuple(Stage(rung.epochs) for rung in LENGTH))
+        full = Trained(config, tuple(Fidelity(rung.epochs) for rung in LENGTH))
         capped = full
         if config.attack.steps > CAP:
-            capped = Trained(config, tuple(Stage(rung.epochs, rung.attack_steps) for rung in LOWER))
+            capped = Trained(
+                config, tuple(Fidelity(rung.epochs, rung.attack_steps) for rung in LOWER)
+            )
         self.runs += [full] if capped is full else [full, capped]
         return Curve(config.attack.steps, full, capped, capped)
 

@@ -15,7 +15,7 @@ from rules import LENGTH, LOWER
 from scipy.stats import kendalltau, spearmanr
 
 from rkdsearch import config as run
-from rkdsearch.config.fidelity import Stage
+from rkdsearch.config.fidelity import Fidelity
 from rkdsearch.errors import NonFiniteLossError
 from rkdsearch.execution.teachers import prepare
 from rkdsearch.search.teachers import overrides_of
@@ -34,14 +34,14 @@ class Kind:
     """A way to train a configuration: what it changes, and its stages; `names` says in the table what each of them is a part of."""
 
     changes: Mapping[str, Any]
-    stages: tuple[Stage, ...]
+    fidelities: tuple[Fidelity, ...]
     names: tuple[str, ...]
 
 
 def kinds(number: int, attack_steps: int) -> Iterator[Kind]:
     """The runs of configuration `number`, whose training attack has so many steps. Where that is within the cap, capped runs are full ones."""
-    whole = tuple(Stage(until) for until in (LOWER[0].epochs, *(rung.epochs for rung in LENGTH)))
-    capped = tuple(Stage(rung.epochs, rung.attack_steps) for rung in LOWER)
+    whole = tuple(Fidelity(until) for until in (LOWER[0].epochs, *(rung.epochs for rung in LENGTH)))
+    capped = tuple(Fidelity(rung.epochs, rung.attack_steps) for rung in LOWER)
     names = ("capped", "capped", "capped", "continued")
     yield Kind({}, whole, ("full",) * 4)
     if attack_steps > CAP:
@@ -121,13 +121,13 @@ def _rows(
     rows: list[dict[str, Any]] = []
     started, steps = time.process_time(), 0
     try:
-        for epoch in Trainer(config, stages=kind.stages).epochs():
+        for epoch in Trainer(config, fidelities=kind.fidelities).epochs():
             steps += epoch.training_attack_steps
             if epoch.clean_accuracy is not None:
                 name = next(
                     name
-                    for name, stage in zip(kind.names, kind.stages, strict=True)
-                    if epoch.epoch <= stage.until
+                    for name, fidelity in zip(kind.names, kind.fidelities, strict=True)
+                    if epoch.epoch <= fidelity.until
                 )
                 rows.append(
                     {

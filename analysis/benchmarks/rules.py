@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from simulation import Rule, Trial, reached
 
 from rkdsearch.results import pareto
-from rkdsearch.search.sampler import Seen, propose, remembered
+from rkdsearch.search.sampler import Observation, propose, remembered
 from rkdsearch.search.scheduler import Rungs
 from rkdsearch.space.ladder import first_rung
 from rkdsearch.space.settings import Rung, SamplerConfig, SchedulerConfig
@@ -52,13 +52,15 @@ class Ours:
         proposal = propose(self.space, ordinal, remembered(seen, self.space.sampler.history))
         return proposal.overrides, proposal.notes
 
-    def _seen(self, trial: Trial) -> Seen | None:
+    def _seen(self, trial: Trial) -> Observation | None:
         if trial.rung >= 0:
             values = reached(trial, afresh=self.afresh)
-            return Seen(
+            return Observation(
                 trial.overrides, "measured", values, len(trial.ladder) - 1 - trial.rung, trial.notes
             )
-        return Seen(trial.overrides, "running", notes=trial.notes) if trial.executing else None
+        return (
+            Observation(trial.overrides, "running", notes=trial.notes) if trial.executing else None
+        )
 
     def goes_on(self, trial: Trial, values: tuple[float, float]) -> bool:
         """As the rungs decide."""

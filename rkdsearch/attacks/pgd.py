@@ -32,7 +32,7 @@ class Network(Protocol):
         """Logits."""
         ...
 
-    def written_out(self, slope: Slope, x: Tensor) -> Gradient | None:
+    def closed_form_gradient(self, slope: Slope, x: Tensor) -> Gradient | None:
         """x' to dJ/dx' for images shaped like `x`, where that is faster than autograd; `slope` turns logits into dJ/dlogits."""
         ...
 
@@ -131,7 +131,9 @@ def gradient_of(objective: Objective, x: Tensor) -> Gradient:
     if not isinstance(objective, OfLogits):
         return lambda x_adv: _by_autograd(objective, torch.ones_like, x_adv)
     network, slope = objective.network, objective.slope
-    return network.written_out(slope, x) or (lambda x_adv: _by_autograd(network, slope, x_adv))
+    return network.closed_form_gradient(slope, x) or (
+        lambda x_adv: _by_autograd(network, slope, x_adv)
+    )
 
 
 def input_gradient(objective: Objective, x: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ def evaluate(
     from rkdsearch.cli.progress import said
     from rkdsearch.errors import StudyError
     from rkdsearch.evaluation import jobs
-    from rkdsearch.evaluation.targets import candidates
+    from rkdsearch.evaluation.targets import evaluation_targets
     from rkdsearch.execution.evaluation import examine
 
     if seeds < 1 or (images is not None and images < 1):
@@ -57,21 +57,23 @@ def evaluate(
     if gpu is not None and not 0 < gpu <= 1:
         raise StudyError(f"--gpu must be > 0 and <= 1, got {gpu:g}")
     plugins.allow_import(*allow_import)
-    todo = jobs.sittings(candidates(study, front=front, trial=trial, notice=said), attacks, seeds)
+    todo = jobs.evaluation_jobs(
+        evaluation_targets(study, front=front, trial=trial, notice=said), attacks, seeds
+    )
     said(
-        f"{study}: {len({s.candidate.trial_id for s in todo})} networks, {len(todo)} sittings on"
+        f"{study}: {len({s.target.trial_id for s in todo})} networks, {len(todo)} evaluation jobs on"
         " test images"
     )
     done = 0
-    for sitting, row in examine(study, todo, images=images, gpu=gpu, address=address):
+    for job, row in examine(study, todo, images=images, gpu=gpu, address=address):
         done += 1
         said(
-            f"{sitting.candidate.trial_id:10} {sitting.attack:10} seed {sitting.seed}:"
+            f"{job.target.trial_id:10} {job.attack:10} seed {job.seed}:"
             f" {row['correct']}/{row['images']} = {row['accuracy']:.3f} [{row['low']:.3f},"
-            f" {row['high']:.3f}]  {sitting.candidate.label}"
+            f" {row['high']:.3f}]  {job.target.label}"
         )
     if done < len(todo):
         said(
-            f"{len(todo) - done} sittings stand in {study / 'evaluations'} already and were not"
+            f"{len(todo) - done} evaluation jobs stand in {study / 'evaluations'} already and were not"
             " repeated"
         )

@@ -272,7 +272,7 @@ class SearchProgress:
             sum(t.status == "running" and not t.executing for t in repeats) if repeats else to_come
         )
         first_left = sum(
-            sum(leg.end for leg in t.legs) - t.trained
+            sum(segment.end for segment in t.segments) - t.trained
             for t in study.executing
             if t.origin != "search"
         )

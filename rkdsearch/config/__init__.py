@@ -9,7 +9,6 @@ from rkdsearch.config.reading import build, load, read_yaml
 from rkdsearch.config.sections import (
     AttackConfig,
     AveragingConfig,
-    ExamAttack,
     OptimizerConfig,
     Pixels,
     Recipe,
@@ -18,6 +17,7 @@ from rkdsearch.config.sections import (
     TeachersConfig,
     TrainConfig,
     TrainingConfig,
+    ValidationAttack,
     ValidationConfig,
 )
 from rkdsearch.config.sentences import members, sentence, unknown_field
@@ -26,7 +26,6 @@ from rkdsearch.config.writing import written
 __all__ = [
     "AttackConfig",
     "AveragingConfig",
-    "ExamAttack",
     "OptimizerConfig",
     "Pixels",
     "Recipe",
@@ -35,6 +34,7 @@ __all__ = [
     "TeachersConfig",
     "TrainConfig",
     "TrainingConfig",
+    "ValidationAttack",
     "ValidationConfig",
     "build",
     "flatten_tree",

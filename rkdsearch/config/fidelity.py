@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from rkdsearch.config import AttackConfig, ExamAttack, ValidationConfig
+from rkdsearch.config import AttackConfig, ValidationAttack, ValidationConfig
 
-_Attack = TypeVar("_Attack", AttackConfig, ExamAttack)
+_Attack = TypeVar("_Attack", AttackConfig, ValidationAttack)
 
 
 @dataclass(frozen=True)
-class Stage:
+class Fidelity:
     """The epochs up to and with `until`, which is validated. What is None is as the run's config has it.
 
     `attack_steps` caps the training attack's steps, `validation_steps` the exam's,
@@ -38,7 +38,7 @@ class Stage:
             }
         )
 
-    def judged_like(self, other: "Stage") -> bool:
+    def judged_like(self, other: "Fidelity") -> bool:
         """Whether both measure by one protocol: only then may their accuracies be compared."""
         return (self.validation_steps, self.validation_images) == (
             other.validation_steps,
@@ -46,9 +46,9 @@ class Stage:
         )
 
 
-def at(stages: Sequence[Stage], epoch: int) -> Stage:
+def fidelity_at(fidelities: Sequence[Fidelity], epoch: int) -> Fidelity:
     """The stage of this epoch (from 1); beyond the last one, and without any, all is as the config has it."""
-    return next((stage for stage in stages if epoch <= stage.until), Stage(epoch))
+    return next((fidelity for fidelity in fidelities if epoch <= fidelity.until), Fidelity(epoch))
 
 
 def _capped(attack: _Attack, steps: int | None) -> _Attack:

@@ -100,7 +100,7 @@ class AttackConfig(BallConfig):
         )
 
 
-class ExamAttack(BallConfig):
+class ValidationAttack(BallConfig):
     """PGD on the cross-entropy, from a random start: the fixed exam of validation, and the ball of the test."""
 
     steps: int = Field(20, ge=1, le=1000, description="PGD steps on validation images")
@@ -127,7 +127,7 @@ class ExamAttack(BallConfig):
 class ValidationConfig(Section):
     """How a run is judged while it trains, on images that it does not train on."""
 
-    attack: ExamAttack = Field(default_factory=ExamAttack)
+    attack: ValidationAttack = Field(default_factory=ValidationAttack)
     every: int = Field(
         1,
         ge=1,

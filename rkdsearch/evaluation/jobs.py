@@ -19,7 +19,7 @@ from rkdsearch import config as run
 from rkdsearch import data
 from rkdsearch.data.splits import some
 from rkdsearch.errors import OutOfMemoryError
-from rkdsearch.evaluation.targets import Candidate
+from rkdsearch.evaluation.targets import EvaluationTarget
 from rkdsearch.plugins import allow_import
 from rkdsearch.results.intervals import accuracy
 
@@ -28,21 +28,23 @@ PGD_STEPS = 20
 
 
 @dataclass(frozen=True)
-class Sitting:
+class EvaluationJob:
     """One candidate under one attack with one seed."""
 
-    candidate: Candidate
+    target: EvaluationTarget
     attack: str
     seed: int
 
 
-def sittings(found: Sequence[Candidate], attacks: Sequence[str], seeds: int) -> list[Sitting]:
+def evaluation_jobs(
+    found: Sequence[EvaluationTarget], attacks: Sequence[str], seeds: int
+) -> list[EvaluationJob]:
     """Everybody sits every attack; a teacher is spared AutoAttack, which is for what is compared."""
     return [
-        Sitting(candidate, attack, seed)
-        for candidate in found
+        EvaluationJob(target, attack, seed)
+        for target in found
         for attack in attacks
-        if not (candidate.role is not None and attack == "autoattack")
+        if not (target.role is not None and attack == "autoattack")
         for seed in range(1 if attack == "clean" else seeds)
     ]
 
@@ -58,16 +60,16 @@ def subset(
     return rows, digest.hexdigest()
 
 
-def sit(sitting: Mapping[str, Any], images: tuple[Any, Any], block: int) -> dict[str, Any]:
+def run_job(job: Mapping[str, Any], images: tuple[Any, Any], block: int) -> dict[str, Any]:
     """One shard, on a worker: 0/1 flags of its images, the complaints of the attack, and what it took. Raises OutOfMemoryError."""
     import torch
 
     try:
-        return _sit(sitting, images, block)
+        return _run_job(job, images, block)
     except torch.OutOfMemoryError:
-        gpu = sitting["gpu"]
+        gpu = job["gpu"]
         raise OutOfMemoryError(
-            f"{sitting['trial_id']}, {sitting['attack']}: the device is out of memory with {SHARD}"
+            f"{job['trial_id']}, {job['attack']}: the device is out of memory with {SHARD}"
             " images at a time; "
             + (
                 "does another program use it?"
@@ -77,7 +79,7 @@ def sit(sitting: Mapping[str, Any], images: tuple[Any, Any], block: int) -> dict
         ) from None
 
 
-def _sit(sitting: Mapping[str, Any], images: tuple[Any, Any], block: int) -> dict[str, Any]:
+def _run_job(job: Mapping[str, Any], images: tuple[Any, Any], block: int) -> dict[str, Any]:
     import time
 
     import torch
@@ -89,42 +91,38 @@ def _sit(sitting: Mapping[str, Any], images: tuple[Any, Any], block: int) -> dic
     from rkdsearch.training.teacher import device_of
 
     started = time.perf_counter()
-    allow_import(*sitting["allow_imports"])
+    allow_import(*job["allow_imports"])
     torch.set_num_threads(1)
-    config = run.build(sitting["config"])
+    config = run.build(job["config"])
     device = device_of(config)
     rows = slice(block * SHARD, (block + 1) * SHARD)
     x, y = (torch.tensor(a[rows], device=device) for a in images)
     x = data.laid_out(x, channels_last=config.training.channels_last)
     network_config = (
-        config.student
-        if sitting["role"] is None
-        else getattr(config.teachers, sitting["role"]).network
+        config.student if job["role"] is None else getattr(config.teachers, job["role"]).network
     )
     splits = data.load_training(config.data)
     classes, shape = len(splits.train.classes), splits.train
     network = models.fold(
         load(
-            Path(sitting["weights"]),
+            Path(job["weights"]),
             network_config,
             classes=classes,
             channels=shape.channels,
             size=shape.size,
-            sha256=sitting["sha256"],
+            sha256=job["sha256"],
         ).to(device)
     )
     exam = config.validation.attack
     flags: list[str] = []
-    if sitting["attack"] == "autoattack":
-        verdict, flags = judge_by_autoattack(
-            network, x, y, attack=exam.build(), seed=sitting["seed"]
-        )
+    if job["attack"] == "autoattack":
+        verdict, flags = judge_by_autoattack(network, x, y, attack=exam.build(), seed=job["seed"])
     else:
         pgd = exam.model_copy(update={"steps": PGD_STEPS})
         verdict, _ = judge(
-            network, x, y, pgd.build(), restarts=exam.restarts, seed=sitting["seed"] + block
+            network, x, y, pgd.build(), restarts=exam.restarts, seed=job["seed"] + block
         )
-    right = verdict.clean if sitting["attack"] == "clean" else verdict.robust
+    right = verdict.clean if job["attack"] == "clean" else verdict.robust
     return {
         "right": right.int().tolist(),
         "flags": flags,
@@ -135,22 +133,22 @@ def _sit(sitting: Mapping[str, Any], images: tuple[Any, Any], block: int) -> dic
 
 
 def row_of(
-    sitting: Sitting, answers: Sequence[Mapping[str, Any]], y: Any, of_images: int, digest: str
+    job: EvaluationJob, answers: Sequence[Mapping[str, Any]], y: Any, of_images: int, digest: str
 ) -> dict[str, object]:
     """The job's row in `evaluations/`, from its blocks' results."""
     right = np.concatenate([np.array(a["right"], dtype=bool) for a in answers])
-    exam, attacked = sitting.candidate.config.validation.attack, sitting.attack != "clean"
+    exam, attacked = job.target.config.validation.attack, job.attack != "clean"
     estimate = accuracy(int(right.sum()), len(right))
     return {
-        "trial_id": sitting.candidate.trial_id,
-        "label": sitting.candidate.label,
+        "trial_id": job.target.trial_id,
+        "label": job.target.label,
         "checkpoint": "best",
         "split": "test",
-        "attack": sitting.attack,
+        "attack": job.attack,
         "norm": exam.norm if attacked else None,
         "eps": exam.eps if attacked else 0.0,
-        "steps": PGD_STEPS if sitting.attack == "pgd20" else None,
-        "seed": sitting.seed,
+        "steps": PGD_STEPS if job.attack == "pgd20" else None,
+        "seed": job.seed,
         "images": len(right),
         "of_images": of_images,
         "correct": int(right.sum()),
@@ -162,7 +160,7 @@ def row_of(
         "flags": sorted({f for a in answers for f in a["flags"]}),
         "per_image": "".join("1" if r else "0" for r in right),
         "subset_sha256": digest,
-        "weights_sha256": sitting.candidate.sha256,
+        "weights_sha256": job.target.sha256,
         "evaluated": datetime.now(UTC),
         "run.torch": answers[0]["torch"],
         "run.device": answers[0]["device"],

@@ -16,7 +16,7 @@ Notice = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Candidate:
+class EvaluationTarget:
     """Something to be examined: a trial's best checkpoint, or a teacher."""
 
     trial_id: str
@@ -27,9 +27,9 @@ class Candidate:
     role: str | None = None  # of a teacher
 
 
-def candidates(
+def evaluation_targets(
     folder: Path, *, front: bool, trial: str | None, notice: Notice = lambda _: None
-) -> list[Candidate]:
+) -> list[EvaluationTarget]:
     """Who is examined, with the teachers: one trial; or the validation front and the published settings; or all that finished.
 
     Raises StudyError where there is none, or for a trial that has not finished: test images must
@@ -67,11 +67,11 @@ def candidates(
             f"{folder}: no trial has finished ({counts}); the command that began it goes on with it"
             " (`tune` with --resume)"
         )
-    found = [_candidate(folder, row) for row in chosen]
+    found = [_target(folder, row) for row in chosen]
     return found + list(_teachers(study, found[0].config, notice))
 
 
-def _candidate(folder: Path, row: Mapping[str, Any]) -> Candidate:
+def _target(folder: Path, row: Mapping[str, Any]) -> EvaluationTarget:
     weights = ledger.folder_of(folder, row["trial_id"]) / "best.safetensors"
     if not weights.exists():
         raise StudyError(
@@ -81,7 +81,7 @@ def _candidate(folder: Path, row: Mapping[str, Any]) -> Candidate:
     from rkdsearch.training import checkpoint
 
     config = run.build(checkpoint.state_of(weights)["config"], row["trial_id"])
-    return Candidate(
+    return EvaluationTarget(
         row["trial_id"], row["label"] or config_label(config), config, weights, fingerprint(weights)
     )
 
@@ -96,7 +96,9 @@ def config_label(config: TrainConfig) -> str:
     )
 
 
-def _teachers(study: summary.Study, config: TrainConfig, notice: Notice) -> Iterator[Candidate]:
+def _teachers(
+    study: summary.Study, config: TrainConfig, notice: Notice
+) -> Iterator[EvaluationTarget]:
     for role, facts in study.description.get("teachers", {}).items():
         teacher = getattr(config.teachers, role)
         if teacher is None or not facts.get("path"):
@@ -114,4 +116,4 @@ def _teachers(study: summary.Study, config: TrainConfig, notice: Notice) -> Iter
             )
         else:
             name = "teacher" if role == "robust" else f"teacher-{role}"
-            yield Candidate(name, f"{role} teacher", config, path, sha256, role)
+            yield EvaluationTarget(name, f"{role} teacher", config, path, sha256, role)

@@ -11,7 +11,7 @@ from typing import Any
 
 from rkdsearch import data
 from rkdsearch.errors import OutOfMemoryError, RkdError, StudyError
-from rkdsearch.evaluation.jobs import SHARD, Sitting, row_of, sit, subset
+from rkdsearch.evaluation.jobs import SHARD, EvaluationJob, row_of, run_job, subset
 from rkdsearch.plugins import allowed_imports
 from rkdsearch.results import summary
 from rkdsearch.results.store import Store
@@ -19,12 +19,12 @@ from rkdsearch.results.store import Store
 
 def examine(
     folder: Path,
-    todo: Sequence[Sitting],
+    todo: Sequence[EvaluationJob],
     *,
     images: int | None,
     gpu: float | None = None,
     address: str | None = None,
-) -> Iterator[tuple[Sitting, dict[str, object]]]:
+) -> Iterator[tuple[EvaluationJob, dict[str, object]]]:
     """Every sitting's row, as they end, written to `evaluations/`; what stands there already for the same weights and images is skipped.
 
     Each worker takes `gpu` of a GPU. What one sitting meets does not stop the others: its error is
@@ -36,7 +36,7 @@ def examine(
     from rkdsearch.execution.tuner import connected
 
     store = Store(folder)
-    config = todo[0].candidate.config
+    config = todo[0].target.config
     test = data.load_test(config.data)
     rows, digest = subset(test, images, config.data.split_seed)
     known = store.evaluations()
@@ -44,9 +44,7 @@ def examine(
     there = {
         (r["trial_id"], r["weights_sha256"], r["attack"], r["seed"]) for r in summary.records(known)
     }
-    left = [
-        s for s in todo if (s.candidate.trial_id, s.candidate.sha256, s.attack, s.seed) not in there
-    ]
+    left = [s for s in todo if (s.target.trial_id, s.target.sha256, s.attack, s.seed) not in there]
     if not left:
         return
     x, y = test.take(torch.from_numpy(rows)).floats(slice(None))
@@ -54,38 +52,38 @@ def examine(
     with connected(address):
         share = _share(gpu, address)
         shared = ray.put((x.numpy(), y.numpy()))
-        task = ray.remote(num_cpus=1, max_retries=2)(sit)
-        waiting: dict[Any, tuple[Sitting, int]] = {}
+        task = ray.remote(num_cpus=1, max_retries=2)(run_job)
+        waiting: dict[Any, tuple[EvaluationJob, int]] = {}
         # The long ones first, so that no worker is left with one at the end.
-        for sitting in sorted(left, key=lambda s: s.attack != "autoattack"):
-            asked = share if sitting.candidate.config.training.device != "cpu" else 0.0
+        for job in sorted(left, key=lambda s: s.attack != "autoattack"):
+            asked = share if job.target.config.training.device != "cpu" else 0.0
             for block in range(blocks):
                 waiting[
-                    task.options(num_gpus=asked).remote(_described(sitting, asked), shared, block)
-                ] = (sitting, block)
-        answers: dict[Sitting, dict[int, dict[str, Any]]] = {s: {} for s in left}
-        failed: dict[Sitting, RkdError] = {}
+                    task.options(num_gpus=asked).remote(_described(job, asked), shared, block)
+                ] = (job, block)
+        answers: dict[EvaluationJob, dict[int, dict[str, Any]]] = {s: {} for s in left}
+        failed: dict[EvaluationJob, RkdError] = {}
         while waiting:
             (ready,), _ = ray.wait(list(waiting), num_returns=1)
-            sitting, block = waiting.pop(ready)
+            job, block = waiting.pop(ready)
             try:
-                answers[sitting][block] = _answer(ready, sitting)
+                answers[job][block] = _answer(ready, job)
             except RkdError as error:
-                failed[sitting] = error
-                for reference in [r for r, (of, _) in waiting.items() if of == sitting]:
+                failed[job] = error
+                for reference in [r for r, (of, _) in waiting.items() if of == job]:
                     del waiting[reference]
                     ray.cancel(reference)
                 continue
-            if len(answers[sitting]) == blocks:
+            if len(answers[job]) == blocks:
                 row = row_of(
-                    sitting,
-                    [answers[sitting][b] for b in sorted(answers[sitting])],
+                    job,
+                    [answers[job][b] for b in sorted(answers[job])],
                     y.numpy(),
                     len(test),
                     digest,
                 )
                 store.write_evaluation(row)
-                yield sitting, row
+                yield job, row
     if failed:
         raise next(iter(failed.values()))
 
@@ -105,7 +103,7 @@ def _share(asked: float | None, address: str | None) -> float:
     return asked
 
 
-def _answer(reference: Any, sitting: Sitting) -> dict[str, Any]:
+def _answer(reference: Any, job: EvaluationJob) -> dict[str, Any]:
     """A shard's answer. Raises what its worker raised, not what Ray makes of it; OutOfMemoryError where the worker was killed."""
     from ray import exceptions, get
 
@@ -117,23 +115,23 @@ def _answer(reference: Any, sitting: Sitting) -> dict[str, Any]:
         raise
     except (exceptions.OutOfMemoryError, exceptions.WorkerCrashedError) as error:
         raise OutOfMemoryError(
-            f"{sitting.candidate.trial_id}, {sitting.attack}: its worker was killed three times,"
+            f"{job.target.trial_id}, {job.attack}: its worker was killed three times,"
             " most likely for want of memory; let fewer run at once: `ray start --head --num-cpus"
             " N`, and --address auto"
         ) from error
     return answer
 
 
-def _described(sitting: Sitting, gpu: float) -> dict[str, Any]:
-    c = sitting.candidate
+def _described(job: EvaluationJob, gpu: float) -> dict[str, Any]:
+    c = job.target
     return {
         "trial_id": c.trial_id,
         "config": c.config.to_dict(),
         "weights": str(c.weights.resolve()),
         "sha256": c.sha256,
         "role": c.role,
-        "attack": sitting.attack,
-        "seed": sitting.seed,
+        "attack": job.attack,
+        "seed": job.seed,
         "gpu": gpu,
         "allow_imports": allowed_imports(),
     }

@@ -22,7 +22,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from rkdsearch import config as run
 from rkdsearch.config import TrainConfig
-from rkdsearch.config.fidelity import Stage
+from rkdsearch.config.fidelity import Fidelity
 from rkdsearch.errors import FileError, OutOfMemoryError, RkdError, WorkerError, is_out_of_memory
 from rkdsearch.plugins import allow_import
 from rkdsearch.training.all_gather import leave_group
@@ -37,14 +37,14 @@ STEP_TIMEOUT_SECONDS = 6 * 3600.0  # a gang whose collective hangs must not hold
 
 
 def run_trial(
-    config: TrainConfig, folder: Path, stages: Sequence[Stage]
+    config: TrainConfig, folder: Path, fidelities: Sequence[Fidelity]
 ) -> Iterator[tuple[EpochResult, dict[str, object]]]:
     """The trial function: the epochs that are left to do, each with the facts of the run (`run.*`).
 
     A run that is taken up again first reports its last finished epoch once more: the report may
     have been lost with its reader.
     """
-    trainer = Trainer(config, folder, stages=stages)
+    trainer = Trainer(config, folder, fidelities=fidelities)
     facts = facts_of(trainer) | {"run.ray": ray.__version__}
     yield from ((epoch, facts) for epoch in trainer.resume()[-1:])
     for epoch in trainer.epochs():
@@ -57,8 +57,8 @@ def reports(assignment: dict[str, Any]) -> Iterator[dict[str, Any]]:
     keep_memory()
     torch.set_num_threads(max(1, int(assignment["cpu"])))
     config = run.build(assignment["config"], assignment["trial_id"])
-    stages = [Stage(**stage) for stage in assignment["stages"]]
-    for epoch, facts in run_trial(config, Path(assignment["folder"]), stages):
+    fidelities = [Fidelity(**fidelity) for fidelity in assignment["stages"]]
+    for epoch, facts in run_trial(config, Path(assignment["folder"]), fidelities):
         yield {
             "epoch": epoch.epoch,
             "result": json.dumps(asdict(epoch)),

@@ -291,7 +291,7 @@ class _Asks(_OfStudy, Searcher):
                     "trial_id": assignment.trial_id,
                     "config": assignment.config.to_dict(),
                     "folder": str(assignment.folder.resolve()),
-                    "stages": [asdict(stage) for stage in assignment.stages],
+                    "stages": [asdict(fidelity) for fidelity in assignment.fidelities],
                     "allow_imports": allowed_imports(),
                     "processes": self._resources.processes,
                     "cpu": self._resources.cpu,

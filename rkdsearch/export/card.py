@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rkdsearch import config as run
-from rkdsearch.config import ExamAttack, TrainConfig
+from rkdsearch.config import TrainConfig, ValidationAttack
 from rkdsearch.errors import RkdError
 from rkdsearch.methods import name_of
 from rkdsearch.models import ModelConfig
@@ -307,7 +307,7 @@ def _origin(home: Path, path: str | None, sha256: str) -> str:
     )
 
 
-def ball(exam: ExamAttack) -> str:
+def ball(exam: ValidationAttack) -> str:
     """The exam's ball, for people."""
     return (
         f"the {({'linf': 'Linf', 'l2': 'L2'})[exam.norm]} ball of radius {fraction(exam.eps)}"

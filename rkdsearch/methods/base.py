@@ -123,7 +123,7 @@ class Teacher:
 class Student:
     """The student as a method sees it: a network whose attack-time twin takes its place inside `Step.maximize`.
 
-    `twin` returns an eval-mode network of the same function (BatchNorm folded, weights shared, no
+    `inference_copy` returns an eval-mode network of the same function (BatchNorm folded, weights shared, no
     parameter gradients). Without one, the network itself is put in eval mode for the attack and put
     back afterwards, also when the attack raises. With `compiled`, logits and features come from
     torch's compiler; the twin is its maker's to compile.
@@ -132,7 +132,7 @@ class Student:
     def __init__(
         self,
         network: nn.Module,
-        twin: Callable[[], Network] | None = None,
+        inference_copy: Callable[[], Network] | None = None,
         precision: Precision = nullcontext,
         *,
         compiled: bool = False,
@@ -141,7 +141,7 @@ class Student:
         self.precision = precision
         # Said of the very class: a subclass may add BatchNorm or dropout.
         self._independent = bool(vars(type(network)).get("independent", False))
-        self._twin = twin
+        self._inference_copy = inference_copy
         self._forward: Network = torch.compile(network) if compiled else network
         self._features = torch.compile(models.features) if compiled else models.features
         self._active: Network = self._forward
@@ -174,16 +174,16 @@ class Student:
         with self.precision():
             return self._features(self.network, x)
 
-    def written_out(self, slope: models.Slope, x: Tensor) -> models.Gradient | None:
+    def closed_form_gradient(self, slope: models.Slope, x: Tensor) -> models.Gradient | None:
         """`models.written_out` of the network that a call would ask now."""
         with self.precision():
-            return models.written_out(self._active, slope, x)
+            return models.closed_form_gradient(self._active, slope, x)
 
     @contextmanager
     def under_attack(self, batchnorm: BatchNormMode) -> Iterator[None]:
         """While this lasts, calls are made for the attack: `eval` leaves BatchNorm statistics alone, `train` moves them as ARD's code does."""
-        if self._twin is not None and (batchnorm == "eval" or self._independent):
-            self._active = self._twin()
+        if self._inference_copy is not None and (batchnorm == "eval" or self._independent):
+            self._active = self._inference_copy()
             try:
                 yield
             finally:

@@ -16,8 +16,8 @@ from torch import nn
 from rkdsearch.errors import ConfigError, did_you_mean
 from rkdsearch.models import foreign
 from rkdsearch.models.base import Classifier, Features, features, normalisation, normalise_inside
-from rkdsearch.models.chain import Gradient, Slope, written_out
-from rkdsearch.models.folding import fold, twin
+from rkdsearch.models.chain import Gradient, Slope, closed_form_gradient
+from rkdsearch.models.folding import fold, inference_copy
 from rkdsearch.models.mlp import MLP
 from rkdsearch.models.mobilenet_v2 import MobileNetV2
 from rkdsearch.models.preact_resnet import PreActResNet18
@@ -36,14 +36,14 @@ __all__ = [
     "Slope",
     "build",
     "check_channels_last",
+    "closed_form_gradient",
     "features",
     "fold",
+    "inference_copy",
     "names",
     "normalisation",
     "normalise_inside",
     "size_of",
-    "twin",
-    "written_out",
 ]
 
 _WIDTHS = {"small_cnn": 16, "mlp": 128, "wide_resnet": 10}

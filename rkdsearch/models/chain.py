@@ -167,7 +167,7 @@ class Prepared:
         return of
 
 
-def written_out(network: object, slope: Slope, x: Tensor) -> Gradient | None:
+def closed_form_gradient(network: object, slope: Slope, x: Tensor) -> Gradient | None:
     """The gradient of a chain, for batches shaped like `x`; None where `network` is none, or computes in half precision.
 
     `slope` turns logits (N, K) into dJ/dlogits, and must neither keep them nor ask this network for
@@ -184,7 +184,7 @@ def written_out(network: object, slope: Slope, x: Tensor) -> Gradient | None:
 
 
 def remember(network: nn.Module, graph: fx.Graph) -> None:
-    """From now on `written_out` knows whether this frozen network, whose graph is given, is a chain."""
+    """From now on `closed_form_gradient` knows whether this frozen network, whose graph is given, is a chain."""
     modules = dict(network.named_modules(remove_duplicate=False))
     nodes = list(graph.nodes)
     follows = all(node.args[:1] == (before,) for before, node in pairwise(nodes))

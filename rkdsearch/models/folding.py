@@ -54,7 +54,7 @@ class _Pair:
         cast(Tensor, self.folded.bias).copy_(shift)
 
 
-def twin(network: nn.Module, *, compiled: bool = False) -> Callable[[], nn.Module]:
+def inference_copy(network: nn.Module, *, compiled: bool = False) -> Callable[[], nn.Module]:
     """The network's eval-mode twin, which shares its parameters and statistics; each call brings the folded weights up to date.
 
     A call costs a few small operations a BatchNorm or an unrolled convolution, and no host
@@ -88,7 +88,7 @@ def twin(network: nn.Module, *, compiled: bool = False) -> Callable[[], nn.Modul
 
 def fold(network: nn.Module) -> nn.Module:
     """A frozen eval-mode copy with BatchNorm folded, for a network that trains no more. Gradient still flows to its input."""
-    return twin(network)()
+    return inference_copy(network)()
 
 
 def _build(network: nn.Module) -> tuple[nn.Module, list[_Pair | Unrolled]]:

@@ -12,7 +12,7 @@ from rkdsearch.config import TrainConfig
 from rkdsearch.errors import ConfigError, SpaceError
 from rkdsearch.results.objectives import COSTS, OBJECTIVES
 from rkdsearch.search import ledger
-from rkdsearch.search.sampler import Proposal, Seen, propose
+from rkdsearch.search.sampler import Observation, Proposal, propose
 from rkdsearch.space import check
 from rkdsearch.space.space import SearchSpace
 
@@ -22,7 +22,7 @@ ATTEMPTS = 1000
 
 
 @dataclass(frozen=True)
-class Excess:
+class ExceededLimit:
     """By what a student costs more than is allowed."""
 
     cost: str
@@ -35,14 +35,14 @@ class Excess:
         return OBJECTIVES[self.cost].heading
 
 
-class Bounds:
+class Feasibility:
     """Of the space, with `teachers`, which are overrides that name the study's own files."""
 
     def __init__(self, space: SearchSpace, teachers: Mapping[str, Any]) -> None:
         self._space = space
         self._teachers = teachers
 
-    def proposal(self, ordinal: int, seen: Sequence[Seen]) -> Proposal:
+    def proposal(self, ordinal: int, seen: Sequence[Observation]) -> Proposal:
         """What the sampler proposes as configuration `ordinal`, and may be trained. Raises SpaceError where nothing is."""
         # not beyond this ask: the next one would depend on when the search was interrupted
         refused: list[Mapping[str, Any]] = []
@@ -66,7 +66,7 @@ class Bounds:
         """What the run's student costs, by what the space asks about. Raises ConfigError where it does not fit the images."""
         return check.costs_of(config, self._space.costs)
 
-    def excess(self, costs: Mapping[str, int]) -> Excess | None:
+    def excess(self, costs: Mapping[str, int]) -> ExceededLimit | None:
         """By what a student of these costs is above what the constraints allow."""
         limits = {
             name: int(limit)
@@ -75,7 +75,7 @@ class Bounds:
         }
         return next(
             (
-                Excess(name, limit, costs[name])
+                ExceededLimit(name, limit, costs[name])
                 for name, limit in limits.items()
                 if costs[name] > limit
             ),

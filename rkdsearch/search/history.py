@@ -3,21 +3,21 @@
 from collections.abc import Iterable
 
 from rkdsearch.search.ledger import Trial
-from rkdsearch.search.sampler import Seen, remembered
+from rkdsearch.search.sampler import Observation, remembered
 from rkdsearch.space.space import SearchSpace
 
 
-class Shown:
+class SamplerHistory:
     """Of configurations of `space`. Most are as they were at the last ask, and are not looked at again."""
 
     def __init__(self, space: SearchSpace) -> None:
         self._space = space
         # by trial: the state that it was in, and what was seen of it then
-        self._known: dict[str, tuple[object, Seen | None]] = {}
+        self._known: dict[str, tuple[object, Observation | None]] = {}
 
-    def of(self, configurations: Iterable[Trial]) -> list[Seen]:
+    def of(self, configurations: Iterable[Trial]) -> list[Observation]:
         """In ordinal order, so much as the sampler's history holds."""
-        found: list[Seen] = []
+        found: list[Observation] = []
         for trial in sorted(configurations, key=lambda t: t.ordinal):
             state = (
                 trial.run[-1] if trial.run else None,
@@ -32,14 +32,14 @@ class Shown:
                 found.append(known[1])
         return remembered(found, self._space.sampler.history)
 
-    def _seen(self, trial: Trial) -> Seen | None:
+    def _seen(self, trial: Trial) -> Observation | None:
         params = self._space.searched(trial.overrides)
         if params is None or trial.status == "failed":
             return None
         reached = self._reached(trial)
         if reached is not None:
-            return Seen(params, "measured", reached[0], reached[1], trial.notes)
-        return Seen(params, "running", notes=trial.notes) if trial.executing else None
+            return Observation(params, "measured", reached[0], reached[1], trial.notes)
+        return Observation(params, "running", notes=trial.notes) if trial.executing else None
 
     def _reached(self, trial: Trial) -> tuple[tuple[float, ...], int] | None:
         """The objectives at the highest rung, and how many rungs that is short of full length."""

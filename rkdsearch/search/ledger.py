@@ -17,7 +17,7 @@ from rkdsearch.config import TrainConfig
 from rkdsearch.errors import Failure
 from rkdsearch.results.objectives import COSTS, OBJECTIVES, merits
 from rkdsearch.results.record import ALONE
-from rkdsearch.space.ladder import Leg
+from rkdsearch.space.ladder import Segment
 from rkdsearch.training import rows
 from rkdsearch.training.epoch import Best, EpochResult
 
@@ -31,7 +31,7 @@ BY_MACHINE: tuple[Failure, ...] = ("memory", "worker", "files")
 class Trial:
     """One configuration and what became of it.
 
-    It climbs the ladder in one training run or more (`legs`); `runs` has the epochs of each that
+    It climbs the ladder in one training run or more (`segments`); `runs` has the epochs of each that
     has begun.
     """
 
@@ -41,7 +41,7 @@ class Trial:
     label: str
     overrides: dict[str, Any]
     config: TrainConfig
-    legs: tuple[Leg, ...]
+    segments: tuple[Segment, ...]
     # of its student: those that the space asks about
     costs: Mapping[str, int] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
@@ -57,18 +57,18 @@ class Trial:
     asked: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
-    def leg(self) -> Leg:
+    def segment(self) -> Segment:
         """The training run that it is in."""
-        return self.legs[len(self.runs) - 1]
+        return self.segments[len(self.runs) - 1]
 
     @property
     def folder(self) -> str:
         """Where the run that it is in keeps its checkpoints, below the trial's folder."""
         return self.folder_of(len(self.runs) - 1)
 
-    def folder_of(self, leg: int) -> str:
+    def folder_of(self, segment: int) -> str:
         """The same of one of its runs: the last one, which is delivered, has the trial's folder itself."""
-        return "." if leg == len(self.legs) - 1 else f"leg-{leg}"
+        return "." if segment == len(self.segments) - 1 else f"leg-{segment}"
 
     @property
     def run(self) -> list[EpochResult]:
@@ -99,7 +99,7 @@ class Trial:
     def full(self) -> bool:
         """Whether it has reached full length, by its last run."""
         return (
-            len(self.runs) == len(self.legs)
+            len(self.runs) == len(self.segments)
             and bool(self.run)
             and self.run[-1].epoch >= self.config.training.epochs
         )
@@ -107,7 +107,10 @@ class Trial:
     def place_of(self, epochs: int) -> tuple[int, int]:
         """Where the rung of this length stands; beyond the last run where the trial passes it by."""
         return (
-            next((i for i, leg in enumerate(self.legs) if leg.has(epochs)), len(self.legs)),
+            next(
+                (i for i, segment in enumerate(self.segments) if segment.has(epochs)),
+                len(self.segments),
+            ),
             epochs,
         )
 
@@ -138,7 +141,7 @@ class Trial:
         What was asked for later was proposed in the knowledge of what ended earlier, and shall be
         again.
         """
-        ends = {leg.end for leg in self.legs}
+        ends = {segment.end for segment in self.segments}
         begun: list[datetime] = [
             d["decided"]
             for d in self.decisions
@@ -165,7 +168,11 @@ class Trial:
 
     def goes_up(self) -> None:
         """It has gone on from a rung: where that was the last of its run, the next run begins."""
-        if self.run and self.run[-1].epoch == self.leg.end and len(self.runs) < len(self.legs):
+        if (
+            self.run
+            and self.run[-1].epoch == self.segment.end
+            and len(self.runs) < len(self.segments)
+        ):
             self.runs.append([])
 
 

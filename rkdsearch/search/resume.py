@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from rkdsearch.config import TrainConfig
-from rkdsearch.config.fidelity import at
+from rkdsearch.config.fidelity import fidelity_at
 from rkdsearch.results.store import Store
 from rkdsearch.results.summary import records
 from rkdsearch.search.ledger import BY_MACHINE, Trial, folder_of
-from rkdsearch.space.ladder import Leg
+from rkdsearch.space.ladder import Segment
 from rkdsearch.training import checkpoint, rows
 from rkdsearch.training.epoch import Best, EpochResult
 from rkdsearch.training.teacher import history_of
@@ -37,7 +37,7 @@ class Rows:
         self,
         row: Mapping[str, Any],
         config: TrainConfig,
-        legs: tuple[Leg, ...],
+        segments: tuple[Segment, ...],
         costs: Mapping[str, int],
     ) -> Trial:
         """The trial of one of the rows, with what its checkpoints know."""
@@ -49,7 +49,7 @@ class Rows:
             label=row["label"] or "",
             overrides=json.loads(row["sampled"] or "{}"),
             config=config,
-            legs=legs,
+            segments=segments,
             costs=costs,
             notes=json.loads(row["notes"] or "{}"),
             status="running" if again else row["status"],
@@ -65,16 +65,16 @@ class Rows:
             },
         )
         home, images = folder_of(self._folder, trial.trial_id), row.get("metric.images")
-        for number, leg in enumerate(trial.legs):
+        for number, segment in enumerate(trial.segments):
             trial.runs[number:] = [known_epochs(home / trial.folder_of(number))]
             last = next(
-                (d["decision"] for d in reversed(trial.decisions) if d["rung"] == leg.end), None
+                (d["decision"] for d in reversed(trial.decisions) if d["rung"] == segment.end), None
             )
             # Whether the next run has begun; of this one, a checkpoint that is lost is not needed
             # any more. The decision's row may be lost too.
             later = [
                 home / trial.folder_of(n) / "last.safetensors"
-                for n in range(number + 1, len(trial.legs))
+                for n in range(number + 1, len(trial.segments))
             ]
             begun = bool(later) and (
                 last in ("continued", "promoted")
@@ -83,7 +83,7 @@ class Rows:
             )
             if not trial.run and trial.status == "running" and not begun:
                 # Without a checkpoint this run starts afresh, and its rungs are decided again.
-                trial.decisions = [d for d in trial.decisions if not leg.has(d["rung"])]
+                trial.decisions = [d for d in trial.decisions if not segment.has(d["rung"])]
             elif not trial.run:
                 trial.runs[number] = self._epochs_of(
                     trial, number, None if images is None else int(images)
@@ -100,17 +100,21 @@ class Rows:
             for row in self._rungs[trial_id]
         ]
 
-    def _epochs_of(self, trial: Trial, leg: int, images: int | None = None) -> list[EpochResult]:
+    def _epochs_of(
+        self, trial: Trial, segment: int, images: int | None = None
+    ) -> list[EpochResult]:
         """The rows of `epochs/` of one run of a trial, as far as they were written; best epochs are found again. `images` were validated on."""
-        select, stages = trial.config.validation.select, trial.legs[leg].stages
+        select, fidelities = trial.config.validation.select, trial.segments[segment].fidelities
         found: list[EpochResult] = []
         best: Best | None = None
         peak: float | None = None
         for row in self._epochs[trial.trial_id]:
-            if (row["leg"] or 0) != leg:
+            if (row["leg"] or 0) != segment:
                 continue
             epoch = rows.read_epoch({k: _plain(v) for k, v in row.items()})
-            if not at(stages, epoch.epoch).judged_like(at(stages, epoch.epoch - 1)):
+            if not fidelity_at(fidelities, epoch.epoch).judged_like(
+                fidelity_at(fidelities, epoch.epoch - 1)
+            ):
                 best = peak = None
             if (
                 epoch.clean_accuracy is not None

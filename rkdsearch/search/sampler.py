@@ -29,7 +29,7 @@ _SOMETIME = datetime.fromtimestamp(0, UTC)  # Optuna wants to know when; no samp
 
 
 @dataclass(frozen=True)
-class Seen:
+class Observation:
     """What the sampler may know of one earlier configuration. `rungs_short` is 0 for a full run; `values` are the objectives there."""
 
     params: dict[str, Any]
@@ -47,7 +47,7 @@ class Proposal:
     notes: dict[str, Any]
 
 
-def remembered(seen: Sequence[Seen], room: int) -> list[Seen]:
+def remembered(seen: Sequence[Observation], room: int) -> list[Observation]:
     """At most `room` of what is known, in the same order.
 
     Where there is more: what went farthest, the latest first, for half of the room; and the latest
@@ -67,7 +67,7 @@ def remembered(seen: Sequence[Seen], room: int) -> list[Seen]:
 def propose(
     space: SearchSpace,
     ordinal: int,
-    seen: Sequence[Seen],
+    seen: Sequence[Observation],
     attempt: int = 0,
     refused: Sequence[Mapping[str, Any]] = (),
 ) -> Proposal:
@@ -117,14 +117,16 @@ def propose(
 
 
 def _turned_away(
-    space: SearchSpace, shown: Sequence[Seen], refused: Sequence[Mapping[str, Any]]
-) -> list[Seen]:
+    space: SearchSpace, shown: Sequence[Observation], refused: Sequence[Mapping[str, Any]]
+) -> list[Observation]:
     """What was refused, as the sampler is shown it: never more than was measured, or some of it would count among the best."""
     measured = sum(s.state == "measured" for s in shown)
     if measured < space.sampler.startup:
         return []  # nothing is modelled yet
     return [
-        Seen(dict(overrides), "measured", (-float(len(space.ladder)),) * len(space.objectives))
+        Observation(
+            dict(overrides), "measured", (-float(len(space.ladder)),) * len(space.objectives)
+        )
         for overrides in refused[-measured:]
     ]
 
@@ -159,7 +161,7 @@ class _Projection(optuna.storages.InMemoryStorage):
     the sampler itself.
     """
 
-    def __init__(self, space: SearchSpace, shown: Sequence[Seen]) -> None:
+    def __init__(self, space: SearchSpace, shown: Sequence[Observation]) -> None:
         super().__init__()
         self._shown = [frozen(space, s, number) for number, s in enumerate(shown)]
 
@@ -184,7 +186,7 @@ class _Unconstrained(FrozenTrial):
     constraints: dict[str, float] = {}  # noqa: RUF012 - nobody writes to it; Optuna has a property here
 
 
-def frozen(space: SearchSpace, seen: Seen, number: int) -> FrozenTrial:
+def frozen(space: SearchSpace, seen: Observation, number: int) -> FrozenTrial:
     """An earlier configuration as the sampler is shown it, as its study's trial `number`.
 
     Policy `by_rung`: every rung that a trial falls short of full length costs 1 in each objective.

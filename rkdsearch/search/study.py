@@ -15,21 +15,21 @@ from pathlib import Path
 from typing import Any
 
 from rkdsearch.config import TrainConfig
-from rkdsearch.config.fidelity import Stage
+from rkdsearch.config.fidelity import Fidelity
 from rkdsearch.errors import ConfigError, Failure, SpaceError, StudyError
 from rkdsearch.results.objectives import OBJECTIVES
 from rkdsearch.results.store import Store
 from rkdsearch.search import front, ledger
-from rkdsearch.search.feasibility import Bounds, Excess
+from rkdsearch.search.feasibility import ExceededLimit, Feasibility
 from rkdsearch.search.front import Judged
-from rkdsearch.search.history import Shown
+from rkdsearch.search.history import SamplerHistory
 from rkdsearch.search.journal import Journal
 from rkdsearch.search.ledger import Origin, Trial
 from rkdsearch.search.resume import Rows, known_epochs, put_aside
-from rkdsearch.search.sampler import Proposal, Seen
+from rkdsearch.search.sampler import Observation, Proposal
 from rkdsearch.search.scheduler import Rung, Rungs
 from rkdsearch.space import check, ladder
-from rkdsearch.space.ladder import Leg
+from rkdsearch.space.ladder import Segment
 from rkdsearch.space.space import SearchSpace
 from rkdsearch.training import config_rows, rows
 from rkdsearch.training.epoch import EpochResult
@@ -45,7 +45,7 @@ class Assignment:
     trial_id: str
     config: TrainConfig
     folder: Path
-    stages: tuple[Stage, ...]
+    fidelities: tuple[Fidelity, ...]
 
 
 class Study:
@@ -63,7 +63,7 @@ class Study:
         teachers: Mapping[str, Any],
         *,
         device_seconds: float | None = None,
-        warm: Sequence[Seen] = (),
+        warm: Sequence[Observation] = (),
         journal: Journal | None = None,
     ) -> None:
         assert (trials is None) != (device_seconds is None), "one of both says when to stop asking"
@@ -73,8 +73,8 @@ class Study:
         self.budget = device_seconds
         self._warm = tuple(warm)
         self._journal = journal
-        self._bounds = Bounds(space, teachers)
-        self._shown = Shown(space)
+        self._bounds = Feasibility(space, teachers)
+        self._shown = SamplerHistory(space)
         self.rungs = Rungs(tuple(r.epochs for r in space.rungs), space.scheduler, space.objectives)
         self.store = Store(folder, config_rows.columns(m for m in space.method_names if "." in m))
         self.trials: dict[str, Trial] = {}
@@ -101,7 +101,10 @@ class Study:
         trial.status = "running"
         self._write(trial, epochs=False)
         return Assignment(
-            trial.trial_id, trial.config, self._checkpoints(trial) / trial.folder, trial.leg.stages
+            trial.trial_id,
+            trial.config,
+            self._checkpoints(trial) / trial.folder,
+            trial.segment.fidelities,
         )
 
     def _checkpoints(self, trial: Trial) -> Path:
@@ -207,7 +210,7 @@ class Study:
     ) -> Trial:
         trial_id = ledger.trial_id_of(ordinal, repeat)
         config = self._bounds.config(proposal.overrides, trial_id)
-        legs = self._legs(ordinal, origin, config)
+        segments = self._segments(ordinal, origin, config)
         trial = Trial(
             trial_id,
             ordinal,
@@ -215,24 +218,28 @@ class Study:
             label,
             proposal.overrides,
             config,
-            legs,
+            segments,
             self._bounds.costs(config),
             proposal.notes,
         )
         self.trials[trial_id] = trial
         return trial
 
-    def _legs(self, ordinal: int, origin: Origin, config: TrainConfig) -> tuple[Leg, ...]:
+    def _segments(self, ordinal: int, origin: Origin, config: TrainConfig) -> tuple[Segment, ...]:
         # The baselines climb every rung: it shall know how a published setting looks there.
         first = (
             ladder.first_rung(self.space.scheduler, ordinal - len(self.space.first))
             if origin == "search"
             else 0
         )
-        legs = ladder.legs(self.space.ladder, self.space.scheduler, config.attack.steps, first)
-        return legs[-1:] if origin == "replicate" else legs  # the run that was delivered, once more
+        segments = ladder.segments(
+            self.space.ladder, self.space.scheduler, config.attack.steps, first
+        )
+        return (
+            segments[-1:] if origin == "replicate" else segments
+        )  # the run that was delivered, once more
 
-    def seen(self) -> list[Seen]:
+    def seen(self) -> list[Observation]:
         """What the sampler may know of this study."""
         return self._shown.of(self._configurations())
 
@@ -254,7 +261,7 @@ class Study:
             return self._ended(trial, "finished")
         rung = (
             self.rungs.at(result.epoch)
-            if trial.leg.has(result.epoch) and trial.origin != "replicate"
+            if trial.segment.has(result.epoch) and trial.origin != "replicate"
             else None
         )
         if rung is None:
@@ -262,9 +269,9 @@ class Study:
             return True
         if not self._at_rung(trial, rung):
             return self._ended(trial, self._held)
-        leg = trial.leg
+        segment = trial.segment
         trial.goes_up()
-        if trial.leg is leg:
+        if trial.segment is segment:
             self._write(trial, now=False)
             return True
         self.interrupt(trial_id)  # its next run is an assignment of its own
@@ -360,7 +367,11 @@ class Study:
         if epochs:
             self.store.write_epochs(
                 trial.trial_id,
-                [{"leg": leg, **rows.epoch(e)} for leg, run in enumerate(trial.runs) for e in run],
+                [
+                    {"leg": segment, **rows.epoch(e)}
+                    for segment, run in enumerate(trial.runs)
+                    for e in run
+                ],
             )
         self.store.write_trial(
             ledger.row_of(trial, self.folder.name, config_rows.row(trial.config))
@@ -410,7 +421,7 @@ class Study:
                 ) from None
             return None
         return stored.trial(
-            row, config, self._legs(int(row["ordinal"]), row["origin"], config), costs
+            row, config, self._segments(int(row["ordinal"]), row["origin"], config), costs
         )
 
     def _fill_rungs(self, trial: Trial) -> None:
@@ -514,7 +525,7 @@ class Study:
         """Who is trained again with fresh seeds: the contenders, and the baselines where the space says so."""
         return front.repeated(self.trials.values(), self.space)
 
-    def too_large(self) -> dict[str, Excess]:
+    def too_large(self) -> dict[str, ExceededLimit]:
         """The baselines, by label, whose students cost more than the constraints allow: they are trained, and are on no front."""
         bounds = self._bounds
         found = {

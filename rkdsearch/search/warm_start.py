@@ -17,9 +17,9 @@ from rkdsearch.errors import ConfigError, StudyError
 from rkdsearch.results.objectives import COSTS, OBJECTIVES, merits
 from rkdsearch.results.store import Store, replace_file
 from rkdsearch.results.summary import records
-from rkdsearch.search.sampler import Seen
+from rkdsearch.search.sampler import Observation
 from rkdsearch.space import check
-from rkdsearch.space.ladder import Leg
+from rkdsearch.space.ladder import Segment
 from rkdsearch.space.space import SearchSpace
 from rkdsearch.teacher import fingerprint
 from rkdsearch.training import config_rows
@@ -40,10 +40,10 @@ _NO_MATTER = (
 
 
 @dataclass(frozen=True)
-class Warm:
+class WarmStart:
     """What the sampler is shown first; the study that it is from; and, as the end of a sentence, how many of its trials are left out and why."""
 
-    seen: list[Seen]
+    seen: list[Observation]
     earlier: Path | None = None
     left_out: str = ""
 
@@ -52,7 +52,7 @@ class _Outside(Exception):  # noqa: N818 - nothing went wrong
     """Why a trial is none of this space."""
 
 
-def prepare(study: Path, earlier: Path | None, space: SearchSpace, *, existed: bool) -> Warm:
+def prepare(study: Path, earlier: Path | None, space: SearchSpace, *, existed: bool) -> WarmStart:
     """What the sampler is shown first.
 
     Raises StudyError where a search that began cold, or with another earlier study, is to be
@@ -87,7 +87,7 @@ def _is_the_one(known: Path, earlier: Path) -> bool:
     )
 
 
-def from_study(earlier: Path, space: SearchSpace) -> Warm:
+def from_study(earlier: Path, space: SearchSpace) -> WarmStart:
     """Its finished and stopped trials that are runs of this space, in ordinal order.
 
     A stopped trial is as many rungs short as this ladder has beyond its share of a full run. Left
@@ -137,7 +137,7 @@ def from_study(earlier: Path, space: SearchSpace) -> Warm:
         if reasons
         else ""
     )
-    return Warm(found, earlier.resolve(), left_out)
+    return WarmStart(found, earlier.resolve(), left_out)
 
 
 def _refuse_another(earlier: Path, what: str, there: object, here: object) -> None:
@@ -148,7 +148,7 @@ def _refuse_another(earlier: Path, what: str, there: object, here: object) -> No
         )
 
 
-def _seen(row: Mapping[str, Any], space: SearchSpace, described: Mapping[str, Any]) -> Seen:
+def _seen(row: Mapping[str, Any], space: SearchSpace, described: Mapping[str, Any]) -> Observation:
     """Raises _Outside."""
     params = space.searched(json.loads(row["sampled"] or "{}"))
     if params is None:
@@ -171,7 +171,7 @@ def _seen(row: Mapping[str, Any], space: SearchSpace, described: Mapping[str, An
         short = max(1, sum(rung.epochs / space.epochs > share for rung in space.ladder))
         if not _measured_alike(row, space, config, short):
             raise _Outside("stopped under another attack than a trial on this ladder's rung")
-    return Seen(params, "measured", tuple(merits(measured).tolist()), short)
+    return Observation(params, "measured", tuple(merits(measured).tolist()), short)
 
 
 def _same_run(row: Mapping[str, Any], config: TrainConfig) -> None:
@@ -215,7 +215,7 @@ def _measured_alike(
     """Whether a stopped trial was trained and judged as one that stands on this ladder's rung would be."""
     if short >= len(space.ladder):
         return True  # below the first rung: less than anything of ours
-    (stage,) = Leg((space.ladder[-1 - short],)).stages
+    (stage,) = Segment((space.ladder[-1 - short],)).fidelities
     judged = stage.validation(config.validation)
     return (row["fidelity.training_attack_steps"], row["fidelity.validation_attack_steps"]) == (
         stage.attack(config.attack).steps,
@@ -223,15 +223,15 @@ def _measured_alike(
     )
 
 
-def kept(study: Path) -> Warm:
+def kept(study: Path) -> WarmStart:
     """What this study was started with; nothing where it began cold."""
     file = study / FILE
     if not file.exists():
-        return Warm([])
+        return WarmStart([])
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-        return Warm(
-            [Seen(**{**seen, "values": tuple(seen["values"])}) for seen in found["seen"]],
+        return WarmStart(
+            [Observation(**{**seen, "values": tuple(seen["values"])}) for seen in found["seen"]],
             Path(found["from"]),
         )
     except (ValueError, KeyError, TypeError):
@@ -240,7 +240,7 @@ def kept(study: Path) -> Warm:
         ) from None
 
 
-def keep(study: Path, warm: Warm) -> None:
+def keep(study: Path, warm: WarmStart) -> None:
     """Record it, before the first trial."""
     replace_file(
         study / FILE,

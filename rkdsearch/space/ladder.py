@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from rkdsearch.config import TrainConfig
-from rkdsearch.config.fidelity import Stage
+from rkdsearch.config.fidelity import Fidelity
 from rkdsearch.space.settings import Replicates, Rung, SchedulerConfig
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
@@ -22,16 +22,16 @@ STEP_OVERHEAD = 3
 
 
 @dataclass(frozen=True)
-class Leg:
+class Segment:
     """One training run of a trial: the rungs that it climbs."""
 
     rungs: tuple[Rung, ...]
 
     @property
-    def stages(self) -> tuple[Stage, ...]:
+    def fidelities(self) -> tuple[Fidelity, ...]:
         """What the trainer is told."""
         return tuple(
-            Stage(r.epochs, r.attack_steps, r.validation_steps, r.validation_images)
+            Fidelity(r.epochs, r.attack_steps, r.validation_steps, r.validation_images)
             for r in self.rungs
         )
 
@@ -55,17 +55,17 @@ def first_rung(scheduler: SchedulerConfig, number: int) -> int:
     return sum(((number + 1) * _GOLDEN) % 1 > 1 - share for share in above)
 
 
-def legs(
+def segments(
     ladder: Sequence[Rung], scheduler: SchedulerConfig, attack_steps: int, first: int = 0
-) -> tuple[Leg, ...]:
+) -> tuple[Segment, ...]:
     """The runs of a trial whose training attack has so many steps, and which begins on the rung `first`; the last one ends at full length."""
     ladder = ladder[first:]
     if scheduler.name == "none":
-        return (Leg(tuple(ladder[-1:])),)  # to full length, whatever stands on the way
+        return (Segment(tuple(ladder[-1:])),)  # to full length, whatever stands on the way
     if scheduler.capped == "continued":
-        return (Leg(tuple(ladder)),)
+        return (Segment(tuple(ladder)),)
     return tuple(
-        Leg(tuple(rungs))
+        Segment(tuple(rungs))
         for _, rungs in groupby(ladder, key=lambda rung: _steps(rung, attack_steps))
     )
 
@@ -103,9 +103,9 @@ def costs(
     """What a trial that begins on the rung `first` spends to come to each rung, from the one before it, as a share of a full run."""
     full = ladder[-1].epochs * (attack_steps + STEP_OVERHEAD)
     found = [0.0] * first
-    for leg in legs(ladder, scheduler, attack_steps, first):
+    for segment in segments(ladder, scheduler, attack_steps, first):
         before = 0
-        for rung in leg.rungs:
+        for rung in segment.rungs:
             found.append(
                 (rung.epochs - before) * (_steps(rung, attack_steps) + STEP_OVERHEAD) / full
             )

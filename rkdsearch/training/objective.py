@@ -53,7 +53,7 @@ class Objective(nn.Module):
             torch.compiler.reset()
         # Built once the parameters are where they stay: the twin shares their storage.
         self._view = Student(
-            student, models.twin(student, compiled=compiled), precision, compiled=compiled
+            student, models.inference_copy(student, compiled=compiled), precision, compiled=compiled
         )
         self._teachers = {role: Teacher(network, precision) for role, network in teachers.items()}
 

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from rkdsearch import data, models
 from rkdsearch.accuracy import Reliability, Verdict, judge
 from rkdsearch.attacks import Noise
-from rkdsearch.config import TeacherConfig, TrainConfig, fidelity
-from rkdsearch.config.fidelity import Stage
+from rkdsearch.config import TeacherConfig, TrainConfig
+from rkdsearch.config.fidelity import Fidelity, fidelity_at
 from rkdsearch.data.splits import some
 from rkdsearch.errors import CheckpointError, ConfigError, NonFiniteLossError, OutOfMemoryError
 from rkdsearch.methods import Method
@@ -55,7 +55,7 @@ VALIDATION_SEED = 20_210_600
 class Trainer:
     """One run of `config`; with a `folder`, it keeps `last.safetensors` and `best.safetensors` there and resumes from the former.
 
-    With `stages`, each is trained and judged as it says and ends with a validation; the run ends
+    With `fidelities`, each is trained and judged as it says and ends with a validation; the run ends
     with the last one.
     """
 
@@ -64,12 +64,16 @@ class Trainer:
         "the networks and the training images must fit; does another program use it?",
     )
     def __init__(
-        self, config: TrainConfig, folder: str | Path | None = None, *, stages: Sequence[Stage] = ()
+        self,
+        config: TrainConfig,
+        folder: str | Path | None = None,
+        *,
+        fidelities: Sequence[Fidelity] = (),
     ) -> None:
         training = config.training
         self.config = config
         self.folder = None if folder is None else Path(folder)
-        self._stages = tuple(stages)
+        self._fidelities = tuple(fidelities)
         self.accelerator = accelerator_for(config)
         self.device = self.accelerator.device
         self.processes, self.rank = self.accelerator.num_processes, self.accelerator.process_index
@@ -127,8 +131,8 @@ class Trainer:
         )
         self._validation: dict[int | None, tuple[data.Pictures, Tensor]] = {}
         # A number of images that is impossible is refused before any training.
-        for stage in (Stage(training.epochs), *self._stages):
-            self._validation_images(stage.validation(config.validation).images)
+        for fidelity in (Fidelity(training.epochs), *self._fidelities):
+            self._validation_images(fidelity.validation(config.validation).images)
         self._answers = self._clean_answers()
         self.history: list[EpochResult] = []
 
@@ -143,7 +147,7 @@ class Trainer:
         """The epochs that are left to do. Raises NonFiniteLossError and OutOfMemoryError; the last good checkpoint stays."""
         self.resume()
         self._agree_where_to_begin()
-        end = self._stages[-1].until if self._stages else self.config.training.epochs
+        end = self._fidelities[-1].until if self._fidelities else self.config.training.epochs
         training = self.config.training
         remedy = (
             f"lower training.batch_size (now {training.batch_size}), raise training.microbatches"
@@ -165,8 +169,8 @@ class Trainer:
             self.config.schedule,
             time.perf_counter(),
         )
-        stage = fidelity.at(self._stages, epoch + 1)
-        attack = stage.attack(self.config.attack)
+        fidelity = fidelity_at(self._fidelities, epoch + 1)
+        attack = fidelity.attack(self.config.attack)
         self.objective.attack = attack.build()
         # Each process has its own images, and its own dropout.
         _seed(
@@ -211,7 +215,7 @@ class Trainer:
         # What another protocol measured is no measure here: the best epoch is looked for anew.
         before = (
             self.history[-1]
-            if self.history and stage.judged_like(fidelity.at(self._stages, epoch))
+            if self.history and fidelity.judged_like(fidelity_at(self._fidelities, epoch))
             else None
         )
         result = EpochResult(
@@ -228,10 +232,10 @@ class Trainer:
             robust_peak=before.robust_peak if before else None,
         )
         if (
-            epoch + 1 in (training.epochs, *(known.until for known in self._stages))
+            epoch + 1 in (training.epochs, *(known.until for known in self._fidelities))
             or (epoch + 1) % self.config.validation.every == 0
         ):
-            result = self._validated(result, stage)
+            result = self._validated(result, fidelity)
         return replace(result, seconds=time.perf_counter() - started, finished=time.time())
 
     def _step(
@@ -331,8 +335,8 @@ class Trainer:
 
     # ------------------------------------------------------------------------------------------------------------ judging
 
-    def _validated(self, result: EpochResult, stage: Stage) -> EpochResult:
-        verdict, reliability = self.validate(stage)
+    def _validated(self, result: EpochResult, fidelity: Fidelity) -> EpochResult:
+        verdict, reliability = self.validate(fidelity)
         best = Best(
             result.epoch,
             verdict.clean_accuracy,
@@ -351,15 +355,17 @@ class Trainer:
             best=best,
             robust_peak=max(result.robust_peak or 0.0, verdict.robust_accuracy),
             images=len(verdict.y),
-            validation_attack_steps=stage.validation(self.config.validation).attack.steps,
+            validation_attack_steps=fidelity.validation(self.config.validation).attack.steps,
         )
 
-    def validate(self, stage: Stage | None = None) -> tuple[Verdict, Reliability | None]:
+    def validate(self, fidelity: Fidelity | None = None) -> tuple[Verdict, Reliability | None]:
         """The exam on validation images, as the config or a stage of it has it, of the average where there is one, else of the student."""
         network = self._delivered()
         network.eval()
         judged = (
-            self.config.validation if stage is None else stage.validation(self.config.validation)
+            self.config.validation
+            if fidelity is None
+            else fidelity.validation(self.config.validation)
         )
         x, y = self._validation_images(judged.images)
         exam = judged.attack
@@ -441,7 +447,7 @@ class Trainer:
             "run": self.config.identity(),
             **self.splits.hashes,
             "teachers": self.teacher_hashes,
-            "stages": [asdict(stage) for stage in self._stages],
+            "stages": [asdict(fidelity) for fidelity in self._fidelities],
         }
 
     def resume(self) -> list[EpochResult]:

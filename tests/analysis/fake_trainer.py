@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from rkdsearch.config import TrainConfig
 from rkdsearch.config import fidelity as training_stages
-from rkdsearch.config.fidelity import Stage
+from rkdsearch.config.fidelity import Fidelity
 from rkdsearch.errors import NonFiniteLossError
 from rkdsearch.training.epoch import Best, EpochResult
 
@@ -15,19 +15,19 @@ class FakeTrainer:
 
     trained: ClassVar[list[tuple[int, int]]] = []
 
-    def __init__(self, config: TrainConfig, *, stages: Sequence[Stage] = ()) -> None:
-        self.config, self.stages = config, stages
+    def __init__(self, config: TrainConfig, *, fidelities: Sequence[Fidelity] = ()) -> None:
+        self.config, self.fidelities = config, fidelities
 
     def epochs(self) -> Iterator[EpochResult]:
         best = None
-        for epoch in range(1, self.stages[-1].until + 1):
-            stage = training_stages.at(self.stages, epoch)
-            steps = stage.attack(self.config.attack).steps
+        for epoch in range(1, self.fidelities[-1].until + 1):
+            fidelity = training_stages.at(self.fidelities, epoch)
+            steps = fidelity.attack(self.config.attack).steps
             if epoch > 6 and self.config.optimizer.weight_decay == 0.01:
                 raise NonFiniteLossError("the loss is nan")
             FakeTrainer.trained.append((epoch, steps))
             clean, robust = self.config.optimizer.lr * epoch / 54, 0.05 * steps * epoch / 54
-            validated = epoch == stage.until or epoch % 6 == 0
+            validated = epoch == fidelity.until or epoch % 6 == 0
             best = Best(epoch, clean, robust, 0.0) if validated else best
             values: dict[str, Any] = (
                 {"clean_accuracy": clean, "robust_accuracy": robust, "images": 404}

@@ -14,8 +14,8 @@ from rkdsearch import config as run
 from rkdsearch import data, models
 from rkdsearch.errors import OutOfMemoryError, StudyError, TeacherError
 from rkdsearch.evaluation import jobs
-from rkdsearch.evaluation.jobs import Sitting
-from rkdsearch.evaluation.targets import Candidate, candidates
+from rkdsearch.evaluation.jobs import EvaluationJob
+from rkdsearch.evaluation.targets import EvaluationTarget, evaluation_targets
 from rkdsearch.execution import evaluation
 from rkdsearch.execution.tuner import ENVIRONMENT
 from rkdsearch.results.store import Store
@@ -55,19 +55,19 @@ def run_alone(
     )
 
 
-def candidate(trial_id: str, role: str | None = None) -> Candidate:
-    return Candidate(trial_id, "", CONFIG, Path("best.safetensors"), "ab" * 32, role)
+def target(trial_id: str, role: str | None = None) -> EvaluationTarget:
+    return EvaluationTarget(trial_id, "", CONFIG, Path("best.safetensors"), "ab" * 32, role)
 
 
 def test_everybody_sits_every_attack_but_a_teacher_autoattack_and_nobody_is_asked_twice_for_clean_images() -> (
     None
 ):
-    found = jobs.sittings(
-        [candidate("t00000"), candidate("teacher", "robust")],
+    found = jobs.evaluation_jobs(
+        [target("t00000"), target("teacher", "robust")],
         ("clean", "pgd20", "autoattack"),
         seeds=2,
     )
-    assert [(s.candidate.trial_id, s.attack, s.seed) for s in found] == [
+    assert [(s.target.trial_id, s.attack, s.seed) for s in found] == [
         ("t00000", "clean", 0), ("t00000", "pgd20", 0), ("t00000", "pgd20", 1), ("t00000", "autoattack", 0), ("t00000", "autoattack", 1),
         ("teacher", "clean", 0), ("teacher", "pgd20", 0), ("teacher", "pgd20", 1),
     ]  # fmt: skip
@@ -82,23 +82,23 @@ def test_a_shard_is_a_block_of_images_and_its_flags_are_the_networks_own_answers
     save_file(network.state_dict(), tmp_path / "best.safetensors")
     x, y = test.floats(slice(None))
     weights = tmp_path / "best.safetensors"
-    sitting: dict[str, Any] = {
+    job: dict[str, Any] = {
         "trial_id": "t00000", "config": CONFIG.to_dict(), "weights": str(weights), "sha256": fingerprint(weights), "role": None, "seed": 0,
         "gpu": 0.0, "allow_imports": (),
     }  # fmt: skip
     answers = [
-        jobs.sit({**sitting, "attack": "clean"}, (x.numpy(), y.numpy()), block)
+        jobs.run_job({**job, "attack": "clean"}, (x.numpy(), y.numpy()), block)
         for block in range(2)
     ]
     with torch.no_grad():
         right = (network(x).argmax(dim=1) == y).int().tolist()
     assert [len(a["right"]) for a in answers] == [250, len(y) - 250]
     assert answers[0]["right"] + answers[1]["right"] == right
-    attacked = jobs.sit({**sitting, "attack": "pgd20"}, (x.numpy(), y.numpy()), 1)["right"]
+    attacked = jobs.run_job({**job, "attack": "pgd20"}, (x.numpy(), y.numpy()), 1)["right"]
     assert all(a <= c for a, c in zip(attacked, right[250:], strict=True))
     assert sum(attacked) < sum(right[250:])
     with pytest.raises(TeacherError, match="sha256 must be cd"):
-        jobs.sit({**sitting, "attack": "clean", "sha256": "cd"}, (x.numpy(), y.numpy()), 0)
+        jobs.run_job({**job, "attack": "clean", "sha256": "cd"}, (x.numpy(), y.numpy()), 0)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_a_full_device_is_a_sentence_that_names_the_knob(
 
     monkeypatch.setattr(jobs, "_sit", full)
     with pytest.raises(OutOfMemoryError) as error:
-        jobs.sit({"trial_id": "t00004", "attack": "autoattack", "gpu": gpu}, (None, None), 0)
+        jobs.run_job({"trial_id": "t00004", "attack": "autoattack", "gpu": gpu}, (None, None), 0)
     assert str(error.value).startswith(
         "t00004, autoattack: the device is out of memory with 250 images at a time; "
     )
@@ -135,7 +135,7 @@ def test_a_row_adds_up_its_shards(attack: str, steps: int | None, eps: float) ->
         {**shard, "right": [1], "flags": ["a", "b"]},
     ]
     row = jobs.row_of(
-        Sitting(candidate("t00003"), attack, 1), shards, np.array([0, 1, 1, 1]), 450, "ab"
+        EvaluationJob(target("t00003"), attack, 1), shards, np.array([0, 1, 1, 1]), 450, "ab"
     )
     assert (row["images"], row["of_images"], row["correct"], row["accuracy"], row["per_image"]) == (
         4,
@@ -175,31 +175,31 @@ def examined(
     folder: Path, attacks: tuple[str, ...] = ("clean", "pgd20"), **more: Any
 ) -> list[dict[str, Any]]:
     """The rows of a run's exam, as they ended."""
-    todo = jobs.sittings(candidates(folder, front=False, trial=None), attacks, 1)
+    todo = jobs.evaluation_jobs(evaluation_targets(folder, front=False, trial=None), attacks, 1)
     return [row for _, row in evaluation.examine(folder, todo, **{"images": 40, **more})]
 
 
 def sitter(**more: Callable[[dict[str, Any]], Any]) -> Callable[..., dict[str, Any]]:
-    """A `sit` without a network. It is made here, so that Ray sends it whole, and a worker neither imports this file nor torch."""
+    """A `run_job` without a network. It is made here, so that Ray sends it whole, and a worker neither imports this file nor torch."""
 
-    def sit(sitting: dict[str, Any], images: tuple[Any, Any], _block: int) -> dict[str, Any]:
+    def run_job(job: dict[str, Any], images: tuple[Any, Any], _block: int) -> dict[str, Any]:
         plain = {
-            "right": [int(sitting["attack"] == "clean")] * len(images[1]),
+            "right": [int(job["attack"] == "clean")] * len(images[1]),
             "flags": [],
             "seconds": 0.0,
             "device": "",
             "torch": "2",
         }
-        return plain | {name: said(sitting) for name, said in more.items()}
+        return plain | {name: said(job) for name, said in more.items()}
 
-    return sit
+    return run_job
 
 
 @pytest.mark.usefixtures("cluster")
 def test_a_second_exam_repeats_nothing_and_a_quick_look_or_new_weights_replace_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluation, "sit", sitter(device=lambda sitting: sitting["sha256"]))
+    monkeypatch.setattr(evaluation, "sit", sitter(device=lambda job: job["sha256"]))
     run_alone(tmp_path)
     first = fingerprint(tmp_path / "best.safetensors")
     assert sorted((row["attack"], row["correct"], row["images"]) for row in examined(tmp_path)) == [
@@ -243,8 +243,8 @@ def test_a_worker_takes_a_gpu_where_ray_sees_one_unless_the_run_computes_on_proc
 def test_what_one_sitting_meets_comes_back_as_itself_after_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(sitting: dict[str, Any]) -> str:
-        if sitting["attack"] == "clean":
+    def fails(job: dict[str, Any]) -> str:
+        if job["attack"] == "clean":
             raise TeacherError("teacher.pt: is empty; download it again")
         return "a CPU"
 

@@ -7,7 +7,7 @@ import pytest
 
 from rkdsearch import config as run
 from rkdsearch.errors import StudyError
-from rkdsearch.evaluation.targets import candidates
+from rkdsearch.evaluation.targets import evaluation_targets
 from rkdsearch.teacher import fingerprint
 from tests.search import files
 from tests.search.test_exam import CONFIG, VALUES, run_alone
@@ -26,18 +26,18 @@ TAUGHT = run.build(
 
 def test_who_cannot_be_examined_is_said_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="holds no trials; `rkdsearch tune` makes them"):
-        candidates(tmp_path, front=False, trial=None)
+        evaluation_targets(tmp_path, front=False, trial=None)
     study = tmp_path / "study"
     files.run(study, files.load_space(tmp_path))
     with pytest.raises(
         StudyError,
         match=re.escape(f"there is no trial 't9'; `rkdsearch status {study}` lists what there is"),
     ):
-        candidates(study, front=False, trial="t9")
+        evaluation_targets(study, front=False, trial="t9")
     with pytest.raises(
         StudyError, match=r"t00000/best.safetensors: is missing, so trial t00000 cannot be examined"
     ):
-        candidates(study, front=True, trial=None)
+        evaluation_targets(study, front=True, trial=None)
 
 
 @pytest.mark.parametrize("status", ["running", "paused", "stopped", "failed"])
@@ -50,14 +50,14 @@ def test_what_has_not_finished_is_not_examined(tmp_path: Path, status: str) -> N
             " not watch"
         ),
     ):
-        candidates(tmp_path, front=False, trial="run")
+        evaluation_targets(tmp_path, front=False, trial="run")
     with pytest.raises(
         StudyError,
         match=re.escape(
             f"no trial has finished (1 {status}); the command that began it goes on with it"
         ),
     ):
-        candidates(tmp_path, front=False, trial=None)
+        evaluation_targets(tmp_path, front=False, trial=None)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_run_without_a_search_is_examined_in_its_own_folder(
     tmp_path: Path, chosen: dict[str, Any]
 ) -> None:
     run_alone(tmp_path)
-    (found,) = candidates(tmp_path, **chosen)
+    (found,) = evaluation_targets(tmp_path, **chosen)
     assert (found.trial_id, found.weights, found.config) == (
         "run",
         tmp_path / "best.safetensors",
@@ -101,7 +101,8 @@ def test_a_teacher_moves_with_its_study_and_a_missing_or_a_changed_one_is_left_o
     def found() -> tuple[list[Path], list[str]]:
         said: list[str] = []
         return [
-            c.weights for c in candidates(study, front=False, trial="run", notice=said.append)
+            c.weights
+            for c in evaluation_targets(study, front=False, trial="run", notice=said.append)
         ], said
 
     student = study / "best.safetensors"

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from rkdsearch.search.sampler import Seen
+from rkdsearch.search.sampler import Observation
 from rkdsearch.search.study import Assignment, Study
 from rkdsearch.training.epoch import EpochResult
 from tests.search.files import CAPPED, FakeWorker, load_space
 
 
-def seen_by_one_without_memory(study: Study) -> list[Seen]:
+def seen_by_one_without_memory(study: Study) -> list[Observation]:
     other = Study(study.folder, study.space, study.wanted, {}, device_seconds=study.budget)
     other.trials = study.trials
     return other.seen()

@@ -98,7 +98,7 @@ def trained(study: Study, epochs: int) -> list[int]:
     assignment = study.next()
     assert isinstance(assignment, Assignment)
     reported = []
-    for epoch, facts in run_trial(assignment.config, assignment.folder, assignment.stages):
+    for epoch, facts in run_trial(assignment.config, assignment.folder, assignment.fidelities):
         reported.append(epoch.epoch)
         study.report(assignment.trial_id, epoch, facts)
         if len(reported) == epochs:

@@ -6,7 +6,7 @@ import pytest
 import ray
 
 from rkdsearch import config as run
-from rkdsearch.config.fidelity import Stage
+from rkdsearch.config.fidelity import Fidelity
 from rkdsearch.errors import RkdError, WorkerError
 from rkdsearch.execution.trial import Gang, Worker, run_trial
 
@@ -19,14 +19,14 @@ CONFIG = run.build(
 
 
 def test_a_trial_taken_up_reports_its_last_epoch_once_more_and_trains_on(tmp_path: Path) -> None:
-    stages = (Stage(1), Stage(3))
-    trial = run_trial(CONFIG, tmp_path, stages)
+    fidelities = (Fidelity(1), Fidelity(3))
+    trial = run_trial(CONFIG, tmp_path, fidelities)
     first, facts = next(trial)
     trial.close()  # type: ignore[attr-defined]  # it is a generator
     assert (first.epoch, first.clean_accuracy is not None) == (1, True)
     assert facts["run.processes"] == 1
     assert facts["run.ray"] == ray.__version__
-    again = [epoch for epoch, _ in run_trial(CONFIG, tmp_path, stages)]
+    again = [epoch for epoch, _ in run_trial(CONFIG, tmp_path, fidelities)]
     assert [e.epoch for e in again] == [1, 2, 3]
     assert again[0] == first
     assert [e.clean_accuracy is not None for e in again] == [True, False, True]

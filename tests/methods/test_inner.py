@@ -72,7 +72,7 @@ def test_logits_in_half_precision_get_a_slope_of_their_own_kind() -> None:
         def __call__(self, x: Tensor) -> Tensor:
             return x.flatten(1).bfloat16()
 
-        def written_out(self, slope: models.Slope, x: Tensor) -> None:
+        def closed_form_gradient(self, slope: models.Slope, x: Tensor) -> None:
             """No chain."""
 
     network: Network = Half()
@@ -124,7 +124,7 @@ def test_an_attack_in_train_mode_goes_by_the_twin_where_the_mode_makes_no_differ
     network = build(
         ModelConfig.model_validate({"name": name, **shape}), classes=3, channels=1, size=8
     )
-    current, asked = models.twin(network), []
+    current, asked = models.inference_copy(network), []
 
     def counted() -> nn.Module:
         asked.append(1)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import override
 
-from rkdsearch.models import ModelConfig, build, fold, twin, written_out
+from rkdsearch.models import ModelConfig, build, closed_form_gradient, fold, inference_copy
 from rkdsearch.models.chain import MATRIX_NUMBERS, Unrolled, _chains
 
 
@@ -38,7 +38,7 @@ def gradient_through(frozen: nn.Module, x: Tensor, slope: Tensor) -> tuple[Tenso
         seen.append(logits)
         return slope
 
-    gradient = written_out(frozen, look, x)
+    gradient = closed_form_gradient(frozen, look, x)
     return by_autograd(frozen, x, slope) if gradient is None else (gradient(x), seen[0])[::-1]
 
 
@@ -67,7 +67,7 @@ def test_logits_and_gradient_are_autograds(
         size=size,
     ).double()
     x = torch.rand(5, channels, size, size, dtype=torch.float64)
-    shadow = twin(network)()
+    shadow = inference_copy(network)()
     assert is_chain(shadow, x) == chain
     assert_same(network, shadow, x)
     assert_same(network, shadow, x.contiguous(memory_format=torch.channels_last))
@@ -76,7 +76,7 @@ def test_logits_and_gradient_are_autograds(
 
 def test_a_chain_follows_training_without_being_built_again() -> None:
     network = build(ModelConfig(name="small_cnn", width=4), classes=10, channels=1, size=8).double()
-    x, current = torch.rand(3, 1, 8, 8, dtype=torch.float64), twin(network)
+    x, current = torch.rand(3, 1, 8, 8, dtype=torch.float64), inference_copy(network)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.5)
     for _ in range(3):
         assert_same(network, current(), x)
@@ -91,7 +91,7 @@ def sequential(*between: nn.Module) -> nn.Module:
 
 def test_a_chain_may_be_written_with_modules() -> None:
     network, x = sequential(nn.ReLU(), nn.Flatten()), torch.rand(2, 1, 8, 8, dtype=torch.float64)
-    shadow = twin(network)()
+    shadow = inference_copy(network)()
     assert is_chain(shadow, x)
     assert_same(network, shadow, x)
 
@@ -107,7 +107,7 @@ def test_a_chain_may_be_written_with_modules() -> None:
 )
 def test_what_is_no_chain_goes_through_autograd(between: tuple[nn.Module, ...]) -> None:
     network, x = sequential(*between), torch.rand(2, 1, 8, 8, dtype=torch.float64)
-    shadow = twin(network)()
+    shadow = inference_copy(network)()
     assert not is_chain(shadow, x)
     assert_same(network, shadow, x)
 
@@ -138,8 +138,8 @@ class Forgetful(Residual):
 @pytest.mark.parametrize("kind", [Residual, Forgetful])
 def test_a_path_that_branches_is_no_chain(kind: type[nn.Module]) -> None:
     network, x = kind().double(), torch.rand(2, 1, 8, 8, dtype=torch.float64)
-    assert not is_chain(twin(network)(), x)
-    assert_same(network, twin(network)(), x)
+    assert not is_chain(inference_copy(network)(), x)
+    assert_same(network, inference_copy(network)(), x)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_a_weight_that_is_computed_is_computed_anew(norm: Callable[[nn.Module], 
         nn.Sequential(nn.Flatten(), norm(nn.Linear(64, 10))).double(),
         torch.rand(2, 1, 8, 8, dtype=torch.float64),
     )
-    current = twin(network.eval())
+    current = inference_copy(network.eval())
     assert not is_chain(current(), x)
     for _ in range(2):
         assert_same(network, current(), x)
@@ -163,14 +163,14 @@ def test_a_hook_and_pixels_that_are_normalised_inside_are_not_passed_over() -> N
     normalised = build(
         ModelConfig(name="mlp", mean=(0.4,), std=(0.2,)), classes=10, channels=1, size=8
     ).double()
-    assert not is_chain(twin(normalised)(), x)
-    assert_same(normalised, twin(normalised)(), x)
+    assert not is_chain(inference_copy(normalised)(), x)
+    assert_same(normalised, inference_copy(normalised)(), x)
     hooked = sequential(nn.ReLU(), nn.Flatten())
     hooked.get_submodule("1").register_forward_hook(
         lambda module, inputs, output: output.clamp_max(0.1)
     )
-    assert not is_chain(twin(hooked)(), x)
-    assert_same(hooked, twin(hooked)(), x)
+    assert not is_chain(inference_copy(hooked)(), x)
+    assert_same(hooked, inference_copy(hooked)(), x)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_an_unrolled_convolution_is_the_convolution(layer: nn.Conv2d) -> None:
     network = nn.Sequential(layer, nn.Tanh(), nn.Flatten(), nn.LazyLinear(10)).double()
     x = torch.rand(3, 2, 8, 6, dtype=torch.float64)
     network(x)
-    shadow = twin(network)()
+    shadow = inference_copy(network)()
     assert_same(network, shadow, x)
     unrolled = shadow.get_submodule("0")
     assert isinstance(unrolled, Unrolled)
@@ -195,7 +195,7 @@ def test_an_unrolled_convolution_is_the_convolution(layer: nn.Conv2d) -> None:
 
 def test_large_images_are_convolved() -> None:
     network = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1)).double()
-    unrolled = twin(network)().get_submodule("0")
+    unrolled = inference_copy(network)().get_submodule("0")
     assert isinstance(unrolled, Unrolled)
     unrolled(torch.rand(1, 1, 8, 8, dtype=torch.float64))
     unrolled(torch.rand(1, 1, 9, 9, dtype=torch.float64))
@@ -224,7 +224,7 @@ def test_a_chain_is_asked_again_and_again_and_writes_over_nothing_that_it_gave_o
         seen.append(logits)
         return logits
 
-    gradient = written_out(twin(network)(), look, x)
+    gradient = closed_form_gradient(inference_copy(network)(), look, x)
     assert gradient is not None
     before, first = (x.clone(), other.clone()), gradient(x)
     kept, logits = first.clone(), seen[0].clone()
@@ -239,9 +239,9 @@ def test_a_chain_is_asked_again_and_again_and_writes_over_nothing_that_it_gave_o
 def test_images_that_carry_a_graph_and_a_chain_without_hidden_layers_are_nothing_special() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).double()
     x = torch.rand(3, 1, 8, 8, dtype=torch.float64, requires_grad=True)
-    assert is_chain(twin(network)(), x)
-    assert_same(network, twin(network)(), x)
-    assert_same(network, twin(network)(), 2 * x)
+    assert is_chain(inference_copy(network)(), x)
+    assert_same(network, inference_copy(network)(), x)
+    assert_same(network, inference_copy(network)(), 2 * x)
     assert x.grad is None
 
 
@@ -251,5 +251,5 @@ def test_in_half_precision_autograd_decides() -> None:
         torch.rand(4, 1, 8, 8),
     )
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert written_out(twin(network)(), torch.ones_like, x) is None
-    assert written_out(twin(network)(), torch.ones_like, x) is not None
+        assert closed_form_gradient(inference_copy(network)(), torch.ones_like, x) is None
+    assert closed_form_gradient(inference_copy(network)(), torch.ones_like, x) is not None

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from rkdsearch import models
-from rkdsearch.models import ModelConfig, build, features, fold, twin
+from rkdsearch.models import ModelConfig, build, features, fold, inference_copy
 from tests.foreign_networks import Awkward, Untraceable
 
 
@@ -62,7 +62,7 @@ def folds(network: nn.Module) -> int:
 )
 def test_the_twin_answers_as_the_network_in_eval_mode(name: str, batchnorms: int) -> None:
     network, x = built(name), torch.rand(2, 3, 8, 8, dtype=torch.float64)
-    shadow = twin(network)()
+    shadow = inference_copy(network)()
     assert_same(network, shadow, x)
     assert folds(shadow) == batchnorms
     assert network.training
@@ -75,7 +75,7 @@ def test_the_twin_answers_as_the_network_in_eval_mode(name: str, batchnorms: int
 
 def test_the_twin_follows_training_and_loading() -> None:
     network, x = built("wide_resnet"), torch.rand(4, 3, 8, 8, dtype=torch.float64)
-    current = twin(network)
+    current = inference_copy(network)
     shadow = current()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
     for _ in range(2):
@@ -95,7 +95,7 @@ def test_the_twin_follows_training_and_loading() -> None:
 
 def test_the_twin_shares_what_it_does_not_fold() -> None:
     network = built("wide_resnet")
-    theirs = dict(twin(network)().named_parameters())
+    theirs = dict(inference_copy(network)().named_parameters())
     shared = {
         name
         for name, p in network.named_parameters()
@@ -107,7 +107,7 @@ def test_the_twin_shares_what_it_does_not_fold() -> None:
 
 def test_what_is_not_exact_is_not_folded() -> None:
     network, x = used(Awkward()), torch.rand(5, 1, 8, 8, dtype=torch.float64)
-    shadow = twin(network)()
+    shadow = inference_copy(network)()
     assert folds(shadow) == 1
     assert isinstance(shadow.bn1, nn.Identity)  # linear1 -> bn1, without bias and without affine
     assert_same(network, shadow, x)
@@ -115,7 +115,7 @@ def test_what_is_not_exact_is_not_folded() -> None:
 
 def test_a_network_that_cannot_be_traced_is_copied_unfolded() -> None:
     network, x = used(Untraceable()), torch.rand(2, 1, 8, 8, dtype=torch.float64)
-    shadow = twin(network)()
+    shadow = inference_copy(network)()
     assert folds(shadow) == 0
     assert_same(network, shadow, x)
 
@@ -125,9 +125,9 @@ def test_a_hooked_layer_is_not_folded() -> None:
         nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(72, 10))
     )
     x = torch.rand(2, 1, 8, 8, dtype=torch.float64)
-    assert folds(twin(network)()) == 1
+    assert folds(inference_copy(network)()) == 1
     network[0].register_forward_hook(lambda module, inputs, output: output.clamp_min(0))
-    shadow = twin(network)()
+    shadow = inference_copy(network)()
     assert folds(shadow) == 0
     assert_same(network, shadow, x)
 
@@ -139,14 +139,14 @@ def test_reparametrised_layers_are_left_as_they_are(norm: Callable[[nn.Module], 
     network = used(
         nn.Sequential(norm(nn.Conv2d(1, 2, 3)), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(72, 10))
     )
-    shadow = twin(network)()
+    shadow = inference_copy(network)()
     assert folds(shadow) == 0
     assert_same(network, shadow, torch.rand(2, 1, 8, 8, dtype=torch.float64))
 
 
 def test_the_live_networks_memory_format_is_kept() -> None:
     network = built("resnet18").to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own signature forgets it
-    shadow = twin(network)()
+    shadow = inference_copy(network)()
     weight = shadow.get_parameter("layer1.0.conv1.weight")
     assert weight.is_contiguous(memory_format=torch.channels_last)
     assert not weight.is_contiguous()

@@ -150,7 +150,9 @@ def test_rows_come_in_one_order_whatever_the_disk_says(tmp_path: Path) -> None:
 
 def test_a_trials_runs_stand_one_after_the_other(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    store.write_epochs("a", [{"epoch": epoch, "leg": leg} for leg in (1, 0) for epoch in (2, 1)])
+    store.write_epochs(
+        "a", [{"epoch": epoch, "leg": segment} for segment in (1, 0) for epoch in (2, 1)]
+    )
     assert store.epochs()[["leg", "epoch"]].to_numpy().tolist() == [[0, 1], [0, 2], [1, 1], [1, 2]]
 
 

@@ -103,9 +103,9 @@ class FakeWorker:
             else []
         )
         yield from history[-1:]
-        for epoch in range(len(history) + 1, assignment.stages[-1].until + 1):
-            stage = at(assignment.stages, epoch)
-            steps = stage.attack(assignment.config.attack).steps
+        for epoch in range(len(history) + 1, assignment.fidelities[-1].until + 1):
+            fidelity = at(assignment.fidelities, epoch)
+            steps = fidelity.attack(assignment.config.attack).steps
             clean, robust = measured(assignment.config, epoch)
             self.trained.append(
                 (
@@ -125,7 +125,7 @@ class FakeWorker:
                 epoch=epoch, epochs=assignment.config.training.epochs, loss=1.0, terms={}, lr=0.1, seconds=1.0, images_per_second=1.0,
                 training_attack_steps=steps, clean_accuracy=clean, robust_accuracy=robust, worst_class_accuracy=robust, best=best,
                 robust_peak=robust, images=100, finished=1e9 + epoch,
-                validation_attack_steps=stage.validation(assignment.config.validation).attack.steps,
+                validation_attack_steps=fidelity.validation(assignment.config.validation).attack.steps,
             )  # fmt: skip
             history.append(result)
             checkpoint.write(last, {"w": torch.zeros(1)}, {"history": [asdict(h) for h in history]})

@@ -74,7 +74,7 @@ def test_what_runs_and_waits_has_its_end_before_a_space_without_more_says_so(
         study._bounds,
         replace(space, constraints=space.constraints.model_copy(update={"parameters": 1})),
     )
-    study._bounds = feasibility.Bounds(tight, {})  # nobody else is small enough
+    study._bounds = feasibility.Feasibility(tight, {})  # nobody else is small enough
     assert study.next() is None
     assert not study.done
     study._bounds = allowed

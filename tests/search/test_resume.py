@@ -46,7 +46,7 @@ def test_a_trial_comes_back_from_its_rows_as_it_was(tmp_path: Path) -> None:
     stored = Rows(study.store)
     for row in stored.trials:
         trial = study.trials[row["trial_id"]]
-        again = stored.trial(row, trial.config, trial.legs, trial.costs)
+        again = stored.trial(row, trial.config, trial.segments, trial.costs)
         for name in ("ordinal", "origin", "label", "overrides", "status", "notes", "runs"):
             assert getattr(again, name) == getattr(trial, name), (row["trial_id"], name)
         assert [(d["rung"], d["decision"]) for d in again.decisions] == [

@@ -9,8 +9,8 @@ import pytest
 from optuna.trial import TrialState
 
 from rkdsearch.search.sampler import (
+    Observation,
     Proposal,
-    Seen,
     build_sampler,
     frozen,
     propose,
@@ -25,7 +25,7 @@ from tests.search.files import load_space
 NAMES = get_args(SamplerConfig.model_fields["name"].annotation)
 
 
-def history(count: int) -> list[Seen]:
+def history(count: int) -> list[Observation]:
     found = []
     for i in range(count):
         params: dict[str, Any] = {
@@ -35,7 +35,7 @@ def history(count: int) -> list[Seen]:
         if i % 3 == 2:
             params["method.consistency_weight"] = 1.0 + i % 5
         found.append(
-            Seen(
+            Observation(
                 params, "measured", (0.5 + 0.01 * (i % 7), 0.4 - 0.01 * (i % 5)), rungs_short=i % 3
             )
         )
@@ -66,7 +66,7 @@ def test_every_configuration_is_another_one(tmp_path: Path, name: str) -> None:
 def test_what_the_ledger_holds_moves_the_model(tmp_path: Path) -> None:
     space = load_space(tmp_path)
     others = [
-        Seen(s.params, s.state, o.values, o.rungs_short)
+        Observation(s.params, s.state, o.values, o.rungs_short)
         for s, o in zip(history(12), history(12)[::-1], strict=True)
     ]
     different = [propose(space, n, history(12)) != propose(space, n, others) for n in range(12, 18)]
@@ -75,10 +75,10 @@ def test_what_the_ledger_holds_moves_the_model(tmp_path: Path) -> None:
 
 def test_half_of_what_is_remembered_went_farthest_and_the_rest_is_the_latest() -> None:
     seen = [
-        Seen({"n": n}, "measured", (0.5, 0.5), short)
+        Observation({"n": n}, "measured", (0.5, 0.5), short)
         for n, short in enumerate((0, 2, 0, 1, 2, 2, 2))
     ]
-    seen.append(Seen({"n": 7}, "running"))
+    seen.append(Observation({"n": 7}, "running"))
     assert [s.params["n"] for s in remembered(seen, 4)] == [0, 2, 6, 7]
     assert [s.params["n"] for s in remembered(seen, 6)] == [0, 2, 3, 5, 6, 7]
     assert remembered(seen, 8) == seen
@@ -98,15 +98,17 @@ def test_a_trial_that_went_less_far_is_dominated_by_every_trial_that_went_furthe
 ) -> None:
     space = load_space(tmp_path)
     params = {"method.name": "natural", "optimizer.lr": 0.1}
-    early = frozen(space, Seen(params, "measured", (0.99, 0.98), rungs_short=1), 0)
-    full = frozen(space, Seen(params, "measured", (0.01, 0.0), rungs_short=0), 1)
+    early = frozen(space, Observation(params, "measured", (0.99, 0.98), rungs_short=1), 0)
+    full = frozen(space, Observation(params, "measured", (0.01, 0.0), rungs_short=0), 1)
     assert early.values == pytest.approx([-0.01, -0.02])
     assert full.values == [0.01, 0.0]
 
 
 def test_a_running_trial_is_shown_as_running_and_has_no_values(tmp_path: Path) -> None:
     shown = frozen(
-        load_space(tmp_path), Seen({"method.name": "natural", "optimizer.lr": 0.1}, "running"), 0
+        load_space(tmp_path),
+        Observation({"method.name": "natural", "optimizer.lr": 0.1}, "running"),
+        0,
     )
     assert shown.state == TrialState.RUNNING
     assert shown.values is None
@@ -126,7 +128,9 @@ def test_only_the_latest_trials_are_shown_to_the_sampler(tmp_path: Path) -> None
     assert propose(space, 40, history(40)) == propose(space, 40, history(40)[-5:])
 
 
-def proposed_by_optuna_itself(space: SearchSpace, ordinal: int, seen: list[Seen]) -> Proposal:
+def proposed_by_optuna_itself(
+    space: SearchSpace, ordinal: int, seen: list[Observation]
+) -> Proposal:
     """The same by Optuna's own front door: every trial made, checked and copied anew."""
     with quiet():
         study = optuna.create_study(
@@ -155,15 +159,15 @@ def test_a_projection_of_the_ledger_is_read_as_a_study_of_optunas_own(
     tmp_path: Path, name: str
 ) -> None:
     space = load_space(tmp_path, sampler={"name": name, "startup": 4})
-    seen: list[Seen] = []
+    seen: list[Observation] = []
     for ordinal, known in enumerate(history(8 if name == "gp" else 20)):  # it takes its time
         proposal = propose(space, ordinal, seen)
         assert proposal == proposed_by_optuna_itself(space, ordinal, seen)
         if ordinal % 6 == 5:
-            seen.append(Seen(proposal.overrides, "running", notes=proposal.notes))
+            seen.append(Observation(proposal.overrides, "running", notes=proposal.notes))
         else:
             seen.append(
-                Seen(
+                Observation(
                     proposal.overrides, "measured", known.values, known.rungs_short, proposal.notes
                 )
             )

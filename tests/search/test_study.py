@@ -9,7 +9,7 @@ import pytest
 from rkdsearch.errors import StudyError
 from rkdsearch.search import ledger
 from rkdsearch.search.ledger import Trial
-from rkdsearch.search.sampler import Seen
+from rkdsearch.search.sampler import Observation
 from rkdsearch.search.study import Study
 from tests.search import files
 from tests.search.files import CAPPED, SMALL, TRIALS, FakeWorker, checkpoint_of, load_space, run
@@ -225,7 +225,7 @@ def test_epochs_of_a_trial_that_waits_or_has_ended_are_summed_once(
 def test_an_earlier_study_is_shown_to_the_sampler_before_our_own_trials(tmp_path: Path) -> None:
     space = load_space(tmp_path, first=[])
     warm = [
-        Seen(
+        Observation(
             {"method.name": "pgd_at", "optimizer.lr": 0.02 + 0.001 * i},
             "measured",
             (0.9 - 0.1 * i, 0.1 * i),
@@ -410,7 +410,7 @@ def test_who_begins_on_a_higher_rung_is_not_on_the_lower_one_not_even_after_a_re
 ) -> None:
     space = load_space(tmp_path, scheduler={"reduction": 3, "brackets": 3}, first=None)
     study = run(tmp_path, space, trials=9)
-    begun = {t.trial_id: t.legs[0].rungs[0].epochs for t in study.trials.values()}
+    begun = {t.trial_id: t.segments[0].rungs[0].epochs for t in study.trials.values()}
     assert sorted(begun.values()) == [1, 1, 1, 1, 1, 1, 2, 2, 4]
     again = Study(study.folder, space, 9, {})
     again.reconcile()

@@ -109,7 +109,7 @@ def test_an_older_file_names_the_earlier_study_by_its_last_folders(
     tmp_path: Path, known: str, *, same: bool
 ) -> None:
     new, earlier, space = tmp_path / "new", tmp_path / "runs" / "study", load_space(tmp_path)
-    warm_start.keep(new, warm_start.Warm([], Path(known)))
+    warm_start.keep(new, warm_start.WarmStart([], Path(known)))
     if same:
         assert warm_start.prepare(new, earlier, space, existed=True).earlier == Path(known)
     else:

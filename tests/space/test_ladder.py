@@ -3,10 +3,10 @@ from typing import Any
 
 import pytest
 
-from rkdsearch.config.fidelity import Stage
+from rkdsearch.config.fidelity import Fidelity
 from rkdsearch.errors import SpaceError
 from rkdsearch.space import ladder
-from rkdsearch.space.ladder import Leg
+from rkdsearch.space.ladder import Segment
 from rkdsearch.space.settings import Rung, SchedulerConfig
 from tests.search.files import CAPPED, load_space, run
 
@@ -19,22 +19,26 @@ RUNGS = (Rung(epochs=6, attack_steps=2), Rung(epochs=18, attack_steps=2), Rung(e
 
 
 def test_a_new_run_begins_where_a_cap_that_was_in_force_is_lifted() -> None:
-    assert ladder.legs(RUNGS, AFRESH, 10) == (Leg(RUNGS[:2]), Leg(RUNGS[2:]))
-    assert ladder.legs(RUNGS, AFRESH, 2) == ladder.legs(RUNGS, CONTINUED, 10) == (Leg(RUNGS),)
-    assert ladder.legs(RUNGS, NONE, 10) == (Leg(RUNGS[2:]),)
+    assert ladder.segments(RUNGS, AFRESH, 10) == (Segment(RUNGS[:2]), Segment(RUNGS[2:]))
+    assert (
+        ladder.segments(RUNGS, AFRESH, 2)
+        == ladder.segments(RUNGS, CONTINUED, 10)
+        == (Segment(RUNGS),)
+    )
+    assert ladder.segments(RUNGS, NONE, 10) == (Segment(RUNGS[2:]),)
 
 
 def test_a_cap_that_rises_begins_a_new_run_at_each_step() -> None:
     rising = (Rung(epochs=2, attack_steps=1), Rung(epochs=6, attack_steps=5), Rung(epochs=18))
-    assert [leg.end for leg in ladder.legs(rising, AFRESH, 10)] == [2, 6, 18]
-    assert [leg.end for leg in ladder.legs(rising, AFRESH, 5)] == [2, 18]
+    assert [segment.end for segment in ladder.segments(rising, AFRESH, 10)] == [2, 6, 18]
+    assert [segment.end for segment in ladder.segments(rising, AFRESH, 5)] == [2, 18]
 
 
 def test_the_trainer_is_told_every_stage_of_its_run() -> None:
-    leg = Leg(
+    segment = Segment(
         (Rung(epochs=6, attack_steps=2, validation_steps=5, validation_images=100), Rung(epochs=18))
     )
-    assert leg.stages == (Stage(6, 2, 5, 100), Stage(18))
+    assert segment.fidelities == (Fidelity(6, 2, 5, 100), Fidelity(18))
 
 
 def test_costs_are_shares_of_a_full_run_with_three_steps_for_all_that_is_no_attack() -> None:
@@ -71,8 +75,8 @@ def test_of_sixteen_searched_trials_four_begin_higher_and_one_of_these_two_rungs
 
 
 def test_who_begins_on_a_higher_rung_is_trained_for_it_from_the_first_epoch() -> None:
-    assert ladder.legs(RUNGS, AFRESH, 10, first=1) == (Leg(RUNGS[1:2]), Leg(RUNGS[2:]))
-    assert ladder.legs(RUNGS, AFRESH, 10, first=2) == (Leg(RUNGS[2:]),)
+    assert ladder.segments(RUNGS, AFRESH, 10, first=1) == (Segment(RUNGS[1:2]), Segment(RUNGS[2:]))
+    assert ladder.segments(RUNGS, AFRESH, 10, first=2) == (Segment(RUNGS[2:]),)
     assert ladder.costs(RUNGS, AFRESH, 10, first=1) == pytest.approx([0, 18 / 54 * 5 / 13, 1])
 
 

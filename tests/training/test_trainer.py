@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rkdsearch import models
 from rkdsearch.accuracy import Verdict
-from rkdsearch.config.fidelity import Stage
+from rkdsearch.config.fidelity import Fidelity
 from rkdsearch.data import datasets
 from rkdsearch.errors import ConfigError, NonFiniteLossError, OutOfMemoryError
 from rkdsearch.models.small_cnn import SmallCNN
@@ -25,7 +25,7 @@ def judged(monkeypatch: pytest.MonkeyPatch, *accuracies: tuple[float, float]) ->
     """Let the validations of a run find these (clean, robust) accuracies, of ten images."""
     left = iter(accuracies)
 
-    def validate(_: Trainer, _stage: Stage) -> tuple[Verdict, None]:
+    def validate(_: Trainer, _stage: Fidelity) -> tuple[Verdict, None]:
         clean, robust = next(left)
         ten = torch.arange(10)
         return (
@@ -67,7 +67,7 @@ def test_rungs_and_the_last_epoch_are_validated_whatever_the_interval(teachers: 
     config = described(
         teachers, "natural", validation={"every": 3}, training={"epochs": 5, "batch_size": 100}
     )
-    epochs = list(Trainer(config, stages=[Stage(2), Stage(5)]).epochs())
+    epochs = list(Trainer(config, fidelities=[Fidelity(2), Fidelity(5)]).epochs())
     assert [e.epoch for e in epochs if e.clean_accuracy is not None] == [2, 3, 5]
     assert epochs[3].best == epochs[2].best
 
