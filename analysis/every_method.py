@@ -19,6 +19,7 @@ import torch
 
 from rkdsearch import config as run
 from rkdsearch import methods
+from rkdsearch.teacher import ROLES
 from rkdsearch.training import teacher as teachers
 from rkdsearch.training.epoch import Best
 from rkdsearch.training.trainer import Trainer
@@ -52,7 +53,7 @@ def student(method: str, seed: int, cache: Path) -> Best:
         **SETTINGS.get(method, {}),
     }
     values["training"] = {**COMMON["training"], "seed": seed}
-    values["teachers"] = {role: made(role, cache) for role in teachers.ROLES}
+    values["teachers"] = {role: made(role, cache) for role in ROLES}
     *_, last = Trainer(run.build(values)).epochs()
     assert last.best is not None
     return last.best

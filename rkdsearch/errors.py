@@ -8,22 +8,31 @@ method.temperature must be > 0, got 0.0`. The command line prints the message al
 import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Self
 
-Failure = Literal["memory", "worker", "files", "loss", "error"]
+
+class Failure(StrEnum):
+    """Kind of a trial's failure. `tune --resume` retries `MEMORY`, `WORKER` and `FILES`."""
+
+    MEMORY = "memory"  # the device was full
+    WORKER = "worker"  # its process or node was lost
+    FILES = "files"  # a checkpoint, a teacher or images could not be read
+    LOSS = "loss"  # a loss or a weight was not finite
+    ERROR = "error"  # anything else
 
 
 class RkdError(Exception):
     """Something that the user can change: a file, a value, a machine."""
 
-    failure: ClassVar[Failure] = "error"  # how a trial failed that met it
+    failure: ClassVar[Failure] = Failure.ERROR  # how a trial failed that met it
 
 
 class FileError(RkdError):
     """A file could not be read or reached, for a reason that the system gives."""
 
-    failure = "files"
+    failure = Failure.FILES
 
 
 class ConfigError(RkdError):
@@ -37,19 +46,19 @@ class SpaceError(RkdError):
 class DataError(RkdError):
     """Images or labels are missing, or not what they claim to be."""
 
-    failure = "files"
+    failure = Failure.FILES
 
 
 class TeacherError(RkdError):
     """A teacher's file cannot be trusted, read or fitted into its network."""
 
-    failure = "files"
+    failure = Failure.FILES
 
 
 class CheckpointError(RkdError):
     """A checkpoint is damaged, or belongs to another run."""
 
-    failure = "files"
+    failure = Failure.FILES
 
 
 class DiskError(RkdError):
@@ -69,13 +78,13 @@ class DiskError(RkdError):
 class NonFiniteLossError(RkdError):
     """The loss became NaN or infinite: the run ends, the last good checkpoint stays."""
 
-    failure = "loss"
+    failure = Failure.LOSS
 
 
 class OutOfMemoryError(RkdError):
     """The device is full: the message says which value to turn."""
 
-    failure = "memory"
+    failure = Failure.MEMORY
 
     @classmethod
     @contextmanager
@@ -93,7 +102,7 @@ class OutOfMemoryError(RkdError):
 class WorkerError(RkdError):
     """The process that trains is of no use any more: its device's state is lost, or its gang does not answer. The next run needs a new one."""
 
-    failure = "worker"
+    failure = Failure.WORKER
 
 
 class StudyError(RkdError):

@@ -12,7 +12,7 @@ import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ from torch import Tensor, nn
 from rkdsearch.errors import TeacherError
 from rkdsearch.models import ModelConfig, build
 from rkdsearch.models.weights import fit
+
+Role = Literal["robust", "natural"]  # what a method knows its teachers by
+ROLES: tuple[Role, ...] = ("robust", "natural")
 
 # Where published files keep their weights, best first: a file with both `best` and `last` (early
 # stopping) is read as its best.

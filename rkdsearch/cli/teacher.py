@@ -9,8 +9,9 @@ from rkdsearch.cli.options import AllowImport
 
 if TYPE_CHECKING:
     from rkdsearch.config import TrainConfig
+    from rkdsearch.teacher import Role
     from rkdsearch.training.epoch import EpochResult
-    from rkdsearch.training.teacher import Measured, Role
+    from rkdsearch.training.teacher import Measured
 
 app = App(name="teacher", help="Train, verify or convert a teacher.", help_format="plaintext")
 
@@ -94,10 +95,11 @@ def verify(
     """
     from rkdsearch.cli.progress import said
     from rkdsearch.errors import TeacherError
+    from rkdsearch.teacher import ROLES
     from rkdsearch.training import teacher as teachers
 
     described = _read(config, overrides, allow_import)
-    given = [role for role in teachers.ROLES if getattr(described.teachers, role) is not None]
+    given = [role for role in ROLES if described.teachers.get(role) is not None]
     if not given:
         raise TeacherError(
             f"{config}: names no teacher; set teachers.robust.path, on the command line if you like"
@@ -121,9 +123,7 @@ def verify(
         measured[role] = _judged(described, role, home)
     # All are shown before one refuted claim ends it.
     for role, found in measured.items():
-        teachers.check_claims(
-            getattr(described.teachers, role), found, f"{config}: teachers.{role}"
-        )
+        teachers.check_claims(described.teachers.of(role), found, f"{config}: teachers.{role}")
 
 
 @app.command
@@ -165,7 +165,7 @@ def _judged(config: "TrainConfig", role: "Role", home: Path | None) -> "Measured
     from rkdsearch.results.intervals import accuracy
     from rkdsearch.training import teacher as teachers
 
-    teacher = getattr(config.teachers, role)
+    teacher = config.teachers.of(role)
     named = teacher if home is None else teachers.from_folder(teacher, home)
     found = teachers.measure(named, config)
     said(f"{role} teacher {named.path}  sha256 {found.sha256}")

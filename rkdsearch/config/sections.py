@@ -25,6 +25,7 @@ from rkdsearch.data.config import PLACES, DataConfig
 from rkdsearch.methods import Method, inner
 from rkdsearch.methods.base import BatchNormMode
 from rkdsearch.models import ModelConfig
+from rkdsearch.teacher import Role
 
 
 def _ratio(value: object) -> object:
@@ -346,6 +347,16 @@ class TeachersConfig(Section):
     robust: TeacherConfig | None = None
     natural: TeacherConfig | None = None
 
+    def get(self, role: Role) -> TeacherConfig | None:
+        """The teacher in this role, or None where the run has none."""
+        return self.robust if role == "robust" else self.natural
+
+    def of(self, role: Role) -> TeacherConfig:
+        """The teacher in this role, which the run must have."""
+        found = self.get(role)
+        assert found is not None, f"the run has no {role} teacher"
+        return found
+
 
 class TrainConfig(Section):
     """One training run, whole: data, networks, method, attack, exam, optimizer, schedule, averaging, loop."""
@@ -364,7 +375,7 @@ class TrainConfig(Section):
     @model_validator(mode="after")
     def _teachers_are_there(self) -> Self:
         for role in self.asked_teachers:
-            teacher: TeacherConfig | None = getattr(self.teachers, role)
+            teacher: TeacherConfig | None = self.teachers.get(role)
             if teacher is None or (teacher.path is None and teacher.recipe is None):
                 learns = f"method '{methods.name_of(self.method)}' learns from"
                 asker = (
@@ -401,7 +412,7 @@ class TrainConfig(Section):
         return self
 
     @property
-    def asked_teachers(self) -> tuple[str, ...]:
+    def asked_teachers(self) -> tuple[Role, ...]:
         """The roles of the teachers that this run asks: its method's, and the robust one where `attack.objective` asks it."""
         asked = self.method.teachers()
         return (*asked, "robust") if self.attack.asks_teacher and "robust" not in asked else asked

@@ -99,7 +99,7 @@ def _run_job(job: Mapping[str, Any], images: tuple[Any, Any], block: int) -> dic
     x, y = (torch.tensor(a[rows], device=device) for a in images)
     x = data.laid_out(x, channels_last=config.training.channels_last)
     network_config = (
-        config.student if job["role"] is None else getattr(config.teachers, job["role"]).network
+        config.student if job["role"] is None else config.teachers.of(job["role"]).network
     )
     splits = data.load_training(config.data)
     classes, shape = len(splits.train.classes), splits.train

@@ -100,7 +100,7 @@ def _teachers(
     study: summary.Study, config: TrainConfig, notice: Notice
 ) -> Iterator[EvaluationTarget]:
     for role, facts in study.description.get("teachers", {}).items():
-        teacher = getattr(config.teachers, role)
+        teacher = config.teachers.get(role)
         if teacher is None or not facts.get("path"):
             continue
         # The study's own teachers move with it; others stand where the search found them.

@@ -14,8 +14,8 @@ from rkdsearch.results.store import Store
 from rkdsearch.search.teachers import TeacherStep, asked_roles, refuse_another
 from rkdsearch.space.settings import Resources
 from rkdsearch.space.space import SearchSpace
+from rkdsearch.teacher import ROLES, Role
 from rkdsearch.training import teacher as files
-from rkdsearch.training.teacher import ROLES, Role
 from rkdsearch.training.trainer import Trainer
 
 Work = Callable[[TrainConfig, Role, Path, int], Iterator[TeacherStep]]
@@ -81,7 +81,7 @@ def _elsewhere(
 
 def as_file(config: TrainConfig, role: Role, cache: Path) -> TeacherConfig | None:
     """The teacher as a file; None where it is a recipe that nobody has followed to its end."""
-    made_by, teacher = files.recipe_run(config, role), getattr(config.teachers, role)
+    made_by, teacher = files.recipe_run(config, role), config.teachers.get(role)
     assert isinstance(teacher, TeacherConfig)
     if made_by is None:
         return teacher
@@ -97,7 +97,7 @@ def prepare(study: Path, space: SearchSpace, work: Work = make_ready) -> Iterato
     """
     config, asked, described = space.example(), asked_roles(space), Store(study).description()
     for role in ROLES:
-        if getattr(config.teachers, role) is None:
+        if config.teachers.get(role) is None:
             continue
         if role not in asked:
             yield TeacherStep(role, skipped=True)
@@ -111,8 +111,6 @@ def prepare(study: Path, space: SearchSpace, work: Work = make_ready) -> Iterato
             steps = iter([TeacherStep(role, measured=known, path=str(teacher.path))])
         for step in steps:
             if step.measured is not None:
-                files.check_claims(
-                    getattr(config.teachers, role), step.measured, f"teachers.{role}"
-                )
+                files.check_claims(config.teachers.of(role), step.measured, f"teachers.{role}")
                 refuse_another(study, described, role, step.measured.sha256)
             yield step

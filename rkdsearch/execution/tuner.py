@@ -25,7 +25,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 from typing_extensions import override
 
-from rkdsearch.errors import DiskError, RkdError, StudyError
+from rkdsearch.errors import DiskError, Failure, RkdError, StudyError
 from rkdsearch.execution.trainable import RayTrial
 from rkdsearch.plugins import allowed_imports
 from rkdsearch.search.study import Study
@@ -316,7 +316,7 @@ class _Asks(_OfStudy, Searcher):
                 self.study.fail(
                     ours,
                     f"its worker or node was lost {self._resources.max_failures + 1} times",
-                    "worker",
+                    Failure.WORKER,
                 )
             else:
                 self.study.interrupt(ours)

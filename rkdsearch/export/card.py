@@ -250,7 +250,7 @@ def _lineage(d: Delivery) -> str:
         return "None: the method learns from labels alone."
     lines = []
     for role in roles:
-        teacher = getattr(d.config.teachers, role)
+        teacher = d.config.teachers.of(role)
         facts = d.teachers.get(role) or {}
         sha256 = teacher.sha256 or facts.get("sha256") or "not recorded"
         lines.append(

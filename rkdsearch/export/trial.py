@@ -21,7 +21,7 @@ from rkdsearch.export.robustbench import entry
 from rkdsearch.methods import name_of
 from rkdsearch.models import ModelConfig
 from rkdsearch.results import summary
-from rkdsearch.teacher import fingerprint, header, load, read_state
+from rkdsearch.teacher import ROLES, fingerprint, header, load, read_state
 from rkdsearch.training import checkpoint
 from rkdsearch.training.teacher import found_in
 
@@ -145,8 +145,8 @@ def repeated(d: Delivery) -> str:
     Teachers are named by where they lie on this machine, in the study's folder where it has them.
     """
     teachers = {}
-    for role in TeachersConfig.model_fields:
-        teacher = getattr(d.config.teachers, role)
+    for role in ROLES:
+        teacher = d.config.teachers.get(role)
         if (
             teacher is not None
             and teacher.path is not None
@@ -155,7 +155,7 @@ def repeated(d: Delivery) -> str:
             teacher = teacher.model_copy(update={"path": str(file.absolute())})
         teachers[role] = teacher
     config = d.config.model_copy(update={"teachers": TeachersConfig(**teachers)})
-    asked = {role: getattr(config.teachers, role) for role in config.asked_teachers}
+    asked = {role: config.teachers.of(role) for role in config.asked_teachers}
     images = config.data.model_dump(mode="json", exclude_defaults=True)
     where: dict[str, object] = {
         name: "WHERE" for name in ("root", "extra", "cache") if name in images

@@ -26,6 +26,7 @@ from typing_extensions import override
 from rkdsearch.losses import kl_divergence, soft_cross_entropy
 from rkdsearch.methods import inner
 from rkdsearch.methods.base import AttackDefaults, Factor, KLScale, Loss, Method, Step, Temperature
+from rkdsearch.teacher import Role
 
 
 class AKD2(Method):
@@ -45,7 +46,7 @@ class AKD2(Method):
     kl_scale: KLScale = 1.0
 
     @override
-    def teachers(self) -> tuple[str, ...]:
+    def teachers(self) -> tuple[Role, ...]:
         return ("robust", "natural")
 
     @override

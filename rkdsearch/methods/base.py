@@ -21,6 +21,7 @@ from rkdsearch import models
 from rkdsearch.attacks import Attack, Noise, Objective, Start
 from rkdsearch.losses import cross_entropy
 from rkdsearch.methods import inner
+from rkdsearch.teacher import Role
 
 # The fields that many methods share: one name, one law, one meaning.
 Weight = Annotated[float, Field(ge=0, le=1)]
@@ -298,7 +299,7 @@ class Method(BaseModel, ABC):
     def loss(self, step: Step) -> Loss:
         """The outer minimisation's value on one batch, after the inner maximisation."""
 
-    def teachers(self) -> tuple[str, ...]:
+    def teachers(self) -> tuple[Role, ...]:
         """The teachers that this setting of the method asks: `robust`, `natural`, both, or none."""
         return ("robust",)
 

@@ -29,6 +29,7 @@ from rkdsearch.losses import entropy, kl_divergence
 from rkdsearch.methods import inner
 from rkdsearch.methods._balance import balance
 from rkdsearch.methods.base import Factor, KLScale, Loss, Method, Parity, Step, Weight
+from rkdsearch.teacher import Role
 
 
 class BMTARD(Method):
@@ -51,7 +52,7 @@ class BMTARD(Method):
     parity: Parity = "paper"
 
     @override
-    def teachers(self) -> tuple[str, ...]:
+    def teachers(self) -> tuple[Role, ...]:
         return ("robust", "natural")
 
     @override

@@ -45,6 +45,7 @@ from rkdsearch.methods.base import (
     Temperature,
     WarmUp,
 )
+from rkdsearch.teacher import Role
 
 
 class CIARD(Method):
@@ -64,7 +65,7 @@ class CIARD(Method):
     parity: Parity = "paper"
 
     @override
-    def teachers(self) -> tuple[str, ...]:
+    def teachers(self) -> tuple[Role, ...]:
         return ("robust", "natural")
 
     @override

@@ -45,6 +45,7 @@ from rkdsearch.methods.base import (
     WarmUp,
     Weight,
 )
+from rkdsearch.teacher import Role
 
 
 class IAD(ConditionalMethod):
@@ -106,7 +107,7 @@ class IAD(ConditionalMethod):
         return self
 
     @override
-    def teachers(self) -> tuple[str, ...]:
+    def teachers(self) -> tuple[Role, ...]:
         return ("robust",) if self.form == "iad1" else ("robust", "natural")
 
     @override

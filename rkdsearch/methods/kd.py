@@ -20,6 +20,7 @@ from typing_extensions import override
 
 from rkdsearch.losses import kl_divergence
 from rkdsearch.methods.base import AttackDefaults, KLScale, Loss, Method, Step, Temperature, Weight
+from rkdsearch.teacher import Role
 
 
 class KD(Method):
@@ -35,7 +36,7 @@ class KD(Method):
     kl_scale: KLScale = 1.0
 
     @override
-    def teachers(self) -> tuple[str, ...]:
+    def teachers(self) -> tuple[Role, ...]:
         return (self.teacher,)
 
     @override

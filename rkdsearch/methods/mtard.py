@@ -28,6 +28,7 @@ from rkdsearch.losses import kl_divergence
 from rkdsearch.methods import inner
 from rkdsearch.methods._balance import balance
 from rkdsearch.methods.base import Factor, KLScale, Loss, Method, Parity, Step, Weight
+from rkdsearch.teacher import Role
 
 
 class MTARD(Method):
@@ -46,7 +47,7 @@ class MTARD(Method):
     parity: Parity = "paper"
 
     @override
-    def teachers(self) -> tuple[str, ...]:
+    def teachers(self) -> tuple[Role, ...]:
         return ("robust", "natural")
 
     @override

@@ -14,6 +14,7 @@ from typing import ClassVar
 from typing_extensions import override
 
 from rkdsearch.methods.base import AttackDefaults, Loss, Method, Step
+from rkdsearch.teacher import Role
 
 
 class Natural(Method):
@@ -22,7 +23,7 @@ class Natural(Method):
     attack_defaults: ClassVar[AttackDefaults] = AttackDefaults(start="none")
 
     @override
-    def teachers(self) -> tuple[str, ...]:
+    def teachers(self) -> tuple[Role, ...]:
         return ()
 
     @override

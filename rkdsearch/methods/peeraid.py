@@ -40,6 +40,7 @@ from rkdsearch.methods.base import (
     Student,
     Temperature,
 )
+from rkdsearch.teacher import Role
 
 
 class PeerAiD(Method):
@@ -61,7 +62,7 @@ class PeerAiD(Method):
     kl_scale: KLScale = 0.1
 
     @override
-    def teachers(self) -> tuple[str, ...]:
+    def teachers(self) -> tuple[Role, ...]:
         return ()
 
     @override

@@ -19,6 +19,7 @@ from typing_extensions import override
 
 from rkdsearch.methods import inner
 from rkdsearch.methods.base import AttackDefaults, Loss, Method, Step
+from rkdsearch.teacher import Role
 
 
 class PGDAT(Method):
@@ -27,7 +28,7 @@ class PGDAT(Method):
     attack_defaults: ClassVar[AttackDefaults] = AttackDefaults(start="uniform_clipped")
 
     @override
-    def teachers(self) -> tuple[str, ...]:
+    def teachers(self) -> tuple[Role, ...]:
         return ()
 
     @override

@@ -17,6 +17,7 @@ from typing_extensions import override
 from rkdsearch.losses import kl_divergence
 from rkdsearch.methods import inner
 from rkdsearch.methods.base import Factor, KLScale, Loss, Method, Step
+from rkdsearch.teacher import Role
 
 
 class TRADES(Method):
@@ -26,7 +27,7 @@ class TRADES(Method):
     kl_scale: KLScale = 1.0
 
     @override
-    def teachers(self) -> tuple[str, ...]:
+    def teachers(self) -> tuple[Role, ...]:
         return ()
 
     @override

@@ -14,9 +14,9 @@ from rkdsearch.results.store import Store, replace_file
 from rkdsearch.search import teachers
 from rkdsearch.search.teachers import TeacherStep
 from rkdsearch.space.space import SearchSpace
-from rkdsearch.teacher import fingerprint
+from rkdsearch.teacher import ROLES, Role, fingerprint
 from rkdsearch.training.student import try_student
-from rkdsearch.training.teacher import ROLES, Role, opened
+from rkdsearch.training.teacher import opened
 
 # What a search that goes on may change, and what follows from it; `study.json` has each under its
 # name.
@@ -150,7 +150,7 @@ def check_files(folder: Path, space: SearchSpace) -> None:
             )
     try_student(config)
     for role in ROLES:
-        teacher = getattr(config.teachers, role)
+        teacher = config.teachers.get(role)
         if teacher is not None and teacher.path is not None and role in teachers.asked_roles(space):
             opened(teacher, splits)
             teachers.refuse_another(folder, known, role, fingerprint(Path(teacher.path)))

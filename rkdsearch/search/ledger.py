@@ -24,7 +24,7 @@ from rkdsearch.training.epoch import Best, EpochResult
 Origin = Literal["first", "search", "replicate"]
 Status = Literal["running", "paused", "stopped", "finished", "failed"]
 # failures that may not come again: the trial is taken up with the search
-BY_MACHINE: tuple[Failure, ...] = ("memory", "worker", "files")
+BY_MACHINE: tuple[Failure, ...] = (Failure.MEMORY, Failure.WORKER, Failure.FILES)
 
 
 @dataclass

@@ -296,7 +296,7 @@ class Study:
         if trial.origin == "search" or rung.epochs > check.undecided_until(trial.config):
             self.rungs.record(rung, trial.trial_id, values)
 
-    def fail(self, trial_id: str, error: str, failure: Failure = "error") -> None:
+    def fail(self, trial_id: str, error: str, failure: Failure = Failure.ERROR) -> None:
         """The trial cannot go on: its error is kept, its rows stay, it is on no front. What the machine did is tried again after a restart."""
         trial = self.trials[trial_id]
         trial.error, trial.failure = error, failure

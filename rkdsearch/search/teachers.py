@@ -9,8 +9,9 @@ from rkdsearch.config import TrainConfig
 from rkdsearch.errors import StudyError
 from rkdsearch.space import check
 from rkdsearch.space.space import SearchSpace
+from rkdsearch.teacher import Role
 from rkdsearch.training.epoch import EpochResult
-from rkdsearch.training.teacher import Measured, Role
+from rkdsearch.training.teacher import Measured
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def described(
         path, home = Path(step.path).resolve(), study.resolve()
         found[role] = {
             "label": f"{role} teacher",
-            "network": getattr(config.teachers, role).network.model_dump(),
+            "network": config.teachers.of(role).network.model_dump(),
             "path": path.relative_to(home).as_posix() if path.is_relative_to(home) else step.path,
             **asdict(step.measured),
         }

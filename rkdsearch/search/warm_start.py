@@ -199,12 +199,12 @@ def _same_teachers(
 ) -> None:
     """Raise _Outside where a teacher that the trial asked is another file than ours; or, where ours is yet to be trained, of another recipe."""
     for role in config.asked_teachers:
-        teacher, made_by = getattr(config.teachers, role), recipe_run(config, role)  # type: ignore[arg-type]  # a role of TeachersConfig
+        teacher, made_by = config.teachers.of(role), recipe_run(config, role)
         there = ((described.get("teachers") or {}).get(role) or {}).get("path", "")
         if made_by is not None and Path(there).parent.name != folder_of(made_by, Path()).name:
             raise _Outside(f"its {role} teacher was made otherwise")
         if made_by is None and row[f"config.teachers.{role}.sha256"] != (
-            teacher.sha256 or fingerprint(Path(teacher.path))
+            teacher.sha256 or fingerprint(Path(str(teacher.path)))
         ):
             raise _Outside(f"its {role} teacher was another file")
 

@@ -18,6 +18,7 @@ from rkdsearch.config import TrainConfig
 from rkdsearch.data import Batch
 from rkdsearch.methods import Method, Step, Student
 from rkdsearch.methods.base import Precision, Teacher
+from rkdsearch.teacher import Role
 from rkdsearch.training.all_gather import gather_rows
 
 
@@ -29,7 +30,7 @@ class Objective(nn.Module):
         config: TrainConfig,
         student: nn.Module,
         companions: Mapping[str, nn.Module],
-        teachers: Mapping[str, nn.Module],
+        teachers: Mapping[Role, nn.Module],
         processes: int,
     ) -> None:
         super().__init__()
@@ -55,7 +56,9 @@ class Objective(nn.Module):
         self._view = Student(
             student, models.inference_copy(student, compiled=compiled), precision, compiled=compiled
         )
-        self._teachers = {role: Teacher(network, precision) for role, network in teachers.items()}
+        self._teachers: dict[str, Teacher] = {
+            role: Teacher(network, precision) for role, network in teachers.items()
+        }
 
     @override
     def forward(

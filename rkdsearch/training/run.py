@@ -46,7 +46,7 @@ def train_teacher(made_by: TrainConfig, folder: Path) -> Iterator[EpochResult]:
 def teacher_epochs(config: TrainConfig, *caches: Path) -> Iterator[tuple[str, EpochResult]]:
     """The epochs that are left to do of the teachers that are recipes, each with its role; behind the last one, `caches` have their files."""
     for role in config.asked_teachers:
-        made_by = teacher.recipe_run(config, role)  # type: ignore[arg-type]  # a role of TeachersConfig
+        made_by = teacher.recipe_run(config, role)
         if made_by is not None:
             home = teacher.folder_of(made_by, *caches)
             if not teacher.is_trained(made_by, home):
@@ -57,12 +57,12 @@ def with_teachers(config: TrainConfig, *caches: Path) -> TrainConfig:
     """The same run with all teachers that it asks named by file and hash; what is a recipe was trained before, and is in one of `caches`."""
     ready: dict[str, TeacherConfig] = {}
     for role in config.asked_teachers:
-        given = getattr(config.teachers, role)
-        made_by = teacher.recipe_run(config, role)  # type: ignore[arg-type]  # a role of TeachersConfig
+        given = config.teachers.of(role)
+        made_by = teacher.recipe_run(config, role)
         if made_by is not None:
             ready[role] = teacher.from_folder(given, teacher.folder_of(made_by, *caches))
         elif given.sha256 is None:  # with it, the run is the same one wherever the file lies
-            ready[role] = given.model_copy(update={"sha256": fingerprint(Path(given.path))})
+            ready[role] = given.model_copy(update={"sha256": fingerprint(Path(str(given.path)))})
     return config.model_copy(update={"teachers": config.teachers.model_copy(update=ready)})
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,13 +17,10 @@ from rkdsearch.config import Recipe, TeacherConfig, TrainConfig
 from rkdsearch.data.splits import some
 from rkdsearch.errors import OutOfMemoryError, TeacherError
 from rkdsearch.pace import Pace
-from rkdsearch.teacher import fingerprint, load, split_of
+from rkdsearch.teacher import Role, fingerprint, load, split_of
 from rkdsearch.training import checkpoint
 from rkdsearch.training.epoch import EpochResult
 from rkdsearch.training.trainer import VALIDATION_SEED
-
-Role = Literal["robust", "natural"]
-ROLES: tuple[Role, ...] = ("robust", "natural")
 
 # What the validation images are to a teacher.
 HELD_OUT = "validation images, held out from its training"
@@ -51,7 +48,7 @@ class Measured:
 
 def recipe_run(config: TrainConfig, role: Role) -> TrainConfig | None:
     """The run that makes this teacher: the recipe's method and loop, the study's data and exam. None where a file is given, or no teacher."""
-    teacher: TeacherConfig | None = getattr(config.teachers, role)
+    teacher: TeacherConfig | None = config.teachers.get(role)
     if teacher is None or teacher.path is not None or teacher.recipe is None:
         return None
     own = {name: getattr(teacher.recipe, name) for name in Recipe.model_fields}

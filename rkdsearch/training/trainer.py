@@ -30,7 +30,7 @@ from rkdsearch.data.splits import some
 from rkdsearch.errors import CheckpointError, ConfigError, NonFiniteLossError, OutOfMemoryError
 from rkdsearch.methods import Method
 from rkdsearch.pace import Pace
-from rkdsearch.teacher import fingerprint
+from rkdsearch.teacher import Role, fingerprint
 from rkdsearch.training import checkpoint, microbatches
 from rkdsearch.training.averaging import Average
 from rkdsearch.training.epoch import Best, EpochResult
@@ -488,8 +488,8 @@ class Trainer:
         if self.config.training.channels_last:
             network.to(memory_format=torch.channels_last)
 
-    def _teacher(self, role: str) -> nn.Module:
-        config: TeacherConfig = getattr(self.config.teachers, role)
+    def _teacher(self, role: Role) -> nn.Module:
+        config: TeacherConfig = self.config.teachers.of(role)
         if config.path is None:
             raise ConfigError(
                 f"teachers.{role} has a recipe and no path: `rkdsearch teacher train` makes the"
@@ -508,8 +508,8 @@ class Trainer:
             training.channels_last,
         )
 
-    def _sha256(self, role: str) -> str:
-        config: TeacherConfig = getattr(self.config.teachers, role)
+    def _sha256(self, role: Role) -> str:
+        config: TeacherConfig = self.config.teachers.of(role)
         return config.sha256 or fingerprint(Path(str(config.path)))
 
     def _unfolded_teachers(self) -> dict[str, nn.Module]:
@@ -519,9 +519,7 @@ class Trainer:
         train, precision = self.splits.train, self.config.training.precision
         shape = (len(train.classes), train.channels, train.size)
         return {
-            role: loaded_teacher(
-                getattr(self.config.teachers, role), *shape, precision, str(self.device)
-            )
+            role: loaded_teacher(self.config.teachers.of(role), *shape, precision, str(self.device))
             for role in self.teachers
         }
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from rkdsearch.config import AttackConfig, ValidationAttack, ValidationConfig
-from rkdsearch.config.fidelity import Fidelity, at
+from rkdsearch.config.fidelity import Fidelity, fidelity_at
 from rkdsearch.errors import CheckpointError, DataError
 from rkdsearch.training import checkpoint
 from rkdsearch.training.trainer import Trainer
@@ -12,8 +12,8 @@ from tests.training.runs import described
 
 def test_an_epoch_belongs_to_the_first_stage_that_it_does_not_pass() -> None:
     fidelities = (Fidelity(2, attack_steps=2), Fidelity(5))
-    assert [at(fidelities, epoch).until for epoch in (1, 2, 3, 5)] == [2, 2, 5, 5]
-    assert at((), 7) == Fidelity(7)
+    assert [fidelity_at(fidelities, epoch).until for epoch in (1, 2, 3, 5)] == [2, 2, 5, 5]
+    assert fidelity_at((), 7) == Fidelity(7)
 
 
 def test_a_capped_attack_takes_longer_steps_that_reach_as_far_but_none_longer_than_eps() -> None:

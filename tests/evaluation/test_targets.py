@@ -10,7 +10,7 @@ from rkdsearch.errors import StudyError
 from rkdsearch.evaluation.targets import evaluation_targets
 from rkdsearch.teacher import fingerprint
 from tests.search import files
-from tests.search.test_exam import CONFIG, VALUES, run_alone
+from tests.evaluation.test_jobs import CONFIG, VALUES, run_alone
 
 TAUGHT = run.build(
     VALUES

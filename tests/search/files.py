@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from rkdsearch.config import TrainConfig
-from rkdsearch.config.fidelity import at
+from rkdsearch.config.fidelity import fidelity_at
 from rkdsearch.results.store import Store
 from rkdsearch.results.summary import records
 from rkdsearch.search import ledger
@@ -104,7 +104,7 @@ class FakeWorker:
         )
         yield from history[-1:]
         for epoch in range(len(history) + 1, assignment.fidelities[-1].until + 1):
-            fidelity = at(assignment.fidelities, epoch)
+            fidelity = fidelity_at(assignment.fidelities, epoch)
             steps = fidelity.attack(assignment.config.attack).steps
             clean, robust = measured(assignment.config, epoch)
             self.trained.append(

@@ -1,0 +1,30 @@
+"""The states of a trial, as rows hold them. Each value is the text in the column of that name."""
+
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """State of a trial. Only `FINISHED` trials can be on the front."""
+
+    RUNNING = "running"  # is being trained, or was interrupted and will be resumed
+    PAUSED = "paused"  # waits at a rung; it may still be promoted
+    STOPPED = "stopped"  # ended by the scheduler before full length
+    FINISHED = "finished"  # trained to full length
+    FAILED = "failed"  # ended by an error; the column `failure` says of which kind
+
+
+class Decision(StrEnum):
+    """Decision of the scheduler about one trial at one rung."""
+
+    CONTINUED = "continued"  # ranked high enough on arrival, so it trains on at once
+    PROMOTED = "promoted"  # was paused, and trains on because it is now among the best
+    PAUSED = "paused"  # waits; later arrivals decide whether it is promoted
+    STOPPED = "stopped"  # ends here: the `stopping` kind of scheduler pauses nobody
+
+
+class Origin(StrEnum):
+    """Origin of a trial's configuration."""
+
+    BASELINE = "first"  # listed by the space under `first`
+    SEARCH = "search"  # proposed by the sampler
+    REPLICATE = "replicate"  # an earlier configuration with another training seed
