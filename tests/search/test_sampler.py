@@ -184,7 +184,7 @@ import json, sys
 from pathlib import Path
 from rkdsearch.space.space import SearchSpace
 from rkdsearch.search.sampler import propose
-from tests.search.test_searcher import history
+from tests.search.test_sampler import history
 print(json.dumps(propose(SearchSpace.load(Path(sys.argv[1])), 12, history(12)).overrides))
 """
 
