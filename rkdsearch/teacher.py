@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from rkdsearch.errors import TeacherError
 from rkdsearch.models import ModelConfig, build
 from rkdsearch.models.weights import fit
+from rkdsearch.task import ImageTask
 
 Role = Literal["robust", "natural"]  # what a method knows its teachers by
 ROLES: tuple[Role, ...] = ("robust", "natural")
@@ -54,10 +55,8 @@ _NOT_WEIGHTS = (
 def load(
     path: Path,
     config: ModelConfig,
+    task: ImageTask,
     *,
-    classes: int,
-    channels: int,
-    size: int,
     sha256: str | None = None,
 ) -> nn.Module:
     """The network of `config` with the file's weights, in eval mode and without gradients; the global random state stays as it was.
@@ -73,7 +72,7 @@ def load(
     state = read_state(path)
     # A trial with a cached teacher must draw the numbers that a trial without one draws.
     with torch.random.fork_rng(devices=[]):
-        network = build(config, classes=classes, channels=channels, size=size)
+        network = build(config, task)
     fit(network, state, str(path))
     return network.eval().requires_grad_(False)
 

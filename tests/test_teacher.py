@@ -20,6 +20,7 @@ from rkdsearch.attacks import Attack, Linf
 from rkdsearch.errors import TeacherError
 from rkdsearch.models import ModelConfig, build, features
 from rkdsearch.teacher import fingerprint, load, read_state
+from tests.tasks import square
 
 STATE = {"conv.weight": torch.arange(6.0).reshape(2, 3), "conv.bias": torch.tensor([1.0, 2.0])}
 MLP = ModelConfig(name="mlp", width=4)
@@ -200,10 +201,10 @@ def test_a_fingerprint_is_the_sha256_of_the_bytes(tmp_path: Path) -> None:
 
 
 def test_a_loaded_teacher_is_frozen_and_leaves_the_random_state_alone(tmp_path: Path) -> None:
-    made = build(MLP, classes=3, channels=1, size=4)
+    made = build(MLP, square(classes=3, channels=1, size=4))
     path = saved({"state_dict": made.state_dict()}, tmp_path / "teacher.pt")
     before = torch.get_rng_state()
-    teacher = load(path, MLP, classes=3, channels=1, size=4, sha256=fingerprint(path))
+    teacher = load(path, MLP, square(classes=3, channels=1, size=4), sha256=fingerprint(path))
     assert torch.equal(torch.get_rng_state(), before)
     assert not teacher.training
     assert not any(p.requires_grad for p in teacher.parameters())
@@ -212,14 +213,16 @@ def test_a_loaded_teacher_is_frozen_and_leaves_the_random_state_alone(tmp_path: 
 
 
 def test_another_file_than_the_one_named_is_refused(tmp_path: Path) -> None:
-    path = saved(build(MLP, classes=3, channels=1, size=4).state_dict(), tmp_path / "teacher.pt")
+    path = saved(
+        build(MLP, square(classes=3, channels=1, size=4)).state_dict(), tmp_path / "teacher.pt"
+    )
     with pytest.raises(
         TeacherError,
         match=(
             rf"teacher.pt: sha256 must be {'0' * 64}, got {fingerprint(path)}: this is another file"
         ),
     ):
-        load(path, MLP, classes=3, channels=1, size=4, sha256="0" * 64)
+        load(path, MLP, square(classes=3, channels=1, size=4), sha256="0" * 64)
 
 
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
@@ -246,7 +249,9 @@ class Stranger:
 
         channels, size = self.images
         teacher = load(
-            shared("teachers") / self.file, self.config, classes=10, channels=channels, size=size
+            shared("teachers") / self.file,
+            self.config,
+            square(classes=10, channels=channels, size=size),
         )
         rows = (
             parquet.read_table(shared("data") / self.data / "test.parquet")

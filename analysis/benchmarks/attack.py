@@ -28,6 +28,7 @@ from rkdsearch.losses import cross_entropy
 from rkdsearch.methods import Step, Student, inner
 from rkdsearch.methods.base import Teacher
 from rkdsearch.models import ModelConfig
+from rkdsearch.task import ImageTask
 
 STEPS = 10
 DIGITS = {"name": "small_cnn", "width": 32}
@@ -44,9 +45,7 @@ STUDENTS: Mapping[str, tuple[dict[str, object], dict[str, object], tuple[int, in
 def built(settings: Mapping[str, object], shape: tuple[int, int, int, int]) -> nn.Module:
     """Fresh weights, channels last, with BatchNorm statistics that are not those of its birth."""
     torch.manual_seed(0)
-    network = models.build(
-        ModelConfig.model_validate(settings), classes=10, channels=shape[1], size=shape[2]
-    )
+    network = models.build(ModelConfig.model_validate(settings), ImageTask(10, *shape[1:]))
     with torch.no_grad():
         network(torch.rand(shape))
     return network.to(memory_format=torch.channels_last)

@@ -13,6 +13,7 @@ from rkdsearch import config, models
 from rkdsearch.attacks import Noise
 from rkdsearch.config import TrainConfig
 from rkdsearch.data import Batch
+from rkdsearch.task import ImageTask
 from rkdsearch.training.objective import Objective
 from rkdsearch.training.optimizers import build_optimizers
 
@@ -56,9 +57,9 @@ class Workload:
         torch.manual_seed(0)
         described = self.config()
         assert described.teachers.robust is not None
-        shape = {"classes": 10, "channels": 3, "size": self.size}
-        student = models.build(described.student, **shape).to(self.dtype)
-        teacher = models.build(described.teachers.robust.network, **shape).to(self.dtype)
+        task = ImageTask(classes=10, channels=3, height=self.size, width=self.size)
+        student = models.build(described.student, task).to(self.dtype)
+        teacher = models.build(described.teachers.robust.network, task).to(self.dtype)
         with torch.no_grad():
             for network in (student, teacher):
                 network.train()(torch.rand(16, 3, self.size, self.size, dtype=self.dtype))

@@ -39,6 +39,7 @@ from rkdsearch.attacks import Attack, Noise
 from rkdsearch.config import TrainConfig
 from rkdsearch.data import Batches
 from rkdsearch.models import ModelConfig
+from rkdsearch.task import ImageTask
 from rkdsearch.training.objective import Objective
 from rkdsearch.training.trainer import Trainer
 
@@ -47,6 +48,7 @@ STUDENTS: dict[str, tuple[dict[str, object], float]] = {
     "mlp": ({"name": "mlp"}, 2.5),
 }  # (settings, bar)
 TEACHER = {"name": "small_cnn", "width": 32}
+DIGITS = ImageTask(classes=10, channels=1, height=8, width=8)
 EPS = 0.15
 CLIMBS = {"backward": published.by_backward, "images": published.by_images_alone}
 BARRED = "backward"
@@ -59,9 +61,7 @@ def described(folder: Path, student: dict[str, object], precision: str = "fp32")
     if not path.exists():
         torch.manual_seed(0)
         save_file(
-            models.build(
-                ModelConfig.model_validate(TEACHER), classes=10, channels=1, size=8
-            ).state_dict(),
+            models.build(ModelConfig.model_validate(TEACHER), DIGITS).state_dict(),
             path,
         )
     return config.build(
@@ -89,9 +89,7 @@ def script(trainer: Trainer, climb: published.Climb) -> published.Script:
     train = trainer.splits.train
 
     def fresh(like: ModelConfig) -> torch.nn.Module:
-        return models.build(
-            like, classes=len(train.classes), channels=train.channels, size=train.size
-        ).to(dtype)
+        return models.build(like, train.task).to(dtype)
 
     assert described.teachers.robust is not None
     dtype = next(trainer.student.parameters()).dtype

@@ -71,7 +71,7 @@ class Batches:
             )
         self._seed, self._augment, self._device = seed, augment, torch.device(device)
         self._rank, self._processes = rank, processes
-        self._size, self._scale = images.size, images.scale
+        self._size, self._scale = images.task.side, images.scale
         self._own = _Store(images, self._device)
         self._extra = None if extra is None else _Store(extra, self._device)
 

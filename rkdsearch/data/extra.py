@@ -34,7 +34,7 @@ def load_extra(file: str, like: Images) -> Images:
             f"{path}: must be an npz with `image` and `label`, written by numpy.savez: {error};"
             " write or fetch it again"
         ) from error
-    expected = (like.size, like.size, like.channels)
+    expected = tuple(like.pixels.shape[1:])
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != expected:
         raise DataError(
             f"{path}: image must be uint8 (N, {str(expected)[1:]}, got {pixels.dtype}"

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from rkdsearch.task import ImageTask
+
 
 @dataclass(frozen=True)
 class Images:
@@ -25,14 +27,10 @@ class Images:
     rows: Tensor | None = None
 
     @property
-    def channels(self) -> int:
-        """C."""
-        return self.pixels.shape[3]
-
-    @property
-    def size(self) -> int:
-        """H = W, in pixels."""
-        return self.pixels.shape[1]
+    def task(self) -> ImageTask:
+        """The task that these images and classes set."""
+        _, height, width, channels = self.pixels.shape
+        return ImageTask(len(self.classes), channels, height, width)
 
     def __len__(self) -> int:
         return len(self.labels)

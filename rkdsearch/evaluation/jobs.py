@@ -102,14 +102,11 @@ def _run_job(job: Mapping[str, Any], images: tuple[Any, Any], block: int) -> dic
         config.student if job["role"] is None else config.teachers.of(job["role"]).network
     )
     splits = data.load_training(config.data)
-    classes, shape = len(splits.train.classes), splits.train
     network = models.fold(
         load(
             Path(job["weights"]),
             network_config,
-            classes=classes,
-            channels=shape.channels,
-            size=shape.size,
+            splits.train.task,
             sha256=job["sha256"],
         ).to(device)
     )

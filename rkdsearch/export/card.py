@@ -19,6 +19,7 @@ from rkdsearch.models import ModelConfig
 from rkdsearch.plugins import is_dotted
 from rkdsearch.results import summary
 from rkdsearch.results.intervals import accuracy
+from rkdsearch.task import ImageTask
 from rkdsearch.teacher import fingerprint
 from rkdsearch.training import checkpoint
 from rkdsearch.training.teacher import found_in
@@ -32,15 +33,6 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Shape:
-    """What the network sees and says: class names, colour channels, pixels a side."""
-
-    classes: tuple[str, ...]
-    channels: int
-    size: int
-
-
-@dataclass(frozen=True)
 class Delivery:
     """All that is known of a trial's best network."""
 
@@ -48,7 +40,8 @@ class Delivery:
     study: str
     trial: Row
     config: TrainConfig
-    shape: Shape
+    task: ImageTask
+    classes: tuple[str, ...]  # their names, in the order of the logits
     sha256: str
     evaluations: Sequence[Row]
     # of the training attack, in the run that is delivered, in the order of its epochs
@@ -92,19 +85,17 @@ def card(d: Delivery) -> str:
 
 
 def _what(d: Delivery) -> str:
-    shape, weights = d.shape, d.trial["run.parameters"] or "an unknown number of"
+    task, weights = d.task, d.trial["run.parameters"] or "an unknown number of"
     return (
         f"A `{named(d.config.student)}` with {weights} trainable weights. It takes images of"
-        f" {shape.channels} x {shape.size} x {shape.size} pixels in [0, 1] (normalisation is"
-        f" inside) and gives {len(shape.classes)} logits, in this order:"
-        f" {', '.join(shape.classes)}."
+        f" {task.channels} x {task.height} x {task.width} pixels in [0, 1] (normalisation is"
+        f" inside) and gives {task.classes} logits, in this order:"
+        f" {', '.join(d.classes)}."
     )
 
 
 def loading(d: Delivery) -> str:
-    """Five lines of Python that load the network, run beside the weights; two more permit a network of one's own to be imported."""
-    shape = d.shape
-    sizes = f"classes={len(shape.classes)}, channels={shape.channels}, size={shape.size}"
+    """Six lines of Python that load the network, run beside the weights; two more permit a network of one's own to be imported."""
     given = ", ".join(
         f"{name}={value!r}"
         for name, value in d.config.student.model_dump().items()
@@ -116,15 +107,16 @@ def loading(d: Delivery) -> str:
             "from pathlib import Path",
             *(["from rkdsearch import plugins"] if own else []),
             "from rkdsearch.models import ModelConfig",
+            "from rkdsearch.task import ImageTask",
             "from rkdsearch.teacher import load",
             *(
                 f"plugins.allow_import({package!r})  # its folder must be on PYTHONPATH"
                 for package in own
             ),
-            f"network = load(Path({WEIGHTS!r}), ModelConfig({given}), {sizes})",
+            f"network = load(Path({WEIGHTS!r}), ModelConfig({given}), {d.task!r})",
             (
-                f"logits = network(x)  # x: (N, {shape.channels}, {shape.size}, {shape.size}), pixels"
-                " of [0, 1]"
+                f"logits = network(x)  # x: (N, {', '.join(map(str, d.task.shape))}), pixels of"
+                " [0, 1]"
             ),
         ]
     )

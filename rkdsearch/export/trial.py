@@ -16,11 +16,12 @@ from rkdsearch import data
 from rkdsearch.config import TeachersConfig
 from rkdsearch.errors import CheckpointError, RkdError, StudyError, TeacherError
 from rkdsearch.export import onnx_model
-from rkdsearch.export.card import WEIGHTS, Delivery, Shape, card, in_turn, own_packages
+from rkdsearch.export.card import WEIGHTS, Delivery, card, in_turn, own_packages
 from rkdsearch.export.robustbench import entry
 from rkdsearch.methods import name_of
 from rkdsearch.models import ModelConfig
 from rkdsearch.results import summary
+from rkdsearch.task import ImageTask
 from rkdsearch.teacher import ROLES, fingerprint, header, load, read_state
 from rkdsearch.training import checkpoint
 from rkdsearch.training.teacher import found_in
@@ -91,7 +92,6 @@ def export(
         )
     config = run.build(state["config"], str(weights))
     images = data.load_training(config.data).train
-    shape = Shape(tuple(map(str, images.classes)), images.channels, images.size)
     file = out / WEIGHTS
     # Who takes it for a teacher must know which images it has seen.
     said = {
@@ -107,14 +107,15 @@ def export(
             )
         ),
     )
-    network = _same_network(file, weights, config.student, shape, tensors)
+    network = _same_network(file, weights, config.student, images.task, tensors)
     described = rows.description.get("teachers") or {}
     delivery = Delivery(
         home=study,
         study=rows.name,
         trial=found[0],
         config=config,
-        shape=shape,
+        task=images.task,
+        classes=tuple(map(str, images.classes)),
         sha256=fingerprint(file),
         evaluations=summary.records(rows.tests),
         attack_steps=_distinct(rows, trial_id, "training_attack_steps"),
@@ -198,12 +199,10 @@ def repeated(d: Delivery) -> str:
 
 
 def _same_network(
-    file: Path, source: Path, network: ModelConfig, shape: Shape, tensors: Mapping[str, Tensor]
+    file: Path, source: Path, network: ModelConfig, task: ImageTask, tensors: Mapping[str, Tensor]
 ) -> nn.Module:
     """Read back as a stranger will: what is delivered must be what was judged."""
-    loaded = load(
-        file, network, classes=len(shape.classes), channels=shape.channels, size=shape.size
-    )
+    loaded = load(file, network, task)
     state = loaded.state_dict()
     different = [
         name

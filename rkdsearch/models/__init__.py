@@ -26,6 +26,7 @@ from rkdsearch.models.size import Size, count
 from rkdsearch.models.small_cnn import SmallCNN
 from rkdsearch.models.wide_resnet import WideResNet
 from rkdsearch.plugins import is_dotted
+from rkdsearch.task import ImageTask
 
 __all__ = [
     "Classifier",
@@ -118,60 +119,56 @@ def names() -> tuple[str, ...]:
     return tuple(_BUILDERS)
 
 
-def build(config: ModelConfig, *, classes: int, channels: int, size: int) -> nn.Module:
-    """A network with fresh weights from the global generator, for `size` x `size` images. Raises ConfigError where it does not fit them."""
-    if config.name in _BUILDERS:
-        network = _BUILDERS[config.name](config, classes, channels, size)
-    else:
-        network = foreign.build(config.name, classes=classes, channels=channels, size=size)
+def build(config: ModelConfig, task: ImageTask) -> nn.Module:
+    """A network with fresh weights from the global generator.
+
+    Raises ConfigError where it does not fit the images.
+    """
+    make = _BUILDERS.get(config.name)
+    network = foreign.build(config.name, task) if make is None else make(config, task)
     if config.mean is not None and config.std is not None:
-        if len(config.mean) != channels:
+        if len(config.mean) != task.channels:
             raise ConfigError(
-                f"mean of {config.name} has {len(config.mean)} numbers, the images have {channels}"
+                f"mean of {config.name} has {len(config.mean)} numbers, the images have {task.channels}"
                 " channels: give one number a channel"
             )
         normalise_inside(network, config.mean, config.std)
     return network
 
 
-def check_channels_last(
-    config: ModelConfig, network: nn.Module, *, channels: int, size: int
-) -> None:
-    """Raise ConfigError where another's network, which this config has built, cannot take images laid out channels last. Ours can."""
+def check_channels_last(config: ModelConfig, network: nn.Module, task: ImageTask) -> None:
+    """Raise ConfigError where the network of this config fails on channels-last images.
+
+    Only foreign networks are tried: the built-in ones take them.
+    """
     if config.name not in _BUILDERS:
-        foreign.check_channels_last(network, config.name, channels, size)
+        foreign.check_channels_last(network, config.name, task)
 
 
 @lru_cache(maxsize=1024)
-def size_of(config: ModelConfig, *, classes: int, channels: int, size: int) -> Size:
-    """What such a network costs; the global generator is left as it was. Raises ConfigError where it does not fit the images."""
+def size_of(config: ModelConfig, task: ImageTask) -> Size:
+    """The costs of such a network; the global generator is left as it was.
+
+    Raises ConfigError where the network does not fit the images.
+    """
     with torch.random.fork_rng(devices=[]):
-        return count(
-            build(config, classes=classes, channels=channels, size=size),
-            channels=channels,
-            size=size,
-        )
+        return count(build(config, task), task)
 
 
 def _width(config: ModelConfig) -> int:
     return config.width or _WIDTHS[config.name]
 
 
-_BUILDERS: Mapping[str, Callable[[ModelConfig, int, int, int], nn.Module]] = {
-    "small_cnn": lambda c, classes, channels, size: SmallCNN(
-        classes=classes, channels=channels, size=size, width=_width(c)
+_BUILDERS: Mapping[str, Callable[[ModelConfig, ImageTask], nn.Module]] = {
+    "small_cnn": lambda c, task: SmallCNN(task, width=_width(c)),
+    "mlp": lambda c, task: MLP(task, width=_width(c)),
+    "resnet18": lambda _, task: ResNet18(classes=task.classes, channels=task.channels),
+    "preact_resnet18": lambda _, task: PreActResNet18(classes=task.classes, channels=task.channels),
+    "wide_resnet": lambda c, task: WideResNet(
+        classes=task.classes,
+        channels=task.channels,
+        depth=c.depth or _WIDE_RESNET_DEPTH,
+        width=_width(c),
     ),
-    "mlp": lambda c, classes, channels, size: MLP(
-        classes=classes, channels=channels, size=size, width=_width(c)
-    ),
-    "resnet18": lambda _, classes, channels, __: ResNet18(classes=classes, channels=channels),
-    "preact_resnet18": lambda _, classes, channels, __: PreActResNet18(
-        classes=classes, channels=channels
-    ),
-    "wide_resnet": lambda c, classes, channels, _: WideResNet(
-        classes=classes, channels=channels, depth=c.depth or _WIDE_RESNET_DEPTH, width=_width(c)
-    ),
-    "mobilenet_v2": lambda _, classes, channels, __: MobileNetV2(
-        classes=classes, channels=channels
-    ),
+    "mobilenet_v2": lambda _, task: MobileNetV2(classes=task.classes, channels=task.channels),
 }

@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from rkdsearch.errors import ConfigError, did_you_mean, is_out_of_memory
 from rkdsearch.plugins import load_module
+from rkdsearch.task import ImageTask
 
 _PLACE = "network name"
 
@@ -22,15 +23,13 @@ def is_foreign(name: str) -> bool:
     return name.partition(":")[0] in _LIBRARIES and ":" in name
 
 
-def build(name: str, *, classes: int, channels: int, size: int) -> nn.Module:
+def build(name: str, task: ImageTask) -> nn.Module:
     """A network with fresh weights, tried on black images. Raises ConfigError where none is or fits the images."""
     library, colon, inner = name.partition(":")
     network = (
-        _LIBRARIES[library](inner, classes, channels)
-        if colon
-        else _users(name, classes=classes, channels=channels, size=size)
+        _LIBRARIES[library](inner, task.classes, task.channels) if colon else _users(name, task)
     )
-    _try(network, name, classes, channels, size)
+    _try(network, name, task)
     return network
 
 
@@ -78,8 +77,9 @@ def _check(name: str, known: Iterable[str], library: str) -> None:
         raise ConfigError(f"{_PLACE}: {library} has no network '{name}'; {hint}")
 
 
-def _users(name: str, **shape: int) -> nn.Module:
+def _users(name: str, task: ImageTask) -> nn.Module:
     """Call the user's class or function with those of `classes`, `channels` and `size` that it names."""
+    known = {"classes": task.classes, "channels": task.channels, "size": task.side}
     module_name, _, attribute = name.rpartition(".")
     maker = vars(load_module(module_name, place=_PLACE)).get(attribute)
     if not callable(maker):
@@ -90,7 +90,7 @@ def _users(name: str, **shape: int) -> nn.Module:
         for p in parameters
         if p.default is p.empty
         and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-        and p.name not in shape
+        and p.name not in known
     ]
     if required:
         raise ConfigError(
@@ -99,19 +99,19 @@ def _users(name: str, **shape: int) -> nn.Module:
         )
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
     wanted = {p.name for p in parameters}
-    network = maker(**{key: value for key, value in shape.items() if takes_all or key in wanted})
+    network = maker(**{key: value for key, value in known.items() if takes_all or key in wanted})
     if not isinstance(network, nn.Module):
         raise ConfigError(f"{_PLACE}: {name} made {type(network).__name__}, not a torch.nn.Module")
     return network
 
 
-def check_channels_last(network: nn.Module, name: str, channels: int, size: int) -> None:
+def check_channels_last(network: nn.Module, name: str, task: ImageTask) -> None:
     """Raise ConfigError where the network, which was tried by `build`, fails on images that are laid out channels last."""
     weight = next(network.parameters(), torch.empty(0))
     try:
         _there_and_back(
             network,
-            torch.zeros(2, channels, size, size, device=weight.device, dtype=weight.dtype),
+            torch.zeros(2, *task.shape, device=weight.device, dtype=weight.dtype),
             memory_format=torch.channels_last,
         )
     except Exception as error:
@@ -124,9 +124,9 @@ def check_channels_last(network: nn.Module, name: str, channels: int, size: int)
         ) from error
 
 
-def _try(network: nn.Module, name: str, classes: int, channels: int, size: int) -> None:
+def _try(network: nn.Module, name: str, task: ImageTask) -> None:
     """Two black images there and back: what training would meet as a traceback is met here as a sentence."""
-    shape = f"images of {channels}x{size}x{size} pixels"
+    shape = f"images of {'x'.join(map(str, task.shape))} pixels"
     tensors = (*network.named_parameters(), *network.named_buffers())
     waiting = next((key for key, tensor in tensors if is_lazy(tensor)), None)
     if waiting is not None:
@@ -135,7 +135,7 @@ def _try(network: nn.Module, name: str, classes: int, channels: int, size: int) 
             " layers their sizes: classes, channels and size are known to its constructor"
         )
     try:
-        logits, gradient = _there_and_back(network, torch.zeros(2, channels, size, size))
+        logits, gradient = _there_and_back(network, torch.zeros(2, *task.shape))
     except Exception as error:
         if is_out_of_memory(error):
             raise
@@ -149,10 +149,10 @@ def _try(network: nn.Module, name: str, classes: int, channels: int, size: int) 
             f"{_PLACE}: {name} fails on {shape}: {_reason(error)}; choose another network or image"
             " size"
         ) from error
-    if not isinstance(logits, torch.Tensor) or logits.shape != (2, classes):
+    if not isinstance(logits, torch.Tensor) or logits.shape != (2, task.classes):
         answer = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise ConfigError(
-            f"{_PLACE}: {name} must give logits (N, {classes}) for {shape}, got {answer} for two"
+            f"{_PLACE}: {name} must give logits (N, {task.classes}) for {shape}, got {answer} for two"
             " images"
         )
     if gradient is None:

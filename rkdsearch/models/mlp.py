@@ -1,5 +1,6 @@
 """A multilayer perceptron: the cheapest student, and the one to test a method with."""
 
+import math
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -7,6 +8,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from rkdsearch.models.base import Classifier, Features
+from rkdsearch.task import ImageTask
 
 
 class MLP(Classifier):
@@ -14,11 +16,11 @@ class MLP(Classifier):
 
     independent: ClassVar[bool] = True
 
-    def __init__(self, *, classes: int, channels: int, size: int, width: int = 128) -> None:
+    def __init__(self, task: ImageTask, *, width: int = 128) -> None:
         super().__init__()
-        self.linear1 = nn.Linear(channels * size * size, width)
+        self.linear1 = nn.Linear(math.prod(task.shape), width)
         self.linear2 = nn.Linear(width, width)
-        self.linear = nn.Linear(width, classes)
+        self.linear = nn.Linear(width, task.classes)
 
     @override
     def features(self, x: Tensor) -> Features:

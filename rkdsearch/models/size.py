@@ -10,6 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from typing_extensions import override
 
+from rkdsearch.task import ImageTask
+
 
 @dataclass(frozen=True)
 class Size:
@@ -23,14 +25,14 @@ class Size:
     multiply_adds: int
 
 
-def count(network: nn.Module, *, channels: int, size: int) -> Size:
-    """Of a network on the CPU that takes images of `channels` x `size` x `size`; it is left in the mode in which it was."""
+def count(network: nn.Module, task: ImageTask) -> Size:
+    """The size of a network on the CPU. The network keeps its mode."""
     training, fast = network.training, torch.backends.mha.get_fastpath_enabled()
     # attention fused into one operation has no formula
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with torch.no_grad(), _Counting() as counting:  # type: ignore[no-untyped-call]  # torch types neither
-            network.eval()(torch.zeros(1, channels, size, size))
+            network.eval()(torch.zeros(1, *task.shape))
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
     network.train(training)

@@ -11,6 +11,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from rkdsearch.models.base import Classifier, Features
+from rkdsearch.task import ImageTask
 
 
 class SmallCNN(Classifier):
@@ -18,8 +19,9 @@ class SmallCNN(Classifier):
 
     independent: ClassVar[bool] = True
 
-    def __init__(self, *, classes: int, channels: int, size: int, width: int = 16) -> None:
+    def __init__(self, task: ImageTask, *, width: int = 16) -> None:
         super().__init__()
+        channels, size = task.channels, task.side
         strides = (2, 1) if size < 16 else (2, 2, 2)
         convolutions = []
         for stride in strides:
@@ -27,7 +29,7 @@ class SmallCNN(Classifier):
             channels, width = width, 2 * width
             size = (size - 1) // stride + 1
         self.convolutions = nn.ModuleList(convolutions)
-        self.linear = nn.Linear(channels * size * size, classes)
+        self.linear = nn.Linear(channels * size * size, task.classes)
 
     @override
     def features(self, x: Tensor) -> Features:

@@ -45,10 +45,7 @@ def costs_of(config: TrainConfig, names: Sequence[str]) -> dict[str, int]:
     """These costs of the run's student, without training it. Raises ConfigError where it does not fit the images, DataError without images."""
     if not names:
         return {}
-    train = data.load_training(config.data).train
-    size = models.size_of(
-        config.student, classes=len(train.classes), channels=train.channels, size=train.size
-    )
+    size = models.size_of(config.student, data.load_training(config.data).train.task)
     return {name: getattr(size, name) for name in names}
 
 

@@ -14,6 +14,7 @@ from rkdsearch.accuracy import allow_tf32, in_parts
 from rkdsearch.config import TeacherConfig, TrainConfig
 from rkdsearch.errors import ConfigError
 from rkdsearch.pace import Pace
+from rkdsearch.task import ImageTask
 from rkdsearch.teacher import load as load_teacher
 
 # Of the weights; half precision is autocast's, and TF32 a way to multiply.
@@ -87,17 +88,15 @@ def accelerator_for(config: TrainConfig) -> Accelerator:
 def frozen_teacher(
     config: TeacherConfig,
     version: tuple[int, int],  # noqa: ARG001 - part of the key: a file that was replaced is another teacher
-    classes: int,
-    channels: int,
-    size: int,
+    task: ImageTask,
     precision: str,
     device: str,
     channels_last: bool,
 ) -> nn.Module:
     """The teacher folded, to answer only: the same one for every run that asks for this file in this form."""
-    network = loaded_teacher(config, classes, channels, size, precision, device)
+    network = loaded_teacher(config, task, precision, device)
     if channels_last:
-        models.check_channels_last(config.network, network, channels=channels, size=size)
+        models.check_channels_last(config.network, network, task)
     network = models.fold(network)
     # A copy of its own for each layout: `to` works in place, and the next run may have asked for
     # the other one.
@@ -105,16 +104,14 @@ def frozen_teacher(
 
 
 def loaded_teacher(
-    config: TeacherConfig, classes: int, channels: int, size: int, precision: str, device: str
+    config: TeacherConfig, task: ImageTask, precision: str, device: str
 ) -> nn.Module:
     """The teacher as its file has it, with its BatchNorm, read anew."""
     assert config.path is not None
     network = load_teacher(
         Path(config.path),
         config.network,
-        classes=classes,
-        channels=channels,
-        size=size,
+        task,
         sha256=config.sha256,
     )
     return network.to(device, DTYPES[precision])

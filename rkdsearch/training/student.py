@@ -8,13 +8,9 @@ from rkdsearch.config import TrainConfig
 
 def build_student(config: TrainConfig, images: data.Images) -> nn.Module:
     """For images like these; weights come from the global generator. Raises ConfigError where it cannot be trained as the config says."""
-    student = models.build(
-        config.student, classes=len(images.classes), channels=images.channels, size=images.size
-    )
+    student = models.build(config.student, images.task)
     if config.training.channels_last:
-        models.check_channels_last(
-            config.student, student, channels=images.channels, size=images.size
-        )
+        models.check_channels_last(config.student, student, images.task)
     config.method.check_student(student)
     return student
 

@@ -99,13 +99,10 @@ def found_in(study: Path, path: str) -> Path | None:
 def opened(teacher: TeacherConfig, splits: data.Splits) -> nn.Module:
     """The network in the teacher's file, for these images. Raises TeacherError for a file that cannot be trusted or does not fit."""
     assert teacher.path is not None
-    train = splits.train
     return load(
         Path(teacher.path),
         teacher.network,
-        classes=len(train.classes),
-        channels=train.channels,
-        size=train.size,
+        splits.train.task,
         sha256=teacher.sha256,
     )
 
@@ -129,9 +126,7 @@ def measuring(teacher: TeacherConfig, config: TrainConfig) -> Iterator[tuple[Mea
     with OutOfMemoryError.told(f"{path}, to be measured", "does another program use it?"):
         network = opened(teacher, splits).to(device)
         if config.training.channels_last:
-            models.check_channels_last(
-                teacher.network, network, channels=splits.train.channels, size=splits.train.size
-            )
+            models.check_channels_last(teacher.network, network, splits.train.task)
         network = models.fold(network)
         images = splits.validation.take(torch.from_numpy(_examined(config, splits))).to(device)
         x, y = (

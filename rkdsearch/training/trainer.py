@@ -80,9 +80,8 @@ class Trainer:
         self.splits = data.load_training(config.data)
         torch.manual_seed(training.seed)
         train = self.splits.train
-        shape = {"classes": len(train.classes), "channels": train.channels, "size": train.size}
         self.student = build_student(config, train)
-        self.size = models.size_of(config.student, **shape)
+        self.size = models.size_of(config.student, train.task)
         if self.processes > 1 and training.batchnorm_across == "synchronised":
             if self.device.type != "cuda":
                 raise ConfigError(
@@ -93,9 +92,7 @@ class Trainer:
         self.teachers = {role: self._teacher(role) for role in config.asked_teachers}
         self.teacher_hashes = {role: self._sha256(role) for role in self.teachers}
         self._place(self.student)
-        example = torch.zeros(
-            1, train.channels, train.size, train.size, dtype=DTYPES[training.precision]
-        )
+        example = torch.zeros(1, *train.task.shape, dtype=DTYPES[training.precision])
         companions = config.method.companions(
             self.student, self._unfolded_teachers(), example.to(self.device)
         )
@@ -495,14 +492,11 @@ class Trainer:
                 f"teachers.{role} has a recipe and no path: `rkdsearch teacher train` makes the"
                 " file, and so does `tune`"
             )
-        train = self.splits.train
         training, version = self.config.training, version_of(Path(config.path))
         return frozen_teacher(
             config,
             version,
-            len(train.classes),
-            train.channels,
-            train.size,
+            self.splits.train.task,
             training.precision,
             str(self.device),
             training.channels_last,
@@ -516,10 +510,9 @@ class Trainer:
         """The teachers with their BatchNorm, read anew and kept by nobody but the companions that copy them; none where no method looks."""
         if type(self.config.method).companions is Method.companions:
             return {}
-        train, precision = self.splits.train, self.config.training.precision
-        shape = (len(train.classes), train.channels, train.size)
+        task, precision = self.splits.train.task, self.config.training.precision
         return {
-            role: loaded_teacher(self.config.teachers.of(role), *shape, precision, str(self.device))
+            role: loaded_teacher(self.config.teachers.of(role), task, precision, str(self.device))
             for role in self.teachers
         }
 

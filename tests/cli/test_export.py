@@ -27,6 +27,7 @@ from rkdsearch.teacher import fingerprint, load, split_of
 from rkdsearch.training import checkpoint, rows
 from rkdsearch.training.trainer import Trainer
 from tests.data.files import write_folder
+from tests.tasks import DIGITS
 from tests.training.runs import train_alone
 
 VALUES = {
@@ -442,7 +443,7 @@ def test_the_onnx_file_is_listed_and_gives_the_delivered_networks_logits(
         "student.safetensors",
     ]
     config = run.build(VALUES)
-    network = load(tmp_path / "student.safetensors", config.student, classes=10, channels=1, size=8)
+    network = load(tmp_path / "student.safetensors", config.student, DIGITS)
     x, _ = data.load_training(config.data).validation.floats(slice(0, 7))
     assert float((onnx_model.run(tmp_path / "student.onnx", x) - network(x)).abs().max()) < 1e-5
 

@@ -13,6 +13,7 @@ from rkdsearch.data import DataConfig, Images, load_test, load_training
 from rkdsearch.errors import DataError
 from tests.data import files
 from tests.shared import shared
+from tests.tasks import CIFAR10
 
 DIGITS = DataConfig(validation_fraction=0.2)
 
@@ -168,7 +169,7 @@ def test_processes_that_start_together_download_one_after_another(
 def test_real_cifar_images_have_the_published_mean_and_first_label() -> None:
     config = DataConfig(name=f"parquet:{shared('data/cifar10')}")
     test = load_test(config)
-    assert (len(test), test.channels, test.size) == (1000, 3, 32)
+    assert (len(test), test.task) == (1000, CIFAR10)
     assert [test.classes[k] for k in test.labels[:4]] == ["cat", "ship", "ship", "airplane"]
     assert test.floats()[0].mean(dim=(0, 2, 3)).tolist() == pytest.approx(
         [0.491, 0.482, 0.447], abs=0.01

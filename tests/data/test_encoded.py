@@ -56,8 +56,8 @@ def test_a_validation_folder_is_used_in_place_of_training_images(tmp_path: Path)
 
 def test_grey_images_have_one_channel_unless_three_are_asked_for(tmp_path: Path) -> None:
     write_folder(tmp_path, COUNTS, channels=1)
-    assert load_training(folder_config(tmp_path)).train.channels == 1
-    assert load_training(folder_config(tmp_path, channels=3)).train.channels == 3
+    assert load_training(folder_config(tmp_path)).train.task.channels == 1
+    assert load_training(folder_config(tmp_path, channels=3)).train.task.channels == 3
 
 
 def test_image_size_crops_to_the_middle_square_and_resizes(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_colour_among_grey_is_refused_until_the_user_decides(tmp_path: Path) -> 
         ),
     ):
         load_test(folder_config(tmp_path))
-    assert load_test(folder_config(tmp_path, channels=1)).channels == 1
+    assert load_test(folder_config(tmp_path, channels=1)).task.channels == 1
 
 
 def test_parquet_files_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from rkdsearch.results.store import Store
 from rkdsearch.results.summary import records
 from rkdsearch.teacher import fingerprint
 from rkdsearch.training import checkpoint
+from tests.tasks import DIGITS
 
 ACCURACIES = {"metric.clean_accuracy": 0.9, "metric.robust_accuracy": 0.5}
 VALUES = {
@@ -49,7 +50,7 @@ def run_alone(
         }
     )
     torch.manual_seed(seed)
-    network = models.build(config.student, classes=10, channels=1, size=8)
+    network = models.build(config.student, DIGITS)
     checkpoint.write(
         folder / "best.safetensors", network.state_dict(), {"config": config.to_dict()}
     )
@@ -78,7 +79,7 @@ def test_a_shard_is_a_block_of_images_and_its_flags_are_the_networks_own_answers
 ) -> None:
     torch.manual_seed(0)
     test = data.load_test(CONFIG.data)
-    network = models.build(CONFIG.student, classes=10, channels=1, size=8).eval()
+    network = models.build(CONFIG.student, DIGITS).eval()
     save_file(network.state_dict(), tmp_path / "best.safetensors")
     x, y = test.floats(slice(None))
     weights = tmp_path / "best.safetensors"

@@ -9,8 +9,8 @@ from rkdsearch import config as run
 from rkdsearch.errors import StudyError
 from rkdsearch.evaluation.targets import evaluation_targets
 from rkdsearch.teacher import fingerprint
-from tests.search import files
 from tests.evaluation.test_jobs import CONFIG, VALUES, run_alone
+from tests.search import files
 
 TAUGHT = run.build(
     VALUES

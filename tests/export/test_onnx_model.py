@@ -13,6 +13,7 @@ from rkdsearch.data import DataConfig
 from rkdsearch.errors import DiskError, RkdError
 from rkdsearch.export import onnx_model
 from rkdsearch.models import ModelConfig
+from tests.tasks import DIGITS
 from tests.training.networks import Tiny
 
 
@@ -73,7 +74,7 @@ def test_the_file_gives_the_networks_logits_for_any_number_of_digits(
 def test_a_network_that_flattens_its_images_takes_any_number_of_them_too(
     digits: Tensor, tmp_path: Path
 ) -> None:
-    built = models.build(ModelConfig(name="mlp", width=16), classes=10, channels=1, size=8).eval()
+    built = models.build(ModelConfig(name="mlp", width=16), DIGITS).eval()
     onnx_model.write(built, digits[:3], tmp_path / "network.onnx")
     assert apart(onnx_model.run(tmp_path / "network.onnx", digits), built, digits) < 1e-5
 

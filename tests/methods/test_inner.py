@@ -12,6 +12,7 @@ from rkdsearch.attacks import Network, OfLogits, input_gradient
 from rkdsearch.methods import Student, inner, load
 from rkdsearch.models import ModelConfig, build
 from tests.methods.laws import Bench, TinyNet
+from tests.tasks import square
 
 
 def gradients(problem: OfLogits, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,7 +89,7 @@ def test_one_forward_answers_several_batches_where_images_are_independent(
 ) -> None:
     shape = {"width": 1, "depth": 10} if name == "wide_resnet" else {}
     network = build(
-        ModelConfig.model_validate({"name": name, **shape}), classes=3, channels=1, size=8
+        ModelConfig.model_validate({"name": name, **shape}), square(classes=3, channels=1, size=8)
     ).double()
     calls: list[int] = []
     network.register_forward_hook(lambda module, inputs, output: calls.append(len(inputs[0])))
@@ -107,7 +108,7 @@ def test_who_inherits_from_an_independent_network_has_not_said_so_of_itself() ->
         def features(self, x: Tensor) -> models.Features:
             return super().features(x - x.mean(dim=0))  # looks at the batch
 
-    network = Normalised(classes=3, channels=1, size=8).double()
+    network = Normalised(square(classes=3, channels=1, size=8)).double()
     x, other = (
         torch.rand(4, 1, 8, 8, dtype=torch.float64),
         torch.rand(2, 1, 8, 8, dtype=torch.float64),
@@ -122,7 +123,7 @@ def test_an_attack_in_train_mode_goes_by_the_twin_where_the_mode_makes_no_differ
 ) -> None:
     shape = {"width": 1, "depth": 10} if name == "wide_resnet" else {}
     network = build(
-        ModelConfig.model_validate({"name": name, **shape}), classes=3, channels=1, size=8
+        ModelConfig.model_validate({"name": name, **shape}), square(classes=3, channels=1, size=8)
     )
     current, asked = models.inference_copy(network), []
 

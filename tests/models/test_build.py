@@ -6,6 +6,7 @@ from torch import nn
 from rkdsearch import models, plugins
 from rkdsearch.errors import ConfigError
 from rkdsearch.models import ModelConfig, build, features, size_of
+from tests.tasks import CIFAR10, DIGITS, square
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def small(name: str) -> ModelConfig:
 def test_cifar_networks_have_the_size_that_papers_state(
     config: ModelConfig, parameters: int
 ) -> None:
-    assert size_of(config, classes=10, channels=3, size=32).parameters == parameters
+    assert size_of(config, CIFAR10).parameters == parameters
 
 
 @pytest.mark.parametrize("name", models.names())
@@ -43,7 +44,7 @@ def test_cifar_networks_have_the_size_that_papers_state(
 def test_logits_are_the_last_linear_layer_of_the_penultimate_features(
     name: str, channels: int, size: int
 ) -> None:
-    network = build(small(name), classes=7, channels=channels, size=size).eval()
+    network = build(small(name), square(classes=7, channels=channels, size=size)).eval()
     x = torch.rand(2, channels, size, size)
     found = features(network, x)
     last = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
@@ -64,9 +65,7 @@ def test_stages_of_student_and_teacher_meet_at_the_same_resolutions() -> None:
     shapes = {
         name: [
             tuple(s.shape[1:])
-            for s in features(
-                build(small(name), classes=10, channels=3, size=32).eval(), x
-            ).stages.values()
+            for s in features(build(small(name), CIFAR10).eval(), x).stages.values()
         ]
         for name in ("resnet18", "mobilenet_v2", "wide_resnet")
     }
@@ -76,7 +75,7 @@ def test_stages_of_student_and_teacher_meet_at_the_same_resolutions() -> None:
 
 
 def test_small_cnn_doubles_its_width_at_each_convolution() -> None:
-    fashion = build(ModelConfig(width=4), classes=10, channels=1, size=28)
+    fashion = build(ModelConfig(width=4), square(classes=10, channels=1, size=28))
     assert [
         tuple(s.shape[1:]) for s in features(fashion, torch.rand(1, 1, 28, 28)).stages.values()
     ] == [
@@ -89,10 +88,10 @@ def test_small_cnn_doubles_its_width_at_each_convolution() -> None:
 
 def test_normalisation_is_inside_and_leaves_the_state_dict_alone() -> None:
     torch.manual_seed(0)
-    plain = build(ModelConfig(name="mlp", width=4), classes=3, channels=2, size=4)
+    plain = build(ModelConfig(name="mlp", width=4), square(classes=3, channels=2, size=4))
     torch.manual_seed(0)
     config = ModelConfig(name="mlp", width=4, mean=(0.5, 0.25), std=(0.5, 2.0))
-    inside = build(config, classes=3, channels=2, size=4)
+    inside = build(config, square(classes=3, channels=2, size=4))
     x = torch.rand(5, 2, 4, 4)
     seen = torch.stack([(x[:, 0] - 0.5) / 0.5, (x[:, 1] - 0.25) / 2.0], dim=1)
     torch.testing.assert_close(inside(x), plain(seen))
@@ -129,18 +128,14 @@ def test_unlawful_descriptions_are_refused(fields: dict[str, object], law: str) 
 
 def test_normalisation_of_another_number_of_channels_is_refused() -> None:
     with pytest.raises(ConfigError, match="mean of mlp has 3 numbers, the images have 1 channels"):
-        build(
-            ModelConfig(name="mlp", mean=(0.5,) * 3, std=(0.5,) * 3), classes=10, channels=1, size=8
-        )
+        build(ModelConfig(name="mlp", mean=(0.5,) * 3, std=(0.5,) * 3), DIGITS)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "shufflenet_v2_x0_5"])
 def test_torchvision_networks_are_built_by_name(name: str) -> None:
     network = build(
         ModelConfig(name=f"torchvision:{name}", mean=(0.5,) * 3, std=(0.25,) * 3),
-        classes=7,
-        channels=3,
-        size=32,
+        square(classes=7, channels=3, size=32),
     )
     assert network.training
     network.eval()
@@ -168,19 +163,19 @@ def test_a_torchvision_network_that_does_not_fit_is_refused(
     name: str, channels: int, law: str
 ) -> None:
     with pytest.raises(ConfigError, match=law):
-        build(ModelConfig(name=name), classes=10, channels=channels, size=8)
+        build(ModelConfig(name=name), square(classes=10, channels=channels, size=8))
 
 
 def test_timm_without_timm_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "timm", None)
     with pytest.raises(ConfigError, match=r"needs the package timm; install rkdsearch\[models\]"):
-        build(ModelConfig(name="timm:resnet18"), classes=10, channels=3, size=32)
+        build(ModelConfig(name="timm:resnet18"), CIFAR10)
 
 
 @pytest.mark.usefixtures("own_networks")
 def test_a_network_of_ones_own_gets_the_shape_parameters_that_it_names() -> None:
     network = build(
-        ModelConfig(name="tests.foreign_networks.LeNet5"), classes=4, channels=1, size=28
+        ModelConfig(name="tests.foreign_networks.LeNet5"), square(classes=4, channels=1, size=28)
     )
     found = features(network, torch.rand(3, 1, 28, 28))
     assert (found.logits.shape, found.penultimate.shape) == ((3, 4), (3, 200))
@@ -213,7 +208,7 @@ def test_a_network_of_ones_own_gets_the_shape_parameters_that_it_names() -> None
 )
 def test_a_network_of_ones_own_that_does_not_fit_is_refused(name: str, law: str) -> None:
     with pytest.raises(ConfigError, match=law):
-        build(ModelConfig(name=name), classes=11, channels=1, size=8)
+        build(ModelConfig(name=name), square(classes=11, channels=1, size=8))
 
 
 @pytest.mark.usefixtures("own_networks")
@@ -255,31 +250,27 @@ def test_what_training_would_meet_in_a_network_of_ones_own_is_met_before_it(
     name: str, law: str
 ) -> None:
     with pytest.raises(ConfigError, match=f"^network name: tests.foreign_networks.{law}"):
-        build(ModelConfig(name=f"tests.foreign_networks.{name}"), classes=10, channels=1, size=8)
+        build(ModelConfig(name=f"tests.foreign_networks.{name}"), DIGITS)
 
 
 @pytest.mark.usefixtures("own_networks")
 def test_a_network_that_views_its_maps_takes_contiguous_images_only() -> None:
     config = ModelConfig(name="tests.foreign_networks.Viewing")
-    network = build(config, classes=10, channels=1, size=8)
+    network = build(config, DIGITS)
     law = (
         r"Viewing takes contiguous images only, .* view size is not compatible .*; use flatten or"
         r" reshape in place of view, or set training.ch"
     )
     with pytest.raises(ConfigError, match=law):
-        models.check_channels_last(config, network, channels=1, size=8)
+        models.check_channels_last(config, network, DIGITS)
     whole = ModelConfig(name="tests.foreign_networks.Untraceable")
-    models.check_channels_last(
-        whole, build(whole, classes=10, channels=1, size=8), channels=1, size=8
-    )
+    models.check_channels_last(whole, build(whole, DIGITS), DIGITS)
 
 
 @pytest.mark.usefixtures("own_networks")
 def test_trying_a_network_draws_no_numbers() -> None:
     torch.manual_seed(0)
-    network = build(
-        ModelConfig(name="tests.foreign_networks.Awkward"), classes=10, channels=1, size=8
-    )
+    network = build(ModelConfig(name="tests.foreign_networks.Awkward"), DIGITS)
     found = torch.rand(1)
     torch.manual_seed(0)
     type(network)()
@@ -288,9 +279,7 @@ def test_trying_a_network_draws_no_numbers() -> None:
 
 @pytest.mark.usefixtures("own_networks")
 def test_a_network_without_a_last_linear_layer_shows_no_features() -> None:
-    network = build(
-        ModelConfig(name="tests.foreign_networks.Convolutional"), classes=10, channels=1, size=8
-    )
+    network = build(ModelConfig(name="tests.foreign_networks.Convolutional"), DIGITS)
     with pytest.raises(ConfigError, match="Convolutional shows no penultimate features"):
         features(network, torch.rand(2, 1, 8, 8))
 
@@ -298,13 +287,14 @@ def test_a_network_without_a_last_linear_layer_shows_no_features() -> None:
 def test_nothing_is_imported_without_permission(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plugins, "_allowed", set())
     with pytest.raises(ConfigError, match="would import code; allow it with --allow-import tests"):
-        build(ModelConfig(name="tests.foreign_networks.LeNet5"), classes=10, channels=1, size=28)
+        build(
+            ModelConfig(name="tests.foreign_networks.LeNet5"),
+            square(classes=10, channels=1, size=28),
+        )
 
 
 @pytest.mark.usefixtures("own_networks")
 def test_trying_a_network_leaves_its_statistics_alone() -> None:
-    network = build(
-        ModelConfig(name="tests.foreign_networks.Untraceable"), classes=10, channels=1, size=8
-    )
+    network = build(ModelConfig(name="tests.foreign_networks.Untraceable"), DIGITS)
     assert network.training
     assert network.get_buffer("bn.num_batches_tracked").item() == 0

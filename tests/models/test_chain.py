@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from rkdsearch.models import ModelConfig, build, closed_form_gradient, fold, inference_copy
 from rkdsearch.models.chain import MATRIX_NUMBERS, Unrolled, _chains
+from tests.tasks import DIGITS, square
 
 
 def by_autograd(
@@ -62,9 +63,7 @@ def test_logits_and_gradient_are_autograds(
     width = {"width": 8} if name == "small_cnn" else {}
     network = build(
         ModelConfig.model_validate({"name": name, **width}),
-        classes=10,
-        channels=channels,
-        size=size,
+        square(classes=10, channels=channels, size=size),
     ).double()
     x = torch.rand(5, channels, size, size, dtype=torch.float64)
     shadow = inference_copy(network)()
@@ -75,7 +74,7 @@ def test_logits_and_gradient_are_autograds(
 
 
 def test_a_chain_follows_training_without_being_built_again() -> None:
-    network = build(ModelConfig(name="small_cnn", width=4), classes=10, channels=1, size=8).double()
+    network = build(ModelConfig(name="small_cnn", width=4), DIGITS).double()
     x, current = torch.rand(3, 1, 8, 8, dtype=torch.float64), inference_copy(network)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.5)
     for _ in range(3):
@@ -160,9 +159,7 @@ def test_a_weight_that_is_computed_is_computed_anew(norm: Callable[[nn.Module], 
 
 def test_a_hook_and_pixels_that_are_normalised_inside_are_not_passed_over() -> None:
     x = torch.rand(2, 1, 8, 8, dtype=torch.float64)
-    normalised = build(
-        ModelConfig(name="mlp", mean=(0.4,), std=(0.2,)), classes=10, channels=1, size=8
-    ).double()
+    normalised = build(ModelConfig(name="mlp", mean=(0.4,), std=(0.2,)), DIGITS).double()
     assert not is_chain(inference_copy(normalised)(), x)
     assert_same(normalised, inference_copy(normalised)(), x)
     hooked = sequential(nn.ReLU(), nn.Flatten())
@@ -207,7 +204,7 @@ def test_large_images_are_convolved() -> None:
 
 
 def test_a_first_call_without_gradients_does_not_spoil_the_matrices_for_an_attack() -> None:
-    network = build(ModelConfig(name="small_cnn", width=2), classes=10, channels=1, size=8)
+    network = build(ModelConfig(name="small_cnn", width=2), DIGITS)
     frozen, x = fold(network), torch.rand(2, 1, 8, 8)
     with torch.inference_mode():
         frozen(x)
@@ -216,7 +213,7 @@ def test_a_first_call_without_gradients_does_not_spoil_the_matrices_for_an_attac
 
 
 def test_a_chain_is_asked_again_and_again_and_writes_over_nothing_that_it_gave_or_got() -> None:
-    network = build(ModelConfig(name="mlp"), classes=10, channels=1, size=8).double()
+    network = build(ModelConfig(name="mlp"), DIGITS).double()
     x, other = torch.rand(2, 3, 1, 8, 8, dtype=torch.float64)
     seen: list[Tensor] = []
 
@@ -247,7 +244,7 @@ def test_images_that_carry_a_graph_and_a_chain_without_hidden_layers_are_nothing
 
 def test_in_half_precision_autograd_decides() -> None:
     network, x = (
-        build(ModelConfig(name="mlp"), classes=10, channels=1, size=8),
+        build(ModelConfig(name="mlp"), DIGITS),
         torch.rand(4, 1, 8, 8),
     )
     with torch.autocast("cpu", dtype=torch.bfloat16):

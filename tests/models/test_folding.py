@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from rkdsearch import models
 from rkdsearch.models import ModelConfig, build, features, fold, inference_copy
 from tests.foreign_networks import Awkward, Untraceable
+from tests.tasks import square
 
 
 def used(network: nn.Module) -> nn.Module:
@@ -27,7 +28,7 @@ def built(name: str, size: int = 8) -> nn.Module:
     config = ModelConfig.model_validate(
         {"name": name, "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.25), **shape}
     )
-    return used(build(config, classes=10, channels=3, size=size))
+    return used(build(config, square(classes=10, channels=3, size=size)))
 
 
 def answer(network: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from rkdsearch import models
 from rkdsearch.errors import TeacherError
 from rkdsearch.models import ModelConfig, build
 from rkdsearch.models.weights import fit
+from tests.tasks import square
 
 State = dict[str, Tensor]
 
@@ -20,7 +21,7 @@ def network(classes: int = 3, mean: tuple[float, ...] | None = None) -> nn.Modul
         mean=mean,
         std=None if mean is None else (0.5, 0.5, 0.5),
     )
-    return build(config, classes=classes, channels=3, size=8).eval()
+    return build(config, square(classes=classes, channels=3, size=8)).eval()
 
 
 def below(prefix: str) -> Callable[[State], State]:

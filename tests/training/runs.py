@@ -20,6 +20,7 @@ from rkdsearch.training import checkpoint
 from rkdsearch.training.epoch import EpochResult
 from rkdsearch.training.run import single_run, teacher_epochs, with_teachers
 from rkdsearch.training.trainer import Trainer
+from tests.tasks import DIGITS
 
 TINY = {"student": {"name": "tests.training.networks.Tiny"}}
 CLOCKS = ("seconds", "images_per_second", "finished")
@@ -38,7 +39,7 @@ def teacher_file(path: Path, *, seed: int, width: int = 4) -> Path:
     """A small CNN's fresh weights: what a teacher knows does not matter here."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = models.build(ModelConfig(width=width), classes=10, channels=1, size=8)
+        network = models.build(ModelConfig(width=width), DIGITS)
     save_file(network.state_dict(), path)
     return path
 

@@ -11,6 +11,7 @@ from rkdsearch.methods import Companion
 from rkdsearch.models import ModelConfig
 from rkdsearch.training.optimizers import build_optimizers
 from rkdsearch.training.state import _restore_optimizer
+from tests.tasks import square
 
 SETTINGS: list[dict[str, Any]] = [
     {"name": "sgd", "momentum": 0.9},
@@ -80,7 +81,7 @@ def test_gradients_lie_in_memory_as_the_parameters_do_which_the_fused_kernel_tak
     config = ModelConfig.model_validate(
         {"name": name, **({"depth": 10, "width": 1} if name == "wide_resnet" else {})}
     )
-    network = models.build(config, classes=3, channels=3, size=16).to(
+    network = models.build(config, square(classes=3, channels=3, size=16)).to(
         memory_format=torch.channels_last
     )  # type: ignore[call-overload]
     network(torch.rand(2, 3, 16, 16).contiguous(memory_format=torch.channels_last)).sum().backward()

@@ -16,6 +16,7 @@ from rkdsearch.teacher import read_state, split_of
 from rkdsearch.training import teacher
 from rkdsearch.training.teacher import Measured, check_claims
 from rkdsearch.training.trainer import Trainer
+from tests.tasks import DIGITS
 from tests.training.runs import TINY, described, train
 
 RECIPE: dict[str, Any] = {
@@ -221,7 +222,7 @@ def test_a_companion_that_copies_a_teacher_keeps_the_batchnorm_that_the_trainer_
     teachers: Path, tmp_path: Path
 ) -> None:
     plugins.allow_import("tests.training")
-    network = build(ModelConfig.model_validate(TINY["student"]), classes=10, channels=1, size=8)
+    network = build(ModelConfig.model_validate(TINY["student"]), DIGITS)
     save_file(network.state_dict(), tmp_path / "tiny.safetensors")
     robust = {"robust": {"path": str(tmp_path / "tiny.safetensors"), "network": TINY["student"]}}
     run = Trainer(

@@ -16,6 +16,7 @@ from rkdsearch.models.small_cnn import SmallCNN
 from rkdsearch.training import checkpoint, process_cache, trainer
 from rkdsearch.training.epoch import Best, EpochResult
 from rkdsearch.training.trainer import Trainer
+from tests.tasks import DIGITS
 from tests.training.runs import TINY, assert_equal, described, numbers, state, teacher_file, train
 
 FLOAT64 = {"precision": "fp64", "epochs": 2, "batch_size": 25}
@@ -480,7 +481,7 @@ def test_what_is_validated_is_the_network_that_is_delivered(teachers: Path, tmp_
     config = described(teachers, "natural", training={"epochs": 1}, **TINY)
     run = train(config, tmp_path)
     tensors, _ = checkpoint.read(tmp_path / "best.safetensors")
-    network = models.build(config.student, classes=10, channels=1, size=8)
+    network = models.build(config.student, DIGITS)
     network.load_state_dict(tensors)
     x, y = run._validation_images(config.validation.images)
     assert (
