@@ -26,13 +26,13 @@ _WHERE = {
     "Loss": "methods",
     "Method": "methods",
     "RkdError": "errors",
-    "SearchSpace": "search.space",
+    "SearchSpace": "space.space",
     "Step": "methods",
     "Store": "results.store",
     "TrainConfig": "config",
     "Trainer": "training.trainer",
     "build_config": "config:build",
-    "judge": "evaluation",
+    "judge": "accuracy",
     "load_config": "config:load",
 }
 

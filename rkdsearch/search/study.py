@@ -9,17 +9,16 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from rkdsearch.config import TrainConfig
-from rkdsearch.config.fidelity import Fidelity
 from rkdsearch.errors import ConfigError, Failure, SpaceError, StudyError
 from rkdsearch.results.objectives import OBJECTIVES
 from rkdsearch.results.store import Store
 from rkdsearch.search import front, ledger
+from rkdsearch.search.assignment import Assignment
 from rkdsearch.search.feasibility import ExceededLimit, Feasibility
 from rkdsearch.search.front import Judged
 from rkdsearch.search.history import SamplerHistory
@@ -36,16 +35,6 @@ from rkdsearch.training.epoch import EpochResult
 
 # a running trial's `epochs/` file is rewritten at most so often; its checkpoint holds the rest
 EPOCHS_EVERY_SECONDS = 2.0
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """What a worker is given: one configuration, where its checkpoints are, and how the stretch that it trains is trained and judged."""
-
-    trial_id: str
-    config: TrainConfig
-    folder: Path
-    fidelities: tuple[Fidelity, ...]
 
 
 class Study:

@@ -116,7 +116,7 @@ def test_a_full_device_is_a_sentence_that_names_the_knob(
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(jobs, "_sit", full)
+    monkeypatch.setattr(jobs, "_run_job", full)
     with pytest.raises(OutOfMemoryError) as error:
         jobs.run_job({"trial_id": "t00004", "attack": "autoattack", "gpu": gpu}, (None, None), 0)
     assert str(error.value).startswith(
@@ -200,7 +200,7 @@ def sitter(**more: Callable[[dict[str, Any]], Any]) -> Callable[..., dict[str, A
 def test_a_second_exam_repeats_nothing_and_a_quick_look_or_new_weights_replace_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluation, "sit", sitter(device=lambda job: job["sha256"]))
+    monkeypatch.setattr(evaluation, "run_job", sitter(device=lambda job: job["sha256"]))
     run_alone(tmp_path)
     first = fingerprint(tmp_path / "best.safetensors")
     assert sorted((row["attack"], row["correct"], row["images"]) for row in examined(tmp_path)) == [
@@ -227,7 +227,7 @@ def test_a_worker_takes_a_gpu_where_ray_sees_one_unless_the_run_computes_on_proc
 ) -> None:
     monkeypatch.setattr(
         evaluation,
-        "sit",
+        "run_job",
         sitter(device=lambda _: json.dumps(ray.get_runtime_context().get_assigned_resources())),
     )
     anywhere = run.build(VALUES | {"training.device": "auto"})
@@ -249,7 +249,7 @@ def test_what_one_sitting_meets_comes_back_as_itself_after_the_others(
             raise TeacherError("teacher.pt: is empty; download it again")
         return "a CPU"
 
-    monkeypatch.setattr(evaluation, "sit", sitter(device=fails))
+    monkeypatch.setattr(evaluation, "run_job", sitter(device=fails))
     run_alone(tmp_path)
     with pytest.raises(TeacherError) as error:
         examined(tmp_path)
@@ -265,7 +265,7 @@ def test_a_worker_that_is_killed_again_and_again_is_a_sentence_and_a_bug_of_ours
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_alone(tmp_path)
-    monkeypatch.setattr(evaluation, "sit", lambda *_: os.kill(os.getpid(), 9))
+    monkeypatch.setattr(evaluation, "run_job", lambda *_: os.kill(os.getpid(), 9))
     with pytest.raises(
         OutOfMemoryError,
         match=(
@@ -274,7 +274,7 @@ def test_a_worker_that_is_killed_again_and_again_is_a_sentence_and_a_bug_of_ours
         ),
     ):
         examined(tmp_path, ("pgd20",))
-    monkeypatch.setattr(evaluation, "sit", lambda *_: 1 / 0)
+    monkeypatch.setattr(evaluation, "run_job", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError, match="ZeroDivisionError: division by zero"):
         examined(tmp_path, ("pgd20",))
 

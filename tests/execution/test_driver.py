@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from rkdsearch.search.assignment import Assignment
 from rkdsearch.search.sampler import Observation
-from rkdsearch.search.study import Assignment, Study
+from rkdsearch.search.study import Study
 from rkdsearch.training.epoch import EpochResult
 from tests.search.files import CAPPED, FakeWorker, load_space
 

@@ -11,7 +11,8 @@ from rkdsearch.errors import DataError, StudyError, TeacherError
 from rkdsearch.execution import teachers
 from rkdsearch.execution.trial import run_trial
 from rkdsearch.search import folder
-from rkdsearch.search.study import Assignment, Study
+from rkdsearch.search.assignment import Assignment
+from rkdsearch.search.study import Study
 from rkdsearch.search.teachers import TeacherStep, overrides_of
 from rkdsearch.space.space import SearchSpace
 from rkdsearch.teacher import fingerprint

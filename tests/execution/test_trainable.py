@@ -16,7 +16,7 @@ from rkdsearch.errors import (
     WorkerError,
 )
 from rkdsearch.execution.trainable import RayTrial
-from tests.test_trial import CONFIG
+from tests.execution.test_trial import CONFIG
 
 
 def trial_whose_next_epoch(raises: Exception) -> RayTrial:

@@ -194,7 +194,7 @@ def test_the_exam_uses_test_images_alone_the_same_for_all_and_once(
     )
     said()
     examine()
-    assert "14 sittings stand in" in said()
+    assert "14 evaluation jobs stand in" in said()
     assert records(Store(moody.study).evaluations()) == rows
 
 

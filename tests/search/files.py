@@ -14,7 +14,8 @@ from rkdsearch.config.fidelity import fidelity_at
 from rkdsearch.results.store import Store
 from rkdsearch.results.summary import records
 from rkdsearch.search import ledger
-from rkdsearch.search.study import Assignment, Study
+from rkdsearch.search.assignment import Assignment
+from rkdsearch.search.study import Study
 from rkdsearch.space.space import SearchSpace
 from rkdsearch.training import checkpoint
 from rkdsearch.training.epoch import Best, EpochResult
