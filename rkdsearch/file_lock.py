@@ -1,6 +1,7 @@
-"""One writer a folder: who searches or trains there holds a lock of the operating system, which ends with its process, however that ends.
+"""File locks of the operating system, which end with their process, however that ends.
 
-Readers (`status`, `report`, `evaluate`, `export`) do not ask for it.
+`one_writer` refuses the second process; `one_at_a_time` lets it wait. Readers (`status`, `report`,
+`evaluate`, `export`) take no lock. A file system without locks refuses nobody and lets nobody wait.
 """
 
 import errno
@@ -8,54 +9,84 @@ import fcntl
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
 from rkdsearch.errors import DiskError, StudyError
 
-FILE = ".driver"
-_KNOWS_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+WRITER_FILE = ".driver"
+WAITING_FILE = ".rkdsearch.lock"
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 @contextmanager
-def one_driver(
+def one_writer(
     folder: Path,
     doing: str = "searched",
     way_out: str = "wait for its end, or stop it, and go on with --resume",
 ) -> Iterator[None]:
-    """Be the folder's only writer inside the block; what is `doing` there is said to the second one.
+    """Be the folder's only writer inside the block; `doing` tells a second process why it is refused.
 
-    Raises StudyError with who it is and the `way_out`, DiskError where the folder cannot be
-    written: before anything is computed for it. On a file system that knows no locks nobody is
-    refused.
+    Raises StudyError, with the first writer's process and the `way_out`, where the folder has a
+    writer; DiskError where the folder cannot be written. Both come before anything is computed.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / FILE).open("a+b", buffering=0)
+        file = (folder / WRITER_FILE).open("a+b", buffering=0)
     except OSError as error:
         raise DiskError.at(folder, error) from error
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file, wait=False)
         except BlockingIOError:
             file.seek(0)
-            who = file.read().decode(errors="replace").strip() or "written by another process"
-            raise StudyError(f"{folder}: is being {who}; {way_out}") from None
+            writer = file.read().decode(errors="replace").strip() or "written by another process"
+            raise StudyError(f"{folder}: is being {writer}; {way_out}") from None
         except OSError as error:
-            if error.errno not in _KNOWS_NO_LOCKS:
-                raise DiskError.at(folder / FILE, error) from error
+            raise DiskError.at(folder / WRITER_FILE, error) from error
         try:
             file.truncate(0)
-            who = (
+            writer = (
                 f"{doing} by process {os.getpid()} on {socket.gethostname()} since"
                 f" {datetime.now(UTC):%Y-%m-%d %H:%M} UTC\n"
             )
-            file.write(who.encode())
-        except OSError as error:  # a full disk: said before anything is computed
+            file.write(writer.encode())
+        except OSError as error:  # a full disk is reported before anything is computed
             raise DiskError.at(folder, error) from error
         try:
             yield
         finally:
             with suppress(OSError):
                 file.truncate(0)
+
+
+@contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Wait until no other process is inside such a block of this folder, on any host that shares it.
+
+    The first of several processes that start together makes a file; the others then find it.
+    Needs no process group, which the trials of a search do not have. Leaves an empty file in the
+    folder. A process that may not open that file does not wait.
+    """
+    with ExitStack() as held:
+        with suppress(OSError):
+            _lock(held.enter_context(_opened(folder / WAITING_FILE)), wait=True)
+        yield
+
+
+def _lock(file: IO[bytes], *, wait: bool) -> None:
+    """Lock `file` until it is closed. Raises BlockingIOError where another holds it and `wait` is off."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+
+
+def _opened(file: Path) -> IO[bytes]:
+    try:
+        return file.open("ab")
+    except PermissionError:  # another user's file: waiting needs only read access
+        return file.open("rb")

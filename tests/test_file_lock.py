@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from rkdsearch.errors import DiskError, StudyError
-from rkdsearch.file_lock import one_driver
+from rkdsearch.file_lock import one_writer
 
 ROOT = Path(__file__).parents[2]
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from rkdsearch.file_lock import one_driver
-with one_driver(Path(sys.argv[1])):
+from rkdsearch.file_lock import one_writer
+with one_writer(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -40,20 +40,20 @@ def test_a_second_driver_is_told_who_the_first_is_and_a_killed_one_leaves_nothin
                 rf"study: is being searched by process {first.pid} on"
                 rf" {re.escape(socket.gethostname())} since .* UTC; wait for its end"
             )
-            with pytest.raises(StudyError, match=law), one_driver(tmp_path / "study"):
+            with pytest.raises(StudyError, match=law), one_writer(tmp_path / "study"):
                 pass
         finally:
             first.kill()
-    with one_driver(tmp_path / "study"):
+    with one_writer(tmp_path / "study"):
         assert f"process {os.getpid()} on" in (tmp_path / "study" / ".driver").read_text()
     assert (tmp_path / "study" / ".driver").read_text() == ""
 
 
 def test_a_process_that_the_driver_started_does_not_hold_the_study(tmp_path: Path) -> None:
-    with one_driver(tmp_path):
+    with one_writer(tmp_path):
         child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     with child:
-        with one_driver(tmp_path):
+        with one_writer(tmp_path):
             pass
         child.kill()
 
@@ -65,7 +65,7 @@ def test_where_locks_are_unknown_nobody_is_refused(
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with one_driver(tmp_path), one_driver(tmp_path):
+    with one_writer(tmp_path), one_writer(tmp_path):
         pass
 
 
@@ -75,13 +75,13 @@ def test_a_folder_that_takes_no_file_is_told_before_anything_is_computed(tmp_pat
         pytest.raises(
             DiskError, match=r"file/run: could not be written: Not a directory; is the folder yours"
         ),
-        one_driver(tmp_path / "file" / "run"),
+        one_writer(tmp_path / "file" / "run"),
     ):
         pass
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / ".driver").symlink_to("/dev/full")  # it can be locked, and takes no byte
     with (
         pytest.raises(DiskError, match=r"full: could not be written: "),
-        one_driver(tmp_path / "full"),
+        one_writer(tmp_path / "full"),
     ):
         pass

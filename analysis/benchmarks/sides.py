@@ -14,7 +14,7 @@ from rkdsearch.attacks import Noise
 from rkdsearch.config import TrainConfig
 from rkdsearch.data import Batch
 from rkdsearch.task import ImageTask
-from rkdsearch.training.objective import Objective
+from rkdsearch.training.objective import TrainingObjective
 from rkdsearch.training.optimizers import build_optimizers
 
 CLIMBS = {"backward": published.by_backward, "images": published.by_images_alone}
@@ -137,7 +137,9 @@ class Ours:
         described = work.config()
         self.student.to(memory_format=torch.channels_last)
         teacher = models.fold(teacher.requires_grad_(False)).to(memory_format=torch.channels_last)
-        self._objective = Objective(described, self.student, {}, {"robust": teacher}, 1).train()
+        self._objective = TrainingObjective(
+            described, self.student, {}, {"robust": teacher}, 1
+        ).train()
         self.optimizer = build_optimizers(described.optimizer, self.student, {})[0]
         x, y = work.images()
         self._batch = Batch(

@@ -5,7 +5,7 @@ each in a process of its own, take turns within every repeat:
 
 script        `published.py` with the system's allocator
 script+alloc  the same with the allocator that `rkdsearch train` sets (`rkdsearch.training.allocator`)
-ours          `Objective` built from a `TrainConfig`, with that allocator
+ours          `TrainingObjective` built from a `TrainConfig`, with that allocator
 
 "of peak" is the step's useful work (forwards and backwards that its result needs) per second, as a
 share of the best convolution that this machine was measured to do.

@@ -40,7 +40,7 @@ from rkdsearch.config import TrainConfig
 from rkdsearch.data import Batches
 from rkdsearch.models import ModelConfig
 from rkdsearch.task import ImageTask
-from rkdsearch.training.objective import Objective
+from rkdsearch.training.objective import TrainingObjective
 from rkdsearch.training.trainer import Trainer
 
 STUDENTS: dict[str, tuple[dict[str, object], float]] = {
@@ -161,7 +161,7 @@ def where_time_goes(epoch: Callable[[], object], steps: int) -> dict[str, float]
     drawn = Batches.epoch
     places: dict[str, tuple[Any, str]] = {
         "attack": (Attack, "maximize"),
-        "outer forward": (Objective, "forward"),
+        "outer forward": (TrainingObjective, "forward"),
         "outer backward": (Accelerator, "backward"),
         "optimizer": (torch.optim.SGD, "step"),
     }

@@ -51,7 +51,7 @@ def tune(
     from rkdsearch.cli.progress import said
     from rkdsearch.cli.space import checked
     from rkdsearch.errors import DiskError
-    from rkdsearch.file_lock import one_driver
+    from rkdsearch.file_lock import one_writer
     from rkdsearch.search import folder
     from rkdsearch.search.warm_start import FILE
 
@@ -66,7 +66,7 @@ def tune(
         said(line)
     with ExitStack() as held:
         if not dry_run:
-            held.enter_context(one_driver(study))
+            held.enter_context(one_writer(study))
         existed = folder.claim(study, searched, resume=resume, notice=said)
         folder.check_files(study, searched)
         from rkdsearch.execution.tuner import room

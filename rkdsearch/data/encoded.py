@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from rkdsearch.data.config import DataConfig
 from rkdsearch.data.images import Images
-from rkdsearch.data.turns import one_at_a_time
 from rkdsearch.errors import DataError
+from rkdsearch.file_lock import one_at_a_time
 from rkdsearch.pace import Pace
 
 Split = Literal["train", "validation", "test"]

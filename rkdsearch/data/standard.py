@@ -13,8 +13,8 @@ import torch
 
 from rkdsearch.data.config import DataConfig
 from rkdsearch.data.images import Images
-from rkdsearch.data.turns import one_at_a_time
 from rkdsearch.errors import DataError
+from rkdsearch.file_lock import one_at_a_time
 
 # name -> (folder, files to train on, files to test on, label bytes of a record, file of class
 # names)

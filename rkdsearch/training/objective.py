@@ -22,7 +22,7 @@ from rkdsearch.teacher import Role
 from rkdsearch.training.all_gather import gather_rows
 
 
-class Objective(nn.Module):
+class TrainingObjective(nn.Module):
     """(batch, moment) -> (total, detached terms)."""
 
     def __init__(

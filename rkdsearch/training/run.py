@@ -9,7 +9,7 @@ from accelerate import PartialState
 
 from rkdsearch.config import TeacherConfig, TrainConfig
 from rkdsearch.errors import CheckpointError, NonFiniteLossError, OutOfMemoryError
-from rkdsearch.file_lock import one_driver
+from rkdsearch.file_lock import one_writer
 from rkdsearch.methods import name_of
 from rkdsearch.results.record import ALONE
 from rkdsearch.results.store import Store
@@ -31,7 +31,7 @@ def held(
     written.
     """
     accelerator_for(config)  # the launcher's processes meet, and know who is the first
-    return one_driver(folder, "trained in", way_out) if is_first_process() else nullcontext()
+    return one_writer(folder, "trained in", way_out) if is_first_process() else nullcontext()
 
 
 def train_teacher(made_by: TrainConfig, folder: Path) -> Iterator[EpochResult]:

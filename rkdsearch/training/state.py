@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from rkdsearch.training.averaging import Average
-from rkdsearch.training.objective import Objective
+from rkdsearch.training.objective import TrainingObjective
 
 
 @dataclass(frozen=True)
 class State:
     """The student with its companions and the method's memory, the optimizers, and the average where there is one."""
 
-    objective: Objective
+    objective: TrainingObjective
     optimizers: Sequence[torch.optim.Optimizer]
     average: Average | None
 

@@ -34,7 +34,7 @@ from rkdsearch.teacher import Role, fingerprint
 from rkdsearch.training import checkpoint, microbatches
 from rkdsearch.training.averaging import Average
 from rkdsearch.training.epoch import Best, EpochResult
-from rkdsearch.training.objective import Objective
+from rkdsearch.training.objective import TrainingObjective
 from rkdsearch.training.optimizers import build_optimizers
 from rkdsearch.training.process_cache import (
     DTYPES,
@@ -99,7 +99,9 @@ class Trainer:
         for companion in companions.values():
             self._place(companion.module)
         modules = {name: companion.module for name, companion in companions.items()}
-        self.objective = Objective(config, self.student, modules, self.teachers, self.processes)
+        self.objective = TrainingObjective(
+            config, self.student, modules, self.teachers, self.processes
+        )
         self.optimizers = build_optimizers(config.optimizer, self.student, companions)
         self._trained = [
             p

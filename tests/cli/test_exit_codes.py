@@ -13,7 +13,7 @@ from rkdsearch import config
 from rkdsearch.__main__ import main
 from rkdsearch.cli import options
 from rkdsearch.execution import teachers, tuner
-from rkdsearch.file_lock import one_driver
+from rkdsearch.file_lock import one_writer
 from rkdsearch.search import folder, warm_start
 from tests.search.files import SMALL, load_space, write_space
 
@@ -249,7 +249,7 @@ def test_a_dry_run_looks_at_the_folder_too(
 def test_a_study_that_is_being_searched_is_not_searched_by_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with one_driver(tmp_path / "study"):
+    with one_writer(tmp_path / "study"):
         assert (
             rkdsearch(
                 monkeypatch,

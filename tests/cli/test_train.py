@@ -68,9 +68,9 @@ SECOND = """
 import sys
 from pathlib import Path
 from rkdsearch.errors import RkdError
-from rkdsearch.file_lock import one_driver
+from rkdsearch.file_lock import one_writer
 try:
-    with one_driver(Path(sys.argv[1]), "read", "come back later"):
+    with one_writer(Path(sys.argv[1]), "read", "come back later"):
         print("nobody is there")
 except RkdError as error:
     print(error)

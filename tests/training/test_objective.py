@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from rkdsearch.attacks import Noise
-from rkdsearch.training.objective import Objective, precision_of
+from rkdsearch.training.objective import TrainingObjective, precision_of
 from rkdsearch.training.trainer import Trainer
 from tests.training.networks import Tiny
 from tests.training.runs import TINY, described
@@ -52,7 +52,9 @@ def test_companions_look_at_the_batches_of_all_processes_where_the_student_does(
     config = described(teachers, "ciard", training={"batchnorm_across": "synchronised"})
     student, copied = Tiny(10, 1), Tiny(10, 1)
     trained = list(copied.parameters())
-    companion = Objective(config, student, {"robust": copied}, {}, processes=2).companions["robust"]
+    companion = TrainingObjective(config, student, {"robust": copied}, {}, processes=2).companions[
+        "robust"
+    ]
     assert [type(companion.get_submodule(name)) for name in ("bn1", "bn2")] == [
         nn.SyncBatchNorm
     ] * 2
