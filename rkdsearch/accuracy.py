@@ -102,7 +102,7 @@ def pgd(
     Of `part` of the images alone, where it is given; their start is the same as among all.
     """
     start = attack.start(x, Noise(torch.Generator(device=x.device).manual_seed(seed)))
-    return attack.climb(inner.classification(Student(network), y[part]), x[part], start[part])
+    return attack.climb(inner.classification(y[part]).of(Student(network)), x[part], start[part])
 
 
 @ieee_fp32()

@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import get_args
 
 import torch
 import turns
@@ -23,10 +22,9 @@ from torch import nn
 from turns import spread
 
 from rkdsearch import models
-from rkdsearch.attacks import Attack, Linf, Noise, Objective
+from rkdsearch.attacks import Attack, AttackObjective, Linf, Noise
 from rkdsearch.losses import cross_entropy
-from rkdsearch.methods import Step, Student, inner
-from rkdsearch.methods.base import Teacher
+from rkdsearch.methods import Step, Student, Teacher, inner
 from rkdsearch.models import ModelConfig
 from rkdsearch.task import ImageTask
 
@@ -106,8 +104,8 @@ def compare(name: str, repeats: int) -> None:
                 bare[network](step.x)
 
     with step.attacking():
-        problems: dict[str, Objective] = {
-            problem: inner.build(problem, step) for problem in get_args(inner.Name)
+        problems: dict[str, AttackObjective] = {
+            name: problem(step) for name, problem in inner.PROBLEMS.items()
         }
         problems["live network"] = lambda x: cross_entropy(live(x), step.y)
         sides: dict[str, Callable[[], object]] = {

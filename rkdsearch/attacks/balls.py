@@ -1,8 +1,13 @@
-"""The sets that an attack may not leave: an eps-ball around each image, inside the pixel range [0, 1]."""
+"""The sets that an attack may not leave: an eps-ball around each image, within pixels of [0, 1].
 
+A ball is one class, and its entry in `Norm` and `BALLS`. Configs, rows, model cards and AutoAttack
+read the rest from the class.
+"""
+
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -12,29 +17,40 @@ Norm = Literal["linf", "l2"]
 Projection = Callable[[Tensor], Tensor]
 
 
-class Ball(Protocol):
-    """Where x' may be, and which way is up. Images (N, C, H, W), pixels of [0, 1]."""
+@dataclass(frozen=True)
+class Ball(ABC):
+    """All images within `eps` of an image, in one norm. Images (N, C, H, W), pixels of [0, 1]."""
 
     eps: float
 
-    def around(self, x: Tensor) -> Projection:
-        """What takes x' to the nearest allowed image, within eps of `x`, then within [0, 1]; it may write over x'."""
-        ...
+    norm: ClassVar[Norm]  # its name in configs and rows
+    title: ClassVar[str]  # its name for people, and RobustBench's `threat_model`
+    autoattack: ClassVar[str | None]  # its name in `pyautoattack`; None where that has no such ball
+    largest_eps: ClassVar[float]  # a larger radius is a mistake of unit
 
+    @abstractmethod
+    def around(self, x: Tensor) -> Projection:
+        """The map from x' to the nearest image within eps of `x`, then within [0, 1].
+
+        It may overwrite x'.
+        """
+
+    @abstractmethod
     def direction(self, gradient: Tensor) -> Tensor:
         """The steepest ascent of unit length in this norm."""
-        ...
 
+    @abstractmethod
     def fill(self, noise: Tensor) -> Tensor:
-        """Turn noise in [-1, 1] into a perturbation inside the ball."""
-        ...
+        """A perturbation inside the ball from noise in [-1, 1]."""
 
 
-@dataclass(frozen=True)
 class Linf(Ball):
     """No pixel moves by more than eps."""
 
-    eps: float
+    norm: ClassVar[Norm] = "linf"
+    title: ClassVar[str] = "Linf"
+    autoattack: ClassVar[str | None] = "Linf"
+    largest_eps: ClassVar[float] = 1.0
 
     @override
     def around(self, x: Tensor) -> Projection:
@@ -50,11 +66,13 @@ class Linf(Ball):
         return noise * self.eps
 
 
-@dataclass(frozen=True)
 class L2(Ball):
     """The whole image moves by no more than eps in Euclidean length."""
 
-    eps: float
+    norm: ClassVar[Norm] = "l2"
+    title: ClassVar[str] = "L2"
+    autoattack: ClassVar[str | None] = "L2"
+    largest_eps: ClassVar[float] = 100.0
 
     @override
     def around(self, x: Tensor) -> Projection:
@@ -74,18 +92,21 @@ class L2(Ball):
 
     @override
     def fill(self, noise: Tensor) -> Tensor:
-        # A random direction, and a length between 0 and eps, for which the first pixel's number
-        # serves.
+        # A random direction; the first pixel's number gives the length, between 0 and eps.
         length = self.eps * noise.flatten(1)[:, 0].abs()
         return noise / _length(noise).clamp_min(1e-12) * length[:, None, None, None]
 
 
-def _length(images: Tensor) -> Tensor:
-    """(N, 1, 1, 1) Euclidean lengths."""
-    lengths: Tensor = images.flatten(1).norm(dim=1)
-    return lengths[:, None, None, None]
+BALLS: dict[Norm, type[Ball]] = {ball.norm: ball for ball in (Linf, L2)}
+assert set(BALLS) == set(get_args(Norm)), "every name of Norm is the norm of one ball in BALLS"
 
 
 def build_ball(norm: Norm, eps: float) -> Ball:
     """The ball of radius `eps` (pixels of [0, 1]) in `norm`."""
-    return Linf(eps) if norm == "linf" else L2(eps)
+    return BALLS[norm](eps)
+
+
+def _length(images: Tensor) -> Tensor:
+    """Euclidean lengths, (N, 1, 1, 1)."""
+    lengths: Tensor = images.flatten(1).norm(dim=1)
+    return lengths[:, None, None, None]

@@ -22,8 +22,7 @@ from pydantic import (
 from rkdsearch import methods
 from rkdsearch.attacks import Attack, Norm, Start, build_ball
 from rkdsearch.data.config import PLACES, DataConfig
-from rkdsearch.methods import Method, inner
-from rkdsearch.methods.base import BatchNormMode
+from rkdsearch.methods import BatchNormMode, Method, inner
 from rkdsearch.models import ModelConfig
 from rkdsearch.teacher import Role
 

@@ -1,9 +1,9 @@
 """Methods: one file per paper, found by its name. Nothing is registered.
 
-`load("rslad")` is the class in `rkdsearch/methods/rslad.py`. A name with a dot (`my_lab.soft_at`)
-is a module of the user's: it is imported only when `allow_import` (the command line's
-`--allow-import my_lab`) or an installed entry point of the group `rkdsearch.methods` names its
-prefix, so that a config file from a stranger imports nothing.
+`load("rslad")` is the class in `rkdsearch/methods/rslad.py`. A dotted name (`my_lab.soft_at`) is a
+module of the user's. It is imported only if `allow_import` (the command line's `--allow-import
+my_lab`) or an installed entry point of the group `rkdsearch.methods` names its prefix: a config
+file from a stranger imports nothing. A method's file imports what it needs from this package.
 """
 
 import importlib
@@ -12,17 +12,36 @@ from functools import cache
 from types import ModuleType
 
 from rkdsearch.errors import ConfigError, did_you_mean
-from rkdsearch.methods.base import Companion, Loss, Method, Step, Student, name_of
+from rkdsearch.methods import inner
+from rkdsearch.methods.base.conditional import UNUSED, ConditionalMethod, When
+from rkdsearch.methods.base.fields import Factor, KLScale, Parity, Temperature, WarmUp, Weight
+from rkdsearch.methods.base.method import AttackDefaults, Companion, Loss, Method
+from rkdsearch.methods.base.networks import BatchNormMode, Precision, Student, Teacher
+from rkdsearch.methods.base.step import Step
 from rkdsearch.plugins import allow_import, allowed_imports, load_module
 
 __all__ = [
+    "UNUSED",
+    "AttackDefaults",
+    "BatchNormMode",
     "Companion",
+    "ConditionalMethod",
+    "Factor",
+    "KLScale",
     "Loss",
     "Method",
+    "Parity",
+    "Precision",
     "Step",
     "Student",
+    "Teacher",
+    "Temperature",
+    "WarmUp",
+    "Weight",
+    "When",
     "allow_import",
     "allowed_imports",
+    "inner",
     "load",
     "name_of",
     "names",
@@ -31,9 +50,9 @@ __all__ = [
 _NOT_METHODS = {"base", "describe", "inner"}
 
 
-@cache  # asked at every load, which every build of a config is
+@cache  # every build of a config asks
 def names() -> tuple[str, ...]:
-    """The built-in methods, by file name."""
+    """Names of the built-in methods: their files' names."""
     return tuple(
         sorted(
             m.name
@@ -51,6 +70,12 @@ def load(name: str) -> type[Method]:
         hint = did_you_mean(name, names(), f"choose one of {', '.join(names())}")
         raise ConfigError(f"method.name: unknown method '{name}'; {hint}")
     return _only_method(load_module(name, place="method.name"))
+
+
+def name_of(method: type[Method] | Method) -> str:
+    """`rslad` for rkdsearch/methods/rslad.py; the dotted path for a method outside the package."""
+    module = (method if isinstance(method, type) else type(method)).__module__
+    return module.removeprefix("rkdsearch.methods.")
 
 
 def _only_method(module: ModuleType) -> type[Method]:

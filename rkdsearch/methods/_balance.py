@@ -1,23 +1,25 @@
-"""The weights of MTARD and B-MTARD: of two losses, the one that has fallen less gets more weight."""
+"""The weights of MTARD and B-MTARD: the loss that has fallen less gets more weight."""
 
 import torch
 from torch import Tensor
 
-from rkdsearch.methods.base import Step
+from rkdsearch.methods import Step
 
 
 def balance(
     step: Step, adversarial: Tensor, natural: Tensor, *, rate: float, exponent: float = 1.0
 ) -> Tensor:
-    """(2,) weights [adversarial, natural] that sum to 1, moved once a batch by its losses (N,) and kept in the step's memory.
+    """The weights (2,) [adversarial, natural], of sum 1, moved once a batch by its losses (N,).
 
-    r_k = (L_k / first L_k) ** exponent;  w_k <- w_k - rate (w_k - r_k / sum r), with the losses of the whole batch, over all processes.
-    A convex combination: with rate <= 1 no weight leaves [0, 1], and B-MTARD's floor and renormalisation have nothing to do.
-    A batch in parts meets the weights that the batch before it left: its own losses are known when its first parts have gone backward.
+    r_k = (L_k / first L_k) ** exponent;  w_k <- w_k - rate (w_k - r_k / sum r)
+
+    The losses are the whole batch's, over all processes; the step's memory keeps the weights. With
+    rate <= 1 no weight leaves [0, 1], so B-MTARD's floor and renormalisation have no effect. A
+    batch in parts uses the weights that the previous batch left: its own losses are known only
+    after the backward pass of its first parts.
     """
-    part = step.across(torch.stack([adversarial, natural], dim=1).detach()).mean(dim=0)
-    weights = step.memory.get("weights", torch.full_like(part, 0.5))
-    losses = step.over_parts("losses", part)
+    weights = step.memory.get("weights", adversarial.new_full((2,), 0.5))
+    losses = step.batch_mean("losses", torch.stack([adversarial, natural], dim=1))
     if losses is None:
         return weights
     losses = losses.clamp_min(torch.finfo(losses.dtype).tiny)

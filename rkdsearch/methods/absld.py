@@ -25,8 +25,7 @@ from torch.nn.functional import one_hot
 from typing_extensions import override
 
 from rkdsearch.losses import cross_entropy, kl_divergence
-from rkdsearch.methods import inner
-from rkdsearch.methods.base import Factor, KLScale, Loss, Method, Parity, Step, Weight
+from rkdsearch.methods import Factor, KLScale, Loss, Method, Parity, Step, Weight, inner
 
 
 class ABSLD(Method):
@@ -67,8 +66,8 @@ class ABSLD(Method):
         def imitation(logits: Tensor, tau: Tensor) -> Tensor:
             return kl_divergence(logits, target=soft_labels, target_temperature=tau, offset=offset)
 
-        x_adv = step.maximize(inner.imitation(step.student, soft_labels / adversarial_tau))
-        adversarial, natural = step.student.each(x_adv, step.x)
+        x_adv = step.maximize(inner.imitation(soft_labels / adversarial_tau).of(step.student))
+        adversarial, natural = step.student.logits(x_adv, step.x)
 
         errors = torch.stack(
             [cross_entropy(adversarial, step.y), cross_entropy(natural, step.y)], dim=1
@@ -76,8 +75,8 @@ class ABSLD(Method):
         total = step.memory.get("class_errors", torch.zeros_like(start))
         # A product with the labels one-hot: `index_add` sums in any order on CUDA, and every
         # process must come to the same temperatures.
-        members = one_hot(step.across(step.y), total.shape[1]).to(total.dtype)
-        step.memory["class_errors"] = total + step.across(errors).T.to(total.dtype) @ members
+        members = one_hot(step.all_gather(step.y), total.shape[1]).to(total.dtype)
+        step.memory["class_errors"] = total + step.all_gather(errors).T.to(total.dtype) @ members
         return Loss.weighted(
             adversarial=(
                 self.kl_scale * self.adversarial_weight,

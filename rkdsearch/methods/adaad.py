@@ -20,8 +20,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from rkdsearch.losses import kl_divergence
-from rkdsearch.methods import inner
-from rkdsearch.methods.base import KLScale, Loss, Method, Step, Weight
+from rkdsearch.methods import KLScale, Loss, Method, Step, Weight, inner
 
 
 class AdaAD(Method):
@@ -36,9 +35,8 @@ class AdaAD(Method):
         with torch.no_grad():
             natural_target, adversarial_target = step.teacher(step.x), step.teacher(x_adv)
         natural_weight = 1 - self.adversarial_weight
-        # Clean first, and also where it weighs nothing: BatchNorm sees the batches in the official
-        # order.
-        natural, adversarial = step.student.each_weighted((natural_weight, step.x), (1.0, x_adv))
+        # Clean images first: BatchNorm sees the batches in the official order.
+        natural, adversarial = step.student.logits(step.x, x_adv, weights=(natural_weight, 1.0))
         return Loss.weighted(
             natural=(self.kl_scale * natural_weight, kl_divergence(natural, target=natural_target)),
             adversarial=(

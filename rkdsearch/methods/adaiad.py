@@ -21,8 +21,17 @@ from pydantic import Field
 from typing_extensions import override
 
 from rkdsearch.losses import kl_divergence, log_probabilities
-from rkdsearch.methods import inner
-from rkdsearch.methods.base import Factor, KLScale, Loss, Method, Step, Temperature, WarmUp, Weight
+from rkdsearch.methods import (
+    Factor,
+    KLScale,
+    Loss,
+    Method,
+    Step,
+    Temperature,
+    WarmUp,
+    Weight,
+    inner,
+)
 
 
 class AdaIAD(Method):
@@ -38,9 +47,9 @@ class AdaIAD(Method):
     def loss(self, step: Step) -> Loss:
         x_adv = step.maximize(inner.teacher_adversarial(step))
         introspective, label_weight = step.started(self.warm_up), 1 - self.soft_label_weight
-        # While a = 1 the student's own answer to x is multiplied by an exact 0.
-        clean, adversarial = step.student.each_weighted(
-            (1.0 if introspective else label_weight, step.x), (1.0, x_adv)
+        # In the warm-up, 1 - a = 0 multiplies the self term.
+        clean, adversarial = step.student.logits(
+            step.x, x_adv, weights=(1.0 if introspective else label_weight, 1.0)
         )
         with torch.no_grad():
             robust = step.teacher(x_adv)

@@ -18,8 +18,16 @@ from pydantic import Field
 from typing_extensions import override
 
 from rkdsearch.losses import kl_divergence
-from rkdsearch.methods import inner
-from rkdsearch.methods.base import AttackDefaults, KLScale, Loss, Method, Step, Temperature, Weight
+from rkdsearch.methods import (
+    AttackDefaults,
+    KLScale,
+    Loss,
+    Method,
+    Step,
+    Temperature,
+    Weight,
+    inner,
+)
 
 
 class AKD(Method):

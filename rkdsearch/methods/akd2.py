@@ -24,8 +24,16 @@ from torch import Tensor
 from typing_extensions import override
 
 from rkdsearch.losses import kl_divergence, soft_cross_entropy
-from rkdsearch.methods import inner
-from rkdsearch.methods.base import AttackDefaults, Factor, KLScale, Loss, Method, Step, Temperature
+from rkdsearch.methods import (
+    AttackDefaults,
+    Factor,
+    KLScale,
+    Loss,
+    Method,
+    Step,
+    Temperature,
+    inner,
+)
 from rkdsearch.teacher import Role
 
 

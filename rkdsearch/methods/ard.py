@@ -22,8 +22,16 @@ from pydantic import Field
 from typing_extensions import override
 
 from rkdsearch.losses import kl_divergence
-from rkdsearch.methods import inner
-from rkdsearch.methods.base import AttackDefaults, KLScale, Loss, Method, Step, Temperature, Weight
+from rkdsearch.methods import (
+    AttackDefaults,
+    KLScale,
+    Loss,
+    Method,
+    Step,
+    Temperature,
+    Weight,
+    inner,
+)
 
 
 class ARD(Method):
@@ -41,8 +49,7 @@ class ARD(Method):
             soft_labels = step.teacher(step.x)
         x_adv = step.maximize(inner.label(step))
         label_weight = 1 - self.soft_label_weight
-        # The clean images count for BatchNorm and for the reported term, whatever they weigh.
-        adversarial, natural = step.student.each_weighted((1.0, x_adv), (label_weight, step.x))
+        adversarial, natural = step.student.logits(x_adv, step.x, weights=(1.0, label_weight))
         imitation = kl_divergence(adversarial, target=soft_labels, temperature=self.temperature)
         return Loss.weighted(
             soft_label=(self.soft_label_weight * self.kl_scale * self.temperature**2, imitation),

@@ -26,19 +26,21 @@ from typing_extensions import override
 
 from rkdsearch.errors import ConfigError
 from rkdsearch.losses import kl_divergence
-from rkdsearch.methods import inner
-from rkdsearch.methods._conditional import UNUSED, ConditionalMethod, When
-from rkdsearch.methods._representations import measure, projected, projector, vector
-from rkdsearch.methods.base import (
+from rkdsearch.methods import (
+    UNUSED,
     AttackDefaults,
     Companion,
+    ConditionalMethod,
     Factor,
     KLScale,
     Loss,
     Step,
     Temperature,
     Weight,
+    When,
+    inner,
 )
+from rkdsearch.methods._representations import measure, projected, projector, vector
 from rkdsearch.models import Features
 
 

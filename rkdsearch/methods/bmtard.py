@@ -26,9 +26,8 @@ from pydantic import Field
 from typing_extensions import override
 
 from rkdsearch.losses import entropy, kl_divergence
-from rkdsearch.methods import inner
+from rkdsearch.methods import Factor, KLScale, Loss, Method, Parity, Step, Weight, inner
 from rkdsearch.methods._balance import balance
-from rkdsearch.methods.base import Factor, KLScale, Loss, Method, Parity, Step, Weight
 from rkdsearch.teacher import Role
 
 
@@ -67,7 +66,7 @@ class BMTARD(Method):
             ),
         )
         offset = 1e-5 if self.parity == "official" else 0.0
-        on_adversarial, on_natural = step.student.each(x_adv, step.x)
+        on_adversarial, on_natural = step.student.logits(x_adv, step.x)
         adversarial_loss = kl_divergence(
             on_adversarial, target=robust, target_temperature=tau[0], offset=offset
         )
@@ -75,10 +74,10 @@ class BMTARD(Method):
             on_natural, target=natural, target_temperature=tau[1], offset=offset
         )
 
-        part = step.across(
-            torch.stack([entropy(robust, tau[0]), entropy(natural, tau[1])], dim=1)
-        ).mean(dim=0)
-        if (entropies := step.over_parts("entropies", part)) is not None:
+        entropies = step.batch_mean(
+            "entropies", torch.stack([entropy(robust, tau[0]), entropy(natural, tau[1])], dim=1)
+        )
+        if entropies is not None:
             cooling = (
                 self.temperature_step * step.lr_factor * (entropies - entropies.flip(0)).sign()
             )

@@ -22,7 +22,7 @@ from typing_extensions import override
 from rkdsearch.attacks import input_gradient
 from rkdsearch.errors import ConfigError
 from rkdsearch.losses import cross_entropy, kl_divergence
-from rkdsearch.methods.base import KLScale, Loss, Method, Step, Weight
+from rkdsearch.methods import KLScale, Loss, Method, Step, Weight
 
 
 class CGARD(Method):
@@ -53,10 +53,10 @@ class CGARD(Method):
 
 def _search(step: Step) -> tuple[Tensor, Tensor]:
     """x_S and x_T, (N, C, H, W) each."""
-    if step.objective is not None:
+    if step.inner_problem is not None:
         raise ConfigError(
             "attack.objective: cgard searches two images with an objective of its own, got"
-            f" '{step.objective}'; leave it out"
+            f" '{step.inner_problem.__name__}'; leave it out"
         )
 
     def disagreement(pair: Tensor) -> Tensor:

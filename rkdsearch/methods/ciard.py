@@ -32,8 +32,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from rkdsearch.losses import kl_divergence
-from rkdsearch.methods import inner
-from rkdsearch.methods.base import (
+from rkdsearch.methods import (
     Companion,
     Factor,
     KLScale,
@@ -41,9 +40,9 @@ from rkdsearch.methods.base import (
     Method,
     Parity,
     Step,
-    Student,
     Temperature,
     WarmUp,
+    inner,
 )
 from rkdsearch.teacher import Role
 
@@ -85,12 +84,11 @@ class CIARD(Method):
 
     @override
     def loss(self, step: Step) -> Loss:
-        robust = Student(step.companions["robust"], precision=step.student.precision)
+        robust = step.companion("robust")
         x_adv = step.maximize(inner.label(step))
         natural, adversarial = step.student(step.x), step.student(x_adv)
         learning = step.started(self.retraining_start)
-        with torch.set_grad_enabled(learning):
-            robust_adv = robust(x_adv)
+        (robust_adv,) = robust.logits(x_adv, weights=(float(learning),))
         with torch.no_grad():
             natural_nat, natural_adv = (
                 step.teachers["natural"](step.x),
@@ -115,7 +113,7 @@ class CIARD(Method):
         wrong = (natural_adv.argmax(dim=1) != step.y).to(push.dtype)
         # The push is a mean over some samples of the batch, and s compares means: all processes'
         # rows are needed.
-        adversarial_loss, natural_loss, push, wrong = step.across(
+        adversarial_loss, natural_loss, push, wrong = step.all_gather(
             torch.stack([adversarial_loss, natural_loss, push, wrong], dim=1)
         ).unbind(dim=1)
         adversarial_loss, natural_loss = adversarial_loss.mean(), natural_loss.mean()

@@ -31,11 +31,10 @@ from torch.nn import functional
 from typing_extensions import override
 
 from rkdsearch.losses import kl_divergence, kl_to_probabilities, log_probabilities, probabilities
-from rkdsearch.methods import inner
-from rkdsearch.methods._conditional import UNUSED, ConditionalMethod, When
-from rkdsearch.methods._representations import measure, projected, projector
-from rkdsearch.methods.base import (
+from rkdsearch.methods import (
+    UNUSED,
     Companion,
+    ConditionalMethod,
     Factor,
     KLScale,
     Loss,
@@ -44,7 +43,10 @@ from rkdsearch.methods.base import (
     Teacher,
     Temperature,
     Weight,
+    When,
+    inner,
 )
+from rkdsearch.methods._representations import measure, projected, projector
 from rkdsearch.models import Features
 
 
@@ -124,7 +126,9 @@ class CRDND(ConditionalMethod):
     def loss(self, step: Step) -> Loss:
         with torch.no_grad():
             teacher = self._ask(step, step.teacher, step.x)
-        x_adv = step.maximize(inner.imitation(step.student, teacher.logits, self.temperature))
+        x_adv = step.maximize(
+            inner.imitation(teacher.logits, temperature=self.temperature).of(step.student)
+        )
         with torch.no_grad():
             target = self._target(step, teacher.logits, x_adv)
         adversarial = self._ask(step, step.student, x_adv)
@@ -182,7 +186,7 @@ class CRDND(ConditionalMethod):
 
         def unit(features: Features, through: nn.Module | None = None) -> Tensor:
             vectors = projected(features.penultimate, through)
-            return step.across(functional.normalize(vectors, dim=1, eps=1e-8))
+            return step.all_gather(functional.normalize(vectors, dim=1, eps=1e-8))
 
         anchors = unit(adversarial, step.companions.get("projector"))
         if self.relation == "kl":
@@ -192,7 +196,7 @@ class CRDND(ConditionalMethod):
             return kl_divergence(found, target=wanted, temperature=self.relation_temperature)
         similarities = anchors @ unit(natural if self.relation == "infonce" else teacher).T
         if self.negatives == "other_classes":
-            y = step.across(step.y)
+            y = step.all_gather(step.y)
             same = (y[:, None] == y).fill_diagonal_(False)
             similarities = similarities.masked_fill(same, -torch.inf)
         return -log_probabilities(similarities, self.relation_temperature).diagonal()

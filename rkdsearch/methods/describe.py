@@ -13,9 +13,8 @@ from typing import Any, Literal, get_args, get_origin
 
 import annotated_types
 
-from rkdsearch.methods import load, names
-from rkdsearch.methods._conditional import condition
-from rkdsearch.methods.base import Method
+from rkdsearch.methods import Method, load, names
+from rkdsearch.methods.base.conditional import condition
 
 _HEAD = """# Methods
 

@@ -21,8 +21,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from rkdsearch.losses import kl_divergence, probabilities
-from rkdsearch.methods import inner
-from rkdsearch.methods.base import Factor, KLScale, Loss, Method, Parity, Step
+from rkdsearch.methods import Factor, KLScale, Loss, Method, Parity, Step, inner
 
 
 class DGAD(Method):
@@ -37,7 +36,7 @@ class DGAD(Method):
     @override
     def loss(self, step: Step) -> Loss:
         x_adv = step.maximize(inner.teacher_adversarial(step))
-        student_nat, student_adv = step.student.each(step.x, x_adv)
+        student_nat, student_adv = step.student.logits(step.x, x_adv)
         with torch.no_grad():
             teacher_nat, teacher_adv = step.teacher(step.x), step.teacher(x_adv)
             wrong = teacher_nat.argmax(dim=1) != step.y
@@ -46,7 +45,7 @@ class DGAD(Method):
         distance = (probabilities(student_adv) - probabilities(student_nat)).square().mean(dim=1)
 
         # The shares couple the batch: all processes' rows are needed.
-        natural, adversarial, wrong = step.across(
+        natural, adversarial, wrong = step.all_gather(
             torch.stack([natural, adversarial, wrong.to(natural.dtype)], dim=1)
         ).unbind(dim=1)
         n, others = wrong.sum(), (1 - wrong).sum()

@@ -32,10 +32,10 @@ from torch import Tensor
 from typing_extensions import override
 
 from rkdsearch.losses import kl_divergence, log_probabilities
-from rkdsearch.methods import inner
-from rkdsearch.methods._conditional import UNUSED, ConditionalMethod, When
-from rkdsearch.methods.base import (
+from rkdsearch.methods import (
+    UNUSED,
     AttackDefaults,
+    ConditionalMethod,
     Factor,
     KLScale,
     Loss,
@@ -44,6 +44,8 @@ from rkdsearch.methods.base import (
     Temperature,
     WarmUp,
     Weight,
+    When,
+    inner,
 )
 from rkdsearch.teacher import Role
 

@@ -18,8 +18,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from rkdsearch.losses import kl_divergence
-from rkdsearch.methods import inner
-from rkdsearch.methods.base import Factor, KLScale, Loss, Method, Step
+from rkdsearch.methods import Factor, KLScale, Loss, Method, Step, inner
 
 
 class IGDM(Method):
@@ -36,7 +35,7 @@ class IGDM(Method):
         x_mirrored = 2 * step.x - x_adv
         with torch.no_grad():
             target, target_mirrored = step.teacher(x_adv), step.teacher(x_mirrored)
-        answer, answer_mirrored = step.student.each(x_adv, x_mirrored)
+        answer, answer_mirrored = step.student.logits(x_adv, x_mirrored)
         change = kl_divergence(answer - answer_mirrored, target=target - target_mirrored)
         ramp = (step.epoch + 1) / step.epochs
         return Loss.weighted(

@@ -1,89 +1,91 @@
 """The inner problems of the literature, by name: what x' maximises.
 
-A method passes one of these (or its own function) to `step.maximize`; `attack.objective` in a run's
-config puts another in its place. Each takes a step and returns a function of images that gives (N,)
-nats. `classification` and `imitation` are what most of them are made of, for any network, with
-their slopes in closed form.
+A method passes one of these, or a function of its own, to `step.maximize`. `attack.objective` in a
+run's config replaces it. Each takes a step and returns a function from images to (N,) nats. Most
+are made of `classification` or `imitation`, losses of logits whose gradient is in closed form.
 """
 
 from functools import cache
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from rkdsearch.attacks import Network, Objective, OfLogits
+from rkdsearch.attacks import AttackObjective, LogitLoss
 from rkdsearch.losses import cross_entropy, kl_divergence, probabilities
-
-if TYPE_CHECKING:
-    from rkdsearch.methods.base import Step
+from rkdsearch.methods.base.step import InnerProblem, Step
 
 Name = Literal["label", "teacher_clean", "teacher_adversarial", "student_clean"]
 
 
-def label(step: "Step") -> Objective:
+def label(step: Step) -> AttackObjective:
     """CE(S(x'), y): PGD-AT, ARD, IAD, MTARD."""
-    return classification(step.student, step.y)
+    return classification(step.y).of(step.student)
 
 
-def teacher_clean(step: "Step") -> Objective:
-    """KL(T(x) || S(x')): RSLAD. The teacher answers once, on clean images."""
+def teacher_clean(step: Step) -> AttackObjective:
+    """KL(T(x) || S(x')): RSLAD. One teacher forward, on clean images."""
     with torch.no_grad():
         target = step.teacher(step.x)
-    return imitation(step.student, target)
+    return imitation(target).of(step.student)
 
 
-def teacher_adversarial(step: "Step") -> Objective:
-    """KL(T(x') || S(x')): AdaAD. The teacher answers every iterate, and the gradient flows through it to the image."""
+def teacher_adversarial(step: Step) -> AttackObjective:
+    """KL(T(x') || S(x')): AdaAD. One teacher forward a step; its gradient reaches the image too."""
     return lambda x_adv: kl_divergence(step.student(x_adv), target=step.teacher(x_adv))
 
 
-def student_clean(step: "Step") -> Objective:
-    """KL(S(x) || S(x')): TRADES. S(x) is constant, and computed in the mode of the attack at its first step."""
+def student_clean(step: Step) -> AttackObjective:
+    """KL(S(x) || S(x')): TRADES.
+
+    S(x) is constant, and computed at the attack's first step, in the attack's BatchNorm mode.
+    """
 
     @cache
-    def problem() -> OfLogits:
+    def loss() -> LogitLoss:
         with torch.no_grad():
-            return imitation(step.student, step.student(step.x))
+            return imitation(step.student(step.x))
 
-    return OfLogits(
-        step.student, lambda logits: problem().value(logits), lambda logits: problem().slope(logits)
-    )
+    return LogitLoss(
+        value=lambda logits: loss().value(logits), gradient=lambda logits: loss().gradient(logits)
+    ).of(step.student)
 
 
-def classification(network: Network, y: Tensor) -> OfLogits:
-    """CE(network(x'), y), whose slope is softmax(logits) - one_hot(y)."""
+def classification(y: Tensor) -> LogitLoss:
+    """CE(logits, y); its gradient is softmax(logits) - one_hot(y)."""
 
     @cache
-    def labels(classes: int, dtype: torch.dtype) -> Tensor:
+    def one_hot(classes: int, dtype: torch.dtype) -> Tensor:
         return torch.zeros(len(y), classes, dtype=dtype, device=y.device).scatter_(1, y[:, None], 1)
 
-    def slope(logits: Tensor) -> Tensor:
+    def gradient(logits: Tensor) -> Tensor:
         q = probabilities(logits)
-        return q.sub_(labels(q.shape[1], q.dtype))
+        return q.sub_(one_hot(q.shape[1], q.dtype))
 
-    return OfLogits(network, lambda logits: cross_entropy(logits, y), slope)
+    return LogitLoss(lambda logits: cross_entropy(logits, y), gradient)
 
 
-def imitation(network: Network, target: Tensor, temperature: float = 1.0) -> OfLogits:
-    """KL(target || network(x')) for constant logits (N, K), whose slope is (softmax(logits / temperature) - p) / temperature."""
+def imitation(target: Tensor, *, temperature: float = 1.0, offset: float = 0.0) -> LogitLoss:
+    """KL(target || logits), summed over classes, for constant target logits (N, K).
+
+    Its gradient is (softmax(logits / temperature) - p) / temperature. `offset` as in
+    `losses.kl_divergence`: it moves the value alone.
+    """
     p = probabilities(target, temperature)
 
-    def slope(logits: Tensor) -> Tensor:
+    def value(logits: Tensor) -> Tensor:
+        return kl_divergence(logits, target=target, temperature=temperature, offset=offset)
+
+    def gradient(logits: Tensor) -> Tensor:
         difference = probabilities(logits, temperature).sub_(p)
         return difference if temperature == 1 else difference / temperature
 
-    return OfLogits(
-        network, lambda logits: kl_divergence(logits, target=target, temperature=temperature), slope
-    )
+    return LogitLoss(value, gradient)
 
 
-def build(name: Name, step: "Step") -> Objective:
-    """The inner problem of that name."""
-    problems = {
-        "label": label,
-        "teacher_clean": teacher_clean,
-        "teacher_adversarial": teacher_adversarial,
-        "student_clean": student_clean,
-    }
-    return problems[name](step)
+PROBLEMS: dict[Name, InnerProblem] = {
+    "label": label,
+    "teacher_clean": teacher_clean,
+    "teacher_adversarial": teacher_adversarial,
+    "student_clean": student_clean,
+}

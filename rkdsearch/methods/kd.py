@@ -19,7 +19,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from rkdsearch.losses import kl_divergence
-from rkdsearch.methods.base import AttackDefaults, KLScale, Loss, Method, Step, Temperature, Weight
+from rkdsearch.methods import AttackDefaults, KLScale, Loss, Method, Step, Temperature, Weight
 from rkdsearch.teacher import Role
 
 

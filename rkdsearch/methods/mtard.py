@@ -25,9 +25,8 @@ from pydantic import Field
 from typing_extensions import override
 
 from rkdsearch.losses import kl_divergence
-from rkdsearch.methods import inner
+from rkdsearch.methods import Factor, KLScale, Loss, Method, Parity, Step, Weight, inner
 from rkdsearch.methods._balance import balance
-from rkdsearch.methods.base import Factor, KLScale, Loss, Method, Parity, Step, Weight
 from rkdsearch.teacher import Role
 
 
@@ -56,7 +55,7 @@ class MTARD(Method):
         with torch.no_grad():
             robust, natural = step.teachers["robust"](x_adv), step.teachers["natural"](step.x)
         offset = 1e-5 if self.parity == "official" else 0.0
-        on_adversarial, on_natural = step.student.each(x_adv, step.x)
+        on_adversarial, on_natural = step.student.logits(x_adv, step.x)
         adversarial_loss = kl_divergence(on_adversarial, target=robust, offset=offset)
         natural_loss = kl_divergence(on_natural, target=natural, offset=offset)
 

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from typing_extensions import override
 
-from rkdsearch.methods.base import AttackDefaults, Loss, Method, Step
+from rkdsearch.methods import AttackDefaults, Loss, Method, Step
 from rkdsearch.teacher import Role
 
 

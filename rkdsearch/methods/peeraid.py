@@ -23,23 +23,12 @@ gradients of student and peer; its attack too.
 import copy
 from collections.abc import Mapping
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 from typing_extensions import override
 
 from rkdsearch.losses import kl_divergence
-from rkdsearch.methods import inner
-from rkdsearch.methods.base import (
-    Companion,
-    Factor,
-    KLScale,
-    Loss,
-    Method,
-    Step,
-    Student,
-    Temperature,
-)
+from rkdsearch.methods import Companion, Factor, KLScale, Loss, Method, Step, Temperature, inner
 from rkdsearch.teacher import Role
 
 
@@ -78,11 +67,9 @@ class PeerAiD(Method):
 
     @override
     def loss(self, step: Step) -> Loss:
-        peer = Student(step.companions["peer"], precision=step.student.precision)
-        with torch.no_grad(), peer.under_attack("eval"):
-            soft_labels = peer(step.x)
-        x_adv = step.maximize(inner.imitation(step.student, soft_labels))
-        adversarial, natural = step.student.each(x_adv, step.x)
+        peer = step.companion("peer")
+        x_adv = step.maximize(inner.imitation(peer.eval_logits(step.x)).of(step.student))
+        adversarial, natural = step.student.logits(x_adv, step.x)
         peer_adversarial = peer(x_adv)
 
         scale, peer_scale = (

@@ -17,8 +17,7 @@ from typing import ClassVar
 
 from typing_extensions import override
 
-from rkdsearch.methods import inner
-from rkdsearch.methods.base import AttackDefaults, Loss, Method, Step
+from rkdsearch.methods import AttackDefaults, Loss, Method, Step, inner
 from rkdsearch.teacher import Role
 
 

@@ -16,16 +16,13 @@ their attack too.
 
 import torch
 from pydantic import Field
-from torch import Tensor
 from typing_extensions import override
 
-from rkdsearch.losses import kl_divergence
-from rkdsearch.methods import inner
-from rkdsearch.methods.base import KLScale, Loss, Method, Parity, Step, Temperature, Weight
+from rkdsearch.methods import KLScale, Loss, Method, Parity, Step, Temperature, Weight, inner
 
 
 class RSLAD(Method):
-    """Imitate the teacher's clean answer, on clean and on attacked images."""
+    """Imitate the teacher's logits of clean images, on clean and on attacked images."""
 
     adversarial_weight: Weight = Field(5 / 6, description="alpha")
     temperature: Temperature = 1.0
@@ -36,15 +33,13 @@ class RSLAD(Method):
     def loss(self, step: Step) -> Loss:
         with torch.no_grad():
             soft_labels = step.teacher(step.x)
-        offset = 1e-5 if self.parity == "official" else 0.0
-
-        def imitation(logits: Tensor) -> Tensor:
-            return kl_divergence(
-                logits, target=soft_labels, temperature=self.temperature, offset=offset
-            )
-
-        x_adv = step.maximize(inner.imitation(step.student, soft_labels, self.temperature))
-        adversarial, natural = step.student.each(x_adv, step.x)
+        imitation = inner.imitation(
+            soft_labels,
+            temperature=self.temperature,
+            offset=1e-5 if self.parity == "official" else 0.0,
+        )
+        x_adv = step.maximize(imitation.of(step.student))
+        adversarial, natural = step.student.logits(x_adv, step.x)
         return Loss.weighted(
             adversarial=(self.kl_scale * self.adversarial_weight, imitation(adversarial)),
             natural=(self.kl_scale * (1 - self.adversarial_weight), imitation(natural)),

@@ -24,7 +24,7 @@ from typing_extensions import override
 
 from rkdsearch.attacks import input_gradient
 from rkdsearch.losses import entropy, kl_divergence, log_probabilities
-from rkdsearch.methods.base import Factor, KLScale, Loss, Method, Step
+from rkdsearch.methods import Factor, KLScale, Loss, Method, Step
 
 
 class SAAD(Method):
@@ -63,13 +63,13 @@ class SAAD(Method):
         with torch.no_grad():
             target, target_mirrored = step.teacher(x_adv), step.teacher(x_mirrored)
             uncertainty = self._entropy(target)
-            everyone = step.across(uncertainty)
+            everyone = step.all_gather(uncertainty)
             above = uncertainty - everyone.min()
             weight = self.uncertainty_weight * above
             highest = self.uncertainty_weight * (everyone.max() - everyone.min())
             certainty = 1 - weight / (highest + 1e-8)
-        answer, answer_mirrored, natural = step.student.each_weighted(
-            (1.0, x_adv), (1.0, x_mirrored), (self.natural_weight, step.x)
+        answer, answer_mirrored, natural = step.student.logits(
+            x_adv, x_mirrored, step.x, weights=(1.0, 1.0, self.natural_weight)
         )
         ramp = (step.epoch + 1) / step.epochs
         change = kl_divergence(answer - answer_mirrored, target=target - target_mirrored)

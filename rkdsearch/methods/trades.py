@@ -15,8 +15,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from rkdsearch.losses import kl_divergence
-from rkdsearch.methods import inner
-from rkdsearch.methods.base import Factor, KLScale, Loss, Method, Step
+from rkdsearch.methods import Factor, KLScale, Loss, Method, Step, inner
 from rkdsearch.teacher import Role
 
 
@@ -33,7 +32,7 @@ class TRADES(Method):
     @override
     def loss(self, step: Step) -> Loss:
         x_adv = step.maximize(inner.student_clean(step))
-        clean, adversarial = step.student.each(step.x, x_adv)
+        clean, adversarial = step.student.logits(step.x, x_adv)
         return Loss.weighted(
             label=(1.0, step.label_loss(clean)),
             consistency=(

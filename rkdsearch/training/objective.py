@@ -16,8 +16,7 @@ from rkdsearch import models
 from rkdsearch.attacks import Attack, Noise
 from rkdsearch.config import TrainConfig
 from rkdsearch.data import Batch
-from rkdsearch.methods import Method, Step, Student
-from rkdsearch.methods.base import Precision, Teacher
+from rkdsearch.methods import Method, Precision, Step, Student, Teacher, inner
 from rkdsearch.teacher import Role
 from rkdsearch.training.all_gather import gather_rows
 
@@ -45,6 +44,8 @@ class TrainingObjective(nn.Module):
         self._method: Method = config.method
         # the trainer puts a weaker one here for an early stage of a search
         self.attack: Attack = config.attack.build()
+        problem = config.attack.objective
+        self._inner_problem = None if problem is None else inner.PROBLEMS[problem]
         self._gather: Callable[[Tensor], Tensor] | None = gather_rows if processes > 1 else None
         precision = precision_of(config.training.precision, next(student.parameters()).device)
         compiled = config.training.compile
@@ -90,7 +91,7 @@ class TrainingObjective(nn.Module):
             batch_size=training.batch_size,
             memory=self.memory,
             batchnorm=self._config.attack.batchnorm or "eval",
-            objective=self._config.attack.objective,
+            inner_problem=self._inner_problem,
             gather=self._gather,
             label_smoothing=training.label_smoothing,
             share=share,

@@ -16,8 +16,7 @@ from typing_extensions import override
 
 from rkdsearch.attacks import Linf, Noise, Start
 from rkdsearch.losses import kl_divergence
-from rkdsearch.methods import Step, Student, inner, load
-from rkdsearch.methods.base import Teacher
+from rkdsearch.methods import Step, Student, Teacher, inner, load
 from tests.methods.laws import Recording
 from tests.methods.oracle import GOLDEN
 
@@ -137,5 +136,5 @@ def test_a_named_inner_problem_takes_the_place_of_the_methods_own(
         raise AssertionError("the method's own problem was asked")
 
     assert (
-        replace(at, objective=objective).maximize(never) - expected(variant)
+        replace(at, inner_problem=inner.PROBLEMS[objective]).maximize(never) - expected(variant)
     ).abs().max() < 1e-12

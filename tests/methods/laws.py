@@ -12,9 +12,8 @@ from torch.nn import functional
 from typing_extensions import override
 
 from rkdsearch.attacks import Attack, Linf, Noise, Projection
-from rkdsearch.methods import Loss, Method, Step, Student
-from rkdsearch.methods._conditional import condition
-from rkdsearch.methods.base import Precision, Teacher
+from rkdsearch.methods import Loss, Method, Precision, Step, Student, Teacher
+from rkdsearch.methods.base.conditional import condition
 from rkdsearch.models import Classifier, Features
 from rkdsearch.training.all_gather import gather_rows
 

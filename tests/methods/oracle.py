@@ -22,8 +22,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from rkdsearch.attacks import Attack, Linf, Noise
-from rkdsearch.methods import Loss, Method, Step, Student
-from rkdsearch.methods.base import Teacher
+from rkdsearch.methods import Loss, Method, Step, Student, Teacher
 from rkdsearch.models import Features
 
 GOLDEN = Path(__file__).parents[1] / "golden"

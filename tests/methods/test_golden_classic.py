@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from rkdsearch.errors import ConfigError
-from rkdsearch.methods import Loss, Method, Step, load
+from rkdsearch.methods import Loss, Method, Step, Teacher, load
 from rkdsearch.methods.ardir import ARDIR
-from rkdsearch.methods.base import Teacher
 from rkdsearch.methods.crdnd import CRDND, NoiseMatrix
 from rkdsearch.methods.iad import IAD
 from rkdsearch.models import Features

@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from rkdsearch.attacks import Linf, Noise
 from rkdsearch.errors import ConfigError
-from rkdsearch.methods import Student, load
+from rkdsearch.methods import Student, inner, load
 from rkdsearch.methods.absld import ABSLD
 from rkdsearch.methods.adaiad import AdaIAD
 from rkdsearch.methods.bmtard import BMTARD
@@ -325,7 +325,7 @@ def test_cgard_refuses_another_objective_instead_of_ignoring_it() -> None:
     with pytest.raises(
         ConfigError, match=r"attack.objective: cgard searches two images .* got 'label'"
     ):
-        CGARD().loss(Oracle.load("cgard").step(objective="label"))
+        CGARD().loss(Oracle.load("cgard").step(inner_problem=inner.label))
 
 
 # ---------------------------------------------------------------------------------------------------------------------- PeerAiD

@@ -8,19 +8,19 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from rkdsearch import models
-from rkdsearch.attacks import Network, OfLogits, input_gradient
+from rkdsearch.attacks import LogitObjective, Network, input_gradient
 from rkdsearch.methods import Student, inner, load
 from rkdsearch.models import ModelConfig, build
 from tests.methods.laws import Bench, TinyNet
 from tests.tasks import square
 
 
-def gradients(problem: OfLogits, x: Tensor) -> tuple[Tensor, Tensor]:
+def gradients(problem: LogitObjective, x: Tensor) -> tuple[Tensor, Tensor]:
     """As it is written down, and as autograd finds it through the values."""
     return input_gradient(problem, x), input_gradient(problem.__call__, x)
 
 
-def assert_same(problem: OfLogits, x: Tensor) -> None:
+def assert_same(problem: LogitObjective, x: Tensor) -> None:
     found, wanted = gradients(problem, x)
     assert wanted.abs().max() > 0
     assert float((found - wanted).abs().max() / wanted.abs().max()) < 1e-12
@@ -30,7 +30,7 @@ def assert_same(problem: OfLogits, x: Tensor) -> None:
 def test_a_named_problem_has_one_gradient(name: inner.Name) -> None:
     step = Bench(load("rslad")(), dtype=torch.float64).step()
     with step.attacking():
-        problem = inner.build(name, step)
+        problem = inner.PROBLEMS[name](step)
         x = step.x + 0.01 * torch.randn_like(step.x)
         found = input_gradient(problem, x)
         wanted = input_gradient(lambda images: problem(images), x)  # noqa: PLW0108 - hides the slope
@@ -47,8 +47,8 @@ def test_imitation_at_any_temperature_and_number_of_classes(
         torch.rand(5, 1, 4, 4, dtype=torch.float64),
         3 * torch.randn(5, classes, dtype=torch.float64),
     )
-    assert_same(inner.imitation(network, target, temperature), x)
-    assert_same(inner.classification(network, torch.arange(5) % classes), x)
+    assert_same(inner.imitation(target, temperature=temperature).of(network), x)
+    assert_same(inner.classification(torch.arange(5) % classes).of(network), x)
 
 
 def test_the_clean_answer_of_the_student_is_asked_once_and_when_the_attack_begins() -> None:
@@ -78,7 +78,7 @@ def test_logits_in_half_precision_get_a_slope_of_their_own_kind() -> None:
 
     network: Network = Half()
     x = torch.rand(2, 1, 2, 2)
-    gradient = input_gradient(inner.classification(network, torch.tensor([0, 3])), x)
+    gradient = input_gradient(inner.classification(torch.tensor([0, 3])).of(network), x)
     assert gradient.dtype == torch.float32
     assert torch.allclose(gradient.flatten(1).sum(dim=1), torch.zeros(2), atol=0.02)
 
@@ -97,7 +97,7 @@ def test_one_forward_answers_several_batches_where_images_are_independent(
         torch.rand(4, 1, 8, 8, dtype=torch.float64),
         torch.rand(2, 1, 8, 8, dtype=torch.float64),
     )
-    found = tuple(Student(network).each(x, other))
+    found = Student(network).logits(x, other)
     assert len(calls) == forwards
     for logits, images in zip(found, (x, other), strict=True):
         assert (logits - network(images)).abs().max() < 1e-12
@@ -113,7 +113,7 @@ def test_who_inherits_from_an_independent_network_has_not_said_so_of_itself() ->
         torch.rand(4, 1, 8, 8, dtype=torch.float64),
         torch.rand(2, 1, 8, 8, dtype=torch.float64),
     )
-    for logits, images in zip(Student(network).each(x, other), (x, other), strict=True):
+    for logits, images in zip(Student(network).logits(x, other), (x, other), strict=True):
         assert torch.equal(logits, network(images))
 
 

@@ -13,8 +13,7 @@ from rkdsearch import methods
 from rkdsearch.attacks import Linf, Projection
 from rkdsearch.errors import ConfigError
 from rkdsearch.losses import cross_entropy
-from rkdsearch.methods import Loss, Method, Step
-from rkdsearch.methods.base import AttackDefaults
+from rkdsearch.methods import AttackDefaults, Loss, Method, Step
 from tests.methods import test_contract as contract
 
 

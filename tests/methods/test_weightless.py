@@ -81,7 +81,7 @@ def test_a_student_without_batchnorm_answers_weightless_images_by_a_forward_of_t
 
     network, x = Independent(2, 3), torch.rand(4, 2)
     student = Student(network)
-    first, silent, last = student.each_weighted((1.0, x), (0.0, 2 * x), (0.5, 3 * x))
+    first, silent, last = student.logits(x, 2 * x, 3 * x, weights=(1.0, 0.0, 0.5))
     assert (first.requires_grad, silent.requires_grad, last.requires_grad) == (True, False, True)
     for logits, images in ((first, x), (silent, 2 * x), (last, 3 * x)):
         torch.testing.assert_close(logits, network(images))

@@ -11,8 +11,7 @@ from typing import ClassVar, Literal
 import torch
 from typing_extensions import override
 
-from rkdsearch.methods import Loss, Method, Step
-from rkdsearch.methods.base import AttackDefaults
+from rkdsearch.methods import AttackDefaults, Loss, Method, Step
 
 # names the file in which it is written down; faults that come and go are files beside it
 VARIABLE = "RKD_WITNESS"

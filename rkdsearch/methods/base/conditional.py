@@ -13,7 +13,7 @@ from pydantic import GetCoreSchemaHandler, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
-from rkdsearch.methods.base import Method
+from rkdsearch.methods.base.method import Method
 
 UNUSED: Any = None  # the default of a conditional field: no value, of any type
 

@@ -1,0 +1,87 @@
+"""Attack objectives: what x' maximises, and the gradient that every step follows."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from rkdsearch.models import Gradient, Slope
+
+# Images (N, C, H, W) to (N,). The next attack step overwrites the images: clone what is kept.
+AttackObjective = Callable[[Tensor], Tensor]
+
+
+class Network(Protocol):
+    """Images (N, C, H, W) with pixels of [0, 1] in, logits (N, K) out, for an attack."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits."""
+        ...
+
+    def closed_form_gradient(self, slope: Slope, x: Tensor) -> Gradient | None:
+        """x' to dJ/dx' for images shaped like `x`, or None where only autograd knows it.
+
+        `slope` turns logits into dJ/dlogits.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class LogitLoss:
+    """A per-sample loss of logits whose gradient is known in closed form.
+
+    `value` maps logits (N, K) to (N,), `gradient` to (N, K): the gradient of the values' sum.
+    `value` may carry no graph.
+    """
+
+    value: Callable[[Tensor], Tensor]
+    gradient: Callable[[Tensor], Tensor]
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """The loss, (N,)."""
+        return self.value(logits)
+
+    def of(self, network: Network) -> "LogitObjective":
+        """The attack objective J(x') = loss(network(x'))."""
+        return LogitObjective(network, self)
+
+
+@dataclass(frozen=True)
+class LogitObjective:
+    """J(x') = loss(network(x')). An attack step costs the network's forward and backward alone."""
+
+    network: Network
+    loss: LogitLoss
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """J, (N,)."""
+        return self.loss(self.network(x))
+
+
+def gradient_of(objective: AttackObjective, x: Tensor) -> Gradient:
+    """x' to d(sum of objective)/dx', for images shaped like `x`.
+
+    Computes no parameter's gradient and fires no DDP hook.
+    """
+    if not isinstance(objective, LogitObjective):
+        return lambda x_adv: _by_autograd(objective, torch.ones_like, x_adv)
+    network, slope = objective.network, objective.loss.gradient
+    return network.closed_form_gradient(slope, x) or (
+        lambda x_adv: _by_autograd(network, slope, x_adv)
+    )
+
+
+def input_gradient(objective: AttackObjective, x: Tensor) -> Tensor:
+    """d(sum of objective)/dx, of x's shape."""
+    return gradient_of(objective, x)(x)
+
+
+def _by_autograd(function: Callable[[Tensor], Tensor], slope: Slope, x: Tensor) -> Tensor:
+    """dJ/dx, of x's shape, where `slope` turns the function's output into dJ/doutput."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        output = function(x)
+    (gradient,) = torch.autograd.grad(output, x, slope(output.detach()).to(output.dtype))
+    return gradient
