@@ -168,7 +168,7 @@ def _measured(count: int) -> dict[str, list[float]]:
                         )
                     )
                 )
-            found["who is promoted"].append(_ms(study.rungs.promotable))
+            found["who is promoted"].append(_ms(study.scheduler.next_promotion))
             if study.trials[assignment.trial_id].executing:
                 study.fail(assignment.trial_id, "not asked for")
     return found
@@ -202,20 +202,21 @@ def _after(count: int, space: SearchSpace, folder: Path) -> Study:
 
 
 def _gone_on(study: Study, epochs: int, there: list[Trial]) -> list[Trial]:
-    rung = study.rungs.at(epochs)
+    rung = study.scheduler.at(epochs)
     if rung is None:
         return []
     for trial in there:
         values = trial.merits_at(epochs, study.space.objectives)
         assert values is not None, "it stands there"
-        study.rungs.record(rung, trial.trial_id, values)
+        study.scheduler.record(rung, trial.trial_id, values)
     best = [
         t
         for t in there
-        if study.rungs.place(rung, t.trial_id).rank <= len(there) // study.space.scheduler.reduction
+        if study.scheduler.rank(rung, t.trial_id).rank
+        <= len(there) // study.space.scheduler.reduction
     ]
     for trial in best:
-        rung.gone_on.add(trial.trial_id)
+        rung.promoted.add(trial.trial_id)
         trial.goes_up()
     return best
 

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from simulation import Rule, Trial, reached
 
 from rkdsearch.results import pareto
+from rkdsearch.results.states import Decision
 from rkdsearch.search.sampler import Observation, propose, remembered
-from rkdsearch.search.scheduler import Rungs
+from rkdsearch.search.scheduler import Scheduler
 from rkdsearch.space.ladder import first_rung
 from rkdsearch.space.settings import Rung, SamplerConfig, SchedulerConfig
 from rkdsearch.space.space import SearchSpace
@@ -30,7 +31,7 @@ class Ours:
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
         self.afresh = space.scheduler.capped == "afresh"
-        self._rungs = Rungs(
+        self._scheduler = Scheduler(
             tuple(rung.epochs for rung in space.rungs), space.scheduler, space.objectives
         )
 
@@ -64,20 +65,19 @@ class Ours:
 
     def goes_on(self, trial: Trial, values: tuple[float, float]) -> bool:
         """As the rungs decide."""
-        rung = self._rungs.at(trial.ladder[trial.rung].epochs)
+        rung = self._scheduler.at(trial.ladder[trial.rung].epochs)
         if rung is None:  # the scheduler `none` has no rungs
             return True
-        self._rungs.record(rung, str(trial.ordinal), values)
-        return self._rungs.goes_on(rung, str(trial.ordinal))
+        self._scheduler.record(rung, str(trial.ordinal), values)
+        return self._scheduler.decide(rung, str(trial.ordinal)) == Decision.CONTINUED
 
     def promoted(self) -> int | None:
         """The best of the highest rung that has one."""
-        found = self._rungs.promotable()
+        found = self._scheduler.next_promotion()
         if found is None:
             return None
-        trial_id, rung = found
-        rung.gone_on.add(trial_id)
-        return int(trial_id)
+        found.rung.promoted.add(found.trial_id)
+        return int(found.trial_id)
 
     def ended(self, trial: Trial, values: tuple[float, float]) -> None:
         """Nothing: the trials are the memory."""

@@ -13,7 +13,7 @@ import numpy as np
 from rkdsearch.results.objectives import merits
 from rkdsearch.results.pareto import non_dominated
 from rkdsearch.search.ledger import Trial
-from rkdsearch.search.scheduler import by_non_domination
+from rkdsearch.search.ranking import by_non_domination
 from rkdsearch.space.space import SearchSpace
 from rkdsearch.training.epoch import Best
 

@@ -16,6 +16,7 @@ from typing import Any
 from rkdsearch.config import TrainConfig
 from rkdsearch.errors import ConfigError, Failure, SpaceError, StudyError
 from rkdsearch.results.objectives import OBJECTIVES
+from rkdsearch.results.states import Decision
 from rkdsearch.results.store import Store
 from rkdsearch.search import front, ledger
 from rkdsearch.search.assignment import Assignment
@@ -26,7 +27,7 @@ from rkdsearch.search.journal import Journal
 from rkdsearch.search.ledger import Origin, Trial
 from rkdsearch.search.resume import Rows, known_epochs, put_aside
 from rkdsearch.search.sampler import Observation, Proposal
-from rkdsearch.search.scheduler import Rung, Rungs
+from rkdsearch.search.scheduler import Rung, Scheduler
 from rkdsearch.space import check, ladder
 from rkdsearch.space.ladder import Segment
 from rkdsearch.space.space import SearchSpace
@@ -64,7 +65,9 @@ class Study:
         self._journal = journal
         self._bounds = Feasibility(space, teachers)
         self._shown = SamplerHistory(space)
-        self.rungs = Rungs(tuple(r.epochs for r in space.rungs), space.scheduler, space.objectives)
+        self.scheduler = Scheduler(
+            tuple(r.epochs for r in space.rungs), space.scheduler, space.objectives
+        )
         self.store = Store(folder, config_rows.columns(m for m in space.method_names if "." in m))
         self.trials: dict[str, Trial] = {}
         self._written: dict[str, float] = {}
@@ -114,7 +117,7 @@ class Study:
         """Whether no configuration is left to ask for, to promote or to wait for."""
         return (
             self._open_ordinal() is None
-            and self._next_promotion() is None
+            and self.scheduler.next_promotion() is None
             and not any(t.status == "running" for t in self._configurations())
         )
 
@@ -127,16 +130,12 @@ class Study:
         waiting = (t for t in self.trials.values() if t.status == "running" and not t.executing)
         return min(waiting, key=lambda t: t.due, default=None)
 
-    def _next_promotion(self) -> tuple[Trial, Rung] | None:
-        found = self.rungs.promotable()
-        return None if found is None else (self.trials[found[0]], found[1])
-
     def _promoted(self) -> Trial | None:
-        found = self._next_promotion()
+        found = self.scheduler.next_promotion()
         if found is None:
             return None
-        trial, rung = found
-        rung.gone_on.add(trial.trial_id)
+        trial, rung = self.trials[found.trial_id], found.rung
+        rung.promoted.add(trial.trial_id)
         self._decided(trial, rung, "promoted")
         trial.goes_up()
         return trial
@@ -249,7 +248,7 @@ class Study:
         if trial.full:
             return self._ended(trial, "finished")
         rung = (
-            self.rungs.at(result.epoch)
+            self.scheduler.at(result.epoch)
             if trial.segment.has(result.epoch) and trial.origin != "replicate"
             else None
         )
@@ -267,7 +266,7 @@ class Study:
         return False
 
     def _at_rung(self, trial: Trial, rung: Rung) -> bool:
-        if trial.trial_id in rung.gone_on:
+        if trial.trial_id in rung.promoted:
             # promoted already: it reports the rung's epoch once more before it trains on
             return True
         values = trial.merits_at(rung.epochs, self.space.objectives)
@@ -275,15 +274,15 @@ class Study:
         self._stands(rung, trial, values)
         if trial.origin != "search":
             # the baselines run to full length, whatever the scheduler says
-            rung.gone_on.add(trial.trial_id)
-        on = self.rungs.goes_on(rung, trial.trial_id)
-        self._decided(trial, rung, "continued" if on else self._held)
-        return on
+            rung.promoted.add(trial.trial_id)
+        decision = self.scheduler.decide(rung, trial.trial_id)
+        self._decided(trial, rung, decision)
+        return decision == Decision.CONTINUED
 
     def _stands(self, rung: Rung, trial: Trial, values: tuple[float, ...]) -> None:
         """The trial is ranked on the rung; not a baseline whose settings say nothing there yet, or it would take a searched trial's place."""
         if trial.origin == "search" or rung.epochs > check.undecided_until(trial.config):
-            self.rungs.record(rung, trial.trial_id, values)
+            self.scheduler.record(rung, trial.trial_id, values)
 
     def fail(self, trial_id: str, error: str, failure: Failure = Failure.ERROR) -> None:
         """The trial cannot go on: its error is kept, its rows stay, it is on no front. What the machine did is tried again after a restart."""
@@ -321,7 +320,7 @@ class Study:
         assert reached is not None, "it stands there"
         best = reached.best
         assert best is not None, "rungs are validated"
-        place = self.rungs.place(rung, trial.trial_id) if trial.trial_id in rung.values else None
+        place = self.scheduler.rank(rung, trial.trial_id) if trial.trial_id in rung.values else None
         trial.decisions.append(
             {
                 "rung": rung.epochs,
@@ -337,7 +336,7 @@ class Study:
                 "decision": decision,
                 "rule": "baseline: always full length"
                 if trial.origin != "search"
-                else self.rungs.rule,
+                else self.scheduler.rule,
                 "decided": datetime.now(UTC),
                 "training_attack_steps": reached.training_attack_steps,
                 "images": reached.images,
@@ -416,7 +415,7 @@ class Study:
     def _fill_rungs(self, trial: Trial) -> None:
         """Fill the rungs from the trial's decisions. A report that was lost is made again by the worker that takes the trial up."""
         undecided = self._undecided(trial)
-        for rung in self.rungs.rungs if trial.origin != "replicate" else ():
+        for rung in self.scheduler.rungs if trial.origin != "replicate" else ():
             decided = [d["decision"] for d in trial.decisions if d["rung"] == rung.epochs]
             values = trial.merits_at(rung.epochs, self.space.objectives)
             beyond = trial.place > trial.place_of(rung.epochs)
@@ -424,11 +423,11 @@ class Study:
                 continue
             self._stands(rung, trial, values)
             if beyond or (decided and decided[-1] in ("continued", "promoted")):
-                rung.gone_on.add(trial.trial_id)
+                rung.promoted.add(trial.trial_id)
 
     def _undecided(self, trial: Trial) -> Rung | None:
         """The rung at which a trial waits whose decision there was lost with its file."""
-        rung = self.rungs.at(trial.place[1])
+        rung = self.scheduler.at(trial.place[1])
         held = trial.status in ("paused", "stopped") and trial.origin != "replicate"
         if (
             rung is None

@@ -11,7 +11,7 @@ import pytest
 from rkdsearch.errors import SpaceError
 from rkdsearch.results import summary
 from rkdsearch.search.sampler import Proposal, frozen
-from rkdsearch.search.scheduler import Rungs
+from rkdsearch.search.scheduler import Scheduler
 from rkdsearch.search.study import Study
 from rkdsearch.space.space import SearchSpace
 from tests.search.files import SIZES, FakeWorker, load_space, run
@@ -199,10 +199,10 @@ def test_without_a_metric_asha_ranks_by_the_mean_of_the_objectives(tmp_path: Pat
     space = load_space(
         tmp_path, scheduler={"name": "asha"}, objectives=["clean_accuracy", "worst_class_accuracy"]
     )
-    rungs = Rungs((1,), space.scheduler, space.objectives)
+    scheduler = Scheduler((1,), space.scheduler, space.objectives)
     for trial_id, values in {"a": (0.9, 0.1), "b": (0.6, 0.5), "c": (0.1, 0.8)}.items():
-        rungs.record(rungs.rungs[0], trial_id, values)
-    assert [rungs.place(rungs.rungs[0], trial_id).rank for trial_id in "abc"] == [2, 1, 3]
+        scheduler.record(scheduler.rungs[0], trial_id, values)
+    assert [scheduler.rank(scheduler.rungs[0], trial_id).rank for trial_id in "abc"] == [2, 1, 3]
 
 
 # ------------------------------------------------------------------------------------------------------------------ costs

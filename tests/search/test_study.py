@@ -284,7 +284,7 @@ def test_a_baseline_takes_nobodys_place_on_a_rung_before_the_end_of_its_warm_up(
     again = Study(tmp_path, space, 5, {})
     again.reconcile()
     for side in (study, again):
-        assert [sorted(rung.values) for rung in side.rungs.rungs] == [
+        assert [sorted(rung.values) for rung in side.scheduler.rungs] == [
             ["t00001", "t00002", "t00003", "t00004"],
             ["t00001"],
         ]
@@ -383,7 +383,7 @@ def test_a_repeat_is_trained_as_the_run_that_it_repeats(tmp_path: Path) -> None:
         assert all([e.training_attack_steps for e in t.epochs] == steps for t in repeats)
         again = run(tmp_path / capped, space, worker := FakeWorker(), trials=6)
         assert worker.trained == []
-        assert all(t.trial_id not in rung.values for t in repeats for rung in again.rungs.rungs)
+        assert all(t.trial_id not in rung.values for t in repeats for rung in again.scheduler.rungs)
 
 
 def test_repeats_are_no_configurations_and_wait_for_the_last_of_them(tmp_path: Path) -> None:
@@ -415,9 +415,15 @@ def test_who_begins_on_a_higher_rung_is_not_on_the_lower_one_not_even_after_a_re
     again = Study(study.folder, space, 9, {})
     again.reconcile()
     for side in (study, again):
-        assert set(side.rungs.rungs[0].values) == {t for t, first in begun.items() if first == 1}
-        assert set(side.rungs.rungs[1].values) >= {t for t, first in begun.items() if first == 2}
-        assert not set(side.rungs.rungs[1].values) & {t for t, first in begun.items() if first == 4}
+        assert set(side.scheduler.rungs[0].values) == {
+            t for t, first in begun.items() if first == 1
+        }
+        assert set(side.scheduler.rungs[1].values) >= {
+            t for t, first in begun.items() if first == 2
+        }
+        assert not set(side.scheduler.rungs[1].values) & {
+            t for t, first in begun.items() if first == 4
+        }
     full = next(t for t, first in begun.items() if first == 4)
     assert study.trials[full].status == "finished"
     assert study.trials[full].decisions == []

@@ -305,7 +305,7 @@ def test_whose_decisions_are_damaged_stands_on_its_rungs_as_before(
     for study in studies:
         study.reconcile()
     whole, damaged = (
-        [(rung.values, rung.gone_on) for rung in study.rungs.rungs] for study in studies
+        [(rung.values, rung.promoted) for rung in study.scheduler.rungs] for study in studies
     )
     assert damaged == whole
     held = {t.trial_id for t in studies[1].trials.values() if t.status in ("paused", "stopped")}
