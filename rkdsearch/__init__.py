@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rkdsearch.accuracy import judge as judge
+    from rkdsearch.accuracy import evaluate_accuracy as evaluate_accuracy
     from rkdsearch.config import TrainConfig as TrainConfig
     from rkdsearch.config import build, load
     from rkdsearch.errors import RkdError as RkdError
@@ -32,7 +32,7 @@ _WHERE = {
     "TrainConfig": "config",
     "Trainer": "training.trainer",
     "build_config": "config:build",
-    "judge": "accuracy",
+    "evaluate_accuracy": "accuracy",
     "load_config": "config:load",
 }
 

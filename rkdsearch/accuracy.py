@@ -1,8 +1,8 @@
-"""The exam: clean and robust accuracy of one network, image by image, by a protocol that no training setting can change.
+"""Clean and robust accuracy of one network, image by image, by a protocol that no training setting changes.
 
-The fidelity ladder is clean -> PGD-k (validation) -> PGD-20 -> AutoAttack (test). Every image keeps
-its own verdict, so that two networks can be compared on the same images, and the verdicts do not
-depend on how many processes share the work.
+The attacks grow stronger: none, PGD-k (validation), PGD-20, AutoAttack (test). Every image keeps
+its own result, so that two networks can be compared on the same images. The results do not depend
+on the number of processes.
 """
 
 import hashlib
@@ -21,12 +21,12 @@ from rkdsearch.errors import OutOfMemoryError, is_out_of_memory
 from rkdsearch.methods import Student, inner
 from rkdsearch.pace import Pace
 
-BATCH = 250  # images; a fixed number, because each batch's random start is seeded by its place
+BATCH = 250  # images; fixed, because the position of a batch seeds its random start
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What happened to each of N images: labels (N,), right on x (N,) booleans, right on x and on every x' (N,) booleans."""
+class ImageResults:
+    """Result of each of N images: labels `y` (N,); correct on x and correct on x and every x' (N,) booleans."""
 
     y: Tensor
     clean: Tensor
@@ -44,7 +44,7 @@ class Verdict:
 
     @property
     def worst_class_accuracy(self) -> float:
-        """The smallest robust accuracy of any class that has images, a fraction of 1."""
+        """Smallest robust accuracy of any class that has images, a fraction of 1."""
         classes = int(self.y.max()) + 1
         images = torch.bincount(self.y, minlength=classes)
         robust = torch.bincount(self.y[self.robust], minlength=classes)
@@ -52,16 +52,16 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Reliability:
-    """How far the teacher can be trusted where the student is attacked: IAD's three cases, as shares of the images."""
+class TeacherReliability:
+    """The teacher's predictions on the student's x': IAD's three cases, as shares of the images."""
 
     right_on_adversarial: float
     right_on_clean_only: float
     wrong_on_both: float
 
 
-class Sliced(Protocol):
-    """Images (N, C, H, W), of which so many at a time become floats; a tensor is one."""
+class SliceableImages(Protocol):
+    """Images (N, C, H, W) that become floats slice by slice; a tensor is one."""
 
     def __len__(self) -> int:
         """N."""
@@ -73,13 +73,16 @@ class Sliced(Protocol):
 
 
 def allow_tf32(*, allowed: bool) -> None:
-    """Whether a GPU may round what it multiplies to TF32's 10 bits. torch lets convolutions do so by itself, and fp32 is then another on each GPU."""
+    """Let a GPU round factors to TF32's 10 bits, or not.
+
+    torch allows it for convolutions by default, and fp32 results then differ between GPU models.
+    """
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
 @contextmanager
 def ieee_fp32() -> Iterator[None]:
-    """No TF32 within, whatever is allowed outside."""
+    """Forbid TF32 inside the block; restore the setting afterwards."""
     before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     allow_tf32(allowed=False)
     try:
@@ -99,16 +102,16 @@ def pgd(
 ) -> Tensor:
     """x' that maximises the cross-entropy of `network` (eval mode, frozen), from a start drawn with `seed`.
 
-    Of `part` of the images alone, where it is given; their start is the same as among all.
+    `part` restricts the attack to some of the images; their start is the same as among all.
     """
     start = attack.start(x, Noise(torch.Generator(device=x.device).manual_seed(seed)))
     return attack.climb(inner.classification(y[part]).of(Student(network)), x[part], start[part])
 
 
 @ieee_fp32()
-def judge(
+def evaluate_accuracy(
     network: nn.Module,
-    x: Sliced,
+    x: SliceableImages,
     y: Tensor,
     attack: Attack,
     *,
@@ -117,23 +120,23 @@ def judge(
     teacher: Callable[[Tensor], Tensor] | None = None,
     rank: int = 0,
     processes: int = 1,
-    total: Callable[[Tensor], Tensor] = lambda counts: counts,
-) -> tuple[Verdict, Reliability | None]:
-    """Clean and PGD verdicts on x (N, C, H, W), y (N,); with a `teacher`, its reliability on the student's first x'.
+    sum_over_processes: Callable[[Tensor], Tensor] = lambda counts: counts,
+) -> tuple[ImageResults, TeacherReliability | None]:
+    """Clean and PGD results on x (N, C, H, W), y (N,); with a `teacher`, its reliability on the first x'.
 
-    `network` is in eval mode. Several processes take every P-th batch each; `total` then adds their
-    tensors up. A batch that the device cannot hold is judged in parts, each image from the same
-    start. Raises OutOfMemoryError where one image is too many.
+    `network` is in eval mode. Each of several processes takes every P-th batch, and
+    `sum_over_processes` adds up their tensors. A batch that the device cannot hold is evaluated in
+    parts; each image keeps its start. Raises OutOfMemoryError where one image is too many.
     """
     clean, robust = torch.zeros(2, len(x), dtype=torch.int64, device=y.device)
     cases = torch.zeros(3, dtype=torch.int64, device=y.device)
     mine = range(rank * BATCH, len(x), processes * BATCH)
-    at_once, pace = BATCH, Pace(f"exam: {{}} batches of {BATCH} images", len(mine))
+    at_once, pace = BATCH, Pace(f"evaluation: {{}} batches of {BATCH} images", len(mine))
     for done, place in enumerate(mine, start=1):
         rows = slice(place, place + BATCH)
         seeds = [_seed(seed, place, restart) for restart in range(restarts)]
-        answers = partial(_answers, network, attack, x[rows], y[rows], seeds, teacher)
-        found, at_once = in_parts(answers, len(y[rows]), at_once, place="the exam")
+        results = partial(_batch_results, network, attack, x[rows], y[rows], seeds, teacher)
+        found, at_once = compute_in_parts(results, len(y[rows]), at_once, place="the evaluation")
         clean[rows], robust[rows], on_clean, on_adversarial = found
         cases += torch.stack(
             [
@@ -143,13 +146,15 @@ def judge(
             ]
         )
         pace.at(done)
-    verdict = Verdict(y.cpu(), total(clean).bool().cpu(), total(robust).bool().cpu())
+    all_clean, all_robust = (sum_over_processes(counts).bool().cpu() for counts in (clean, robust))
+    results_of_all = ImageResults(y.cpu(), all_clean, all_robust)
     if teacher is None:
-        return verdict, None
-    return verdict, Reliability(*(total(cases).double() / len(x)).tolist())
+        return results_of_all, None
+    shares = (sum_over_processes(cases).double() / len(x)).tolist()
+    return results_of_all, TeacherReliability(*shares)
 
 
-def _answers(
+def _batch_results(
     network: nn.Module,
     attack: Attack,
     x: Tensor,
@@ -158,32 +163,33 @@ def _answers(
     teacher: Callable[[Tensor], Tensor] | None,
     part: slice,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of a part of a batch: right on x, right on the x' of all seeds too, and the teacher right on x and on the first x'. (n,) booleans."""
+    """Results (n,) of a part of a batch, booleans: the network's on x, and on x and the x' of every seed; the teacher's on x and on the first x'."""
     x_part, y_part = x[part], y[part]
 
-    def right(judged: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    def correct(evaluated: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         with torch.no_grad():
-            return judged(images).argmax(dim=1) == y_part
+            return evaluated(images).argmax(dim=1) == y_part
 
-    clean = robust = taught = deceived = right(network, x_part)
+    clean = robust = teacher_clean = teacher_adversarial = correct(network, x_part)
     for number, seed in enumerate(seeds):
         x_adv = pgd(network, attack, x, y, seed=seed, part=part)
-        robust = robust & right(network, x_adv)
+        robust = robust & correct(network, x_adv)
         if teacher is not None and number == 0:
-            taught, deceived = right(teacher, x_part), right(teacher, x_adv)
-    return clean, robust, taught, deceived
+            teacher_clean, teacher_adversarial = correct(teacher, x_part), correct(teacher, x_adv)
+    return clean, robust, teacher_clean, teacher_adversarial
 
 
-def in_parts(
-    answers: Callable[[slice], tuple[Tensor, ...]], count: int, at_once: int, *, place: str
+def compute_in_parts(
+    compute: Callable[[slice], tuple[Tensor, ...]], count: int, at_once: int, *, place: str
 ) -> tuple[list[Tensor], int]:
-    """The answers (n, ...) for `count` images, at most `at_once` of them together, or as many as there is memory for; and how many these were.
+    """`compute` over `count` images, at most `at_once` together, halved until memory suffices.
 
-    Raises OutOfMemoryError, of this `place`, where one image is too many.
+    Returns the joined tensors (count, ...) and the number of images that fit. Raises
+    OutOfMemoryError, which names this `place`, where one image is too many.
     """
     while True:
         try:
-            parts = [answers(slice(begin, begin + at_once)) for begin in range(0, count, at_once)]
+            parts = [compute(slice(begin, begin + at_once)) for begin in range(0, count, at_once)]
             return [torch.cat(part) for part in zip(*parts, strict=True)], at_once
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -193,20 +199,20 @@ def in_parts(
                     f"{place}: the device is out of memory with one image at a time; does another"
                     " program use it?"
                 ) from error
-        # Outside the handler: the error holds on to all that was computed.
+        # Outside the handler: the error keeps all computed tensors alive.
         at_once = (min(at_once, count) + 1) // 2
 
 
 @ieee_fp32()
-def judge_by_autoattack(
+def evaluate_autoattack(
     network: nn.Module, x: Tensor, y: Tensor, *, attack: Attack, seed: int = 0
-) -> tuple[Verdict, list[str]]:
-    """The verdicts of AutoAttack, standard, in `attack`'s ball; and what the package's own checks complain of."""
+) -> tuple[ImageResults, list[str]]:
+    """Results under AutoAttack, standard, in `attack`'s ball; and the warnings of the package's own checks."""
     norm: Norm = "linf" if isinstance(attack.ball, Linf) else "l2"
     with torch.no_grad():
         clean = torch.cat([network(xs).argmax(dim=1) for xs in torch.split(x, BATCH)]) == y
     robust, flags = auto_attack(network, x, y, norm=norm, eps=attack.ball.eps, seed=seed)
-    return Verdict(y.cpu(), clean.cpu(), robust.cpu()), flags
+    return ImageResults(y.cpu(), clean.cpu(), robust.cpu()), flags
 
 
 def _seed(*parts: int) -> int:

@@ -3,7 +3,14 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from rkdsearch.accuracy import BATCH, Verdict, allow_tf32, judge, judge_by_autoattack, pgd
+from rkdsearch.accuracy import (
+    BATCH,
+    ImageResults,
+    allow_tf32,
+    evaluate_accuracy,
+    evaluate_autoattack,
+    pgd,
+)
 from rkdsearch.attacks import Attack, Linf
 from rkdsearch.errors import OutOfMemoryError
 
@@ -24,19 +31,19 @@ def images(*pixels: float) -> Tensor:
 ATTACK = Attack(Linf(0.1), steps=10, step_size=0.025)
 
 
-def test_every_image_keeps_its_own_verdict() -> None:
+def test_every_image_has_its_own_result() -> None:
     x, y = images(0.9, 0.55, 0.45, 0.1, 0.9), torch.tensor([1, 1, 0, 0, 0])
-    verdict, reliability = judge(Threshold(), x, y, ATTACK)
-    assert verdict.clean.tolist() == [True, True, True, True, False]
-    assert verdict.robust.tolist() == [True, False, False, True, False]
-    assert (verdict.clean_accuracy, verdict.robust_accuracy) == pytest.approx((0.8, 0.4))
+    results, reliability = evaluate_accuracy(Threshold(), x, y, ATTACK)
+    assert results.clean.tolist() == [True, True, True, True, False]
+    assert results.robust.tolist() == [True, False, False, True, False]
+    assert (results.clean_accuracy, results.robust_accuracy) == pytest.approx((0.8, 0.4))
     assert reliability is None
 
 
 def test_the_worst_class_is_the_lowest_robust_share_of_any_class_that_has_images() -> None:
     y = torch.tensor([0, 0, 0, 0, 2, 2, 5])  # classes 1, 3 and 4 have none
     robust = torch.tensor([True, True, True, False, True, False, True])
-    assert Verdict(y, torch.ones(7, dtype=torch.bool), robust).worst_class_accuracy == 0.5
+    assert ImageResults(y, torch.ones(7, dtype=torch.bool), robust).worst_class_accuracy == 0.5
 
 
 def test_a_teacher_is_right_on_x_adv_or_on_x_alone_or_on_neither_and_rarely_on_x_adv_alone() -> (
@@ -44,7 +51,7 @@ def test_a_teacher_is_right_on_x_adv_or_on_x_alone_or_on_neither_and_rarely_on_x
 ):
     x, y = images(0.9, 0.55, 0.9, 0.2), torch.tensor([1, 1, 1, 0])
     answers = iter([torch.tensor([1, 1, 0, 1]), torch.tensor([1, 0, 0, 0])])  # on x, then on x'
-    _, reliability = judge(
+    _, reliability = evaluate_accuracy(
         Threshold(), x, y, ATTACK, teacher=lambda _: nn.functional.one_hot(next(answers), 2)
     )
     assert reliability is not None
@@ -55,16 +62,16 @@ def test_a_teacher_is_right_on_x_adv_or_on_x_alone_or_on_neither_and_rarely_on_x
     ) == (0.5, 0.25, 0.25)
 
 
-def test_the_verdict_does_not_depend_on_how_many_share_the_work() -> None:
+def test_the_results_do_not_depend_on_how_many_share_the_work() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval()
     x, y = torch.rand(2 * BATCH + 77, 1, 2, 2), torch.randint(3, (2 * BATCH + 77,))
     attack = Attack(Linf(0.05), steps=2, step_size=0.02)
-    whole, shares = judge(network, x, y, attack, restarts=2, seed=3, teacher=network)
+    whole, shares = evaluate_accuracy(network, x, y, attack, restarts=2, seed=3, teacher=network)
     kept: list[list[Tensor]] = []
     for rank in range(2):
         counts: list[Tensor] = []
-        judge(
+        evaluate_accuracy(
             network,
             x,
             y,
@@ -74,7 +81,7 @@ def test_the_verdict_does_not_depend_on_how_many_share_the_work() -> None:
             teacher=network,
             rank=rank,
             processes=2,
-            total=lambda c, to=counts: to.append(c) or c,
+            sum_over_processes=lambda c, to=counts: to.append(c) or c,
         )
         kept.append(counts)
     clean, robust, cases = (a + b for a, b in zip(*kept, strict=True))
@@ -118,15 +125,19 @@ FULL = {
 
 
 @pytest.mark.parametrize("where", FULL)
-def test_an_exam_that_the_device_cannot_hold_is_sat_in_parts_from_the_same_starts(
+def test_a_batch_that_the_device_cannot_hold_is_evaluated_in_parts_from_the_same_starts(
     where: str,
 ) -> None:
     torch.manual_seed(0)
     x, y = torch.rand(2 * BATCH + 7, 1, 2, 2), torch.randint(2, (2 * BATCH + 7,))
     attack = Attack(Linf(0.3), steps=1, step_size=0.01)
-    whole, shares = judge(Threshold(), x, y, attack, restarts=2, seed=3, teacher=Threshold())
+    whole, shares = evaluate_accuracy(
+        Threshold(), x, y, attack, restarts=2, seed=3, teacher=Threshold()
+    )
     small = Small(100, FULL[where])
-    parts, their_shares = judge(small, x, y, attack, restarts=2, seed=3, teacher=Threshold())
+    parts, their_shares = evaluate_accuracy(
+        small, x, y, attack, restarts=2, seed=3, teacher=Threshold()
+    )
     assert torch.equal(parts.robust, whole.robust)
     assert torch.equal(parts.clean, whole.clean)
     assert their_shares == shares
@@ -136,18 +147,20 @@ def test_an_exam_that_the_device_cannot_hold_is_sat_in_parts_from_the_same_start
     assert max(n for n in small.seen if n <= 100) == 63
 
 
-def test_an_exam_of_one_image_that_the_device_cannot_hold_blames_no_setting_of_training() -> None:
+def test_one_image_that_the_device_cannot_hold_blames_no_setting_of_training() -> None:
     text = (
-        "^the exam: the device is out of memory with one image at a time; does another program use"
+        "^the evaluation: the device is out of memory with one image at a time; does another program use"
         " it\\?$"
     )
     with pytest.raises(OutOfMemoryError, match=text):
-        judge(Small(0, FULL["a GPU"]), images(0.9, 0.1, 0.3), torch.tensor([1, 0, 0]), ATTACK)
+        evaluate_accuracy(
+            Small(0, FULL["a GPU"]), images(0.9, 0.1, 0.3), torch.tensor([1, 0, 0]), ATTACK
+        )
 
 
 def test_another_error_is_no_want_of_memory() -> None:
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        judge(
+        evaluate_accuracy(
             Small(0, RuntimeError("mat1 and mat2 shapes cannot be multiplied")),
             images(0.9),
             torch.tensor([1]),
@@ -155,7 +168,7 @@ def test_another_error_is_no_want_of_memory() -> None:
         )
 
 
-def test_an_exam_is_ieee_fp32_whatever_training_may_do() -> None:
+def test_the_evaluation_is_ieee_fp32_whatever_training_may_do() -> None:
     seen = []
 
     class Looking(Threshold):
@@ -167,7 +180,7 @@ def test_an_exam_is_ieee_fp32_whatever_training_may_do() -> None:
     try:
         for allowed in (True, False):
             allow_tf32(allowed=allowed)
-            judge(Looking(), images(0.9), torch.tensor([1]), ATTACK)
+            evaluate_accuracy(Looking(), images(0.9), torch.tensor([1]), ATTACK)
             assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == (
                 allowed,
                 allowed,
@@ -182,8 +195,8 @@ def test_another_restart_can_only_break_more_images() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3)).eval()
     x, y = torch.rand(BATCH, 1, 2, 2), torch.randint(3, (BATCH,))
     attack = Attack(Linf(0.1), steps=1, step_size=0.02)
-    one, _ = judge(network, x, y, attack, seed=1)
-    five, _ = judge(network, x, y, attack, restarts=5, seed=1)
+    one, _ = evaluate_accuracy(network, x, y, attack, seed=1)
+    five, _ = evaluate_accuracy(network, x, y, attack, restarts=5, seed=1)
     assert not (five.robust & ~one.robust).any()
     assert five.robust.sum() < one.robust.sum()
 
@@ -196,7 +209,7 @@ def test_the_same_seed_is_the_same_attack_and_another_seed_another() -> None:
     assert not torch.equal(first, third)
 
 
-def test_autoattack_judges_in_the_exams_ball() -> None:
+def test_autoattack_stays_in_the_validation_attacks_ball() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
     with torch.no_grad():
         network[1].weight.zero_()
@@ -205,6 +218,6 @@ def test_autoattack_judges_in_the_exams_ball() -> None:
         network[1].bias[1] = -0.5
         network[1].bias[2:] = -10.0
     x = torch.cat([torch.full((1, 1, 8, 8), pixel) for pixel in (0.55, 0.45, 0.8)])
-    verdict, _ = judge_by_autoattack(network, x, torch.tensor([1, 0, 0]), attack=ATTACK)
-    assert verdict.clean.tolist() == [True, True, False]
-    assert verdict.robust.tolist() == [False, False, False]
+    results, _ = evaluate_autoattack(network, x, torch.tensor([1, 0, 0]), attack=ATTACK)
+    assert results.clean.tolist() == [True, True, False]
+    assert results.robust.tolist() == [False, False, False]

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rkdsearch import plugins
-from rkdsearch.accuracy import judge
+from rkdsearch.accuracy import evaluate_accuracy
 from rkdsearch.attacks import Attack, Linf
 from rkdsearch.errors import TeacherError
 from rkdsearch.models import ModelConfig, build, features
@@ -323,10 +323,10 @@ def test_somebody_elses_robust_teacher_is_as_robust_here_as_where_it_was_measure
 ) -> None:
     teacher, x, y = strangers[name].opened()
     for eps, expected in strangers[name].robust.items():
-        verdict, _ = judge(
+        results, _ = evaluate_accuracy(
             teacher.eval(),
             x,
             y,
             Attack(Linf(eps), steps=20, step_size=eps / 8, initial="uniform_clipped"),
         )
-        assert verdict.robust_accuracy == pytest.approx(expected, abs=0.01)
+        assert results.robust_accuracy == pytest.approx(expected, abs=0.01)

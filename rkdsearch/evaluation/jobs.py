@@ -85,7 +85,7 @@ def _run_job(job: Mapping[str, Any], images: tuple[Any, Any], block: int) -> dic
     import torch
 
     from rkdsearch import models
-    from rkdsearch.accuracy import judge, judge_by_autoattack
+    from rkdsearch.accuracy import evaluate_accuracy, evaluate_autoattack
     from rkdsearch.teacher import load
     from rkdsearch.training.rows import device_name
     from rkdsearch.training.teacher import device_of
@@ -113,10 +113,10 @@ def _run_job(job: Mapping[str, Any], images: tuple[Any, Any], block: int) -> dic
     exam = config.validation.attack
     flags: list[str] = []
     if job["attack"] == "autoattack":
-        verdict, flags = judge_by_autoattack(network, x, y, attack=exam.build(), seed=job["seed"])
+        verdict, flags = evaluate_autoattack(network, x, y, attack=exam.build(), seed=job["seed"])
     else:
         pgd = exam.model_copy(update={"steps": PGD_STEPS})
-        verdict, _ = judge(
+        verdict, _ = evaluate_accuracy(
             network, x, y, pgd.build(), restarts=exam.restarts, seed=job["seed"] + block
         )
     right = verdict.clean if job["attack"] == "clean" else verdict.robust

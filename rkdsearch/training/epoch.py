@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rkdsearch.accuracy import Reliability
+from rkdsearch.accuracy import TeacherReliability
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class EpochResult:
     clean_accuracy: float | None = None
     robust_accuracy: float | None = None
     worst_class_accuracy: float | None = None
-    reliability: Reliability | None = None
+    reliability: TeacherReliability | None = None
     best: Best | None = None
     robust_peak: float | None = None
     images: int | None = None
@@ -63,6 +63,6 @@ class EpochResult:
         reliability, best = values["reliability"], values["best"]
         return EpochResult(
             **{k: v for k, v in values.items() if k not in ("reliability", "best")},
-            reliability=None if reliability is None else Reliability(**reliability),
+            reliability=None if reliability is None else TeacherReliability(**reliability),
             best=None if best is None else Best(**best),
         )

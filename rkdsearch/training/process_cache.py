@@ -10,7 +10,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from rkdsearch import data, models
-from rkdsearch.accuracy import allow_tf32, in_parts
+from rkdsearch.accuracy import allow_tf32, compute_in_parts
 from rkdsearch.config import TeacherConfig, TrainConfig
 from rkdsearch.errors import ConfigError
 from rkdsearch.pace import Pace
@@ -151,7 +151,7 @@ def answers_of(
             x, _ = images.floats(part, device=weight.device)
             return (network(data.laid_out(x.to(weight.dtype), channels_last=channels_last)),)
 
-        (answers,), _ = in_parts(
+        (answers,), _ = compute_in_parts(
             answered, len(images), 500, place="a teacher's answers to the training images"
         )
         _known_answers[key] = (network, answers)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from rkdsearch.accuracy import Reliability
+from rkdsearch.accuracy import TeacherReliability
 from rkdsearch.config import TrainConfig
 from rkdsearch.training.epoch import EpochResult
 from rkdsearch.training.trainer import Trainer
@@ -101,9 +101,9 @@ def epoch(result: EpochResult) -> dict[str, object]:
 
 def read_epoch(row: Mapping[str, Any]) -> EpochResult:
     """The epoch of a row of `epochs/`, nulls as None. `best` is not in it: a checkpoint has it."""
-    shares = [row[f"teacher.{f.name}"] for f in fields(Reliability)]
+    shares = [row[f"teacher.{f.name}"] for f in fields(TeacherReliability)]
     same = {f.name: row[f.name] for f in fields(EpochResult) if f.name in row}
-    known = None if shares[0] is None else Reliability(*shares)
+    known = None if shares[0] is None else TeacherReliability(*shares)
     return EpochResult(
         **{
             **same,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from rkdsearch import data, models
-from rkdsearch.accuracy import BATCH, judge
+from rkdsearch.accuracy import BATCH, evaluate_accuracy
 from rkdsearch.config import Recipe, TeacherConfig, TrainConfig
 from rkdsearch.data.splits import some
 from rkdsearch.errors import OutOfMemoryError, TeacherError
@@ -138,7 +138,7 @@ def measuring(teacher: TeacherConfig, config: TrainConfig) -> Iterator[tuple[Mea
     for batch in range(batches):
         # As one of so many processes: an image's random start is seeded by its batch's place,
         # whoever takes it.
-        verdict, _ = judge(
+        verdict, _ = evaluate_accuracy(
             network,
             x,
             y,

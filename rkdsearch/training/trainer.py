@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from rkdsearch import data, models
-from rkdsearch.accuracy import Reliability, Verdict, judge
+from rkdsearch.accuracy import ImageResults, TeacherReliability, evaluate_accuracy
 from rkdsearch.attacks import Noise
 from rkdsearch.config import TeacherConfig, TrainConfig
 from rkdsearch.config.fidelity import Fidelity, fidelity_at
@@ -357,7 +357,9 @@ class Trainer:
             validation_attack_steps=fidelity.validation(self.config.validation).attack.steps,
         )
 
-    def validate(self, fidelity: Fidelity | None = None) -> tuple[Verdict, Reliability | None]:
+    def validate(
+        self, fidelity: Fidelity | None = None
+    ) -> tuple[ImageResults, TeacherReliability | None]:
         """The exam on validation images, as the config or a stage of it has it, of the average where there is one, else of the student."""
         network = self._delivered()
         network.eval()
@@ -369,7 +371,7 @@ class Trainer:
         x, y = self._validation_images(judged.images)
         exam = judged.attack
         folded = models.fold(network)
-        return judge(
+        return evaluate_accuracy(
             folded,
             x,
             y,
@@ -379,7 +381,9 @@ class Trainer:
             teacher=self.teachers.get("robust"),
             rank=self.rank,
             processes=self.processes,
-            total=lambda counts: self.accelerator.reduce(counts) if self.processes > 1 else counts,
+            sum_over_processes=lambda counts: (
+                self.accelerator.reduce(counts) if self.processes > 1 else counts
+            ),
         )
 
     def _delivered(self) -> nn.Module:

@@ -93,8 +93,8 @@ def test_the_average_is_what_a_run_validates_and_delivers(
         tmp_path,
     )
     assert trainer.average is not None
-    verdict, _ = trainer.validate()
-    assert (verdict.clean_accuracy, verdict.robust_accuracy) == (
+    results, _ = trainer.validate()
+    assert (results.clean_accuracy, results.robust_accuracy) == (
         trainer.history[-1].clean_accuracy,
         trainer.history[-1].robust_accuracy,
     )

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from rkdsearch import methods
-from rkdsearch.accuracy import Verdict
+from rkdsearch.accuracy import ImageResults
 from rkdsearch.training import checkpoint
 from rkdsearch.training.trainer import Trainer
 from tests.training.runs import (
@@ -124,9 +124,9 @@ def test_the_best_network_is_of_an_epoch_that_the_run_knows_though_a_repeated_on
     found = iter([0.3, 0.9, 0.1, 0.1])
     ten = torch.arange(10)
 
-    def validate(_: Trainer, _stage: object) -> tuple[Verdict, None]:
+    def validate(_: Trainer, _stage: object) -> tuple[ImageResults, None]:
         right = ten < next(found) * 10
-        return Verdict(torch.zeros(10, dtype=torch.int64), right, right), None
+        return ImageResults(torch.zeros(10, dtype=torch.int64), right, right), None
 
     monkeypatch.setattr(Trainer, "validate", validate)
     config = described(teachers, "natural", training={"epochs": 3})

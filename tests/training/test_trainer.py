@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rkdsearch import models
-from rkdsearch.accuracy import Verdict
+from rkdsearch.accuracy import ImageResults
 from rkdsearch.config.fidelity import Fidelity
 from rkdsearch.data import datasets
 from rkdsearch.errors import ConfigError, NonFiniteLossError, OutOfMemoryError
@@ -26,11 +26,11 @@ def judged(monkeypatch: pytest.MonkeyPatch, *accuracies: tuple[float, float]) ->
     """Let the validations of a run find these (clean, robust) accuracies, of ten images."""
     left = iter(accuracies)
 
-    def validate(_: Trainer, _stage: Fidelity) -> tuple[Verdict, None]:
+    def validate(_: Trainer, _stage: Fidelity) -> tuple[ImageResults, None]:
         clean, robust = next(left)
         ten = torch.arange(10)
         return (
-            Verdict(torch.zeros(10, dtype=torch.int64), ten < clean * 10, ten < robust * 10),
+            ImageResults(torch.zeros(10, dtype=torch.int64), ten < clean * 10, ten < robust * 10),
             None,
         )
 
