@@ -54,10 +54,10 @@ def draw(study: Study) -> str:
     ]
     # stopped trials first, baselines last: what matters lies on top
     for row in sorted(
-        seen, key=lambda row: (row["status"] == "finished", row["origin"] == "first")
+        seen, key=lambda row: (row["status"] == "finished", row["origin"] == "baseline")
     ):
         look = style[traces.method_of(row)]
-        shape = "diamond" if row["origin"] == "first" else look.shape
+        shape = "diamond" if row["origin"] == "baseline" else look.shape
         parts.append(
             _mark(
                 at(row[CLEAN], row[ROBUST]),
@@ -68,7 +68,7 @@ def draw(study: Study) -> str:
             )
         )
     parts += _labels(
-        [row for row in seen if row["origin"] == "first" and row["status"] == "finished"],
+        [row for row in seen if row["origin"] == "baseline" and row["status"] == "finished"],
         seen,
         front,
         at,
@@ -262,11 +262,11 @@ def _legend(style: dict[str, traces.Look], *, teacher: bool) -> str:
 def _caption(study: Study, rows: Sequence[Row], outside: int) -> list[str]:
     images = (
         "/".join(
-            sorted({f"{row['metric.images']}" for row in rows if row["metric.images"] is not None})
+            sorted({f"{row['fidelity.validation_images']}" for row in rows if row["fidelity.validation_images"] is not None})
         )
         or "unknown"
     )
-    exam = study.description.get("exam")
+    exam = study.description.get("validation_attack")
     attack = (
         ", ".join(f"{key} = {traces.number(value)}" for key, value in exam.items())
         if isinstance(exam, dict)

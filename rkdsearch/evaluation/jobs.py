@@ -144,7 +144,7 @@ def row_of(
         "attack": job.attack,
         "norm": exam.norm if attacked else None,
         "eps": exam.eps if attacked else 0.0,
-        "steps": PGD_STEPS if job.attack == "pgd20" else None,
+        "test_attack_steps": PGD_STEPS if job.attack == "pgd20" else None,
         "seed": job.seed,
         "images": len(right),
         "of_images": of_images,

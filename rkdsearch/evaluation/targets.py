@@ -9,6 +9,7 @@ from rkdsearch import config as run
 from rkdsearch.config import TrainConfig
 from rkdsearch.errors import StudyError
 from rkdsearch.results import summary
+from rkdsearch.results.states import Origin
 from rkdsearch.search import ledger
 from rkdsearch.teacher import fingerprint
 
@@ -59,7 +60,7 @@ def evaluation_targets(
             r
             for r in rows
             if r["status"] == "finished"
-            and (not front or r["trial_id"] in best or r["origin"] == "first")
+            and (not front or r["trial_id"] in best or r["origin"] == Origin.BASELINE)
         ]
     if not chosen:
         counts = ", ".join(f"{n} {status}" for status, n in summary.cost(trials).trials.items())

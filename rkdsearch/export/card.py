@@ -153,7 +153,7 @@ def _results(d: Delivery) -> str:
         "| images | attack | seed | right | accuracy | 95 % interval | signs of a failed attack |",
         "|---|---|---|---|---|---|---|",
     ]
-    n = d.trial["metric.images"]
+    n = d.trial["fidelity.validation_images"]
     for attack, name in (
         ("none", "clean"),
         (f"PGD-{d.trial['fidelity.validation_attack_steps'] or exam.steps}", "robust"),

@@ -136,7 +136,7 @@ def export(
 def _distinct(study: summary.Study, trial_id: str, column: str) -> list[int]:
     """What the epochs of the run that is delivered have in this column, each number where it first comes."""
     epochs = study.epochs[study.epochs["trial_id"] == trial_id]
-    last = epochs[epochs["leg"].fillna(0) == epochs["leg"].fillna(0).max()]
+    last = epochs[epochs["segment"].fillna(0) == epochs["segment"].fillna(0).max()]
     return list(dict.fromkeys(int(n) for n in last[column].dropna()))
 
 

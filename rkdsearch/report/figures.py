@@ -21,6 +21,7 @@ from rkdsearch.report.traces import (
 from rkdsearch.results import summary
 from rkdsearch.results.objectives import COSTS, OBJECTIVES
 from rkdsearch.results.pareto import non_dominated
+from rkdsearch.results.states import Origin
 from rkdsearch.results.summary import CLEAN, ROBUST
 
 View = Mapping[str, tuple[float, float]]  # limits by metric
@@ -64,7 +65,7 @@ def pareto(trials: Sequence[Row], front: Sequence[Row], teachers: Mapping[str, R
     for finished in (False, True):
         rows = [row for row in measured if (row["status"] == "finished") == finished]
         for name, look in style.items():
-            searched = [row for row in rows if method_of(row) == name and row["origin"] != "first"]
+            searched = [row for row in rows if method_of(row) == name and row["origin"] != Origin.BASELINE]
             marker = {
                 "symbol": look.shape if finished else f"{look.shape}-open",
                 "color": look.colour,
@@ -80,7 +81,7 @@ def pareto(trials: Sequence[Row], front: Sequence[Row], teachers: Mapping[str, R
             # a point without a place: a method that only baselines used has its legend entry too
             nowhere: Figure = {} if searched else {"x": [None], "y": [None], "customdata": [""]}
             traces.append(points(plain(name), searched, marker, more | nowhere))
-        baselines = [row for row in rows if row["origin"] == "first"]
+        baselines = [row for row in rows if row["origin"] == Origin.BASELINE]
         if baselines:
             sides = (
                 _sides(baselines, measured, corners, view) if finished else [None] * len(baselines)
@@ -272,7 +273,7 @@ def curves(trials: Sequence[Row], epochs: Sequence[Row], front: Sequence[Row]) -
     for row in epochs:
         if row["robust_accuracy"] is not None:
             seen = by_trial.setdefault(row["trial_id"], [])
-            if seen and (seen[-1]["leg"] or 0) < (row["leg"] or 0):
+            if seen and (seen[-1]["segment"] or 0) < (row["segment"] or 0):
                 # trained afresh: the earlier run, under a weaker attack, is another curve
                 seen.clear()
             seen.append(row)
@@ -408,14 +409,14 @@ def slices(trials: Sequence[Row]) -> Figure | None:
     finished = robust(
         [row for row in trials if row["status"] == "finished" and row[ROBUST] is not None]
     )
-    sampled = [(row, summary.parse(row["sampled"])) for row in finished]
+    chosen = [(row, summary.parse(row["hyperparameters"])) for row in finished]
     names = sorted(
-        {name for _, values in sampled for name, value in values.items() if is_number(value)}
+        {name for _, values in chosen for name, value in values.items() if is_number(value)}
     )
     varied = [
         name
         for name in names
-        if len({values[name] for _, values in sampled if is_number(values.get(name))}) > 1
+        if len({values[name] for _, values in chosen if is_number(values.get(name))}) > 1
     ]
     if not varied:
         return None
@@ -425,7 +426,7 @@ def slices(trials: Sequence[Row]) -> Figure | None:
     shown: set[str] = set()
     for n, name in enumerate(varied):
         axis = "" if n == 0 else str(n + 1)
-        numbers = [(row, values[name]) for row, values in sampled if is_number(values.get(name))]
+        numbers = [(row, values[name]) for row, values in chosen if is_number(values.get(name))]
         low, high = min(value for _, value in numbers), max(value for _, value in numbers)
         panels.append(
             Panel(name, "robust accuracy" if n % 3 == 0 else "", log=low > 0 and high / low >= 8)

@@ -19,6 +19,7 @@ from rkdsearch.report import figures
 from rkdsearch.report.traces import Row, method_of, number, percent, settings, title
 from rkdsearch.results import summary
 from rkdsearch.results.objectives import COSTS, OBJECTIVES, USUAL
+from rkdsearch.results.states import Origin
 from rkdsearch.results.store import replace_file
 from rkdsearch.results.summary import CLEAN, ROBUST, Study
 
@@ -117,7 +118,7 @@ def context(study: Study) -> dict[str, Any]:
 
 _ATTACKS = {"clean": "clean", "pgd20": "PGD-20", "autoattack": "AutoAttack"}
 _FACTS = {
-    "validation images": "metric.images",
+    "validation images": "fidelity.validation_images",
     "epochs of a full run": "fidelity.of_epochs",
     "validation attack steps": "fidelity.validation_attack_steps",
     "device": "run.device",
@@ -214,7 +215,7 @@ def comparisons(study: Study, trials: Sequence[Row], front: Sequence[Row]) -> li
         default=None,
     )
     baseline = max(
-        (row for row in finished if row["origin"] == "first"),
+        (row for row in finished if row["origin"] == Origin.BASELINE),
         key=lambda row: float(row[ROBUST]),
         default=None,
     )

@@ -72,7 +72,7 @@ def title(row: Row) -> str:
 def settings(row: Row) -> str:
     """What was searched, in one line."""
     return ", ".join(
-        f"{name} = {number(value)}" for name, value in summary.parse(row["sampled"]).items()
+        f"{name} = {number(value)}" for name, value in summary.parse(row["hyperparameters"]).items()
     )
 
 
@@ -106,7 +106,7 @@ def _hover(row: Row) -> str:
         lines.append("RECONSTRUCTED method")
     lines += [
         f"{plain(name)} = {plain(number(value))}"
-        for name, value in summary.parse(row["sampled"]).items()
+        for name, value in summary.parse(row["hyperparameters"]).items()
     ]
     return "<br>".join(lines)
 

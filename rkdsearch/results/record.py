@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 ALONE = "run"  # the trial_id of `rkdsearch train`'s one run
 
 Type = Literal["string", "int", "float", "bool", "time"]
@@ -62,8 +62,8 @@ TABLES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             ),
             _text(
                 "origin",
-                "who proposed it: first (published setting), search, replicate (same setting, another"
-                " seed)",
+                "origin of the configuration: baseline (listed by the space), search (proposed by"
+                " the sampler), replicate (an earlier configuration with another seed)",
             ),
             _text("label", "a human's name for it, such as that of an entry of `first`"),
             _text(
@@ -85,7 +85,7 @@ TABLES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
                 "no full text or code of the method's authors is public: it is rebuilt from what is",
             ),
             _time("asked", "when the search asked for this configuration"),
-            _text("sampled", "what the search chose: dotted name -> value", "JSON"),
+            _text("hyperparameters", "searched values: dotted name -> value", "JSON"),
             _text(
                 "notes", "what the sampler wants to be reminded of, such as a generation", "JSON"
             ),
@@ -114,7 +114,6 @@ TABLES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
                 "metric.robust_overfitting_gap",
                 "highest robust accuracy over epochs minus the last one",
             ),
-            _count("metric.images", "images", "validation images behind these metrics"),
             _count("fidelity.epochs", "epochs", "epochs trained so far"),
             _count("fidelity.of_epochs", "epochs", "epochs of a full run of this configuration"),
             _count("fidelity.training_attack_steps", "steps", "steps of the training attack"),
@@ -122,6 +121,9 @@ TABLES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
                 "fidelity.validation_attack_steps",
                 "steps",
                 "steps of the attack behind metric.robust_accuracy",
+            ),
+            _count(
+                "fidelity.validation_images", "images", "validation images behind the metrics"
             ),
             _count("run.seed", "", "seed of weights, batches and attacks"),
             _text("run.git_commit", "commit of the code, with `-dirty` where files were changed"),
@@ -202,10 +204,10 @@ TABLES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _count("training_attack_steps", "steps", "steps of the training attack"),
             _time("finished", "end of the epoch"),
             _count(
-                "leg",
+                "segment",
                 "training runs",
-                "the trial's training run, from 0: promoted past a cap on its attack, it is trained"
-                " afresh",
+                "the trial's training run, from 0; a promotion that changes the training attack"
+                " starts the next one",
             ),
             _count(
                 "validation_attack_steps", "steps", "steps of the attack behind robust_accuracy"
@@ -214,8 +216,8 @@ TABLES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
         ),
         "rungs": (
             _text("trial_id", "the trial"),
-            _count("rung", "epochs", "length at which the scheduler looked"),
-            _count("attack_steps", "steps", "steps of the validation attack on this rung"),
+            _count("epochs", "epochs", "length of the rung"),
+            _count("validation_attack_steps", "steps", "steps of the validation attack"),
             _fraction("clean_accuracy", "validation, clean images, when it looked"),
             _fraction("robust_accuracy", "validation, under attack, when it looked"),
             _count(
@@ -236,7 +238,7 @@ TABLES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _count(
                 "training_attack_steps", "steps", "steps of the training attack up to this rung"
             ),
-            _count("images", "images", "validation images behind these accuracies"),
+            _count("validation_images", "images", "validation images behind these accuracies"),
             _fraction(
                 "worst_class_accuracy",
                 "validation, robust accuracy of the worst class, when it looked",
@@ -260,7 +262,7 @@ TABLES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _text("attack", "clean, pgd20, autoattack"),
             _text("norm", "of the attack's ball: linf, l2; null for clean"),
             Column("eps", "float", "pixels of [0, 1]", "radius of the attack's ball"),
-            _count("steps", "steps", "steps of the attack, where it has a number"),
+            _count("test_attack_steps", "steps", "steps of the attack; null where it has no number"),
             _count("seed", "", "seed of the attack"),
             _count("images", "images", "images that were attacked"),
             _count("of_images", "images", "images of the whole split"),

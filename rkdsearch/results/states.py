@@ -25,6 +25,6 @@ class Decision(StrEnum):
 class Origin(StrEnum):
     """Origin of a trial's configuration."""
 
-    BASELINE = "first"  # listed by the space under `first`
+    BASELINE = "baseline"  # listed by the space under `first`
     SEARCH = "search"  # proposed by the sampler
     REPLICATE = "replicate"  # an earlier configuration with another training seed

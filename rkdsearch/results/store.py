@@ -18,14 +18,15 @@ import pyarrow.parquet as pq
 
 from rkdsearch.errors import DiskError, StudyError
 from rkdsearch.results.record import SCHEMA_VERSION, Column, columns
+from rkdsearch.results.versions import upgraded, upgraded_description
 
 _TRIAL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TEMPORARY = ".tmp-"  # a leading dot: dataset readers skip such files
 _STALE_SECONDS = 60.0
 _ORDER = {
     "trials": ["ordinal", "trial_id"],
-    "epochs": ["trial_id", "leg", "epoch"],
-    "rungs": ["decided", "trial_id", "rung"],
+    "epochs": ["trial_id", "segment", "epoch"],
+    "rungs": ["decided", "trial_id", "epochs"],
     "evaluations": ["trial_id", "checkpoint", "attack", "seed"],
 }
 
@@ -92,7 +93,7 @@ class Store:
         if not isinstance(found, dict):
             self._damage(path)
             return {}
-        return found
+        return upgraded_description(found)
 
     def sweep(self) -> int:
         """Remove what writers left behind when they were killed, a minute ago or more; returns how many files."""
@@ -132,7 +133,7 @@ class Store:
         found: dict[Path, pa.Table] = {}
         for path in sorted((self.folder / table).glob("[!._]*.parquet")):
             try:
-                found[path] = pq.ParquetFile(path).read()
+                found[path] = upgraded(table, pq.ParquetFile(path).read())
             except FileNotFoundError:  # removed since it was listed
                 continue
             except (OSError, pa.ArrowException):

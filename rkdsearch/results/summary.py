@@ -224,14 +224,14 @@ def method_of(trials: pd.DataFrame) -> "pd.Series[str]":
 def survival(rungs: pd.DataFrame) -> pd.DataFrame:
     """One row a rung: how many trials reached it, how many each decision (a trial's last there) took, the best accuracies seen there."""
     # paused first, promoted later: promoted
-    last = rungs.drop_duplicates(["trial_id", "rung"], keep="last")
-    best = last.groupby("rung").agg(
-        attack_steps=("attack_steps", "max"),
+    last = rungs.drop_duplicates(["trial_id", "epochs"], keep="last")
+    best = last.groupby("epochs").agg(
+        validation_attack_steps=("validation_attack_steps", "max"),
         reached=("trial_id", "size"),
         clean=("clean_accuracy", "max"),
         robust=("robust_accuracy", "max"),
     )
-    decisions = pd.crosstab(last["rung"], last["decision"])
+    decisions = pd.crosstab(last["epochs"], last["decision"])
     for decision in ("promoted", "continued", "paused", "stopped"):
         best[decision] = decisions.get(decision, 0)
     return best.reset_index()
@@ -263,7 +263,7 @@ def replicated(trials: pd.DataFrame) -> pd.DataFrame:
         finished[finished["origin"] != "replicate"].drop_duplicates("ordinal").set_index("ordinal")
     )
     chosen = chosen.reindex(table.index)
-    best = chosen[[CLEAN, ROBUST]].where(chosen["origin"] != "first")
+    best = chosen[[CLEAN, ROBUST]].where(chosen["origin"] != "baseline")
     return table.assign(
         failed=failed.reindex(table.index, fill_value=0),
         clean_luck=best[CLEAN] - table["clean"],
@@ -358,7 +358,7 @@ def compare(evaluations: pd.DataFrame, first: str, second: str) -> list[Comparis
         & found["per_image"].notna()
         & found["subset_sha256"].notna()
     ]
-    same = ["attack", "norm", "eps", "steps", "seed", "subset_sha256"]
+    same = ["attack", "norm", "eps", "test_attack_steps", "seed", "subset_sha256"]
     sides = [best.loc[best["trial_id"] == trial, [*same, "per_image"]] for trial in (first, second)]
     # the keys of clean rows hold nulls, which pandas joins to nulls: that is meant
     pairs = sides[0].merge(sides[1], on=same)

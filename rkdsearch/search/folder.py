@@ -10,7 +10,9 @@ from typing import Any
 from rkdsearch import data
 from rkdsearch.data.config import PLACES
 from rkdsearch.errors import StudyError
+from rkdsearch.results.record import SCHEMA_VERSION
 from rkdsearch.results.store import Store, replace_file
+from rkdsearch.results.versions import upgraded_description
 from rkdsearch.search import teachers
 from rkdsearch.search.teachers import TeacherStep
 from rkdsearch.space.space import SearchSpace
@@ -81,8 +83,8 @@ def claim(
             )
         return False
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        old = dict(found["laws"])
+        found = upgraded_description(dict(json.loads(file.read_text(encoding="utf-8"))))
+        old = dict(found["must_match"])
     except (OSError, ValueError, KeyError, TypeError):
         raise StudyError(
             f"{file}: is damaged, and only it says by what laws the trials beside it were made; put"
@@ -161,9 +163,10 @@ def describe(folder: Path, space: SearchSpace, ready: Mapping[Role, TeacherStep]
     config = space.example()
     known = Store(folder).description()
     described = {
+        "schema_version": SCHEMA_VERSION,
         "name": folder.name,
         "space": space.text,
-        "laws": laws(space),
+        "must_match": laws(space),
         "seed": space.seed,
         "objectives": list(space.objectives),
         "ladder": [rung.model_dump(exclude_none=True) for rung in space.ladder],
@@ -171,7 +174,7 @@ def describe(folder: Path, space: SearchSpace, ready: Mapping[Role, TeacherStep]
         "scheduler": space.scheduler.model_dump(),
         "constraints": space.constraints.model_dump(exclude_none=True),
         "replicates": space.replicates.model_dump(),
-        "exam": config.validation.attack.model_dump(),
+        "validation_attack": config.validation.attack.model_dump(),
         "data": config.data.model_dump(mode="json"),
         **data.load_training(config.data).hashes,
         "teachers": teachers.described(folder, config, ready),

@@ -103,7 +103,7 @@ def repeated(trials: Collection[Trial], space: SearchSpace) -> list[Trial]:
     """Contenders, and behind them the baselines that are none: so many runs are compared with as many."""
     best = contenders(trials, space)
     baselines = (
-        [t for t, _ in _full_length(trials) if t.origin == "first" and t not in best]
+        [t for t, _ in _full_length(trials) if t.origin == "baseline" and t not in best]
         if space.replicates.baselines
         else []
     )

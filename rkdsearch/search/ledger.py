@@ -21,7 +21,7 @@ from rkdsearch.space.ladder import Segment
 from rkdsearch.training import rows
 from rkdsearch.training.epoch import Best, EpochResult
 
-Origin = Literal["first", "search", "replicate"]
+Origin = Literal["baseline", "search", "replicate"]
 Status = Literal["running", "paused", "stopped", "finished", "failed"]
 # failures that may not come again: the trial is taken up with the search
 BY_MACHINE: tuple[Failure, ...] = (Failure.MEMORY, Failure.WORKER, Failure.FILES)
@@ -145,7 +145,7 @@ class Trial:
         begun: list[datetime] = [
             d["decided"]
             for d in self.decisions
-            if d["decision"] == "promoted" or (d["decision"] == "continued" and d["rung"] in ends)
+            if d["decision"] == "promoted" or (d["decision"] == "continued" and d["epochs"] in ends)
         ]
         return max([self.asked, *begun])
 
@@ -198,7 +198,7 @@ def row_of(trial: Trial, study: str, config_row: Mapping[str, object]) -> dict[s
         "error": trial.error,
         "failure": trial.failure,
         "asked": trial.asked,
-        "sampled": trial.overrides,
+        "hyperparameters": trial.overrides,
         "notes": trial.notes,
         **config_row,
         **rows.measured(

@@ -47,7 +47,7 @@ class Rows:
             ordinal=int(row["ordinal"]),
             origin=row["origin"],
             label=row["label"] or "",
-            overrides=json.loads(row["sampled"] or "{}"),
+            overrides=json.loads(row["hyperparameters"] or "{}"),
             config=config,
             segments=segments,
             costs=costs,
@@ -64,11 +64,11 @@ class Rows:
                 if k.startswith("run.") and k not in _DERIVED and v is not None
             },
         )
-        home, images = folder_of(self._folder, trial.trial_id), row.get("metric.images")
+        home, images = folder_of(self._folder, trial.trial_id), row.get("fidelity.validation_images")
         for number, segment in enumerate(trial.segments):
             trial.runs[number:] = [known_epochs(home / trial.folder_of(number))]
             last = next(
-                (d["decision"] for d in reversed(trial.decisions) if d["rung"] == segment.end), None
+                (d["decision"] for d in reversed(trial.decisions) if d["epochs"] == segment.end), None
             )
             # Whether the next run has begun; of this one, a checkpoint that is lost is not needed
             # any more. The decision's row may be lost too.
@@ -83,7 +83,7 @@ class Rows:
             )
             if not trial.run and trial.status == "running" and not begun:
                 # Without a checkpoint this run starts afresh, and its rungs are decided again.
-                trial.decisions = [d for d in trial.decisions if not segment.has(d["rung"])]
+                trial.decisions = [d for d in trial.decisions if not segment.has(d["epochs"])]
             elif not trial.run:
                 trial.runs[number] = self._epochs_of(
                     trial, number, None if images is None else int(images)
@@ -109,7 +109,7 @@ class Rows:
         best: Best | None = None
         peak: float | None = None
         for row in self._epochs[trial.trial_id]:
-            if (row["leg"] or 0) != segment:
+            if (row["segment"] or 0) != segment:
                 continue
             epoch = rows.read_epoch({k: _plain(v) for k, v in row.items()})
             if not fidelity_at(fidelities, epoch.epoch).judged_like(

@@ -146,7 +146,7 @@ class Study:
             return None
         if ordinal < len(self.space.first):
             first = self.space.first[ordinal]
-            return self._add(ordinal, "first", first.label, Proposal(dict(first.overrides), {}))
+            return self._add(ordinal, "baseline", first.label, Proposal(dict(first.overrides), {}))
         try:
             proposal = self._bounds.proposal(ordinal, [*self._warm, *self.seen()])
         except SpaceError as error:
@@ -323,8 +323,8 @@ class Study:
         place = self.scheduler.rank(rung, trial.trial_id) if trial.trial_id in rung.values else None
         trial.decisions.append(
             {
-                "rung": rung.epochs,
-                "attack_steps": reached.validation_attack_steps
+                "epochs": rung.epochs,
+                "validation_attack_steps": reached.validation_attack_steps
                 or trial.config.validation.attack.steps,
                 "clean_accuracy": best.clean_accuracy,
                 "robust_accuracy": best.robust_accuracy,
@@ -339,7 +339,7 @@ class Study:
                 else self.scheduler.rule,
                 "decided": datetime.now(UTC),
                 "training_attack_steps": reached.training_attack_steps,
-                "images": reached.images,
+                "validation_images": reached.images,
             }
         )
         self.store.write_rungs(trial.trial_id, trial.decisions)
@@ -356,7 +356,7 @@ class Study:
             self.store.write_epochs(
                 trial.trial_id,
                 [
-                    {"leg": segment, **rows.epoch(e)}
+                    {"segment": segment, **rows.epoch(e)}
                     for segment, run in enumerate(trial.runs)
                     for e in run
                 ],
@@ -398,7 +398,7 @@ class Study:
     def _revived(self, row: Mapping[str, Any], stored: Rows) -> Trial | None:
         """The trial of a row; None where it has ended and this space cannot read it."""
         try:
-            config = self._bounds.config(json.loads(row["sampled"] or "{}"), row["trial_id"])
+            config = self._bounds.config(json.loads(row["hyperparameters"] or "{}"), row["trial_id"])
             costs = self._bounds.costs(config)
         except ConfigError as error:
             if row["status"] in ("running", "paused"):
@@ -416,7 +416,7 @@ class Study:
         """Fill the rungs from the trial's decisions. A report that was lost is made again by the worker that takes the trial up."""
         undecided = self._undecided(trial)
         for rung in self.scheduler.rungs if trial.origin != "replicate" else ():
-            decided = [d["decision"] for d in trial.decisions if d["rung"] == rung.epochs]
+            decided = [d["decision"] for d in trial.decisions if d["epochs"] == rung.epochs]
             values = trial.merits_at(rung.epochs, self.space.objectives)
             beyond = trial.place > trial.place_of(rung.epochs)
             if values is None or not (decided or beyond or rung is undecided):
@@ -433,7 +433,7 @@ class Study:
             rung is None
             or not held
             or trial.place != trial.place_of(rung.epochs)
-            or any(d["rung"] == rung.epochs for d in trial.decisions)
+            or any(d["epochs"] == rung.epochs for d in trial.decisions)
         ):
             return None
         return rung if trial.merits_at(rung.epochs, self.space.objectives) is not None else None
@@ -452,7 +452,7 @@ class Study:
             last = trial.decisions[-1] if trial.decisions else None
             decision = (
                 last["decision"]
-                if last is not None and trial.place_of(last["rung"]) == trial.place
+                if last is not None and trial.place_of(last["epochs"]) == trial.place
                 else None
             )
             # A decision is written before the trial's row: the later of the two may be missing.

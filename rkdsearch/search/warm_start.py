@@ -101,7 +101,10 @@ def from_study(earlier: Path, space: SearchSpace) -> WarmStart:
         raise StudyError(f"{earlier}: --warm-start needs a study, and there are no trials")
     described, config = store.description(), space.example()
     _refuse_another(
-        earlier, "exam", described.get("exam"), config.validation.attack.model_dump(mode="json")
+        earlier,
+        "validation attack",
+        described.get("validation_attack"),
+        config.validation.attack.model_dump(mode="json"),
     )
     there = described.get("data")
     images = (
@@ -150,7 +153,7 @@ def _refuse_another(earlier: Path, what: str, there: object, here: object) -> No
 
 def _seen(row: Mapping[str, Any], space: SearchSpace, described: Mapping[str, Any]) -> Observation:
     """Raises _Outside."""
-    params = space.searched(json.loads(row["sampled"] or "{}"))
+    params = space.searched(json.loads(row["hyperparameters"] or "{}"))
     if params is None:
         raise _Outside("a value that is searched here is missing or outside its range there")
     try:

@@ -62,7 +62,7 @@ def measured(
             "metric.last_clean_accuracy": judged.clean_accuracy,
             "metric.last_robust_accuracy": judged.robust_accuracy,
             "metric.robust_overfitting_gap": judged.robust_overfitting_gap,
-            "metric.images": judged.images,
+            "fidelity.validation_images": judged.images,
             "fidelity.validation_attack_steps": (
                 judged.validation_attack_steps or config.validation.attack.steps
             ),

@@ -12,6 +12,7 @@ from rkdsearch.errors import CheckpointError, NonFiniteLossError, OutOfMemoryErr
 from rkdsearch.file_lock import one_writer
 from rkdsearch.methods import name_of
 from rkdsearch.results.record import ALONE
+from rkdsearch.results.states import Origin
 from rkdsearch.results.store import Store
 from rkdsearch.teacher import fingerprint
 from rkdsearch.training import config_rows, rows, teacher
@@ -91,9 +92,9 @@ def single_run(trainer: Trainer) -> Iterator[EpochResult]:
         "trial_id": ALONE,
         "study": folder.name,
         "ordinal": 0,
-        "origin": "first",
+        "origin": Origin.BASELINE,
         "label": name,
-        "sampled": {},
+        "hyperparameters": {},
         "notes": {},
     }
 

@@ -170,7 +170,7 @@ def known_measurement(
             facts["sha256"],
             facts["network"],
             facts["images"],
-            described["exam"],
+            described["validation_attack"],
             described["split_sha256"],
         )
         measured = Measured(**{field.name: facts[field.name] for field in fields(Measured)})

@@ -392,7 +392,7 @@ def test_a_trial_of_a_search_is_found_among_its_checkpoints(tmp_path: Path) -> N
         "fidelity.of_epochs": 9,
     }
     Store(study).write_trial(
-        {**row, "metric.clean_accuracy": epoch.clean_accuracy, "metric.images": 404}
+        {**row, "metric.clean_accuracy": epoch.clean_accuracy, "fidelity.validation_images": 404}
     )
     export(study, trial="t00004", out=tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")

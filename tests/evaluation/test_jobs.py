@@ -43,7 +43,7 @@ def run_alone(
         {
             "trial_id": "run",
             "ordinal": 0,
-            "origin": "first",
+            "origin": "baseline",
             "label": "natural",
             "status": status,
             **ACCURACIES,
@@ -146,7 +146,7 @@ def test_a_row_adds_up_its_shards(attack: str, steps: int | None, eps: float) ->
         "1101",
     )
     assert row["worst_class_accuracy"] == pytest.approx(2 / 3)
-    assert (row["steps"], row["eps"], row["seed"], row["seconds"], row["flags"]) == (
+    assert (row["test_attack_steps"], row["eps"], row["seed"], row["seconds"], row["flags"]) == (
         steps,
         eps,
         1,

@@ -155,7 +155,7 @@ class Search:
         }
 
     def proposed(self) -> dict[str, str]:
-        return {t: r["sampled"] for t, r in self.rows().items()}
+        return {t: r["hyperparameters"] for t, r in self.rows().items()}
 
     def whole(self) -> None:
         """All trials ended; their epochs are there once each, from the first to the last."""

@@ -144,7 +144,7 @@ def test_what_was_measured_is_not_measured_again_unless_something_else_would_be_
     file = tmp_path / "study" / "study.json"
     known = file.read_text()
     for place, other in (
-        (("exam", "steps"), 2),
+        (("validation_attack", "steps"), 2),
         (("teachers", "robust", "images"), 60),
         (("teachers", "robust", "network", "width"), 9),
     ):

@@ -221,7 +221,7 @@ def sized(*students: tuple[str, float, float, int]) -> list[dict[str, Any]]:
     """Finished students: name, clean and robust accuracy, weights; all of as many multiply-adds."""
     return [
         {
-            "trial_id": name, "label": name, "origin": "search", "status": "finished", "reconstructed": False, "sampled": "{}", "seeds": None,
+            "trial_id": name, "label": name, "origin": "search", "status": "finished", "reconstructed": False, "hyperparameters": "{}", "seeds": None,
             "config.method.name": "trades", "fidelity.epochs": 4, "fidelity.of_epochs": 4, "clean_sd": None, "robust_sd": None,
             summary.CLEAN: clean, summary.ROBUST: robust, "run.parameters": weights, "run.multiply_adds": 1_000,
         }

@@ -92,7 +92,7 @@ def make_study(
                 "trial_id": trial_id,
                 "study": "digits",
                 "ordinal": ordinal,
-                "origin": "first" if published else "search",
+                "origin": "baseline" if published else "search",
                 "label": f"{name.upper().replace('_', '-')}, published{evil}"
                 if published
                 else None,
@@ -103,7 +103,7 @@ def make_study(
                     else None
                 ),
                 "reconstructed": name == "crdnd",
-                "sampled": {
+                "hyperparameters": {
                     "method.name": name,
                     "method.temperature": temperature,
                     "optimizer.lr": lr,
@@ -124,7 +124,7 @@ def make_study(
                 "metric.last_clean_accuracy": curve[-1][0],
                 "metric.last_robust_accuracy": curve[-1][1],
                 "metric.robust_overfitting_gap": max(robust for _, robust in curve) - curve[-1][1],
-                "metric.images": IMAGES,
+                "fidelity.validation_images": IMAGES,
                 "fidelity.epochs": length,
                 "fidelity.of_epochs": EPOCHS,
                 "fidelity.training_attack_steps": 10,
@@ -169,12 +169,12 @@ def repeat(store: Store, ordinals: Sequence[int]) -> None:
     for row in summary.records(trials[trials["ordinal"].isin(ordinals)]):
         for seed, lost in ((1, 0.01), (2, 0.03)):
             metrics = {name: row[name] - lost for name in summary.PAIR}
-            sampled = {**json.loads(row["sampled"]), "training.seed": seed}
+            hyperparameters = {**json.loads(row["hyperparameters"]), "training.seed": seed}
             again = {
                 "trial_id": f"{row['trial_id']}-r{seed}",
                 "origin": "replicate",
                 "label": None,
-                "sampled": sampled,
+                "hyperparameters": hyperparameters,
                 "run.seed": seed,
             }
             store.write_trial({**row, **again, **metrics})
@@ -202,7 +202,7 @@ def write_tests(
                     "attack": attack,
                     "norm": None if attack == "clean" else "linf",
                     "eps": None if attack == "clean" else 8 / 255,
-                    "steps": 20 if attack == "pgd20" else None,
+                    "test_attack_steps": 20 if attack == "pgd20" else None,
                     "seed": 0,
                     "images": TEST_IMAGES,
                     "of_images": TEST_IMAGES,
@@ -240,7 +240,7 @@ def _description(evil: str) -> dict[str, object]:
         "seed": 0,
         "objectives": ["clean_accuracy", "robust_accuracy"],
         "ladder": [{"epochs": rung, "attack_steps": 10} for rung in RUNGS],
-        "exam": exam,
+        "validation_attack": exam,
         "split_sha256": "b" * 64,
         "teachers": {"robust": {**teacher, "clean_accuracy": 0.955, "robust_accuracy": 0.755}},
         "version": "0.1.0",
@@ -302,8 +302,8 @@ def _rungs(
     reached = [rung for rung in (*RUNGS, EPOCHS) if rung <= len(curve)]
     return [
         {
-            "rung": rung,
-            "attack_steps": 20 if rung == EPOCHS else 10,
+            "epochs": rung,
+            "validation_attack_steps": 20 if rung == EPOCHS else 10,
             "clean_accuracy": curve[rung - 1][0],
             "robust_accuracy": curve[rung - 1][1],
             "best_epoch": rung,

@@ -43,7 +43,7 @@ def test_any_reader_sees_every_column_of_every_method_without_us(tmp_path: Path)
 def test_a_file_tells_its_schema_version_units_and_meanings(tmp_path: Path) -> None:
     Store(tmp_path).write_epochs("a", [{"epoch": 1, "seconds": 2.5}])
     schema = pq.read_schema(tmp_path / "epochs" / "a.parquet")
-    assert schema.metadata[b"rkdsearch.schema_version"] == str(SCHEMA_VERSION).encode() == b"1"
+    assert schema.metadata[b"rkdsearch.schema_version"] == str(SCHEMA_VERSION).encode() == b"2"
     assert schema.metadata[b"rkdsearch.table"] == b"epochs"
     assert schema.field("seconds").metadata[b"unit"] == b"seconds"
     assert schema.field("epoch").metadata[b"meaning"] == b"finished epochs, from 1"
@@ -89,13 +89,13 @@ def test_values_become_json_utc_and_null(tmp_path: Path) -> None:
     paris = timezone(timedelta(hours=1))
     row = {
         "trial_id": "a",
-        "sampled": {"b": 1, "a": [2]},
+        "hyperparameters": {"b": 1, "a": [2]},
         "run.started": NOON.astimezone(paris),
         "run.wall_seconds": float("nan"),
     }
     Store(tmp_path).write_trial(row)
     table = pq.read_table(tmp_path / "trials" / "a.parquet").to_pylist()[0]
-    assert table["sampled"] == '{"a": [2], "b": 1}'
+    assert table["hyperparameters"] == '{"a": [2], "b": 1}'
     assert table["run.started"] == NOON
     assert table["run.started"].utcoffset() == timedelta(0)
     assert table["run.wall_seconds"] is None
@@ -135,7 +135,7 @@ def test_rows_come_in_one_order_whatever_the_disk_says(tmp_path: Path) -> None:
     for ordinal, trial_id in ((10, "a"), (2, "z"), (2, "b")):
         store.write_trial({"trial_id": trial_id, "ordinal": ordinal})
         store.write_epochs(trial_id, [{"epoch": 2}, {"epoch": 1}])
-        store.write_rungs(trial_id, [{"rung": 1, "decided": NOON - timedelta(minutes=ordinal)}])
+        store.write_rungs(trial_id, [{"epochs": 1, "decided": NOON - timedelta(minutes=ordinal)}])
     assert store.trials()["trial_id"].tolist() == ["b", "z", "a"]
     assert store.epochs()[["trial_id", "epoch"]].to_numpy().tolist() == [
         ["a", 1],
@@ -151,9 +151,9 @@ def test_rows_come_in_one_order_whatever_the_disk_says(tmp_path: Path) -> None:
 def test_a_trials_runs_stand_one_after_the_other(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.write_epochs(
-        "a", [{"epoch": epoch, "leg": segment} for segment in (1, 0) for epoch in (2, 1)]
+        "a", [{"epoch": epoch, "segment": segment} for segment in (1, 0) for epoch in (2, 1)]
     )
-    assert store.epochs()[["leg", "epoch"]].to_numpy().tolist() == [[0, 1], [0, 2], [1, 1], [1, 2]]
+    assert store.epochs()[["segment", "epoch"]].to_numpy().tolist() == [[0, 1], [0, 2], [1, 1], [1, 2]]
 
 
 def test_an_evaluation_replaces_only_its_own_checkpoint_attack_seed_and_images(

@@ -117,8 +117,8 @@ def test_the_last_decision_on_a_rung_is_the_one_that_counts(tmp_path: Path) -> N
     }.items():
         rows = [
             {
-                "rung": 3,
-                "attack_steps": 10,
+                "epochs": 3,
+                "validation_attack_steps": 10,
                 "robust_accuracy": 0.5,
                 "decided": START.replace(minute=n),
                 "decision": d,
@@ -127,8 +127,8 @@ def test_the_last_decision_on_a_rung_is_the_one_that_counts(tmp_path: Path) -> N
         ]
         store.write_rungs(trial_id, rows)
     row = summary.records(summary.survival(store.rungs()))[0]
-    assert {key: row[key] for key in ("rung", "reached", "promoted", "continued", "paused", "stopped")} == {
-        "rung": 3, "reached": 3, "promoted": 1, "continued": 0, "paused": 1, "stopped": 1,
+    assert {key: row[key] for key in ("epochs", "reached", "promoted", "continued", "paused", "stopped")} == {
+        "epochs": 3, "reached": 3, "promoted": 1, "continued": 0, "paused": 1, "stopped": 1,
     }  # fmt: skip
 
 
@@ -249,7 +249,7 @@ def test_noise_is_pooled_over_contenders_and_luck_is_its_mean(tmp_path: Path) ->
 def test_a_baseline_was_chosen_by_nobody_and_had_no_luck(tmp_path: Path) -> None:
     again = {"origin": "replicate"}
     baseline = (
-        trial("p", 0.90, 0.60, origin="first"),
+        trial("p", 0.90, 0.60, origin="baseline"),
         *(trial(f"p-r{n}", 0.9, robust, **again) for n, robust in enumerate((0.5, 0.4))),
     )
     alone = summary.noise(study(tmp_path / "alone", *baseline).trials)
@@ -364,7 +364,7 @@ def test_students_are_compared_on_the_most_images_that_both_saw(tmp_path: Path) 
 def test_clean_results_pair_although_they_have_no_ball(tmp_path: Path) -> None:
     store = Store(tmp_path)
     for trial_id, right in (("a", "11"), ("b", "01")):
-        examined(store, trial_id, right, attack="clean", norm=None, eps=None, steps=None)
+        examined(store, trial_id, right, attack="clean", norm=None, eps=None, test_attack_steps=None)
     assert [c.attack for c in summary.compare(store.evaluations(), "a", "b")] == ["clean"]
 
 

@@ -203,13 +203,13 @@ def on_disk(folder: Path) -> dict[str, Any]:
         "ordinal",
         "origin",
         "status",
-        "sampled",
+        "hyperparameters",
         "notes",
         "metric.clean_accuracy",
         "fidelity.epochs",
     ]
-    decided = ["trial_id", "rung", "decision", "rank", "of", "robust_accuracy"]
-    reached = ["trial_id", "leg", "epoch", "training_attack_steps", "clean_accuracy"]
+    decided = ["trial_id", "epochs", "decision", "rank", "of", "robust_accuracy"]
+    reached = ["trial_id", "segment", "epoch", "training_attack_steps", "clean_accuracy"]
     return {
         "trials": {r.pop("trial_id"): r for r in records(store.trials()[["trial_id", *said]])},
         "rungs": sorted(tuple(r.values()) for r in records(store.rungs()[decided])),

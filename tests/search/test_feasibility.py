@@ -87,7 +87,7 @@ def test_what_runs_and_waits_has_its_end_before_a_space_without_more_says_so(
     assert str(study.nothing_left).startswith("small: behind 4 configurations")
     rows = pd.read_parquet(tmp_path / "trials")
     assert set(rows["status"]) == {"finished", "stopped"}
-    assert set(rows["origin"]) == {"first", "search", "replicate"}
+    assert set(rows["origin"]) == {"baseline", "search", "replicate"}
 
 
 def test_a_small_part_of_a_space_is_found_where_there_is_one(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_an_older_description_says_nothing_of_who_proposes_and_of_processes(tmp_
     study, said = claimed(tmp_path), list[str]()
     described = json.loads((study / "study.json").read_text())
     del (
-        described["laws"]["resources.processes"],
+        described["must_match"]["resources.processes"],
         described["sampler"],
         described["scheduler"],
         described["replicates"],
@@ -126,6 +126,22 @@ def test_an_older_description_says_nothing_of_who_proposes_and_of_processes(tmp_
     )
     assert said == []
     assert folder.claim(study, load_space(tmp_path, resources={"processes": 2}), resume=True)
+
+
+def test_a_description_of_schema_version_1_is_compared_under_its_old_names(tmp_path: Path) -> None:
+    space, study = load_space(tmp_path), tmp_path / "study"
+    folder.describe(study, space, {})
+    version_1.rewrite(study)
+    old = json.loads((study / "study.json").read_text(encoding="utf-8"))
+    assert {"laws", "exam"} < set(old)
+    assert folder.claim(study, space, resume=True)
+    with pytest.raises(StudyError, match="seed was 0, is 1"):
+        folder.claim(study, load_space(tmp_path, seed=1), resume=True)
+    folder.describe(study, space, {})
+    new = json.loads((study / "study.json").read_text(encoding="utf-8"))
+    assert new["schema_version"] == 2
+    assert {"must_match", "validation_attack"} < set(new)
+    assert not {"laws", "exam"} & set(new)
 
 
 def test_where_files_lie_may_change(tmp_path: Path) -> None:

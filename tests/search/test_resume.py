@@ -5,7 +5,8 @@ import pytest
 from rkdsearch.results.store import Store
 from rkdsearch.results.summary import records
 from rkdsearch.search.resume import Rows
-from tests.search.files import FakeWorker, checkpoint_of, load_space, run
+from tests.results import version_1
+from tests.search.files import CAPPED, FakeWorker, checkpoint_of, load_space, on_disk, run
 
 
 class KilledError(Exception):
@@ -15,7 +16,7 @@ class KilledError(Exception):
 def rungs_of(folder: Path) -> list[tuple[int, str]]:
     """What was decided of the baseline."""
     return [
-        (r["rung"], r["decision"])
+        (r["epochs"], r["decision"])
         for r in records(Store(folder).rungs())
         if r["trial_id"] == "t00000"
     ]
@@ -49,6 +50,24 @@ def test_a_trial_comes_back_from_its_rows_as_it_was(tmp_path: Path) -> None:
         again = stored.trial(row, trial.config, trial.segments, trial.costs)
         for name in ("ordinal", "origin", "label", "overrides", "status", "notes", "runs"):
             assert getattr(again, name) == getattr(trial, name), (row["trial_id"], name)
-        assert [(d["rung"], d["decision"]) for d in again.decisions] == [
-            (d["rung"], d["decision"]) for d in trial.decisions
+        assert [(d["epochs"], d["decision"]) for d in again.decisions] == [
+            (d["epochs"], d["decision"]) for d in trial.decisions
         ]
+
+
+@pytest.mark.parametrize("reports", [2, 9])
+def test_a_study_of_schema_version_1_goes_on_to_the_same_end(tmp_path: Path, reports: int) -> None:
+    space = load_space(tmp_path, **CAPPED)
+    run(tmp_path / "unbroken", space)
+    folder, left = tmp_path / "study", iter([True] * reports)
+
+    def killed(moment: str) -> None:
+        if moment == "reported" and not next(left, False):
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        run(folder, space, FakeWorker(killed))
+    written = version_1.rewrite(folder)
+    assert all(written[table] for table in ("trials", "epochs", "rungs")), written
+    run(folder, space)
+    assert on_disk(folder) == on_disk(tmp_path / "unbroken")

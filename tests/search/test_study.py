@@ -27,7 +27,7 @@ def test_so_many_trials_are_so_many_configurations_and_the_baseline_runs_to_the_
     assert len(study.trials) == TRIALS
     baseline = study.trials["t00000"]
     assert (baseline.origin, baseline.label, baseline.status, len(baseline.epochs)) == (
-        "first",
+        "baseline",
         "published",
         "finished",
         4,
@@ -265,8 +265,8 @@ def test_a_cap_that_was_in_force_begins_a_run_afresh_when_it_is_lifted_and_no_ot
 
 def test_a_rung_says_by_what_protocol_its_values_were_measured(tmp_path: Path) -> None:
     run(tmp_path, load_space(tmp_path, **CAPPED))
-    rungs = pd.read_parquet(tmp_path / "rungs").groupby("rung")[
-        ["training_attack_steps", "attack_steps", "images"]
+    rungs = pd.read_parquet(tmp_path / "rungs").groupby("epochs")[
+        ["training_attack_steps", "validation_attack_steps", "validation_images"]
     ]
     assert rungs.max().to_numpy().tolist() == [[2, 5, 100], [2, 20, 100]]
     assert rungs.min().equals(rungs.max())

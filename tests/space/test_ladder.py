@@ -152,7 +152,7 @@ def test_where_no_searched_trial_can_reach_full_length_it_is_said_before_the_sta
         "WARNING: no searched trial is likely to reach full length: 8 configurations are too few"
         " for 3 rungs with a "
     )
-    assert {t.origin for t in run(tmp_path / "study", space, trials=8).finished()} == {"first"}
+    assert {t.origin for t in run(tmp_path / "study", space, trials=8).finished()} == {"baseline"}
     assert not [line for line in space.ladder_lines(40) if "WARNING" in line]
     # the baseline alone was asked for
     assert not [line for line in space.ladder_lines(1) if "WARNING" in line]

@@ -1,0 +1,50 @@
+"""Older schema versions, read as the current one. Only this module knows their names.
+
+Version 1 (releases before 0.2) is the only older version. For releases 0.x columns may be renamed
+with a mapping here (decision 13); from 1.0 on no column is renamed.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+VERSION_KEY = "rkdsearch.schema_version"  # in the metadata of every Parquet file
+
+# table -> name in version 1 -> name in version 2
+_COLUMNS: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "trials": {"sampled": "hyperparameters", "metric.images": "fidelity.validation_images"},
+        "epochs": {"leg": "segment"},
+        "rungs": {
+            "rung": "epochs",
+            "attack_steps": "validation_attack_steps",
+            "images": "validation_images",
+        },
+        "evaluations": {"steps": "test_attack_steps"},
+    }
+)
+_DESCRIPTION = MappingProxyType({"exam": "validation_attack", "laws": "must_match"})
+
+
+def upgraded(table: str, found: "pa.Table") -> "pa.Table":
+    """One file of a table with the column names and values of the current version."""
+    version = (found.schema.metadata or {}).get(VERSION_KEY.encode(), b"1")
+    if version != b"1":
+        return found
+    names = _COLUMNS[table]
+    found = found.rename_columns([names.get(name, name) for name in found.column_names])
+    if table == "trials" and "origin" in found.column_names:
+        at, origin = found.column_names.index("origin"), found["origin"]
+        baseline = pc.if_else(pc.equal(origin, "first"), "baseline", origin)
+        found = found.set_column(at, "origin", baseline)
+    return found
+
+
+def upgraded_description(found: dict[str, Any]) -> dict[str, Any]:
+    """The content of `study.json` with the names of the current version."""
+    if "schema_version" in found:
+        return found
+    return {_DESCRIPTION.get(name, name): value for name, value in found.items()}

@@ -1,0 +1,99 @@
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from rkdsearch.report import page
+from rkdsearch.results import summary
+from rkdsearch.results.store import Store
+from tests.results import version_1
+from tests.results.factory import make_study
+
+NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
+
+
+def test_every_table_of_version_1_is_read_under_the_names_of_version_2(tmp_path: Path) -> None:
+    version_1.write(
+        tmp_path, "trials", "a",
+        {
+            "trial_id": ["a"], "ordinal": [0], "origin": ["first"], "status": ["finished"],
+            "sampled": ['{"optimizer.lr": 0.1}'], "metric.clean_accuracy": [0.9], "metric.images": [150],
+        },
+    )  # fmt: skip
+    version_1.write(tmp_path, "epochs", "a", {"trial_id": ["a"], "leg": [1], "epoch": [3]})
+    version_1.write(
+        tmp_path, "rungs", "a",
+        {
+            "trial_id": ["a"], "rung": [3], "attack_steps": [10], "decision": ["promoted"], "decided": [NOON],
+            "training_attack_steps": [2], "images": [100],
+        },
+    )  # fmt: skip
+    version_1.write(
+        tmp_path, "evaluations", "a-best-pgd20-0-c",
+        {"trial_id": ["a"], "checkpoint": ["best"], "attack": ["pgd20"], "seed": [0], "steps": [20], "images": [9]},
+    )  # fmt: skip
+
+    store = Store(tmp_path)
+    (trial,) = summary.records(store.trials())
+    assert (trial["origin"], trial["hyperparameters"]) == ("baseline", '{"optimizer.lr": 0.1}')
+    assert (trial["metric.clean_accuracy"], trial["fidelity.validation_images"]) == (0.9, 150)
+    (epoch,) = summary.records(store.epochs())
+    assert (epoch["segment"], epoch["epoch"]) == (1, 3)
+    (rung,) = summary.records(store.rungs())
+    assert (rung["epochs"], rung["validation_attack_steps"]) == (3, 10)
+    assert (rung["training_attack_steps"], rung["validation_images"]) == (2, 100)
+    (test,) = summary.records(store.evaluations())
+    assert (test["test_attack_steps"], test["images"]) == (20, 9)
+    assert not store.damaged
+    for table in (store.trials(), store.epochs(), store.rungs(), store.evaluations()):
+        old = {"sampled", "metric.images", "leg", "rung", "attack_steps", "steps"}
+        assert not old & set(table.columns)
+
+
+def test_the_other_origins_of_version_1_stay_as_they_are(tmp_path: Path) -> None:
+    for name, origin in (("a", "search"), ("b", "replicate"), ("c", None)):
+        version_1.write(tmp_path, "trials", name, {"trial_id": [name], "origin": [origin]})
+    assert summary.records(Store(tmp_path).trials()[["trial_id", "origin"]]) == [
+        {"trial_id": "a", "origin": "search"},
+        {"trial_id": "b", "origin": "replicate"},
+        {"trial_id": "c", "origin": None},
+    ]
+
+
+@pytest.mark.parametrize("table", ["trials", "epochs", "rungs", "evaluations"])
+def test_a_study_of_version_1_reads_as_the_same_study_of_version_2(
+    tmp_path: Path, table: str
+) -> None:
+    make_study(tmp_path / "study")
+    new = summary.read(tmp_path / "study")
+    assert version_1.rewrite(tmp_path / "study")[table] > 0
+    old = summary.read(tmp_path / "study")
+    pd.testing.assert_frame_equal(getattr(old, table), getattr(new, table))
+    assert old.description == new.description
+    pd.testing.assert_frame_equal(old.front, new.front)
+    assert not old.damaged
+
+
+def test_files_of_both_versions_stand_side_by_side(tmp_path: Path) -> None:
+    version_1.write(tmp_path, "rungs", "a", {"trial_id": ["a"], "rung": [3], "decided": [NOON]})
+    Store(tmp_path).write_rungs("b", [{"epochs": 6, "decided": NOON}])
+    assert Store(tmp_path).rungs()["epochs"].tolist() == [3, 6]
+
+
+def test_a_description_of_version_1_is_read_under_the_names_of_version_2(tmp_path: Path) -> None:
+    text = {"name": "digits", "exam": {"steps": 10}, "laws": {"seed": 3}, "version": "0.1.0"}
+    (tmp_path / "study.json").write_text(json.dumps(text), encoding="utf-8")
+    assert Store(tmp_path).description() == {
+        "name": "digits", "validation_attack": {"steps": 10}, "must_match": {"seed": 3}, "version": "0.1.0",
+    }  # fmt: skip
+
+
+def test_the_page_of_a_version_1_study_says_the_same(tmp_path: Path) -> None:
+    make_study(tmp_path)
+    new = page.context(summary.read(tmp_path))
+    version_1.rewrite(tmp_path)
+    old = page.context(summary.read(tmp_path))
+    same = set(new) - {"study", "cost"}
+    assert {name: old[name] for name in same} == {name: new[name] for name in same}
