@@ -5,6 +5,7 @@ import pytest
 
 from rkdsearch.errors import StudyError
 from rkdsearch.search import folder
+from tests.results import version_1
 from tests.search.files import SMALL, load_space
 
 
