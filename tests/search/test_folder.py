@@ -136,7 +136,7 @@ def test_a_description_of_schema_version_1_is_compared_under_its_old_names(tmp_p
     old = json.loads((study / "study.json").read_text(encoding="utf-8"))
     assert {"laws", "exam"} < set(old)
     assert folder.claim(study, space, resume=True)
-    with pytest.raises(StudyError, match="seed was 0, is 1"):
+    with pytest.raises(StudyError, match="seed was 3, is 1"):
         folder.claim(study, load_space(tmp_path, seed=1), resume=True)
     folder.describe(study, space, {})
     new = json.loads((study / "study.json").read_text(encoding="utf-8"))
