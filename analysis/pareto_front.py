@@ -262,7 +262,13 @@ def _legend(style: dict[str, traces.Look], *, teacher: bool) -> str:
 def _caption(study: Study, rows: Sequence[Row], outside: int) -> list[str]:
     images = (
         "/".join(
-            sorted({f"{row['fidelity.validation_images']}" for row in rows if row["fidelity.validation_images"] is not None})
+            sorted(
+                {
+                    f"{row['fidelity.validation_images']}"
+                    for row in rows
+                    if row["fidelity.validation_images"] is not None
+                }
+            )
         )
         or "unknown"
     )

@@ -65,7 +65,9 @@ def pareto(trials: Sequence[Row], front: Sequence[Row], teachers: Mapping[str, R
     for finished in (False, True):
         rows = [row for row in measured if (row["status"] == "finished") == finished]
         for name, look in style.items():
-            searched = [row for row in rows if method_of(row) == name and row["origin"] != Origin.BASELINE]
+            searched = [
+                row for row in rows if method_of(row) == name and row["origin"] != Origin.BASELINE
+            ]
             marker = {
                 "symbol": look.shape if finished else f"{look.shape}-open",
                 "color": look.colour,

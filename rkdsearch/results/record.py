@@ -122,9 +122,7 @@ TABLES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
                 "steps",
                 "steps of the attack behind metric.robust_accuracy",
             ),
-            _count(
-                "fidelity.validation_images", "images", "validation images behind the metrics"
-            ),
+            _count("fidelity.validation_images", "images", "validation images behind the metrics"),
             _count("run.seed", "", "seed of weights, batches and attacks"),
             _text("run.git_commit", "commit of the code, with `-dirty` where files were changed"),
             _text("run.version", "version of rkdsearch"),
@@ -262,7 +260,9 @@ TABLES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _text("attack", "clean, pgd20, autoattack"),
             _text("norm", "of the attack's ball: linf, l2; null for clean"),
             Column("eps", "float", "pixels of [0, 1]", "radius of the attack's ball"),
-            _count("test_attack_steps", "steps", "steps of the attack; null where it has no number"),
+            _count(
+                "test_attack_steps", "steps", "steps of the attack; null where it has no number"
+            ),
             _count("seed", "", "seed of the attack"),
             _count("images", "images", "images that were attacked"),
             _count("of_images", "images", "images of the whole split"),

@@ -64,11 +64,15 @@ class Rows:
                 if k.startswith("run.") and k not in _DERIVED and v is not None
             },
         )
-        home, images = folder_of(self._folder, trial.trial_id), row.get("fidelity.validation_images")
+        home, images = (
+            folder_of(self._folder, trial.trial_id),
+            row.get("fidelity.validation_images"),
+        )
         for number, segment in enumerate(trial.segments):
             trial.runs[number:] = [known_epochs(home / trial.folder_of(number))]
             last = next(
-                (d["decision"] for d in reversed(trial.decisions) if d["epochs"] == segment.end), None
+                (d["decision"] for d in reversed(trial.decisions) if d["epochs"] == segment.end),
+                None,
             )
             # Whether the next run has begun; of this one, a checkpoint that is lost is not needed
             # any more. The decision's row may be lost too.

@@ -398,7 +398,9 @@ class Study:
     def _revived(self, row: Mapping[str, Any], stored: Rows) -> Trial | None:
         """The trial of a row; None where it has ended and this space cannot read it."""
         try:
-            config = self._bounds.config(json.loads(row["hyperparameters"] or "{}"), row["trial_id"])
+            config = self._bounds.config(
+                json.loads(row["hyperparameters"] or "{}"), row["trial_id"]
+            )
             costs = self._bounds.costs(config)
         except ConfigError as error:
             if row["status"] in ("running", "paused"):

@@ -153,7 +153,12 @@ def test_a_trials_runs_stand_one_after_the_other(tmp_path: Path) -> None:
     store.write_epochs(
         "a", [{"epoch": epoch, "segment": segment} for segment in (1, 0) for epoch in (2, 1)]
     )
-    assert store.epochs()[["segment", "epoch"]].to_numpy().tolist() == [[0, 1], [0, 2], [1, 1], [1, 2]]
+    assert store.epochs()[["segment", "epoch"]].to_numpy().tolist() == [
+        [0, 1],
+        [0, 2],
+        [1, 1],
+        [1, 2],
+    ]
 
 
 def test_an_evaluation_replaces_only_its_own_checkpoint_attack_seed_and_images(

@@ -364,7 +364,9 @@ def test_students_are_compared_on_the_most_images_that_both_saw(tmp_path: Path) 
 def test_clean_results_pair_although_they_have_no_ball(tmp_path: Path) -> None:
     store = Store(tmp_path)
     for trial_id, right in (("a", "11"), ("b", "01")):
-        examined(store, trial_id, right, attack="clean", norm=None, eps=None, test_attack_steps=None)
+        examined(
+            store, trial_id, right, attack="clean", norm=None, eps=None, test_attack_steps=None
+        )
     assert [c.attack for c in summary.compare(store.evaluations(), "a", "b")] == ["clean"]
 
 
