@@ -12,7 +12,15 @@ from rkdsearch.data.extra import load_extra
 from rkdsearch.data.folder import read_folder
 from rkdsearch.data.images import Images
 from rkdsearch.data.parquet import read_parquet
-from rkdsearch.data.splits import Indices, Splits, divide, draw, fingerprint, sampled, select
+from rkdsearch.data.splits import (
+    Indices,
+    Splits,
+    divide,
+    fingerprint,
+    pixel_hash,
+    select,
+    stratified_sample,
+)
 from rkdsearch.data.standard import read_standard
 from rkdsearch.errors import DataError
 
@@ -34,7 +42,7 @@ def load_training(config: DataConfig) -> Splits:
     if config.extra is None:
         return splits
     extra = load_extra(config.extra, splits.train)
-    return replace(splits, extra=extra, extra_pixels=sampled(extra))
+    return replace(splits, extra=extra, extra_pixels=pixel_hash(extra))
 
 
 def load_test(config: DataConfig) -> Images:
@@ -70,7 +78,7 @@ def _splits(config: DataConfig) -> Splits:
     if config.train_images is not None:
         # After validation is held out: the same images decide, whatever the budget of training.
         pool = pool[
-            draw(
+            stratified_sample(
                 labels[pool],
                 config.train_images,
                 seed=config.split_seed,
@@ -82,7 +90,10 @@ def _splits(config: DataConfig) -> Splits:
     train = select(whole, pool, "train")
     validation = select(whole, held["validation"], "validation") if brought is None else brought
     return Splits(
-        train, validation, fingerprint({**held, "train": pool}, known), sampled(train, validation)
+        train,
+        validation,
+        fingerprint({**held, "train": pool}, known),
+        pixel_hash(train, validation),
     )
 
 
@@ -118,7 +129,7 @@ def _digits(config: DataConfig) -> tuple[Images, Indices]:
     pixels = torch.from_numpy(bunch.images.astype(np.uint8)[..., None])
     labels = torch.from_numpy(bunch.target.astype(np.int64))
     whole = Images(pixels, labels, _DIGITS_SCALE, tuple("0123456789"), "digits", "all")
-    test = draw(
+    test = stratified_sample(
         labels.numpy(),
         round(config.test_fraction * len(labels)),
         seed=_DIGITS_TEST_SEED,

@@ -77,7 +77,7 @@ class Images:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class FloatImages:
     """Images as floats (n, C, H, W) of `dtype` on `device`, made anew for each slice that is asked for: bytes need a quarter of the room."""
 
     images: Images
@@ -89,13 +89,13 @@ class Pictures:
         return len(self.images)
 
     def __getitem__(self, part: slice) -> Tensor:
-        return laid_out(
+        return to_layout(
             self.images.floats(part, device=self.device)[0].to(self.dtype),
             channels_last=self.channels_last,
         )
 
 
-def laid_out(x: Tensor, *, channels_last: bool) -> Tensor:
+def to_layout(x: Tensor, *, channels_last: bool) -> Tensor:
     """Images (n, C, H, W) in the memory layout that the run's networks have."""
     if channels_last:
         return x.contiguous(memory_format=torch.channels_last)

@@ -24,7 +24,7 @@ class Splits:
     train: Images
     validation: Images
     fingerprint: str
-    pixels: str  # `sampled` of both
+    pixels: str  # `pixel_hash` of both
     extra: Images | None = None
     extra_pixels: str | None = None
 
@@ -38,16 +38,16 @@ class Splits:
         }
 
 
-def some(labels: Indices, count: int | None, *, seed: int, field: str) -> Indices:
+def stratified_subset(labels: Indices, count: int | None, *, seed: int, field: str) -> Indices:
     """Positions of `count` images of all classes in proportion, always the same; of all images where there are no more, or none are named."""
     return (
         np.arange(len(labels))
         if count is None or count >= len(labels)
-        else draw(labels, count, seed=seed, keep=0, field=field)
+        else stratified_sample(labels, count, seed=seed, keep=0, field=field)
     )
 
 
-def draw(labels: Indices, count: int, *, seed: int, keep: int, field: str) -> Indices:
+def stratified_sample(labels: Indices, count: int, *, seed: int, keep: int, field: str) -> Indices:
     """Choose `count` images of all classes in proportion; at least one of each class, and leave at least `keep` of each.
 
     Returns sorted positions in `labels` (N,). Raises DataError, naming `field`, where `count`
@@ -84,7 +84,7 @@ def divide(
     labels: Indices, pool: Indices, *, fraction: float, seed: int
 ) -> tuple[Indices, Indices]:
     """(train, validation): the positions in `pool` divided; `labels` (N,) are of all images."""
-    chosen = draw(
+    chosen = stratified_sample(
         labels[pool],
         round(fraction * len(pool)),
         seed=seed,
@@ -104,7 +104,7 @@ def fingerprint(indices: Mapping[str, Indices], labels: Tensor) -> str:
     return digest.hexdigest()
 
 
-def sampled(*images: Images) -> str:
+def pixel_hash(*images: Images) -> str:
     """sha256 over pixels and labels of at most 512 evenly spaced images of each set.
 
     Another set has other pixels everywhere, and to read all of a large one takes minutes. Where

@@ -17,7 +17,7 @@ import numpy as np
 
 from rkdsearch import config as run
 from rkdsearch import data
-from rkdsearch.data.splits import some
+from rkdsearch.data.splits import stratified_subset
 from rkdsearch.errors import OutOfMemoryError
 from rkdsearch.evaluation.targets import EvaluationTarget
 from rkdsearch.plugins import allow_import
@@ -54,7 +54,7 @@ def subset(
 ) -> tuple[np.ndarray[Any, np.dtype[np.int64]], str]:
     """The test images to be used, stratified, the same for every candidate; and their fingerprint."""
     labels = images.labels.numpy()
-    rows = some(labels, count, seed=seed, field="--images")
+    rows = stratified_subset(labels, count, seed=seed, field="--images")
     digest = hashlib.sha256(rows.astype("<i8").tobytes())
     digest.update(labels[rows].astype("<i8").tobytes())
     return rows, digest.hexdigest()
@@ -97,7 +97,7 @@ def _run_job(job: Mapping[str, Any], images: tuple[Any, Any], block: int) -> dic
     device = device_of(config)
     rows = slice(block * SHARD, (block + 1) * SHARD)
     x, y = (torch.tensor(a[rows], device=device) for a in images)
-    x = data.laid_out(x, channels_last=config.training.channels_last)
+    x = data.to_layout(x, channels_last=config.training.channels_last)
     network_config = (
         config.student if job["role"] is None else config.teachers.of(job["role"]).network
     )

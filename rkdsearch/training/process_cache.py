@@ -149,7 +149,7 @@ def answers_of(
         def answered(part: slice) -> tuple[Tensor]:
             pace.at(part.start)
             x, _ = images.floats(part, device=weight.device)
-            return (network(data.laid_out(x.to(weight.dtype), channels_last=channels_last)),)
+            return (network(data.to_layout(x.to(weight.dtype), channels_last=channels_last)),)
 
         (answers,), _ = compute_in_parts(
             answered, len(images), 500, place="a teacher's answers to the training images"

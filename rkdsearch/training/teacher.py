@@ -14,7 +14,7 @@ from torch import nn
 from rkdsearch import data, models
 from rkdsearch.accuracy import BATCH, evaluate_accuracy
 from rkdsearch.config import Recipe, TeacherConfig, TrainConfig
-from rkdsearch.data.splits import some
+from rkdsearch.data.splits import stratified_subset
 from rkdsearch.errors import OutOfMemoryError, TeacherError
 from rkdsearch.pace import Pace
 from rkdsearch.teacher import Role, fingerprint, load, split_of
@@ -130,7 +130,7 @@ def measuring(teacher: TeacherConfig, config: TrainConfig) -> Iterator[tuple[Mea
         network = models.fold(network)
         images = splits.validation.take(torch.from_numpy(_examined(config, splits))).to(device)
         x, y = (
-            data.Pictures(images, device, channels_last=config.training.channels_last),
+            data.FloatImages(images, device, channels_last=config.training.channels_last),
             images.labels.to(device),
         )
     clean, robust = torch.zeros(2, len(y), dtype=torch.bool)
@@ -193,7 +193,7 @@ def known_measurement(
 
 def _examined(config: TrainConfig, splits: data.Splits) -> NDArray[np.int64]:
     """Positions of the validation images that a teacher is measured on."""
-    return some(
+    return stratified_subset(
         splits.validation.labels.numpy(),
         config.validation.images,
         seed=config.data.split_seed,

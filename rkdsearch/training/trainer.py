@@ -26,7 +26,7 @@ from rkdsearch.accuracy import ImageResults, TeacherReliability, evaluate_accura
 from rkdsearch.attacks import Noise
 from rkdsearch.config import TeacherConfig, TrainConfig
 from rkdsearch.config.fidelity import Fidelity, fidelity_at
-from rkdsearch.data.splits import some
+from rkdsearch.data.splits import stratified_subset
 from rkdsearch.errors import CheckpointError, ConfigError, NonFiniteLossError, OutOfMemoryError
 from rkdsearch.methods import Method
 from rkdsearch.pace import Pace
@@ -128,7 +128,7 @@ class Trainer:
             rank=self.rank,
             processes=self.processes,
         )
-        self._validation: dict[int | None, tuple[data.Pictures, Tensor]] = {}
+        self._validation: dict[int | None, tuple[data.FloatImages, Tensor]] = {}
         # A number of images that is impossible is refused before any training.
         for fidelity in (Fidelity(training.epochs), *self._fidelities):
             self._validation_images(fidelity.validation(config.validation).images)
@@ -244,7 +244,7 @@ class Trainer:
             parameter.grad = None
         # `replace` is slow
         if (
-            x := data.laid_out(batch.x, channels_last=self.config.training.channels_last)
+            x := data.to_layout(batch.x, channels_last=self.config.training.channels_last)
         ) is not batch.x:
             batch = replace(batch, x=x)
         if self.config.training.precision == "fp64":
@@ -392,7 +392,7 @@ class Trainer:
         # Always the same images: what an average is worth must not depend on when it is asked.
         training = self.config.training
         images = (
-            data.laid_out(batch.x, channels_last=training.channels_last)
+            data.to_layout(batch.x, channels_last=training.channels_last)
             for batch in self._batches.epoch(0)
         )
         self.average.reestimate_batchnorm(x.to(DTYPES[training.precision]) for x in images)
@@ -522,11 +522,11 @@ class Trainer:
             for role in self.teachers
         }
 
-    def _validation_images(self, count: int | None) -> tuple[data.Pictures, Tensor]:
+    def _validation_images(self, count: int | None) -> tuple[data.FloatImages, Tensor]:
         """So many of all classes: a file's first ones may be of one class. Laid out channels last, as bytes are."""
         if count not in self._validation:
             images = self.splits.validation
-            rows = some(
+            rows = stratified_subset(
                 images.labels.numpy(),
                 count,
                 seed=self.config.data.split_seed,
@@ -534,7 +534,7 @@ class Trainer:
             )
             chosen = images.take(torch.from_numpy(rows)).to(self.device)
             training = self.config.training
-            x = data.Pictures(
+            x = data.FloatImages(
                 chosen, self.device, DTYPES[training.precision], training.channels_last
             )
             self._validation[count] = x, chosen.labels.to(self.device)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from typing_extensions import override
 
-from rkdsearch.data import Batch, Batches, Images, Pictures
+from rkdsearch.data import Batch, Batches, FloatImages, Images
 from rkdsearch.data.augment import Shifts, crop_and_flip
 from rkdsearch.data.batches import _Store
 from rkdsearch.errors import DataError
@@ -189,7 +189,7 @@ def test_pictures_are_made_of_bytes_for_each_slice_and_a_file_stays_where_it_is(
     mapped: bool,
 ) -> None:
     chosen = images(20, mapped=mapped).take(torch.tensor([5, 3, 18]))
-    pictures = Pictures(chosen, torch.device("cpu"), torch.float64)
+    pictures = FloatImages(chosen, torch.device("cpu"), torch.float64)
     assert len(pictures) == 3
     assert torch.equal(pictures[1:], images(20).floats(torch.tensor([3, 18]))[0].double())
     moved = chosen.to(torch.device("meta"))
@@ -197,7 +197,7 @@ def test_pictures_are_made_of_bytes_for_each_slice_and_a_file_stays_where_it_is(
         "cpu" if mapped else "meta",
         torch.uint8,
     )
-    assert Pictures(moved, torch.device("meta"))[:2].device.type == "meta"
+    assert FloatImages(moved, torch.device("meta"))[:2].device.type == "meta"
 
 
 def test_what_lies_in_a_file_is_read_by_another_thread_before_it_is_asked_for(

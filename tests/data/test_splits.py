@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rkdsearch.data.images import Images
-from rkdsearch.data.splits import divide, draw, fingerprint, sampled
+from rkdsearch.data.splits import divide, fingerprint, pixel_hash, stratified_sample
 from rkdsearch.errors import DataError
 
 class_sizes = st.lists(st.integers(2, 40), min_size=1, max_size=8)
@@ -42,7 +42,7 @@ def test_classes_are_drawn_in_proportion(sizes: list[int], seed: int, data: st.D
     labels = labels_of(sizes)
     count = data.draw(st.integers(len(sizes), len(labels)))
     drawn = np.bincount(
-        labels[draw(labels, count, seed=seed, keep=0, field="")], minlength=len(sizes)
+        labels[stratified_sample(labels, count, seed=seed, keep=0, field="")], minlength=len(sizes)
     )
     assert drawn.sum() == count
     fair = count * np.array(sizes) / len(labels)
@@ -79,7 +79,7 @@ def test_what_cannot_be_divided_says_so() -> None:
             r"data\.train_images: 3 of 20 images were asked for, but 10 classes .* allow 10 to 20"
         ),
     ):
-        draw(np.tile(np.arange(10), 2), 3, seed=0, keep=0, field="data.train_images")
+        stratified_sample(np.tile(np.arange(10), 2), 3, seed=0, keep=0, field="data.train_images")
 
 
 def test_a_fingerprint_changes_with_a_label_with_a_position_and_with_the_name_of_a_split() -> None:
@@ -111,5 +111,5 @@ def test_a_sample_of_pixels_changes_with_the_pixels_their_shape_their_scale_and_
         of.take(torch.tensor([0, 1])),
         replace(of, labels=1 - labels),
     ]
-    assert len({sampled(each) for each in (of, *others)} | {sampled(of, of)}) == 7
-    assert sampled(replace(of, name="other")) == sampled(of)
+    assert len({pixel_hash(each) for each in (of, *others)} | {pixel_hash(of, of)}) == 7
+    assert pixel_hash(replace(of, name="other")) == pixel_hash(of)
