@@ -35,7 +35,7 @@ class Worker:
             training={"seed": seed, "epochs": 2, "batch_size": 25, "device": "cpu"},
         )
         assignment = {
-            "trial_id": name, "config": config.to_dict(), "folder": str(self._folder / name), "stages": [{"until": 1}, {"until": 2}],
+            "trial_id": name, "config": config.to_dict(), "folder": str(self._folder / name), "fidelities": [{"epochs": 1}, {"epochs": 2}],
             "allow_imports": [], "processes": 1, "cpu": 1, "gpu": 0,
         }  # fmt: skip
         self._actor.reset_config({"assignment": json.dumps(assignment)})

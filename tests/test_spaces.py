@@ -13,13 +13,13 @@ from pydantic import BaseModel
 
 from rkdsearch import config, methods, plugins
 from rkdsearch.cli.space import check, show
+from rkdsearch.config.fidelity import Fidelity
 from rkdsearch.errors import SpaceError
 from rkdsearch.space.grammar import SpaceFile
 from rkdsearch.space.settings import (
     Constraints,
     Replicates,
     Resources,
-    Rung,
     SamplerConfig,
     SchedulerConfig,
 )
@@ -153,7 +153,7 @@ def test_the_grammar_page_names_every_setting() -> None:
     names = {
         *top,
         *(name for prefix, kind in sections.items() for name in fields(kind, prefix)),
-        *fields(Rung),
+        *fields(Fidelity),
     }
     assert {
         name for name in names if f"`{name}`" not in GRAMMAR and f"{name}:" not in GRAMMAR

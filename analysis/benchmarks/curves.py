@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from rkdsearch.space.settings import Rung
+from rkdsearch.config.fidelity import Fidelity
 from rkdsearch.space.space import SearchSpace
 
 EPOCHS, EVERY, STEPS = 54, 6, 10
@@ -70,7 +70,7 @@ search:
 ladder: [{epochs: 6}, {epochs: 18}, {epochs: 54}]
 """
 
-Ladder = tuple[Rung, ...]
+Ladder = tuple[Fidelity, ...]
 
 
 @cache
@@ -132,9 +132,9 @@ class Curve:
 
     def run(self, ladder: Ladder, rung: int, *, afresh: bool) -> Training:
         """The run that is looked at on a rung of the ladder: `afresh`, if a cap that bound is lifted by beginning anew."""
-        if ladder[rung].attack_steps is not None:
+        if ladder[rung].training_attack_steps is not None:
             return self.capped
-        return self.full if afresh or ladder[0].attack_steps is None else self.continued
+        return self.full if afresh or ladder[0].training_attack_steps is None else self.continued
 
     def cost(self, ladder: Ladder, rung: int, *, afresh: bool) -> float:
         """Full runs that it costs to reach the rung from the one below."""
@@ -142,11 +142,11 @@ class Curve:
         goes_on = rung > 0 and (not afresh or self._steps(ladder[rung - 1]) == steps)
         return cost_of(ladder[rung - 1].epochs if goes_on else 0, ladder[rung].epochs, steps)
 
-    def _steps(self, rung: Rung) -> int:
+    def _steps(self, rung: Fidelity) -> int:
         return (
             self.attack_steps
-            if rung.attack_steps is None
-            else min(self.attack_steps, rung.attack_steps)
+            if rung.training_attack_steps is None
+            else min(self.attack_steps, rung.training_attack_steps)
         )
 
 

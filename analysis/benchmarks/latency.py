@@ -155,7 +155,7 @@ def _measured(count: int) -> dict[str, list[float]]:
                 study.fail(assignment.trial_id, "not asked for")
                 continue
             found["next trial, with its row"].append(spent)
-            for epoch in range(1, assignment.fidelities[0].until + 1):
+            for epoch in range(1, assignment.fidelities[0].epochs + 1):
                 where = (
                     "at a rung, with its rows"
                     if epoch == space.rungs[0].epochs

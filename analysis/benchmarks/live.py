@@ -75,11 +75,15 @@ class Digits:
         config = self.space.config(
             run.merge(run.merge(overrides, self.teachers), {"training.seed": self.seed})
         )
-        full = Trained(config, tuple(Fidelity(rung.epochs) for rung in LENGTH))
+        full = Trained(config, tuple(Fidelity(epochs=rung.epochs) for rung in LENGTH))
         capped = full
         if config.attack.steps > CAP:
             capped = Trained(
-                config, tuple(Fidelity(rung.epochs, rung.attack_steps) for rung in LOWER)
+                config,
+                tuple(
+                    Fidelity(epochs=rung.epochs, training_attack_steps=rung.training_attack_steps)
+                    for rung in LOWER
+                ),
             )
         self.runs += [full] if capped is full else [full, capped]
         return Curve(config.attack.steps, full, capped, capped)

@@ -40,8 +40,13 @@ class Kind:
 
 def kinds(number: int, attack_steps: int) -> Iterator[Kind]:
     """The runs of configuration `number`, whose training attack has so many steps. Where that is within the cap, capped runs are full ones."""
-    whole = tuple(Fidelity(until) for until in (LOWER[0].epochs, *(rung.epochs for rung in LENGTH)))
-    capped = tuple(Fidelity(rung.epochs, rung.attack_steps) for rung in LOWER)
+    whole = tuple(
+        Fidelity(epochs=until) for until in (LOWER[0].epochs, *(rung.epochs for rung in LENGTH))
+    )
+    capped = tuple(
+        Fidelity(epochs=rung.epochs, training_attack_steps=rung.training_attack_steps)
+        for rung in LOWER
+    )
     names = ("capped", "capped", "capped", "continued")
     yield Kind({}, whole, ("full",) * 4)
     if attack_steps > CAP:
@@ -127,7 +132,7 @@ def _rows(
                 name = next(
                     name
                     for name, fidelity in zip(kind.names, kind.fidelities, strict=True)
-                    if epoch.epoch <= fidelity.until
+                    if epoch.epoch <= fidelity.epochs
                 )
                 rows.append(
                     {

@@ -10,19 +10,24 @@ from curves import CAP, EPOCHS, Ladder
 from numpy.typing import NDArray
 from simulation import Rule, Trial, reached
 
+from rkdsearch.config.fidelity import Fidelity
 from rkdsearch.results import pareto
 from rkdsearch.results.states import Decision
 from rkdsearch.search.sampler import Observation, propose, remembered
 from rkdsearch.search.scheduler import Scheduler
 from rkdsearch.space.ladder import first_rung
-from rkdsearch.space.settings import Rung, SamplerConfig, SchedulerConfig
+from rkdsearch.space.settings import SamplerConfig, SchedulerConfig
 from rkdsearch.space.space import SearchSpace
 
 REDUCTION = 3  # of others' rules
-FULL: Ladder = (Rung(epochs=EPOCHS),)
-LENGTH: Ladder = (Rung(epochs=6), Rung(epochs=18), *FULL)
-WHOLE: Ladder = (Rung(epochs=6, attack_steps=CAP), Rung(epochs=18, attack_steps=CAP), *FULL)
-LOWER: Ladder = (Rung(epochs=2, attack_steps=CAP), *WHOLE)
+FULL: Ladder = (Fidelity(epochs=EPOCHS),)
+LENGTH: Ladder = (Fidelity(epochs=6), Fidelity(epochs=18), *FULL)
+WHOLE: Ladder = (
+    Fidelity(epochs=6, training_attack_steps=CAP),
+    Fidelity(epochs=18, training_attack_steps=CAP),
+    *FULL,
+)
+LOWER: Ladder = (Fidelity(epochs=2, training_attack_steps=CAP), *WHOLE)
 
 
 class Ours:

@@ -272,7 +272,7 @@ class SearchProgress:
             sum(t.status == "running" and not t.executing for t in repeats) if repeats else to_come
         )
         first_left = sum(
-            sum(segment.end for segment in t.segments) - t.trained
+            sum(segment.epochs for segment in t.segments) - t.trained
             for t in study.executing
             if t.origin != "search"
         )

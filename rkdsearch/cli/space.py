@@ -36,10 +36,11 @@ def check(*files: Path, allow_import: AllowImport = ()) -> None:
 
 def checked(file: Path) -> "tuple[SearchSpace, int]":
     """The space in the file, and how many of its runs were built to prove it. Raises SpaceError, which names the file."""
+    from rkdsearch.cli.progress import said
     from rkdsearch.errors import SpaceError
     from rkdsearch.space.space import SearchSpace
 
-    space = SearchSpace.load(file)
+    space = SearchSpace.load(file, said)
     try:
         return space, space.check()
     except SpaceError as error:
@@ -60,7 +61,7 @@ def show(file: Path, *, allow_import: AllowImport = ()) -> None:
     from rkdsearch.space.space import SearchSpace
 
     plugins.allow_import(*allow_import)
-    space = SearchSpace.load(file)
+    space = SearchSpace.load(file, said)
     said("fixed")
     for name, value in space.fixed.items():
         said(f"  {name} = {value}")

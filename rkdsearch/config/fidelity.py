@@ -1,60 +1,68 @@
-"""How faithfully a stretch of a run is trained and judged: a search looks at many runs cheaply before it trains a few in full."""
+"""Fidelity of training and validation: a search trains many runs at low fidelity before it trains a few in full."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
-from rkdsearch.config import AttackConfig, ValidationAttack, ValidationConfig
+from pydantic import Field
+
+from rkdsearch.config.sections import AttackConfig, Section, ValidationAttack, ValidationConfig
 
 _Attack = TypeVar("_Attack", AttackConfig, ValidationAttack)
 
 
-@dataclass(frozen=True)
-class Fidelity:
-    """The epochs up to and with `until`, which is validated. What is None is as the run's config has it.
+class Fidelity(Section):
+    """How the epochs up to and including `epochs` are trained and validated; the last of them is always validated.
 
-    `attack_steps` caps the training attack's steps, `validation_steps` the exam's,
-    `validation_images` its images.
+    A cap that is None leaves the run's config as it is.
     """
 
-    until: int
-    attack_steps: int | None = None
-    validation_steps: int | None = None
-    validation_images: int | None = None
+    epochs: int = Field(ge=1, description="epochs from the start of the run")
+    training_attack_steps: int | None = Field(
+        None, ge=1, description="cap on the training attack's steps; none: as searched"
+    )
+    validation_attack_steps: int | None = Field(
+        None, ge=1, description="cap on the validation attack's steps; none: as the run has them"
+    )
+    validation_images: int | None = Field(
+        None, ge=1, description="cap on the validation images, of all classes; none: all"
+    )
 
     def attack(self, config: AttackConfig) -> AttackConfig:
-        """The training attack of this stage."""
-        return _capped(config, self.attack_steps)
+        """The training attack at this fidelity."""
+        return _capped(config, self.training_attack_steps)
 
     def validation(self, config: ValidationConfig) -> ValidationConfig:
-        """How epochs of this stage are judged."""
+        """The validation at this fidelity."""
         images = self.validation_images
         if images is not None and config.images is not None:
             images = min(images, config.images)
         return config.model_copy(
             update={
-                "attack": _capped(config.attack, self.validation_steps),
+                "attack": _capped(config.attack, self.validation_attack_steps),
                 "images": config.images if images is None else images,
             }
         )
 
-    def judged_like(self, other: "Fidelity") -> bool:
-        """Whether both measure by one protocol: only then may their accuracies be compared."""
-        return (self.validation_steps, self.validation_images) == (
-            other.validation_steps,
+    def same_validation(self, other: "Fidelity") -> bool:
+        """True where both validate alike: only then can their accuracies be compared."""
+        return (self.validation_attack_steps, self.validation_images) == (
+            other.validation_attack_steps,
             other.validation_images,
         )
 
 
 def fidelity_at(fidelities: Sequence[Fidelity], epoch: int) -> Fidelity:
-    """The stage of this epoch (from 1); beyond the last one, and without any, all is as the config has it."""
-    return next((fidelity for fidelity in fidelities if epoch <= fidelity.until), Fidelity(epoch))
+    """The fidelity of this epoch (from 1); after the last one, the config's own."""
+    return next(
+        (fidelity for fidelity in fidelities if epoch <= fidelity.epochs), Fidelity(epochs=epoch)
+    )
 
 
 def _capped(attack: _Attack, steps: int | None) -> _Attack:
-    """With at most so many steps, each longer in the same measure but not longer than eps: a weaker attack that reaches as far."""
+    """The same attack with at most `steps` steps, each longer by the same ratio, but at most eps."""
     if steps is None or attack.steps <= steps:
         return attack
+    # a weaker attack must still reach as far as the uncapped one
     longer = min(1.0, attack.relative_step_size * attack.steps / steps)
     return attack.model_copy(
         update={"steps": steps, "relative_step_size": max(attack.relative_step_size, longer)}

@@ -57,7 +57,7 @@ def reports(assignment: dict[str, Any]) -> Iterator[dict[str, Any]]:
     keep_memory()
     torch.set_num_threads(max(1, int(assignment["cpu"])))
     config = run.build(assignment["config"], assignment["trial_id"])
-    fidelities = [Fidelity(**fidelity) for fidelity in assignment["stages"]]
+    fidelities = [Fidelity(**fidelity) for fidelity in assignment["fidelities"]]
     for epoch, facts in run_trial(config, Path(assignment["folder"]), fidelities):
         yield {
             "epoch": epoch.epoch,

@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from typing import Any
 
 import ray
@@ -291,7 +290,7 @@ class _Asks(_OfStudy, Searcher):
                     "trial_id": assignment.trial_id,
                     "config": assignment.config.to_dict(),
                     "folder": str(assignment.folder.resolve()),
-                    "stages": [asdict(fidelity) for fidelity in assignment.fidelities],
+                    "fidelities": [fidelity.model_dump() for fidelity in assignment.fidelities],
                     "allow_imports": allowed_imports(),
                     "processes": self._resources.processes,
                     "cpu": self._resources.cpu,

@@ -27,6 +27,10 @@ _COLUMNS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     }
 )
 _DESCRIPTION = MappingProxyType({"exam": "validation_attack", "laws": "must_match"})
+# of a rung of `ladder`, in study.json; a search space may still have the old names
+RUNG = MappingProxyType(
+    {"attack_steps": "training_attack_steps", "validation_steps": "validation_attack_steps"}
+)
 
 
 def upgraded(table: str, found: "pa.Table") -> "pa.Table":
@@ -47,4 +51,15 @@ def upgraded_description(found: dict[str, Any]) -> dict[str, Any]:
     """The content of `study.json` with the names of the current version."""
     if "schema_version" in found:
         return found
-    return {_DESCRIPTION.get(name, name): value for name, value in found.items()}
+    renamed = {_DESCRIPTION.get(name, name): value for name, value in found.items()}
+    for place in (renamed, renamed.get("must_match")):
+        if isinstance(place, dict) and isinstance(ladder := place.get("ladder"), list):
+            place["ladder"] = [upgraded_rung(rung) for rung in ladder]
+    return renamed
+
+
+def upgraded_rung(found: object) -> object:
+    """A rung of `ladder` with the names of the current version; anything but a mapping as it is."""
+    if not isinstance(found, dict):
+        return found
+    return {RUNG.get(name, name): value for name, value in found.items()}

@@ -50,7 +50,7 @@ def laws(space: SearchSpace) -> dict[str, Any]:
     found["ladder"] = [rung.model_dump(exclude_none=True) for rung in space.ladder]
     if space.scheduler.name == "none" and len(space.ladder) > 1:
         found["scheduler.name"] = "none"  # without one, nobody climbs rungs
-    if any(rung.attack_steps for rung in space.ladder):
+    if any(rung.training_attack_steps for rung in space.ladder):
         found["scheduler.capped"] = space.scheduler.capped  # what a full-length result is
     if space.scheduler.brackets > 1:
         # where a trial began

@@ -141,7 +141,7 @@ class Trial:
         What was asked for later was proposed in the knowledge of what ended earlier, and shall be
         again.
         """
-        ends = {segment.end for segment in self.segments}
+        ends = {segment.epochs for segment in self.segments}
         begun: list[datetime] = [
             d["decided"]
             for d in self.decisions
@@ -170,7 +170,7 @@ class Trial:
         """It has gone on from a rung: where that was the last of its run, the next run begins."""
         if (
             self.run
-            and self.run[-1].epoch == self.segment.end
+            and self.run[-1].epoch == self.segment.epochs
             and len(self.runs) < len(self.segments)
         ):
             self.runs.append([])

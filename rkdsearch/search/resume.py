@@ -71,7 +71,7 @@ class Rows:
         for number, segment in enumerate(trial.segments):
             trial.runs[number:] = [known_epochs(home / trial.folder_of(number))]
             last = next(
-                (d["decision"] for d in reversed(trial.decisions) if d["epochs"] == segment.end),
+                (d["decision"] for d in reversed(trial.decisions) if d["epochs"] == segment.epochs),
                 None,
             )
             # Whether the next run has begun; of this one, a checkpoint that is lost is not needed
@@ -116,7 +116,7 @@ class Rows:
             if (row["segment"] or 0) != segment:
                 continue
             epoch = rows.read_epoch({k: _plain(v) for k, v in row.items()})
-            if not fidelity_at(fidelities, epoch.epoch).judged_like(
+            if not fidelity_at(fidelities, epoch.epoch).same_validation(
                 fidelity_at(fidelities, epoch.epoch - 1)
             ):
                 best = peak = None

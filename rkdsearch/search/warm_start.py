@@ -19,7 +19,6 @@ from rkdsearch.results.store import Store, replace_file
 from rkdsearch.results.summary import records
 from rkdsearch.search.sampler import Observation
 from rkdsearch.space import check
-from rkdsearch.space.ladder import Segment
 from rkdsearch.space.space import SearchSpace
 from rkdsearch.teacher import fingerprint
 from rkdsearch.training import config_rows
@@ -218,10 +217,10 @@ def _measured_alike(
     """Whether a stopped trial was trained and judged as one that stands on this ladder's rung would be."""
     if short >= len(space.ladder):
         return True  # below the first rung: less than anything of ours
-    (stage,) = Segment((space.ladder[-1 - short],)).fidelities
-    judged = stage.validation(config.validation)
+    rung = space.ladder[-1 - short]
+    judged = rung.validation(config.validation)
     return (row["fidelity.training_attack_steps"], row["fidelity.validation_attack_steps"]) == (
-        stage.attack(config.attack).steps,
+        rung.attack(config.attack).steps,
         judged.attack.steps,
     )
 

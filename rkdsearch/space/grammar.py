@@ -7,25 +7,25 @@
 No expressions, no interpolation, no tags. What the values mean together is checked in `space.py`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rkdsearch import config as run
+from rkdsearch.config.fidelity import Fidelity
 from rkdsearch.errors import ConfigError, SpaceError
 from rkdsearch.results.objectives import USUAL, Name
+from rkdsearch.results.versions import RUNG, upgraded_rung
 from rkdsearch.space.parameter import ParameterFile
 from rkdsearch.space.settings import (
     Constraints,
     Replicates,
     Resources,
-    Rung,
     SamplerConfig,
     SchedulerConfig,
 )
-
 
 class SpaceFile(BaseModel):
     """A search space as YAML writes it."""
@@ -37,7 +37,7 @@ class SpaceFile(BaseModel):
     first: list[dict[str, Any]] = []
     objectives: list[Name] = list(USUAL)
     constraints: Constraints = Constraints()
-    ladder: list[Rung] = Field(min_length=1)
+    ladder: list[Fidelity] = Field(min_length=1)
     sampler: SamplerConfig = SamplerConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     replicates: Replicates = Replicates()
@@ -45,12 +45,16 @@ class SpaceFile(BaseModel):
     seed: int = Field(0, ge=0, lt=2**31)
 
 
-def read(file: Path) -> SpaceFile:
-    """A space file with what it `extends` (one file, one level): every name known, every type right. Raises SpaceError."""
-    values = _read(file)
+def read(file: Path, notice: Callable[[str], None] = lambda _: None) -> SpaceFile:
+    """A space file, merged over the file that it `extends` (one level).
+
+    `notice` is given a sentence for each old name. Raises SpaceError where a name is unknown or a
+    value has the wrong type.
+    """
+    values = _read(file, notice)
     if "extends" in values:
         parent_file = file.parent / str(values.pop("extends"))
-        parent = _read(parent_file)
+        parent = _read(parent_file, notice)
         if "extends" in parent:
             raise SpaceError(
                 f"{file}: extends {parent_file.name}, which extends another file; one level is"
@@ -63,7 +67,7 @@ def read(file: Path) -> SpaceFile:
         raise SpaceError(run.sentence(error, SpaceFile, str(file))) from None
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path, notice: Callable[[str], None]) -> dict[str, Any]:
     try:
         values = run.read_yaml(file)
     except ConfigError as error:
@@ -71,7 +75,21 @@ def _read(file: Path) -> dict[str, Any]:
     for name in values:
         if name not in SpaceFile.model_fields:
             raise SpaceError(f"{file}: {run.unknown_field(str(name), SpaceFile.model_fields)}")
+    rungs = values.get("ladder")
+    if isinstance(rungs, list):
+        values["ladder"] = _renamed(rungs, file, notice)
     return values
+
+
+def _renamed(rungs: list[Any], file: Path, notice: Callable[[str], None]) -> list[Any]:
+    """The ladder with the names of the current version."""
+    for old, new in RUNG.items():
+        named = [rung for rung in rungs if isinstance(rung, dict) and old in rung]
+        if any(new in rung for rung in named):
+            raise SpaceError(f"{file}: ladder: {old} is an old name of {new}; leave {old} out")
+        if named:
+            notice(f"{file}: ladder: {old} is now named {new}; the old name is still read")
+    return [upgraded_rung(rung) for rung in rungs]
 
 
 def _extended(parent: dict[str, Any], child: dict[str, Any], file: Path) -> dict[str, Any]:

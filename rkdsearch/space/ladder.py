@@ -14,7 +14,7 @@ from itertools import groupby
 
 from rkdsearch.config import TrainConfig
 from rkdsearch.config.fidelity import Fidelity
-from rkdsearch.space.settings import Replicates, Rung, SchedulerConfig
+from rkdsearch.space.settings import Replicates, SchedulerConfig
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
 # attack steps' worth of all else in a training step: measured 2.9 on digits, validation included
@@ -23,26 +23,18 @@ STEP_OVERHEAD = 3
 
 @dataclass(frozen=True)
 class Segment:
-    """One training run of a trial: the rungs that it climbs."""
+    """One training run of a trial, with the fidelities at which it is compared or ends."""
 
-    rungs: tuple[Rung, ...]
-
-    @property
-    def fidelities(self) -> tuple[Fidelity, ...]:
-        """What the trainer is told."""
-        return tuple(
-            Fidelity(r.epochs, r.attack_steps, r.validation_steps, r.validation_images)
-            for r in self.rungs
-        )
+    fidelities: tuple[Fidelity, ...]
 
     @property
-    def end(self) -> int:
-        """The epochs after which this run is over."""
-        return self.rungs[-1].epochs
+    def epochs(self) -> int:
+        """Length of the training run."""
+        return self.fidelities[-1].epochs
 
     def has(self, epochs: int) -> bool:
-        """Whether a rung of this length is climbed in this run."""
-        return any(rung.epochs == epochs for rung in self.rungs)
+        """True where one of its fidelities has this length."""
+        return any(fidelity.epochs == epochs for fidelity in self.fidelities)
 
 
 def first_rung(scheduler: SchedulerConfig, number: int) -> int:
@@ -56,7 +48,7 @@ def first_rung(scheduler: SchedulerConfig, number: int) -> int:
 
 
 def segments(
-    ladder: Sequence[Rung], scheduler: SchedulerConfig, attack_steps: int, first: int = 0
+    ladder: Sequence[Fidelity], scheduler: SchedulerConfig, attack_steps: int, first: int = 0
 ) -> tuple[Segment, ...]:
     """The runs of a trial whose training attack has so many steps, and which begins on the rung `first`; the last one ends at full length."""
     ladder = ladder[first:]
@@ -70,16 +62,20 @@ def segments(
     )
 
 
-def _steps(rung: Rung, attack_steps: int) -> int:
-    return attack_steps if rung.attack_steps is None else min(rung.attack_steps, attack_steps)
+def _steps(rung: Fidelity, attack_steps: int) -> int:
+    return (
+        attack_steps
+        if rung.training_attack_steps is None
+        else min(rung.training_attack_steps, attack_steps)
+    )
 
 
-def faults(ladder: Sequence[Rung], scheduler: SchedulerConfig) -> str | None:
+def faults(ladder: Sequence[Fidelity], scheduler: SchedulerConfig) -> str | None:
     """The law that the ladder breaks, or that its brackets break, if any."""
     lengths = [rung.epochs for rung in ladder]
     if lengths != sorted(set(lengths)):
         return f"ladder: epochs must increase, got {lengths}"
-    for name in ("attack_steps", "validation_steps", "validation_images"):
+    for name in ("training_attack_steps", "validation_attack_steps", "validation_images"):
         values = [getattr(rung, name) for rung in ladder]
         if values[-1] is not None:
             return (
@@ -98,14 +94,14 @@ def faults(ladder: Sequence[Rung], scheduler: SchedulerConfig) -> str | None:
 
 
 def costs(
-    ladder: Sequence[Rung], scheduler: SchedulerConfig, attack_steps: int, first: int = 0
+    ladder: Sequence[Fidelity], scheduler: SchedulerConfig, attack_steps: int, first: int = 0
 ) -> list[float]:
     """What a trial that begins on the rung `first` spends to come to each rung, from the one before it, as a share of a full run."""
     full = ladder[-1].epochs * (attack_steps + STEP_OVERHEAD)
     found = [0.0] * first
     for segment in segments(ladder, scheduler, attack_steps, first):
         before = 0
-        for rung in segment.rungs:
+        for rung in segment.fidelities:
             found.append(
                 (rung.epochs - before) * (_steps(rung, attack_steps) + STEP_OVERHEAD) / full
             )
@@ -114,7 +110,7 @@ def costs(
 
 
 def lines(
-    ladder: Sequence[Rung],
+    ladder: Sequence[Fidelity],
     scheduler: SchedulerConfig,
     replicates: Replicates,
     examples: Sequence[TrainConfig],
@@ -201,18 +197,21 @@ def _going_on(scheduler: SchedulerConfig, searched: int, firsts: int) -> int:
 
 
 def _mean_costs(
-    ladder: Sequence[Rung], scheduler: SchedulerConfig, examples: Sequence[TrainConfig], first: int
+    ladder: Sequence[Fidelity],
+    scheduler: SchedulerConfig,
+    examples: Sequence[TrainConfig],
+    first: int,
 ) -> list[float]:
     each = [costs(ladder, scheduler, config.attack.steps, first) for config in examples]
     return [sum(rung) / len(each) for rung in zip(*each, strict=True)]
 
 
-def _described(rung: Rung, epochs: int) -> str:
+def _described(rung: Fidelity, epochs: int) -> str:
     text = f"rung: {rung.epochs} of {epochs} epochs"
-    if rung.attack_steps is not None:
-        text += f", training attack of at most {rung.attack_steps} steps"
-    if rung.validation_steps is not None:
-        text += f", validation attack of at most {rung.validation_steps} steps"
+    if rung.training_attack_steps is not None:
+        text += f", training attack of at most {rung.training_attack_steps} steps"
+    if rung.validation_attack_steps is not None:
+        text += f", validation attack of at most {rung.validation_attack_steps} steps"
     if rung.validation_images is not None:
         text += f", {rung.validation_images} validation images"
     return text

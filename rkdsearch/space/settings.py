@@ -14,21 +14,6 @@ class Setting(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Rung(Setting):
-    """A fidelity: after so many epochs, trained and judged so, trials are compared. The last rung is the full run."""
-
-    epochs: int = Field(ge=1)
-    attack_steps: int | None = Field(
-        None, ge=1, description="cap on the training attack's steps up to here; none: as searched"
-    )
-    validation_steps: int | None = Field(
-        None, ge=1, description="cap on the validation attack's steps; none: the whole exam"
-    )
-    validation_images: int | None = Field(
-        None, ge=1, description="judged on so many validation images, of all classes; none: on all"
-    )
-
-
 class Replicates(Setting):
     """The contenders once more with fresh seeds, before the front is named: the best of many noisy numbers is a lucky one."""
 

@@ -16,6 +16,7 @@ from optuna.trial import BaseTrial
 
 from rkdsearch import config as run
 from rkdsearch.config import TrainConfig
+from rkdsearch.config.fidelity import Fidelity
 from rkdsearch.errors import ConfigError, SpaceError
 from rkdsearch.results.objectives import COSTS, OBJECTIVES
 from rkdsearch.space import check, grammar, ladder
@@ -24,7 +25,6 @@ from rkdsearch.space.settings import (
     Constraints,
     Replicates,
     Resources,
-    Rung,
     SamplerConfig,
     SchedulerConfig,
 )
@@ -57,7 +57,7 @@ class SearchSpace:
     first: tuple[First, ...]
     objectives: tuple[str, ...]
     constraints: Constraints
-    ladder: tuple[Rung, ...]
+    ladder: tuple[Fidelity, ...]
     sampler: SamplerConfig
     scheduler: SchedulerConfig
     replicates: Replicates
@@ -65,9 +65,12 @@ class SearchSpace:
     seed: int
 
     @staticmethod
-    def load(file: Path) -> "SearchSpace":
-        """Read a YAML file and check what its values mean together. Raises SpaceError, before any compute."""
-        parsed = grammar.read(file)
+    def load(file: Path, notice: Callable[[str], None] = lambda _: None) -> "SearchSpace":
+        """Read a YAML file and check its values against each other.
+
+        `notice` is given a sentence for each old name. Raises SpaceError.
+        """
+        parsed = grammar.read(file, notice)
         try:
             return _built(parsed, file.stem, file.read_text(encoding="utf-8"))
         except (SpaceError, ConfigError) as error:
@@ -109,7 +112,7 @@ class SearchSpace:
         return self.ladder[-1].epochs
 
     @property
-    def rungs(self) -> tuple[Rung, ...]:
+    def rungs(self) -> tuple[Fidelity, ...]:
         """The rungs before the end, lowest first."""
         return self.ladder[:-1]
 

@@ -156,7 +156,7 @@ def refuse_another(file: Path, there: Mapping[str, Any], here: Mapping[str, Any]
                 f" {json.dumps(here[name])}; put the right ones back, or give this run its own"
                 " folder"
             )
-    if there.get("stages", here["stages"]) != here["stages"]:
+    if there.get("fidelities", here["fidelities"]) != here["fidelities"]:
         raise CheckpointError(
             f"{file}: belongs to a run with another ladder; give this run its own folder, or delete"
             " that file"

@@ -130,7 +130,7 @@ class Trainer:
         )
         self._validation: dict[int | None, tuple[data.FloatImages, Tensor]] = {}
         # A number of images that is impossible is refused before any training.
-        for fidelity in (Fidelity(training.epochs), *self._fidelities):
+        for fidelity in (Fidelity(epochs=training.epochs), *self._fidelities):
             self._validation_images(fidelity.validation(config.validation).images)
         self._answers = self._clean_answers()
         self.history: list[EpochResult] = []
@@ -146,7 +146,7 @@ class Trainer:
         """The epochs that are left to do. Raises NonFiniteLossError and OutOfMemoryError; the last good checkpoint stays."""
         self.resume()
         self._agree_where_to_begin()
-        end = self._fidelities[-1].until if self._fidelities else self.config.training.epochs
+        end = self._fidelities[-1].epochs if self._fidelities else self.config.training.epochs
         training = self.config.training
         remedy = (
             f"lower training.batch_size (now {training.batch_size}), raise training.microbatches"
@@ -214,7 +214,7 @@ class Trainer:
         # What another protocol measured is no measure here: the best epoch is looked for anew.
         before = (
             self.history[-1]
-            if self.history and fidelity.judged_like(fidelity_at(self._fidelities, epoch))
+            if self.history and fidelity.same_validation(fidelity_at(self._fidelities, epoch))
             else None
         )
         result = EpochResult(
@@ -231,7 +231,7 @@ class Trainer:
             robust_peak=before.robust_peak if before else None,
         )
         if (
-            epoch + 1 in (training.epochs, *(known.until for known in self._fidelities))
+            epoch + 1 in (training.epochs, *(known.epochs for known in self._fidelities))
             or (epoch + 1) % self.config.validation.every == 0
         ):
             result = self._validated(result, fidelity)
@@ -450,7 +450,7 @@ class Trainer:
             "run": self.config.identity(),
             **self.splits.hashes,
             "teachers": self.teacher_hashes,
-            "stages": [asdict(fidelity) for fidelity in self._fidelities],
+            "fidelities": [fidelity.model_dump() for fidelity in self._fidelities],
         }
 
     def resume(self) -> list[EpochResult]:

@@ -4,8 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from rkdsearch.config import TrainConfig
-from rkdsearch.config import fidelity as training_stages
-from rkdsearch.config.fidelity import Fidelity
+from rkdsearch.config.fidelity import Fidelity, fidelity_at
 from rkdsearch.errors import NonFiniteLossError
 from rkdsearch.training.epoch import Best, EpochResult
 
@@ -20,14 +19,14 @@ class FakeTrainer:
 
     def epochs(self) -> Iterator[EpochResult]:
         best = None
-        for epoch in range(1, self.fidelities[-1].until + 1):
-            fidelity = training_stages.at(self.fidelities, epoch)
+        for epoch in range(1, self.fidelities[-1].epochs + 1):
+            fidelity = fidelity_at(self.fidelities, epoch)
             steps = fidelity.attack(self.config.attack).steps
             if epoch > 6 and self.config.optimizer.weight_decay == 0.01:
                 raise NonFiniteLossError("the loss is nan")
             FakeTrainer.trained.append((epoch, steps))
             clean, robust = self.config.optimizer.lr * epoch / 54, 0.05 * steps * epoch / 54
-            validated = epoch == fidelity.until or epoch % 6 == 0
+            validated = epoch == fidelity.epochs or epoch % 6 == 0
             best = Best(epoch, clean, robust, 0.0) if validated else best
             values: dict[str, Any] = (
                 {"clean_accuracy": clean, "robust_accuracy": robust, "images": 404}

@@ -25,7 +25,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def kinds(number: int, attack_steps: int) -> list[tuple[Any, ...]]:
     return [
-        (kind.names[-1], kind.stages[-1].until, dict(kind.changes))
+        (kind.names[-1], kind.fidelities[-1].epochs, dict(kind.changes))
         for kind in record.kinds(number, attack_steps)
     ]
 

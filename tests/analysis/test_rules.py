@@ -72,11 +72,11 @@ def test_a_simulated_search_tries_and_stops_what_a_study_with_one_worker_does(
     while (given := study.next()) is not None:
         trial = study.trials[given.trial_id]
         climbed = space.ladder[first_rung(space.scheduler, trial.ordinal) :]
-        rung = [r.epochs for r in climbed].index(given.stages[-1].until)
+        rung = [r.epochs for r in climbed].index(given.fidelities[-1].epochs)
         run = landscape.curve(trial.overrides).run(
             climbed, rung, afresh=space.scheduler.capped == "afresh"
         )
-        for epoch in range(trial.place[1] + 1, given.stages[-1].until + 1):
+        for epoch in range(trial.place[1] + 1, given.fidelities[-1].epochs + 1):
             if not study.report(given.trial_id, result(run, epoch)):
                 break
 

@@ -1,134 +1,35 @@
-from pathlib import Path
-
-import pytest
-
 from rkdsearch.config import AttackConfig, ValidationAttack, ValidationConfig
 from rkdsearch.config.fidelity import Fidelity, fidelity_at
-from rkdsearch.errors import CheckpointError, DataError
-from rkdsearch.training import checkpoint
-from rkdsearch.training.trainer import Trainer
-from tests.training.runs import described
 
 
 def test_an_epoch_belongs_to_the_first_stage_that_it_does_not_pass() -> None:
-    fidelities = (Fidelity(2, attack_steps=2), Fidelity(5))
-    assert [fidelity_at(fidelities, epoch).until for epoch in (1, 2, 3, 5)] == [2, 2, 5, 5]
-    assert fidelity_at((), 7) == Fidelity(7)
+    fidelities = (Fidelity(epochs=2, training_attack_steps=2), Fidelity(epochs=5))
+    assert [fidelity_at(fidelities, epoch).epochs for epoch in (1, 2, 3, 5)] == [2, 2, 5, 5]
+    assert fidelity_at((), 7) == Fidelity(epochs=7)
 
 
 def test_a_capped_attack_takes_longer_steps_that_reach_as_far_but_none_longer_than_eps() -> None:
     attack = AttackConfig(eps=0.1, steps=10, relative_step_size=0.25)
     assert (
-        Fidelity(1, attack_steps=5).attack(attack).steps,
-        Fidelity(1, attack_steps=5).attack(attack).relative_step_size,
+        Fidelity(epochs=1, training_attack_steps=5).attack(attack).steps,
+        Fidelity(epochs=1, training_attack_steps=5).attack(attack).relative_step_size,
     ) == (5, 0.5)
     assert (
-        Fidelity(1, attack_steps=2).attack(attack).steps,
-        Fidelity(1, attack_steps=2).attack(attack).relative_step_size,
+        Fidelity(epochs=1, training_attack_steps=2).attack(attack).steps,
+        Fidelity(epochs=1, training_attack_steps=2).attack(attack).relative_step_size,
     ) == (2, 1.0)
-    assert Fidelity(1, attack_steps=10).attack(attack) == Fidelity(1).attack(attack) == attack
+    assert (
+        Fidelity(epochs=1, training_attack_steps=10).attack(attack)
+        == Fidelity(epochs=1).attack(attack)
+        == attack
+    )
     longer = attack.model_copy(update={"relative_step_size": 2.0})
-    assert Fidelity(1, attack_steps=2).attack(longer).relative_step_size == 2.0
+    assert Fidelity(epochs=1, training_attack_steps=2).attack(longer).relative_step_size == 2.0
 
 
 def test_a_stage_may_be_judged_by_a_shorter_exam_on_fewer_images() -> None:
     exam = ValidationConfig(attack=ValidationAttack(steps=20, relative_step_size=0.1), images=50)
-    judged = Fidelity(1, validation_steps=10, validation_images=30).validation(exam)
+    judged = Fidelity(epochs=1, validation_attack_steps=10, validation_images=30).validation(exam)
     assert (judged.attack.steps, judged.attack.relative_step_size, judged.images) == (10, 0.2, 30)
-    assert Fidelity(1, validation_images=80).validation(exam).images == 50
-    assert Fidelity(1, attack_steps=3).validation(exam) == exam
-
-
-def test_every_epoch_is_trained_and_judged_as_its_stage_says(teachers: Path) -> None:
-    validation = {"every": 10, "attack": {"steps": 3}}
-    config = described(
-        teachers,
-        "pgd_at",
-        attack={"steps": 5},
-        validation=validation,
-        training={"epochs": 6, "batch_size": 100},
-    )
-    fidelities = [
-        Fidelity(2, attack_steps=1, validation_images=20),
-        Fidelity(3, attack_steps=2, validation_steps=1),
-        Fidelity(5),
-    ]
-    found = [
-        (e.training_attack_steps, e.validation_attack_steps, e.images)
-        for e in Trainer(config, fidelities=fidelities).epochs()
-    ]
-    assert found[:3] == [(1, None, None), (1, 3, 20), (2, 1, 30)]
-    assert found[3:] == [(5, None, None), (5, 3, 30)]  # the run ends with its last stage
-
-
-def test_the_best_epoch_is_looked_for_anew_where_another_protocol_judges(teachers: Path) -> None:
-    config = described(
-        teachers,
-        "natural",
-        validation={"attack": {"steps": 3}},
-        training={"epochs": 4, "batch_size": 100},
-    )
-    epochs = list(
-        Trainer(config, fidelities=[Fidelity(2, validation_images=10), Fidelity(4)]).epochs()
-    )
-    assert epochs[2].best is not None
-    assert epochs[2].best.epoch == 3
-    assert epochs[2].robust_peak == epochs[2].robust_accuracy
-
-
-def test_a_capped_run_trains_as_one_whose_config_has_that_attack(teachers: Path) -> None:
-    training = {"epochs": 2, "batch_size": 100}
-    capped = described(
-        teachers, "pgd_at", attack={"steps": 8, "relative_step_size": 0.25}, training=training
-    )
-    plain = described(
-        teachers, "pgd_at", attack={"steps": 4, "relative_step_size": 0.5}, training=training
-    )
-    first = list(Trainer(capped, fidelities=[Fidelity(2, attack_steps=4)]).epochs())
-    second = list(Trainer(plain).epochs())
-    assert [e.loss for e in first] == [e.loss for e in second]
-    assert [e.robust_accuracy for e in first] == [e.robust_accuracy for e in second]
-    assert [e.loss for e in first] != [e.loss for e in Trainer(capped).epochs()]
-
-
-def test_some_validation_images_are_of_all_classes(teachers: Path) -> None:
-    config = described(
-        teachers, "natural", validation={"images": 30}, training={"epochs": 1, "batch_size": 100}
-    )
-    trainer = Trainer(config, fidelities=[Fidelity(1, validation_images=10)])
-    for count in (10, 30):
-        x, y = trainer._validation_images(count)
-        assert len(x) == len(y) == count
-        assert y.bincount(minlength=10).tolist() == [count // 10] * 10
-
-
-def test_fewer_validation_images_than_classes_are_refused_before_any_training(
-    teachers: Path,
-) -> None:
-    with pytest.raises(
-        DataError, match=r"validation.images: 9 of 30\d? images|validation.images: 9 of"
-    ):
-        Trainer(
-            described(teachers, "natural"),
-            fidelities=[Fidelity(1, validation_images=9), Fidelity(2)],
-        )
-
-
-def test_a_checkpoint_from_before_there_were_stages_is_taken_up(
-    teachers: Path, tmp_path: Path
-) -> None:
-    config = described(teachers, "natural", training={"epochs": 2, "batch_size": 100})
-    list(Trainer(config, tmp_path, fidelities=[Fidelity(1)]).epochs())
-    tensors, state = checkpoint.read(tmp_path / "last.safetensors")
-    del state["stages"]
-    checkpoint.write(tmp_path / "last.safetensors", tensors, state)
-    assert [
-        e.epoch for e in Trainer(config, tmp_path, fidelities=[Fidelity(1), Fidelity(2)]).epochs()
-    ] == [2]
-
-
-def test_a_run_of_another_ladder_is_not_taken_up(teachers: Path, tmp_path: Path) -> None:
-    config = described(teachers, "natural", training={"epochs": 3, "batch_size": 100})
-    list(Trainer(config, tmp_path, fidelities=[Fidelity(1)]).epochs())
-    with pytest.raises(CheckpointError, match="belongs to a run with another ladder"):
-        Trainer(config, tmp_path, fidelities=[Fidelity(1), Fidelity(3)]).resume()
+    assert Fidelity(epochs=1, validation_images=80).validation(exam).images == 50
+    assert Fidelity(epochs=1, training_attack_steps=3).validation(exam) == exam

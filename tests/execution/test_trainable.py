@@ -147,7 +147,7 @@ def test_a_gang_that_does_not_answer_is_ended_with_its_trial() -> None:
 def taken_up(folder: Path) -> RayTrial:
     trial = RayTrial.__new__(RayTrial)
     assignment = {
-        "trial_id": "t00000", "config": CONFIG.to_dict(), "folder": str(folder), "stages": [{"until": 1}, {"until": 3}],
+        "trial_id": "t00000", "config": CONFIG.to_dict(), "folder": str(folder), "fidelities": [{"epochs": 1}, {"epochs": 3}],
         "allow_imports": [], "processes": 1, "cpu": 1, "gpu": 0,
     }  # fmt: skip
     trial.setup({"assignment": json.dumps(assignment)})

@@ -19,7 +19,7 @@ CONFIG = run.build(
 
 
 def test_a_trial_taken_up_reports_its_last_epoch_once_more_and_trains_on(tmp_path: Path) -> None:
-    fidelities = (Fidelity(1), Fidelity(3))
+    fidelities = (Fidelity(epochs=1), Fidelity(epochs=3))
     trial = run_trial(CONFIG, tmp_path, fidelities)
     first, facts = next(trial)
     trial.close()  # type: ignore[attr-defined]  # it is a generator

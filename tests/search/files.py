@@ -104,7 +104,7 @@ class FakeWorker:
             else []
         )
         yield from history[-1:]
-        for epoch in range(len(history) + 1, assignment.fidelities[-1].until + 1):
+        for epoch in range(len(history) + 1, assignment.fidelities[-1].epochs + 1):
             fidelity = fidelity_at(assignment.fidelities, epoch)
             steps = fidelity.attack(assignment.config.attack).steps
             clean, robust = measured(assignment.config, epoch)
@@ -189,8 +189,8 @@ CAPPED: dict[str, Any] = {
     "search": {**SMALL["search"], "attack.steps": {"choice": [2, 10]}},
     "first": [{**SMALL["first"][0], "attack.steps": 10}],
     "ladder": [
-        {"epochs": 1, "attack_steps": 2, "validation_steps": 5},
-        {"epochs": 2, "attack_steps": 2},
+        {"epochs": 1, "training_attack_steps": 2, "validation_attack_steps": 5},
+        {"epochs": 2, "training_attack_steps": 2},
         {"epochs": 4},
     ],
 }

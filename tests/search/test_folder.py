@@ -44,7 +44,7 @@ def test_a_changed_range_is_refused_and_named(tmp_path: Path) -> None:
     "changes",
     [
         {"ladder": [{"epochs": 2}]},
-        {"ladder": [{"epochs": 1, "attack_steps": 1}, *SMALL["ladder"][1:]]},
+        {"ladder": [{"epochs": 1, "training_attack_steps": 1}, *SMALL["ladder"][1:]]},
         {"seed": 4},
         {"first": []},
         {"fixed": {**SMALL["fixed"], "attack.steps": 3}},
@@ -143,6 +143,23 @@ def test_a_description_of_schema_version_1_is_compared_under_its_old_names(tmp_p
     assert new["schema_version"] == 2
     assert {"must_match", "validation_attack"} < set(new)
     assert not {"laws", "exam"} & set(new)
+
+
+def test_a_study_whose_rungs_have_old_names_goes_on_with_the_same_ladder(tmp_path: Path) -> None:
+    rungs = [{"epochs": 1, "attack_steps": 1, "validation_steps": 2}, {"epochs": 2}]
+    old = load_space(tmp_path, ladder=rungs)
+    study = tmp_path / "study"
+    study.mkdir()
+    folder.describe(study, old, {})
+    described = json.loads((study / "study.json").read_text())
+    assert described["must_match"]["ladder"][0]["training_attack_steps"] == 1
+    described["must_match"]["ladder"] = rungs
+    del described["schema_version"]
+    (study / "study.json").write_text(json.dumps(described))
+    assert folder.claim(study, old, resume=True)
+    other = load_space(tmp_path, ladder=[{**rungs[0], "attack_steps": 2}, rungs[1]])
+    with pytest.raises(StudyError, match="ladder was"):
+        folder.claim(study, other, resume=True)
 
 
 def test_where_files_lie_may_change(tmp_path: Path) -> None:

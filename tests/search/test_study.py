@@ -410,7 +410,7 @@ def test_who_begins_on_a_higher_rung_is_not_on_the_lower_one_not_even_after_a_re
 ) -> None:
     space = load_space(tmp_path, scheduler={"reduction": 3, "brackets": 3}, first=None)
     study = run(tmp_path, space, trials=9)
-    begun = {t.trial_id: t.segments[0].rungs[0].epochs for t in study.trials.values()}
+    begun = {t.trial_id: t.segments[0].fidelities[0].epochs for t in study.trials.values()}
     assert sorted(begun.values()) == [1, 1, 1, 1, 1, 1, 2, 2, 4]
     again = Study(study.folder, space, 9, {})
     again.reconcile()

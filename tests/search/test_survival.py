@@ -272,7 +272,7 @@ def test_a_finished_trial_whose_decisions_are_lost_is_its_full_run_and_not_its_c
 def test_values_of_another_protocol_are_no_best_epoch_where_only_rows_are_left(
     tmp_path: Path,
 ) -> None:
-    ladder = [{"epochs": 2, "validation_steps": 2}, {"epochs": 4}]
+    ladder = [{"epochs": 2, "validation_attack_steps": 2}, {"epochs": 4}]
     study = run(
         tmp_path,
         load_space(tmp_path, first=[], ladder=ladder, scheduler={"reduction": 2}),

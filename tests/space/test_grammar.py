@@ -87,6 +87,31 @@ def test_a_child_fixes_what_its_parent_searched_and_changes_the_rest(tmp_path: P
     assert space.epochs == 2
 
 
+def test_old_names_of_a_rung_are_read_with_a_notice(tmp_path: Path) -> None:
+    said: list[str] = []
+    rung = {"epochs": 1, "attack_steps": 1, "validation_steps": 3}
+    write_space(tmp_path, "base.yaml", ladder=[rung, {"epochs": 4}])
+    (tmp_path / "leaf.yaml").write_text("extends: base.yaml\n")
+    low = SearchSpace.load(tmp_path / "leaf.yaml", said.append).ladder[0]
+    assert (low.training_attack_steps, low.validation_attack_steps) == (1, 3)
+    assert said == [
+        f"{tmp_path}/base.yaml: ladder: {old} is now named {new}; the old name is still read"
+        for old, new in {
+            "attack_steps": "training_attack_steps",
+            "validation_steps": "validation_attack_steps",
+        }.items()
+    ]
+
+
+def test_an_old_name_beside_the_new_one_is_refused(tmp_path: Path) -> None:
+    rung = {"epochs": 1, "attack_steps": 1, "training_attack_steps": 2}
+    with pytest.raises(
+        SpaceError,
+        match=r"attack_steps is an old name of training_attack_steps; leave attack_steps out",
+    ):
+        load_space(tmp_path, ladder=[rung, {"epochs": 4}])
+
+
 def test_eight_of_255_is_read_where_pixels_are_meant(tmp_path: Path) -> None:
     search = {
         "method.name": {"choice": ["pgd_at"]},

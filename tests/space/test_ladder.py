@@ -7,7 +7,7 @@ from rkdsearch.config.fidelity import Fidelity
 from rkdsearch.errors import SpaceError
 from rkdsearch.space import ladder
 from rkdsearch.space.ladder import Segment
-from rkdsearch.space.settings import Rung, SchedulerConfig
+from rkdsearch.space.settings import SchedulerConfig
 from tests.search.files import CAPPED, load_space, run
 
 AFRESH, CONTINUED, NONE = (
@@ -15,7 +15,11 @@ AFRESH, CONTINUED, NONE = (
     SchedulerConfig(capped="continued"),
     SchedulerConfig(name="none"),
 )
-RUNGS = (Rung(epochs=6, attack_steps=2), Rung(epochs=18, attack_steps=2), Rung(epochs=54))
+RUNGS = (
+    Fidelity(epochs=6, training_attack_steps=2),
+    Fidelity(epochs=18, training_attack_steps=2),
+    Fidelity(epochs=54),
+)
 
 
 def test_a_new_run_begins_where_a_cap_that_was_in_force_is_lifted() -> None:
@@ -29,16 +33,21 @@ def test_a_new_run_begins_where_a_cap_that_was_in_force_is_lifted() -> None:
 
 
 def test_a_cap_that_rises_begins_a_new_run_at_each_step() -> None:
-    rising = (Rung(epochs=2, attack_steps=1), Rung(epochs=6, attack_steps=5), Rung(epochs=18))
-    assert [segment.end for segment in ladder.segments(rising, AFRESH, 10)] == [2, 6, 18]
-    assert [segment.end for segment in ladder.segments(rising, AFRESH, 5)] == [2, 18]
-
-
-def test_the_trainer_is_told_every_stage_of_its_run() -> None:
-    segment = Segment(
-        (Rung(epochs=6, attack_steps=2, validation_steps=5, validation_images=100), Rung(epochs=18))
+    rising = (
+        Fidelity(epochs=2, training_attack_steps=1),
+        Fidelity(epochs=6, training_attack_steps=5),
+        Fidelity(epochs=18),
     )
-    assert segment.fidelities == (Fidelity(6, 2, 5, 100), Fidelity(18))
+    assert [segment.epochs for segment in ladder.segments(rising, AFRESH, 10)] == [2, 6, 18]
+    assert [segment.epochs for segment in ladder.segments(rising, AFRESH, 5)] == [2, 18]
+
+
+def test_a_segment_has_every_fidelity_of_its_run() -> None:
+    low = Fidelity(
+        epochs=6, training_attack_steps=2, validation_attack_steps=5, validation_images=100
+    )
+    (segment,) = ladder.segments((low, Fidelity(epochs=18)), AFRESH, 2)
+    assert segment.fidelities == (low, Fidelity(epochs=18))
 
 
 def test_costs_are_shares_of_a_full_run_with_three_steps_for_all_that_is_no_attack() -> None:
@@ -171,18 +180,21 @@ def test_more_brackets_than_rungs_are_refused(tmp_path: Path) -> None:
     [
         ([{"epochs": 2}, {"epochs": 2}], "epochs must increase, got [2, 2]"),
         (
-            [{"epochs": 1}, {"epochs": 2, "attack_steps": 5}],
-            "it must have no attack_steps, got 5; leave it out",
+            [{"epochs": 1}, {"epochs": 2, "training_attack_steps": 5}],
+            "it must have no training_attack_steps, got 5; leave it out",
         ),
         (
             [{"epochs": 1}, {"epochs": 2, "validation_images": 9}],
             "it must have no validation_images, got 9; leave it out",
         ),
         (
-            [{"epochs": 1}, {"epochs": 2, "attack_steps": 5}, {"epochs": 4}],
-            "attack_steps must not fall from rung to rung, got [None, 5, None]",
+            [{"epochs": 1}, {"epochs": 2, "training_attack_steps": 5}, {"epochs": 4}],
+            "training_attack_steps must not fall from rung to rung, got [None, 5, None]",
         ),
-        ([{"epochs": 1, "attack_steps": 0}, {"epochs": 2}], "ladder.0.attack_steps"),
+        (
+            [{"epochs": 1, "training_attack_steps": 0}, {"epochs": 2}],
+            "ladder.0.training_attack_steps",
+        ),
     ],
 )
 def test_a_ladder_that_breaks_a_law_is_refused_with_the_law(

@@ -68,7 +68,7 @@ def test_rungs_and_the_last_epoch_are_validated_whatever_the_interval(teachers: 
     config = described(
         teachers, "natural", validation={"every": 3}, training={"epochs": 5, "batch_size": 100}
     )
-    epochs = list(Trainer(config, fidelities=[Fidelity(2), Fidelity(5)]).epochs())
+    epochs = list(Trainer(config, fidelities=[Fidelity(epochs=2), Fidelity(epochs=5)]).epochs())
     assert [e.epoch for e in epochs if e.clean_accuracy is not None] == [2, 3, 5]
     assert epochs[3].best == epochs[2].best
 
