@@ -27,6 +27,7 @@ from rkdsearch.space.settings import (
     SchedulerConfig,
 )
 
+
 class SpaceFile(BaseModel):
     """A search space as YAML writes it."""
 
