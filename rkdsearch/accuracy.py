@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from rkdsearch.attacks import Attack, Linf, Noise, Norm
+from rkdsearch.attacks import Attack, Noise
 from rkdsearch.attacks.autoattack import auto_attack
 from rkdsearch.errors import OutOfMemoryError, is_out_of_memory
 from rkdsearch.methods import Student, inner
@@ -208,10 +208,9 @@ def evaluate_autoattack(
     network: nn.Module, x: Tensor, y: Tensor, *, attack: Attack, seed: int = 0
 ) -> tuple[ImageResults, list[str]]:
     """Results under AutoAttack, standard, in `attack`'s ball; and the warnings of the package's own checks."""
-    norm: Norm = "linf" if isinstance(attack.ball, Linf) else "l2"
     with torch.no_grad():
         clean = torch.cat([network(xs).argmax(dim=1) for xs in torch.split(x, BATCH)]) == y
-    robust, flags = auto_attack(network, x, y, norm=norm, eps=attack.ball.eps, seed=seed)
+    robust, flags = auto_attack(network, x, y, ball=attack.ball, seed=seed)
     return ImageResults(y.cpu(), clean.cpu(), robust.cpu()), flags
 
 

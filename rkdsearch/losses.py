@@ -1,8 +1,8 @@
-"""Per-sample losses: logits (N, K) in, (N,) nats out, unreduced. Whoever calls reduces, once.
+"""Per-sample losses: logits (N, K) in, (N,) nats out, unreduced. The caller reduces, once.
 
 One convention everywhere: a divergence is summed over the K classes and never multiplied by
-temperature**2. What papers and scripts do instead (element means, factors of 10, a 1e-5 inside the
-logarithm) is written out by the method that repeats it. Half precision is lifted to float32;
+temperature**2. A method that repeats another convention of a paper or script (element means,
+factors of 10, a 1e-5 inside the logarithm) writes it out. Half precision is computed in float32;
 float64 stays float64.
 """
 
@@ -34,7 +34,10 @@ def cross_entropy(logits: Tensor, y: Tensor, *, label_smoothing: float = 0.0) ->
 
 
 def soft_cross_entropy(prediction: Tensor, *, target: Tensor, temperature: float = 1.0) -> Tensor:
-    """-sum_k p_target log p_prediction. Logits (N, K) both; returns (N,) nats: the divergence plus the target's entropy."""
+    """-sum_k p_target log p_prediction: the divergence plus the target's entropy.
+
+    Logits (N, K) both; returns (N,) nats.
+    """
     return -(probabilities(target, temperature) * log_probabilities(prediction, temperature)).sum(
         dim=1
     )
@@ -48,12 +51,13 @@ def kl_divergence(
     target_temperature: float | Tensor | None = None,
     offset: float = 0.0,
 ) -> Tensor:
-    """KL(target || prediction), summed over classes. Logits (N, K) both; returns (N,) nats, not multiplied by temperature**2.
+    """KL(target || prediction), summed over classes.
 
-    Gradient flows into `target` wherever it carries one (TRADES, IAD): a constant target is the
-    caller's `detach` or `no_grad`. `target_temperature` softens the target alone, a number or (N,
-    1); by default both sides share `temperature`. `offset` is added to the target's probability
-    inside the logarithm, as some released scripts do (1e-5): it moves the value, not the gradient.
+    Logits (N, K) both; returns (N,) nats, not multiplied by temperature**2. Gradient flows into
+    `target` where it carries one (TRADES, IAD); for a constant target the caller uses `detach` or
+    `no_grad`. `target_temperature`, a number or (N, 1), softens the target alone; by default both
+    sides share `temperature`. `offset` is added to the target's probability inside the logarithm,
+    as some released scripts do (1e-5): it moves the value, not the gradient.
     """
     log_target = log_probabilities(
         target, temperature if target_temperature is None else target_temperature
@@ -68,7 +72,10 @@ def kl_divergence(
 
 
 class _KLToConstant(torch.autograd.Function):
-    """sum_k p (log p - log softmax(logits)) for a constant p (N, K): its gradient is one subtraction, where autograd takes ten operations."""
+    """sum_k p (log p - log softmax(logits)) for a constant p (N, K).
+
+    Its gradient is one subtraction, where autograd takes ten operations.
+    """
 
     @override
     @staticmethod
@@ -84,7 +91,7 @@ class _KLToConstant(torch.autograd.Function):
 
 
 def kl_to_probabilities(prediction: Tensor, *, target: Tensor, temperature: float = 1.0) -> Tensor:
-    """KL(target || prediction) for a target given as probabilities (N, K), zeros allowed; returns (N,) nats."""
+    """KL(target || prediction), (N,) nats, for target probabilities (N, K), zeros allowed."""
     divergence: Tensor = torch.special.xlogy(target, target) - target * log_probabilities(
         prediction, temperature
     )
@@ -98,12 +105,15 @@ def entropy(logits: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
 
 
 def _are_few(logits: Tensor) -> bool:
-    """On a CPU, torch's softmax over rows shorter than a vector register takes four times as long as the same over columns."""
+    """True where softmax is faster over columns.
+
+    On a CPU, torch takes four times as long over rows shorter than a vector register.
+    """
     return logits.is_cpu and logits.shape[1] <= 16
 
 
 def _softened(logits: Tensor, temperature: float | Tensor) -> Tensor:
-    """Logits / temperature, in single precision at least."""
+    """Logits / temperature, in at least single precision."""
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
     return (

@@ -1,8 +1,8 @@
-"""AutoAttack, standard (Croce & Hein, ICML 2020, https://arxiv.org/abs/2003.01690), by the published package `pyautoattack`.
+"""AutoAttack, standard (Croce & Hein, ICML 2020, https://arxiv.org/abs/2003.01690).
 
-APGD-CE, targeted APGD, targeted FAB and Square, one after the other on what is still right. The
-package's own checks of the defence (randomised, probabilities instead of logits, gradients that
-vanish) come back as flags.
+By the published package `pyautoattack`: APGD-CE, targeted APGD, targeted FAB and Square, one after
+the other on the images that are still right. The package's warnings about the defence (randomised,
+probabilities instead of logits, vanishing gradients) are returned as flags.
 """
 
 import logging
@@ -13,9 +13,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from rkdsearch.attacks.balls import Norm
-
-_NORMS = {"linf": "Linf", "l2": "L2"}
+from rkdsearch.attacks.balls import Ball
+from rkdsearch.errors import ConfigError
 
 
 def auto_attack(
@@ -23,21 +22,31 @@ def auto_attack(
     x: Tensor,
     y: Tensor,
     *,
-    norm: Norm,
-    eps: float,
+    ball: Ball,
     seed: int = 0,
     batch_size: int = 250,
 ) -> tuple[Tensor, list[str]]:
-    """(N,) booleans: right on x and after every attack; and the texts of the package's warnings.
+    """(N,) booleans, right on x and after every attack; and the package's warnings.
 
-    `network` is in eval mode and gives logits (N, K); x (N, C, H, W) pixels of [0, 1]; eps in
-    pixels of [0, 1].
+    `network` is in eval mode and gives logits (N, K); x (N, C, H, W) pixels of [0, 1]. Raises
+    ConfigError where the package has no attack for this ball.
     """
     from pyautoattack import AutoAttack
 
+    if ball.autoattack is None:
+        raise ConfigError(
+            f"validation.attack.norm: AutoAttack has no {ball.title} ball; evaluate by pgd alone or"
+            " choose another norm"
+        )
+
     with _flags() as flags, torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
         attack = AutoAttack(
-            network, norm=_NORMS[norm], eps=eps, seed=seed, device=x.device, version="standard"
+            network,
+            norm=ball.autoattack,
+            eps=ball.eps,
+            seed=seed,
+            device=x.device,
+            version="standard",
         )
         x_adv, _ = attack.run_standard_evaluation(x, y, batch_size=batch_size)
     with torch.no_grad():
@@ -65,7 +74,7 @@ def _right(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 @contextmanager
 def _flags() -> Iterator[list[str]]:
-    """What the package warns of, through its logger and through `warnings`, collected instead of printed."""
+    """Collects the package's warnings, from its logger and from `warnings`, and prints none."""
     found: list[str] = []
     logger = logging.getLogger("auto-attack")
     handler = logging.Handler(logging.WARNING)

@@ -27,6 +27,8 @@ class Ball(ABC):
     title: ClassVar[str]  # its name for people, and RobustBench's `threat_model`
     autoattack: ClassVar[str | None]  # its name in `pyautoattack`; None where that has no such ball
     largest_eps: ClassVar[float]  # a larger radius is a mistake of unit
+    # True: a config must give eps, because its default of 8/255 is no sensible radius
+    eps_required: ClassVar[bool] = False
 
     @abstractmethod
     def around(self, x: Tensor) -> Projection:

@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from rkdsearch import methods
-from rkdsearch.attacks import Attack, Norm, Start, build_ball
+from rkdsearch.attacks import BALLS, Attack, Norm, Start, build_ball
 from rkdsearch.data.config import PLACES, DataConfig
 from rkdsearch.methods import BatchNormMode, Method, inner
 from rkdsearch.models import ModelConfig
@@ -62,7 +62,10 @@ class BallConfig(Section):
 
     @model_validator(mode="after")
     def _eps_is_in_pixels(self) -> Self:
-        if self.norm == "linf" and self.eps > 1:
+        ball = BALLS[self.norm]
+        if ball.eps_required and "eps" not in self.model_fields_set:
+            raise ValueError(f"eps is required: the {ball.title} ball has no default radius")
+        if self.eps > ball.largest_eps:
             raise ValueError(f"eps is in pixels of [0, 1]: 8/255 is 0.0314; got {self.eps:g}")
         return self
 

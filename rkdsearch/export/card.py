@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rkdsearch import config as run
+from rkdsearch.attacks import BALLS
 from rkdsearch.config import TrainConfig, ValidationAttack
 from rkdsearch.errors import RkdError
 from rkdsearch.methods import name_of
@@ -301,10 +302,7 @@ def _origin(home: Path, path: str | None, sha256: str) -> str:
 
 def ball(exam: ValidationAttack) -> str:
     """The exam's ball, for people."""
-    return (
-        f"the {({'linf': 'Linf', 'l2': 'L2'})[exam.norm]} ball of radius {fraction(exam.eps)}"
-        " (pixels of [0, 1])"
-    )
+    return f"the {BALLS[exam.norm].title} ball of radius {fraction(exam.eps)} (pixels of [0, 1])"
 
 
 def fraction(eps: float) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from rkdsearch.attacks import BALLS
 from rkdsearch.export.card import Delivery, Row, fraction, named
 from rkdsearch.methods import name_of
 from rkdsearch.results import summary
@@ -27,7 +28,7 @@ def entry(d: Delivery) -> dict[str, Any]:
         "dataset": d.config.data.name,
         "venue": None,
         "architecture": named(d.config.student),
-        "threat_model": {"linf": "Linf", "l2": "L2"}[exam.norm],
+        "threat_model": BALLS[exam.norm].title,
         "eps": fraction(exam.eps),
         "clean_acc": None if clean is None else f"{100 * clean:.2f}",
         "autoattack_acc": None if worst is None else f"{100 * worst:.2f}",

@@ -1,4 +1,4 @@
-"""What CRDND and ARDIR share: widths of inner representations, projectors between unequal ones, and their precision."""
+"""Inner representations, for CRDND and ARDIR: widths, projectors between them, precision."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,10 @@ from rkdsearch import models
 
 
 def measure(network: nn.Module, image: Tensor) -> models.Features:
-    """Logits and stages of one image (1, C, H, W), in eval mode: BatchNorm cannot normalise one sample, nor should it learn from it."""
+    """Logits and stages of one image (1, C, H, W).
+
+    In eval mode: BatchNorm cannot normalise one sample, and must not learn from it.
+    """
     modes = {module: module.training for module in network.modules()}
     try:
         network.eval()
@@ -34,5 +37,5 @@ def projector(student: Tensor, teacher: Tensor) -> nn.Linear | None:
 
 
 def projected(features: Tensor, through: Callable[[Tensor], Tensor] | None) -> Tensor:
-    """The vectors, in the teacher's width."""
+    """The student's vectors (N, d), in the teacher's width."""
     return vector(features) if through is None else through(vector(features))

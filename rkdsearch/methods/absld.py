@@ -1,8 +1,11 @@
-"""Anti-Bias Soft Label Distillation (Zhao et al., NeurIPS 2024, https://arxiv.org/abs/2312.05508).
+"""Anti-Bias Soft Label Distillation (Zhao et al., NeurIPS 2024).
+
+https://arxiv.org/abs/2312.05508
 
 outer   min  alpha KL(T(x) / t_adv[y] || S(x')) + (1 - alpha) KL(T(x) / t_nat[y] || S(x))
-        each epoch's end: t <- clip(t - r (G - mean G) / max |G - mean G|, 0.5, 5), G[k] = the sum over class k of the student's
-        cross-entropy in that epoch, on x' for t_adv and on x for t_nat
+        each epoch's end: t <- clip(t - r (G - mean G) / max |G - mean G|, 0.5, 5)
+        G[k] = the sum over class k of the student's cross-entropy in that epoch,
+        on x' for t_adv and on x for t_nat
 inner   x' = argmax KL(T(x) / t_adv[y] || S(x'))
 
 RSLAD whose soft labels are sharpened for the classes that the student finds hard: it aims at the
@@ -14,8 +17,10 @@ storage, so that both targets are divided by t_adv[y] t_nat[y]; and it adds 1e-5
 probability inside the logarithm. It also averages the KL over classes: `kl_scale` = 1/K.
 
 Defaults: alpha = 5/6, r = 0.1, temperatures from 1 within [0.5, 5], attack from Gaussian noise in
-eval mode: the released script. Confirmed: the authors' script with `parity: official`, value and
-gradients, and its update; the paper's equation on our own numbers only.
+eval mode: the released script.
+
+Confirmed: the authors' script with `parity: official`, value and gradients, and its update; the
+paper's equation on our own numbers only.
 """
 
 import torch

@@ -1,17 +1,20 @@
-"""Adaptive Adversarial Distillation, AdaAD (Huang et al., CVPR 2023, https://github.com/boyellow/AdaAD).
+"""Adaptive Adversarial Distillation, AdaAD (Huang et al., CVPR 2023).
+
+https://github.com/boyellow/AdaAD
 
 outer   min  alpha KL(T(x') || S(x')) + (1 - alpha) KL(T(x) || S(x))
 inner   x' = argmax KL(T(x') || S(x'))
 
-The attack looks for the image on which student and teacher disagree most: the teacher answers every
-iterate, and the gradient flows through it to the image, which costs a forward and a backward of the
-teacher a step. Detached, it would be another attack.
+The attack looks for the image on which student and teacher disagree most. Every attack step runs
+the teacher forward and backward, because its gradient reaches the image too; with a detached
+teacher this is another attack.
 
 Where the released code departs: on CIFAR-10 it averages the KL over classes (`kl_scale` = 1/K
 repeats it), on CIFAR-100 it does not; its argument parser defaults to eps = 16/255, the paper's
 larger radius.
 
 Defaults: alpha = 1, attack from Gaussian noise in eval mode: the released script.
+
 Confirmed: the authors' script on both data sets, value and gradients; its attack too.
 """
 
@@ -24,7 +27,7 @@ from rkdsearch.methods import KLScale, Loss, Method, Step, Weight, inner
 
 
 class AdaAD(Method):
-    """Imitate the teacher where the student disagrees with it most, and there the teacher's own answer."""
+    """Imitate the teacher's logits of the image on which student and teacher disagree most."""
 
     adversarial_weight: Weight = Field(1.0, description="alpha")
     kl_scale: KLScale = 1.0

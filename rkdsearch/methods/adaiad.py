@@ -1,19 +1,23 @@
-"""AdaAD with introspection, AdaIAD (Huang et al., CVPR 2023, https://github.com/boyellow/AdaAD; IAD: https://arxiv.org/abs/2106.04928).
+"""AdaAD with introspection, AdaIAD (Huang et al., CVPR 2023).
 
-outer   min  alpha tau^2 KL(T(x') || S(x'); tau) + alpha (1 - a) KL(S(x) || S(x')) + (1 - alpha) CE(S(x), y)
+https://github.com/boyellow/AdaAD; IAD: https://arxiv.org/abs/2106.04928
+
+outer   min  alpha tau^2 KL(T(x') || S(x'); tau) + alpha (1 - a) KL(S(x) || S(x'))
+             + (1 - alpha) CE(S(x), y)
         a = p_T(y | x')^beta, and 1 during the warm-up
 inner   x' = argmax KL(T(x') || S(x'))
 
-AdaAD's attack under the loss of IAD-I: the less the teacher believes in the label of x', the more
-the student listens to its own answer to x. Unlike in IAD-I, the teacher is asked about x', and its
-term is not weighted by a. S(x) is a target with gradient.
+AdaAD's attack with the loss of IAD-I: the less the teacher believes in the label of x', the more
+the student imitates its own logits of x. Unlike in IAD-I, the teacher sees x', and its term is not
+weighted by a. S(x) is a target with gradient.
 
 Where we depart: the released code forwards x twice, before and after x'; here once, with the same
 loss and one BatchNorm update less.
 
 Defaults: alpha = 1, tau = 30, beta = 0.1, warm-up 60 of 200 epochs, attack from Gaussian noise in
-eval mode: the released script. Confirmed: the authors' script, value and gradients; the warm-up on
-our own numbers only.
+eval mode: the released script.
+
+Confirmed: the authors' script, value and gradients; the warm-up on our own numbers only.
 """
 
 import torch
@@ -35,7 +39,7 @@ from rkdsearch.methods import (
 
 
 class AdaIAD(Method):
-    """AdaAD, and the student's own clean answer where the teacher is unsure."""
+    """AdaAD, and the student's own clean logits where the teacher is unsure."""
 
     soft_label_weight: Weight = Field(1.0, description="alpha")
     temperature: Temperature = Field(30.0, description="tau: softening in the teacher's term alone")

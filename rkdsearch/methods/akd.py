@@ -1,12 +1,16 @@
-"""AKD: adversarial training with a robust teacher's answer beside the label (in IAD's tables: https://arxiv.org/abs/2106.04928).
+"""AKD: adversarial training, and imitation of a robust teacher (in IAD's tables).
+
+https://arxiv.org/abs/2106.04928
 
 outer   min  (1 - lambda) CE(S(x'), y) + lambda tau^2 KL(T(x') || S(x'); tau)
 inner   x' = argmax CE(S(x'), y)
 
-The teacher is asked about the student's own attacked image, where it may be wrong: that is what IAD
-later answers. There is no canonical code: this is AKD2 without its natural teacher.
+The teacher sees the student's own attacked image, where it may be wrong: the problem that IAD
+solves later. The name is from IAD's tables. There is no canonical code: this is AKD2 without its
+natural teacher.
 
 Defaults: lambda = 1/2 and tau = 1 are ours, the middle of the range in use; the attack is PGD-AT's.
+
 Confirmed: the KL term by AKD2's released code, whose soft cross-entropy differs from it by the
 teacher's entropy; the weighting is a convention.
 """
@@ -31,7 +35,7 @@ from rkdsearch.methods import (
 
 
 class AKD(Method):
-    """Learn, on attacked images, the label and the teacher's answer to the same image."""
+    """Learn, on attacked images, the label and the teacher's logits of the same image."""
 
     attack_defaults: ClassVar[AttackDefaults] = AttackDefaults(start="uniform_clipped")
 
@@ -44,12 +48,12 @@ class AKD(Method):
         x_adv = step.maximize(inner.label(step))
         with torch.no_grad():
             soft_labels = step.teacher(x_adv)
-        answer = step.student(x_adv)
+        logits = step.student(x_adv)
         scale = self.kl_scale * self.temperature**2
         return Loss.weighted(
             soft_label=(
                 self.soft_label_weight * scale,
-                kl_divergence(answer, target=soft_labels, temperature=self.temperature),
+                kl_divergence(logits, target=soft_labels, temperature=self.temperature),
             ),
-            label=(1 - self.soft_label_weight, step.label_loss(answer)),
+            label=(1 - self.soft_label_weight, step.label_loss(logits)),
         )

@@ -1,18 +1,22 @@
-"""Adversarially Robust Distillation (Goldblum et al., AAAI 2020, https://arxiv.org/abs/1905.09747).
+"""Adversarially Robust Distillation (Goldblum et al., AAAI 2020).
+
+https://arxiv.org/abs/1905.09747
 
 outer   min  alpha tau^2 KL(T(x) || S(x'); tau) + (1 - alpha) CE(S(x), y)
 inner   x' = argmax CE(S(x'), y)
 
-The student must answer on attacked images as the robust teacher does on clean ones. The attack
-looks at the student alone.
+The student's prediction on an attacked image imitates the robust teacher's on the clean image. The
+attack uses the student alone.
 
 Where the released code departs: it averages the KL over classes too (`kl_scale` = 1/K repeats it),
 which at tau = 30 makes its gradient about that of 1/K of a plain KL. Its second learning-rate
-milestone does nothing: that belongs to the schedule, not to us. "ARD" in the IAD repository is tau
-= 1, alpha = 1, summed over classes.
+milestone does nothing: a matter of the schedule, not of the method. "ARD" in the IAD repository is
+tau = 1, alpha = 1, summed over classes.
 
 Defaults: alpha = 1, tau = 30, attack from uniform noise with BatchNorm in train mode: the released
-script. Confirmed: the authors' script and the IAD repository's, value and gradients.
+script.
+
+Confirmed: the authors' script and the IAD repository's, value and gradients.
 """
 
 from typing import ClassVar
@@ -35,7 +39,7 @@ from rkdsearch.methods import (
 
 
 class ARD(Method):
-    """Imitate, on attacked images, the teacher's clean answer."""
+    """Imitate, on attacked images, the teacher's logits of the clean images."""
 
     attack_defaults: ClassVar[AttackDefaults] = AttackDefaults(start="uniform", batchnorm="train")
 

@@ -1,6 +1,9 @@
-"""Adversarial Robust Distillation with Internal Representation (Takahashi et al., 2022, https://arxiv.org/abs/2211.00239). RECONSTRUCTED.
+"""Adversarial Robust Distillation with Internal Representation (Takahashi et al., 2022).
 
-outer   min  alpha tau^2 KL(T(x) || S(x'); tau) + (1 - alpha) CE(S(x'), y) + lambda D(h_S(x'), h_T(x))
+https://arxiv.org/abs/2211.00239 RECONSTRUCTED.
+
+outer   min  alpha tau^2 KL(T(x) || S(x'); tau) + (1 - alpha) CE(S(x'), y)
+             + lambda D(h_S(x'), h_T(x))
 inner   x' = argmax CE(S(x'), y)
 
 Known, from the abstract: distillation between equal architectures improves adversarial training,
@@ -8,11 +11,13 @@ and the teacher's internal representation serves as a label beside its output. I
 the label; both labels come from the clean image (the alternative: `representation_input:
 adversarial`). Guessed: the layer (penultimate), the distance (mean square), the weight. `layers:
 stages` sums D over the last stages instead, each averaged over its pixels; a trained linear map
-stands between unequal widths; `natural_alignment` moves that share of D to clean images. Mean and
-sum of squares differ by the width: rescale lambda with it.
+joins unequal widths; `natural_alignment` moves that share of D to clean images. Mean and sum of
+squares differ by the width: rescale lambda with it.
 
 Defaults: ours; the attack is PGD-AT's. The paper's attack may be RSLAD's: `attack.objective:
-teacher_clean`. Confirmed: our own numbers only. Never to be reported as the authors'.
+teacher_clean`.
+
+Confirmed: our own numbers only. Never to be reported as the authors'.
 """
 
 from collections.abc import Mapping
@@ -45,7 +50,7 @@ from rkdsearch.models import Features
 
 
 class ARDIR(ConditionalMethod):
-    """Learn, on attacked images, the teacher's clean answer and its clean inner representation."""
+    """Imitate, on attacked images, the teacher's clean logits and its clean representation."""
 
     attack_defaults: ClassVar[AttackDefaults] = AttackDefaults(start="uniform_clipped")
     reconstructed: ClassVar[str | None] = "only the abstract of arXiv 2211.00239 is public"
@@ -72,7 +77,7 @@ class ARDIR(ConditionalMethod):
     def companions(
         self, student: nn.Module, teachers: Mapping[str, nn.Module], image: Tensor
     ) -> dict[str, Companion]:
-        pairs = self._pairs(measure(student, image), measure(teachers["robust"], image))
+        pairs = self._layers(measure(student, image), measure(teachers["robust"], image))
         maps = {f"projector{i}": projector(own, theirs) for i, (own, theirs) in enumerate(pairs)}
         return {name: Companion(linear) for name, linear in maps.items() if linear is not None}
 
@@ -81,54 +86,54 @@ class ARDIR(ConditionalMethod):
         with torch.no_grad():
             teacher = step.features(step.teacher, step.x)
         x_adv = step.maximize(inner.label(step))
-        with torch.no_grad():
-            label = (
-                teacher
-                if self.representation_input == "clean"
-                else step.features(step.teacher, x_adv)
-            )
+        label = teacher
+        if self.representation_input == "adversarial":
+            with torch.no_grad():
+                label = step.features(step.teacher, x_adv)
         student = step.features(step.student, x_adv)
-        internal = (1 - self.natural_alignment) * self._distance(step, student, label)
+        representation = (1 - self.natural_alignment) * self._distance(step, student, label)
         if self.natural_alignment:
-            internal = internal + self.natural_alignment * self._distance(
-                step, step.features(step.student, step.x), teacher
-            )
-        scale = self.kl_scale * self.temperature**2
+            natural = self._distance(step, step.features(step.student, step.x), teacher)
+            representation = representation + self.natural_alignment * natural
+        imitation = kl_divergence(
+            student.logits, target=teacher.logits, temperature=self.temperature
+        )
         return Loss.weighted(
-            soft_label=(
-                self.soft_label_weight * scale,
-                kl_divergence(student.logits, target=teacher.logits, temperature=self.temperature),
-            ),
+            soft_label=(self.soft_label_weight * self.kl_scale * self.temperature**2, imitation),
             label=(1 - self.soft_label_weight, step.label_loss(student.logits)),
-            representation=(self.representation_weight, internal),
+            representation=(self.representation_weight, representation),
         )
 
     def _distance(self, step: Step, student: Features, teacher: Features) -> Tensor:
-        """D, (N,): summed over the chosen layers."""
+        """D, (N,): the sum over the chosen layers."""
         total = torch.zeros((), device=student.logits.device)
-        for i, (own, theirs) in enumerate(self._pairs(student, teacher)):
-            found, wanted = projected(own, step.companions.get(f"projector{i}")), vector(theirs)
+        for i, (own, theirs) in enumerate(self._layers(student, teacher)):
+            h_student = projected(own, step.companions.get(f"projector{i}"))
+            h_teacher = vector(theirs)
             match self.distance:
                 case "mse_mean":
-                    total = total + (found - wanted).square().mean(dim=1)
+                    total = total + (h_student - h_teacher).square().mean(dim=1)
                 case "l2_sum":
-                    total = total + (found - wanted).square().sum(dim=1)
+                    total = total + (h_student - h_teacher).square().sum(dim=1)
                 case "cosine":
-                    total = total + 1 - functional.cosine_similarity(found, wanted, dim=1)
+                    total = total + 1 - functional.cosine_similarity(h_student, h_teacher, dim=1)
         return total
 
-    def _pairs(self, student: Features, teacher: Features) -> list[tuple[Tensor, Tensor]]:
-        """The student's activations beside the teacher's, the deepest last."""
+    def _layers(self, student: Features, teacher: Features) -> list[tuple[Tensor, Tensor]]:
+        """Pairs of the student's and the teacher's representations h, the deepest last.
+
+        Raises ConfigError where a network has fewer stages than `last_stages`.
+        """
         if self.layers == "penultimate":
-            return [(student.stages["penultimate"], teacher.stages["penultimate"])]
-        sides = [
-            [a for name, a in f.stages.items() if name != "penultimate"] for f in (student, teacher)
-        ]
-        fewest = min(map(len, sides))
+            return [(student.penultimate, teacher.penultimate)]
+        own, theirs = (
+            [h for name, h in features.stages.items() if name != "penultimate"]
+            for features in (student, teacher)
+        )
+        fewest = min(len(own), len(theirs))
         if fewest < self.last_stages:
             raise ConfigError(
                 f"method.last_stages must be <= {fewest}, the stages that student and teacher both"
                 f" expose, got {self.last_stages}; lower it or choose method.layers: penultimate"
             )
-        own, theirs = (side[-self.last_stages :] for side in sides)
-        return list(zip(own, theirs, strict=True))
+        return list(zip(own[-self.last_stages :], theirs[-self.last_stages :], strict=True))

@@ -1,22 +1,28 @@
-"""Balanced Multi-Teacher Adversarial Robustness Distillation, B-MTARD (Zhao et al., TPAMI 2024, https://arxiv.org/abs/2306.16170).
+"""Balanced Multi-Teacher Adversarial Robustness Distillation (Zhao et al., TPAMI 2024).
+
+https://arxiv.org/abs/2306.16170
 
 outer   min  w_adv KL(T(x') / tau_adv || S(x')) + w_nat KL(N(x) / tau_nat || S(x))
-        each step, before the loss: w_k <- w_k - rho (w_k - r_k / (r_adv + r_nat)), r_k = L_k / L_k of the first batch
-        each step, after the loss: tau_adv <- clip(tau_adv - kappa sign(H_adv - H_nat), 1, 10), and tau_nat the other way
+        each step, before the loss: w_k <- w_k - rho (w_k - r_k / (r_adv + r_nat)),
+        r_k = L_k / L_k of the first batch
+        each step, after the loss: tau_adv <- clip(tau_adv - kappa sign(H_adv - H_nat), 1, 10),
+        and tau_nat the other way
 inner   x' = argmax CE(S(x'), y)
 
-MTARD whose teachers are brought to the same entropy H: the vaguer one is cooled, the surer one is
-heated. Only teachers are softened, and no tau^2 multiplies. rho and kappa follow the learning rate,
-as the released code divides all three by 10 at the same milestones. Under `training.microbatches` a
-batch meets the loss weights one batch late (`_balance.py`), and the temperatures in time.
+B-MTARD: MTARD whose teachers are brought to the same entropy H: the teacher of higher entropy is
+cooled, the other is heated. Only teachers are softened, and no tau^2 multiplies. rho and kappa
+follow the learning rate, as the released code divides all three by 10 at the same milestones. Under
+`training.microbatches` the loss weights are one batch late (`_balance.py`), the temperatures not.
 
 Where the released code departs (`parity: official`): it adds 1e-5 to the teachers' probabilities
 inside the logarithm. It also averages the KL over classes: `kl_scale` = 1/K, on CIFAR-100 10/K. Its
 offset inside the entropies, of which only the order counts, is left out.
 
 Defaults: rho = 0.025, kappa = 0.001, temperatures from 1 up to 10, attack from Gaussian noise in
-eval mode: the released script. Confirmed: two consecutive steps of the authors' script with
-`parity: official`: values, gradients, weights and temperatures.
+eval mode: the released script.
+
+Confirmed: two consecutive steps of the authors' script with `parity: official`: values, gradients,
+weights and temperatures.
 """
 
 from typing import ClassVar
@@ -32,7 +38,7 @@ from rkdsearch.teacher import Role
 
 
 class BMTARD(Method):
-    """Learn robustness from one teacher and accuracy from another, in step, once both are equally sure."""
+    """Learn robustness from one teacher and accuracy from another, brought to equal entropy."""
 
     stationary_loss: ClassVar[bool] = False
 

@@ -1,16 +1,19 @@
-"""Collaboratively Guided Adversarial Robustness Distillation, CGARD (Li et al., Yunnan University, preprint, 2026).
+"""Collaboratively Guided Adversarial Robustness Distillation (Li et al., preprint, 2026).
 
 outer   min  (1 - alpha) KL(T(x_T) || S(x_S)) + alpha KL(T(x_S) || S(x_S))
-inner   x_S, x_T = argmax D(S(x_S), T(x_T)),   D = the mean of both KLs; both move at once, each by its own gradient,
-        and an x_T on which the teacher's cross-entropy exceeds that of the clean x goes back to x
+inner   x_S, x_T = argmax D(S(x_S), T(x_T)),   D = the mean of both KLs
+        both move at once, each by its own gradient, and an x_T on which the teacher's
+        cross-entropy exceeds that of the clean x goes back to x
 
-The student is attacked, while the teacher is shown an image in the same ball that it likes no less
-than the clean one: its answer there is the collaborative target. One student forward a step.
+CGARD: the student is attacked, while the teacher gets an image of the same ball on which its loss
+is no higher than on the clean one: its logits there are the collaborative target. One student
+forward a step.
 
-Where we had to choose: the paper is silent about BatchNorm in the search and about the KL's
+Where we had to choose: the paper does not say BatchNorm's mode in the search nor the KL's
 reduction; here eval mode, and the sum over classes.
 
 Defaults: alpha = 0.7, both starts from Gaussian noise of their own: the paper.
+
 Confirmed: on our own numbers only, the loss and three steps of the search; no code is public.
 """
 
@@ -26,10 +29,10 @@ from rkdsearch.methods import KLScale, Loss, Method, Step, Weight
 
 
 class CGARD(Method):
-    """Imitate, on the attacked image, what the teacher says about it and about its own best neighbour of x."""
+    """Imitate, on the attacked image, the teacher's logits there and at its guiding image x_T."""
 
     adversarial_weight: Weight = Field(
-        0.7, description="alpha: the teacher's answer to x_S; the rest is for its answer to x_T"
+        0.7, description="alpha: the teacher's logits of x_S; the rest is for its logits of x_T"
     )
     kl_scale: KLScale = 1.0
 
@@ -38,21 +41,21 @@ class CGARD(Method):
         x_adv, x_guide = _search(step)
         with torch.no_grad():
             guidance, target = step.teacher(x_guide), step.teacher(x_adv)
-        answer = step.student(x_adv)
+        student = step.student(x_adv)
         return Loss.weighted(
             collaborative=(
                 self.kl_scale * (1 - self.adversarial_weight),
-                kl_divergence(answer, target=guidance),
+                kl_divergence(student, target=guidance),
             ),
             adversarial=(
                 self.kl_scale * self.adversarial_weight,
-                kl_divergence(answer, target=target),
+                kl_divergence(student, target=target),
             ),
         )
 
 
 def _search(step: Step) -> tuple[Tensor, Tensor]:
-    """x_S and x_T, (N, C, H, W) each."""
+    """x_S and x_T, (N, C, H, W) each. Raises ConfigError where `attack.objective` is set."""
     if step.inner_problem is not None:
         raise ConfigError(
             "attack.objective: cgard searches two images with an objective of its own, got"

@@ -1,13 +1,16 @@
-"""Cyclic Iterative Adversarial Robustness Distillation (Lu et al., ICCV 2025, https://arxiv.org/abs/2509.12633).
+"""Cyclic Iterative Adversarial Robustness Distillation (Lu et al., ICCV 2025).
 
-outer   student  min  KL(T(x') || S(x')) + KL(N(x) || S(x)) - s mean of KL(N(x') || S(x') / 5) over the samples whose x' N gets wrong
+https://arxiv.org/abs/2509.12633
+
+outer   student  min  KL(T(x') || S(x')) + KL(N(x) || S(x))
+                      - s mean of KL(N(x') || S(x') / 5) over the samples whose x' N gets wrong
         teacher  min  CE(T(x'), y), from a sixth of the run on
 inner   x' = argmax CE(S(x'), y)
 
 MTARD's two teachers, and a push away from the natural teacher's mistakes; meanwhile the robust
 teacher keeps learning from the student's adversarial examples. s is the power of ten that brings
-the push to the order of magnitude of the smaller of the other two losses. The teacher that learns
-is a copy in train mode: the loaded one stays as it was. Before it learns, only its BatchNorm
+the push to the order of magnitude of the smaller of the other two losses. The learning teacher is a
+copy in train mode, and the loaded one stays as it was. Before the copy learns, only its BatchNorm
 statistics move.
 
 Where the released code departs (`parity: official`): it adds 1e-5 to the teachers' probabilities
@@ -17,8 +20,9 @@ ffc264c) weights the two KLs by them.
 
 Defaults: student's temperature 5 in the push; the teacher's learning rate 1e-4 from 50 of 300
 epochs on, falling by a cosine times exp(-0.01 t^2), SGD with momentum 0.1 and weight decay 2e-4;
-attack from Gaussian noise in eval mode: the released script. Confirmed: the student's step of the
-authors' script with `parity: official`, value and gradients.
+attack from Gaussian noise in eval mode: the released script.
+
+Confirmed: the student's step of the authors' script with `parity: official`, value and gradients.
 """
 
 import copy
@@ -48,7 +52,7 @@ from rkdsearch.teacher import Role
 
 
 class CIARD(Method):
-    """Learn from two teachers but not from the natural one's mistakes, and keep the robust one in training."""
+    """Learn from two teachers, away from the natural one's mistakes; retrain the robust one."""
 
     stationary_loss: ClassVar[bool] = False
     may_skip_parameters: ClassVar[bool] = True  # the teacher's copy, until its training begins
@@ -76,7 +80,7 @@ class CIARD(Method):
         return {"robust": Companion(copied, settings, own_optimizer=True, schedule=self._rate)}
 
     def _rate(self, epoch: int, epochs: int) -> float:
-        """The retrained teacher's learning rate, as a fraction of its highest."""
+        """The learning rate of the retrained teacher, as a fraction of its highest."""
         done = ((epoch + 1) / epochs - self.retraining_start) / (1 - self.retraining_start)
         return (
             0.0 if done < 0 else (0.5 + 0.5 * math.cos(math.pi * done)) * math.exp(-0.01 * done**2)
@@ -84,52 +88,49 @@ class CIARD(Method):
 
     @override
     def loss(self, step: Step) -> Loss:
-        robust = step.companion("robust")
+        robust, natural = step.companion("robust"), step.teachers["natural"]
         x_adv = step.maximize(inner.label(step))
-        natural, adversarial = step.student(step.x), step.student(x_adv)
-        learning = step.started(self.retraining_start)
-        (robust_adv,) = robust.logits(x_adv, weights=(float(learning),))
+        student_nat, student_adv = step.student(step.x), step.student(x_adv)
+        learning = float(step.started(self.retraining_start))
+        (robust_adv,) = robust.logits(x_adv, weights=[learning])
         with torch.no_grad():
-            natural_nat, natural_adv = (
-                step.teachers["natural"](step.x),
-                step.teachers["natural"](x_adv),
-            )
-        offset = 1e-5 if self.parity == "official" else 0.0
+            natural_nat, natural_adv = natural(step.x), natural(x_adv)
+        wrong = natural_adv.argmax(dim=1) != step.y
 
-        def imitation(logits: Tensor, target: Tensor, temperature: float = 1.0) -> Tensor:
-            return kl_divergence(
-                logits,
-                target=target,
-                temperature=temperature,
-                target_temperature=1.0,
-                offset=offset,
+        # The push is a mean over some samples, and s compares means: both couple the batch.
+        imitation_adv, imitation_nat, push, wrong = step.all_gather(
+            torch.stack(
+                [
+                    self._imitation(student_adv, robust_adv.detach()),
+                    self._imitation(student_nat, natural_nat),
+                    self._imitation(student_adv, natural_adv, self.push_temperature),
+                    wrong,
+                ],
+                dim=1,
             )
-
-        adversarial_loss, natural_loss = (
-            imitation(adversarial, robust_adv.detach()),
-            imitation(natural, natural_nat),
-        )
-        push = imitation(adversarial, natural_adv, self.push_temperature)
-        wrong = (natural_adv.argmax(dim=1) != step.y).to(push.dtype)
-        # The push is a mean over some samples of the batch, and s compares means: all processes'
-        # rows are needed.
-        adversarial_loss, natural_loss, push, wrong = step.all_gather(
-            torch.stack([adversarial_loss, natural_loss, push, wrong], dim=1)
         ).unbind(dim=1)
-        adversarial_loss, natural_loss = adversarial_loss.mean(), natural_loss.mean()
-        push = (wrong * push).sum() / wrong.sum().clamp_min(1)
-        others, own = (
-            _magnitude(self.kl_scale * loss)
-            for loss in (torch.minimum(adversarial_loss, natural_loss), push)
-        )
+        adversarial_loss, natural_loss = imitation_adv.mean(), imitation_nat.mean()
+        push_loss = (wrong * push).sum() / wrong.sum().clamp_min(1)
+        smaller = torch.minimum(adversarial_loss, natural_loss)
+        s = 10 ** (_magnitude(self.kl_scale * smaller) - _magnitude(self.kl_scale * push_loss))
         return Loss.weighted(
             adversarial=(self.kl_scale, adversarial_loss),
             natural=(self.kl_scale, natural_loss),
-            push=(-self.kl_scale * 10 ** (others - own), push),
-            retraining=(float(learning), step.label_loss(robust_adv)),
+            push=(-self.kl_scale * s, push_loss),
+            retraining=(learning, step.label_loss(robust_adv)),
+        )
+
+    def _imitation(self, logits: Tensor, target: Tensor, temperature: float = 1.0) -> Tensor:
+        """KL(target || logits / temperature), (N,) nats."""
+        return kl_divergence(
+            logits,
+            target=target,
+            temperature=temperature,
+            target_temperature=1.0,
+            offset=1e-5 if self.parity == "official" else 0.0,
         )
 
 
 def _magnitude(loss: Tensor) -> Tensor:
-    """floor(log10), a constant; exact zeros count as 1e-7, as in the official code."""
+    """floor(log10 |loss|), a constant. Losses below 1e-7 count as 1e-7, as in the official code."""
     return loss.detach().abs().clamp_min(1e-7).log10().floor()

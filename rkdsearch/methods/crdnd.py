@@ -1,22 +1,27 @@
-"""Contrastive Relationship DeNoise Distillation (Wang et al., ICASSP 2023, https://arxiv.org/abs/2302.08764). RECONSTRUCTED.
+"""Contrastive Relationship DeNoise Distillation (Wang et al., ICASSP 2023).
+
+https://arxiv.org/abs/2302.08764 RECONSTRUCTED.
 
 outer   min  5/6 KL(q || S(x')) + 1/6 KL(q || S(x)) + lambda R
-        q = p + c (e_y - p),  p = p_T(x),  c = max(0, (p_m - p_y + m) / (1 - p_y + p_m)),  p_m the strongest wrong class
-        R = mean_i KL(r_T,i || r_S,i),  r_i = softmax_j(<u(x'_i), u(x_j)> / t),  u the penultimate features at unit length
+        q = p + c (e_y - p),  p = p_T(x),  c = max(0, (p_m - p_y + m) / (1 - p_y + p_m)),
+        p_m the strongest wrong class
+        R = mean_i KL(r_T,i || r_S,i),  r_i = softmax_j(<u(x'_i), u(x_j)> / t),
+        u the penultimate features at unit length
 inner   x' = argmax KL(T(x) || S(x'))
 
 Known, from the abstract: the teacher does not always predict correctly, so an adaptive compensation
 models its instability; and beside one-to-one imitation there is a contrastive relationship among
 examples. Inferred: RSLAD's attack and weights. Guessed: the form of both modules, so each has
-switches. `compensation` label: the smallest move towards the label that lets the true class lead by
-the margin m; matrix: a trained K x K noise matrix Q carries the student's answer into the teacher's
-noisy labels, KL(p || S Q), with a little CE(S(x'), y) so that Q cannot absorb everything; gate: q =
-a p + (1 - a) e_y with IAD's trust a; none: RSLAD. `relation` kl: the teacher's similarities between
-x' and x are the student's; infonce: x' lies nearest to its own x; cross_infonce: nearest to the
-teacher's x, through a trained projector where the widths differ. Both companions are dropped after
-training.
+choices. `compensation` label: the smallest move towards the label that lets the true class lead by
+the margin m; matrix: a trained K x K noise matrix Q maps the student's probabilities to the
+teacher's noisy labels, KL(p || S Q), with a little CE(S(x'), y) so that Q cannot absorb everything;
+gate: q = a p + (1 - a) e_y with IAD's trust a; none: RSLAD. `relation` kl: the student imitates the
+teacher's similarities between x' and x; infonce: x' lies nearest to its own x; cross_infonce:
+nearest to the teacher's x, through a trained projector where the widths differ. Both companions are
+dropped after training.
 
 Defaults: ours, except RSLAD's weights and attack.
+
 Confirmed: our own numbers only. Never to be reported as the authors'.
 """
 
@@ -51,7 +56,10 @@ from rkdsearch.models import Features
 
 
 class NoiseMatrix(nn.Module):
-    """Q (K, K), rows of probabilities: how a clean answer turns into the teacher's. Starts with 0.95 on the diagonal."""
+    """Q (K, K): the chance that a class becomes another in the teacher's labels.
+
+    Rows are probabilities; training starts with 0.95 on the diagonal.
+    """
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -63,14 +71,14 @@ class NoiseMatrix(nn.Module):
 
 
 class CRDND(ConditionalMethod):
-    """RSLAD from a teacher whose mistakes are compensated, with its relations among images."""
+    """RSLAD from a teacher whose mistakes are compensated, and whose relations are imitated."""
 
     reconstructed: ClassVar[str | None] = "only the abstract of arXiv 2302.08764 is public"
 
     adversarial_weight: Weight = Field(5 / 6, description="RSLAD's alpha")
     temperature: Temperature = 1.0
     compensation: Literal["label", "matrix", "gate", "none"] = Field(
-        "label", description="how the teacher's mistakes are met"
+        "label", description="how the teacher's mistakes are compensated"
     )
     margin: Annotated[
         Weight,
@@ -109,8 +117,7 @@ class CRDND(ConditionalMethod):
         if self.compensation == "matrix":
             with torch.no_grad():
                 classes = teachers["robust"](image).shape[1]
-            # Decay would pull Q towards the uniform matrix: towards believing that the teacher
-            # knows nothing.
+            # Weight decay would pull Q towards the uniform matrix: a teacher that knows nothing.
             found["noise_matrix"] = Companion(
                 NoiseMatrix(classes).to(image.device), {"weight_decay": 0.0}
             )
@@ -125,52 +132,48 @@ class CRDND(ConditionalMethod):
     @override
     def loss(self, step: Step) -> Loss:
         with torch.no_grad():
-            teacher = self._ask(step, step.teacher, step.x)
-        x_adv = step.maximize(
-            inner.imitation(teacher.logits, temperature=self.temperature).of(step.student)
-        )
-        with torch.no_grad():
-            target = self._target(step, teacher.logits, x_adv)
-        adversarial = self._ask(step, step.student, x_adv)
-        natural = self._ask(step, step.student, step.x)
+            teacher = self._features(step, step.teacher, step.x)
+        rslad = inner.imitation(teacher.logits, temperature=self.temperature)
+        x_adv = step.maximize(rslad.of(step.student))
+        adversarial = self._features(step, step.student, x_adv)
+        natural = self._features(step, step.student, step.x)
+
+        q = self._compensated(step, teacher.logits, x_adv)
+        adversarial_loss = self._imitation(step, adversarial.logits, target=q)
+        natural_loss = self._imitation(step, natural.logits, target=q)
         terms = {
-            "adversarial": (
-                self.adversarial_weight * self.kl_scale,
-                self._imitation(step, adversarial.logits, target),
-            ),
-            "natural": (
-                (1 - self.adversarial_weight) * self.kl_scale,
-                self._imitation(step, natural.logits, target),
-            ),
+            "adversarial": (self.kl_scale * self.adversarial_weight, adversarial_loss),
+            "natural": (self.kl_scale * (1 - self.adversarial_weight), natural_loss),
         }
         if self.compensation == "matrix":
             terms["label"] = (self.label_weight, step.label_loss(adversarial.logits))
         if self.relation != "none":
-            terms["relation"] = (
-                self.relation_weight,
-                self._relation(step, x_adv, teacher, adversarial, natural),
-            )
+            relation_loss = self._relation(step, x_adv, teacher, adversarial, natural)
+            terms["relation"] = (self.relation_weight, relation_loss)
         return Loss.weighted(**terms)
 
-    def _ask(self, step: Step, network: Student | Teacher, x: Tensor) -> Features:
+    def _features(self, step: Step, network: Student | Teacher, x: Tensor) -> Features:
+        """Logits, and the representations that R compares."""
         return Features(network(x), {}) if self.relation == "none" else step.features(network, x)
 
-    def _target(self, step: Step, logits: Tensor, x_adv: Tensor) -> Tensor:
-        """q, (N, K) probabilities."""
+    @torch.no_grad()
+    def _compensated(self, step: Step, logits: Tensor, x_adv: Tensor) -> Tensor:
+        """q, (N, K) probabilities; p itself where no compensation moves it."""
         p = probabilities(logits, self.temperature)
-        if self.compensation in ("matrix", "none"):
-            return p
         label = functional.one_hot(step.y, p.shape[1]).to(p.dtype)
-        if self.compensation == "label":
-            p_y, p_m = (p * label).sum(dim=1), (p - label).amax(dim=1)
-            move = ((p_m - p_y + self.margin) / (1 - p_y + p_m).clamp_min(1e-12)).clamp(0, 1)
-        else:
-            log_p = log_probabilities(step.teacher(x_adv)).gather(1, step.y[:, None])[:, 0]
-            move = 1 - (self.trust_exponent * log_p).exp()
-        return p + move[:, None] * (label - p)
+        match self.compensation:
+            case "matrix" | "none":
+                return p
+            case "label":
+                p_y, p_m = (p * label).sum(dim=1), (p - label).amax(dim=1)
+                c = ((p_m - p_y + self.margin) / (1 - p_y + p_m).clamp_min(1e-12)).clamp(0, 1)
+            case _:  # gate
+                log_p = log_probabilities(step.teacher(x_adv)).gather(1, step.y[:, None])[:, 0]
+                c = 1 - (self.trust_exponent * log_p).exp()
+        return p + c[:, None] * (label - p)
 
-    def _imitation(self, step: Step, logits: Tensor, target: Tensor) -> Tensor:
-        """KL(q || S), or KL(p || S Q): (N,) nats."""
+    def _imitation(self, step: Step, logits: Tensor, *, target: Tensor) -> Tensor:
+        """KL(q || S), or KL(p || S Q) with a noise matrix; (N,) nats."""
         if self.compensation != "matrix":
             return kl_to_probabilities(logits, target=target, temperature=self.temperature)
         noisy = step.companions["noise_matrix"](probabilities(logits, self.temperature))
@@ -182,9 +185,10 @@ class CRDND(ConditionalMethod):
     def _relation(
         self, step: Step, x_adv: Tensor, teacher: Features, adversarial: Features, natural: Features
     ) -> Tensor:
-        """R, one number for each image of all processes."""
+        """R, one number for each image of all processes: similarities couple the batch."""
 
         def unit(features: Features, through: nn.Module | None = None) -> Tensor:
+            """u of all processes' images, (N, d)."""
             vectors = projected(features.penultimate, through)
             return step.all_gather(functional.normalize(vectors, dim=1, eps=1e-8))
 
@@ -197,6 +201,6 @@ class CRDND(ConditionalMethod):
         similarities = anchors @ unit(natural if self.relation == "infonce" else teacher).T
         if self.negatives == "other_classes":
             y = step.all_gather(step.y)
-            same = (y[:, None] == y).fill_diagonal_(False)
-            similarities = similarities.masked_fill(same, -torch.inf)
+            same_class = (y[:, None] == y).fill_diagonal_(False)
+            similarities = similarities.masked_fill(same_class, -torch.inf)
         return -log_probabilities(similarities, self.relation_temperature).diagonal()

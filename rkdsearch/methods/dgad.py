@@ -1,17 +1,22 @@
-"""Dynamic Guidance Adversarial Distillation (Park and Min, ECCV 2024, https://arxiv.org/abs/2409.01627).
+"""Dynamic Guidance Adversarial Distillation (Park and Min, ECCV 2024).
 
-outer   min  n/B mean over M of KL(T~(x) || S(x)) + (B - n)/B mean over the rest of KL(T~(x') || S(x')) + beta |p_S(x') - p_S(x)|^2 / K
+https://arxiv.org/abs/2409.01627
+
+outer   min  n/B mean over M of KL(T~(x) || S(x))
+             + (B - n)/B mean over the rest of KL(T~(x') || S(x')) + beta |p_S(x') - p_S(x)|^2 / K
 inner   x' = argmax KL(T(x') || S(x'))
 
-M are the n samples whose clean image the teacher gets wrong: the student learns those clean, and
-the others attacked. T~ is the teacher corrected: where its first choice is wrong, that logit
-changes places with the true class's. The last term has gradient on both sides. B is the configured
-batch size, also for a shorter last batch, as in the released code.
+M are the n samples whose clean image the teacher gets wrong: the student learns these samples
+clean, and the others attacked. T~ is the corrected teacher: where its first choice is wrong, that
+logit changes places with the true class's. The last term has gradient on both sides. B is the
+configured batch size, also for a shorter last batch, as in the released code.
 
 Where the released code departs (`parity: official`): its MobileNet-V2 branch has misplaced
-brackets, 0.5 (n/B L_M + (B - n)/B) L_rest; its ResNet branch is the equation above.
+brackets, 0.5 (n/B L_M + (B - n)/B) L_rest, which multiplies the two losses; its ResNet branch is
+the equation above.
 
 Defaults: beta = 1, attack from Gaussian noise in eval mode: the released script.
+
 Confirmed: both branches of the authors' script, value and gradients.
 """
 
@@ -25,10 +30,10 @@ from rkdsearch.methods import Factor, KLScale, Loss, Method, Parity, Step, inner
 
 
 class DGAD(Method):
-    """Learn clean what the teacher gets wrong, attacked what it gets right, and from a corrected teacher."""
+    """Learn clean what the teacher gets wrong and attacked the rest, from the corrected teacher."""
 
     consistency_weight: Factor = Field(
-        1.0, description="beta: the student's answers to x and to x' stay close"
+        1.0, description="beta: the student's predictions on x and on x' stay close"
     )
     kl_scale: KLScale = 1.0
     parity: Parity = "paper"
@@ -44,7 +49,7 @@ class DGAD(Method):
         adversarial = kl_divergence(student_adv, target=_corrected(teacher_adv, step.y))
         distance = (probabilities(student_adv) - probabilities(student_nat)).square().mean(dim=1)
 
-        # The shares couple the batch: all processes' rows are needed.
+        # The shares couple the images of the batch.
         natural, adversarial, wrong = step.all_gather(
             torch.stack([natural, adversarial, wrong.to(natural.dtype)], dim=1)
         ).unbind(dim=1)
@@ -52,13 +57,18 @@ class DGAD(Method):
         natural = (wrong * natural).sum() / n.clamp_min(1)
         adversarial = ((1 - wrong) * adversarial).sum() / others.clamp_min(1)
         images = step.batch_size * step.share
-        natural_weight, adversarial_weight = self.kl_scale * n / images, (images - n) / images
+        natural_weight = self.kl_scale * n / images
+        adversarial_weight = self.kl_scale * (images - n) / images
         if self.parity == "official":
-            adversarial_weight = 0.5 * (natural_weight * natural + adversarial_weight)
-            natural_weight = torch.zeros_like(n)
+            return Loss.weighted(
+                natural=(0.0, natural),
+                adversarial=(0.5 * adversarial_weight, adversarial),
+                product=(0.5 * self.kl_scale * natural_weight, natural * adversarial),
+                consistency=(self.consistency_weight, distance),
+            )
         return Loss.weighted(
             natural=(natural_weight, natural),
-            adversarial=(self.kl_scale * adversarial_weight, adversarial),
+            adversarial=(adversarial_weight, adversarial),
             consistency=(self.consistency_weight, distance),
         )
 

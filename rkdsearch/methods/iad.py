@@ -1,27 +1,33 @@
-"""Introspective Adversarial Distillation (Zhu et al., ICLR 2022, https://arxiv.org/abs/2106.04928).
+"""Introspective Adversarial Distillation (Zhu et al., ICLR 2022).
 
-outer   IAD-I    min  alpha [a KL(T(x) || S(x'); tau) + (1 - a) KL(S(x) || S(x'); tau)] + (1 - alpha) CE(S(x), y)
-        IAD-II   min  a1 [a KL(T(x') || S(x'); tau) + (1 - a) KL(S(x) || S(x'); tau)] + a2 KL(N(x') || S(x'); tau) + w CE(S(x'), y)
-        a = p_T(y | x')^beta, and 1 during the warm-up, where the student is not yet worth listening to
+https://arxiv.org/abs/2106.04928
+
+outer   IAD-I    min  alpha [a KL(T(x) || S(x'); tau) + (1 - a) KL(S(x) || S(x'); tau)]
+                      + (1 - alpha) CE(S(x), y)
+        IAD-II   min  a1 [a KL(T(x') || S(x'); tau) + (1 - a) KL(S(x) || S(x'); tau)]
+                      + a2 KL(N(x') || S(x'); tau) + w CE(S(x'), y)
+        a = p_T(y | x')^beta, and 1 during the warm-up, while the student knows too little
 inner   x' = argmax CE(S(x'), y)
 
-A teacher was trained on its own attacked images, not on the student's, and grows less reliable as
-the student grows. Three cases: it is right on x' (trust it), right on x alone (trust it partly, and
-the student's own clean answer for the rest), wrong on both (trust the student). The paper's a is
-the soft form of these; `trust: cases` takes them literally. IAD-I is built on ARD, IAD-II on AKD2.
+The teacher was trained on its own attacked images, not on the student's, and becomes less reliable
+as the student improves. Three cases: the teacher is right on x' (trust it), right on x alone (trust
+it partly, and the student's own clean logits for the rest), wrong on both (trust the student). The
+paper's a is the soft form of these cases; `trust: cases` takes them literally. IAD-I is built on
+ARD, IAD-II on AKD2.
 
 Where the released code departs (`parity: official`): the self term is always at temperature 1 and
-tau^2 multiplies the teachers' terms (in IAD-II the self term too); here both sides of the bracket
-share tau, and nothing is multiplied. Its IAD-I does not weight the teacher's term by a
-(`teacher_term: unweighted`), nor do later re-implementations: published "IAD" numbers of other
-papers are that form. S(x) is not detached there; `self_target: detached` has the same value and
-another gradient. IAD-II's script ties w to 1 - a1 - a2.
+tau^2 multiplies the teachers' terms (in IAD-II the self term too); in the paper both terms of the
+bracket share tau, and nothing is multiplied. The released IAD-I does not weight the teacher's term
+by a (`teacher_term: unweighted`), and neither do later re-implementations: the "IAD" numbers of
+other papers come from that form. S(x) is not detached there; `self_target: detached` has the same
+value and another gradient. IAD-II's script ties w to 1 - a1 - a2.
 
 Defaults: beta = 0.1, alpha = 1, a1 = 0.5, a2 = 0.25, tau = 1, warm-up 60 (IAD-I) and 40 (IAD-II) of
 200 epochs, attack from uniform noise with BatchNorm in train mode: the released scripts.
-`teacher_term: weighted` is the paper's equation. `partial_trust` is ours. Confirmed: the authors'
-scripts with `parity: official`, warm-up included, value and gradients; the paper's equation on our
-own numbers only.
+`teacher_term: weighted` is the paper's equation. `partial_trust` is ours.
+
+Confirmed: the authors' scripts with `parity: official`, warm-up included, value and gradients; the
+paper's equation on our own numbers only.
 """
 
 from typing import Annotated, ClassVar, Literal, Self
@@ -51,7 +57,7 @@ from rkdsearch.teacher import Role
 
 
 class IAD(ConditionalMethod):
-    """Trust the teacher as far as it deserves on each attacked image, and oneself for the rest."""
+    """Trust the teacher as far as it is right on an attacked image, and the student otherwise."""
 
     attack_defaults: ClassVar[AttackDefaults] = AttackDefaults(start="uniform", batchnorm="train")
 
@@ -118,62 +124,78 @@ class IAD(ConditionalMethod):
         adversarial = step.student(x_adv)
         introspective = step.started(self.warm_up)
         trust = self._trust(step, x_adv) if introspective else torch.ones_like(adversarial[:, 0])
-        teacher_share = trust if self.teacher_term == "weighted" else torch.ones_like(trust)
-        official = self.parity == "official"
-        scale = self.kl_scale * (self.temperature**2 if official else 1)
-
-        def imitate(target: Tensor) -> Tensor:
-            return kl_divergence(adversarial, target=target, temperature=self.temperature)
-
-        def imitate_oneself(clean: Tensor) -> Tensor:
-            target = clean.detach() if self.self_target == "detached" else clean
-            return (1 - trust) * kl_divergence(
-                adversarial, target=target, temperature=1.0 if official else self.temperature
-            )
-
         if self.form == "iad1":
-            with torch.no_grad():
-                soft_labels = step.teacher(step.x)
-            label_weight = 1 - self.soft_label_weight
-            # While a = 1 the student's own answer to x is multiplied by an exact 0.
-            with torch.set_grad_enabled(
-                label_weight > 0 or (introspective and self.self_target == "gradient")
-            ):
-                clean = step.student(step.x)
-            return Loss.weighted(
-                robust=(self.soft_label_weight * scale, teacher_share * imitate(soft_labels)),
-                oneself=(self.soft_label_weight * self.kl_scale, imitate_oneself(clean)),
-                label=(label_weight, step.label_loss(clean)),
-                trust=(0.0, trust),
-            )
+            return self._iad1(step, adversarial, trust)
+        return self._iad2(step, x_adv, adversarial, trust)
+
+    def _iad1(self, step: Step, adversarial: Tensor, trust: Tensor) -> Loss:
+        """IAD-I: ARD, and introspection."""
+        with torch.no_grad():
+            soft_labels = step.teacher(step.x)
+        alpha = self.soft_label_weight
+        # 0 in the warm-up, where 1 - a = 0, and where S(x) as a target is a constant.
+        self_weight = float(step.started(self.warm_up) and self.self_target == "gradient")
+        (natural,) = step.student.logits(step.x, weights=[1 - alpha + self_weight])
+        return Loss.weighted(
+            robust=(
+                alpha * self.kl_scale * self._official_factor,
+                self._teacher_share(trust) * self._imitation(adversarial, soft_labels),
+            ),
+            oneself=(
+                alpha * self.kl_scale,
+                (1 - trust) * self._introspection(adversarial, natural),
+            ),
+            label=(1 - alpha, step.label_loss(natural)),
+            trust=(0.0, trust),
+        )
+
+    def _iad2(self, step: Step, x_adv: Tensor, adversarial: Tensor, trust: Tensor) -> Loss:
+        """IAD-II: AKD2, and introspection."""
         with torch.no_grad():
             robust, natural = step.teachers["robust"](x_adv), step.teachers["natural"](x_adv)
-        # Before the warm-up's end there is no clean forward: BatchNorm must not see images that the
-        # loss does not use.
-        oneself = (
-            imitate_oneself(step.student(step.x)) if introspective else torch.zeros_like(trust)
-        )
+        oneself = torch.zeros_like(trust)
+        # No clean forward in the warm-up: BatchNorm must not see images that the loss ignores.
+        if step.started(self.warm_up):
+            oneself = (1 - trust) * self._introspection(adversarial, step.student(step.x))
+        scale = self.kl_scale * self._official_factor
         return Loss.weighted(
-            robust=(self.robust_weight * scale, teacher_share * imitate(robust)),
+            robust=(
+                self.robust_weight * scale,
+                self._teacher_share(trust) * self._imitation(adversarial, robust),
+            ),
             oneself=(self.robust_weight * scale, oneself),
-            natural=(self.natural_weight * scale, imitate(natural)),
+            natural=(self.natural_weight * scale, self._imitation(adversarial, natural)),
             label=(self.label_weight, step.label_loss(adversarial)),
             trust=(0.0, trust),
         )
 
     @torch.no_grad()
     def _trust(self, step: Step, x_adv: Tensor) -> Tensor:
-        """a, (N,) of [0, 1]: constants."""
-        answer = step.teacher(x_adv)
+        """a, (N,) constants of [0, 1]."""
+        logits = step.teacher(x_adv)
         if self.trust == "soft":
-            return (
-                self.trust_exponent * log_probabilities(answer).gather(1, step.y[:, None])[:, 0]
-            ).exp()
-        right_adv, right_clean = (
-            answer.argmax(dim=1) == step.y,
-            step.teacher(step.x).argmax(dim=1) == step.y,
-        )
-        distrust = torch.zeros_like(
-            answer[:, 0], dtype=torch.promote_types(answer.dtype, torch.float32)
-        )
+            log_belief = log_probabilities(logits).gather(1, step.y[:, None])[:, 0]
+            return (self.trust_exponent * log_belief).exp()
+        right_adv = logits.argmax(dim=1) == step.y
+        right_clean = step.teacher(step.x).argmax(dim=1) == step.y
+        distrust = torch.zeros_like(step.y, dtype=torch.promote_types(logits.dtype, torch.float32))
         return distrust.masked_fill(right_clean, self.partial_trust).masked_fill(right_adv, 1.0)
+
+    def _teacher_share(self, trust: Tensor) -> Tensor:
+        """The factor on the robust teacher's term: a, or 1."""
+        return trust if self.teacher_term == "weighted" else torch.ones_like(trust)
+
+    def _imitation(self, adversarial: Tensor, target: Tensor) -> Tensor:
+        """KL(T || S(x'); tau), (N,) nats."""
+        return kl_divergence(adversarial, target=target, temperature=self.temperature)
+
+    def _introspection(self, adversarial: Tensor, natural: Tensor) -> Tensor:
+        """KL(S(x) || S(x'); tau), (N,) nats; tau = 1 in the released code."""
+        target = natural.detach() if self.self_target == "detached" else natural
+        temperature = 1.0 if self.parity == "official" else self.temperature
+        return kl_divergence(adversarial, target=target, temperature=temperature)
+
+    @property
+    def _official_factor(self) -> float:
+        """tau^2 in the released code, 1 in the paper."""
+        return self.temperature**2 if self.parity == "official" else 1.0

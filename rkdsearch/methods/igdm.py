@@ -1,15 +1,19 @@
-"""Indirect Gradient Distillation Module on AdaAD (Lee et al., ICLR 2025, https://arxiv.org/abs/2312.03286).
+"""Indirect Gradient Distillation Module on AdaAD (Lee et al., ICLR 2025).
 
-outer   min  KL(T(x') || S(x')) + alpha e/E KL(T(x + d) - T(x - d) || S(x + d) - S(x - d)),   d = x' - x
+https://arxiv.org/abs/2312.03286
+
+outer   min  KL(T(x') || S(x')) + alpha e/E KL(T(x + d) - T(x - d) || S(x + d) - S(x - d))
+        d = x' - x
 inner   x' = argmax KL(T(x') || S(x'))
 
 The difference of the logits on both sides of x stands for the gradient along d, which the student
-takes over from the teacher together with the answer. e/E is the part of the run that is over, this
-epoch included: the released code has 200 for E, whatever the run's length. x - d is not clipped to
+imitates beside the logits themselves. e/E is the part of the run that is over, this epoch included:
+the released code has 200 for E, whatever the run's length. x - d is not clipped to
 [0, 1], as there. The module fits other bases too; `attack.objective: teacher_clean` puts RSLAD's
 attack under it.
 
 Defaults: alpha = 1, attack from Gaussian noise in eval mode: the released script for CIFAR-10.
+
 Confirmed: the authors' script, value and gradients.
 """
 
@@ -22,7 +26,7 @@ from rkdsearch.methods import Factor, KLScale, Loss, Method, Step, inner
 
 
 class IGDM(Method):
-    """Imitate the teacher's answer to x', and how it changes from one side of x to the other."""
+    """Imitate the teacher's logits of x', and their change from one side of x to the other."""
 
     gradient_weight: Factor = Field(
         1.0, description="alpha at the run's end; 10 for Tiny-ImageNet, 20 for CIFAR-100"

@@ -1,21 +1,26 @@
-"""Multi-Teacher Adversarial Robustness Distillation (Zhao et al., ECCV 2022, https://doi.org/10.1007/978-3-031-19772-7_34).
+"""Multi-Teacher Adversarial Robustness Distillation (Zhao et al., ECCV 2022).
+
+https://doi.org/10.1007/978-3-031-19772-7_34
 
 outer   min  w_adv KL(T(x') || S(x')) + w_nat KL(N(x) || S(x))
-        each step, before the loss: w_k <- w_k - rho (w_k - r_k / (r_adv + r_nat)), r_k = (L_k / L_k of the first batch)^b
+        each step, before the loss: w_k <- w_k - rho (w_k - r_k / (r_adv + r_nat)),
+        r_k = (L_k / L_k of the first batch)^b
 inner   x' = argmax CE(S(x'), y)
 
 A robust teacher T for attacked images and a natural teacher N for clean ones; the loss that lags
 behind gets more weight. rho follows the learning rate, as the released code divides both by 10 at
 the same milestones. The reference is the run's very first batch: the weights depend on the seed.
-Under `training.microbatches` a batch meets the weights one batch late (`_balance.py`).
+Under `training.microbatches` the weights are one batch late (`_balance.py`).
 
 Where the released code departs (`parity: official`): it adds 1e-5 to the teachers' probabilities
 inside the logarithm, which moves the losses and through them the weights. It also averages the KL
 over classes: `kl_scale` = 1/K, on CIFAR-100 10/K; the weights do not feel it.
 
 Defaults: rho = 0.025, b = 1, equal weights at first, attack from Gaussian noise in eval mode: the
-released script. Confirmed: two consecutive steps of the authors' script with `parity: official`:
-values, gradients and weights.
+released script.
+
+Confirmed: two consecutive steps of the authors' script with `parity: official`: values, gradients
+and weights.
 """
 
 from typing import ClassVar
@@ -31,7 +36,7 @@ from rkdsearch.teacher import Role
 
 
 class MTARD(Method):
-    """Learn robustness from one teacher and accuracy from another, in step."""
+    """Learn robustness from one teacher and accuracy from another, balanced by their losses."""
 
     stationary_loss: ClassVar[bool] = False
 

@@ -3,7 +3,7 @@
 outer   min  CE(S(x), y)
 inner   none
 
-No attack, no teacher: the upper end of clean accuracy, and none of robustness. Natural teachers are
+No attack and no teacher: the highest clean accuracy, and no robustness. Natural teachers are
 trained like this.
 
 Confirmed: torch's cross-entropy, on our own numbers.

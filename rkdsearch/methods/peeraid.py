@@ -1,6 +1,9 @@
-"""PeerAiD, adversarial distillation from a specialised peer (Jung et al., CVPR 2024, https://arxiv.org/abs/2403.06668).
+"""PeerAiD, adversarial distillation from a specialised peer (Jung et al., CVPR 2024).
 
-outer   student  min  l1 CE(S(x'), y) + l2 tau^2 KL(P(x') || S(x'); tau) + l3 tau^2 KL(S(x) || S(x'); tau)
+https://arxiv.org/abs/2403.06668
+
+outer   student  min  l1 CE(S(x'), y) + l2 tau^2 KL(P(x') || S(x'); tau)
+                      + l3 tau^2 KL(S(x) || S(x'); tau)
         peer     min  g1 CE(P(x'), y) + g2 tau_p^2 KL(S(x') || P(x'); tau_p)
 inner   x' = argmax KL(P(x) || S(x'))
 
@@ -8,16 +11,18 @@ No pretrained teacher: a peer of the student's architecture trains beside it on 
 adversarial examples, and so becomes a specialist for them. One sum is minimised. P(x') is a
 constant target; S(x) and S(x') are targets with gradient, so that the peer's second term moves the
 student too. The published results are of averaged weights (`averaging`, SWA from 214 of 300 epochs
-on). It starts slowly: while the peer knows nothing, nothing teaches the student. A short run wants
-`kl_scale` 1 or some l1.
+on). Training starts slowly: a peer that knows nothing teaches nothing. A short run needs `kl_scale`
+1 or some l1.
 
 Where we depart: the released code forwards x' through the student twice, here once, with the same
 loss and one BatchNorm update less; the peer's weights are drawn by its layers' own initialisation.
 
 Defaults: l1, l2, l3 = 0, 1, 1, g1, g2 = 1, 0.1, tau = 5, tau_p = 1, attack from Gaussian noise in
 eval mode: the released script for CIFAR-10. Its KL is averaged over classes, hence `kl_scale` =
-1/10; CIFAR-100 has g2 = 1 and 1/100. Confirmed: the authors' script for both data sets, value and
-gradients of student and peer; its attack too.
+1/10; CIFAR-100 has g2 = 1 and 1/100.
+
+Confirmed: the authors' script for both data sets, value and gradients of student and peer; its
+attack too.
 """
 
 import copy
@@ -33,12 +38,12 @@ from rkdsearch.teacher import Role
 
 
 class PeerAiD(Method):
-    """Learn from a peer that learns to withstand exactly this student's attacks."""
+    """Learn from a peer that is trained on this student's adversarial examples."""
 
     label_weight: Factor = Field(0.0, description="l1: the student's cross-entropy on x'")
     peer_weight: Factor = Field(1.0, description="l2: imitation of the peer on x'")
     consistency_weight: Factor = Field(
-        1.0, description="l3: the student's answers to x and to x' stay close"
+        1.0, description="l3: the student's predictions on x and on x' stay close"
     )
     peer_label_weight: Factor = Field(1.0, description="g1: the peer's cross-entropy on x'")
     peer_student_weight: Factor = Field(

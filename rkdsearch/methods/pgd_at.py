@@ -1,16 +1,20 @@
-"""PGD adversarial training (Madry et al., ICLR 2018, https://arxiv.org/abs/1706.06083).
+"""PGD adversarial training (Madry et al., ICLR 2018).
+
+https://arxiv.org/abs/1706.06083
 
 outer   min  CE(S(x'), y)
 inner   x' = argmax CE(S(x'), y)
 
-Robust optimisation in its plainest form: learn the label of the worst image in the ball. Our robust
+Robust optimisation in its plainest form: learn the label of the worst image in the ball. Robust
 teachers are trained like this.
 
 Where the released code departs: its graph keeps BatchNorm in train mode during the attack;
 `attack.batchnorm: train` repeats it.
 
 Defaults: attack from clipped uniform noise: the released code; in eval mode: later
-re-implementations. Confirmed: torch's cross-entropy, on our own numbers.
+re-implementations.
+
+Confirmed: torch's cross-entropy, on our own numbers.
 """
 
 from typing import ClassVar

@@ -1,15 +1,18 @@
-"""Robust Soft Label Adversarial Distillation (Zi et al., ICCV 2021, https://arxiv.org/abs/2108.07969).
+"""Robust Soft Label Adversarial Distillation (Zi et al., ICCV 2021).
+
+https://arxiv.org/abs/2108.07969
 
 outer   min  alpha KL(T(x) || S(x')) + (1 - alpha) KL(T(x) || S(x))
 inner   x' = argmax KL(T(x) || S(x'))
 
-Every label is the teacher's answer to the clean image: the ground truth is never used.
+Every label is the teacher's prediction on the clean image: the ground truth is never used.
 
 Where the released code departs (`parity: official`): it adds 1e-5 to the teacher's probability
 inside the logarithm, which moves the value and not the gradient. It also averages the KL over
 classes: `kl_scale` = 1/K repeats its CIFAR-10 runs, 10/K its CIFAR-100 runs.
 
 Defaults: alpha = 5/6, tau = 1, attack from Gaussian noise in eval mode: the released script.
+
 Confirmed: the authors' scripts for both data sets with `parity: official`, value and gradients;
 their attack too.
 """

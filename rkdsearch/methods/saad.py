@@ -1,19 +1,23 @@
-"""Sample-wise Adaptive Adversarial Distillation (Lee and Chung, TMLR 2026, https://arxiv.org/abs/2512.10275).
+"""Sample-wise Adaptive Adversarial Distillation (Lee and Chung, TMLR 2026).
 
-outer   min  w KL(T(x') || S(x')) + w alpha e/E KL(T(x + d) - T(x - d) || S(x + d) - S(x - d)) + beta (1 - v) KL(T(x) || S(x))
+https://arxiv.org/abs/2512.10275
+
+outer   min  w KL(T(x') || S(x')) + w alpha e/E KL(T(x + d) - T(x - d) || S(x + d) - S(x - d))
+             + beta (1 - v) KL(T(x) || S(x))
         d = x' - x,   w = 5 (H(T(x')) - its minimum in the batch),   v = w scaled to [0, 1]
 inner   x' = argmax KL(T^(x') || S(x')),   T^(x') = T(x) + lambda e_y <grad T_y(x), x' - x>
 
 A very robust teacher is often sure of x', which then teaches little: samples count by the teacher's
-entropy H, and the least entropic one of a batch not at all. In the attack the teacher is linear in
-its true logit alone: it costs one gradient instead of one a step. The published results are of
+entropy H, and the sample of least entropy in a batch not at all. In the attack the teacher is
+linear in its true logit alone: one gradient a batch instead of one a step. Published results are of
 averaged weights (`averaging`, SWA from 95 of 200 epochs on).
 
 Where the released code departs: it decays weights by 2e-4, the paper says 5e-4.
 
 Defaults: factor 5, alpha = 1, beta = 0, lambda = 1, Shannon's entropy, attack from Gaussian noise
-in eval mode: the released script. Confirmed: the authors' script, value and gradients, for both
-entropies; its attack too.
+in eval mode: the released script.
+
+Confirmed: the authors' script, value and gradients, for both entropies; its attack too.
 """
 
 import torch
@@ -28,7 +32,7 @@ from rkdsearch.methods import Factor, KLScale, Loss, Method, Step
 
 
 class SAAD(Method):
-    """Imitate the teacher's answer and its slope, most where the teacher is unsure of x'."""
+    """Imitate the teacher's logits and their slope, most where the teacher is unsure of x'."""
 
     uncertainty_weight: Factor = Field(
         5.0, description="w's factor: what a nat of the teacher's entropy weighs"

@@ -1,14 +1,18 @@
-"""TRADES (Zhang et al., ICML 2019, https://arxiv.org/abs/1901.08573).
+"""TRADES (Zhang et al., ICML 2019).
+
+https://arxiv.org/abs/1901.08573
 
 outer   min  CE(S(x), y) + beta KL(S(x) || S(x'))
 inner   x' = argmax KL(S(x) || S(x'))
 
-Accuracy on clean images is traded against a decision that does not change inside the ball; beta is
-the exchange rate. The target S(x) is not constant: both sides are pulled together. One
+Accuracy on clean images is traded against a constant prediction inside the ball; beta is the
+exchange rate. The target S(x) is not constant: gradient flows through both sides. A
 re-implementation that detached it, and changed the start, ended below its own PGD-AT.
 
 Defaults: beta = 6, start 0.001 of Gaussian noise, attack in eval mode: the released script. Its
-ball is 0.031 with steps of 0.007. Confirmed: the authors' script, value and gradients.
+ball is 0.031 with steps of 0.007.
+
+Confirmed: the authors' script, value and gradients.
 """
 
 from pydantic import Field
@@ -20,7 +24,7 @@ from rkdsearch.teacher import Role
 
 
 class TRADES(Method):
-    """Learn clean labels, and to answer alike inside the ball."""
+    """Learn clean labels, and the same prediction inside the whole ball."""
 
     consistency_weight: Factor = Field(6.0, description="beta")
     kl_scale: KLScale = 1.0

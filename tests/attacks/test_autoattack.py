@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from rkdsearch.attacks.autoattack import auto_attack
-from rkdsearch.attacks.balls import Norm
+from rkdsearch.attacks.balls import L2, Ball, Linf
 
 
 def linear() -> nn.Module:
@@ -24,14 +24,10 @@ def grey(*pixels: float) -> torch.Tensor:
 
 # The margin is the distance of the mean pixel from a half: an Linf ball of eps moves the mean by
 # eps, an L2 ball by eps / 8.
-@pytest.mark.parametrize(
-    ("norm", "eps"), [("linf", 0.1), pytest.param("l2", 0.8, marks=pytest.mark.long)]
-)
-def test_a_linear_network_is_robust_exactly_as_far_as_its_margin_reaches(
-    norm: Norm, eps: float
-) -> None:
+@pytest.mark.parametrize("ball", [Linf(0.1), pytest.param(L2(0.8), marks=pytest.mark.long)])
+def test_a_linear_network_is_robust_exactly_as_far_as_its_margin_reaches(ball: Ball) -> None:
     y = torch.tensor([1, 1, 0, 0, 1])
-    robust, _ = auto_attack(linear(), grey(0.61, 0.59, 0.39, 0.41, 0.3), y, norm=norm, eps=eps)
+    robust, _ = auto_attack(linear(), grey(0.61, 0.59, 0.39, 0.41, 0.3), y, ball=ball)
     assert robust.tolist() == [True, False, True, False, False]
 
 
@@ -40,7 +36,7 @@ def test_the_attack_leaves_the_global_random_numbers_and_the_logger_as_they_were
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    auto_attack(network, grey(0.59), torch.tensor([1]), norm="linf", eps=0.1)
+    auto_attack(network, grey(0.59), torch.tensor([1]), ball=Linf(0.1))
     assert torch.equal(torch.rand(2), expected)
     assert logging.getLogger("auto-attack").handlers == []
 
@@ -51,6 +47,6 @@ def test_the_same_seed_finds_the_same() -> None:
         torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0)),
         torch.tensor([1, 0, 1, 0, 1, 0]),
     )
-    runs = [auto_attack(linear(), x, y, norm="linf", eps=0.01, seed=4) for _ in range(2)]
+    runs = [auto_attack(linear(), x, y, ball=Linf(0.01), seed=4) for _ in range(2)]
     assert torch.equal(runs[0][0], runs[1][0])
     assert runs[0][1] == runs[1][1]

@@ -192,7 +192,7 @@ def test_compensation_moves_only_what_the_teacher_gets_wrong_or_nearly(
     oracle = Oracle.load("crdnd")
     step = oracle.step()
     logits = oracle.leaves["T_nat"].detach()
-    p, q = logits.softmax(dim=1), CRDND(margin=margin)._target(step, logits, step.x)
+    p, q = logits.softmax(dim=1), CRDND(margin=margin)._compensated(step, logits, step.x)
     label = torch.nn.functional.one_hot(oracle.y, 3)
     assert ((q - p).abs().sum(dim=1) / (label - p).abs().sum(dim=1)).tolist() == pytest.approx(
         moved, abs=1e-6
@@ -305,7 +305,7 @@ def test_ardir_asks_for_no_more_stages_than_there_are() -> None:
     )
     method = ARDIR(layers="stages", last_stages=4)
     with pytest.raises(ConfigError, match=r"method.last_stages must be <= 3.* got 4; lower it"):
-        method._pairs(three, three)
+        method._layers(three, three)
 
 
 def test_label_smoothing_softens_the_hard_label_term_alone() -> None:

@@ -2,9 +2,9 @@
 
     natural_weight: Annotated[Factor, When("form", iad2=0.25), Field(description="a2")] = UNUSED
 
-is 0.25 where `form` is `iad2`; where it is not, the field is None and a value for it is refused,
-because nothing would read it. A search space says the same with `when: {method.form: [iad2]}`.
-Whole configs survive a round trip: None is what was written.
+is 0.25 where `form` is `iad2`. Elsewhere the field is None and a value for it is an error, because
+nothing would read it. A search space has the same condition as `when: {method.form: [iad2]}`. A
+written config is read back unchanged: None is written as null.
 """
 
 from typing import Any, cast
@@ -19,7 +19,10 @@ UNUSED: Any = None  # the default of a conditional field: no value, of any type
 
 
 class When:
-    """Marks a field as used only where the field `of` has one of the values that `defaults` names, and gives its default there."""
+    """Mark of a field that is used only for some values of the field `of`.
+
+    `defaults` maps these values to the field's default.
+    """
 
     def __init__(self, of: str, **defaults: float | str) -> None:
         self.of, self.defaults = of, defaults
@@ -27,17 +30,20 @@ class When:
     def __get_pydantic_core_schema__(
         self, source: object, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        """None is legal beside the field's own values; the static type stays theirs, since code that reads the field is conditional too."""
+        """None is legal beside the field's own values.
+
+        The static type leaves None out, because code that reads the field is conditional too.
+        """
         return core_schema.nullable_schema(handler(source))
 
 
 def condition(info: FieldInfo) -> When | None:
-    """The condition on a field, if there is one."""
+    """The condition on a field, or None."""
     return next((m for m in info.metadata if isinstance(m, When)), None)
 
 
 class ConditionalMethod(Method):
-    """A method with fields that are marked by `When`. Abstract."""
+    """Abstract: a method with fields marked by `When`."""
 
     @model_validator(mode="before")
     @classmethod

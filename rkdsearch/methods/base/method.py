@@ -73,7 +73,7 @@ class Method(BaseModel, ABC):
 
     @abstractmethod
     def loss(self, step: Step) -> Loss:
-        """The loss of one batch: the inner maximisation, then the value of the outer minimisation."""
+        """The loss of one batch: inner maximisation first, then the outer problem's value."""
 
     def teachers(self) -> tuple[Role, ...]:
         """The teachers that these hyperparameters need: `robust`, `natural`, both, or none."""

@@ -90,7 +90,7 @@ class Step:
             yield
 
     def features(self, network: Student | Teacher | nn.Module, x: Tensor) -> models.Features:
-        """Logits and named representations: `penultimate` always, stages where the network has them."""
+        """Logits and named representations: `penultimate` always, stages of a `Classifier` too."""
         if isinstance(network, Student):
             return network.features(x)
         if isinstance(network, Teacher):
