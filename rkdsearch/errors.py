@@ -1,8 +1,8 @@
-"""Errors that a user can do something about.
+"""Errors that a user can act on.
 
 Each message names the place, the law, the value and the way out: `search_spaces/iad.yaml:
 method.temperature must be > 0, got 0.0`. The command line prints the message alone and exits with
-2; any other exception is our bug, keeps its traceback and exits with 1.
+2. Any other exception is our bug: it keeps its traceback and exits with 1.
 """
 
 import difflib
@@ -26,7 +26,7 @@ class Failure(StrEnum):
 class RkdError(Exception):
     """Something that the user can change: a file, a value, a machine."""
 
-    failure: ClassVar[Failure] = Failure.ERROR  # how a trial failed that met it
+    failure: ClassVar[Failure] = Failure.ERROR  # the failure of a trial that raised it
 
 
 class FileError(RkdError):
@@ -62,7 +62,10 @@ class CheckpointError(RkdError):
 
 
 class DiskError(RkdError):
-    """A file could not be written: the disk is full, or the folder is not ours. Nothing is wrong with the run that wanted to write it."""
+    """A file could not be written: the disk is full, or the folder belongs to another user.
+
+    The run that wrote it is not at fault.
+    """
 
     @classmethod
     def at(
@@ -71,25 +74,25 @@ class DiskError(RkdError):
         error: OSError,
         remedy: str = "is the folder yours, and the disk not full?",
     ) -> Self:
-        """What the system says of this place, as a sentence."""
+        """The system's error at this place, as a sentence."""
         return cls(f"{place}: could not be written: {error.strerror or error}; {remedy}")
 
 
 class NonFiniteLossError(RkdError):
-    """The loss became NaN or infinite: the run ends, the last good checkpoint stays."""
+    """The loss became NaN or infinite. The run ends; the last good checkpoint stays."""
 
     failure = Failure.LOSS
 
 
 class OutOfMemoryError(RkdError):
-    """The device is full: the message says which value to turn."""
+    """The device is full. The message says which value to change."""
 
     failure = Failure.MEMORY
 
     @classmethod
     @contextmanager
     def told(cls, place: str, remedy: str) -> Iterator[None]:
-        """Raise this error, with its place and the way out, where the block runs out of memory."""
+        """Raise this error, with place and remedy, where the block runs out of memory."""
         try:
             yield
         except (RuntimeError, MemoryError) as error:
@@ -100,7 +103,10 @@ class OutOfMemoryError(RkdError):
 
 
 class WorkerError(RkdError):
-    """The process that trains is of no use any more: its device's state is lost, or its gang does not answer. The next run needs a new one."""
+    """The worker process cannot be used again; replace it.
+
+    Its CUDA context is lost, or its process group hangs.
+    """
 
     failure = Failure.WORKER
 
@@ -110,7 +116,10 @@ class StudyError(RkdError):
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether Python, torch's CPU allocator, or a GPU's library found no memory: only some of them have an error type of its own."""
+    """True where Python, torch's CPU allocator, or a GPU library found no memory.
+
+    Only some of them have an error type of their own.
+    """
     text = str(error).lower()
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError)
@@ -127,6 +136,9 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str, *, prefix: str = "") -> str:
-    """The way out of an unknown name: the closest of the known ones, shown behind `prefix`; where none is close, `otherwise`."""
+    """The way out of an unknown name: the closest known name, behind `prefix`.
+
+    `otherwise` where none is close.
+    """
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"did you mean '{prefix}{close[0]}'?" if close else otherwise

@@ -1,4 +1,7 @@
-"""How far long work has got, said now and then through `logging`: whoever wants to read it listens to the logger `rkdsearch.pace`."""
+"""Progress of long work, logged now and then.
+
+The command line listens to the logger `rkdsearch.pace`.
+"""
 
 import logging
 import time
@@ -9,14 +12,17 @@ _log = logging.getLogger(__name__)
 
 
 class Pace:
-    """Told how much of `total` is done, says at most every 15 seconds: `epoch 1: 57 of 390 batches, about 54 min left`."""
+    """Logs progress at most every 15 seconds: `epoch 1: 57 of 390 batches, about 54 min left`.
+
+    `what` is the sentence, with `{}` where the count stands; `total` is the number of parts.
+    """
 
     def __init__(self, what: str, total: int) -> None:
         self._what, self._total = what, total
         self._begun = self._said = time.monotonic()
 
     def at(self, done: int) -> None:
-        """So much is done."""
+        """Report that `done` parts of the total are done."""
         now = time.monotonic()
         if now - self._said >= EVERY_SECONDS and 0 < done < self._total:
             self._said = now
@@ -25,7 +31,7 @@ class Pace:
 
 
 def duration(seconds: float | None) -> str:
-    """Two units at most: `45 s`, `2 min 05 s`, `3 h 20 min`."""
+    """Seconds as text, in two units at most: `45 s`, `2 min 05 s`, `3 h 20 min`."""
     if seconds is None:
         return "–"
     minutes, rest = divmod(round(seconds), 60)

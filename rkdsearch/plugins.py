@@ -1,7 +1,7 @@
-"""Code from outside the package: imported only where the user allowed its prefix.
+"""User code, imported only where the user allowed its prefix.
 
-A config file from a stranger may name `their_lab.net`; nothing is imported until `allow_import`
-(the command line's `--allow-import their_lab`) or an installed entry point of the groups
+A stranger's config file may name `their_lab.net`. Nothing is imported until `allow_import` (the
+command line's `--allow-import their_lab`) or an installed entry point of the groups
 `rkdsearch.methods` and `rkdsearch.models` names that prefix.
 """
 
@@ -19,7 +19,10 @@ _allowed: set[str] = set()
 
 
 def allow_import(*prefixes: str) -> None:
-    """Permit modules whose dotted name is, or lies below, one of these. Raises ConfigError for what names no module."""
+    """Permit modules whose dotted name equals one of these prefixes or lies below it.
+
+    Raises ConfigError where a prefix is no module's name.
+    """
     for prefix in prefixes:
         if not _MODULE.fullmatch(prefix):
             raise ConfigError(
@@ -29,7 +32,10 @@ def allow_import(*prefixes: str) -> None:
 
 
 def allowed_imports() -> tuple[str, ...]:
-    """What `allow_import` and installed entry points permit: workers of a search are told the same."""
+    """Prefixes that `allow_import` and installed entry points permit.
+
+    A search hands them to its workers.
+    """
     installed = {
         point.value.partition(":")[0] for group in GROUPS for point in entry_points(group=group)
     }
@@ -37,12 +43,16 @@ def allowed_imports() -> tuple[str, ...]:
 
 
 def is_dotted(name: str) -> bool:
-    """Whether `name` is a dotted path of two identifiers or more, as `my_lab.nets`."""
+    """True for a dotted path of two identifiers or more, such as `my_lab.nets`."""
     return "." in name and _MODULE.fullmatch(name) is not None
 
 
 def load_module(name: str, *, place: str) -> ModuleType:
-    """The user's module. Raises ConfigError, which begins with `place`, where it is no module's name, not allowed or not there."""
+    """The user's module.
+
+    Raises ConfigError, which begins with `place`, where `name` is no module's name, is not allowed,
+    or does not exist.
+    """
     if not _MODULE.fullmatch(name):
         raise ConfigError(f"{place} must be a dotted path of Python names, got '{name}'")
     if not any(name == prefix or name.startswith(prefix + ".") for prefix in allowed_imports()):
@@ -53,7 +63,7 @@ def load_module(name: str, *, place: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        # A module that exists and misses one of its own imports is the user's traceback to read.
+        # An existing module that lacks one of its own imports: the user needs that traceback.
         if error.name is None or not (name == error.name or name.startswith(error.name + ".")):
             raise
         raise ConfigError(

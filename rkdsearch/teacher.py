@@ -1,8 +1,8 @@
-"""Teachers from files: read without running their code, fitted by name, frozen. What a teacher is worth is measured elsewhere.
+"""Teachers from files: read without running their code, fitted by name, frozen.
 
-Reads safetensors and what `torch.save` wrote, by content and whatever the suffix. Nothing but
-tensors, numbers, argparse.Namespace and numpy scalars is ever unpickled: a file that asks for more
-is refused by name.
+Reads safetensors and `torch.save` files, by content and whatever the suffix. Only tensors, numbers,
+argparse.Namespace and numpy scalars are ever unpickled: a file that asks for anything else is
+refused, and the sentence names it.
 """
 
 import argparse
@@ -25,11 +25,11 @@ from rkdsearch.models import ModelConfig, build
 from rkdsearch.models.weights import fit
 from rkdsearch.task import ImageTask
 
-Role = Literal["robust", "natural"]  # what a method knows its teachers by
+Role = Literal["robust", "natural"]  # the names by which methods ask for teachers
 ROLES: tuple[Role, ...] = ("robust", "natural")
 
-# Where published files keep their weights, best first: a file with both `best` and `last` (early
-# stopping) is read as its best.
+# Keys under which published files keep their weights, best first: of `best` and `last` (early
+# stopping), `best` is read.
 _WRAPPINGS = (
     "state_dict",
     "model_state_dict",
@@ -59,10 +59,10 @@ def load(
     *,
     sha256: str | None = None,
 ) -> nn.Module:
-    """The network of `config` with the file's weights, in eval mode and without gradients; the global random state stays as it was.
+    """The network of `config` with the file's weights, in eval mode and without gradients.
 
-    Raises TeacherError where the file is not what `sha256` says, cannot be read safely, or does not
-    fit; ConfigError where `config` is no network.
+    The global random state stays as it was. Raises TeacherError where the file is not what `sha256`
+    says, cannot be read safely, or does not fit; ConfigError where `config` is no network.
     """
     if sha256 is not None and (found := fingerprint(path)) != sha256:
         raise TeacherError(
@@ -87,7 +87,7 @@ def fingerprint(path: Path) -> str:
 
 
 def header(path: Path) -> dict[str, str]:
-    """What a safetensors file says of itself, name and text; nothing for any other file."""
+    """Metadata of a safetensors file, name and text; empty for any other file."""
     try:
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})
@@ -96,7 +96,10 @@ def header(path: Path) -> dict[str, str]:
 
 
 def split_of(path: Path) -> str | None:
-    """The fingerprint of the split whose training images the file says it was trained on, as ours do; None where it says nothing."""
+    """Fingerprint of the split whose training images the file says it was trained on.
+
+    None where the file says nothing: only this project's files do.
+    """
     try:
         split = json.loads(header(path)["state"])["split_sha256"]
     except (ValueError, KeyError, TypeError):
@@ -105,7 +108,10 @@ def split_of(path: Path) -> str | None:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Name -> tensor, on the CPU, from a safetensors or torch file of any suffix. Raises TeacherError."""
+    """Tensors by name, on the CPU, from a safetensors or torch file of any suffix.
+
+    Raises TeacherError where the file is missing, damaged, or of any other kind.
+    """
     try:
         with path.open("rb") as file:
             head = file.read(512)
@@ -118,7 +124,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
             raise TeacherError(f"{path}: {verdict}")
     if head.lstrip().startswith(b"<"):
         raise TeacherError(
-            f"{path}: is a web page, not weights: the download was answered by a form or an error;"
+            f"{path}: is a web page, not weights: the server answered with a form or an error;"
             " download it by hand"
         )
     if head.startswith((_ZIP, _OLD_TORCH)):
@@ -142,7 +148,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _unpickle(path: Path) -> object:
-    scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]  # noqa: SLF001 - what a pickled numpy number calls
+    scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]  # noqa: SLF001 - pickled numpy numbers call it
     dtypes = {
         type(np.dtype(kind))
         for kind in ("float16", "float32", "float64", "int32", "int64", "uint8", "bool")
@@ -172,7 +178,7 @@ def _unpickle(path: Path) -> object:
 
 
 def _summary(error: Exception) -> str:
-    """The first line of its message, or its name where it has none."""
+    """First line of the error's message, or its type where it has no message."""
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 

@@ -1,4 +1,7 @@
-"""Networks as a user would write them, who knows of rkdsearch no more than that `classes`, `channels` and `size` may be asked for."""
+"""Networks as users write them, without knowledge of rkdsearch.
+
+They may ask for `classes`, `channels` and `size`.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +54,7 @@ class ResNet4b(nn.Module):
 
 
 def cnn_a(**shape: int) -> nn.Module:
-    """The layout of alpha-beta-CROWN's cifar_cnn_a, by a function that takes whatever it is given."""
+    """The layout of alpha-beta-CROWN's cifar_cnn_a, by a function that takes any argument."""
     return nn.Sequential(
         nn.Conv2d(shape["channels"], 16, 4, stride=2, padding=1),
         nn.ReLU(),
@@ -76,7 +79,7 @@ class Convolutional(nn.Module):
 
 
 class Auxiliary(nn.Module):
-    """Answers twice in training mode, as GoogLeNet does."""
+    """Returns two tensors in training mode, as GoogLeNet does."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -97,7 +100,7 @@ def not_a_network() -> str:
 
 
 class Untraceable(nn.Module):
-    """Looks at its input's values: torch.fx cannot follow."""
+    """Branches on its input's values, which torch.fx cannot trace."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,7 +116,10 @@ class Untraceable(nn.Module):
 
 
 class Awkward(nn.Module):
-    """Everything that must not be folded beside one pair that may be: a convolution used twice, one that two layers read, and dropout."""
+    """Layers that must not be folded, beside one pair that may be.
+
+    A convolution used twice, one that two layers read, and dropout.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -137,7 +143,7 @@ class Awkward(nn.Module):
 
 
 class Flat(nn.Module):
-    """One linear layer on the pixels: what the faulty ones below are made of."""
+    """One linear layer on the pixels: the base of the faulty networks below."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,7 @@
-"""Large files that some tests read where a developer has them: `shared/`, beside the checkout. Elsewhere: a skip, with its reason."""
+"""Large files in `shared/`, beside the checkout, for tests that need them.
+
+Where they are missing, such a test is skipped, with the reason.
+"""
 
 from pathlib import Path
 

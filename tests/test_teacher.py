@@ -19,11 +19,13 @@ from rkdsearch.accuracy import evaluate_accuracy
 from rkdsearch.attacks import Attack, Linf
 from rkdsearch.errors import TeacherError
 from rkdsearch.models import ModelConfig, build, features
+from rkdsearch.task import ImageTask
 from rkdsearch.teacher import fingerprint, load, read_state
-from tests.tasks import square
+from tests.tasks import CIFAR10, square
 
 STATE = {"conv.weight": torch.arange(6.0).reshape(2, 3), "conv.bias": torch.tensor([1.0, 2.0])}
 MLP = ModelConfig(name="mlp", width=4)
+TASK = square(classes=3, channels=1, size=4)
 
 
 class Bomb:
@@ -201,10 +203,10 @@ def test_a_fingerprint_is_the_sha256_of_the_bytes(tmp_path: Path) -> None:
 
 
 def test_a_loaded_teacher_is_frozen_and_leaves_the_random_state_alone(tmp_path: Path) -> None:
-    made = build(MLP, square(classes=3, channels=1, size=4))
+    made = build(MLP, TASK)
     path = saved({"state_dict": made.state_dict()}, tmp_path / "teacher.pt")
     before = torch.get_rng_state()
-    teacher = load(path, MLP, square(classes=3, channels=1, size=4), sha256=fingerprint(path))
+    teacher = load(path, MLP, TASK, sha256=fingerprint(path))
     assert torch.equal(torch.get_rng_state(), before)
     assert not teacher.training
     assert not any(p.requires_grad for p in teacher.parameters())
@@ -213,29 +215,27 @@ def test_a_loaded_teacher_is_frozen_and_leaves_the_random_state_alone(tmp_path: 
 
 
 def test_another_file_than_the_one_named_is_refused(tmp_path: Path) -> None:
-    path = saved(
-        build(MLP, square(classes=3, channels=1, size=4)).state_dict(), tmp_path / "teacher.pt"
-    )
+    path = saved(build(MLP, TASK).state_dict(), tmp_path / "teacher.pt")
     with pytest.raises(
         TeacherError,
         match=(
             rf"teacher.pt: sha256 must be {'0' * 64}, got {fingerprint(path)}: this is another file"
         ),
     ):
-        load(path, MLP, square(classes=3, channels=1, size=4), sha256="0" * 64)
+        load(path, MLP, TASK, sha256="0" * 64)
 
 
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
 
 
 @dataclass(frozen=True)
-class Stranger:
-    """A file of somebody else's, how its network is built, and what was measured of it where it comes from, on 1,000 test images."""
+class Published:
+    """A published file, its network, and its published accuracy on 1,000 test images."""
 
     file: str
     config: ModelConfig
     data: str
-    images: tuple[int, int]  # channels, size
+    task: ImageTask
     penultimate: int
     clean: float
     robust: dict[float, float]  # by eps, PGD-20 with one start
@@ -247,11 +247,10 @@ class Stranger:
 
         from tests.shared import shared
 
-        channels, size = self.images
         teacher = load(
             shared("teachers") / self.file,
             self.config,
-            square(classes=10, channels=channels, size=size),
+            self.task,
         )
         rows = (
             parquet.read_table(shared("data") / self.data / "test.parquet")
@@ -262,7 +261,10 @@ class Stranger:
             [np.asarray(Image.open(io.BytesIO(row["image"]["bytes"]))) for row in rows]
         )
         x = (
-            torch.from_numpy(pixels).float().reshape(1000, size, size, channels).permute(0, 3, 1, 2)
+            torch.from_numpy(pixels)
+            .float()
+            .reshape(1000, *self.task.shape[1:], self.task.channels)
+            .permute(0, 3, 1, 2)
             / 255
         )
         return teacher, x, torch.tensor([row["label"] for row in rows])
@@ -273,29 +275,29 @@ def _described(network: str, **normalisation: Any) -> ModelConfig:
 
 
 @pytest.fixture
-def strangers(monkeypatch: pytest.MonkeyPatch) -> dict[str, Stranger]:
-    """By the name of the network."""
+def published(monkeypatch: pytest.MonkeyPatch) -> dict[str, Published]:
+    """Published teachers by the name of their network."""
     monkeypatch.setattr(plugins, "_allowed", {"tests"})
     resnet = _described("ResNet4b", mean=CIFAR_MEAN, std=(0.2470, 0.2435, 0.2616))
     cnn = _described("cnn_a", mean=CIFAR_MEAN, std=(0.2009,) * 3)
     return {
-        "LeNet5": Stranger(
+        "LeNet5": Published(
             "mnist_lenet5_advtrained.pt",
             _described("LeNet5"),
             "mnist",
-            (1, 28),
+            square(classes=10, channels=1, size=28),
             200,
             0.982,
             {0.3: 0.925},
         ),
-        "ResNet4b": Stranger(
-            "resnet4b.pth", resnet, "cifar10", (3, 32), 100, 0.771, {2 / 255: 0.619, 8 / 255: 0.159}
+        "ResNet4b": Published(
+            "resnet4b.pth", resnet, "cifar10", CIFAR10, 100, 0.771, {2 / 255: 0.619, 8 / 255: 0.159}
         ),
-        "cnn_a": Stranger(
+        "cnn_a": Published(
             "cifar_cnn_a_adv4.model",
             cnn,
             "cifar10",
-            (3, 32),
+            CIFAR10,
             100,
             0.602,
             {2 / 255: 0.515, 8 / 255: 0.258},
@@ -304,25 +306,25 @@ def strangers(monkeypatch: pytest.MonkeyPatch) -> dict[str, Stranger]:
 
 
 @pytest.mark.parametrize("name", ["LeNet5", "ResNet4b", "cnn_a"])
-def test_somebody_elses_robust_teacher_is_as_good_here_as_where_it_was_measured(
-    strangers: dict[str, Stranger], name: str
+def test_a_published_robust_teacher_is_as_accurate_here_as_where_it_was_measured(
+    published: dict[str, Published], name: str
 ) -> None:
-    teacher, x, y = strangers[name].opened()
+    teacher, x, y = published[name].opened()
     with torch.no_grad():
         found = features(teacher, x)
-    assert found.penultimate.shape == (1000, strangers[name].penultimate)
+    assert found.penultimate.shape == (1000, published[name].penultimate)
     assert float((found.logits.argmax(dim=1) == y).float().mean()) == pytest.approx(
-        strangers[name].clean, abs=0.002
+        published[name].clean, abs=0.002
     )
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["LeNet5", "ResNet4b", "cnn_a"])
-def test_somebody_elses_robust_teacher_is_as_robust_here_as_where_it_was_measured(
-    strangers: dict[str, Stranger], name: str
+def test_a_published_robust_teacher_is_as_robust_here_as_where_it_was_measured(
+    published: dict[str, Published], name: str
 ) -> None:
-    teacher, x, y = strangers[name].opened()
-    for eps, expected in strangers[name].robust.items():
+    teacher, x, y = published[name].opened()
+    for eps, expected in published[name].robust.items():
         results, _ = evaluate_accuracy(
             teacher.eval(),
             x,

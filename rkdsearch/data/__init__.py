@@ -1,4 +1,4 @@
-"""Images: where they come from, which split each belongs to, and the batches that a run sees."""
+"""Data sets as bytes, their splits, and the batches of an epoch."""
 
 from rkdsearch.data.batches import Batch, Batches
 from rkdsearch.data.config import DataConfig

@@ -1,4 +1,4 @@
-"""Crop and flip a whole batch of bytes with one gather, on the device where it lies."""
+"""Crops and mirrors a batch of bytes by one gather, on the batch's device."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Shifts:
-    """What happens to each of n images: the crop begins at `down`, `right` (n,) int32 of the padded image; `mirror` (n,) bool."""
+    """Crop offsets and mirroring of n images.
+
+    `down`, `right` (n,) int32: the crop's first row and column in the padded image. `mirror` (n,)
+    bool.
+    """
 
     down: Tensor
     right: Tensor
@@ -19,27 +23,25 @@ class Shifts:
 
 
 def padding(size: int) -> int:
-    """Pixels of black around an image before it is cropped: 4 for the customary 32."""
+    """Black pixels around an image before it is cropped: `size` // 8, so 4 for the usual 32."""
     return size // 8
 
 
 def crop_and_flip(pixels: Tensor, shifts: Shifts) -> Tensor:
-    """Bytes (n, H, W, C) in, the same shape out: padded with black, cropped, then mirrored where asked.
-
-    32-bit indices halve what a gather on one CPU thread reads: x1.07 against 64-bit ones.
-    """
+    """Pad bytes (n, H, W, C) with black, crop to the same shape, mirror where asked."""
     n, height, width, channels = pixels.shape
     pad = padding(height)
     padded = pixels.new_zeros(n, height + 2 * pad, width + 2 * pad, channels)
     padded[:, pad : pad + height, pad : pad + width] = pixels
 
+    # 32-bit indices halve what a gather on one CPU thread reads: 1.07 times as fast as 64-bit ones.
     def count(end: int) -> Tensor:
         return torch.arange(end, dtype=torch.int32, device=pixels.device)
 
-    across = count(width)
+    column = count(width)
     rows = count(n)[:, None] * padded.shape[1] + shifts.down[:, None] + count(height)
     columns = shifts.right[:, None] + torch.where(
-        shifts.mirror[:, None], width - 1 - across, across
+        shifts.mirror[:, None], width - 1 - column, column
     )
     index = (rows * padded.shape[2])[:, :, None] + columns[:, None, :]
     return padded.view(-1, channels).index_select(0, index.flatten()).view(pixels.shape)

@@ -1,4 +1,7 @@
-"""The batches of an epoch: a pure function of (seed, epoch), so that resuming a run needs no state of a loader."""
+"""Batches of an epoch: a pure function of (seed, epoch).
+
+Resuming a run therefore needs no loader state.
+"""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -17,12 +20,16 @@ from rkdsearch.data.images import Images, to_floats
 from rkdsearch.errors import DataError
 
 _Stored = tuple[Tensor, Tensor]  # bytes (n, H, W, C) and labels (n,)
-_AHEAD = 2  # batches that are read from a file before they are asked for
+_AHEAD = 2  # batches that are read from a memory-mapped file in advance
 
 
 @dataclass(frozen=True)
 class Batch:
-    """x (n, C, H, W) float32 of [0, 1], channels last; y (n,) labels; index (n,) rows of the training images, -1 for extra ones."""
+    """Images, labels, and rows in the training set.
+
+    x (n, C, H, W) float32 of [0, 1], channels last; y (n,) labels; index (n,) rows of the training
+    images, -1 for extra images.
+    """
 
     x: Tensor
     y: Tensor
@@ -32,14 +39,16 @@ class Batch:
 class Batches:
     """Shuffled, augmented batches of one process.
 
-    `batch_size` counts the images of all processes together; each takes its contiguous part of
-    every batch, so that the parts laid end to end are the batch of one process, augmentation
-    included. An epoch passes once over `images`; the last batch may be smaller, and is cut to a
-    multiple of `processes`. Left with a single image for each process, it is dropped, unless it is
-    the only one: BatchNorm has no variance of one value. Every epoch leaves out other images.
-    `extra` images are drawn anew for every batch, with repetition, and spread evenly over it.
-    Pixels stay bytes: on `device`, or, memory-mapped, in their file, from where a thread fetches
-    them ahead.
+    `batch_size` counts the images of all processes. Each process takes a contiguous part of every
+    batch. The parts of all processes, laid end to end, are the batch of a single process,
+    augmentation included.
+
+    An epoch passes once over `images`. The last batch may be smaller; it is cut to a multiple of
+    `processes`, and each epoch leaves out different images. A last batch of one image per process
+    is dropped unless it is the only batch, because BatchNorm has no variance of one value.
+
+    `extra` images are drawn anew for every batch, with replacement, and spread evenly over it.
+    Pixels stay bytes: on `device`, or in their memory-mapped file, from which a thread reads ahead.
     """
 
     def __init__(
@@ -55,7 +64,7 @@ class Batches:
         rank: int = 0,
         processes: int = 1,
     ) -> None:
-        """Raises DataError where a batch cannot be shared out among the processes, or would be empty."""
+        """Raises DataError where a batch would be empty or does not divide among the processes."""
         if batch_size < 1 or batch_size % processes:
             raise DataError(
                 f"batch_size must be a positive multiple of the {processes} processes, got"
@@ -80,42 +89,42 @@ class Batches:
         return len(self._sizes())
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of epoch `epoch` (from 0): the same number gives the same batches, on every machine and in any order."""
-        # A generator for each question: what one process draws must not depend on how much of the
-        # last batch several would cut.
+        """Batches of epoch `epoch` (from 0): the same on every machine, in any order of calls."""
+        # One generator for each purpose: the draws must not depend on how many images several
+        # processes cut from the last batch.
         shuffling, drawing, shifting = (
-            np.random.default_rng((self._seed, epoch, question)) for question in range(3)
+            np.random.default_rng((self._seed, epoch, purpose)) for purpose in range(3)
         )
         sizes = self._sizes()
-        foreign = np.concatenate([_spread(total, extra) for total, extra in sizes])
-        rows = np.empty(len(foreign), dtype=np.int64)
-        rows[~foreign] = shuffling.permutation(len(self._own.labels))[
-            : len(foreign) - foreign.sum()
+        is_extra = np.concatenate([_spread(total, extra) for total, extra in sizes])
+        rows = np.empty(len(is_extra), dtype=np.int64)
+        rows[~is_extra] = shuffling.permutation(len(self._own.labels))[
+            : len(is_extra) - is_extra.sum()
         ]
         if self._extra is not None:
-            rows[foreign] = drawing.integers(len(self._extra.labels), size=foreign.sum())
-        shifts = self._draw_shifts(shifting, len(foreign))
-        places = self._places(sizes)
-        stored = self._own.gather([rows[mine][~foreign[mine]] for mine in places], self._device)
+            rows[is_extra] = drawing.integers(len(self._extra.labels), size=is_extra.sum())
+        shifts = self._draw_shifts(shifting, len(is_extra))
+        parts = self._parts(sizes)
+        stored = self._own.gather([rows[part][~is_extra[part]] for part in parts], self._device)
         if self._extra is not None:
-            extra = self._extra.gather([rows[mine][foreign[mine]] for mine in places], self._device)
-            # Where each image of the batch is in (own, extra).
+            extra = self._extra.gather([rows[part][is_extra[part]] for part in parts], self._device)
+            # Position of each image of the batch in its own images, then its extra images.
             orders = _sent(
-                [foreign[mine].argsort(kind="stable").argsort() for mine in places], self._device
+                [is_extra[part].argsort(kind="stable").argsort() for part in parts], self._device
             )
             stored = map(_mixed, stored, extra, orders)
-        indices = _sent([np.where(foreign[mine], -1, rows[mine]) for mine in places], self._device)
-        for mine, index, (pixels, y) in zip(places, indices, stored, strict=True):
+        indices = _sent([np.where(is_extra[part], -1, rows[part]) for part in parts], self._device)
+        for part, index, (pixels, y) in zip(parts, indices, stored, strict=True):
             yield Batch(
                 to_floats(
-                    pixels if shifts is None else crop_and_flip(pixels, shifts[mine]), self._scale
+                    pixels if shifts is None else crop_and_flip(pixels, shifts[part]), self._scale
                 ),
                 y,
                 index,
             )
 
     def _sizes(self) -> list[tuple[int, int]]:
-        """(images, extra images among them) of every batch of an epoch."""
+        """(images, extra images among them) for every batch of an epoch."""
         own = self._batch_size - self._extra_share
         full, rest = divmod(len(self._own.labels), own)
         last = rest * self._batch_size // own // self._processes * self._processes
@@ -124,8 +133,8 @@ class Batches:
         sizes = [(self._batch_size, self._extra_share)] * full
         return sizes + ([(last, last * self._extra_share // self._batch_size)] if last else [])
 
-    def _places(self, sizes: list[tuple[int, int]]) -> list[slice]:
-        """This process's part of every batch, as places in the epoch."""
+    def _parts(self, sizes: list[tuple[int, int]]) -> list[slice]:
+        """This process's part of every batch, as positions in the epoch."""
         shares = [total // self._processes for total, _ in sizes]
         begins = [
             done * self._processes + self._rank * share
@@ -134,7 +143,7 @@ class Batches:
         return [slice(begin, begin + share) for begin, share in zip(begins, shares, strict=True)]
 
     def _draw_shifts(self, generator: np.random.Generator, count: int) -> Shifts | None:
-        """Of a whole epoch at once: a few numbers per image, and one transfer instead of one per batch."""
+        """Shifts of a whole epoch, sent to the device once instead of once per batch."""
         if self._augment == "none":
             return None
         way = 2 * padding(self._size) + 1
@@ -150,7 +159,7 @@ class Batches:
 
 
 class _Store:
-    """Pixels on the device, or in their memory-mapped file; labels beside them."""
+    """Pixels on the device, or in their memory-mapped file, and their labels."""
 
     def __init__(self, images: Images, device: torch.device) -> None:
         self.rows, self.mapped = images.rows, images.mapped
@@ -158,12 +167,10 @@ class _Store:
         self.pixels, self.labels = images.pixels.to(place), images.labels.to(place)
 
     def gather(self, indices: list[NDArray[np.int64]], device: torch.device) -> Iterator[_Stored]:
-        """Bytes (n, H, W, C) and labels (n,), on `device`, of each of the `indices` (n,)."""
-        places = _sent(indices, self.labels.device)
+        """Bytes (n, H, W, C) and labels (n,), on `device`, for each of the `indices` (n,)."""
+        parts = _sent(indices, self.labels.device)
         for pixels, labels in (
-            self._ahead(places, pin=device.type == "cuda")
-            if self.mapped
-            else map(self._read, places)
+            self._ahead(parts, pin=device.type == "cuda") if self.mapped else map(self._read, parts)
         ):
             yield pixels.to(device, non_blocking=True), labels.to(device, non_blocking=True)
 
@@ -174,15 +181,19 @@ class _Store:
         return pixels, self.labels.index_select(0, at)
 
     def _pinned(self, at: Tensor) -> _Stored:
-        """The same where a GPU can fetch it by itself: a copy from other memory makes the host wait for all that the GPU has still to do."""
+        """The same as `_read`, in pinned memory.
+
+        A copy to the GPU from other memory blocks the host until the GPU has done all its queued
+        work.
+        """
         pixels, labels = self._read(at)
         return pixels.pin_memory(), labels.pin_memory()
 
-    def _ahead(self, places: Iterable[Tensor], *, pin: bool) -> Iterator[_Stored]:
-        """The same, read by a thread while the caller computes: a page that is not in memory costs a journey to the disk."""
+    def _ahead(self, parts: Iterable[Tensor], *, pin: bool) -> Iterator[_Stored]:
+        """The same as `_read`, by a thread while the caller computes: reads from disk are slow."""
         with ThreadPoolExecutor(1) as reader:
             waiting: deque[Future[_Stored]] = deque()
-            for at in places:
+            for at in parts:
                 waiting.append(reader.submit(self._pinned if pin else self._read, at))
                 if len(waiting) > _AHEAD:
                     yield waiting.popleft().result()
@@ -191,14 +202,17 @@ class _Store:
 
 
 def _sent(parts: list[NDArray[np.int64]], device: torch.device) -> tuple[Tensor, ...]:
-    """The numbers of every batch, in one transfer for the whole epoch: one for each batch would make the host wait for the GPU every step."""
+    """The arrays of all batches on `device`, sent at once.
+
+    A transfer for each batch would make the host wait for the GPU at every step.
+    """
     return torch.split(
         torch.from_numpy(np.concatenate(parts)).to(device), [len(part) for part in parts]
     )
 
 
 def _mixed(own: _Stored, extra: _Stored, order: Tensor) -> _Stored:
-    """Own and extra images as one batch: image i is number `order[i]` of the two laid end to end."""
+    """Own and extra images as one batch: image i is `order[i]` of own and extra laid end to end."""
     pixels, labels = (
         torch.cat(both).index_select(0, order) for both in zip(own, extra, strict=True)
     )
@@ -206,7 +220,10 @@ def _mixed(own: _Stored, extra: _Stored, order: Tensor) -> _Stored:
 
 
 def _spread(total: int, extra: int) -> NDArray[np.bool_]:
-    """(total,) booleans, `extra` of them true and evenly apart: at the end they would all fall to the last process and its BatchNorm."""
-    foreign = np.zeros(total, dtype=np.bool_)
-    foreign[(2 * np.arange(extra) + 1) * total // (2 * max(1, extra))] = True
-    return foreign
+    """(total,) booleans, `extra` of them true and evenly apart.
+
+    At the end of the batch, all extra images would fall to the last process and its BatchNorm.
+    """
+    is_extra = np.zeros(total, dtype=np.bool_)
+    is_extra[(2 * np.arange(extra) + 1) * total // (2 * max(1, extra))] = True
+    return is_extra

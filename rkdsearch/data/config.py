@@ -1,4 +1,4 @@
-"""The section `data` of a run's description."""
+"""Config section `data`."""
 
 from typing import Annotated, Literal, Self
 
@@ -11,8 +11,7 @@ Augmentation = Literal["none", "crop", "crop_flip"]
 STANDARD = ("cifar10", "cifar100", "svhn", "mnist", "fashion_mnist")
 NAMES = ("digits", *STANDARD, "folder:PATH", "parquet:PATH")
 
-# Fields that only some data sets have: anywhere else a value would be ignored silently, so it is
-# refused.
+# Fields of some data sets only. Elsewhere a value would be ignored silently, so it is refused.
 _ONLY_FOR = {
     "root": STANDARD,
     "download": STANDARD,
@@ -23,12 +22,12 @@ _ONLY_FOR = {
     "cache": ("folder", "parquet"),
 }
 
-# Where a data set's files lie and how they are read: no part of what its images are.
+# Where the files lie and how they are read. These fields do not change the images.
 PLACES = ("root", "download", "memory_gib", "cache")
 
 
 class DataConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
-    """Which images, how they are divided, and what training does to them."""
+    """The data set, its splits, and the augmentation of training images."""
 
     name: Annotated[str, Field(description=f"one of {', '.join(NAMES)}")] = "digits"
     root: Annotated[

@@ -1,4 +1,4 @@
-"""The two doors: `load_training` for all that decides, `load_test` for the exam."""
+"""Loading of data sets: `load_training` for training and selection, `load_test` for evaluation."""
 
 from dataclasses import replace
 from functools import lru_cache
@@ -25,17 +25,18 @@ from rkdsearch.data.standard import read_standard
 from rkdsearch.errors import DataError
 
 _DIGITS_SCALE = 16.0
-# of its own: no `split_seed` may move an image into or out of the test set
+# fixed: no `split_seed` may move an image into or out of the test set
 _DIGITS_TEST_SEED = 1797
 
 
 def load_training(config: DataConfig) -> Splits:
-    """The images to train on and to decide with; test images stay closed (digits: their positions are drawn, and left alone).
+    """Training and validation images. Test images are never read.
 
-    The last data set stays in memory, so that a process that runs trial after trial reads it once.
-    Raises DataError where files are missing or are not what they claim to be.
+    Digits come in one file: the test images' positions are drawn, and their pixels are left alone.
+    The last data set stays in memory, because one process runs many trials on it. Raises DataError
+    where files are missing or are not what they claim to be.
     """
-    # What a search may vary between trials does not change what is read.
+    # The key of the cache leaves out what a search may vary and what changes no file.
     splits = _splits(
         config.model_copy(update={"augment": "none", "extra": None, "extra_fraction": 0.0})
     )
@@ -46,14 +47,17 @@ def load_training(config: DataConfig) -> Splits:
 
 
 def load_test(config: DataConfig) -> Images:
-    """The test images: the only door to them, and `evaluation` alone goes through it. Raises DataError as `load_training` does."""
+    """The test images. Only the test evaluation calls this; nothing else reads test images.
+
+    Raises DataError as `load_training` does.
+    """
     if config.kind == "digits":
         whole, test = _digits(config)
         return select(whole, test, "test")
     images = _read(config, "test")
     if images is None:
         raise DataError(
-            f"{config.name}: there are no test images, and without them no exam; add test files"
+            f"{config.name}: has no test images, and a test evaluation needs them; add test files"
             " beside the training files"
         )
     return images
@@ -76,7 +80,7 @@ def _splits(config: DataConfig) -> Splits:
             labels, pool, fraction=config.validation_fraction, seed=config.split_seed
         )
     if config.train_images is not None:
-        # After validation is held out: the same images decide, whatever the budget of training.
+        # After validation is held out: validation images do not depend on `train_images`.
         pool = pool[
             stratified_sample(
                 labels[pool],
@@ -98,7 +102,7 @@ def _splits(config: DataConfig) -> Splits:
 
 
 def _read(config: DataConfig, split: Split) -> Images | None:
-    """A split's images as its files have them; None where there is no such split."""
+    """The images of a split, as its files have them; None where there is no such split."""
     if config.name in STANDARD:
         images = None if split == "validation" else read_standard(config, split)
     else:
@@ -122,7 +126,10 @@ def _read(config: DataConfig, split: Split) -> Images | None:
 
 
 def _digits(config: DataConfig) -> tuple[Images, Indices]:
-    """scikit-learn's 1,797 digits of 8 x 8 pixels and 16 grey levels, and the positions of the images that we call the test set."""
+    """scikit-learn's 1,797 digits, and the positions of those held out as test images.
+
+    They have 8 x 8 pixels and 16 grey levels.
+    """
     from sklearn.datasets import load_digits
 
     bunch = load_digits()

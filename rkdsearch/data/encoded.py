@@ -1,7 +1,6 @@
-"""Image files (PNG, JPEG, ...) to bytes in memory, or in one memory-mapped file that is decoded once.
+"""Decoding of image files (PNG, JPEG, ...) into memory, or once into a memory-mapped file.
 
-Threads decode: Pillow lets go of Python's lock meanwhile, so there are no worker processes to
-start, feed and lose.
+Threads decode: Pillow releases Python's global lock meanwhile, so no worker processes are needed.
 """
 
 import hashlib
@@ -29,8 +28,8 @@ from rkdsearch.pace import Pace
 Split = Literal["train", "validation", "test"]
 Pixels = NDArray[np.uint8]
 
-_CHUNK = 1024  # files in flight: bounds what a data set larger than memory holds of it
-_TASK = 64  # images per task: handing over one small image costs as much as decoding it
+_CHUNK = 1024  # files read at a time: encoded files need not all fit into memory
+_TASK = 64  # images per task: submitting a task costs as much as decoding one small image
 _GREY = ("1", "L", "LA")
 
 
@@ -38,7 +37,7 @@ _GREY = ("1", "L", "LA")
 class Encoded:
     """Labelled image files.
 
-    `items()` gives (place for messages, file or its bytes) in the order of `labels` (N,); `key`
+    `items()` yields (place for messages, file or its bytes) in the order of `labels` (N,); `key`
     changes when the files do.
     """
 
@@ -49,7 +48,7 @@ class Encoded:
 
 
 def key_of(folder: Path, files: list[Path]) -> str:
-    """sha256 of names, sizes and times of change: what a decoded copy depends on."""
+    """sha256 of the files' names, sizes and times of change: the key of a decoded copy."""
     stats = [(file.relative_to(folder).as_posix(), file.stat()) for file in files]
     return hashlib.sha256(
         "\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats).encode()
@@ -57,10 +56,10 @@ def key_of(folder: Path, files: list[Path]) -> str:
 
 
 def decode(encoded: Encoded, config: DataConfig, split: Split) -> Images:
-    """Decode all images: in memory if they fit `memory_gib`, otherwise into a memory-mapped file, found again by the next run.
+    """All images, decoded into memory if they fit `memory_gib`, else into a memory-mapped file.
 
-    Raises DataError naming the image that cannot be decoded, or that differs from the first in
-    shape or colour.
+    The next run finds that file again. Raises DataError naming the image that cannot be decoded, or
+    that differs from the first in shape or colour.
     """
     place, first = next(encoded.items())
     channels = config.channels or (1 if _mode(place, first) in _GREY else 3)
@@ -92,7 +91,7 @@ def decode(encoded: Encoded, config: DataConfig, split: Split) -> Images:
 class _Decoder:
     channels: int
     size: int | None
-    convert: bool  # change colour to grey, because the user said so
+    convert: bool  # may turn colour into grey, because data.channels says so
 
     def __call__(self, place: str, source: Path | bytes) -> Pixels:
         """Bytes (H, W, C)."""
@@ -172,15 +171,18 @@ def _fill(pixels: Pixels, encoded: Encoded, decoder: _Decoder) -> None:
 def _from_cache(
     encoded: Encoded, config: DataConfig, split: Split, decoder: _Decoder, shape: tuple[int, ...]
 ) -> Pixels:
-    """The memory-mapped (N, H, W, C) file of these images, written first if it is not there. Files of earlier versions are left alone."""
+    """Memory-mapped (N, H, W, C) file of these images, written first where it is missing.
+
+    Files of earlier versions of the data set are left alone.
+    """
     key = hashlib.sha256(f"{encoded.key} {shape} {decoder}".encode()).hexdigest()[:16]
     folder = Path(config.cache or config.path).expanduser()
     path = folder / f".rkdsearch-{split}-{key}.npy"
     if not path.is_file():
         with one_at_a_time(folder):
-            if not path.is_file():  # nor did another process write it meanwhile
+            if not path.is_file():  # another process may have written it meanwhile
                 _write(path, encoded, decoder, shape)
-    # Copy on write: torch wants writable memory, and nobody writes.
+    # Copy on write: torch asks for writable memory, although nothing writes to it.
     mapped: Pixels = np.load(path, mmap_mode="c", allow_pickle=False)
     return mapped
 
@@ -191,7 +193,7 @@ def _write(path: Path, encoded: Encoded, decoder: _Decoder, shape: tuple[int, ..
         pixels = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
         _fill(pixels, encoded, decoder)
         pixels.flush()
-        # whole or absent: a killed run leaves no half file under the final name
+        # renamed when complete: a killed run leaves no partial file under the final name
         partial.replace(path)
     except OSError as error:
         raise DataError(

@@ -1,6 +1,6 @@
 """Generated training images: one npz of millions, memory-mapped in place.
 
-numpy maps .npy files only. An uncompressed npz is a zip whose members lie there byte for byte, so a
+numpy maps .npy files only. An uncompressed npz is a zip that stores its members byte for byte, so a
 member can be mapped at its offset.
 """
 
@@ -19,10 +19,10 @@ _LOCAL_HEADER = 30  # bytes of a zip member's header before its name
 
 
 def load_extra(file: str, like: Images) -> Images:
-    """`image` (N, H, W, C) uint8 and `label` (N,) of an npz, to be mixed with `like`. Nothing in it is unpickled.
+    """`image` (N, H, W, C) uint8 and `label` (N,) of an npz, to be mixed with `like`.
 
-    Raises DataError where it is missing, compressed, damaged, or does not fit `like` in shape,
-    scale or classes.
+    Nothing in the file is unpickled. Raises DataError where it is missing, compressed, damaged, or
+    does not fit `like` in shape, scale or classes.
     """
     path = Path(file).expanduser()
     try:
@@ -90,5 +90,5 @@ def _map(path: Path, member: str) -> NDArray[np.uint8]:
         raw.seek(info.header_offset)
         name, extra = struct.unpack("<HH", raw.read(_LOCAL_HEADER)[-4:])
     offset = info.header_offset + _LOCAL_HEADER + name + extra + array_at
-    # Copy on write: torch wants writable memory, and nobody writes.
+    # Copy on write: torch asks for writable memory, although nothing writes to it.
     return np.memmap(path, dtype=np.uint8, mode="c", offset=offset, shape=shape)

@@ -1,8 +1,9 @@
-"""`folder:PATH`: image files in PATH/train/CLASS/, PATH/test/CLASS/ and, if there is one, PATH/validation/CLASS/, at any depth.
+"""Data set `folder:PATH`: image files in PATH/train/CLASS/ and PATH/test/CLASS/, at any depth.
 
-As torchvision's ImageFolder has it: sub-folders belong to their class, symbolic links are followed,
-and images come in the order of their folders' paths, then of their names. But sub-folders whose
-names begin with a dot, such as a viewer's thumbnails, are left out.
+PATH/validation/CLASS/ is optional. As in torchvision's ImageFolder, sub-folders belong to their
+class, symbolic links are followed, and images are ordered by their folders' paths, then by their
+names. Unlike there, sub-folders whose names begin with a dot, such as a viewer's thumbnails, are
+left out.
 """
 
 import os
@@ -21,7 +22,11 @@ SUFFIXES = frozenset(
 
 
 def read_folder(config: DataConfig, split: Split) -> Images | None:
-    """The images of a split, None where it has no folder. Classes are the names of the folders in PATH/train, in alphabetical order."""
+    """Images of a split; None where it has no folder.
+
+    Classes are the names of the folders in PATH/train, in alphabetical order. Raises DataError
+    where PATH/train is empty, a split holds no images, or a class has no training folder.
+    """
     root = Path(config.path).expanduser()
     classes = _folders(root / "train")
     if not classes:
@@ -60,7 +65,7 @@ def _files(folder: Path) -> list[Path]:
     """All files of a class."""
     found, seen = [], set[str]()
     for here, below, names in os.walk(folder, followlinks=True):
-        # a link to a folder above it, or to its neighbour
+        # a link to a folder that was read already
         if (place := os.path.realpath(here)) in seen:
             below.clear()
             continue

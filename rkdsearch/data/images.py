@@ -1,4 +1,4 @@
-"""A data set held as bytes: it becomes floats one batch at a time, on the device that computes."""
+"""Images as bytes, which become floats one batch at a time on the device that computes."""
 
 from dataclasses import dataclass, replace
 
@@ -14,7 +14,7 @@ class Images:
 
     pixels (N, H, W, C) uint8; labels (N,) int64 in 0..K-1; `scale` is the byte that means a pixel
     of 1.0 (255; digits: 16). A memory-mapped set is never copied: `pixels` (M, H, W, C) is then the
-    whole file, and image i is `pixels[rows[i]]` (or `pixels[i]`).
+    whole file, and image i is `pixels[rows[i]]`, or `pixels[i]` where `rows` is None.
     """
 
     pixels: Tensor
@@ -28,7 +28,7 @@ class Images:
 
     @property
     def task(self) -> ImageTask:
-        """The task that these images and classes set."""
+        """The task that these images and classes define."""
         _, height, width, channels = self.pixels.shape
         return ImageTask(len(self.classes), channels, height, width)
 
@@ -51,7 +51,7 @@ class Images:
         )
 
     def stored(self, indices: Tensor | slice) -> Tensor:
-        """Bytes (n, H, W, C)."""
+        """Bytes (n, H, W, C) of the images at `indices`."""
         return self.pixels[indices] if self.rows is None else self.pixels[self.rows[indices]]
 
     def floats(
@@ -61,14 +61,17 @@ class Images:
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> tuple[Tensor, Tensor]:
-        """(x, y): images (n, C, H, W) with pixels of [0, 1], laid out channels last, and labels (n,). All of them by default."""
+        """x (n, C, H, W), pixels of [0, 1] in channels-last layout, and y (n,), at `indices`.
+
+        Without `indices`: all images.
+        """
         chosen = slice(None) if indices is None else indices
         return to_floats(self.stored(chosen).to(device), self.scale, dtype), self.labels[chosen].to(
             device
         )
 
     def to(self, device: torch.device) -> "Images":
-        """With bytes and labels on `device`; the bytes of a memory-mapped set stay in their file."""
+        """These images on `device`; the bytes of a memory-mapped set stay in their file."""
         return (
             self
             if self.mapped
@@ -78,7 +81,10 @@ class Images:
 
 @dataclass(frozen=True)
 class FloatImages:
-    """Images as floats (n, C, H, W) of `dtype` on `device`, made anew for each slice that is asked for: bytes need a quarter of the room."""
+    """Images as floats, converted anew for each slice, because bytes need a quarter of the memory.
+
+    A slice is (n, C, H, W) of [0, 1], of `dtype` on `device`.
+    """
 
     images: Images
     device: torch.device
@@ -96,14 +102,16 @@ class FloatImages:
 
 
 def to_layout(x: Tensor, *, channels_last: bool) -> Tensor:
-    """Images (n, C, H, W) in the memory layout that the run's networks have."""
+    """Images (n, C, H, W) in the memory layout of the run's networks."""
     if channels_last:
         return x.contiguous(memory_format=torch.channels_last)
-    # Not `contiguous`: grey images are both, and a convolution takes them for channels last by
-    # their strides alone.
+    # Not `contiguous`: an image of one channel has both layouts, and a convolution goes by strides.
     return x.flatten(1).view(x.shape)
 
 
 def to_floats(pixels: Tensor, scale: float, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Bytes (n, H, W, C) to (n, C, H, W) of [0, 1]. The permutation is free: channels-last strides are what convolutions want anyway."""
+    """Bytes (n, H, W, C) as floats (n, C, H, W) of [0, 1].
+
+    The permutation is free: its strides are the channels-last layout that convolutions ask for.
+    """
     return pixels.permute(0, 3, 1, 2).to(dtype).div_(scale)

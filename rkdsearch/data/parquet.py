@@ -1,7 +1,8 @@
-"""`parquet:PATH`: train*.parquet, test*.parquet and, if there are any, validation*.parquet, in the image layout of Hugging Face.
+"""Data set `parquet:PATH`: train*.parquet and test*.parquet in the image layout of Hugging Face.
 
-Columns `image` or `img: struct<bytes, path>`, and `label` or `fine_label`, whichever the file has;
-class names in the schema's metadata, or the numbers themselves without it.
+validation*.parquet is optional. Columns: `image` or `img: struct<bytes, path>`, and `label` or
+`fine_label`. Class names come from the schema's metadata; without it, classes are called by their
+numbers.
 """
 
 import json
@@ -17,14 +18,17 @@ from rkdsearch.data.encoded import Encoded, Split, decode, key_of
 from rkdsearch.data.images import Images
 from rkdsearch.errors import DataError
 
-_ROWS = 1024  # at a time
+_ROWS = 1024  # rows read at a time
 # As published sets name them: CIFAR-10 has img and label, CIFAR-100 img, fine_label and
 # coarse_label.
 _IMAGE, _LABEL = ("image", "img"), ("label", "fine_label")
 
 
 def read_parquet(config: DataConfig, split: Split) -> Images | None:
-    """The images of a split, None where it has no file."""
+    """Images of a split; None where it has no file.
+
+    Raises DataError where there are no training files, or a file is not as described above.
+    """
     root = Path(config.path).expanduser()
     training = _files(root, "train")
     if not training:
@@ -54,7 +58,10 @@ def _files(root: Path, split: Split) -> list[Path]:
 
 
 def _open(file: Path) -> tuple[Any, str, str]:
-    """A ParquetFile, and the names of its image and of its label column. Raises DataError where these are not the expected ones."""
+    """A ParquetFile, and the names of its image and label columns.
+
+    Raises DataError where these columns are missing or of other types.
+    """
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -78,7 +85,7 @@ def _open(file: Path) -> tuple[Any, str, str]:
 
 
 def _named(file: Path, names: tuple[str, ...], columns: list[str]) -> str:
-    """The one of these names that a column of the file has."""
+    """The one column of the file with one of these names. Raises DataError on none or several."""
     found = [name for name in names if name in columns]
     if len(found) != 1:
         raise DataError(
@@ -101,7 +108,10 @@ def _class_names(file: Path) -> tuple[str, ...] | None:
 
 
 def _numbered(training: list[Path]) -> tuple[str, ...]:
-    """The classes where only numbers name them: 0 to the highest label. Raises DataError where one of these has no image."""
+    """Classes without names: 0 to the highest label.
+
+    Raises DataError where a number has no image.
+    """
     labels = {file: _labels(file, None) for file in training}
     used = np.unique(np.concatenate(list(labels.values())))
     missing = np.flatnonzero(used != np.arange(len(used)))
@@ -119,7 +129,7 @@ def _numbered(training: list[Path]) -> tuple[str, ...]:
 
 
 def _column(file: Path, role: Literal["image", "label"]) -> Iterator[Any]:
-    """The images or the labels, some rows at a time."""
+    """Image or label column, some rows at a time."""
     import pyarrow as pa
 
     opened, image, label = _open(file)
@@ -135,7 +145,7 @@ def _column(file: Path, role: Literal["image", "label"]) -> Iterator[Any]:
 
 
 def _labels(file: Path, classes: tuple[str, ...] | None) -> NDArray[np.int64]:
-    """(n,) labels of a file, each one of the classes."""
+    """(n,) labels of a file. Raises DataError where one is not a class."""
     values: list[int | None] = [
         value for part in _column(file, "label") for value in part.to_pylist()
     ]

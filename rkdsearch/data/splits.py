@@ -1,4 +1,4 @@
-"""Which image is where: stratified, seeded, and with a fingerprint that two machines can compare."""
+"""Training, validation and test splits: stratified, seeded, and comparable by hash."""
 
 import hashlib
 from collections.abc import Mapping
@@ -19,7 +19,10 @@ _SAMPLE = 512
 
 @dataclass(frozen=True)
 class Splits:
-    """What a search may see. `fingerprint` is a sha256 of the indices of every split and of all labels: which image is where."""
+    """The images that training and selection may use.
+
+    `fingerprint` is a sha256 of the indices of every split and of all labels.
+    """
 
     train: Images
     validation: Images
@@ -30,7 +33,7 @@ class Splits:
 
     @property
     def hashes(self) -> dict[str, str | None]:
-        """By what a run and a study know their images again."""
+        """The hashes by which a run and a study recognise their images."""
         return {
             "split_sha256": self.fingerprint,
             "pixels_sha256": self.pixels,
@@ -39,7 +42,10 @@ class Splits:
 
 
 def stratified_subset(labels: Indices, count: int | None, *, seed: int, field: str) -> Indices:
-    """Positions of `count` images of all classes in proportion, always the same; of all images where there are no more, or none are named."""
+    """Positions of `count` images, all classes in proportion, always the same ones.
+
+    All positions where `count` is None or not smaller than their number.
+    """
     return (
         np.arange(len(labels))
         if count is None or count >= len(labels)
@@ -48,10 +54,10 @@ def stratified_subset(labels: Indices, count: int | None, *, seed: int, field: s
 
 
 def stratified_sample(labels: Indices, count: int, *, seed: int, keep: int, field: str) -> Indices:
-    """Choose `count` images of all classes in proportion; at least one of each class, and leave at least `keep` of each.
+    """Choose `count` images, classes in proportion: at least one of each, leaving at least `keep`.
 
     Returns sorted positions in `labels` (N,). Raises DataError, naming `field`, where `count`
-    cannot do both.
+    allows no such choice.
     """
     sizes = np.bincount(labels)
     most = sizes - keep
@@ -66,9 +72,9 @@ def stratified_sample(labels: Indices, count: int, *, seed: int, keep: int, fiel
             f"{field}: {count} of {len(labels)} images were asked for, but {len(sizes)} classes"
             f" with one in every split allow {len(sizes)} to {most.sum()}; change the value"
         )
-    # One of each class, and the rest as seats are given to parties: to the highest of size / 3,
-    # size / 5, ... (Sainte-Lague, exact in proportion where that is possible). Divisions alone,
-    # which IEEE 754 defines to the last bit: no machine rounds differently.
+    # One image of each class. The rest is allotted as seats are to parties (Sainte-Lague): to the
+    # highest of size / 3, size / 5, ..., which is exact in proportion where that is possible. Only
+    # divisions are used, which IEEE 754 defines to the last bit: all machines round alike.
     quotients = [size / (2 * np.arange(1, end) + 1) for size, end in zip(sizes, most, strict=True)]
     owners = np.repeat(np.arange(len(sizes)), most - 1)
     winners = owners[np.argsort(-np.concatenate(quotients), kind="stable")[: count - len(sizes)]]
@@ -83,7 +89,7 @@ def stratified_sample(labels: Indices, count: int, *, seed: int, keep: int, fiel
 def divide(
     labels: Indices, pool: Indices, *, fraction: float, seed: int
 ) -> tuple[Indices, Indices]:
-    """(train, validation): the positions in `pool` divided; `labels` (N,) are of all images."""
+    """(train, validation): `pool`, positions in `labels` (N,), divided by class in proportion."""
     chosen = stratified_sample(
         labels[pool],
         round(fraction * len(pool)),
@@ -107,8 +113,8 @@ def fingerprint(indices: Mapping[str, Indices], labels: Tensor) -> str:
 def pixel_hash(*images: Images) -> str:
     """sha256 over pixels and labels of at most 512 evenly spaced images of each set.
 
-    Another set has other pixels everywhere, and to read all of a large one takes minutes. Where
-    images were decoded, the decoder is in it: two versions of Pillow may read one JPEG in two ways.
+    Other data sets differ in all images, and reading all of a large one takes minutes. Decoded
+    pixels depend on the decoder too: two versions of Pillow may decode one JPEG differently.
     """
     digest = hashlib.sha256()
     for each in images:

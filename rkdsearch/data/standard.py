@@ -1,8 +1,8 @@
 """CIFAR, SVHN, MNIST and Fashion-MNIST, from the files that their authors publish.
 
-CIFAR's binary version is read here, because a record of bytes can do no harm. Everything else is
-torchvision's, which checks the md5 of CIFAR's pickles and of SVHN's matrices before it opens them,
-and downloads where `data.download` allows it.
+CIFAR's binary version is read here: its records of bytes run no code. torchvision reads everything
+else. It checks the md5 of CIFAR's pickles and of SVHN's matrices before it opens them, and
+downloads where `data.download` allows it.
 """
 
 from pathlib import Path
@@ -33,7 +33,7 @@ _CLASSES = {"svhn": tuple("0123456789")}  # the file calls digit 0 class 10; tor
 
 
 def read_standard(config: DataConfig, split: Literal["train", "test"]) -> Images:
-    """The official training or test images. Raises DataError where files are missing or damaged, saying what was looked for."""
+    """Official training or test images. Raises DataError where files are missing or damaged."""
     if config.root is None:
         raise DataError(
             f"data.root must name the folder of {config.name}'s files, got none; set it, with"
@@ -99,8 +99,7 @@ def _read_torchvision(root: Path, config: DataConfig, split: Literal["train", "t
         # torchvision reports everything from a missing file to a dead network as one of these.
         if config.download:
             root.mkdir(parents=True, exist_ok=True)
-            # It writes under the final names: a process that looks meanwhile would find half a
-            # file.
+            # torchvision writes under the final names: another process could read a partial file.
             with one_at_a_time(root):
                 found = build(root, download=True, **which)
         else:
@@ -109,7 +108,7 @@ def _read_torchvision(root: Path, config: DataConfig, split: Literal["train", "t
         looked_for = (
             f"{root / _CIFAR[config.name][0]} (binary) and for " if config.name in _CIFAR else ""
         )
-        # our way out is the next line's
+        # the sentence below names our own option
         reason = str(error).replace(" You can use download=True to download it", "")
         raise DataError(
             f"{root}: no sound copy of {config.name}; looked for {looked_for}torchvision's files:"

@@ -1,8 +1,8 @@
-"""Networks: built by name, pixels of [0, 1] outside, normalisation inside.
+"""Networks, built by name: pixels of [0, 1] outside, normalisation inside.
 
-The CIFAR-stem networks carry the parameter names of the robust literature, so that its checkpoints
-load. `torchvision:NAME`, `timm:NAME` and the user's own by dotted path (`my_lab.nets.Net`, under
-`--allow-import my_lab`) are built as they are.
+Networks with a CIFAR stem carry the parameter names of the robust literature, so that its
+checkpoints load. `torchvision:NAME`, `timm:NAME` and the user's own by dotted path
+(`my_lab.nets.Net`, with `--allow-import my_lab`) are built unchanged.
 """
 
 from collections.abc import Callable, Mapping
@@ -52,7 +52,7 @@ _WIDE_RESNET_DEPTH = 34
 
 
 class ModelConfig(BaseModel):
-    """Which network, and in which units it sees pixels."""
+    """The network and its normalisation of pixels."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -115,7 +115,7 @@ class ModelConfig(BaseModel):
 
 
 def names() -> tuple[str, ...]:
-    """The built-in networks."""
+    """Names of the built-in networks."""
     return tuple(_BUILDERS)
 
 
@@ -129,8 +129,8 @@ def build(config: ModelConfig, task: ImageTask) -> nn.Module:
     if config.mean is not None and config.std is not None:
         if len(config.mean) != task.channels:
             raise ConfigError(
-                f"mean of {config.name} has {len(config.mean)} numbers, the images have {task.channels}"
-                " channels: give one number a channel"
+                f"mean of {config.name} has {len(config.mean)} numbers, the images have"
+                f" {task.channels} channels: give one number a channel"
             )
         normalise_inside(network, config.mean, config.std)
     return network
@@ -139,7 +139,7 @@ def build(config: ModelConfig, task: ImageTask) -> nn.Module:
 def check_channels_last(config: ModelConfig, network: nn.Module, task: ImageTask) -> None:
     """Raise ConfigError where the network of this config fails on channels-last images.
 
-    Only foreign networks are tried: the built-in ones take them.
+    Only foreign networks are tried: the built-in ones accept them.
     """
     if config.name not in _BUILDERS:
         foreign.check_channels_last(network, config.name, task)

@@ -1,4 +1,7 @@
-"""What every network gives: logits, and the named representations behind them. Pixels outside, normalisation inside."""
+"""The interface of networks: logits, and the named representations behind them.
+
+Pixels of [0, 1] outside, normalisation inside.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -16,11 +19,11 @@ _MEAN, _STD = "pixel_mean", "pixel_std"
 
 @dataclass(frozen=True)
 class Features:
-    """One forward pass: logits (N, K), and what led to them.
+    """Result of a forward pass: logits (N, K) and named representations.
 
     `stages` is in the order of computation: `stage1`, `stage2`, ... (N, C, H, W), then
-    `penultimate` (N, d), which is after the last activation and pooling. A network that is not a
-    `Classifier` gives `penultimate` alone.
+    `penultimate` (N, d), which is taken after the last activation and pooling. A network that is
+    not a `Classifier` gives `penultimate` alone.
     """
 
     logits: Tensor
@@ -28,7 +31,7 @@ class Features:
 
     @property
     def penultimate(self) -> Tensor:
-        """(N, d), what the last linear layer sees."""
+        """(N, d): the input of the last linear layer."""
         return self.stages["penultimate"]
 
 
@@ -36,8 +39,8 @@ class Classifier(nn.Module, ABC):
     """Images (N, C, H, W), pixels of [0, 1], in; logits (N, K) out."""
 
     independent: ClassVar[bool] = (
-        # True: no layer looks at other images or behaves otherwise in training, as BatchNorm and
-        # dropout do
+        # True: each image is processed alone, in training as in eval mode; BatchNorm and dropout do
+        # otherwise
         False
     )
     # prefixes of parameters that published checkpoints carry and no image passes
@@ -45,7 +48,7 @@ class Classifier(nn.Module, ABC):
 
     @abstractmethod
     def features(self, x: Tensor) -> Features:
-        """The forward pass of normalised images, with everything that it computes on the way."""
+        """Forward pass of normalised images, with all named representations."""
 
     @override
     def forward(self, x: Tensor) -> Tensor:
@@ -53,9 +56,9 @@ class Classifier(nn.Module, ABC):
 
 
 def normalise_inside(network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
-    """Let `network` take pixels of [0, 1] and see (pixel - mean) / std, one number a channel.
+    """Make `network` normalise its input: (pixel - mean) / std, one number per channel.
 
-    The numbers are buffers outside the state dict and the arithmetic is a hook: parameters keep the
+    The numbers are buffers outside the state dict, and a hook applies them: parameters keep the
     names that published checkpoints use.
     """
     first = next(network.parameters())
@@ -67,7 +70,7 @@ def normalise_inside(network: nn.Module, mean: Sequence[float], std: Sequence[fl
 
 
 def normalisation(network: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """The mean and std that `normalise_inside` set, one number a channel; None where the network sees pixels as they are."""
+    """Mean and std that `normalise_inside` set, one number per channel; None where it did not."""
     buffers = dict(network.named_buffers(recurse=False))
     if _MEAN not in buffers:
         return None
@@ -82,7 +85,7 @@ def _normalise(network: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
 def features(network: nn.Module, x: Tensor) -> Features:
     """Logits and named representations of images (N, C, H, W), pixels of [0, 1].
 
-    A foreign network's `penultimate` is the input of the linear layer that makes the logits;
+    A foreign network's `penultimate` is the input of the linear layer that makes the logits. Raises
     ConfigError where no linear layer does.
     """
     if isinstance(network, Classifier):
@@ -104,7 +107,7 @@ def features(network: nn.Module, x: Tensor) -> Features:
             hook.remove()
     if not calls or calls[-1][1] is not logits or logits.dim() != 2:
         raise ConfigError(
-            f"{type(network).__name__} shows no penultimate features: its logits are not made by a"
+            f"{type(network).__name__} has no penultimate features: its logits are not made by a"
             " linear layer over vectors (N, d). Choose a method that needs none, end the network"
             " in nn.Linear, or derive it from rkdsearch.models.Classifier"
         )

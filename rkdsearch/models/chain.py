@@ -1,9 +1,10 @@
-"""The gradient of a network's answer with respect to its images: what an attack asks for at every step.
+"""Closed-form input gradients of small networks: the cost of every attack step.
 
-Autograd gives it for any network. Where a frozen network is a chain, matrices with ReLUs between
-them, it is so small that autograd and module calls cost as much as its arithmetic: there the few
-products are written out. On a CPU, a convolution of a few small maps counts as the matrix that it
-is: its gradient to the images costs a tenth of what oneDNN's does, which is made for large ones.
+Autograd differentiates any network. A chain, matrices with ReLUs between them, may be so small that
+autograd and module calls cost as much as its arithmetic. The gradient of a frozen chain is
+therefore computed directly, by a few matrix products. On a CPU, a convolution of a few small maps
+is computed as a matrix, too: its gradient to the images then costs a tenth of oneDNN's, which is
+made for large maps.
 """
 
 import re
@@ -23,16 +24,16 @@ Gradient = Callable[[Tensor], Tensor]  # images to dJ/dx
 Matrix = tuple[Tensor, Tensor, torch.Size]
 
 
-# up to here the matrix is faster than the convolution, at batch 128 on one thread
+# Up to this size the matrix is faster than the convolution, at batch 128 on one thread.
 MATRIX_NUMBERS = 2**15
 
 
 class Unrolled(nn.Conv2d):
-    """A frozen convolution that is a matrix product wherever its matrix is small, for images of any shape that it meets."""
+    """A frozen convolution, computed as a matrix product wherever its matrix is small."""
 
-    matrices: dict[torch.Size, Matrix | None]  # by the shape of an image
-    # a linear map is known by its answers to these: stride, padding and groups stay its own
-    # business
+    matrices: dict[torch.Size, Matrix | None]  # by the shape of an image (C, H, W)
+    # Unit images: the convolution's outputs for them are its matrix, whatever its stride, padding
+    # and groups.
     units: dict[torch.Size, Tensor]
 
     @override
@@ -43,9 +44,10 @@ class Unrolled(nn.Conv2d):
         return functional.linear(x.flatten(1), matrix, bias).view(-1, *into)
 
     def matrix(self, shape: torch.Size) -> Matrix | None:
-        """(outputs, C H W), the bias of every output, and the shape of an output; None where the convolution is the faster.
+        """(outputs, C H W), the bias of every output, and the shape of an output.
 
-        The tensors stay the same ones when the weights move.
+        None where the convolution is faster. The tensors stay the same objects when the weights
+        change.
         """
         if shape not in self.matrices:
             into = self._conv_forward(
@@ -62,19 +64,20 @@ class Unrolled(nn.Conv2d):
         return self.matrices[shape]
 
     def refresh(self) -> None:
-        """Compute the matrices, where they lie, from what the weights are now."""
+        """Recompute the matrices, in place, from the current weights."""
         for shape in self.units:
             for old, new in zip(
                 cast(Matrix, self.matrices[shape])[:2], self._unrolled(shape)[:2], strict=True
             ):
                 old.copy_(new)
 
-    @torch.inference_mode(False)  # whoever asks first: gradients pass these matrices later
+    # the first call may be in inference mode, and later ones need gradients
+    @torch.inference_mode(False)
     @torch.no_grad()
     def _unrolled(self, shape: torch.Size) -> Matrix:
         with torch.autocast("cpu", enabled=False):
-            answers = self._conv_forward(self.units[shape], self.weight, None)
-        matrix, into = answers.flatten(1).t(), answers.shape[1:]
+            outputs = self._conv_forward(self.units[shape], self.weight, None)
+        matrix, into = outputs.flatten(1).t(), outputs.shape[1:]
         bias = (
             matrix.new_zeros(into.numel())
             if self.bias is None
@@ -88,15 +91,18 @@ class Chain:
     """relu(... relu(x W1' + b1) ...) Wn' + bn over flattened images."""
 
     layers: tuple[nn.Linear | Unrolled, ...]
-    # by a batch's form
+    # by shape, type and device of a batch
     prepared: dict[tuple[torch.Size, torch.dtype, torch.device], "Prepared | None"] = field(
         default_factory=dict
     )
 
-    # whoever asks first: what is made here is written over outside it too
+    # the first call may be in inference mode, and later calls write outside it
     @torch.inference_mode(False)
     def prepare(self, x: Tensor) -> "Prepared | None":
-        """What the gradient of batches like `x` needs, made once; None where a layer is no matrix for its images."""
+        """Weights and buffers for the gradient of batches like `x`, made once.
+
+        None where a layer is not a small matrix for these images.
+        """
         key = x.shape, x.dtype, x.device
         if key not in self.prepared:
             weights = self._weights(x.shape[1:])
@@ -104,7 +110,7 @@ class Chain:
         return self.prepared[key]
 
     def _weights(self, into: torch.Size) -> list[tuple[Tensor, Tensor]] | None:
-        """Every W and b for images of this shape."""
+        """Every W and b for images of this shape; None where one is not a small matrix."""
         found: list[tuple[Tensor, Tensor]] = []
         for layer in self.layers:
             matrix = (
@@ -120,10 +126,10 @@ class Chain:
 
 
 class Prepared:
-    """The weights of a chain, which stay the same tensors, and the memory between its layers, which every gradient writes over.
+    """Weights of a chain, and reused buffers between its layers.
 
-    Memory that the last batch has used is still near the processor, and new memory is not: a tenth
-    of a small network's attack.
+    The weights stay the same tensors; every gradient overwrites the buffers. Buffers of the last
+    batch are still in cache and new memory is not: reuse saves a tenth of a small network's attack.
     """
 
     def __init__(self, weights: list[tuple[Tensor, Tensor]], x: Tensor) -> None:
@@ -135,7 +141,7 @@ class Prepared:
         self.transposed_logits = x.new_empty(len(self.last), len(x))
 
     def gradient(self, slope: Slope) -> Gradient:
-        """x to dJ/dx. Every view is made here, once for all steps of an attack."""
+        """The function x to dJ/dx. All views are made here, once for all steps of an attack."""
         forward = [
             (matrix.t(), bias, h)
             for (matrix, bias), (h, _) in zip(self.hidden, self.between, strict=True)
@@ -168,10 +174,11 @@ class Prepared:
 
 
 def closed_form_gradient(network: object, slope: Slope, x: Tensor) -> Gradient | None:
-    """The gradient of a chain, for batches shaped like `x`; None where `network` is none, or computes in half precision.
+    """Closed-form input gradient of a chain, for batches shaped like `x`, or None.
 
-    `slope` turns logits (N, K) into dJ/dlogits, and must neither keep them nor ask this network for
-    another gradient. What is given and returned is never written over here.
+    None where `network` is no chain, or computes in half precision. `slope` turns logits (N, K)
+    into dJ/dlogits. It must not keep them, nor ask this network for another gradient. Images and
+    returned gradients are never overwritten here.
     """
     chain = _chains.get(network) if isinstance(network, nn.Module) else None
     if (
@@ -183,16 +190,15 @@ def closed_form_gradient(network: object, slope: Slope, x: Tensor) -> Gradient |
     return prepared.gradient(slope)
 
 
-def remember(network: nn.Module, graph: fx.Graph) -> None:
-    """From now on `closed_form_gradient` knows whether this frozen network, whose graph is given, is a chain."""
+def register(network: nn.Module, graph: fx.Graph) -> None:
+    """Register a frozen network for `closed_form_gradient`, where its graph is a chain."""
     modules = dict(network.named_modules(remove_duplicate=False))
     nodes = list(graph.nodes)
     follows = all(node.args[:1] == (before,) for before, node in pairwise(nodes))
     hooked = any(m._forward_hooks or m._forward_pre_hooks for m in modules.values())  # noqa: SLF001 - torch lists a module's hooks nowhere else
     steps = [_step(node, modules.get(str(node.target))) for node in nodes[1:-1]]
     layers = tuple(step for step in steps if isinstance(step, nn.Module))
-    # Matrices and ReLUs in turn; the flattening, which is none of a matrix's business, before the
-    # first linear layer.
+    # Matrices and ReLUs in turn, and one flattening before the first linear layer.
     words = "".join(
         step if isinstance(step, str) else "linear " if isinstance(step, nn.Linear) else "map "
         for step in steps
@@ -206,12 +212,12 @@ def remember(network: nn.Module, graph: fx.Graph) -> None:
 
 
 def _step(node: fx.Node, module: nn.Module | None) -> nn.Linear | Unrolled | str:
-    """A matrix, or a word for what stands between two of them."""
+    """A matrix layer, or a word for the operation between two of them."""
     if node.op == "call_module":
         match module:
             case Unrolled():
                 return module
-            # a parametrised one computes its weight at every look
+            # a parametrised layer, of another type, computes its weight at every access
             case nn.Linear(bias=Tensor()) if type(module) is nn.Linear:
                 return module
             case nn.ReLU():

@@ -1,4 +1,4 @@
-"""The network that an attack differentiates: eval mode, no parameter gradients, BatchNorm folded into the layer before it.
+"""Inference copies for attacks: eval mode, no parameter gradients, BatchNorm folded.
 
 In eval mode BatchNorm multiplies and adds constants, and so does the convolution or linear layer
 before it:
@@ -8,7 +8,8 @@ before it:
 An attack of ten steps then saves ten passes over every activation, forward and backward. Small
 convolutions are unrolled (`chain`).
 
-Exact in real numbers; float64 agrees to 1e-12, float32 is reordered.
+Exact in real numbers. In float64 the results agree to 1e-12; in float32 sums are rounded
+differently.
 """
 
 import copy
@@ -32,14 +33,17 @@ _FOLLOWERS: dict[type[nn.Module], tuple[type[nn.Module], ...]] = {
 
 @dataclass(frozen=True)
 class _Pair:
-    """A layer and the BatchNorm after it, both of the live network, and the twin's layer that stands for the two."""
+    """A layer and the BatchNorm after it, both of the live network, and their folded layer.
+
+    The folded layer belongs to the inference copy.
+    """
 
     layer: nn.Conv2d | nn.Linear
     norm: nn.BatchNorm2d
     folded: nn.Conv2d | nn.Linear
 
     def refresh(self) -> None:
-        """Compute the folded weights from what the live network holds now."""
+        """Recompute the folded weights from the live network."""
         norm, weight = self.norm, self.layer.weight
         mean, var = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
         scale = (var + norm.eps).rsqrt()
@@ -49,20 +53,20 @@ class _Pair:
         shift = shift * scale
         if norm.affine:
             shift = shift + norm.bias
-        # copy_ keeps the memory format that the folded weight took over from the live one.
+        # copy_ keeps the memory format of the folded weight, which is the live one's.
         self.folded.weight.copy_(weight * scale.reshape(-1, *[1] * (weight.dim() - 1)))
         cast(Tensor, self.folded.bias).copy_(shift)
 
 
 def inference_copy(network: nn.Module, *, compiled: bool = False) -> Callable[[], nn.Module]:
-    """The network's eval-mode twin, which shares its parameters and statistics; each call brings the folded weights up to date.
+    """A function that returns the network's inference copy, with up-to-date folded weights.
 
-    A call costs a few small operations a BatchNorm or an unrolled convolution, and no host
-    synchronisation. Parameters that were moved or cast in the meantime are noticed, and the twin is
-    built anew. Gradient flows to the images, never to a parameter. A network that torch.fx cannot
-    trace, or a BatchNorm that does not directly follow a convolution or linear layer, is left
-    unfolded: slower and just as right. With `compiled`, calls go through torch's compiler, once:
-    the folded tensors stay where they are.
+    The copy shares the network's parameters and statistics. A call costs a few small operations for
+    each BatchNorm and each unrolled convolution, and no host synchronisation. Where parameters were
+    moved or cast, the copy is built anew. Gradients flow to the images, never to a parameter. A
+    network that torch.fx cannot trace, or a BatchNorm that does not directly follow a convolution
+    or linear layer, stays unfolded: slower, with the same result. With `compiled`, calls go through
+    torch's compiler; compiled once, because the folded tensors stay in place.
     """
     where: list[tuple[int, torch.dtype]] = []
     built: list[tuple[nn.Module, list[_Pair | Unrolled]]] = []
@@ -77,47 +81,50 @@ def inference_copy(network: nn.Module, *, compiled: bool = False) -> Callable[[]
             where[:] = now
             built[:] = [_build(network)]
             if compiled:
-                built[0][0].compile()  # in place: it remains the module that `chain` knows
-        ((shadow, parts),) = built
+                built[0][0].compile()  # in place: `chain` has registered this module
+        ((copied, parts),) = built
         for part in parts:
             part.refresh()
-        return shadow
+        return copied
 
     return current
 
 
 def fold(network: nn.Module) -> nn.Module:
-    """A frozen eval-mode copy with BatchNorm folded, for a network that trains no more. Gradient still flows to its input."""
+    """A frozen eval-mode copy with BatchNorm folded, for a network that is no longer trained.
+
+    Gradients still flow to its input.
+    """
     return inference_copy(network)()
 
 
 def _build(network: nn.Module) -> tuple[nn.Module, list[_Pair | Unrolled]]:
-    """The twin, and what of it must be refreshed, in this order."""
-    shadow = _shadow(network)
+    """The inference copy, and its parts to refresh, in order."""
+    copied = _copy_over_storage(network)
     parts: list[_Pair | Unrolled] = []
-    graph = _graph(shadow)
-    for layer_name, norm_name in [] if graph is None else _foldable(shadow, graph):
-        folded = cast(nn.Conv2d, shadow.get_submodule(layer_name))
+    graph = _graph(copied)
+    for layer_name, norm_name in [] if graph is None else _foldable(copied, graph):
+        folded = cast(nn.Conv2d, copied.get_submodule(layer_name))
         layer = cast(nn.Conv2d, network.get_submodule(layer_name))
         parts.append(_Pair(layer, cast(nn.BatchNorm2d, network.get_submodule(norm_name)), folded))
         folded.weight = nn.Parameter(torch.empty_like(layer.weight), requires_grad=False)
         folded.bias = nn.Parameter(layer.weight.new_empty(len(layer.weight)), requires_grad=False)
         parent, _, child = norm_name.rpartition(".")
-        shadow.get_submodule(parent).register_module(child, nn.Identity())
-    for module in shadow.modules():
+        copied.get_submodule(parent).register_module(child, nn.Identity())
+    for module in copied.modules():
         if type(module) is nn.Conv2d:
-            # the twin is ours; names, weights and hooks stay as they are
+            # in place in our copy: names, weights and hooks stay
             module.__class__ = Unrolled
             unrolled = cast(Unrolled, module)
             unrolled.matrices, unrolled.units = {}, {}
             parts.append(unrolled)
     if graph is not None:
-        chain.remember(shadow, graph)
-    return shadow, parts
+        chain.register(copied, graph)
+    return copied, parts
 
 
-def _shadow(network: nn.Module) -> nn.Module:
-    """A copy of the structure over the same storage, in eval mode, without parameter gradients."""
+def _copy_over_storage(network: nn.Module) -> nn.Module:
+    """A copy of the modules over the same storage, in eval mode, without parameter gradients."""
     shared: dict[int, object] = {
         id(p): nn.Parameter(p.detach(), requires_grad=False) for p in network.parameters()
     }
@@ -126,15 +133,18 @@ def _shadow(network: nn.Module) -> nn.Module:
 
 
 def _graph(network: nn.Module) -> fx.Graph | None:
-    """What the network computes, in order; None where that depends on the images."""
+    """The traced operations in order; None where they depend on the images."""
     try:
         return fx.Tracer().trace(network)
-    except Exception:  # noqa: BLE001 - tracing runs the user's forward on symbols, which may fail in any way; folding is only a gain
+    except Exception:  # noqa: BLE001 - tracing runs the user's forward on symbols, which may fail in any way; unfolded works too
         return None
 
 
 def _foldable(network: nn.Module, graph: fx.Graph) -> list[tuple[str, str]]:
-    """Names of (layer, BatchNorm) pairs where the BatchNorm alone sees the layer's output, and each is called once."""
+    """Names of the (layer, BatchNorm) pairs that can be folded.
+
+    Only the BatchNorm reads the layer's output, and each is called once.
+    """
     modules = dict(network.named_modules(remove_duplicate=False))
     calls = [modules[str(node.target)] for node in graph.nodes if node.op == "call_module"]
     read_directly = {
@@ -162,7 +172,7 @@ def _foldable(network: nn.Module, graph: fx.Graph) -> list[tuple[str, str]]:
 
 
 def _is_constant(norm: nn.Module) -> bool:
-    """Without running statistics, BatchNorm looks at the batch in eval mode too."""
+    """True with running statistics. Without them, BatchNorm uses the batch in eval mode too."""
     return (
         isinstance(norm, nn.modules.batchnorm._BatchNorm)  # noqa: SLF001 - torch names no public parent
         and norm.running_mean is not None

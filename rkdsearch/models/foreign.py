@@ -1,4 +1,7 @@
-"""Networks that others wrote: torchvision's and timm's by name, the user's by dotted path. Their stems and parameter names stay."""
+"""Foreign networks: torchvision's and timm's by name, the user's by dotted path.
+
+Their stems and parameter names stay unchanged.
+"""
 
 import copy
 import inspect
@@ -19,12 +22,15 @@ _PLACE = "network name"
 
 
 def is_foreign(name: str) -> bool:
-    """Whether `name` asks a library for a network: `torchvision:NAME` or `timm:NAME`."""
+    """True for a network of a library: `torchvision:NAME` or `timm:NAME`."""
     return name.partition(":")[0] in _LIBRARIES and ":" in name
 
 
 def build(name: str, task: ImageTask) -> nn.Module:
-    """A network with fresh weights, tried on black images. Raises ConfigError where none is or fits the images."""
+    """A network with fresh weights, tried on black images.
+
+    Raises ConfigError where there is no such network, or it does not fit the task.
+    """
     library, colon, inner = name.partition(":")
     network = (
         _LIBRARIES[library](inner, task.classes, task.channels) if colon else _users(name, task)
@@ -34,7 +40,7 @@ def build(name: str, task: ImageTask) -> nn.Module:
 
 
 def _torchvision(name: str, classes: int, channels: int) -> nn.Module:
-    from torchvision import models  # imported where used: it costs seconds
+    from torchvision import models  # imported where used: the import takes seconds
 
     _check(name, models.list_models(module=models), "torchvision")
     if channels != 3:
@@ -52,7 +58,7 @@ def _timm(name: str, classes: int, channels: int) -> nn.Module:
         raise ConfigError(
             f"{_PLACE}: timm:{name} needs the package timm; install rkdsearch[models]"
         ) from None
-    # Checked against the list because timm takes names that would be fetched from the network, too.
+    # The name must be in the list: timm also takes names whose weights it would download.
     _check(name, timm.list_models(), "timm")
     return cast(
         nn.Module, timm.create_model(name, pretrained=False, num_classes=classes, in_chans=channels)
@@ -78,7 +84,7 @@ def _check(name: str, known: Iterable[str], library: str) -> None:
 
 
 def _users(name: str, task: ImageTask) -> nn.Module:
-    """Call the user's class or function with those of `classes`, `channels` and `size` that it names."""
+    """Call the user's class or function with `classes`, `channels`, `size`: those that it names."""
     known = {"classes": task.classes, "channels": task.channels, "size": task.side}
     module_name, _, attribute = name.rpartition(".")
     maker = vars(load_module(module_name, place=_PLACE)).get(attribute)
@@ -106,10 +112,13 @@ def _users(name: str, task: ImageTask) -> nn.Module:
 
 
 def check_channels_last(network: nn.Module, name: str, task: ImageTask) -> None:
-    """Raise ConfigError where the network, which was tried by `build`, fails on images that are laid out channels last."""
+    """Raise ConfigError where the network fails on channels-last images.
+
+    `build` has tried contiguous images before.
+    """
     weight = next(network.parameters(), torch.empty(0))
     try:
-        _there_and_back(
+        _forward_backward(
             network,
             torch.zeros(2, *task.shape, device=weight.device, dtype=weight.dtype),
             memory_format=torch.channels_last,
@@ -125,7 +134,7 @@ def check_channels_last(network: nn.Module, name: str, task: ImageTask) -> None:
 
 
 def _try(network: nn.Module, name: str, task: ImageTask) -> None:
-    """Two black images there and back: what training would meet as a traceback is met here as a sentence."""
+    """Pass two black images forward and backward, to report faults before training starts."""
     shape = f"images of {'x'.join(map(str, task.shape))} pixels"
     tensors = (*network.named_parameters(), *network.named_buffers())
     waiting = next((key for key, tensor in tensors if is_lazy(tensor)), None)
@@ -135,7 +144,7 @@ def _try(network: nn.Module, name: str, task: ImageTask) -> None:
             " layers their sizes: classes, channels and size are known to its constructor"
         )
     try:
-        logits, gradient = _there_and_back(network, torch.zeros(2, *task.shape))
+        logits, gradient = _forward_backward(network, torch.zeros(2, *task.shape))
     except Exception as error:
         if is_out_of_memory(error):
             raise
@@ -150,10 +159,10 @@ def _try(network: nn.Module, name: str, task: ImageTask) -> None:
             " size"
         ) from error
     if not isinstance(logits, torch.Tensor) or logits.shape != (2, task.classes):
-        answer = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise ConfigError(
-            f"{_PLACE}: {name} must give logits (N, {task.classes}) for {shape}, got {answer} for two"
-            " images"
+            f"{_PLACE}: {name} must give logits (N, {task.classes}) for {shape}, got {found} for"
+            " two images"
         )
     if gradient is None:
         raise ConfigError(
@@ -162,15 +171,16 @@ def _try(network: nn.Module, name: str, task: ImageTask) -> None:
         )
 
 
-def _there_and_back(
+def _forward_backward(
     network: nn.Module,
     x: torch.Tensor,
     *,
     memory_format: torch.memory_format = torch.contiguous_format,
 ) -> tuple[object, torch.Tensor | None]:
-    """Answer, and gradient to the images if there is one, of a copy in the mode of training, in which some networks answer otherwise.
+    """Output and input gradient (None without one) of a copy of the network in training mode.
 
-    A copy, because statistics would move. The global generator is left as it was.
+    A copy, because statistics would change. Training mode, because some networks return something
+    else there. The global generator keeps its state.
     """
     x = x.contiguous(memory_format=memory_format).requires_grad_()
     with torch.enable_grad(), torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
@@ -184,7 +194,7 @@ def _there_and_back(
 
 
 def _reason(error: Exception) -> str:
-    """The first line of its message; with its name where that says more than that something went wrong while running."""
+    """First line of the message, after the error's type unless that is a plain RuntimeError."""
     message = next(iter(str(error).splitlines()), "")
     named = (
         message
@@ -195,7 +205,10 @@ def _reason(error: Exception) -> str:
 
 
 def _where(error: Exception) -> str:
-    """` (nets.py, line 12)`: the last line of it that is neither torch's nor ours; empty where there is none."""
+    """` (nets.py, line 12)`: the innermost line outside torch and this module.
+
+    Empty where there is none.
+    """
     torchs = Path(torch.__file__).parent
     frames = [
         (Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)

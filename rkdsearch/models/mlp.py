@@ -1,4 +1,4 @@
-"""A multilayer perceptron: the cheapest student, and the one to test a method with."""
+"""A multilayer perceptron: the cheapest student, and the one for tests of methods."""
 
 import math
 from typing import ClassVar

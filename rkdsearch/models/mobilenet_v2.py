@@ -1,8 +1,8 @@
-"""MobileNet-V2 with a CIFAR stem (Sandler et al., CVPR 2018, https://arxiv.org/abs/1801.04381): 2.30 M parameters at 10 classes.
+"""MobileNet-V2 with a CIFAR stem (Sandler et al., CVPR 2018, https://arxiv.org/abs/1801.04381).
 
-It is the variant of the robust literature: plain ReLU, the stem and the second stage keep the
-resolution, and a block of stride 1 that changes its width projects the shortcut. Parameter names:
-`conv1`, `layers.0.conv1`, `layers.0.shortcut.0`, `conv2`, `linear`.
+2.30 M parameters at 10 classes. This is the variant of the robust literature: plain ReLU; the stem
+and the second stage keep the resolution; a block of stride 1 that changes its width projects the
+shortcut. Parameter names: `conv1`, `layers.0.conv1`, `layers.0.shortcut.0`, `conv2`, `linear`.
 """
 
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ _ROWS = (
 
 
 class InvertedResidual(nn.Module):
-    """Expand by a 1x1 convolution, filter each channel by a 3x3 one, project back without an activation."""
+    """Expand by a 1x1 convolution, filter each channel by a 3x3 one, project back linearly."""
 
     def __init__(self, inputs: int, outputs: int, expansion: int, stride: int) -> None:
         super().__init__()
@@ -51,7 +51,11 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(Classifier):
-    """Seventeen blocks; `stage1` to `stage4` are the last blocks at full, half, quarter and eighth resolution, as in ResNet-18."""
+    """Seventeen blocks.
+
+    `stage1` to `stage4` are the last blocks at full, half, quarter and eighth resolution, as in
+    ResNet-18.
+    """
 
     def __init__(self, *, classes: int, channels: int) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 """PreActResNet-18 with a CIFAR stem (He et al., ECCV 2016, https://arxiv.org/abs/1603.05027).
 
 Parameter names are those of the robust literature: `conv1`, `layer1.0.bn1`, `layer2.0.shortcut.0`,
-`bn`, `linear`. Some checkpoints of this network come from code without the last BatchNorm: they
-miss `bn.*` and are refused with that list.
+`bn`, `linear`. Some published checkpoints come from code without the last BatchNorm: they lack
+`bn.*`, and loading refuses them with that list.
 """
 
 from torch import Tensor, nn
@@ -13,7 +13,10 @@ from rkdsearch.models.base import Classifier, Features
 
 
 class PreActBlock(nn.Module):
-    """BatchNorm and ReLU before each of two 3x3 convolutions; a changed shape is projected after the first activation."""
+    """BatchNorm and ReLU before each of two 3x3 convolutions.
+
+    Where the shape changes, the shortcut projects the first activation.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -35,7 +38,10 @@ class PreActBlock(nn.Module):
 
 
 class PreActResNet18(Classifier):
-    """Four stages of two blocks, 64 to 512 channels; `stage4` is before the last BatchNorm and ReLU, `penultimate` after them."""
+    """Four stages of two blocks, 64 to 512 channels.
+
+    `stage4` is taken before the last BatchNorm and ReLU, `penultimate` after them.
+    """
 
     def __init__(self, *, classes: int, channels: int) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""ResNet-18 with a CIFAR stem (He et al., CVPR 2016, https://arxiv.org/abs/1512.03385): 11.17 M parameters at 10 classes.
+"""ResNet-18 with a CIFAR stem (He et al., CVPR 2016, https://arxiv.org/abs/1512.03385).
 
-Parameter names are those of RSLAD's, TRADES' and most robust checkpoints: `conv1`,
-`layer1.0.conv1`, `layer2.0.shortcut.0`, `linear`.
+11.17 M parameters at 10 classes. Parameter names are those of RSLAD's, TRADES' and most robust
+checkpoints: `conv1`, `layer1.0.conv1`, `layer2.0.shortcut.0`, `linear`.
 """
 
 from torch import Tensor, nn

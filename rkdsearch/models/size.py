@@ -1,4 +1,4 @@
-"""What a network costs whoever runs it, known before it is trained."""
+"""Inference cost of a network, known before it is trained."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,10 +15,11 @@ from rkdsearch.task import ImageTask
 
 @dataclass(frozen=True)
 class Size:
-    """Weights and biases, BatchNorm's scales and shifts among them, its statistics not; and the multiply-adds of one image's forward pass.
+    """Parameters, and multiply-adds of one image's forward pass.
 
-    Multiply-adds are those of convolutions and matrix products, as the field counts them:
-    normalisation, activations and sums are left out.
+    BatchNorm's scales and shifts are parameters, its statistics are not. Multiply-adds are counted
+    as in the literature: of convolutions and matrix products, without normalisation, activations
+    and sums.
     """
 
     parameters: int
@@ -26,9 +27,9 @@ class Size:
 
 
 def count(network: nn.Module, task: ImageTask) -> Size:
-    """The size of a network on the CPU. The network keeps its mode."""
+    """Size of a network on the CPU; the network keeps its mode."""
     training, fast = network.training, torch.backends.mha.get_fastpath_enabled()
-    # attention fused into one operation has no formula
+    # fused attention has no formula
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with torch.no_grad(), _Counting() as counting:  # type: ignore[no-untyped-call]  # torch types neither
@@ -40,14 +41,17 @@ def count(network: nn.Module, task: ImageTask) -> Size:
 
 
 class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Torch's own formulas, without its own counter: that one imports the compiler, five seconds in every worker."""
+    """Counts operations by torch's own formulas.
+
+    torch's own counter would import the compiler: five seconds in every worker.
+    """
 
     operations = 0
 
     @override
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # to tell the compiler to skip this, torch would import it
+        return False  # torch would import the compiler to make it skip this
 
     @override
     def __torch_dispatch__(

@@ -1,7 +1,7 @@
-"""A small CNN without BatchNorm, for digits (8x8) up to CIFAR's size: thousands of steps fit into a laptop's coffee break.
+"""A small CNN without BatchNorm, for images from 8x8 (digits) to 32x32 (CIFAR).
 
-Strides stand where pooling would: on one CPU thread a max-pool costs as much as the convolution
-before it.
+Convolutions have strides in place of pooling: on one CPU thread a max-pool costs as much as the
+convolution before it.
 """
 
 from typing import ClassVar
@@ -15,7 +15,10 @@ from rkdsearch.task import ImageTask
 
 
 class SmallCNN(Classifier):
-    """3x3 convolutions and one linear layer: strides 2, 1 below 16 pixels, 2, 2, 2 from there; the width doubles at each."""
+    """3x3 convolutions, each of twice the width of the last, and one linear layer.
+
+    Their strides are 2, 1 below 16 pixels, and 2, 2, 2 from there.
+    """
 
     independent: ClassVar[bool] = True
 

@@ -1,4 +1,8 @@
-"""Other people's weights in our networks: wrappers' prefixes dropped, wrappers' normalisation moved inside, everything else exact."""
+"""Published weights in our networks.
+
+Wrappers' prefixes are dropped and wrappers' normalisation is moved inside; all else must fit
+exactly.
+"""
 
 from collections.abc import Iterable, Mapping
 from math import isclose
@@ -15,7 +19,7 @@ _SHOWN = 6  # names of each kind that an error lists
 def fit(network: nn.Module, state: Mapping[str, Tensor], place: str) -> None:
     """Load `state` into `network`, whole or not at all.
 
-    A prefix that all names share (`module.`, `model.`) is dropped; a wrapper's mean and std become
+    A prefix that all names share (`module.`, `model.`) is dropped. A wrapper's mean and std become
     the network's own normalisation. Raises TeacherError, which begins with `place`, where names or
     shapes differ, a weight is not finite, or file and config disagree about the normalisation.
     """
@@ -47,7 +51,7 @@ def _unwrapped(
     state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], _Normalisation | None]:
     """The weights under the network's own names, and the wrapper's mean and std."""
-    short = {name: name for name in state}  # the file's names, less what they share
+    short = {name: name for name in state}  # the file's names without their common prefix
     constants = [name for name, tensor in state.items() if _is_constant(name, tensor)]
     while not (ours := {short[name] for name in state if name not in constants}) & wanted.keys():
         prefixes = {name.partition(".")[0] + "." for name in ours}
@@ -70,7 +74,7 @@ def _leaf(name: str) -> str:
 
 
 def _is_constant(name: str, tensor: Tensor) -> bool:
-    """One number a channel: () or (C,) or (C, 1, 1) or (1, C, 1, 1), under a wrapper's name for it."""
+    """One number per channel under a wrapper's name: (), (C,), (C, 1, 1) or (1, C, 1, 1)."""
     return (
         _leaf(name) in _MEANS | _STDS
         and tensor.numel() <= max((1, *tensor.shape))
@@ -81,7 +85,7 @@ def _is_constant(name: str, tensor: Tensor) -> bool:
 def _check_names(
     network: nn.Module, weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], place: str
 ) -> None:
-    # Files from before torch 0.4.1 do not count batches, and in eval mode nobody does.
+    # Files from before torch 0.4.1 have no batch count, and eval mode needs none.
     missing = [
         name for name in wanted if name not in weights and _leaf(name) != "num_batches_tracked"
     ]

@@ -1,9 +1,9 @@
-"""Wide ResNet (Zagoruyko and Komodakis, BMVC 2016, https://arxiv.org/abs/1605.07146) in TRADES' form: WRN-34-10 has 46.2 M parameters.
+"""Wide ResNet (Zagoruyko and Komodakis, BMVC 2016, https://arxiv.org/abs/1605.07146).
 
-Parameter names are TRADES': `conv1`, `block1.layer.0.bn1`, `block1.layer.0.convShortcut`, `bn1`,
-`fc`. Its code also builds a block that no image passes, `sub_block1`: the published checkpoints
-carry it, and loading leaves it out, because weights that nothing reaches would wait for a gradient
-forever.
+In TRADES' form: WRN-34-10 has 46.2 M parameters. Parameter names are TRADES': `conv1`,
+`block1.layer.0.bn1`, `block1.layer.0.convShortcut`, `bn1`, `fc`. TRADES' code also builds a block
+that no image passes, `sub_block1`: the published checkpoints carry it, and loading drops it,
+because weights without a path to the loss would never get a gradient.
 """
 
 import math
@@ -17,7 +17,10 @@ from rkdsearch.models.base import Classifier, Features
 
 
 class WideBlock(nn.Module):
-    """BatchNorm and ReLU before each of two 3x3 convolutions; a changed shape is projected after the first activation."""
+    """BatchNorm and ReLU before each of two 3x3 convolutions.
+
+    Where the width changes, the shortcut projects the first activation.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -38,7 +41,7 @@ class WideBlock(nn.Module):
 
 
 class WideStage(nn.Module):
-    """Blocks of one width, under the name `layer` that checkpoints know."""
+    """Blocks of one width, under the name `layer` of published checkpoints."""
 
     def __init__(self, blocks: int, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -54,7 +57,10 @@ class WideStage(nn.Module):
 
 
 class WideResNet(Classifier):
-    """Three stages of (depth - 4) / 6 blocks, 16 to 64 channels times `width`; `stage3` is before the last BatchNorm and ReLU."""
+    """Three stages of (depth - 4) / 6 blocks, 16 to 64 channels times `width`.
+
+    `stage3` is taken before the last BatchNorm and ReLU.
+    """
 
     unused_in_checkpoints: ClassVar[tuple[str, ...]] = ("sub_block1.",)
 

@@ -1,4 +1,4 @@
-"""Tiny data sets in the formats of the real ones, so that every reader is really executed."""
+"""Tiny data sets in the formats of the real ones, so that every reader runs on real files."""
 
 import gzip
 import hashlib
@@ -63,7 +63,7 @@ def write_parquet(
 
 
 def write_folder(root: Path, counts: dict[str, int], size: int = 8, channels: int = 3) -> None:
-    """`counts`: {"train/cat": 5, ...}."""
+    """Folders of PNG files; `counts`: {"train/cat": 5, ...}."""
     for seed, (place, count) in enumerate(counts.items()):
         (root / place).mkdir(parents=True, exist_ok=True)
         for i, pixels in enumerate(pictures(count, size, channels, seed)):
@@ -71,7 +71,10 @@ def write_folder(root: Path, counts: dict[str, int], size: int = 8, channels: in
 
 
 def write_cifar_binary(root: Path, name: str, per_file: int = 20) -> Bytes:
-    """Both parts of CIFAR's binary version; returns the training images (N, 32, 32, 3). Image i has label i % classes, coarse label 0."""
+    """CIFAR's binary version, both parts; returns the training images (N, 32, 32, 3).
+
+    Image i has label i % classes, and coarse label 0.
+    """
     folder, train, test, names = {
         "cifar10": (
             "cifar-10-batches-bin",
@@ -97,7 +100,10 @@ def write_cifar_binary(root: Path, name: str, per_file: int = 20) -> Bytes:
 
 
 def write_cifar_pickles(root: Path, patch: Any) -> Bytes:
-    """torchvision's form of CIFAR-10, with torchvision's md5 sums replaced by ours; returns the training images."""
+    """torchvision's form of CIFAR-10, with its md5 sums replaced by ours.
+
+    Returns the training images.
+    """
     from torchvision.datasets import CIFAR10
 
     folder = root / CIFAR10.base_folder
@@ -123,7 +129,10 @@ def write_cifar_pickles(root: Path, patch: Any) -> Bytes:
 
 
 def write_mnist(root: Path, folder: str) -> Bytes:
-    """The four IDX files of MNIST or FashionMNIST, beside gzip copies as torchvision leaves them; returns the training images."""
+    """The four IDX files of MNIST or FashionMNIST, beside gzip copies as torchvision leaves them.
+
+    Returns the training images.
+    """
     raw = root / folder / "raw"
     raw.mkdir(parents=True)
     for seed, (part, count) in enumerate({"train": 40, "t10k": 20}.items()):

@@ -1,4 +1,4 @@
-"""Batches: a pure function of seed and epoch, shared out among processes without a seam."""
+"""Batches: a pure function of seed and epoch, divided among processes."""
 
 import threading
 from collections import Counter
@@ -113,15 +113,13 @@ def test_the_parts_of_all_processes_are_the_batches_of_one(
             assert len(batch.y) - len(joined[1]) < processes
 
 
-def test_a_last_batch_that_cannot_be_shared_out_is_dropped() -> None:
+def test_a_last_batch_that_cannot_be_divided_is_dropped() -> None:
     assert [len(batch.y) for batch in epoch(images(17), processes=2)] == [4, 4]
     assert len(Batches(images(17), batch_size=8, seed=0, processes=2)) == 2
     assert [len(batch.y) for batch in epoch(images(21), processes=2)] == [4, 4, 2]
 
 
-def test_a_last_batch_of_one_image_for_each_process_is_dropped_and_each_epoch_leaves_out_another() -> (
-    None
-):
+def test_a_last_batch_of_one_image_per_process_is_dropped_and_epochs_leave_out_others() -> None:
     loader = Batches(images(42), batch_size=41, seed=0)
     assert (len(loader), [len(batch.y) for batch in loader.epoch(0)]) == (1, [41])
     left_out = {
@@ -185,7 +183,7 @@ def test_a_memory_mapped_set_gives_the_same_batches() -> None:
 
 
 @pytest.mark.parametrize("mapped", [False, True])
-def test_pictures_are_made_of_bytes_for_each_slice_and_a_file_stays_where_it_is(
+def test_floats_are_made_of_bytes_for_each_slice_and_a_file_stays_where_it_is(
     mapped: bool,
 ) -> None:
     chosen = images(20, mapped=mapped).take(torch.tensor([5, 3, 18]))
@@ -200,7 +198,7 @@ def test_pictures_are_made_of_bytes_for_each_slice_and_a_file_stays_where_it_is(
     assert FloatImages(moved, torch.device("meta"))[:2].device.type == "meta"
 
 
-def test_what_lies_in_a_file_is_read_by_another_thread_before_it_is_asked_for(
+def test_images_in_a_file_are_read_ahead_by_another_thread(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     read, readers = _Store._read, Counter[str]()
@@ -228,7 +226,7 @@ def test_what_lies_in_a_file_is_read_by_another_thread_before_it_is_asked_for(
     assert threading.active_count() == threads - 1
 
 
-def test_a_file_that_cannot_be_read_ends_the_epoch_where_it_is_asked_for(
+def test_a_file_that_cannot_be_read_ends_the_epoch_at_its_batch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def broken(store: Any, index: Any) -> Any:

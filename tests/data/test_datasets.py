@@ -1,4 +1,4 @@
-"""Every source of images is read, and says what is wrong with it."""
+"""Every source of images is read, and its faults are named."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor

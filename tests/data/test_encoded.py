@@ -1,4 +1,4 @@
-"""Image folders and Parquet files: decoded right, once, and with the place of every fault."""
+"""Image folders and Parquet files: decoded right, once, and every fault with its place."""
 
 import re
 import shutil
@@ -131,7 +131,7 @@ def test_of_processes_that_start_together_one_decodes_and_the_others_read_what_i
     assert all(torch.equal(images.floats()[0], loaded[0].floats()[0]) for images in loaded)
 
 
-def test_a_cache_folder_that_cannot_be_written_says_which_value_to_turn(tmp_path: Path) -> None:
+def test_a_cache_folder_that_cannot_be_written_says_which_value_to_change(tmp_path: Path) -> None:
     write_folder(tmp_path, COUNTS)
     with pytest.raises(
         DataError, match=r"set data\.cache to a folder with room, or raise data\.memory_gib"
@@ -183,10 +183,10 @@ def test_faults_of_a_folder_are_named(tmp_path: Path) -> None:
         load_training(folder_config(tmp_path))
 
 
-def test_without_test_images_there_is_no_exam(tmp_path: Path) -> None:
+def test_without_test_images_there_is_no_test_evaluation(tmp_path: Path) -> None:
     write_folder(tmp_path, {"train/cat": 3, "train/dog": 3})
     assert len(load_training(folder_config(tmp_path)).train) == 4
-    with pytest.raises(DataError, match="there are no test images"):
+    with pytest.raises(DataError, match="has no test images"):
         load_test(folder_config(tmp_path))
 
 

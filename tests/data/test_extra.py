@@ -1,4 +1,4 @@
-"""Generated images: mapped from an npz, never unpickled, and only when they fit."""
+"""Generated images: mapped from an npz, never unpickled, and refused unless they fit."""
 
 from pathlib import Path
 

@@ -46,7 +46,7 @@ def test_classes_are_drawn_in_proportion(sizes: list[int], seed: int, data: st.D
     )
     assert drawn.sum() == count
     fair = count * np.array(sizes) / len(labels)
-    if fair.min() >= 1:  # otherwise somebody's only image is another's loss
+    if fair.min() >= 1:  # otherwise one image of each class takes from the others
         assert np.abs(drawn - fair).max() < 1.5
 
 
@@ -99,9 +99,7 @@ def test_a_fingerprint_changes_with_a_label_with_a_position_and_with_the_name_of
     )
 
 
-def test_a_sample_of_pixels_changes_with_the_pixels_their_shape_their_scale_and_their_number() -> (
-    None
-):
+def test_a_pixel_hash_changes_with_the_pixels_their_shape_their_scale_and_their_number() -> None:
     pixels, labels = torch.zeros(3, 2, 2, 1, dtype=torch.uint8), torch.tensor([0, 1, 0])
     of = Images(pixels, labels, 255.0, ("a", "b"), "any", "train")
     others = [

@@ -173,7 +173,7 @@ def test_timm_without_timm_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.usefixtures("own_networks")
-def test_a_network_of_ones_own_gets_the_shape_parameters_that_it_names() -> None:
+def test_a_users_network_gets_the_shape_parameters_that_it_names() -> None:
     network = build(
         ModelConfig(name="tests.foreign_networks.LeNet5"), square(classes=4, channels=1, size=28)
     )
@@ -206,7 +206,7 @@ def test_a_network_of_ones_own_gets_the_shape_parameters_that_it_names() -> None
         ),
     ],
 )
-def test_a_network_of_ones_own_that_does_not_fit_is_refused(name: str, law: str) -> None:
+def test_a_users_network_that_does_not_fit_is_refused(name: str, law: str) -> None:
     with pytest.raises(ConfigError, match=law):
         build(ModelConfig(name=name), square(classes=11, channels=1, size=8))
 
@@ -246,9 +246,7 @@ def test_a_network_of_ones_own_that_does_not_fit_is_refused(name: str, law: str)
         ),
     ],
 )
-def test_what_training_would_meet_in_a_network_of_ones_own_is_met_before_it(
-    name: str, law: str
-) -> None:
+def test_faults_of_a_users_network_are_found_before_training(name: str, law: str) -> None:
     with pytest.raises(ConfigError, match=f"^network name: tests.foreign_networks.{law}"):
         build(ModelConfig(name=f"tests.foreign_networks.{name}"), DIGITS)
 
@@ -278,9 +276,9 @@ def test_trying_a_network_draws_no_numbers() -> None:
 
 
 @pytest.mark.usefixtures("own_networks")
-def test_a_network_without_a_last_linear_layer_shows_no_features() -> None:
+def test_a_network_without_a_last_linear_layer_has_no_features() -> None:
     network = build(ModelConfig(name="tests.foreign_networks.Convolutional"), DIGITS)
-    with pytest.raises(ConfigError, match="Convolutional shows no penultimate features"):
+    with pytest.raises(ConfigError, match="Convolutional has no penultimate features"):
         features(network, torch.rand(2, 1, 8, 8))
 
 

@@ -1,4 +1,7 @@
-"""An attack's gradient, written out for chains: the same numbers as autograd's through the live network, to 1e-12 in float64."""
+"""Closed-form gradients of a chain against autograd's.
+
+The weights move, images change their layout, and the memory between the layers is overwritten.
+"""
 
 from collections.abc import Callable
 
@@ -22,7 +25,7 @@ def by_autograd(
 
 
 def assert_same(live: nn.Module, frozen: nn.Module, x: Tensor) -> None:
-    """Logits and gradient, of the written-out chain where there is one."""
+    """Logits and gradient, in closed form where the network is a chain."""
     slope = torch.randn(len(x), 10, dtype=x.dtype)
     for found, right in zip(
         gradient_through(frozen, x, slope), by_autograd(live.eval(), x, slope), strict=True
@@ -66,10 +69,10 @@ def test_logits_and_gradient_are_autograds(
         square(classes=10, channels=channels, size=size),
     ).double()
     x = torch.rand(5, channels, size, size, dtype=torch.float64)
-    shadow = inference_copy(network)()
-    assert is_chain(shadow, x) == chain
-    assert_same(network, shadow, x)
-    assert_same(network, shadow, x.contiguous(memory_format=torch.channels_last))
+    copied = inference_copy(network)()
+    assert is_chain(copied, x) == chain
+    assert_same(network, copied, x)
+    assert_same(network, copied, x.contiguous(memory_format=torch.channels_last))
     assert all(p.grad is None for p in network.parameters())
 
 
@@ -90,9 +93,9 @@ def sequential(*between: nn.Module) -> nn.Module:
 
 def test_a_chain_may_be_written_with_modules() -> None:
     network, x = sequential(nn.ReLU(), nn.Flatten()), torch.rand(2, 1, 8, 8, dtype=torch.float64)
-    shadow = inference_copy(network)()
-    assert is_chain(shadow, x)
-    assert_same(network, shadow, x)
+    copied = inference_copy(network)()
+    assert is_chain(copied, x)
+    assert_same(network, copied, x)
 
 
 @pytest.mark.parametrize(
@@ -106,9 +109,9 @@ def test_a_chain_may_be_written_with_modules() -> None:
 )
 def test_what_is_no_chain_goes_through_autograd(between: tuple[nn.Module, ...]) -> None:
     network, x = sequential(*between), torch.rand(2, 1, 8, 8, dtype=torch.float64)
-    shadow = inference_copy(network)()
-    assert not is_chain(shadow, x)
-    assert_same(network, shadow, x)
+    copied = inference_copy(network)()
+    assert not is_chain(copied, x)
+    assert_same(network, copied, x)
 
 
 class Residual(nn.Module):
@@ -183,9 +186,9 @@ def test_an_unrolled_convolution_is_the_convolution(layer: nn.Conv2d) -> None:
     network = nn.Sequential(layer, nn.Tanh(), nn.Flatten(), nn.LazyLinear(10)).double()
     x = torch.rand(3, 2, 8, 6, dtype=torch.float64)
     network(x)
-    shadow = inference_copy(network)()
-    assert_same(network, shadow, x)
-    unrolled = shadow.get_submodule("0")
+    copied = inference_copy(network)()
+    assert_same(network, copied, x)
+    unrolled = copied.get_submodule("0")
     assert isinstance(unrolled, Unrolled)
     assert unrolled.matrices[torch.Size([2, 8, 6])] is not None
 

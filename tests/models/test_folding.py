@@ -31,7 +31,7 @@ def built(name: str, size: int = 8) -> nn.Module:
     return used(build(config, square(classes=10, channels=3, size=size)))
 
 
-def answer(network: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+def value_and_gradient(network: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
     x = x.detach().requires_grad_()
     logits = network(x)
     (gradient,) = torch.autograd.grad(logits.square().sum(), x)
@@ -41,7 +41,9 @@ def answer(network: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tens
 def assert_same(live: nn.Module, other: nn.Module, x: Tensor) -> None:
     """Value and input gradient in eval mode, to 1e-12 of the largest number."""
     was_training = live.training
-    for wanted, found in zip(answer(live.eval(), x), answer(other, x), strict=True):
+    for wanted, found in zip(
+        value_and_gradient(live.eval(), x), value_and_gradient(other, x), strict=True
+    ):
         assert float((found - wanted).abs().max() / wanted.abs().max()) < 1e-12
     live.train(was_training)
 
@@ -61,40 +63,40 @@ def folds(network: nn.Module) -> int:
         ("mobilenet_v2", 57),
     ],
 )
-def test_the_twin_answers_as_the_network_in_eval_mode(name: str, batchnorms: int) -> None:
+def test_the_inference_copy_answers_as_the_network_in_eval_mode(name: str, batchnorms: int) -> None:
     network, x = built(name), torch.rand(2, 3, 8, 8, dtype=torch.float64)
-    shadow = inference_copy(network)()
-    assert_same(network, shadow, x)
-    assert folds(shadow) == batchnorms
+    copied = inference_copy(network)()
+    assert_same(network, copied, x)
+    assert folds(copied) == batchnorms
     assert network.training
-    assert not shadow.training
-    assert not any(p.requires_grad for p in shadow.parameters())
+    assert not copied.training
+    assert not any(p.requires_grad for p in copied.parameters())
     assert all(p.requires_grad and p.grad is None for p in network.parameters())
-    assert shadow is not network
-    assert features(shadow, x).stages.keys() == features(network, x).stages.keys()
+    assert copied is not network
+    assert features(copied, x).stages.keys() == features(network, x).stages.keys()
 
 
-def test_the_twin_follows_training_and_loading() -> None:
+def test_the_inference_copy_follows_training_and_loading() -> None:
     network, x = built("wide_resnet"), torch.rand(4, 3, 8, 8, dtype=torch.float64)
     current = inference_copy(network)
-    shadow = current()
+    copied = current()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
     for _ in range(2):
         network(x).square().mean().backward()
         optimizer.step()
-        assert current() is shadow
-        assert_same(network, shadow, x)
+        assert current() is copied
+        assert_same(network, copied, x)
     network.load_state_dict(built("wide_resnet").state_dict())
     assert_same(network, current(), x)
     network.float()
     moved = current()
-    assert moved is not shadow
+    assert moved is not copied
     assert {p.dtype for p in moved.parameters()} == {torch.float32}
     network.load_state_dict(used(built("wide_resnet")).state_dict(), assign=True)
     assert_same(network.double(), current(), x)
 
 
-def test_the_twin_shares_what_it_does_not_fold() -> None:
+def test_the_inference_copy_shares_what_it_does_not_fold() -> None:
     network = built("wide_resnet")
     theirs = dict(inference_copy(network)().named_parameters())
     shared = {
@@ -108,17 +110,17 @@ def test_the_twin_shares_what_it_does_not_fold() -> None:
 
 def test_what_is_not_exact_is_not_folded() -> None:
     network, x = used(Awkward()), torch.rand(5, 1, 8, 8, dtype=torch.float64)
-    shadow = inference_copy(network)()
-    assert folds(shadow) == 1
-    assert isinstance(shadow.bn1, nn.Identity)  # linear1 -> bn1, without bias and without affine
-    assert_same(network, shadow, x)
+    copied = inference_copy(network)()
+    assert folds(copied) == 1
+    assert isinstance(copied.bn1, nn.Identity)  # linear1 -> bn1, without bias and without affine
+    assert_same(network, copied, x)
 
 
 def test_a_network_that_cannot_be_traced_is_copied_unfolded() -> None:
     network, x = used(Untraceable()), torch.rand(2, 1, 8, 8, dtype=torch.float64)
-    shadow = inference_copy(network)()
-    assert folds(shadow) == 0
-    assert_same(network, shadow, x)
+    copied = inference_copy(network)()
+    assert folds(copied) == 0
+    assert_same(network, copied, x)
 
 
 def test_a_hooked_layer_is_not_folded() -> None:
@@ -128,9 +130,9 @@ def test_a_hooked_layer_is_not_folded() -> None:
     x = torch.rand(2, 1, 8, 8, dtype=torch.float64)
     assert folds(inference_copy(network)()) == 1
     network[0].register_forward_hook(lambda module, inputs, output: output.clamp_min(0))
-    shadow = inference_copy(network)()
-    assert folds(shadow) == 0
-    assert_same(network, shadow, x)
+    copied = inference_copy(network)()
+    assert folds(copied) == 0
+    assert_same(network, copied, x)
 
 
 @pytest.mark.parametrize(
@@ -140,15 +142,15 @@ def test_reparametrised_layers_are_left_as_they_are(norm: Callable[[nn.Module], 
     network = used(
         nn.Sequential(norm(nn.Conv2d(1, 2, 3)), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(72, 10))
     )
-    shadow = inference_copy(network)()
-    assert folds(shadow) == 0
-    assert_same(network, shadow, torch.rand(2, 1, 8, 8, dtype=torch.float64))
+    copied = inference_copy(network)()
+    assert folds(copied) == 0
+    assert_same(network, copied, torch.rand(2, 1, 8, 8, dtype=torch.float64))
 
 
 def test_the_live_networks_memory_format_is_kept() -> None:
     network = built("resnet18").to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own signature forgets it
-    shadow = inference_copy(network)()
-    weight = shadow.get_parameter("layer1.0.conv1.weight")
+    copied = inference_copy(network)()
+    weight = copied.get_parameter("layer1.0.conv1.weight")
     assert weight.is_contiguous(memory_format=torch.channels_last)
     assert not weight.is_contiguous()
 

@@ -36,7 +36,7 @@ def test_a_depthwise_convolution_costs_its_own_channels_and_attention_its_produc
     assert count(Attention(), square(classes=10, channels=4, size=3)).multiply_adds == 2 * 4 * 4 * 9
 
 
-def test_a_transformers_layer_is_counted_although_torch_fuses_it_where_nobody_trains() -> None:
+def test_a_transformers_layer_is_counted_although_torch_fuses_it_in_eval_mode() -> None:
     class Layer(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -56,7 +56,7 @@ def test_a_transformers_layer_is_counted_although_torch_fuses_it_where_nobody_tr
     )
     found = count(Layer(), square(classes=10, channels=4, size=3)).multiply_adds
     assert found == in_projection + attention + out_projection + feed_forward == 1800
-    assert torch.backends.mha.get_fastpath_enabled(), "others may be in a hurry"
+    assert torch.backends.mha.get_fastpath_enabled(), "other code may rely on the fast path"
 
 
 def test_counting_leaves_the_generator_and_the_networks_mode_alone() -> None:
@@ -74,7 +74,7 @@ def test_counting_leaves_the_generator_and_the_networks_mode_alone() -> None:
 
 def test_counting_does_not_import_the_compiler() -> None:
     script = (
-        "import sys; from tests.tasks import DIGITS; from rkdsearch.models import ModelConfig, size_of; size_of(ModelConfig(),"
-        " DIGITS); sys.exit('torch._dynamo' in sys.modules)"
+        "import sys; from tests.tasks import DIGITS; from rkdsearch.models import ModelConfig,"
+        " size_of; size_of(ModelConfig(), DIGITS); sys.exit('torch._dynamo' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
