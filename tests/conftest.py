@@ -1,4 +1,4 @@
-"""What every test stands on: one thread, no network, and honest skips."""
+"""Set-up of all tests: one thread, no network, and reasons for skipped tests."""
 
 import ipaddress
 import os
@@ -9,20 +9,22 @@ from collections.abc import Iterator
 
 import pytest
 
-# Read by the libraries when they load, which is after this file: nothing needs to import torch to
-# be held to one thread.
+# The libraries read these when they load, which is after this file.
 os.environ.update(
     OMP_NUM_THREADS="1",
     MKL_NUM_THREADS="1",
     RAY_USAGE_STATS_ENABLED="0",
-    RAY_worker_niceness="0",  # Ray's own 15 lets its workers starve beside other tests
+    RAY_worker_niceness="0",  # Ray's default of 15 starves its workers beside other tests
     HF_HUB_OFFLINE="1",
     TOKENIZERS_PARALLELISM="false",
 )
 
 
 def is_public(address: object) -> bool:
-    """Whether a connection would leave the machine and its private network: a host and port, or a path of a local socket."""
+    """True where a connection would leave the machine and its private network.
+
+    `address`: a host and port, or the path of a local socket.
+    """
     if not isinstance(address, tuple):
         return False
     host = str(address[0])
@@ -31,19 +33,18 @@ def is_public(address: object) -> bool:
     try:
         return ipaddress.ip_address(host).is_global
     except ValueError:
-        return True  # a name that must be asked of the network
+        return True  # a name that DNS would have to resolve
 
 
 @pytest.fixture(scope="session", autouse=True)
 def no_network() -> Iterator[None]:
-    """Tests need no network: reaching for it fails here as it would on a node without one."""
+    """Tests use no network: a connection fails here as on a machine without one."""
     connect = socket.socket.connect
 
     def guarded(self: socket.socket, address: object) -> None:
-        # A datagram socket is only aimed, nothing is sent: Ray finds the node's own address that
-        # way.
+        # Connecting a datagram socket sends nothing: Ray finds the node's own address that way.
         if self.type != socket.SOCK_DGRAM and is_public(address):
-            raise OSError(f"tests use no network, and this one asked for {address}")
+            raise OSError(f"tests use no network, got a connection to {address}")
         connect(self, address)  # type: ignore[arg-type]  # whatever the socket family takes
 
     with pytest.MonkeyPatch.context() as patch:
@@ -52,13 +53,13 @@ def no_network() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Real searches first: of two workers, none may be left with the longest file at the end."""
+    """Run real searches first, so that no worker is left with the longest file at the end."""
     items.sort(key=lambda item: item.path.stem not in ("test_kills", "test_tuner"))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if torch := sys.modules.get("torch"):
-        # a test meets the same numbers in any order and company: one that fails, fails again
+        # the same numbers in any order of tests: a failure is reproducible
         torch.manual_seed(0)
     if item.get_closest_marker("gpu") is not None:
         import torch

@@ -1,4 +1,7 @@
-"""Laws of the house that no linter knows. Each checker returns what it found, and a test beside it shows that it finds anything at all."""
+"""Rules of the project that no linter knows.
+
+Each checker yields what it found. A test shows that each of them can find anything.
+"""
 
 import ast
 import fnmatch
@@ -17,11 +20,11 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "rkdsearch"
 
 TOP_LEVEL = {
-    "pyproject.toml", "rkdsearch", "search_spaces", "analysis", "tests", "cluster.yaml",
-    "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "Makefile", "requirements.lock", "docs",
+    "pyproject.toml", "rkdsearch", "search_spaces", "analysis", "tests", "cluster.yaml", "docs",
+    "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "Makefile", "requirements.lock",
     ".ci", ".gitignore", ".pre-commit-config.yaml",
 }  # fmt: skip
-OPENS_THE_TEST_SET = (
+MAY_READ_TEST_IMAGES = (
     "rkdsearch/data/",
     "rkdsearch/evaluation/jobs.py",
     "rkdsearch/execution/evaluation.py",
@@ -34,7 +37,7 @@ NOT_METHODS = {
     "describe",
     "natural",
     "cgard",
-}  # natural training is nobody's paper; CGARD's preprint has no public address
+}  # natural training has no paper; CGARD's preprint has no public address
 NAMELESS = {"common", "helper", "helpers", "manager", "misc", "tools", "util", "utils"}
 SLOW_TO_IMPORT = {"pyautoattack", "sklearn", "timm", "torchvision"}
 # Brackets in the middle, so that this file does not name what it forbids.
@@ -47,7 +50,10 @@ MACHINE = re.compile(r"(?<![\w.])/(?:work|farm|root)/\w")
 
 @cache
 def files() -> tuple[Path, ...]:
-    """The project's files: what git tracks or would track, and, in an unpacked archive, what .gitignore does not name."""
+    """The files that git tracks or would track.
+
+    In an unpacked archive: all that .gitignore does not name.
+    """
     git = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     try:
         listed = subprocess.run(git, capture_output=True, text=True, check=True).stdout.split("\0")
@@ -96,8 +102,8 @@ def prints(path: str, text: str) -> Iterable[str]:
             yield f"{path}:{node.lineno} writes to {ast.unparse(node)}; only rkdsearch/cli prints"
 
 
-def opens_the_test_set(path: str, text: str) -> Iterable[str]:
-    if path.startswith(OPENS_THE_TEST_SET):
+def reads_test_images(path: str, text: str) -> Iterable[str]:
+    if path.startswith(MAY_READ_TEST_IMAGES):
         return
     for node in ast.walk(ast.parse(text)):
         match node:
@@ -107,8 +113,8 @@ def opens_the_test_set(path: str, text: str) -> Iterable[str]:
                 | ast.alias(name="load_test")
             ):
                 yield (
-                    f"{path}:{getattr(node, 'lineno', '?')} reaches for load_test; the test set is"
-                    " opened by `evaluate` alone"
+                    f"{path}:{getattr(node, 'lineno', '?')} uses load_test; only the test"
+                    " evaluation reads test images"
                 )
 
 
@@ -134,7 +140,7 @@ def imports_slowly(path: str, text: str) -> Iterable[str]:
                 )
 
 
-def hides_its_paper(path: str, text: str) -> Iterable[str]:
+def names_no_paper(path: str, text: str) -> Iterable[str]:
     stem = Path(path).stem
     if Path(path).parent != Path("rkdsearch/methods"):
         return
@@ -158,7 +164,7 @@ def names_a_machine(path: str, text: str) -> Iterable[str]:
             )
 
 
-def strangers(names: Iterable[str]) -> Iterable[str]:
+def unexpected(names: Iterable[str]) -> Iterable[str]:
     return (
         f"{name} is not part of the top level; see docs/architecture.md for where things go"
         for name in sorted(set(names) - TOP_LEVEL)
@@ -166,7 +172,11 @@ def strangers(names: Iterable[str]) -> Iterable[str]:
 
 
 def unmirrored(modules: Iterable[str], tests: Iterable[str]) -> Iterable[str]:
-    """A package without tests in the folder of its name, a top-level module without its test file, a test folder of no package."""
+    """Packages and tests that do not mirror each other.
+
+    A package without tests in the folder of its name, a top-level module without its test file, a
+    test folder of no package.
+    """
     folders = {
         Path(t).parts[1]
         for t in tests
@@ -178,8 +188,7 @@ def unmirrored(modules: Iterable[str], tests: Iterable[str]) -> Iterable[str]:
         if len(Path(t).parts) == 2 and Path(t).name.startswith("test_")
     }
     packages = {Path(m).parts[1] for m in modules if len(Path(m).parts) > 2}
-    # errors.py is names alone, and the two dunder files are doors: the floors behind them are what
-    # is tested.
+    # errors.py holds names alone, and the two dunder files only import the layers below them.
     singles = {Path(m).stem for m in modules if len(Path(m).parts) == 2} - {
         "__init__",
         "__main__",
@@ -201,12 +210,12 @@ def unmirrored(modules: Iterable[str], tests: Iterable[str]) -> Iterable[str]:
 EACH_FILE: dict[Callable[[str, str], Iterable[str]], tuple[str, str]] = {
     # checker: (a path, a text) in which it must find something
     prints: ("rkdsearch/training/x.py", "def f():\n    print('epoch')"),
-    opens_the_test_set: ("rkdsearch/execution/tuner.py", "from rkdsearch.data import load_test"),
+    reads_test_images: ("rkdsearch/execution/tuner.py", "from rkdsearch.data import load_test"),
     imports_slowly: (
         "rkdsearch/data/x.py",
         "try:\n    from torchvision import datasets\nexcept ImportError: ...",
     ),
-    hides_its_paper: ("rkdsearch/methods/x.py", '"""A method."""'),
+    names_no_paper: ("rkdsearch/methods/x.py", '"""A method."""'),
     has_no_name: ("rkdsearch/data/utils.py", ""),
 }
 
@@ -227,11 +236,11 @@ def test_each_checker_can_fail(
 
 def test_what_the_checkers_allow() -> None:
     assert list(prints("rkdsearch/cli/x.py", "print(1)")) == []
-    assert list(opens_the_test_set("rkdsearch/cli/evaluate.py", "data.load_test(config)")) == []
-    assert list(opens_the_test_set("rkdsearch/execution/trial.py", "data.load_test(config)")) != []
+    assert list(reads_test_images("rkdsearch/cli/evaluate.py", "data.load_test(config)")) == []
+    assert list(reads_test_images("rkdsearch/execution/trial.py", "data.load_test(config)")) != []
     assert list(imports_slowly("rkdsearch/data/x.py", "def f():\n    import torchvision")) == []
     assert (
-        list(hides_its_paper("rkdsearch/methods/x.py", '"""Them (https://arxiv.org/abs/1)."""'))
+        list(names_no_paper("rkdsearch/methods/x.py", '"""Them (https://arxiv.org/abs/1)."""'))
         == []
     )
 
@@ -257,13 +266,13 @@ def test_registries_and_machine_paths_are_recognised() -> None:
     assert list(names_a_machine("x", "https://arxiv.org/abs/2108.07969 and frame/work/flow")) == []
 
 
-def test_the_top_level_is_what_the_visitor_expects() -> None:
-    assert list(strangers(p.relative_to(ROOT).parts[0] for p in files())) == []
+def test_the_top_level_is_the_documented_one() -> None:
+    assert list(unexpected(p.relative_to(ROOT).parts[0] for p in files())) == []
     assert {p.relative_to(ROOT).parts[0] for p in files()} == TOP_LEVEL
 
 
 def test_a_new_name_at_the_top_is_noticed() -> None:
-    assert len(list(strangers(["README.md", "scripts"]))) == 1
+    assert len(list(unexpected(["README.md", "scripts"]))) == 1
 
 
 def test_the_tests_mirror_the_package() -> None:
@@ -287,7 +296,7 @@ def test_every_target_of_the_makefile_says_what_it_is_for() -> None:
     assert not re.search(r"\|\| true|^\t-", makefile, re.MULTILINE)  # no target hides a failure
 
 
-def test_a_test_that_reaches_for_the_network_fails() -> None:
+def test_a_test_that_uses_the_network_fails() -> None:
     with pytest.raises(OSError, match="tests use no network"), socket.socket() as outside:
         outside.connect(("8.8.8.8", 53))
     assert [is_public(a) for a in (("example.org", 443), ("1.1.1.1", 80))] == [True, True]

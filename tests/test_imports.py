@@ -1,6 +1,7 @@
-"""Import weight: a question about a study must not wait for torch, a worker must not pay for torchvision, training must not need Ray.
+"""Import weight: no command and no layer imports a heavy library that it does not need.
 
-Each case is a fresh interpreter, because what this one has imported already proves nothing.
+Reading a study does not wait for torch, a worker not for torchvision, and training needs no Ray.
+Each case runs in a fresh interpreter, because this one's imports would hide the answer.
 """
 
 import json
@@ -27,7 +28,7 @@ print("\\n" + json.dumps(sorted(watched & set(sys.modules))))
 
 
 def imported(code: str, *, path: Path = ROOT, watched: set[str] = HEAVY) -> set[str]:
-    """Those of the watched top-level modules that a fresh interpreter has imported after running `code`."""
+    """Those of the watched top-level modules that a fresh interpreter imports to run `code`."""
     run = subprocess.run(
         [sys.executable, "-c", PROBE, " ".join(sorted(watched))],
         input=code, capture_output=True, text=True, check=False, timeout=60,
@@ -59,22 +60,22 @@ def test_the_package_itself_imports_nothing_heavy() -> None:
     assert imported("import rkdsearch, rkdsearch.errors") == set()
 
 
-def test_every_method_and_the_floors_up_to_evaluation_pay_for_torch_alone() -> None:
+def test_every_method_and_the_layers_up_to_evaluation_import_torch_alone() -> None:
     code = (
         "from rkdsearch import evaluation, methods\nfor name in methods.names(): methods.load(name)"
     )
     assert imported(code) <= {"torch", "pandas"}
 
 
-def test_training_runs_without_ray_and_does_not_pay_for_torchvision() -> None:
+def test_training_imports_neither_ray_nor_torchvision() -> None:
     assert imported("import rkdsearch.training.trainer") <= {"torch", "pandas", "accelerate"}
 
 
-def test_a_run_does_not_wait_for_scipy() -> None:
+def test_a_run_does_not_import_scipy() -> None:
     assert imported("import rkdsearch.training.run", watched={"scipy"}) == set()
 
 
-def test_a_trial_knows_tune_and_nothing_else_of_the_search_above_it() -> None:
+def test_a_trial_imports_tune_and_nothing_else_of_the_search() -> None:
     found = imported(
         "import rkdsearch.execution.trial, rkdsearch.execution.trainable",
         watched=HEAVY | {"ray.tune"},
@@ -82,7 +83,7 @@ def test_a_trial_knows_tune_and_nothing_else_of_the_search_above_it() -> None:
     assert found == {"torch", "pandas", "accelerate", "ray", "ray.tune"}
 
 
-def test_a_process_of_a_gang_does_not_wait_for_tune() -> None:
+def test_a_process_of_a_gang_does_not_import_tune() -> None:
     assert imported("import rkdsearch.execution.trial", watched={"ray.tune"}) == set()
 
 
