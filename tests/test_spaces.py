@@ -15,6 +15,7 @@ from rkdsearch import config, methods, plugins
 from rkdsearch.cli.space import check, show
 from rkdsearch.config.fidelity import Fidelity
 from rkdsearch.errors import SpaceError
+from rkdsearch.space.check import check_space
 from rkdsearch.space.grammar import SpaceFile
 from rkdsearch.space.settings import (
     Constraints,
@@ -59,8 +60,8 @@ def lay(folder: Path, text: str) -> SearchSpace:
 @pytest.mark.parametrize("file", SPACES, ids=lambda f: f.stem)
 def test_a_shipped_space_is_legal_at_both_ends_of_every_parameter(file: Path) -> None:
     space = SearchSpace.load(file)
-    assert len(space.first) >= 2
-    assert space.check(samples=20) >= 20 + len(space.first) + len(space.parameters)
+    assert len(space.baselines) >= 2
+    assert check_space(space, samples=20) >= 20 + len(space.baselines) + len(space.parameters)
 
 
 @pytest.mark.parametrize("file", SPACES, ids=lambda f: f.stem)
@@ -94,15 +95,15 @@ def test_a_label_of_the_baselines_names_one_setting_in_all_files() -> None:
     named: dict[str, dict[str, str]] = {}
     for file in SPACES:
         space = SearchSpace.load(file)
-        for first in space.first:
-            run = space.config(first.overrides).to_dict()
+        for baseline in space.baselines:
+            run = space.config(baseline.overrides).to_dict()
             setting = {
                 section: run[section]
                 for section in ("method", "attack", "optimizer", "schedule", "averaging")
             }
             for exam in ("eps", "objective"):  # an objective written out is the method's own
                 del setting["attack"][exam]
-            named.setdefault(first.label, {})[json.dumps(setting, sort_keys=True)] = file.name
+            named.setdefault(baseline.label, {})[json.dumps(setting, sort_keys=True)] = file.name
     assert {
         label: sorted(settings.values()) for label, settings in named.items() if len(settings) > 1
     } == {}
@@ -110,7 +111,7 @@ def test_a_label_of_the_baselines_names_one_setting_in_all_files() -> None:
 
 def test_what_is_called_released_is_what_the_authors_scripts_run() -> None:
     space = SearchSpace.load(FOLDER / "cifar10_resnet18.yaml")
-    runs = {first.label: space.config(first.overrides) for first in space.first}
+    runs = {baseline.label: space.config(baseline.overrides) for baseline in space.baselines}
     drops = {}
     for label, run in runs.items():
         rates = [lr_factor(run.schedule, epoch=epoch, within=0, epochs=300) for epoch in range(300)]
@@ -182,13 +183,13 @@ def test_the_grammar_page_names_every_file_and_every_choice_of_a_setting() -> No
 
 @pytest.mark.parametrize("text", EXAMPLES, ids=["the file", "some methods", "own images"])
 def test_an_example_of_the_grammar_page_is_legal(text: str, tmp_path: Path) -> None:
-    assert lay(tmp_path, text).check(samples=20) >= 20
+    assert check_space(lay(tmp_path, text), samples=20) >= 20
 
 
 def test_the_example_of_the_front_page_is_legal(tmp_path: Path) -> None:
     text, _ = FRONT_PAGE
     space = lay(tmp_path, text.replace("search_spaces/", ""))
-    assert space.check(samples=20) >= 20
+    assert check_space(space, samples=20) >= 20
     assert space.config(space.sample(np.random.default_rng(0))).teachers.natural is None
 
 
@@ -298,7 +299,7 @@ def test_a_strangers_method_is_not_imported_unasked(
         SpaceError,
         match=r"'tests.strangers.soft_at' would import code; allow it with --allow-import tests",
     ):
-        lay(tmp_path, STRANGE).check()
+        check_space(lay(tmp_path, STRANGE))
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def over_ray(trials: int) -> None:
     """Print what a report costs a real driver, from the first one to the last, and how long a process waits for its next trial."""
     quiet()
     tuner.RayTrial = Instant  # type: ignore[assignment, attr-defined]  # it stands in for the real one
-    space = replace(SearchSpace.load(DIGITS), first=())
+    space = replace(SearchSpace.load(DIGITS), baselines=())
     ours, reports, moments, waits = [0.0], [0], list[float](), list[float]()
 
     def timed(action: Callable[..., Any], counts: bool) -> Callable[..., Any]:
@@ -128,7 +128,7 @@ def over_ray(trials: int) -> None:
 
 
 def _measured(count: int) -> dict[str, list[float]]:
-    space = replace(SearchSpace.load(DIGITS), first=())
+    space = replace(SearchSpace.load(DIGITS), baselines=())
     names = ("tpe", "nsga2", "random")
     found: dict[str, list[float]] = {f"proposal, {name}": [] for name in names}
     found |= {

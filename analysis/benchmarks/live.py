@@ -99,7 +99,7 @@ def live(
 ) -> None:
     """Search `seeds` times by each rule with `budget` full runs; print what is there. A search that is in the file is not made again."""
     end = time.monotonic() + 60 * minutes
-    space = replace(SearchSpace.load(DIGITS), first=())
+    space = replace(SearchSpace.load(DIGITS), baselines=())
     teachers = teachers_of(space, study)
     known = (
         pd.read_parquet(file)

@@ -15,7 +15,7 @@ from rkdsearch.results import pareto
 from rkdsearch.results.states import Decision
 from rkdsearch.search.sampler import Observation, propose, remembered
 from rkdsearch.search.scheduler import Scheduler
-from rkdsearch.space.ladder import first_rung
+from rkdsearch.space.ladder import starting_rung
 from rkdsearch.space.settings import SamplerConfig, SchedulerConfig
 from rkdsearch.space.space import SearchSpace
 
@@ -42,7 +42,7 @@ class Ours:
 
     def climbs(self, ordinal: int) -> Ladder:
         """The ladder, from the rung of its bracket."""
-        return self.space.ladder[first_rung(self.space.scheduler, ordinal) :]
+        return self.space.ladder[starting_rung(self.space.scheduler, ordinal) :]
 
     def propose(
         self, ordinal: int, trials: Sequence[Trial]

@@ -266,7 +266,7 @@ class SearchProgress:
         asked = len(study.trials) - len(repeats)
         replicates = study.space.replicates
         to_come = replicates.seeds * (
-            replicates.contenders + (len(study.space.first) if replicates.baselines else 0)
+            replicates.contenders + (len(study.space.baselines) if replicates.baselines else 0)
         )
         repeats_left = (
             sum(t.status == "running" and not t.executing for t in repeats) if repeats else to_come
@@ -277,7 +277,7 @@ class SearchProgress:
             if t.origin != "search"
         )
         to_ask = study.wanted - asked
-        first_unasked = max(0, min(len(study.space.first), study.wanted) - asked)
+        first_unasked = max(0, min(len(study.space.baselines), study.wanted) - asked)
         typical = statistics.mean(ended) if len(ended) >= 3 else study.space.epochs / 2
         running = sum(
             max(1.0, typical - t.trained) for t in study.executing if t.origin == "search"

@@ -38,11 +38,12 @@ def checked(file: Path) -> "tuple[SearchSpace, int]":
     """The space in the file, and how many of its runs were built to prove it. Raises SpaceError, which names the file."""
     from rkdsearch.cli.progress import said
     from rkdsearch.errors import SpaceError
+    from rkdsearch.space.check import check_space
     from rkdsearch.space.space import SearchSpace
 
     space = SearchSpace.load(file, said)
     try:
-        return space, space.check()
+        return space, check_space(space)
     except SpaceError as error:
         raise SpaceError(f"{file}: {error}") from None
 
@@ -72,9 +73,9 @@ def show(file: Path, *, allow_import: AllowImport = ()) -> None:
         )
         said(f"  {parameter.name}: {parameter.distribution}" + (f" where {when}" if when else ""))
     said("first")
-    for first in space.first:
-        said(f"  {first.label}: {dict(first.overrides)}")
-    for line in space.ladder_lines(None):
+    for baseline in space.baselines:
+        said(f"  {baseline.label}: {dict(baseline.overrides)}")
+    for line in space.forecast(None):
         said(line)
 
 

@@ -62,7 +62,7 @@ def tune(
         f"{space}: {built} configurations built, all legal; {len(searched.parameters)} parameters"
         " searched over"
     )
-    for line in searched.ladder_lines(trials):
+    for line in searched.forecast(trials):
         said(line)
     with ExitStack() as held:
         if not dry_run:

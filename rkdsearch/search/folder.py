@@ -59,7 +59,9 @@ def laws(space: SearchSpace) -> dict[str, Any]:
     found["resources.processes"] = space.resources.processes
     found["seed"] = space.seed
     # they have the first numbers
-    found["first"] = [{"label": first.label, **first.overrides} for first in space.first]
+    found["first"] = [
+        {"label": baseline.label, **baseline.overrides} for baseline in space.baselines
+    ]
     return found
 
 

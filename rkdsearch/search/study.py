@@ -144,9 +144,11 @@ class Study:
         ordinal = self._open_ordinal()
         if ordinal is None:
             return None
-        if ordinal < len(self.space.first):
-            first = self.space.first[ordinal]
-            return self._add(ordinal, "baseline", first.label, Proposal(dict(first.overrides), {}))
+        if ordinal < len(self.space.baselines):
+            baseline = self.space.baselines[ordinal]
+            return self._add(
+                ordinal, "baseline", baseline.label, Proposal(dict(baseline.overrides), {})
+            )
         try:
             proposal = self._bounds.proposal(ordinal, [*self._warm, *self.seen()])
         except SpaceError as error:
@@ -216,7 +218,7 @@ class Study:
     def _segments(self, ordinal: int, origin: Origin, config: TrainConfig) -> tuple[Segment, ...]:
         # The baselines climb every rung: it shall know how a published setting looks there.
         first = (
-            ladder.first_rung(self.space.scheduler, ordinal - len(self.space.first))
+            ladder.starting_rung(self.space.scheduler, ordinal - len(self.space.baselines))
             if origin == "search"
             else 0
         )
@@ -519,7 +521,9 @@ class Study:
         """The baselines, by label, whose students cost more than the constraints allow: they are trained, and are on no front."""
         bounds = self._bounds
         found = {
-            first.label: bounds.excess(bounds.costs(bounds.config(first.overrides, first.label)))
-            for first in self.space.first
+            baseline.label: bounds.excess(
+                bounds.costs(bounds.config(baseline.overrides, baseline.label))
+            )
+            for baseline in self.space.baselines
         }
         return {label: excess for label, excess in found.items() if excess is not None}

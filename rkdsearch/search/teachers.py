@@ -47,8 +47,8 @@ def asked_roles(space: SearchSpace) -> set[str]:
     """The teachers that some run of the space asks: those that the proof builds, so every choice of every parameter is among them."""
     return {
         role
-        for case, overrides in check.cases(space)
-        for role in space.config(overrides, case).asked_teachers
+        for case in check.cases(space)
+        for role in space.config(case.overrides, case.name).asked_teachers
     }
 
 

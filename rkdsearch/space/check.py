@@ -1,7 +1,11 @@
-"""The proof that every corner of a search space is a legal run, before any compute: both ends of every parameter, `first`, random samples."""
+"""Space check: builds runs from every corner of a search space and refuses illegal ones.
+
+The corners are every baseline, both ends of every parameter, and random samples. Nothing is
+trained.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -9,60 +13,69 @@ from rkdsearch import data, models
 from rkdsearch.config import TrainConfig
 from rkdsearch.errors import ConfigError, DataError, SpaceError
 from rkdsearch.space.parameter import Parameter, Scalar
-
-if TYPE_CHECKING:
-    from rkdsearch.space.space import SearchSpace
+from rkdsearch.space.space import SearchSpace
 
 
-def check(space: "SearchSpace", samples: int = 100) -> int:
-    """Build the run of every case; returns how many were built. Raises SpaceError with the parameter and the value that break a law.
+class Case(NamedTuple):
+    """A run to build: its name in error messages, its values over `fixed`, and whether it is a baseline."""
 
-    Where the space asks what students cost, every student is built too, for the images that are
-    there: one that does not fit them costs nothing that can be counted. Images that are not there
-    yet, or would be downloaded, are not waited for.
+    name: str
+    overrides: Mapping[str, Any]
+    baseline: bool = False
+
+
+def check_space(space: SearchSpace, samples: int = 100) -> int:
+    """Build the run of every case; returns the number of runs.
+
+    Where the space uses costs, every student is built and counted too, if its images are there:
+    nothing is downloaded. Raises SpaceError with the parameter, the value and the broken law.
     """
     built, images_there = 0, True
-    for case, overrides in cases(space, samples):
+    for case in cases(space, samples):
         try:
-            config = space.config(overrides, case)
+            config = space.config(case.overrides, case.name)
         except ConfigError as error:
             raise SpaceError(str(error)) from None
         if images_there and not config.data.download:
             try:
                 costs_of(config, space.costs)
             except ConfigError as error:
-                raise SpaceError(f"{case}: {error}") from None
+                raise SpaceError(f"{case.name}: {error}") from None
             except DataError:
                 images_there = False
-        # those run to full length, whatever a rung says
-        if space.scheduler.name != "none" and not case.startswith("first"):
-            _laws_of_the_ladder(space, case, config)
+        # baselines run to full length, so no rung compares them too early
+        if space.scheduler.name != "none" and not case.baseline:
+            _check_rungs(space, case.name, config)
         built += 1
     return built
 
 
 def costs_of(config: TrainConfig, names: Sequence[str]) -> dict[str, int]:
-    """These costs of the run's student, without training it. Raises ConfigError where it does not fit the images, DataError without images."""
+    """The named costs of the run's student, counted without training.
+
+    Raises ConfigError where the student does not fit the images, DataError where images are
+    missing.
+    """
     if not names:
         return {}
     size = models.size_of(config.student, data.load_training(config.data).train.task)
     return {name: getattr(size, name) for name in names}
 
 
-def cases(space: "SearchSpace", samples: int = 100) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Name and overrides of `first`, of a random run at either end of every parameter, and of so many random samples."""
+def cases(space: SearchSpace, samples: int = 100) -> Iterator[Case]:
+    """Every baseline, a random run at each end of every parameter, and `samples` random runs."""
     rng = np.random.default_rng(space.seed)
-    for number, first in enumerate(space.first):
-        yield f"first[{number}] ({first.label})", first.overrides
+    for number, baseline in enumerate(space.baselines):
+        yield Case(f"first[{number}] ({baseline.label})", baseline.overrides, baseline=True)
     for target in space.parameters:
         for end in target.ends():
-            yield f"search.{target.name} at {end!r}", _with(space, target, end, rng)
+            yield Case(f"search.{target.name} at {end!r}", _with(space, target, end, rng))
     for number in range(samples):
-        yield f"random sample {number}", space.sample(rng)
+        yield Case(f"random sample {number}", space.sample(rng))
 
 
 def _with(
-    space: "SearchSpace", target: Parameter, value: object, rng: np.random.Generator
+    space: SearchSpace, target: Parameter, value: object, rng: np.random.Generator
 ) -> dict[str, Any]:
     """A random sample in which `target` exists and has this value."""
     forced = _ancestors(space, target)
@@ -76,14 +89,14 @@ def _with(
                 return allowed[int(rng.integers(len(allowed)))]
         return parameter.draw(rng)
 
-    overrides = space.walk(choose)
-    if target.name not in overrides:
+    sample = space.walk(choose)
+    if target.name not in sample:
         raise SpaceError(f"search.{target.name}: its conditions {dict(target.when)} can never hold")
-    return overrides
+    return sample
 
 
-def _ancestors(space: "SearchSpace", target: Parameter) -> dict[str, tuple[Scalar, ...]]:
-    """What every parameter above `target` may be, so that it exists."""
+def _ancestors(space: SearchSpace, target: Parameter) -> dict[str, tuple[Scalar, ...]]:
+    """The values with which every parameter that `target` depends on lets it exist."""
     by_name = {p.name: p for p in space.parameters}
     conditions: dict[str, tuple[Scalar, ...]] = {}
     waiting = [target]
@@ -96,42 +109,46 @@ def _ancestors(space: "SearchSpace", target: Parameter) -> dict[str, tuple[Scala
     return conditions
 
 
-def _laws_of_the_ladder(space: "SearchSpace", case: str, config: TrainConfig) -> None:
-    """No rung stands where a setting cannot be told from another yet."""
-    for wait in _waits(config):
-        early = [rung.epochs for rung in space.rungs if rung.epochs <= wait.end]
+def _check_rungs(space: SearchSpace, case: str, config: TrainConfig) -> None:
+    """Raise SpaceError where a rung compares runs before their hyperparameters have an effect."""
+    for delay in _delays(config):
+        early = [rung.epochs for rung in space.rungs if rung.epochs <= delay.epochs]
         if early:
             raise SpaceError(
-                f"{case}: no rung may stand before {wait.law}: {wait.name} of {space.epochs} epochs"
-                f" is {wait.end}, and a rung stands at {early[-1]}; {wait.remedy} or raise the rung"
+                f"{case}: no rung may stand before {delay.law}: {delay.name} of"
+                f" {space.epochs} epochs is {delay.epochs}, and a rung stands at {early[-1]};"
+                f" {delay.remedy} or raise the rung"
             )
 
 
 def undecided_until(config: TrainConfig) -> int:
-    """The epoch up to which the run's settings cannot be told from others: no rung up to there ranks it. 0 where they always can."""
-    return max(wait.end for wait in _waits(config))
+    """The last epoch in which some hyperparameters have no effect yet; 0 where there is none.
+
+    No rung up to this epoch ranks the run.
+    """
+    return max(delay.epochs for delay in _delays(config))
 
 
-class _Wait(NamedTuple):
-    """Up to which epoch a run is like others, and as parts of a sentence: until when that is, by which field, and what else to do."""
+class _Delay(NamedTuple):
+    """Epochs in which some hyperparameters have no effect; the law, the field and the remedy for an error."""
 
-    end: int
+    epochs: int
     law: str
     name: str
     remedy: str
 
 
-def _waits(config: TrainConfig) -> tuple[_Wait, ...]:
+def _delays(config: TrainConfig) -> tuple[_Delay, ...]:
     warm_up = getattr(config.method, "warm_up", 0.0)
     start = config.averaging.start if config.averaging.name == "swa" else 0.0
     return (
-        _Wait(
+        _Delay(
             round(warm_up * config.training.epochs),
             "the end of a method's warm-up, where all settings look alike",
             f"warm_up {warm_up:g}",
             "shorten the warm-up",
         ),
-        _Wait(
+        _Delay(
             round(start * config.training.epochs),
             "averages begin, where swa is the student itself",
             f"averaging.start {start:g}",

@@ -1,7 +1,7 @@
-"""The search space: what is fixed, what is searched and what comes first, and the runs that this describes.
+"""A search space: fixed values, searched parameters, baselines, and the runs that they describe.
 
-`parameter.py` has one searched value, `grammar.py` the file, `check.py` the proof that every corner
-of it is a legal run.
+`grammar.py` reads its file, `parameter.py` has one searched value, `check.py` builds a run from
+every corner.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ from rkdsearch.config import TrainConfig
 from rkdsearch.config.fidelity import Fidelity
 from rkdsearch.errors import ConfigError, SpaceError
 from rkdsearch.results.objectives import COSTS, OBJECTIVES
-from rkdsearch.space import check, grammar, ladder
+from rkdsearch.space import forecast, grammar, ladder
 from rkdsearch.space.parameter import Parameter
 from rkdsearch.space.settings import (
     Constraints,
@@ -29,18 +29,21 @@ from rkdsearch.space.settings import (
     SchedulerConfig,
 )
 
-FIRST_LABEL = "label"
+LABEL = "label"
 PROTECTED = {
-    "validation": "the exam must be one for all trials; set it under `fixed`",
-    "data": "all trials must meet the same images; set it under `fixed`",
-    "teachers": "they are measured once, and every trial is given these; set it under `fixed`",
-    "training.epochs": "length is the ladder's business; set `ladder`",
+    "validation": "all trials must have the same validation attack and images; set it under `fixed`",
+    "data": "all trials must have the same images; set it under `fixed`",
+    "teachers": "all trials must have the same teachers, measured once; set it under `fixed`",
+    "training.epochs": "the last rung is the full length; set `ladder`",
 }
 
 
 @dataclass(frozen=True)
-class First:
-    """A configuration that is tried before anything else, to full length."""
+class Baseline:
+    """A configuration that the space lists under `first`; trained before all others, to full length.
+
+    `overrides` are values over `fixed`, by dotted name.
+    """
 
     label: str
     overrides: Mapping[str, Any]
@@ -48,13 +51,13 @@ class First:
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """A checked search space. `text` is the YAML it was read from, for the record."""
+    """A search space whose values are legal together. `text` is the YAML that it was read from."""
 
     name: str
     text: str
     fixed: Mapping[str, Any]
     parameters: tuple[Parameter, ...]
-    first: tuple[First, ...]
+    baselines: tuple[Baseline, ...]
     objectives: tuple[str, ...]
     constraints: Constraints
     ladder: tuple[Fidelity, ...]
@@ -76,12 +79,8 @@ class SearchSpace:
         except (SpaceError, ConfigError) as error:
             raise SpaceError(f"{file}: {error}") from None
 
-    def check(self, samples: int = 100) -> int:
-        """Prove that every corner is a legal run; returns how many runs were built. Raises SpaceError."""
-        return check.check(self, samples)
-
     def walk(self, choose: Callable[[Parameter], Any]) -> dict[str, Any]:
-        """Overrides by dotted name: every parameter whose conditions hold gets `choose(parameter)`."""
+        """Hyperparameters by dotted name: `choose(parameter)` for each whose conditions hold."""
         known = dict(self.fixed)
         chosen: dict[str, Any] = {}
         for parameter in self.parameters:
@@ -90,20 +89,23 @@ class SearchSpace:
         return chosen
 
     def ask(self, trial: BaseTrial) -> dict[str, Any]:
-        """Overrides that an Optuna trial proposes."""
+        """The hyperparameters that an Optuna trial proposes."""
         return self.walk(lambda parameter: parameter.suggest(trial))
 
     def sample(self, rng: np.random.Generator) -> dict[str, Any]:
-        """Overrides drawn at random."""
+        """Hyperparameters drawn at random."""
         return self.walk(lambda parameter: parameter.draw(rng))
 
     def config(self, overrides: Mapping[str, Any], place: str = "") -> TrainConfig:
-        """The whole run: `fixed`, then `overrides`, at full length."""
+        """The run at full length: `overrides` over `fixed`.
+
+        Raises ConfigError, with `place` before the field, where it is not legal.
+        """
         values = run.merge(self.fixed, overrides, place or self.name)
         return run.build(run.merge(values, {"training.epochs": self.epochs}), place or self.name)
 
     def example(self) -> TrainConfig:
-        """Any legal run of the space: its data, exam and teachers are every run's."""
+        """A random run of the space. Data, validation and teachers are the same in every run."""
         return self.config(self.sample(np.random.default_rng(self.seed)))
 
     @property
@@ -117,7 +119,7 @@ class SearchSpace:
         return self.ladder[:-1]
 
     def searched(self, overrides: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The values of exactly the searched parameters that exist here, or None where one is missing or outside its range."""
+        """The hyperparameters among `overrides`; None where one is missing or outside its range."""
         known = {**self.fixed, **overrides}
         found: dict[str, Any] = {}
         for parameter in self.parameters:
@@ -127,29 +129,34 @@ class SearchSpace:
                 found[parameter.name] = known[parameter.name]
         return found
 
-    def ladder_lines(self, trials: int | None) -> list[str]:
-        """The ladder for people: how many trials stand on each rung, and what the search costs in full runs, before it starts."""
+    def forecast(self, trials: int | None) -> list[str]:
+        """Lines about a search of so many trials: trials on each rung, and the cost in full runs."""
         rng = np.random.default_rng(self.seed)
         examples = [self.config(self.sample(rng)) for _ in range(20)]
-        firsts = len(self.first) if trials is None else min(len(self.first), trials)
-        return ladder.lines(
-            self.ladder, self.scheduler, self.replicates, examples, trials=trials, firsts=firsts
+        baselines = len(self.baselines) if trials is None else min(len(self.baselines), trials)
+        return forecast.lines(
+            self.ladder,
+            self.scheduler,
+            self.replicates,
+            examples,
+            trials=trials,
+            baselines=baselines,
         )
 
     @property
     def costs(self) -> tuple[str, ...]:
-        """Which costs of a student this space asks about, as objectives or as constraints: they are counted before it is trained."""
+        """The costs of a student that are objectives or constraints, counted before training."""
         asked = {*self.objectives, *self.constraints.model_dump(exclude_none=True)}
         return tuple(name for name in COSTS if name in asked)
 
     @cached_property
     def method_names(self) -> tuple[str, ...]:
-        """Every method that a trial of this space may use."""
+        """The methods that trials of this space may use."""
         by_choice = [c for p in self.parameters if p.name == "method.name" for c in p.ends()]
         named = [
             self.fixed.get("method.name"),
             *by_choice,
-            *(f.overrides.get("method.name") for f in self.first),
+            *(b.overrides.get("method.name") for b in self.baselines),
         ]
         return tuple(dict.fromkeys(str(n) for n in named if n is not None))
 
@@ -159,30 +166,30 @@ def _built(parsed: grammar.SpaceFile, name: str, text: str) -> SearchSpace:
     parameters = _parameters(parsed, fixed)
     if "training.epochs" in fixed:
         raise SpaceError(
-            "fixed.training.epochs: length is the ladder's business; the last rung"
+            "fixed.training.epochs: the ladder has the full length; the last rung"
             f" ({parsed.ladder[-1].epochs} epochs) is the full run"
         )
-    fault = ladder.faults(parsed.ladder, parsed.scheduler)
+    fault = ladder.fault(parsed.ladder, parsed.scheduler)
     if fault is not None:
         raise SpaceError(fault)
     _refuse_objectives(parsed)
     _refuse_metric(parsed)
-    first = []
+    baselines = []
     for number, entry in enumerate(parsed.first):
         overrides = run.flatten_tree(
-            run.nest({k: v for k, v in entry.items() if k != FIRST_LABEL}, f"first[{number}]")
+            run.nest({k: v for k, v in entry.items() if k != LABEL}, f"first[{number}]")
         )
         for dotted in overrides:
             _refuse_protected(
                 dotted, f"first[{number}]: {dotted} must not differ from trial to trial"
             )
-        first.append(First(str(entry.get(FIRST_LABEL, f"first {number}")), overrides))
+        baselines.append(Baseline(str(entry.get(LABEL, f"first {number}")), overrides))
     return SearchSpace(
         name=name,
         text=text,
         fixed=fixed,
         parameters=tuple(parameters),
-        first=tuple(first),
+        baselines=tuple(baselines),
         objectives=tuple(parsed.objectives),
         constraints=parsed.constraints,
         ladder=tuple(parsed.ladder),
@@ -227,7 +234,7 @@ def _parameters(parsed: grammar.SpaceFile, fixed: Mapping[str, Any]) -> list[Par
 
 
 def _refuse_objectives(parsed: grammar.SpaceFile) -> None:
-    """A front needs two objectives, one of them an accuracy; and a cost that is every student's orders nobody."""
+    """Raise SpaceError unless there are two objectives, one an accuracy, and every cost varies."""
     asked = parsed.objectives
     if len(set(asked)) != len(asked) or len(asked) < 2:
         raise SpaceError(
@@ -243,13 +250,13 @@ def _refuse_objectives(parsed: grammar.SpaceFile) -> None:
         )
     if costs and not any(name.split(".")[0] == "student" for name in parsed.search):
         raise SpaceError(
-            f"objectives: {costs[0]} is the same of every searched student, for nothing of"
+            f"objectives: {costs[0]} is the same for every searched student: nothing of"
             " `student` is searched; search student.name or student.width, or leave it out"
         )
 
 
 def _refuse_metric(parsed: grammar.SpaceFile) -> None:
-    """The one number of `asha` weighs what the search is after, or it would rank by nothing."""
+    """Raise SpaceError where `scheduler.metric` weighs what is no objective, or weighs nothing."""
     metric, objectives = parsed.scheduler.metric, [str(name) for name in parsed.objectives]
     for name in metric:
         if name not in objectives:

@@ -5,11 +5,12 @@ from typing import Any
 import pytest
 
 from rkdsearch.errors import SpaceError
+from rkdsearch.space.check import check_space
 from tests.search.files import SMALL, load_space
 
 
 def test_the_check_builds_both_ends_of_every_parameter_first_and_samples(tmp_path: Path) -> None:
-    assert load_space(tmp_path).check(samples=10) == 1 + 3 + 2 + 2 + 10
+    assert check_space(load_space(tmp_path), samples=10) == 1 + 3 + 2 + 2 + 10
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,7 @@ def test_a_corner_that_breaks_a_law_is_found_before_any_compute(
     tmp_path: Path, changes: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(SpaceError, match=re.escape(sentence)):
-        load_space(tmp_path, **changes).check(samples=5)
+        check_space(load_space(tmp_path, **changes), samples=5)
 
 
 def test_no_rung_may_stand_inside_a_methods_warm_up(tmp_path: Path) -> None:
@@ -52,7 +53,7 @@ def test_no_rung_may_stand_inside_a_methods_warm_up(tmp_path: Path) -> None:
         " rung"
     )
     with pytest.raises(SpaceError, match=re.escape(sentence)):
-        space.check(samples=1)
+        check_space(space, samples=1)
 
 
 def test_a_student_that_does_not_fit_the_images_is_found_where_its_cost_is_asked(
@@ -65,8 +66,9 @@ def test_a_student_that_does_not_fit_the_images_is_found_where_its_cost_is_asked
         " channels, the images have 1"
     )
     with pytest.raises(SpaceError, match=re.escape(sentence)):
-        load_space(tmp_path, search=search, constraints={"parameters": 1e8}, **changes).check(
-            samples=2
+        check_space(
+            load_space(tmp_path, search=search, constraints={"parameters": 1e8}, **changes),
+            samples=2,
         )
 
 
@@ -78,13 +80,14 @@ def test_a_space_that_asks_a_cost_is_proved_legal_where_its_images_are_not(
         "data": {"name": "cifar10", "root": str(tmp_path / "nowhere"), "download": download},
         "method.name": "natural",
     }
-    assert load_space(
+    space = load_space(
         tmp_path,
         fixed=fixed,
         first=None,
         search={"optimizer.lr": {"float": [0.01, 0.3]}},
         constraints={"parameters": 1e8},
-    ).check(2)
+    )
+    assert check_space(space, 2)
     assert not (tmp_path / "nowhere").exists(), "it asked the network for them"
 
 
@@ -97,7 +100,7 @@ def test_where_no_scheduler_looks_rungs_may_stand_anywhere(tmp_path: Path) -> No
     }
     search = {"averaging.name": {"choice": ["none", "swa"]}, "optimizer.lr": {"float": [0.01, 0.3]}}
     space = load_space(tmp_path, fixed=fixed, search=search, first=[], scheduler={"name": "none"})
-    assert space.check(samples=3) == 2 + 2 + 3
+    assert check_space(space, samples=3) == 2 + 2 + 3
 
 
 def test_no_rung_may_stand_before_weights_are_averaged(tmp_path: Path) -> None:
@@ -108,15 +111,9 @@ def test_no_rung_may_stand_before_weights_are_averaged(tmp_path: Path) -> None:
         " at 2; average from earlier on or raise"
     )
     with pytest.raises(SpaceError, match=re.escape(sentence)):
-        load_space(tmp_path, fixed=fixed, search=search, first=[]).check(samples=1)
-    assert (
-        load_space(
-            tmp_path, fixed={**fixed, "averaging.start": 0.1}, search=search, first=[]
-        ).check(samples=1)
-        == 4
-    )
-    assert load_space(
-        tmp_path,
-        fixed={**fixed, "averaging.start": 0.5},
-        search={**search, "averaging.name": {"choice": ["none", "ema"]}},
-    ).check()
+        check_space(load_space(tmp_path, fixed=fixed, search=search, first=[]), samples=1)
+    early = {**fixed, "averaging.start": 0.1}
+    assert check_space(load_space(tmp_path, fixed=early, search=search, first=[]), samples=1) == 4
+    late = {**fixed, "averaging.start": 0.5}
+    ema = {**search, "averaging.name": {"choice": ["none", "ema"]}}
+    assert check_space(load_space(tmp_path, fixed=late, search=ema))

@@ -18,10 +18,3 @@ def test_published_settings_outside_the_range_are_not_in_the_space(tmp_path: Pat
     assert space.searched(inside) == inside
     assert space.searched({**inside, "optimizer.lr": 0.5}) is None
     assert space.searched({"method.name": "trades", "optimizer.lr": 0.1}) is None
-
-
-def test_the_ladder_says_what_a_search_costs_before_it_starts(tmp_path: Path) -> None:
-    lines = load_space(tmp_path).ladder_lines(10)
-    assert lines[0] == "rung: 1 of 4 epochs, about 9 searched trials and 1 baselines"
-    # 1 full run + 9 to a quarter + 3 for another quarter + 1 for the other half
-    assert lines[-1].startswith("expected cost: about 4.5 full runs for 10 configurations")
