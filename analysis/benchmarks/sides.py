@@ -151,7 +151,7 @@ class Ours:
         self.optimizer.zero_grad(set_to_none=True)
         noise = Noise(torch.Generator().manual_seed(2))
         total: Tensor
-        total, _ = self._objective(self._batch, noise, epoch=0, lr_factor=1.0, answers={})
+        total, _ = self._objective(self._batch, noise, epoch=0, lr_factor=1.0, teacher_logits={})
         total.backward()  # type: ignore[no-untyped-call]  # torch's own
         self.optimizer.step()
         return total.detach()

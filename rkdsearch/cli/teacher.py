@@ -42,7 +42,7 @@ def train(
     from rkdsearch.cli.progress import epoch_line, said, seconds_left
     from rkdsearch.errors import TeacherError
     from rkdsearch.training import teacher as teachers
-    from rkdsearch.training.process_cache import accelerator_for
+    from rkdsearch.training.accelerator import accelerator_for
     from rkdsearch.training.run import is_first_process, leave_group, train_teacher
 
     described = _read(config, overrides, allow_import)

@@ -1,1 +1,1 @@
-"""Training: one run as an iterator of epochs; the only floor that knows Accelerate."""
+"""Training: one run as an iterator of epochs; the only layer that knows Accelerate."""

@@ -1,4 +1,4 @@
-"""One batch over several processes, for losses that couple its images."""
+"""All-gather of a batch over the processes of a run, for losses that couple its images."""
 
 from typing import Any, cast
 
@@ -9,12 +9,11 @@ from typing_extensions import override
 
 
 def gather_rows(tensor: Tensor) -> Tensor:
-    """The rows of every process, (P * N, ...) in rank order; each process must bring the same number N. One process: the tensor itself.
+    """The rows (N, ...) of all P processes, as (P * N, ...) in rank order; N must be the same on each.
 
-    The gradient that comes back is the sum of what every process asks of these rows. So a loss that
-    is computed whole on every process gives each P times its share of the gradient, and the mean
-    over processes, which DDP takes, is the gradient of the joined batch: a method that computes a
-    coupled quantity from gathered rows needs no factor.
+    One process gets `tensor` itself. The gradient is summed over processes. A loss that every
+    process computes from all rows therefore gives P times its gradient, and the mean over
+    processes, which DDP takes, is the gradient of the joined batch. So a method needs no factor.
     """
     if not distributed.is_initialized() or distributed.get_world_size() == 1:
         return tensor
@@ -35,7 +34,7 @@ class _GatherRows(torch.autograd.Function):
     @staticmethod
     @override
     def backward(ctx: FunctionCtx, *gradients: Any) -> Tensor:
-        # all_reduce writes in place, and autograd may hold the same tensor elsewhere
+        # A copy: all_reduce writes in place, and autograd may hold the same tensor elsewhere.
         whole = gradients[0].contiguous().clone()
         distributed.all_reduce(whole)
         n, rank = len(whole) // distributed.get_world_size(), distributed.get_rank()
@@ -43,9 +42,9 @@ class _GatherRows(torch.autograd.Function):
 
 
 def leave_group() -> None:
-    """Leave the process group of an earlier run, so that this process can meet others for the next one."""
+    """Leave the process group of an earlier run, so that the next run can form another one."""
     from accelerate.state import AcceleratorState
 
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-    AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001 - Accelerate has no public way to meet a second time
+    AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001 - Accelerate has no public way to form a second group

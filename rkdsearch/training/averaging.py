@@ -1,8 +1,10 @@
-"""Averages of the student's weights: EMA (every step) and SWA (every epoch, Izmailov et al., UAI 2018, https://arxiv.org/abs/1803.05407).
+"""Averages of the student's weights: EMA after every step, SWA after every epoch.
 
-The average lives outside the objective, so that nothing broadcasts or trains it. BatchNorm
-statistics are not averaged: they are re-estimated on clean training images before the average is
-judged or kept, as Chen et al. (ICLR 2021) do.
+SWA: Izmailov et al., UAI 2018, https://arxiv.org/abs/1803.05407.
+
+The average lives outside the training objective, so that nothing broadcasts or trains it.
+BatchNorm statistics are not averaged: they are re-estimated on clean training images before the
+average is validated or saved, as Chen et al. (ICLR 2021) do.
 """
 
 import copy
@@ -15,37 +17,43 @@ from rkdsearch.config import AveragingConfig
 
 
 class Average:
-    """The network that is validated and delivered in the student's place."""
+    """The averaged network, which is validated and delivered in place of the student."""
 
     def __init__(self, config: AveragingConfig, student: nn.Module, epochs: int) -> None:
         self.network = copy.deepcopy(student).requires_grad_(False)
         self._config = config
-        # At least the last two epochs: an average of one is none.
+        # At least the last two epochs: the average of one is no average.
         self._first = (
             max(0, min(round(config.start * epochs), epochs - 2)) if config.name == "swa" else 0
         )
         self.count = 0
 
     def after_step(self, student: nn.Module) -> None:
-        """EMA: move a little towards the student. Early on the average is the plain mean, so that the first weights fade."""
+        """EMA: move towards the student by 1 - decay.
+
+        The first steps take the plain mean, so that the initial weights fade.
+        """
         if self._config.name == "ema":
             self.count += 1
             self._move(student, max(1 - self._config.decay, 1 / self.count))
 
     def after_epoch(self, student: nn.Module, epoch: int) -> None:
-        """SWA: equal weights from the first averaged epoch on; before it, the student itself."""
+        """SWA: the mean of all epochs from the first averaged one on; before it, the student itself."""
         if self._config.name == "swa":
             self.count = max(0, epoch - self._first) + 1
             self._move(student, 1 / self.count)
 
     @torch.no_grad()
     def _move(self, student: nn.Module, share: float) -> None:
-        # One call for all: an EMA moves after every step.
+        # One call for all weights, because an EMA moves after every step.
         torch._foreach_lerp_(list(self.network.parameters()), list(student.parameters()), share)
 
     @torch.no_grad()
     def reestimate_batchnorm(self, images: Iterable[Tensor]) -> None:
-        """Statistics of the averaged weights: one pass of clean training images with a cumulative mean."""
+        """Estimate the statistics anew, by one pass of clean images with a cumulative mean.
+
+        `images` yields batches (n, C, H, W). Without BatchNorm no batch is read.
+        """
         parent = nn.modules.batchnorm._BatchNorm  # noqa: SLF001 - torch names no public parent
         norms = [m for m in self.network.modules() if isinstance(m, parent)]
         if not norms:
@@ -56,7 +64,7 @@ class Average:
         self.network.train()
         for count, x in enumerate(images, start=1):
             for norm in norms:
-                # a cumulative mean; None would be one too, and wait for the device in every layer
+                # A cumulative mean. `None` computes one too, but waits for the device in every layer.
                 norm.momentum = 1 / count
             self.network(x)
         self.network.eval()

@@ -1,4 +1,4 @@
-"""What a run says of its epochs, and of the best of them."""
+"""The results of a run: of each epoch, and of the best epoch so far."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from rkdsearch.accuracy import TeacherReliability
 
 @dataclass(frozen=True)
 class Best:
-    """The epoch by which the run is judged, and both objectives at it."""
+    """The best epoch so far, by `validation.select`, and its accuracies (fractions of 1)."""
 
     epoch: int
     clean_accuracy: float
@@ -17,7 +17,7 @@ class Best:
     worst_class_accuracy: float
 
     def merit(self, select: str) -> float:
-        """By what epochs are compared: an accuracy by its name, or `mean`, the mean of clean and robust."""
+        """The value that selects an epoch: the accuracy named `select`, or the mean of clean and robust."""
         return (
             (self.clean_accuracy + self.robust_accuracy) / 2
             if select == "mean"
@@ -27,7 +27,10 @@ class Best:
 
 @dataclass(frozen=True)
 class EpochResult:
-    """One finished epoch. `epoch` counts from 1; accuracies are on validation images, fractions of 1, None where it was not validated."""
+    """One finished epoch. `epoch` counts from 1; `finished` is a Unix time in seconds.
+
+    Accuracies are on validation images, fractions of 1; None where the epoch was not validated.
+    """
 
     epoch: int
     epochs: int
@@ -50,7 +53,7 @@ class EpochResult:
 
     @property
     def robust_overfitting_gap(self) -> float | None:
-        """Best robust accuracy so far minus this epoch's."""
+        """Highest robust accuracy so far minus this epoch's, a fraction of 1."""
         return (
             None
             if self.robust_accuracy is None or self.robust_peak is None

@@ -1,9 +1,9 @@
-"""`training.microbatches`: a batch that is too large for the device goes through it in parts, for one step of the optimizer.
+"""Microbatches: one step of the optimizer over a batch in parts, for devices that cannot hold it whole.
 
-The gradient is the whole batch's wherever images meet only in a mean. BatchNorm takes each part's
-statistics, and moves its running ones once a part; a method whose loss couples the batch (crdnd's
-relations, saad, ciard, dgad's short batches) couples the part, and mtard's and bmtard's weights
-follow one batch later.
+The gradient is the whole batch's wherever the loss couples images only by a mean. BatchNorm takes
+each part's statistics, and updates its running statistics once a part. A method whose loss couples
+the batch (crdnd's relations, saad, ciard, dgad's short batches) couples the part. The loss weights
+of mtard and bmtard follow one batch later.
 """
 
 from dataclasses import replace
@@ -15,7 +15,10 @@ from rkdsearch.data import Batch
 
 
 def parts(batch: Batch, count: int) -> list[tuple[Batch, float]]:
-    """The batch in `count` parts, each with its share of the images; in fewer where a part would have a single one, for BatchNorm's sake."""
+    """The batch in at most `count` parts, each with its share of the images, a fraction of 1.
+
+    No part has a single image, unless the batch has: BatchNorm needs two.
+    """
     n = len(batch.y)
     count = max(1, min(count, n // 2))
     if count == 1:
@@ -29,7 +32,7 @@ def parts(batch: Batch, count: int) -> list[tuple[Batch, float]]:
 def together(
     found: list[tuple[float, Tensor, dict[str, Tensor]]],
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Loss and terms of a batch, of its parts' shares, losses and terms."""
+    """Loss and terms of a batch, from the shares, losses and terms of its parts."""
     if len(found) == 1:
         return found[0][1:]
     names = {name for _, _, terms in found for name in terms}

@@ -1,12 +1,11 @@
-"""What Accelerate wraps: the student and its companions, with one forward a step that is the method's whole loss.
+"""The module that Accelerate wraps: student and companions, with the method's whole loss as its forward.
 
-Inside it the student may be called as often as the paper likes; DistributedDataParallel sees one
-forward and one backward. Teachers are held outside the module tree: their buffers must not be
-broadcast, nor their parameters looked for.
+The method may call the student several times inside; DistributedDataParallel sees one forward and
+one backward a step. Teachers stay outside the module tree: DistributedDataParallel must neither
+broadcast their buffers nor search for their parameters.
 """
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +15,17 @@ from rkdsearch import models
 from rkdsearch.attacks import Attack, Noise
 from rkdsearch.config import TrainConfig
 from rkdsearch.data import Batch
-from rkdsearch.methods import Method, Precision, Step, Student, Teacher, inner
+from rkdsearch.methods import Method, Step, Student, Teacher, inner
 from rkdsearch.teacher import Role
 from rkdsearch.training.all_gather import gather_rows
+from rkdsearch.training.precision import forward_context
 
 
 class TrainingObjective(nn.Module):
-    """(batch, moment) -> (total, detached terms)."""
+    """The training loss of one batch: its total (0-d) and its detached terms (0-d each) by name.
+
+    `attack` may be replaced between epochs: an early fidelity of a search trains with fewer steps.
+    """
 
     def __init__(
         self,
@@ -34,7 +37,7 @@ class TrainingObjective(nn.Module):
     ) -> None:
         super().__init__()
         self.student = student
-        # the student is already; parameters stay the same ones
+        # The student is converted already. Conversion keeps the parameters that optimizers hold.
         if processes > 1 and config.training.batchnorm_across == "synchronised":
             synchronised = nn.SyncBatchNorm.convert_sync_batchnorm
             companions = {name: synchronised(module) for name, module in companions.items()}  # type: ignore[no-untyped-call]
@@ -42,18 +45,17 @@ class TrainingObjective(nn.Module):
         self.memory: dict[str, Tensor] = {}
         self._config = config
         self._method: Method = config.method
-        # the trainer puts a weaker one here for an early stage of a search
         self.attack: Attack = config.attack.build()
         problem = config.attack.objective
         self._inner_problem = None if problem is None else inner.PROBLEMS[problem]
         self._gather: Callable[[Tensor], Tensor] | None = gather_rows if processes > 1 else None
-        precision = precision_of(config.training.precision, next(student.parameters()).device)
+        precision = forward_context(config.training.precision, next(student.parameters()).device)
         compiled = config.training.compile
         if compiled:
-            # it keeps eight versions of a function a process, and runs before this one may have
-            # used them up
+            # The compiler keeps eight versions of a function for each process: earlier runs may
+            # have used them up.
             torch.compiler.reset()
-        # Built once the parameters are where they stay: the twin shares their storage.
+        # Built after the parameters have been placed: the inference copy shares their storage.
         self._view = Student(
             student, models.inference_copy(student, compiled=compiled), precision, compiled=compiled
         )
@@ -69,12 +71,16 @@ class TrainingObjective(nn.Module):
         *,
         epoch: int,
         lr_factor: float,
-        answers: Mapping[str, Tensor],
+        teacher_logits: Mapping[Role, Tensor],
         share: float = 1.0,
         last_part: bool = True,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of one batch, or of a part with its `share` of the images; `answers` are teachers' known logits for it, by role."""
-        for role, logits in answers.items():
+        """The loss of one batch, or of a part with its `share` of the images.
+
+        `teacher_logits` are known logits (N, K) for x, by the teacher's role; other teachers are
+        called. `last_part` is True for the last part of a batch.
+        """
+        for role, logits in teacher_logits.items():
             self._teachers[role].remember(batch.x, logits)
         training = self._config.training
         step = Step(
@@ -98,13 +104,5 @@ class TrainingObjective(nn.Module):
             last_part=last_part,
         )
         loss = self._method.loss(step)
-        # A plain tuple: DDP walks dataclasses, and would take a term that is still attached for an
-        # output.
+        # A plain tuple: DDP walks dataclasses, and would take an attached term for an output.
         return loss.total, loss.terms
-
-
-def precision_of(name: str, device: torch.device) -> Precision:
-    """The context of every forward. Weights are not cached: a forward without gradients would leave copies without gradients (pytorch#112583)."""
-    if name != "bf16":
-        return nullcontext
-    return lambda: torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=False)

@@ -1,4 +1,4 @@
-"""The optimizers of a run: the student's, and those of companions that train beside it."""
+"""The optimizers of a run: the student's, and those of companions with their own."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,9 +13,10 @@ from rkdsearch.methods import Companion
 def build_optimizers(
     config: OptimizerConfig, student: nn.Module, companions: Mapping[str, Companion]
 ) -> list[torch.optim.Optimizer]:
-    """The student's, with a group for each companion that shares it; then one for each companion that has its own.
+    """The student's optimizer, then one for each companion that has its own.
 
-    The parameters must be where, and laid out as, they will be trained.
+    The first has a parameter group for each companion that shares it. The parameters must be on the
+    device and in the memory layout in which they are trained.
     """
 
     def build(groups: list[dict[str, Any]], settings: Mapping[str, float]) -> torch.optim.Optimizer:
@@ -32,9 +33,8 @@ def build_optimizers(
             return torch.optim.AdamW(groups, betas=(momentum, 0.999), **values)
         sgd = torch.optim.SGD(groups, nesterov=config.nesterov, **values)
         for group in sgd.param_groups:
-            # Where torch would begin with the first gradient: 0.9 * 0 + g is the same, and the
-            # fused kernel asks for all buffers or none, though a parameter may get its first
-            # gradient late.
+            # torch would take the first gradient as the buffer; 0.9 * 0 + g is the same. The fused
+            # kernel needs all buffers or none, though a parameter may get its first gradient late.
             sgd.state.update(
                 {
                     p: {"momentum_buffer": torch.zeros_like(p)}
@@ -59,23 +59,26 @@ def build_optimizers(
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
-        optimizer.register_step_post_hook(_count)
+        optimizer.register_step_post_hook(_count_step)
     return optimizers
 
 
-def _count(optimizer: torch.optim.Optimizer, *_: object) -> None:
-    """Torch's fused step does not count as a change of weights: a method that went backward through an older graph would not be refused."""
+def _count_step(optimizer: torch.optim.Optimizer, *_: object) -> None:
+    """Count the step as a change of the weights, which torch's fused step omits.
+
+    So autograd refuses a backward pass through an older graph.
+    """
     torch.autograd.graph.increment_version(
         [p for group in optimizer.param_groups for p in group["params"]]
     )
 
 
 def _is_plain(parameter: nn.Parameter) -> bool:
-    """Whether torch's fused CPU kernel may have it: one call for all parameters, where the plain step takes four or ten for each.
+    """True where torch's fused CPU kernel is safe: one call for all parameters, not four to ten for each.
 
-    The kernel walks a parameter, its gradient and its averages side by side through memory and does
-    not look at their layouts. Autograd lays the gradient out like a parameter without gaps or
-    overlaps, and like no other; one that is assigned by hand must be laid out so.
+    The kernel walks a parameter, its gradient and its moments through memory together and ignores
+    their layouts. Autograd gives the gradient the layout of the parameter only where that has
+    neither gaps nor overlaps. A gradient that is assigned by hand must have that layout, too.
     """
     channels_last = parameter.dim() == 4 and parameter.is_contiguous(
         memory_format=torch.channels_last

@@ -16,8 +16,8 @@ from rkdsearch.results.states import Origin
 from rkdsearch.results.store import Store
 from rkdsearch.teacher import fingerprint
 from rkdsearch.training import config_rows, rows, teacher
+from rkdsearch.training.accelerator import accelerator_for
 from rkdsearch.training.epoch import EpochResult
-from rkdsearch.training.process_cache import accelerator_for
 from rkdsearch.training.trainer import Trainer
 
 

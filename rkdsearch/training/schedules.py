@@ -1,4 +1,4 @@
-"""The learning rate, as a fraction of its initial value."""
+"""Learning-rate schedules, as factors on the initial rate."""
 
 import math
 
@@ -8,12 +8,12 @@ from rkdsearch.config import ScheduleConfig
 def lr_factor(
     schedule: ScheduleConfig, *, epoch: int, within: float, epochs: int, step: float = 0.0
 ) -> float:
-    """The factor for the step that begins at `within` of `epoch` (from 0) of `epochs`, and is `step` long: fractions of an epoch.
+    """The factor for the step that begins at `within` of `epoch` (from 0) and is `step` long.
 
-    A climb counts the step that is being taken, so that no step has rate 0. A milestone at fraction
-    f of the run begins with epoch round(f * epochs), so that 215/300 is epoch 215; before 1 with
-    the last epoch at the latest, and with the second at the earliest: every milestone is taken,
-    however short the run (but for a single epoch, which has the full rate).
+    `within` and `step` are fractions of an epoch. Warm-up counts the current step, so that no step
+    has rate 0. A milestone at fraction f of the run takes effect with epoch round(f * epochs): 215
+    for 215/300. A milestone before 1 takes effect from the second to the last epoch, so that short
+    runs take every milestone, too. A run of one epoch has the full rate.
     """
     progress = (epoch + within) / epochs
     climbed = progress + step / epochs

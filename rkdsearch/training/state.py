@@ -1,4 +1,4 @@
-"""What training changes in a run, as named tensors: all that a checkpoint must hold for the run to go on as if it had never stopped."""
+"""The state that training changes, as named tensors: all that a checkpoint holds to resume a run exactly."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,25 +12,34 @@ from rkdsearch.training.objective import TrainingObjective
 
 @dataclass(frozen=True)
 class State:
-    """The student with its companions and the method's memory, the optimizers, and the average where there is one."""
+    """The objective (student, companions, the method's memory), the optimizers, and the average if any."""
 
     objective: TrainingObjective
     optimizers: Sequence[torch.optim.Optimizer]
     average: Average | None
 
+    @property
+    def averaged(self) -> int:
+        """Number of weights that the average is of; 0 without an average."""
+        return 0 if self.average is None else self.average.count
+
     def tensors(self) -> dict[str, Tensor]:
-        """By dotted name: `objective.student.conv1.weight`, `memory.weights`, `optimizer0.3.momentum_buffer`, `average.conv1.weight`."""
-        found = _below("objective", self.objective.state_dict()) | _below(
+        """Tensors by dotted name.
+
+        For example `objective.student.conv1.weight`, `memory.weights`,
+        `optimizer0.3.momentum_buffer`, `average.conv1.weight`.
+        """
+        found = _prefixed("objective", self.objective.state_dict()) | _prefixed(
             "memory", self.objective.memory
         )
         for number, optimizer in enumerate(self.optimizers):
-            found |= _below(f"optimizer{number}", _optimizer_tensors(optimizer))
+            found |= _prefixed(f"optimizer{number}", _optimizer_tensors(optimizer))
         if self.average is not None:
-            found |= _below("average", self.average.network.state_dict())
+            found |= _prefixed("average", self.average.network.state_dict())
         return found
 
     def restore(self, tensors: Mapping[str, Tensor], *, averaged: int) -> None:
-        """Put back what `tensors` took; `averaged` is how many weights the average is of."""
+        """Restore what `tensors` returned; `averaged` is the number of weights that the average is of."""
         self.objective.load_state_dict(_part(tensors, "objective"))
         device = next(self.objective.parameters()).device
         self.objective.memory.update(
@@ -44,7 +53,7 @@ class State:
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors below `prefix.`, without it."""
+    """The tensors whose names begin with `prefix.`, by the rest of their names."""
     return {
         name[len(prefix) + 1 :]: tensor
         for name, tensor in tensors.items()
@@ -52,13 +61,13 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     }
 
 
-def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors below `prefix.`."""
+def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, with `prefix.` before their names."""
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state as `0.momentum_buffer`, `1.exp_avg`, ...; numbers are tensors of no dimension."""
+    """The optimizer's state as `0.momentum_buffer`, `1.exp_avg`, ...; numbers become 0-d tensors."""
     state = optimizer.state_dict()["state"]
     return {
         f"{i}.{k}": torch.as_tensor(v)
@@ -69,7 +78,10 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `_optimizer_tensors` took; what it did not find stays as it is, and memory layouts follow the parameters'."""
+    """Restore what `_optimizer_tensors` returned, in the memory layouts of the parameters.
+
+    State that the checkpoint does not name stays as it is.
+    """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {
         i: dict(values) for i, values in optimizer.state_dict()["state"].items()
@@ -77,7 +89,8 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, T
     for name, tensor in tensors.items():
         index, key = name.split(".", 1)
         like = parameters[int(index)]
-        # A step count stays on the CPU in its own type; a parameter may have no dimension either.
+        # A step count stays on the CPU in its own dtype. Its shape does not tell it apart: a
+        # parameter may be 0-d, too.
         state.setdefault(int(index), {})[key] = (
             tensor if key == "step" else torch.empty_like(like).copy_(tensor)
         )

@@ -7,7 +7,10 @@ from rkdsearch.config import TrainConfig
 
 
 def build_student(config: TrainConfig, images: data.Images) -> nn.Module:
-    """For images like these; weights come from the global generator. Raises ConfigError where it cannot be trained as the config says."""
+    """The student for images like these, with weights from the global generator.
+
+    Raises ConfigError where it cannot be trained as the config says.
+    """
     student = models.build(config.student, images.task)
     if config.training.channels_last:
         models.check_channels_last(config.student, student, images.task)
@@ -16,5 +19,5 @@ def build_student(config: TrainConfig, images: data.Images) -> nn.Module:
 
 
 def try_student(config: TrainConfig) -> None:
-    """Raises ConfigError where the run's student cannot be trained: asked before its teachers are."""
+    """Check the student before its teachers are trained. Raises ConfigError as `build_student` does."""
     build_student(config, data.load_training(config.data).train)

@@ -20,7 +20,7 @@ from rkdsearch.pace import Pace
 from rkdsearch.teacher import Role, fingerprint, load, split_of
 from rkdsearch.training import checkpoint
 from rkdsearch.training.epoch import EpochResult
-from rkdsearch.training.trainer import VALIDATION_SEED
+from rkdsearch.training.validation import VALIDATION_SEED
 
 # What the validation images are to a teacher.
 HELD_OUT = "validation images, held out from its training"

@@ -1,62 +1,47 @@
-"""The trainer: an iterator of epochs. Whoever iterates prints, reports, checkpoints or stops.
+"""The trainer: an iterator of epochs. The caller prints, reports, checkpoints or stops.
 
     for epoch in Trainer(config, folder).epochs():
         print(epoch.clean_accuracy, epoch.robust_accuracy)
 
-It knows Accelerate and nothing of Ray. Every epoch is a pure function of (config, epoch, state at
-its beginning): batches, augmentation and attack noise are drawn from seeds derived from the run's
-seed and the epoch's number. So a checkpoint holds no random state, and a run that was killed and
-resumed is, bit for bit on one CPU, the run that never stopped; on a GPU, whose sums come in any
-order, it is as good a run.
+The trainer knows Accelerate and not Ray. Every epoch is a pure function of (config, epoch, state at
+its beginning): seeds derived from the run's seed and the epoch's number draw its batches,
+augmentation and attack noise. So a checkpoint holds no random state. A run that was killed and
+resumed equals the uninterrupted run, bit for bit on one CPU; on a GPU, which adds in any order, the
+two differ by rounding.
 """
 
 import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rkdsearch import data, models
-from rkdsearch.accuracy import ImageResults, TeacherReliability, evaluate_accuracy
+from rkdsearch import data
+from rkdsearch.accuracy import ImageResults, TeacherReliability
 from rkdsearch.attacks import Noise
-from rkdsearch.config import TeacherConfig, TrainConfig
+from rkdsearch.config import TrainConfig
 from rkdsearch.config.fidelity import Fidelity, fidelity_at
-from rkdsearch.data.splits import stratified_subset
-from rkdsearch.errors import CheckpointError, ConfigError, NonFiniteLossError, OutOfMemoryError
-from rkdsearch.methods import Method
+from rkdsearch.errors import CheckpointError, NonFiniteLossError, OutOfMemoryError
 from rkdsearch.pace import Pace
-from rkdsearch.teacher import Role, fingerprint
-from rkdsearch.training import checkpoint, microbatches
-from rkdsearch.training.averaging import Average
-from rkdsearch.training.epoch import Best, EpochResult
-from rkdsearch.training.objective import TrainingObjective
-from rkdsearch.training.optimizers import build_optimizers
-from rkdsearch.training.process_cache import (
-    DTYPES,
-    accelerator_for,
-    answers_of,
-    frozen_teacher,
-    loaded_teacher,
-    version_of,
-)
+from rkdsearch.training import microbatches, setup
+from rkdsearch.training.epoch import EpochResult
+from rkdsearch.training.precision import WEIGHT_DTYPES
+from rkdsearch.training.run_checkpoints import RunCheckpoints
 from rkdsearch.training.schedules import lr_factor
 from rkdsearch.training.state import State
-from rkdsearch.training.student import build_student
-
-# one exam for all: every epoch of every trial meets the same random starts
-VALIDATION_SEED = 20_210_600
+from rkdsearch.training.validation import Validator, with_validation
 
 
 class Trainer:
-    """One run of `config`; with a `folder`, it keeps `last.safetensors` and `best.safetensors` there and resumes from the former.
+    """One run of `config`, resumed from `folder` and saved there after every epoch.
 
-    With `fidelities`, each is trained and judged as it says and ends with a validation; the run ends
-    with the last one.
+    Without a `folder` nothing is saved. Each of the `fidelities` is trained and validated as it
+    says, and ends with a validation; the run ends with the last one. Raises ConfigError, DataError
+    or TeacherError where the run cannot be set up, OutOfMemoryError where it does not fit.
     """
 
     @OutOfMemoryError.told(
@@ -70,82 +55,63 @@ class Trainer:
         *,
         fidelities: Sequence[Fidelity] = (),
     ) -> None:
-        training = config.training
         self.config = config
         self.folder = None if folder is None else Path(folder)
         self._fidelities = tuple(fidelities)
-        self.accelerator = accelerator_for(config)
+        parts = setup.build_run(config)
+        self.accelerator, self.splits = parts.accelerator, parts.splits
         self.device = self.accelerator.device
         self.processes, self.rank = self.accelerator.num_processes, self.accelerator.process_index
-        self.splits = data.load_training(config.data)
-        torch.manual_seed(training.seed)
-        train = self.splits.train
-        self.student = build_student(config, train)
-        self.size = models.size_of(config.student, train.task)
-        if self.processes > 1 and training.batchnorm_across == "synchronised":
-            if self.device.type != "cuda":
-                raise ConfigError(
-                    "training.batchnorm_across must be 'averaged' on CPU, got 'synchronised':"
-                    " torch's SyncBatchNorm needs GPUs"
-                )
-            self.student = nn.SyncBatchNorm.convert_sync_batchnorm(self.student)  # type: ignore[no-untyped-call]
-        self.teachers = {role: self._teacher(role) for role in config.asked_teachers}
-        self.teacher_hashes = {role: self._sha256(role) for role in self.teachers}
-        self._place(self.student)
-        example = torch.zeros(1, *train.task.shape, dtype=DTYPES[training.precision])
-        companions = config.method.companions(
-            self.student, self._unfolded_teachers(), example.to(self.device)
-        )
-        for companion in companions.values():
-            self._place(companion.module)
-        modules = {name: companion.module for name, companion in companions.items()}
-        self.objective = TrainingObjective(
-            config, self.student, modules, self.teachers, self.processes
-        )
-        self.optimizers = build_optimizers(config.optimizer, self.student, companions)
+        self.student, self.size = parts.student, parts.size
+        self.teachers, self.teacher_hashes = parts.teachers, parts.teacher_hashes
+        self.objective, self.average = parts.objective, parts.average
+        self.optimizers, self._own_schedules = parts.optimizers, parts.own_schedules
         self._trained = [
             p
             for optimizer in self.optimizers
             for group in optimizer.param_groups
             for p in group["params"]
         ]
-        self._own_schedules = [None, *(c.schedule for c in companions.values() if c.own_optimizer)]
-        self.average = (
-            None
-            if config.averaging.name == "none"
-            else Average(config.averaging, self.student, training.epochs)
-        )
         self._state = State(self.objective, self.optimizers, self.average)
         self._forward = self.accelerator.prepare(self.objective)
-        self._batches = data.Batches(
-            train,
-            batch_size=training.batch_size,
-            seed=training.seed,
-            augment=config.data.augment,
-            extra=self.splits.extra,
-            extra_fraction=config.data.extra_fraction,
-            device=self.device,
-            rank=self.rank,
-            processes=self.processes,
+        self._batches = parts.batches
+        self._validator = Validator(
+            config,
+            self.splits,
+            self.accelerator,
+            self.teachers.get("robust"),
+            counts=[
+                fidelity.validation(config.validation).images
+                for fidelity in (Fidelity(epochs=config.training.epochs), *self._fidelities)
+            ],
         )
-        self._validation: dict[int | None, tuple[data.FloatImages, Tensor]] = {}
-        # A number of images that is impossible is refused before any training.
-        for fidelity in (Fidelity(epochs=training.epochs), *self._fidelities):
-            self._validation_images(fidelity.validation(config.validation).images)
-        self._answers = self._clean_answers()
+        self._teacher_logits = setup.known_logits(config, self.splits, self.teachers)
+        self._checkpoints = (
+            None
+            if self.folder is None
+            else RunCheckpoints(
+                self.folder, config, self.splits, self.teacher_hashes, self._fidelities
+            )
+        )
         self.history: list[EpochResult] = []
 
     @property
     def batches(self) -> int:
-        """How many an epoch has."""
+        """Batches of one epoch."""
         return len(self._batches)
 
-    # ------------------------------------------------------------------------------------------------------------ the loop
+    @property
+    def last(self) -> Path | None:
+        """The checkpoint to resume from."""
+        return None if self._checkpoints is None else self._checkpoints.last
 
     def epochs(self) -> Iterator[EpochResult]:
-        """The epochs that are left to do. Raises NonFiniteLossError and OutOfMemoryError; the last good checkpoint stays."""
+        """The epochs that are left to do.
+
+        Raises NonFiniteLossError and OutOfMemoryError; the checkpoint of the epoch before stays.
+        """
         self.resume()
-        self._agree_where_to_begin()
+        self._check_same_start()
         end = self._fidelities[-1].epochs if self._fidelities else self.config.training.epochs
         training = self.config.training
         remedy = (
@@ -154,12 +120,12 @@ class Trainer:
             " to bf16; each of these begins the run anew, in a folder of its own"
         )
         for epoch in range(len(self.history), end):
-            # The exam, which none of these values touches, has its own way with memory, and its own
-            # sentence.
+            # The validation attack depends on none of these values: it splits its batches itself,
+            # and raises its own sentence.
             with OutOfMemoryError.told(f"epoch {epoch + 1}", remedy):
                 result = self._epoch(epoch)
             self.history.append(result)
-            self._save(result)
+            self._save()
             yield result
 
     def _epoch(self, epoch: int) -> EpochResult:
@@ -171,7 +137,7 @@ class Trainer:
         fidelity = fidelity_at(self._fidelities, epoch + 1)
         attack = fidelity.attack(self.config.attack)
         self.objective.attack = attack.build()
-        # Each process has its own images, and its own dropout.
+        # Each process has its own images and its own dropout.
         _seed(
             self.device,
             _derive(training.seed, f"global {self.rank}" if self.rank else "global", epoch),
@@ -204,14 +170,14 @@ class Trainer:
         self.config.method.end_epoch(
             self.objective.memory, epoch=epoch, epochs=training.epochs, lr_factor=factor
         )
-        self._average_batchnorm(self.objective)
+        self._average_statistics(self.objective)
         if self.average is not None:
             self.average.after_epoch(self.student, epoch)
-        # The first look at any loss: until here nothing has waited for the device.
-        self._all_finite(losses, epoch)
+        # The first read of any loss: until here nothing has waited for the device.
+        self._check_finite(losses, epoch)
         loss_of_epoch, terms_of_epoch = self._means(losses, terms)
         trained = time.perf_counter() - started
-        # What another protocol measured is no measure here: the best epoch is looked for anew.
+        # Where the validation protocol changed, best-epoch tracking restarts.
         before = (
             self.history[-1]
             if self.history and fidelity.same_validation(fidelity_at(self._fidelities, epoch))
@@ -240,20 +206,20 @@ class Trainer:
     def _step(
         self, batch: data.Batch, noise: Noise, epoch: int, factor: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        for parameter in self._trained:  # `zero_grad` of optimizers, without their profiling hooks
+        # `zero_grad` of the optimizers, without their profiling hooks.
+        for parameter in self._trained:
             parameter.grad = None
-        # `replace` is slow
-        if (
-            x := data.to_layout(batch.x, channels_last=self.config.training.channels_last)
-        ) is not batch.x:
+        x = data.to_layout(batch.x, channels_last=self.config.training.channels_last)
+        if x is not batch.x:  # `replace` is slow
             batch = replace(batch, x=x)
         if self.config.training.precision == "fp64":
             batch = replace(batch, x=batch.x.double())
         found: list[tuple[float, Tensor, dict[str, Tensor]]] = []
         parts = microbatches.parts(batch, self.config.training.microbatches)
         for number, (part, share) in enumerate(parts):
-            answers = {
-                role: table.index_select(0, part.index) for role, table in self._answers.items()
+            teacher_logits = {
+                role: table.index_select(0, part.index)
+                for role, table in self._teacher_logits.items()
             }
             last = number == len(parts) - 1
             with nullcontext() if last else self.accelerator.no_sync(self._forward):
@@ -262,14 +228,14 @@ class Trainer:
                     noise,
                     epoch=epoch,
                     lr_factor=factor,
-                    answers=answers,
+                    teacher_logits=teacher_logits,
                     share=share,
                     last_part=last,
                 )
                 self.accelerator.backward(total if share == 1 else total * share)
             found.append((share, total.detach(), terms))
         if self.config.optimizer.gradient_clip is not None:
-            # a companion with its own is no business of the student's
+            # Each optimizer by itself: a companion with its own does not shorten the student's step.
             for optimizer in self.optimizers:
                 mine = [p for group in optimizer.param_groups for p in group["params"]]
                 self.accelerator.clip_grad_norm_(mine, self.config.optimizer.gradient_clip)
@@ -287,7 +253,7 @@ class Trainer:
     def _means(
         self, losses: list[Tensor], terms: Mapping[str, list[Tensor]]
     ) -> tuple[float, dict[str, float]]:
-        """Loss and terms of the epoch: means over its batches and over all processes."""
+        """Loss and terms of the epoch, as means over its batches and over all processes."""
         names = sorted(terms)
         means = torch.stack(
             [
@@ -300,8 +266,11 @@ class Trainer:
         loss, *values = means.tolist()
         return loss, dict(zip(names, values, strict=True))
 
-    def _all_finite(self, losses: list[Tensor], epoch: int) -> None:
-        """Raise NonFiniteLossError, on every process alike, where a loss or a weight is not a finite number: such a state is never saved."""
+    def _check_finite(self, losses: list[Tensor], epoch: int) -> None:
+        """Raise NonFiniteLossError, on every process alike, where a loss or a weight is not finite.
+
+        So such a state is never saved.
+        """
         steps = torch.stack(losses)
         weights = torch.stack(
             [p.detach().isfinite().all() for p in self.objective.parameters()]
@@ -332,147 +301,77 @@ class Trainer:
             f" fp32 is needed; {left if epoch else 'no epoch was finished before'}"
         )
 
-    # ------------------------------------------------------------------------------------------------------------ judging
+    # --------------------------------------------------------------------------------- validation
 
     def _validated(self, result: EpochResult, fidelity: Fidelity) -> EpochResult:
-        verdict, reliability = self.validate(fidelity)
-        best = Best(
-            result.epoch,
-            verdict.clean_accuracy,
-            verdict.robust_accuracy,
-            verdict.worst_class_accuracy,
-        )
-        select = self.config.validation.select
-        if result.best is not None and result.best.merit(select) >= best.merit(select):
-            best = result.best
-        return replace(
+        images, reliability = self.validate(fidelity)
+        return with_validation(
             result,
-            clean_accuracy=verdict.clean_accuracy,
-            robust_accuracy=verdict.robust_accuracy,
-            worst_class_accuracy=verdict.worst_class_accuracy,
-            reliability=reliability,
-            best=best,
-            robust_peak=max(result.robust_peak or 0.0, verdict.robust_accuracy),
-            images=len(verdict.y),
-            validation_attack_steps=fidelity.validation(self.config.validation).attack.steps,
+            images,
+            reliability,
+            select=self.config.validation.select,
+            attack_steps=fidelity.validation(self.config.validation).attack.steps,
         )
 
     def validate(
         self, fidelity: Fidelity | None = None
     ) -> tuple[ImageResults, TeacherReliability | None]:
-        """The exam on validation images, as the config or a stage of it has it, of the average where there is one, else of the student."""
+        """Results on validation images, of the average where there is one, else of the student.
+
+        By the config's protocol, or as `fidelity` has it.
+        """
+        protocol = self.config.validation
+        if fidelity is not None:
+            protocol = fidelity.validation(protocol)
         network = self._delivered()
         network.eval()
-        judged = (
-            self.config.validation
-            if fidelity is None
-            else fidelity.validation(self.config.validation)
-        )
-        x, y = self._validation_images(judged.images)
-        exam = judged.attack
-        folded = models.fold(network)
-        return evaluate_accuracy(
-            folded,
-            x,
-            y,
-            exam.build(),
-            restarts=exam.restarts,
-            seed=VALIDATION_SEED,
-            teacher=self.teachers.get("robust"),
-            rank=self.rank,
-            processes=self.processes,
-            sum_over_processes=lambda counts: (
-                self.accelerator.reduce(counts) if self.processes > 1 else counts
-            ),
-        )
+        return self._validator.evaluate(network, protocol)
 
     def _delivered(self) -> nn.Module:
+        """The network to validate and deliver; BatchNorm statistics of an average are re-estimated."""
         if self.average is None:
             return self.student
-        # Always the same images: what an average is worth must not depend on when it is asked.
+        # Always the images of the first epoch: the average's accuracy must not depend on when it is
+        # validated.
         training = self.config.training
         images = (
             data.to_layout(batch.x, channels_last=training.channels_last)
             for batch in self._batches.epoch(0)
         )
-        self.average.reestimate_batchnorm(x.to(DTYPES[training.precision]) for x in images)
-        self._average_batchnorm(self.average.network)
+        dtype = WEIGHT_DTYPES[training.precision]
+        self.average.reestimate_batchnorm(x.to(dtype) for x in images)
+        self._average_statistics(self.average.network)
         return self.average.network
 
-    def _average_batchnorm(self, network: nn.Module) -> None:
-        """All processes take the mean of their running statistics: the network that is judged is one network."""
+    def _average_statistics(self, network: nn.Module) -> None:
+        """Set BatchNorm's running statistics to their mean over processes, so that all have one network."""
         if self.processes > 1:
             for name, buffer in network.named_buffers():
                 if name.endswith(("running_mean", "running_var")):
                     buffer.copy_(self.accelerator.reduce(buffer, "mean"))
 
-    # ------------------------------------------------------------------------------------------------------------ checkpoints
+    # -------------------------------------------------------------------------------- checkpoints
 
-    @property
-    def last(self) -> Path | None:
-        """The checkpoint to resume from."""
-        return None if self.folder is None else self.folder / "last.safetensors"
-
-    @property
-    def _best(self) -> Path:
-        assert self.folder is not None
-        return self.folder / "best.safetensors"
-
-    def _save(self, result: EpochResult) -> None:
-        if self.folder is None or self.last is None or self.rank > 0:
-            return
-        # what a short epoch costs is less than to make sure, epoch after epoch, that a power cut
-        # spares it
-        lasting = result.seconds > 1
-        if result.best is not None and result.best.epoch == result.epoch:
-            delivered = self.student if self.average is None else self.average.network
-            # Before `last`: killed in between, this epoch is repeated, and on a GPU it may be
-            # another one. So the best of before is kept.
-            described = {
-                "config": self.config.to_dict(),
-                "best": asdict(result.best),
-                "split_sha256": self.splits.fingerprint,
-            }
-            checkpoint.write(self._best, delivered.state_dict(), described, keep=True, sync=lasting)
-        state = {
-            **self._identity,
-            "history": [asdict(epoch) for epoch in self.history],
-            "averaged": 0 if self.average is None else self.average.count,
-        }
-        checkpoint.write(self.last, self._state.tensors(), state, sync=lasting)
-        checkpoint.kept(self._best).unlink(missing_ok=True)
-
-    @property
-    def _identity(self) -> dict[str, Any]:
-        """By what a checkpoint is known as this run's."""
-        return {
-            "fingerprint": self.config.fingerprint(),
-            "run": self.config.identity(),
-            **self.splits.hashes,
-            "teachers": self.teacher_hashes,
-            "fidelities": [fidelity.model_dump() for fidelity in self._fidelities],
-        }
+    def _save(self) -> None:
+        if self._checkpoints is not None and self.rank == 0:
+            network = self.student if self.average is None else self.average.network
+            self._checkpoints.save(self._state, network, self.history)
 
     def resume(self) -> list[EpochResult]:
-        """Take up the run in the folder, if there is one; returns its finished epochs. `epochs` does this by itself."""
-        if self.history or self.last is None or not self.last.exists():
-            return self.history
-        tensors, state = checkpoint.read(self.last)
-        checkpoint.refuse_another(self.last, state, self._identity)
-        self._state.restore(tensors, averaged=state["averaged"])
-        self.history = [EpochResult.from_dict(epoch) for epoch in state["history"]]
-        if self.rank == 0:
-            old = checkpoint.kept(self._best)
-            if old.exists() and not (
-                self._best.exists()
-                and checkpoint.state_of(self._best)["best"]["epoch"] <= len(self.history)
-            ):
-                old.replace(self._best)  # the newer one is of an epoch that was not saved
-            checkpoint.sweep(self.last.parent)
+        """Restore the run in the folder, if there is one; returns its finished epochs.
+
+        `epochs` calls it. Raises CheckpointError where the folder's checkpoint is damaged or
+        belongs to another run.
+        """
+        if not self.history and self._checkpoints is not None:
+            self.history = self._checkpoints.resume(self._state, writes=self.rank == 0)
         return self.history
 
-    def _agree_where_to_begin(self) -> None:
-        """A process that does not see the folder of the first would train other epochs than the rest, and all would wait for ever."""
+    def _check_same_start(self) -> None:
+        """Raise CheckpointError where processes resume from different epochs: they would wait for each other for ever.
+
+        A process that does not see the first one's folder begins with the first epoch.
+        """
         if self.processes > 1:
             done = len(self.history)
             most = self.accelerator.reduce(
@@ -484,78 +383,13 @@ class Trainer:
                     f" {-most[1]}; put the folder where all see it"
                 )
 
-    # ------------------------------------------------------------------------------------------------------------ setting up
-
-    def _place(self, network: nn.Module) -> None:
-        network.to(self.device, DTYPES[self.config.training.precision])
-        if self.config.training.channels_last:
-            network.to(memory_format=torch.channels_last)
-
-    def _teacher(self, role: Role) -> nn.Module:
-        config: TeacherConfig = self.config.teachers.of(role)
-        if config.path is None:
-            raise ConfigError(
-                f"teachers.{role} has a recipe and no path: `rkdsearch teacher train` makes the"
-                " file, and so does `tune`"
-            )
-        training, version = self.config.training, version_of(Path(config.path))
-        return frozen_teacher(
-            config,
-            version,
-            self.splits.train.task,
-            training.precision,
-            str(self.device),
-            training.channels_last,
-        )
-
-    def _sha256(self, role: Role) -> str:
-        config: TeacherConfig = self.config.teachers.of(role)
-        return config.sha256 or fingerprint(Path(str(config.path)))
-
-    def _unfolded_teachers(self) -> dict[str, nn.Module]:
-        """The teachers with their BatchNorm, read anew and kept by nobody but the companions that copy them; none where no method looks."""
-        if type(self.config.method).companions is Method.companions:
-            return {}
-        task, precision = self.splits.train.task, self.config.training.precision
-        return {
-            role: loaded_teacher(self.config.teachers.of(role), task, precision, str(self.device))
-            for role in self.teachers
-        }
-
-    def _validation_images(self, count: int | None) -> tuple[data.FloatImages, Tensor]:
-        """So many of all classes: a file's first ones may be of one class. Laid out channels last, as bytes are."""
-        if count not in self._validation:
-            images = self.splits.validation
-            rows = stratified_subset(
-                images.labels.numpy(),
-                count,
-                seed=self.config.data.split_seed,
-                field="validation.images",
-            )
-            chosen = images.take(torch.from_numpy(rows)).to(self.device)
-            training = self.config.training
-            x = data.FloatImages(
-                chosen, self.device, DTYPES[training.precision], training.channels_last
-            )
-            self._validation[count] = x, chosen.labels.to(self.device)
-        return self._validation[count]
-
-    @torch.no_grad()
-    def _clean_answers(self) -> dict[str, Tensor]:
-        """Each teacher's logits for every training image, where images come back unchanged every epoch."""
-        if self.config.data.augment != "none" or self.splits.extra is not None:
-            return {}
-        # The network itself stands for its file, precision, device and memory layout.
-        key = (self.config.data.name, self.config.data.root, self.splits.fingerprint)
-        train, channels_last = self.splits.train, self.config.training.channels_last
-        return {
-            role: answers_of(network, key, train, channels_last)
-            for role, network in self.teachers.items()
-        }
-
 
 def _seed(device: torch.device, seed: int) -> None:
-    """As `torch.manual_seed`, which formats a stack for every kind of device that is not there: more time than a small network's batch takes."""
+    """Seed the global generators of the CPU and of `device`.
+
+    `torch.manual_seed` formats a stack for every kind of device that is missing, which takes longer
+    than a batch of a small network.
+    """
     torch.default_generator.manual_seed(seed)
     if device.type != "cpu":
         torch.get_device_module(device).manual_seed(seed)

@@ -12,8 +12,8 @@ from rkdsearch.cli.teacher import train as train_teacher
 from rkdsearch.errors import ConfigError, NonFiniteLossError
 from rkdsearch.teacher import fingerprint
 from rkdsearch.training import checkpoint
+from rkdsearch.training.accelerator import accelerator_for
 from rkdsearch.training.all_gather import gather_rows
-from rkdsearch.training.process_cache import accelerator_for
 from rkdsearch.training.trainer import Trainer
 from tests.training.runs import TINY, assert_same_files, described, gang, teachers_in, train
 from tests.training.test_teacher import RECIPE

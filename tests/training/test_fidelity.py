@@ -69,7 +69,7 @@ def test_some_validation_images_are_of_all_classes(teachers: Path) -> None:
     )
     trainer = Trainer(config, fidelities=[Fidelity(epochs=1, validation_images=10)])
     for count in (10, 30):
-        x, y = trainer._validation_images(count)
+        x, y = trainer._validator.images(count)
         assert len(x) == len(y) == count
         assert y.bincount(minlength=10).tolist() == [count // 10] * 10
 
@@ -86,25 +86,39 @@ def test_fewer_validation_images_than_classes_are_refused_before_any_training(
         )
 
 
-def test_a_checkpoint_from_before_there_were_stages_is_taken_up(
+def test_a_checkpoint_from_before_there_were_fidelities_is_resumed(
     teachers: Path, tmp_path: Path
 ) -> None:
     config = described(teachers, "natural", training={"epochs": 2, "batch_size": 100})
     list(Trainer(config, tmp_path, fidelities=[Fidelity(epochs=1)]).epochs())
     tensors, state = checkpoint.read(tmp_path / "last.safetensors")
     del state["fidelities"]
-    state["stages"] = [{"until": 1, "attack_steps": None}]  # as an earlier version wrote it
     checkpoint.write(tmp_path / "last.safetensors", tensors, state)
-    assert [
-        e.epoch
-        for e in Trainer(
-            config, tmp_path, fidelities=[Fidelity(epochs=1), Fidelity(epochs=2)]
-        ).epochs()
-    ] == [2]
+    fidelities = [Fidelity(epochs=1), Fidelity(epochs=2)]
+    assert [e.epoch for e in Trainer(config, tmp_path, fidelities=fidelities).epochs()] == [2]
 
 
-def test_a_run_of_another_ladder_is_not_taken_up(teachers: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_that_names_its_fidelities_as_before_is_resumed_by_the_same_ones_only(
+    teachers: Path, tmp_path: Path
+) -> None:
+    config = described(teachers, "natural", training={"epochs": 3, "batch_size": 100})
+    fidelities = [Fidelity(epochs=1, training_attack_steps=2), Fidelity(epochs=3)]
+    next(Trainer(config, tmp_path, fidelities=fidelities).epochs())
+    tensors, state = checkpoint.read(tmp_path / "last.safetensors")
+    del state["fidelities"]
+    none = {"validation_steps": None, "validation_images": None}
+    state["stages"] = [
+        {"until": 1, "attack_steps": 2, **none},
+        {"until": 3, "attack_steps": None, **none},
+    ]
+    checkpoint.write(tmp_path / "last.safetensors", tensors, state)
+    with pytest.raises(CheckpointError, match="belongs to a run with other fidelities"):
+        Trainer(config, tmp_path, fidelities=[Fidelity(epochs=3)]).resume()
+    assert [e.epoch for e in Trainer(config, tmp_path, fidelities=fidelities).epochs()] == [2, 3]
+
+
+def test_a_run_with_other_fidelities_is_not_resumed(teachers: Path, tmp_path: Path) -> None:
     config = described(teachers, "natural", training={"epochs": 3, "batch_size": 100})
     list(Trainer(config, tmp_path, fidelities=[Fidelity(epochs=1)]).epochs())
-    with pytest.raises(CheckpointError, match="belongs to a run with another ladder"):
+    with pytest.raises(CheckpointError, match="belongs to a run with other fidelities"):
         Trainer(config, tmp_path, fidelities=[Fidelity(epochs=1), Fidelity(epochs=3)]).resume()

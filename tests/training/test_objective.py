@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from rkdsearch.attacks import Noise
-from rkdsearch.training.objective import TrainingObjective, precision_of
+from rkdsearch.training.objective import TrainingObjective
+from rkdsearch.training.precision import forward_context
 from rkdsearch.training.trainer import Trainer
 from tests.training.networks import Tiny
 from tests.training.runs import TINY, described
@@ -24,7 +25,7 @@ def test_one_forward_is_the_whole_loss_and_its_terms_are_detached(teachers: Path
     run = Trainer(described(teachers, "trades", **TINY))
     batch = next(run._batches.epoch(0))
     total, terms = run.objective(
-        batch, Noise(torch.Generator().manual_seed(0)), epoch=0, lr_factor=1.0, answers={}
+        batch, Noise(torch.Generator().manual_seed(0)), epoch=0, lr_factor=1.0, teacher_logits={}
     )
     assert total.requires_grad
     assert total.shape == ()
@@ -65,6 +66,6 @@ def test_companions_look_at_the_batches_of_all_processes_where_the_student_does(
 @pytest.mark.parametrize(("name", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
 def test_half_precision_is_a_context_around_each_forward(name: str, dtype: torch.dtype) -> None:
     layer = torch.nn.Linear(2, 2)
-    with precision_of(name, torch.device("cpu"))():
+    with forward_context(name, torch.device("cpu"))():
         assert layer(torch.zeros(1, 2)).dtype == dtype
     assert layer(torch.zeros(1, 2)).dtype == torch.float32

@@ -13,8 +13,9 @@ from rkdsearch.config.fidelity import Fidelity
 from rkdsearch.data import datasets
 from rkdsearch.errors import ConfigError, NonFiniteLossError, OutOfMemoryError
 from rkdsearch.models.small_cnn import SmallCNN
-from rkdsearch.training import checkpoint, process_cache, trainer
+from rkdsearch.training import accelerator, checkpoint, process_cache, setup, trainer
 from rkdsearch.training.epoch import Best, EpochResult
+from rkdsearch.training.process_cache import CACHE
 from rkdsearch.training.trainer import Trainer
 from tests.tasks import DIGITS
 from tests.training.runs import TINY, assert_equal, described, numbers, state, teacher_file, train
@@ -171,23 +172,23 @@ def test_float64_is_float64_to_the_last_weight(teachers: Path) -> None:
     assert {t.dtype for t in state(run).values() if t.is_floating_point()} == {torch.float64}
 
 
-def test_answers_that_are_remembered_change_nothing(
+def test_logits_that_are_known_change_nothing(
     teachers: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = described(teachers, "mtard", training=FLOAT64)
     remembering = train(config)
-    assert {role: logits.shape for role, logits in remembering._answers.items()} == {
+    assert {role: logits.shape for role, logits in remembering._teacher_logits.items()} == {
         "robust": (100, 10),
         "natural": (100, 10),
     }
-    monkeypatch.setattr(Trainer, "_clean_answers", lambda _: {})
+    monkeypatch.setattr(setup, "known_logits", lambda *_: {})
     asking = train(config)
     for name, tensor in state(asking).items():
         torch.testing.assert_close(state(remembering)[name], tensor, rtol=0, atol=1e-12)
 
 
-def test_nothing_is_remembered_of_images_that_are_augmented(teachers: Path) -> None:
-    assert Trainer(described(teachers, data={"augment": "crop"}))._answers == {}
+def test_no_logits_are_known_of_augmented_images(teachers: Path) -> None:
+    assert Trainer(described(teachers, data={"augment": "crop"}))._teacher_logits == {}
 
 
 def test_images_and_teachers_are_read_once_a_process(
@@ -200,7 +201,7 @@ def test_images_and_teachers_are_read_once_a_process(
     monkeypatch.setattr(datasets, "_digits", lambda _: pytest.fail("images were read again"))
     second = Trainer(described(teachers, optimizer={"lr": 0.5}))
     assert second.teachers["robust"] is first.teachers["robust"]
-    assert second._answers["robust"] is first._answers["robust"]
+    assert second._teacher_logits["robust"] is first._teacher_logits["robust"]
 
 
 def test_a_teachers_file_that_was_replaced_is_read_again(teachers: Path, tmp_path: Path) -> None:
@@ -224,13 +225,11 @@ OTHERS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("other", OTHERS)
 def test_a_run_is_the_same_whatever_this_process_ran_before(teachers: Path, other: str) -> None:
     config = described(teachers, "mtard")
-    for cache in (datasets._splits, process_cache.frozen_teacher):
-        cache.cache_clear()
-    process_cache._known_answers.clear()
+    datasets._splits.cache_clear()
+    CACHE.clear()
     alone = train(config)
-    for cache in (datasets._splits, process_cache.frozen_teacher):
-        cache.cache_clear()
-    process_cache._known_answers.clear()
+    datasets._splits.cache_clear()
+    CACHE.clear()
     overrides = OTHERS[other]
     train(
         described(
@@ -361,7 +360,7 @@ def test_a_device_that_is_full_before_the_first_epoch_is_a_sentence_too(
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(Trainer, "_place", full)
+    monkeypatch.setattr(setup, "place", full)
     with pytest.raises(
         OutOfMemoryError,
         match=(
@@ -406,14 +405,14 @@ def test_a_launchers_variables_do_not_change_the_numbers(
 ) -> None:
     config = described(teachers)
     plain = train(config)
-    process_cache.AcceleratorState._reset_state(reset_partial_state=True)
+    accelerator.AcceleratorState._reset_state(reset_partial_state=True)
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
     monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "EAGER")
     try:
         launched = train(config)
     finally:
-        process_cache.AcceleratorState._reset_state(reset_partial_state=True)
+        accelerator.AcceleratorState._reset_state(reset_partial_state=True)
     assert launched._forward is launched.objective
     assert_equal(state(plain), state(launched))
 
@@ -435,24 +434,24 @@ def test_a_launcher_that_would_share_out_the_student_is_refused(
 
 def test_a_run_follows_its_own_device_and_not_the_one_before(teachers: Path) -> None:
     Trainer(described(teachers, training={"device": "auto"}))
-    assert process_cache.AcceleratorState._shared_state["_cpu"] is False
+    assert accelerator.AcceleratorState._shared_state["_cpu"] is False
     Trainer(described(teachers, training={"device": "cpu"}))
-    assert process_cache.AcceleratorState._shared_state["_cpu"] is True
+    assert accelerator.AcceleratorState._shared_state["_cpu"] is True
 
 
-def test_with_extra_images_no_answer_is_known_beforehand(teachers: Path) -> None:
+def test_with_extra_images_no_logits_are_known_beforehand(teachers: Path) -> None:
     run = Trainer(described(teachers))
-    assert set(run._answers) == {"robust"}
+    assert set(run._teacher_logits) == {"robust"}
     # Extra images are drawn anew for every batch: there is no row to look their logits up in.
     run.splits = replace(run.splits, extra=run.splits.validation)
-    assert run._clean_answers() == {}
+    assert setup.known_logits(run.config, run.splits, run.teachers) == {}
 
 
-def test_answers_that_the_device_cannot_hold_together_are_given_in_parts(
+def test_logits_that_the_device_cannot_hold_together_are_computed_in_parts(
     teachers: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, asked, room = described(teachers), [], [30]
-    whole = Trainer(config)._answers["robust"]
+    whole = Trainer(config)._teacher_logits["robust"]
     forward = SmallCNN.forward
 
     def small(self: Any, x: torch.Tensor) -> torch.Tensor:
@@ -462,15 +461,15 @@ def test_answers_that_the_device_cannot_hold_together_are_given_in_parts(
         return forward(self, x)
 
     monkeypatch.setattr(SmallCNN, "forward", small)
-    process_cache._known_answers.clear()
-    torch.testing.assert_close(Trainer(config)._answers["robust"], whole)
+    CACHE.clear()
+    torch.testing.assert_close(Trainer(config)._teacher_logits["robust"], whole)
     assert asked == [100, 50, 25, 25, 25, 25]
-    process_cache._known_answers.clear()
+    CACHE.clear()
     room[0] = 0
     with pytest.raises(
         OutOfMemoryError,
         match=(
-            "a teacher's answers to the training images: the device is out of memory with one"
+            "a teacher's logits for the training images: the device is out of memory with one"
             " image at"
         ),
     ):
@@ -483,7 +482,7 @@ def test_what_is_validated_is_the_network_that_is_delivered(teachers: Path, tmp_
     tensors, _ = checkpoint.read(tmp_path / "best.safetensors")
     network = models.build(config.student, DIGITS)
     network.load_state_dict(tensors)
-    x, y = run._validation_images(config.validation.images)
+    x, y = run._validator.images(config.validation.images)
     assert (
         float((network.eval()(x[:]).argmax(dim=1) == y).double().mean())
         == run.history[0].clean_accuracy

@@ -1,0 +1,167 @@
+"""The parts of a run, built from its config: data, student, teachers, companions, optimizers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from rkdsearch import data, models
+from rkdsearch.config import TeacherConfig, TrainConfig
+from rkdsearch.errors import ConfigError
+from rkdsearch.methods import Companion, Method
+from rkdsearch.teacher import Role, fingerprint
+from rkdsearch.training.accelerator import accelerator_for
+from rkdsearch.training.averaging import Average
+from rkdsearch.training.objective import TrainingObjective
+from rkdsearch.training.optimizers import build_optimizers
+from rkdsearch.training.precision import WEIGHT_DTYPES
+from rkdsearch.training.process_cache import CACHE, load_unfolded
+from rkdsearch.training.student import build_student
+
+OwnSchedule = Callable[[int, int], float]
+
+
+@dataclass(frozen=True)
+class RunParts:
+    """All that a run is made of, on its device, in its precision and memory layout."""
+
+    accelerator: Accelerator
+    splits: data.Splits
+    batches: data.Batches
+    student: nn.Module
+    size: models.Size
+    teachers: dict[Role, nn.Module]
+    teacher_hashes: dict[Role, str]
+    objective: TrainingObjective
+    optimizers: list[torch.optim.Optimizer]
+    # One for each optimizer: a companion's own schedule, or None for the run's.
+    own_schedules: list[OwnSchedule | None]
+    average: Average | None
+
+
+def build_run(config: TrainConfig) -> RunParts:
+    """Build every part; all weights are drawn from the global generator, seeded by `training.seed`.
+
+    Raises ConfigError, DataError or TeacherError where a part cannot be built as the config says.
+    """
+    training = config.training
+    accelerator = accelerator_for(config)
+    device, processes = accelerator.device, accelerator.num_processes
+    splits = data.load_training(config.data)
+    train = splits.train
+    torch.manual_seed(training.seed)
+    student = build_student(config, train)
+    size = models.size_of(config.student, train.task)
+    if processes > 1 and training.batchnorm_across == "synchronised":
+        if device.type != "cuda":
+            raise ConfigError(
+                "training.batchnorm_across must be 'averaged' on CPU, got 'synchronised':"
+                " torch's SyncBatchNorm needs GPUs"
+            )
+        student = nn.SyncBatchNorm.convert_sync_batchnorm(student)  # type: ignore[no-untyped-call]
+    teachers = {
+        role: _frozen_teacher(config, role, splits, device) for role in config.asked_teachers
+    }
+    hashes = {role: _sha256(config.teachers.of(role)) for role in teachers}
+    place(student, config, device)
+    companions = _companions(config, student, splits, device)
+    modules = {name: companion.module for name, companion in companions.items()}
+    objective = TrainingObjective(config, student, modules, teachers, processes)
+    optimizers = build_optimizers(config.optimizer, student, companions)
+    average = (
+        None
+        if config.averaging.name == "none"
+        else Average(config.averaging, student, training.epochs)
+    )
+    batches = data.Batches(
+        train,
+        batch_size=training.batch_size,
+        seed=training.seed,
+        augment=config.data.augment,
+        extra=splits.extra,
+        extra_fraction=config.data.extra_fraction,
+        device=device,
+        rank=accelerator.process_index,
+        processes=processes,
+    )
+    return RunParts(
+        accelerator=accelerator,
+        splits=splits,
+        batches=batches,
+        student=student,
+        size=size,
+        teachers=teachers,
+        teacher_hashes=hashes,
+        objective=objective,
+        optimizers=optimizers,
+        own_schedules=[None, *(c.schedule for c in companions.values() if c.own_optimizer)],
+        average=average,
+    )
+
+
+@torch.no_grad()
+def known_logits(
+    config: TrainConfig, splits: data.Splits, teachers: dict[Role, nn.Module]
+) -> dict[Role, Tensor]:
+    """Each teacher's logits (N, K) for all training images, by role.
+
+    Empty where images change from epoch to epoch: by augmentation, or by extra images, which are
+    drawn anew for every batch.
+    """
+    if config.data.augment != "none" or splits.extra is not None:
+        return {}
+    key = (config.data.name, config.data.root, splits.fingerprint)
+    return {
+        role: CACHE.logits(network, key, splits.train, config.training.channels_last)
+        for role, network in teachers.items()
+    }
+
+
+def place(network: nn.Module, config: TrainConfig, device: torch.device) -> None:
+    """Move a network to the run's device, precision and memory layout, in place."""
+    network.to(device, WEIGHT_DTYPES[config.training.precision])
+    if config.training.channels_last:
+        network.to(memory_format=torch.channels_last)
+
+
+def _frozen_teacher(
+    config: TrainConfig, role: Role, splits: data.Splits, device: torch.device
+) -> nn.Module:
+    teacher: TeacherConfig = config.teachers.of(role)
+    if teacher.path is None:
+        raise ConfigError(
+            f"teachers.{role} has a recipe and no path: `rkdsearch teacher train` makes the"
+            " file, and so does `tune`"
+        )
+    return CACHE.teacher(
+        teacher,
+        splits.train.task,
+        precision=config.training.precision,
+        device=device,
+        channels_last=config.training.channels_last,
+    )
+
+
+def _sha256(teacher: TeacherConfig) -> str:
+    return teacher.sha256 or fingerprint(Path(str(teacher.path)))
+
+
+def _companions(
+    config: TrainConfig, student: nn.Module, splits: data.Splits, device: torch.device
+) -> dict[str, Companion]:
+    """The method's companions, which may copy a teacher that still has its BatchNorm."""
+    task, precision = splits.train.task, config.training.precision
+    unfolded: dict[str, nn.Module] = {}
+    if type(config.method).companions is not Method.companions:  # else no method reads them
+        unfolded = {
+            role: load_unfolded(config.teachers.of(role), task, precision, str(device))
+            for role in config.asked_teachers
+        }
+    example = torch.zeros(1, *task.shape, dtype=WEIGHT_DTYPES[precision])
+    companions = config.method.companions(student, unfolded, example.to(device))
+    for companion in companions.values():
+        place(companion.module, config, device)
+    return companions
