@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rkdsearch.config import TrainConfig
     from rkdsearch.teacher import Role
     from rkdsearch.training.epoch import EpochResult
-    from rkdsearch.training.teacher import Measured
+    from rkdsearch.training.teacher import TeacherAccuracy
 
 app = App(name="teacher", help="Train, verify or convert a teacher.", help_format="plaintext")
 
@@ -159,7 +159,7 @@ def _read(config: Path, overrides: tuple[str, ...], allow_import: tuple[str, ...
     return run.load(config, parsed(overrides))
 
 
-def _judged(config: "TrainConfig", role: "Role", home: Path | None) -> "Measured":
+def _judged(config: "TrainConfig", role: "Role", home: Path | None) -> "TeacherAccuracy":
     """Measure, print with n and 95 % intervals, and return."""
     from rkdsearch.cli.progress import said
     from rkdsearch.results.intervals import accuracy

@@ -29,7 +29,7 @@ def train(
     from rkdsearch.cli.teacher import CACHE
     from rkdsearch.training.allocator import keep_memory
     from rkdsearch.training.run import (
-        held,
+        exclusive_folder,
         is_first_process,
         leave_group,
         single_run,
@@ -45,7 +45,7 @@ def train(
     described = run.load(config, parsed(overrides))
     home = folder or Path("runs") / config.stem
     caches = home / "teachers", CACHE.absolute()  # its own, and those of `rkdsearch teacher train`
-    with held(described, home):
+    with exclusive_folder(described, home):
         try_student(described)
         for role, epoch in teacher_epochs(described, *caches):
             if is_first_process():

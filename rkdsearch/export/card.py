@@ -23,7 +23,7 @@ from rkdsearch.results.intervals import accuracy
 from rkdsearch.task import ImageTask
 from rkdsearch.teacher import fingerprint
 from rkdsearch.training import checkpoint
-from rkdsearch.training.teacher import found_in
+from rkdsearch.training.teacher import find_file
 
 WEIGHTS = "student.safetensors"  # beside the card
 THREAT = (
@@ -278,7 +278,7 @@ def _origin(home: Path, path: str | None, sha256: str) -> str:
     """How the teacher in this file was made, as far as the file says it."""
     if path is None:
         return "No file was recorded."
-    file = found_in(home, path)
+    file = find_file(home, path)
     if file is None or (len(sha256) == 64 and fingerprint(file) != sha256):
         return (
             f"Its file, `{Path(path).name}`, was not found when this card was written: how it was"

@@ -24,7 +24,7 @@ from rkdsearch.results import summary
 from rkdsearch.task import ImageTask
 from rkdsearch.teacher import ROLES, fingerprint, header, load, read_state
 from rkdsearch.training import checkpoint
-from rkdsearch.training.teacher import found_in
+from rkdsearch.training.teacher import find_file
 
 CARD, ENTRY, RUN, ONNX = "README.md", "robustbench.json", "run.yaml", "student.onnx"
 ASKED = 5  # images, of the network and of its ONNX file: any number but the exporter's own two
@@ -151,7 +151,7 @@ def repeated(d: Delivery) -> str:
         if (
             teacher is not None
             and teacher.path is not None
-            and (file := found_in(d.home, teacher.path)) is not None
+            and (file := find_file(d.home, teacher.path)) is not None
         ):
             teacher = teacher.model_copy(update={"path": str(file.absolute())})
         teachers[role] = teacher

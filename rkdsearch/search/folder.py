@@ -18,7 +18,7 @@ from rkdsearch.search.teachers import TeacherStep
 from rkdsearch.space.space import SearchSpace
 from rkdsearch.teacher import ROLES, Role, fingerprint
 from rkdsearch.training.student import try_student
-from rkdsearch.training.teacher import opened
+from rkdsearch.training.teacher import load_network
 
 # What a search that goes on may change, and what follows from it; `study.json` has each under its
 # name.
@@ -156,7 +156,7 @@ def check_files(folder: Path, space: SearchSpace) -> None:
     for role in ROLES:
         teacher = config.teachers.get(role)
         if teacher is not None and teacher.path is not None and role in teachers.asked_roles(space):
-            opened(teacher, splits)
+            load_network(teacher, splits)
             teachers.refuse_another(folder, known, role, fingerprint(Path(teacher.path)))
 
 

@@ -11,7 +11,7 @@ from rkdsearch.space import check
 from rkdsearch.space.space import SearchSpace
 from rkdsearch.teacher import Role
 from rkdsearch.training.epoch import EpochResult
-from rkdsearch.training.teacher import Measured
+from rkdsearch.training.teacher import TeacherAccuracy
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class TeacherStep:
 
     role: Role
     epoch: EpochResult | None = None
-    so_far: Measured | None = None
+    so_far: TeacherAccuracy | None = None
     of_images: int = 0
-    measured: Measured | None = None
+    measured: TeacherAccuracy | None = None
     trained: bool = False
     path: str = ""
     skipped: bool = False

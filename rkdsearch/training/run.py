@@ -1,4 +1,4 @@
-"""One run alone, without Ray: the same row as a trial's."""
+"""A single run, without Ray, which writes the same rows as a trial."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -12,7 +12,7 @@ from rkdsearch.errors import CheckpointError, NonFiniteLossError, OutOfMemoryErr
 from rkdsearch.file_lock import one_writer
 from rkdsearch.methods import name_of
 from rkdsearch.results.record import ALONE
-from rkdsearch.results.states import Origin
+from rkdsearch.results.states import Origin, Status
 from rkdsearch.results.store import Store
 from rkdsearch.teacher import fingerprint
 from rkdsearch.training import config_rows, rows, teacher
@@ -21,31 +21,38 @@ from rkdsearch.training.epoch import EpochResult
 from rkdsearch.training.trainer import Trainer
 
 
-def held(
+def exclusive_folder(
     config: TrainConfig,
     folder: Path,
     way_out: str = "wait for its end, or give this run a folder of its own",
 ) -> AbstractContextManager[None]:
-    """Inside the block, this run alone writes into the folder. Of several processes that train together, the first one holds it.
+    """Lock the folder for this run; of several processes that train together, the first takes the lock.
 
-    Raises StudyError where another run is at work there, DiskError where the folder cannot be
-    written.
+    Raises StudyError where another run writes there, DiskError where the folder cannot be written.
     """
-    accelerator_for(config)  # the launcher's processes meet, and know who is the first
+    accelerator_for(config)  # forms the process group, so that the first process is known
     return one_writer(folder, "trained in", way_out) if is_first_process() else nullcontext()
 
 
 def train_teacher(made_by: TrainConfig, folder: Path) -> Iterator[EpochResult]:
-    """The epochs that are left to do of a teacher; all processes train it together. Raises as `held`."""
-    with held(made_by, folder, "wait for its end: this run then finds the teacher trained"):
+    """Train a teacher with all processes; yields the epochs that are left to do.
+
+    Raises as `exclusive_folder` does.
+    """
+    with exclusive_folder(
+        made_by, folder, "wait for its end: this run then finds the teacher trained"
+    ):
         trainer = Trainer(made_by, folder)
         yield from trainer.epochs()
-        # the first one has written the file that the others read next
+        # The other processes read the file that the first one writes.
         trainer.accelerator.wait_for_everyone()
 
 
 def teacher_epochs(config: TrainConfig, *caches: Path) -> Iterator[tuple[str, EpochResult]]:
-    """The epochs that are left to do of the teachers that are recipes, each with its role; behind the last one, `caches` have their files."""
+    """Train the teachers that are recipes; yields the epochs that are left to do, each with its role.
+
+    After the last one, `caches` contain their files.
+    """
     for role in config.asked_teachers:
         made_by = teacher.recipe_run(config, role)
         if made_by is not None:
@@ -55,33 +62,36 @@ def teacher_epochs(config: TrainConfig, *caches: Path) -> Iterator[tuple[str, Ep
 
 
 def with_teachers(config: TrainConfig, *caches: Path) -> TrainConfig:
-    """The same run with all teachers that it asks named by file and hash; what is a recipe was trained before, and is in one of `caches`."""
+    """The same run with every teacher that it uses named by file and hash.
+
+    Recipes must have been trained before, into one of `caches`.
+    """
     ready: dict[str, TeacherConfig] = {}
     for role in config.asked_teachers:
         given = config.teachers.of(role)
         made_by = teacher.recipe_run(config, role)
         if made_by is not None:
             ready[role] = teacher.from_folder(given, teacher.folder_of(made_by, *caches))
-        elif given.sha256 is None:  # with it, the run is the same one wherever the file lies
+        elif given.sha256 is None:  # the hash identifies the run, wherever the file lies
             ready[role] = given.model_copy(update={"sha256": fingerprint(Path(str(given.path)))})
     return config.model_copy(update={"teachers": config.teachers.model_copy(update=ready)})
 
 
 def is_first_process() -> bool:
-    """Whether this process speaks and writes for all; alone, it does."""
+    """True for the one process of a run that prints and writes."""
     return bool(PartialState().is_main_process)
 
 
 def leave_group() -> None:
-    """What each of several processes does last."""
+    """Destroy the process group; the last call of each process."""
     PartialState().destroy_process_group()
 
 
 def single_run(trainer: Trainer) -> Iterator[EpochResult]:
-    """The epochs that are left to do; rows in the folder's `trials/` and `epochs/` after each. Only the first process writes, inside `held`.
+    """Train the epochs that are left to do, and write rows into `trials/` and `epochs/` after each.
 
-    Raises CheckpointError, and leaves the rows as they were, where the folder is another run's, or
-    its best network is gone.
+    Only the first process writes; the caller holds `exclusive_folder`. Raises CheckpointError, and
+    leaves the rows as they were, where the folder is another run's or its best network is gone.
     """
     config, folder = trainer.config, trainer.folder
     assert folder is not None
@@ -101,7 +111,7 @@ def single_run(trainer: Trainer) -> Iterator[EpochResult]:
     def write(error: str | None = None) -> None:
         if trainer.rank == 0:
             done = len(trainer.history) == config.training.epochs
-            status = "failed" if error else "finished" if done else "running"
+            status = Status.FAILED if error else Status.FINISHED if done else Status.RUNNING
             store.write_epochs(ALONE, [rows.epoch(e) for e in trainer.history])
             measured = rows.measured(config, trainer.history, facts)
             store.write_trial(
@@ -117,7 +127,7 @@ def single_run(trainer: Trainer) -> Iterator[EpochResult]:
     trainer.resume()
     best = trainer.history[-1].best if trainer.history else None
     gone = trainer.rank == 0 and best is not None and not (folder / "best.safetensors").exists()
-    if trainer.processes > 1:  # all leave together: who is left alone waits for the others
+    if trainer.processes > 1:  # all raise together: a process on its own would wait for ever
         gone = bool(trainer.accelerator.reduce(torch.tensor(int(gone), device=trainer.device)))
     if gone and best is not None:
         raise CheckpointError(
@@ -125,9 +135,9 @@ def single_run(trainer: Trainer) -> Iterator[EpochResult]:
             f" {best.epoch}, the best so far; put it back, or delete last.safetensors to train this"
             " run afresh"
         )
-    # A run that was killed may have a checkpoint of which its rows know nothing. A finished row
-    # stays: it says which code made it.
-    if trainer.history and store.trials()["status"].tolist() != ["finished"]:
+    # A killed run may have a checkpoint that its rows lack. A finished row stays: it names the code
+    # that made it.
+    if trainer.history and store.trials()["status"].tolist() != [Status.FINISHED]:
         write()
     try:
         for epoch in trainer.epochs():

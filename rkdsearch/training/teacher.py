@@ -1,4 +1,4 @@
-"""A teacher is measured before it is believed: trained once from its recipe or read from its file, then examined on the user's images."""
+"""Teachers of a run: trained once from a recipe or read from a file, then measured on validation images."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -22,7 +22,7 @@ from rkdsearch.training import checkpoint
 from rkdsearch.training.epoch import EpochResult
 from rkdsearch.training.validation import VALIDATION_SEED
 
-# What the validation images are to a teacher.
+# Relation of the validation images to a teacher's training images.
 HELD_OUT = "validation images, held out from its training"
 DECLARED = "validation images, held out from its training as trained_on declares"
 SEEN = (
@@ -36,8 +36,11 @@ UNKNOWN = (
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a teacher reached on validation images, by the study's own exam, and what these images are to it. Accuracies are fractions of 1."""
+class TeacherAccuracy:
+    """A teacher's accuracies on validation images, fractions of 1, under the study's validation attack.
+
+    `measured_on` says whether the images were held out from its training.
+    """
 
     sha256: str
     clean_accuracy: float
@@ -47,7 +50,10 @@ class Measured:
 
 
 def recipe_run(config: TrainConfig, role: Role) -> TrainConfig | None:
-    """The run that makes this teacher: the recipe's method and loop, the study's data and exam. None where a file is given, or no teacher."""
+    """The run that trains this teacher: the recipe's method and loop, the study's data and validation.
+
+    None without a teacher, or where its file is given.
+    """
     teacher: TeacherConfig | None = config.teachers.get(role)
     if teacher is None or teacher.path is not None or teacher.recipe is None:
         return None
@@ -58,16 +64,16 @@ def recipe_run(config: TrainConfig, role: Role) -> TrainConfig | None:
 
 
 def folder_of(run: TrainConfig, cache: Path, *others: Path) -> Path:
-    """Where this run's teacher is cached: by the fingerprint of its whole config, so that any change is another teacher.
+    """Folder of the teacher that this run trains, named by the fingerprint of its whole config.
 
-    In the first of these caches where it is trained to the end; where it is in none, in `cache`.
+    In the first of these caches that has it completely trained; else in `cache`.
     """
     places = [each / run.fingerprint()[:16] for each in (cache, *others)]
     return next((place for place in places if others and is_trained(run, place)), places[0])
 
 
 def is_trained(run: TrainConfig, folder: Path) -> bool:
-    """Whether the run in this folder is complete."""
+    """True where the run in this folder is complete."""
     last = folder / "last.safetensors"
     return last.exists() and len(checkpoint.read(last)[1]["history"]) == run.training.epochs
 
@@ -83,21 +89,27 @@ def history_of(folder: Path) -> list[EpochResult]:
 
 
 def from_folder(teacher: TeacherConfig, folder: Path) -> TeacherConfig:
-    """The same teacher as a file with a hash: what trials are given in place of the recipe."""
+    """The same teacher as a file with a hash, which trials are given in place of the recipe."""
     path = folder / "best.safetensors"
     return teacher.model_copy(
         update={"path": str(path), "sha256": fingerprint(path), "recipe": None}
     )
 
 
-def found_in(study: Path, path: str) -> Path | None:
-    """Where a teacher's file lies now: in the study's (or run's) own `teachers/`, which moves with it; else at its path; None where it is gone."""
+def find_file(study: Path, path: str) -> Path | None:
+    """Present path of a teacher's file: in the study's own `teachers/`, which moves with it, or `path`.
+
+    None where the file is in neither place.
+    """
     own = study / "teachers" / Path(*Path(path).parts[-2:])
     return next((place for place in (own, Path(path)) if place.is_file()), None)
 
 
-def opened(teacher: TeacherConfig, splits: data.Splits) -> nn.Module:
-    """The network in the teacher's file, for these images. Raises TeacherError for a file that cannot be trusted or does not fit."""
+def load_network(teacher: TeacherConfig, splits: data.Splits) -> nn.Module:
+    """The network in the teacher's file, for these images.
+
+    Raises TeacherError for a file that cannot be trusted or does not fit.
+    """
     assert teacher.path is not None
     return load(
         Path(teacher.path),
@@ -107,16 +119,22 @@ def opened(teacher: TeacherConfig, splits: data.Splits) -> nn.Module:
     )
 
 
-def measure(teacher: TeacherConfig, config: TrainConfig) -> Measured:
-    """Clean and PGD accuracy on the run's validation images, by its exam and on its device. Raises TeacherError as `opened` does."""
+def measure(teacher: TeacherConfig, config: TrainConfig) -> TeacherAccuracy:
+    """Clean and robust accuracy by the run's validation, on its device.
+
+    Raises TeacherError as `load_network` does.
+    """
     *_, (measured, _) = measuring(teacher, config)
     return measured
 
 
-def measuring(teacher: TeacherConfig, config: TrainConfig) -> Iterator[tuple[Measured, int]]:
-    """After every batch what is measured so far, and of how many images it will be: the last one is the measurement."""
+def measuring(teacher: TeacherConfig, config: TrainConfig) -> Iterator[tuple[TeacherAccuracy, int]]:
+    """Measure batch by batch: the accuracies so far, and the number of images in the end.
+
+    The last item is the measurement.
+    """
     assert teacher.path is not None
-    path, splits, exam, device = (
+    path, splits, attack, device = (
         Path(teacher.path),
         data.load_training(config.data),
         config.validation.attack,
@@ -124,11 +142,13 @@ def measuring(teacher: TeacherConfig, config: TrainConfig) -> Iterator[tuple[Mea
     )
     sha256, said = fingerprint(path), measured_on(teacher, path, splits)
     with OutOfMemoryError.told(f"{path}, to be measured", "does another program use it?"):
-        network = opened(teacher, splits).to(device)
+        network = load_network(teacher, splits).to(device)
         if config.training.channels_last:
             models.check_channels_last(teacher.network, network, splits.train.task)
         network = models.fold(network)
-        images = splits.validation.take(torch.from_numpy(_examined(config, splits))).to(device)
+        images = splits.validation.take(torch.from_numpy(_validation_rows(config, splits))).to(
+            device
+        )
         x, y = (
             data.FloatImages(images, device, channels_last=config.training.channels_last),
             images.labels.to(device),
@@ -136,32 +156,36 @@ def measuring(teacher: TeacherConfig, config: TrainConfig) -> Iterator[tuple[Mea
     clean, robust = torch.zeros(2, len(y), dtype=torch.bool)
     batches, pace = math.ceil(len(y) / BATCH), Pace("measuring a teacher: {} images", len(y))
     for batch in range(batches):
-        # As one of so many processes: an image's random start is seeded by its batch's place,
-        # whoever takes it.
-        verdict, _ = evaluate_accuracy(
+        # One batch as one of `batches` processes: the position of a batch seeds its random start.
+        results, _ = evaluate_accuracy(
             network,
             x,
             y,
-            exam.build(),
-            restarts=exam.restarts,
+            attack.build(),
+            restarts=attack.restarts,
             seed=VALIDATION_SEED,
             rank=batch,
             processes=batches,
         )
-        clean |= verdict.clean
-        robust |= verdict.robust
+        clean |= results.clean
+        robust |= results.robust
         done = min(len(y), (batch + 1) * BATCH)
         pace.at(done)
         yield (
-            Measured(sha256, float(clean.sum()) / done, float(robust.sum()) / done, done, said),
+            TeacherAccuracy(
+                sha256, float(clean.sum()) / done, float(robust.sum()) / done, done, said
+            ),
             len(y),
         )
 
 
 def known_measurement(
     described: Mapping[str, Any], role: Role, teacher: TeacherConfig, config: TrainConfig
-) -> Measured | None:
-    """What `study.json` says of this very file, network, exam and images; None where any of these is another, or nothing is said."""
+) -> TeacherAccuracy | None:
+    """The measurement in `study.json`, where file, network, validation attack and images are the same.
+
+    None where one of them differs, or nothing is recorded.
+    """
     assert teacher.path is not None
     path, splits = Path(teacher.path), data.load_training(config.data)
     try:
@@ -173,25 +197,27 @@ def known_measurement(
             described["validation_attack"],
             described["split_sha256"],
         )
-        measured = Measured(**{field.name: facts[field.name] for field in fields(Measured)})
+        measured = TeacherAccuracy(
+            **{field.name: facts[field.name] for field in fields(TeacherAccuracy)}
+        )
     except (KeyError, TypeError):
         return None
-    exam, network = (
+    attack, network = (
         config.validation.attack.model_dump(mode="json"),
         teacher.network.model_dump(mode="json"),
     )
     if there != (
         fingerprint(path),
         network,
-        len(_examined(config, splits)),
-        exam,
+        len(_validation_rows(config, splits)),
+        attack,
         splits.fingerprint,
     ):
         return None
     return replace(measured, measured_on=measured_on(teacher, path, splits))
 
 
-def _examined(config: TrainConfig, splits: data.Splits) -> NDArray[np.int64]:
+def _validation_rows(config: TrainConfig, splits: data.Splits) -> NDArray[np.int64]:
     """Positions of the validation images that a teacher is measured on."""
     return stratified_subset(
         splits.validation.labels.numpy(),
@@ -202,14 +228,17 @@ def _examined(config: TrainConfig, splits: data.Splits) -> NDArray[np.int64]:
 
 
 def device_of(config: TrainConfig) -> torch.device:
-    """Where this run computes: a GPU where there is one and `training.device` allows it."""
+    """Device of this run: a GPU where there is one and `training.device` allows it."""
     return torch.device(
         "cuda" if torch.cuda.is_available() and config.training.device != "cpu" else "cpu"
     )
 
 
 def measured_on(teacher: TeacherConfig, path: Path, splits: data.Splits) -> str:
-    """What the validation images are to this teacher: by its declaration, else by what its file says; in doubt, flagged."""
+    """Relation of the validation images to this teacher's training images; flagged in doubt.
+
+    From its declaration `trained_on`, else from the split that its file names.
+    """
     if teacher.trained_on == "train":
         return SEEN
     if teacher.trained_on == "other":
@@ -217,13 +246,13 @@ def measured_on(teacher: TeacherConfig, path: Path, splits: data.Splits) -> str:
     return HELD_OUT if split_of(path) == splits.fingerprint else UNKNOWN
 
 
-def check_claims(teacher: TeacherConfig, measured: Measured, place: str) -> None:
-    """Raise TeacherError where a claimed accuracy lies above the 99 % interval of the measured one, plus a point for another PGD.
+def check_claims(teacher: TeacherConfig, measured: TeacherAccuracy, place: str) -> None:
+    """Raise TeacherError where a claim exceeds the 99 % interval of the measured accuracy by over a point.
 
-    Below it, nothing is refuted: claims are of test images, and a published teacher has often been
-    trained on what is validation here.
+    The point allows for another PGD. A lower claim is not refused: claims are of test images, and a
+    published teacher may have been trained on images that are validation images here.
     """
-    from scipy.stats import binomtest  # where used: a run that checks no claim must not wait for it
+    from scipy.stats import binomtest  # imported here: slow, and most runs check no claim
 
     for name in ("clean_accuracy", "robust_accuracy"):
         claimed, found = getattr(teacher, name), getattr(measured, name)

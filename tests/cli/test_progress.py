@@ -9,7 +9,7 @@ from rkdsearch.cli import progress
 from rkdsearch.errors import StudyError
 from rkdsearch.execution.teachers import TeacherStep
 from rkdsearch.search.study import Study
-from rkdsearch.training.teacher import Measured
+from rkdsearch.training.teacher import TeacherAccuracy
 from rkdsearch.training.trainer import Trainer
 from tests.search.files import FakeWorker, load_space
 
@@ -177,7 +177,7 @@ def test_a_teacher_that_takes_long_says_how_far_it_is(
         teacher.update(
             TeacherStep(
                 "robust",
-                so_far=Measured("ab", 0.9, 0.5, 250 * batch, "validation images"),
+                so_far=TeacherAccuracy("ab", 0.9, 0.5, 250 * batch, "validation images"),
                 of_images=5000,
             )
         )
@@ -187,7 +187,9 @@ def test_a_teacher_that_takes_long_says_how_far_it_is(
         for images in range(1000, 5001, 1000)
     ]
     teacher.update(
-        TeacherStep("robust", measured=Measured("ab" * 32, 0.9, 0.5, 5000, "validation images"))
+        TeacherStep(
+            "robust", measured=TeacherAccuracy("ab" * 32, 0.9, 0.5, 5000, "validation images")
+        )
     )
     teacher.update(TeacherStep("natural", skipped=True))
     assert capsys.readouterr().out.splitlines() == [

@@ -10,7 +10,7 @@ from rkdsearch.search import folder, warm_start
 from rkdsearch.search.study import Study
 from rkdsearch.search.teachers import TeacherStep
 from rkdsearch.teacher import fingerprint
-from rkdsearch.training.teacher import Measured, folder_of, recipe_run
+from rkdsearch.training.teacher import TeacherAccuracy, folder_of, recipe_run
 from tests.search.files import CAPPED, SMALL, FakeWorker, load_space
 from tests.training.runs import teacher_file
 
@@ -237,7 +237,7 @@ def test_a_trial_that_asked_another_teacher_warms_nobody_and_one_that_asked_none
     space = load_space(tmp_path, **teacher_asked(tmp_path, **same))
     if by == "recipe":
         path = tmp_path / "study" / "teachers" / "FOLDER" / "best.safetensors"
-    described = Measured("", 1.0, 1.0, 10, "")
+    described = TeacherAccuracy("", 1.0, 1.0, 10, "")
     sha256 = fingerprint(tmp_path / "t.safetensors")
     earlier = Study(
         tmp_path / "study",

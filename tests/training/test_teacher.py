@@ -14,7 +14,7 @@ from rkdsearch.export.trial import convert
 from rkdsearch.models import ModelConfig, build
 from rkdsearch.teacher import read_state, split_of
 from rkdsearch.training import teacher
-from rkdsearch.training.teacher import Measured, check_claims
+from rkdsearch.training.teacher import TeacherAccuracy, check_claims
 from rkdsearch.training.trainer import Trainer
 from tests.tasks import DIGITS
 from tests.training.runs import TINY, described, train
@@ -77,7 +77,7 @@ def test_a_teacher_is_made_once_and_then_known_by_file_and_hash(
 def test_a_claim_is_refuted_only_by_less_than_its_interval_allows(
     claim: float, believed: bool
 ) -> None:
-    measured = Measured(
+    measured = TeacherAccuracy(
         "", clean_accuracy=0.9, robust_accuracy=0.5, images=10_000, measured_on=""
     )  # 99 %: 0.487 to 0.513, and a point more
     if believed:
@@ -94,7 +94,7 @@ def test_a_claim_is_refuted_only_by_less_than_its_interval_allows(
 
 
 def test_who_claims_nothing_is_not_checked() -> None:
-    check_claims(claimed(), Measured("", 0.1, 0.0, 100, ""), "x.yaml")
+    check_claims(claimed(), TeacherAccuracy("", 0.1, 0.0, 100, ""), "x.yaml")
 
 
 def test_a_device_too_full_for_a_teacher_to_be_measured_names_its_file(
@@ -104,7 +104,7 @@ def test_a_device_too_full_for_a_teacher_to_be_measured_names_its_file(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     config = described(teachers)
-    monkeypatch.setattr(teacher, "opened", full)
+    monkeypatch.setattr(teacher, "load_network", full)
     assert config.teachers.robust is not None
     with pytest.raises(
         OutOfMemoryError,
