@@ -1,6 +1,6 @@
 """User code, imported only where the user allowed its prefix.
 
-A stranger's config file may name `their_lab.net`. Nothing is imported until `allow_import` (the
+A config file from elsewhere may name `their_lab.net`. Nothing is imported until `allow_import` (the
 command line's `--allow-import their_lab`) or an installed entry point of the groups
 `rkdsearch.methods` and `rkdsearch.models` names that prefix.
 """

@@ -53,8 +53,8 @@ class DataConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
             gt=0,
             lt=1,
             description=(
-                "share of the training images that decides the search, unless the set brings"
-                " its own"
+                "share of the training images held out for validation, unless the set has"
+                " validation images"
             ),
         ),
     ] = 0.1

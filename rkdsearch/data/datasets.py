@@ -36,7 +36,7 @@ def load_training(config: DataConfig) -> Splits:
     The last data set stays in memory, because one process runs many trials on it. Raises DataError
     where files are missing or are not what they claim to be.
     """
-    # The key of the cache leaves out what a search may vary and what changes no file.
+    # Augmentation and extra images change no file here: trials that vary them share the cache.
     splits = _splits(
         config.model_copy(update={"augment": "none", "extra": None, "extra_fraction": 0.0})
     )

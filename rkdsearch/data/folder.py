@@ -36,10 +36,10 @@ def read_folder(config: DataConfig, split: Split) -> Images | None:
         )
     if not (root / split).is_dir():
         return None
-    strangers = sorted(set(_folders(root / split)) - set(classes))
-    if strangers:
+    unknown = sorted(set(_folders(root / split)) - set(classes))
+    if unknown:
         raise DataError(
-            f"{root / split / strangers[0]}: the class is not in {root / 'train'}; rename the"
+            f"{root / split / unknown[0]}: the class is not in {root / 'train'}; rename the"
             " folder, or add training images"
         )
     files: list[Path] = []

@@ -39,8 +39,8 @@ class Classifier(nn.Module, ABC):
     """Images (N, C, H, W), pixels of [0, 1], in; logits (N, K) out."""
 
     independent: ClassVar[bool] = (
-        # True: each image is processed alone, in training as in eval mode; BatchNorm and dropout do
-        # otherwise
+        # True: each image is processed alone, and in training as in eval mode: no BatchNorm, no
+        # dropout
         False
     )
     # prefixes of parameters that published checkpoints carry and no image passes

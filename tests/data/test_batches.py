@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from typing_extensions import override
@@ -71,6 +71,7 @@ def test_an_epoch_is_the_same_whatever_came_before_it_and_differs_from_others() 
     assert not torch.equal(third[0].index, epoch(images(16), 3, seed=4)[0].index)
 
 
+@settings(deadline=None)
 @given(
     count=st.integers(4, 40),
     per_process=st.integers(1, 6),

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rkdsearch.data.images import Images
@@ -19,6 +19,7 @@ def labels_of(sizes: list[int]) -> np.ndarray:
     return np.random.default_rng(0).permutation(np.repeat(np.arange(len(sizes)), sizes))
 
 
+@settings(deadline=None)
 @given(sizes=class_sizes, fraction=st.floats(0.01, 0.99), seed=st.integers(0, 1000))
 def test_every_image_is_in_one_split_and_every_class_in_both(
     sizes: list[int], fraction: float, seed: int
@@ -37,6 +38,7 @@ def test_every_image_is_in_one_split_and_every_class_in_both(
     assert set(everywhere[train]) == set(everywhere[validation]) == set(labels)
 
 
+@settings(deadline=None)
 @given(sizes=class_sizes, seed=st.integers(0, 1000), data=st.data())
 def test_classes_are_drawn_in_proportion(sizes: list[int], seed: int, data: st.DataObject) -> None:
     labels = labels_of(sizes)
