@@ -54,7 +54,7 @@ def no_network() -> Iterator[None]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run real searches first, so that no worker is left with the longest file at the end."""
-    items.sort(key=lambda item: item.path.stem not in ("test_kills", "test_tuner"))
+    items.sort(key=lambda item: item.path.stem not in ("test_kills", "test_search"))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

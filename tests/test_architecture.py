@@ -210,7 +210,7 @@ def unmirrored(modules: Iterable[str], tests: Iterable[str]) -> Iterable[str]:
 EACH_FILE: dict[Callable[[str, str], Iterable[str]], tuple[str, str]] = {
     # checker: (a path, a text) in which it must find something
     prints: ("rkdsearch/training/x.py", "def f():\n    print('epoch')"),
-    reads_test_images: ("rkdsearch/execution/tuner.py", "from rkdsearch.data import load_test"),
+    reads_test_images: ("rkdsearch/execution/search.py", "from rkdsearch.data import load_test"),
     imports_slowly: (
         "rkdsearch/data/x.py",
         "try:\n    from torchvision import datasets\nexcept ImportError: ...",

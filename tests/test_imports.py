@@ -84,7 +84,7 @@ def test_a_trial_imports_tune_and_nothing_else_of_the_search() -> None:
 
 
 def test_a_process_of_a_gang_does_not_import_tune() -> None:
-    assert imported("import rkdsearch.execution.trial", watched={"ray.tune"}) == set()
+    assert imported("import rkdsearch.execution.gang", watched={"ray.tune"}) == set()
 
 
 def test_this_check_can_fail(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 import torch
 
 from rkdsearch import methods
+from rkdsearch.execution.messages import EpochReport, packed, unpacked
 from rkdsearch.execution.trainable import RayTrial
+from tests.execution.orders import order_of
 from tests.training.runs import CLOCKS, described, server, teachers_in
 
 TRIALS = 200
@@ -34,16 +37,13 @@ class Worker:
             method,
             training={"seed": seed, "epochs": 2, "batch_size": 25, "device": "cpu"},
         )
-        assignment = {
-            "trial_id": name, "config": config.to_dict(), "folder": str(self._folder / name), "fidelities": [{"epochs": 1}, {"epochs": 2}],
-            "allow_imports": [], "processes": 1, "cpu": 1, "gpu": 0,
-        }  # fmt: skip
-        self._actor.reset_config({"assignment": json.dumps(assignment)})
+        order = order_of(self._folder / name, config, trial_id=name, lengths=(1, 2))
+        self._actor.reset_config(packed(order))
         found = []
         for _ in range(epochs):
-            told = self._actor.step()
-            assert "failure" not in told, told
-            found.append({k: v for k, v in json.loads(told["result"]).items() if k not in CLOCKS})
+            answer = unpacked(self._actor.step())
+            assert isinstance(answer, EpochReport), answer
+            found.append({k: v for k, v in asdict(answer.result).items() if k not in CLOCKS})
         return found
 
 

@@ -6,11 +6,10 @@ python analysis/benchmarks/latency.py --ray 100     the driver of a search of so
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +21,8 @@ from ray import tune
 from rules import quiet
 from typing_extensions import override
 
-from rkdsearch.execution import tuner
+from rkdsearch.execution import messages, search
+from rkdsearch.execution.messages import EpochReport, WorkOrder
 from rkdsearch.search.ledger import Trial, trial_id_of
 from rkdsearch.search.sampler import propose
 from rkdsearch.search.study import Study
@@ -57,9 +57,9 @@ class Instant(tune.Trainable):
         self._take(config)
 
     def _take(self, config: dict[str, Any]) -> None:
-        assignment = json.loads(config["assignment"])
-        self._epoch, self._epochs = 0, assignment["config"]["training"]["epochs"]
-        self._rng = np.random.default_rng(list(assignment["trial_id"].encode()))
+        order: WorkOrder = messages.unpacked(config)
+        self._epoch, self._epochs = 0, order.assignment.config.training.epochs
+        self._rng = np.random.default_rng(list(order.assignment.trial_id.encode()))
 
     @override
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -76,9 +76,9 @@ class Instant(tune.Trainable):
             else {}
         )
         self._epoch += 1
-        result = json.dumps(asdict(_result(self._epoch, self._epochs, self._rng)))
+        report = EpochReport(_result(self._epoch, self._epochs, self._rng), facts)
         self._ended = time.monotonic()
-        return {"epoch": self._epoch, "result": result, "facts": json.dumps(facts)}
+        return messages.packed(report)
 
     @override
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -88,7 +88,7 @@ class Instant(tune.Trainable):
 def over_ray(trials: int) -> None:
     """Print what a report costs a real driver, from the first one to the last, and how long a process waits for its next trial."""
     quiet()
-    tuner.RayTrial = Instant  # type: ignore[assignment, attr-defined]  # it stands in for the real one
+    search.RayTrial = Instant  # type: ignore[assignment, attr-defined]  # it stands in for the real one
     space = replace(SearchSpace.load(DIGITS), baselines=())
     ours, reports, moments, waits = [0.0], [0], list[float](), list[float]()
 
@@ -114,7 +114,7 @@ def over_ray(trials: int) -> None:
 
         study.next, study.report = timed(study.next, counts=False), timed(heard, counts=True)  # type: ignore[method-assign]
         started = time.monotonic()
-        tuner.search(study)
+        search.run_search(study)
         wall = time.monotonic() - started
     spent = moments[-1] - moments[0]
     print(

@@ -50,7 +50,7 @@ def evaluate(
     from rkdsearch.errors import StudyError
     from rkdsearch.evaluation import jobs
     from rkdsearch.evaluation.targets import evaluation_targets
-    from rkdsearch.execution.evaluation import examine
+    from rkdsearch.execution.evaluation import run_jobs
 
     if seeds < 1 or (images is not None and images < 1):
         raise StudyError(f"--seeds and --images must be >= 1, got {seeds} and {images}")
@@ -65,7 +65,7 @@ def evaluate(
         " test images"
     )
     done = 0
-    for job, row in examine(study, todo, images=images, gpu=gpu, address=address):
+    for job, row in run_jobs(study, todo, images=images, gpu=gpu, address=address):
         done += 1
         said(
             f"{job.target.trial_id:10} {job.attack:10} seed {job.seed}:"

@@ -69,9 +69,9 @@ def tune(
             held.enter_context(one_writer(study))
         existed = folder.claim(study, searched, resume=resume, notice=said)
         folder.check_files(study, searched)
-        from rkdsearch.execution.tuner import room
+        from rkdsearch.execution.placement import available_resources
 
-        held.enter_context(room(searched.resources, address, said))
+        held.enter_context(available_resources(searched.resources, address, said))
         if dry_run:
             return
         try:
@@ -124,7 +124,7 @@ def _search(
     """Teachers, then trials, from wherever the study in the folder stands."""
     from rkdsearch.cli.progress import SearchProgress, TeacherProgress, said
     from rkdsearch.execution import teachers
-    from rkdsearch.execution.tuner import search
+    from rkdsearch.execution.search import run_search
     from rkdsearch.search.folder import describe
     from rkdsearch.search.journal import Journal
     from rkdsearch.search.study import Study
@@ -141,7 +141,7 @@ def _search(
     for step in teachers.prepare(
         folder,
         space,
-        teachers.make_ready if address is None else teachers.on_cluster(space.resources),
+        teachers.train_and_measure if address is None else teachers.on_cluster(space.resources),
     ):
         progress.update(step)
         if step.measured is not None:
@@ -170,7 +170,7 @@ def _search(
         if nothing_to_do:
             running.close()
         else:
-            search(running, address=address, listener=watching.update, notice=said)
+            run_search(running, address=address, listener=watching.update, notice=said)
         watching.finished(running, nothing_to_do=nothing_to_do)
 
 

@@ -1,48 +1,68 @@
-"""The exam on test images: the only room, with the command above it, that opens the test set. Its work is shared out over Ray.
-
-A shard is one checkpoint, one attack, one seed and a block of images. Shards are small and are
-taken up as workers come free, because AutoAttack's time depends on how many images are still
-standing.
-"""
+"""Evaluation jobs: one network under one attack with one seed, measured in blocks of test images."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from rkdsearch import config as run
-from rkdsearch import data
+from rkdsearch import data, models
+from rkdsearch.accuracy import BATCH, evaluate_accuracy, evaluate_autoattack
 from rkdsearch.data.splits import stratified_subset
 from rkdsearch.errors import OutOfMemoryError
 from rkdsearch.evaluation.targets import EvaluationTarget
 from rkdsearch.plugins import allow_import
 from rkdsearch.results.intervals import accuracy
+from rkdsearch.teacher import load
 
-SHARD = 250  # images; the batch of `evaluation`, whose random starts are seeded by a batch's place
+BLOCK_IMAGES = BATCH  # `evaluate_accuracy` seeds random starts by batch: a block is one batch of it
 PGD_STEPS = 20
 
 
 @dataclass(frozen=True)
 class EvaluationJob:
-    """One candidate under one attack with one seed."""
+    """One network under one attack with one seed."""
 
     target: EvaluationTarget
     attack: str
     seed: int
 
 
+@dataclass(frozen=True)
+class WorkerJob:
+    """An evaluation job as a worker is given it."""
+
+    job: EvaluationJob
+    gpu: float  # share of a GPU that the worker holds
+    packages: tuple[str, ...]  # of the user's, which may be imported by name
+
+
+@dataclass(frozen=True)
+class BlockResult:
+    """One block of images under one job."""
+
+    right: np.ndarray[Any, np.dtype[np.bool_]]  # (N,) classified correctly
+    flags: Sequence[str]  # signs of a broken evaluation
+    seconds: float
+    device: str
+    torch: str  # version
+
+
 def evaluation_jobs(
-    found: Sequence[EvaluationTarget], attacks: Sequence[str], seeds: int
+    targets: Sequence[EvaluationTarget], attacks: Sequence[str], seeds: int
 ) -> list[EvaluationJob]:
-    """Everybody sits every attack; a teacher is spared AutoAttack, which is for what is compared."""
+    """One job per network, attack and seed.
+
+    Clean images need one seed. Teachers skip AutoAttack: it serves to compare students.
+    """
     return [
         EvaluationJob(target, attack, seed)
-        for target in found
+        for target in targets
         for attack in attacks
         if not (target.role is not None and attack == "autoattack")
         for seed in range(1 if attack == "clean" else seeds)
@@ -52,7 +72,10 @@ def evaluation_jobs(
 def subset(
     images: data.Images, count: int | None, seed: int
 ) -> tuple[np.ndarray[Any, np.dtype[np.int64]], str]:
-    """The test images to be used, stratified, the same for every candidate; and their fingerprint."""
+    """Indices of `count` test images, stratified by class, and their fingerprint.
+
+    They are the same for every network. None takes all images.
+    """
     labels = images.labels.numpy()
     rows = stratified_subset(labels, count, seed=seed, field="--images")
     digest = hashlib.sha256(rows.astype("<i8").tobytes())
@@ -60,81 +83,82 @@ def subset(
     return rows, digest.hexdigest()
 
 
-def run_job(job: Mapping[str, Any], images: tuple[Any, Any], block: int) -> dict[str, Any]:
-    """One shard, on a worker: 0/1 flags of its images, the complaints of the attack, and what it took. Raises OutOfMemoryError."""
-    import torch
+def run_block(work: WorkerJob, images: tuple[Any, Any], block: int) -> BlockResult:
+    """Measure one block of `images`, which are arrays x (N, C, H, W) and y (N,).
 
+    Raises OutOfMemoryError where the device is full.
+    """
     try:
-        return _run_job(job, images, block)
+        return _run_block(work, images, block)
     except torch.OutOfMemoryError:
-        gpu = job["gpu"]
         raise OutOfMemoryError(
-            f"{job['trial_id']}, {job['attack']}: the device is out of memory with {SHARD}"
-            " images at a time; "
+            f"{work.job.target.trial_id}, {work.job.attack}: the device is out of memory with"
+            f" {BLOCK_IMAGES} images at a time; "
             + (
                 "does another program use it?"
-                if gpu == 1
-                else f"raise --gpu, each worker's share of a GPU (now {gpu:g}, at most 1)"
+                if work.gpu == 1
+                else f"raise --gpu, each worker's share of a GPU (now {work.gpu:g}, at most 1)"
             )
         ) from None
 
 
-def _run_job(job: Mapping[str, Any], images: tuple[Any, Any], block: int) -> dict[str, Any]:
-    import time
-
-    import torch
-
-    from rkdsearch import models
-    from rkdsearch.accuracy import evaluate_accuracy, evaluate_autoattack
-    from rkdsearch.teacher import load
+def _run_block(work: WorkerJob, images: tuple[Any, Any], block: int) -> BlockResult:
+    # Accelerate, which these import, is slow to load: the driver does without it.
     from rkdsearch.training.rows import device_name
     from rkdsearch.training.teacher import device_of
 
     started = time.perf_counter()
-    allow_import(*job["allow_imports"])
+    allow_import(*work.packages)
     torch.set_num_threads(1)
-    config = run.build(job["config"])
+    job, config = work.job, work.job.target.config
     device = device_of(config)
-    rows = slice(block * SHARD, (block + 1) * SHARD)
+    rows = slice(block * BLOCK_IMAGES, (block + 1) * BLOCK_IMAGES)
     x, y = (torch.tensor(a[rows], device=device) for a in images)
     x = data.to_layout(x, channels_last=config.training.channels_last)
-    network_config = (
-        config.student if job["role"] is None else config.teachers.of(job["role"]).network
-    )
-    splits = data.load_training(config.data)
-    network = models.fold(
-        load(
-            Path(job["weights"]),
-            network_config,
-            splits.train.task,
-            sha256=job["sha256"],
-        ).to(device)
-    )
-    exam = config.validation.attack
+    network = _network(job.target, device)
+    validation_attack = config.validation.attack
     flags: list[str] = []
-    if job["attack"] == "autoattack":
-        verdict, flags = evaluate_autoattack(network, x, y, attack=exam.build(), seed=job["seed"])
-    else:
-        pgd = exam.model_copy(update={"steps": PGD_STEPS})
-        verdict, _ = evaluate_accuracy(
-            network, x, y, pgd.build(), restarts=exam.restarts, seed=job["seed"] + block
+    if job.attack == "autoattack":
+        images_right, flags = evaluate_autoattack(
+            network, x, y, attack=validation_attack.build(), seed=job.seed
         )
-    right = verdict.clean if job["attack"] == "clean" else verdict.robust
-    return {
-        "right": right.int().tolist(),
-        "flags": flags,
-        "seconds": time.perf_counter() - started,
-        "device": device_name(device),
-        "torch": torch.__version__,
-    }
+    else:
+        pgd = validation_attack.model_copy(update={"steps": PGD_STEPS})
+        images_right, _ = evaluate_accuracy(
+            network,
+            x,
+            y,
+            pgd.build(),
+            restarts=validation_attack.restarts,
+            seed=job.seed + block,
+        )
+    right = images_right.clean if job.attack == "clean" else images_right.robust
+    return BlockResult(
+        right=right.cpu().numpy(),
+        flags=flags,
+        seconds=time.perf_counter() - started,
+        device=device_name(device),
+        torch=str(torch.__version__),
+    )
+
+
+def _network(target: EvaluationTarget, device: torch.device) -> torch.nn.Module:
+    """The inference copy of the target's network."""
+    config = target.config
+    network_config = (
+        config.student if target.role is None else config.teachers.of(target.role).network
+    )
+    task = data.load_training(config.data).train.task
+    network = load(target.weights, network_config, task, sha256=target.sha256)
+    return models.fold(network.to(device))
 
 
 def row_of(
-    job: EvaluationJob, answers: Sequence[Mapping[str, Any]], y: Any, of_images: int, digest: str
+    job: EvaluationJob, blocks: Sequence[BlockResult], y: Any, of_images: int, digest: str
 ) -> dict[str, object]:
-    """The job's row in `evaluations/`, from its blocks' results."""
-    right = np.concatenate([np.array(a["right"], dtype=bool) for a in answers])
-    exam, attacked = job.target.config.validation.attack, job.attack != "clean"
+    """The job's row in `evaluations/`, from its blocks in their order and the labels y (N,)."""
+    right = np.concatenate([block.right for block in blocks])
+    validation_attack, attacked = job.target.config.validation.attack, job.attack != "clean"
     estimate = accuracy(int(right.sum()), len(right))
     return {
         "trial_id": job.target.trial_id,
@@ -142,8 +166,8 @@ def row_of(
         "checkpoint": "best",
         "split": "test",
         "attack": job.attack,
-        "norm": exam.norm if attacked else None,
-        "eps": exam.eps if attacked else 0.0,
+        "norm": validation_attack.norm if attacked else None,
+        "eps": validation_attack.eps if attacked else 0.0,
         "test_attack_steps": PGD_STEPS if job.attack == "pgd20" else None,
         "seed": job.seed,
         "images": len(right),
@@ -153,13 +177,13 @@ def row_of(
         "low": estimate.low,
         "high": estimate.high,
         "worst_class_accuracy": float(min(right[y == k].mean() for k in np.unique(y))),
-        "seconds": sum(a["seconds"] for a in answers),
-        "flags": sorted({f for a in answers for f in a["flags"]}),
+        "seconds": sum(block.seconds for block in blocks),
+        "flags": sorted({flag for block in blocks for flag in block.flags}),
         "per_image": "".join("1" if r else "0" for r in right),
         "subset_sha256": digest,
         "weights_sha256": job.target.sha256,
         "evaluated": datetime.now(UTC),
-        "run.torch": answers[0]["torch"],
-        "run.device": answers[0]["device"],
+        "run.torch": blocks[0].torch,
+        "run.device": blocks[0].device,
         "run.version": version("rkdsearch"),
     }

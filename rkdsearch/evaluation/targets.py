@@ -1,4 +1,4 @@
-"""Who sits the exam: the trials of a study that finished, and their teachers, each with its weights."""
+"""The networks to evaluate: finished trials of a study and their teachers, each with its weights."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -9,64 +9,65 @@ from rkdsearch import config as run
 from rkdsearch.config import TrainConfig
 from rkdsearch.errors import StudyError
 from rkdsearch.results import summary
-from rkdsearch.results.states import Origin
+from rkdsearch.results.states import Origin, Status
 from rkdsearch.search import ledger
-from rkdsearch.teacher import fingerprint
+from rkdsearch.teacher import ROLES, Role, fingerprint
 
 Notice = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class EvaluationTarget:
-    """Something to be examined: a trial's best checkpoint, or a teacher."""
+    """A network to evaluate: the best checkpoint of a trial, or a teacher."""
 
     trial_id: str
     label: str
     config: TrainConfig
     weights: Path
     sha256: str
-    role: str | None = None  # of a teacher
+    role: Role | None = None  # None: a student
 
 
 def evaluation_targets(
     folder: Path, *, front: bool, trial: str | None, notice: Notice = lambda _: None
 ) -> list[EvaluationTarget]:
-    """Who is examined, with the teachers: one trial; or the validation front and the published settings; or all that finished.
+    """The networks to evaluate, their teachers included.
 
-    Raises StudyError where there is none, or for a trial that has not finished: test images must
-    not watch a search. A teacher that is gone is left out, and `notice` is given a sentence.
+    They are one `trial`; or, with `front`, the validation front and the baselines; or all finished
+    trials. Raises StudyError where there is none, and for a trial that has not finished: test
+    images must not influence a search. A missing teacher is left out, and `notice` is told.
     """
     study = summary.read(folder)
     trials = study.trials
     if trials.empty:
         raise StudyError(f"{folder}: holds no trials; `rkdsearch tune` makes them")
     rows = summary.records(trials)
-    best = set(study.front["trial_id"])
+    on_front = set(study.front["trial_id"])
     if trial is not None:
         chosen = [r for r in rows if r["trial_id"] == trial]
         if not chosen:
             raise StudyError(
-                f"{folder}: there is no trial '{trial}'; `rkdsearch status {folder}` lists what"
-                " there is"
+                f"{folder}: there is no trial '{trial}'; `rkdsearch status {folder}` lists the"
+                " trials"
             )
-        if chosen[0]["status"] != "finished":
+        if chosen[0]["status"] != Status.FINISHED:
             raise StudyError(
-                f"{folder}: trial {trial} is {chosen[0]['status']}, and only a finished one is"
-                " examined, since test images must not watch a search; let it end first, or name"
-                f" another: `rkdsearch status {folder}` lists what there is"
+                f"{folder}: trial {trial} is {chosen[0]['status']}, and only finished trials are"
+                " evaluated, since test images must not influence a search; let it end first, or"
+                f" name another: `rkdsearch status {folder}` lists the trials"
             )
     else:
         chosen = [
             r
             for r in rows
-            if r["status"] == "finished"
-            and (not front or r["trial_id"] in best or r["origin"] == Origin.BASELINE)
+            if r["status"] == Status.FINISHED
+            and (not front or r["trial_id"] in on_front or r["origin"] == Origin.BASELINE)
         ]
     if not chosen:
         counts = ", ".join(f"{n} {status}" for status, n in summary.cost(trials).trials.items())
         raise StudyError(
-            f"{folder}: no trial has finished ({counts}); the command that began it goes on with it"
-            " (`tune` with --resume)"
+            f"{folder}: no trial has finished ({counts}); repeat the command that began the study"
+            " (`tune` with --resume) to continue it"
         )
     found = [_target(folder, row) for row in chosen]
     return found + list(_teachers(study, found[0].config, notice))
@@ -76,7 +77,7 @@ def _target(folder: Path, row: Mapping[str, Any]) -> EvaluationTarget:
     weights = ledger.folder_of(folder, row["trial_id"]) / "best.safetensors"
     if not weights.exists():
         raise StudyError(
-            f"{weights}: is missing, so trial {row['trial_id']} cannot be examined; was the folder"
+            f"{weights}: is missing, so trial {row['trial_id']} cannot be evaluated; was the folder"
             " copied without it? put it back"
         )
     from rkdsearch.training import checkpoint
@@ -88,7 +89,7 @@ def _target(folder: Path, row: Mapping[str, Any]) -> EvaluationTarget:
 
 
 def config_label(config: TrainConfig) -> str:
-    """A trial that nobody named."""
+    """A label for a trial that the space gave none."""
     from rkdsearch.methods import name_of
 
     return (
@@ -100,21 +101,22 @@ def config_label(config: TrainConfig) -> str:
 def _teachers(
     study: summary.Study, config: TrainConfig, notice: Notice
 ) -> Iterator[EvaluationTarget]:
-    for role, facts in study.description.get("teachers", {}).items():
-        teacher = config.teachers.get(role)
-        if teacher is None or not facts.get("path"):
+    described = study.description.get("teachers", {})
+    for role in ROLES:
+        facts = described.get(role, {})
+        if config.teachers.get(role) is None or not facts.get("path"):
             continue
-        # The study's own teachers move with it; others stand where the search found them.
+        # A path inside the study's folder is relative to it; other paths are as the search had them.
         path = next(
             (p for p in (study.folder / facts["path"], Path(facts["path"])) if p.exists()), None
         )
         if path is None:
-            notice(f"{role} teacher: {facts['path']} is not there, so it is not examined")
+            notice(f"{role} teacher: {facts['path']} is not there, so it is not evaluated")
         elif (sha256 := fingerprint(path)) != facts["sha256"]:
             notice(
-                f"{role} teacher: {path} is another file than the one that taught (sha256"
-                f" {facts['sha256']}), so it is not examined"
+                f"{role} teacher: {path} is not the file that taught (its sha256 was"
+                f" {facts['sha256']}), so it is not evaluated"
             )
         else:
-            name = "teacher" if role == "robust" else f"teacher-{role}"
-            yield EvaluationTarget(name, f"{role} teacher", config, path, sha256, role)
+            trial_id = "teacher" if role == "robust" else f"teacher-{role}"
+            yield EvaluationTarget(trial_id, f"{role} teacher", config, path, sha256, role)

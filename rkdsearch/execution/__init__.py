@@ -1,1 +1,1 @@
-"""Trials on Ray: the only layer that knows it."""
+"""Trials, teachers and test evaluation on Ray. Only this package imports Ray."""

@@ -1,12 +1,16 @@
-"""A study's teachers before its first trial: trained where only a recipe is given, measured once, and then a path and a hash for every trial."""
+"""Teachers of a study, prepared before its first trial.
+
+A recipe is trained, once. A teacher's file is measured, once. Trials are then given its path and its
+hash.
+"""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from rkdsearch import config as run
 from rkdsearch.config import TeacherConfig, TrainConfig
 from rkdsearch.errors import RkdError, StudyError
 from rkdsearch.plugins import allow_import, allowed_imports
@@ -18,44 +22,57 @@ from rkdsearch.teacher import ROLES, Role
 from rkdsearch.training import teacher as files
 from rkdsearch.training.trainer import Trainer
 
-Work = Callable[[TrainConfig, Role, Path, int], Iterator[TeacherStep]]
+
+@dataclass(frozen=True)
+class TeacherOrder:
+    """One teacher to train and measure."""
+
+    config: TrainConfig  # of a trial that asks for the teacher
+    role: Role
+    cache: Path  # folder of trained teachers
+    threads: int
 
 
-def make_ready(config: TrainConfig, role: Role, cache: Path, threads: int) -> Iterator[TeacherStep]:
-    """Train the teacher where it is a recipe that nobody has followed (once: the result is cached by its whole config), and measure it."""
+Work = Callable[[TeacherOrder], Iterator[TeacherStep]]
+
+
+def train_and_measure(order: TeacherOrder) -> Iterator[TeacherStep]:
+    """Train the teacher where it is a recipe that is not in the cache yet, and measure it."""
+    config, role, cache = order.config, order.role, order.cache
     teacher = as_file(config, role, cache)
     trained = teacher is None
     if teacher is None:
-        made_by = files.recipe_run(config, role)
-        assert made_by is not None, "it is a file or a recipe"
-        # As many threads as a trial has: the same sums on any machine, and two busy threads on one
-        # shared core wait for each other.
-        torch.set_num_threads(threads)
-        for epoch in Trainer(made_by, files.folder_of(made_by, cache)).epochs():
+        recipe = files.recipe_run(config, role)
+        assert recipe is not None, "a teacher is a file or a recipe"
+        # As many threads as a trial has: the sums are then equal on every machine, and no two
+        # threads compete for one core.
+        torch.set_num_threads(order.threads)
+        for epoch in Trainer(recipe, files.folder_of(recipe, cache)).epochs():
             yield TeacherStep(role, epoch=epoch)
         teacher = as_file(config, role, cache)
     assert teacher is not None, "it has just been trained"
     for so_far, of_images in files.measuring(teacher, config):
         yield TeacherStep(role, so_far=so_far, of_images=of_images)
     yield TeacherStep(role, measured=so_far, trained=trained, path=str(teacher.path))
-    torch.cuda.empty_cache()  # the trials' processes need the room; without a GPU, nothing
+    torch.cuda.empty_cache()  # trials need this memory; without a GPU it does nothing
 
 
 def on_cluster(resources: Resources) -> Work:
-    """`make_ready` where one process of a trial would run: the head of a cluster may have no GPU, and no CPU to spare."""
+    """`train_and_measure` as a Ray task with the resources of one process of a trial.
 
-    def work(config: TrainConfig, role: Role, cache: Path, threads: int) -> Iterator[TeacherStep]:
+    The head of a cluster may have no GPU, and no CPU to spare.
+    """
+
+    def work(order: TeacherOrder) -> Iterator[TeacherStep]:
         import ray
 
-        # Not started again by Ray, which would have every step counted twice: `--resume` goes on
-        # from the last epoch.
+        # No retry by Ray, which would count every step twice: `--resume` trains on from the last
+        # epoch.
         task = ray.remote(num_cpus=resources.cpu, num_gpus=resources.gpu, max_retries=0)(
-            _elsewhere
+            _remote_work
         ).options(num_returns="streaming")
         try:
-            steps: Any = task.remote(
-                config.to_dict(), role, str(cache.resolve()), threads, allowed_imports()
-            )
+            steps: Any = task.remote(replace(order, cache=order.cache.resolve()), allowed_imports())
             for step in steps:
                 found: TeacherStep = ray.get(step)
                 yield found
@@ -65,35 +82,35 @@ def on_cluster(resources: Resources) -> Work:
             raise
         except ray.exceptions.RayError as error:
             raise StudyError(
-                f"the worker that made the {role} teacher was lost ({type(error).__name__}); start"
-                " again with --resume: its training goes on from its last epoch"
+                f"the worker that made the {order.role} teacher was lost ({type(error).__name__});"
+                " start again with --resume: its training goes on from its last epoch"
             ) from error
 
     return work
 
 
-def _elsewhere(
-    values: dict[str, Any], role: Role, cache: str, threads: int, packages: tuple[str, ...]
-) -> Iterator[TeacherStep]:
+def _remote_work(order: TeacherOrder, packages: tuple[str, ...]) -> Iterator[TeacherStep]:
     allow_import(*packages)
-    yield from make_ready(run.build(values, role), role, Path(cache), threads)
+    yield from train_and_measure(order)
 
 
 def as_file(config: TrainConfig, role: Role, cache: Path) -> TeacherConfig | None:
-    """The teacher as a file; None where it is a recipe that nobody has followed to its end."""
-    made_by, teacher = files.recipe_run(config, role), config.teachers.get(role)
+    """The teacher as a file; None where it is a recipe that is not trained to its end."""
+    recipe, teacher = files.recipe_run(config, role), config.teachers.get(role)
     assert isinstance(teacher, TeacherConfig)
-    if made_by is None:
+    if recipe is None:
         return teacher
-    home = files.folder_of(made_by, cache)
-    return files.from_folder(teacher, home) if files.is_trained(made_by, home) else None
+    home = files.folder_of(recipe, cache)
+    return files.from_folder(teacher, home) if files.is_trained(recipe, home) else None
 
 
-def prepare(study: Path, space: SearchSpace, work: Work = make_ready) -> Iterator[TeacherStep]:
-    """Make ready the teachers that some run of the space asks; the others are skipped. What `study.json` knows is not measured again.
+def prepare(
+    study: Path, space: SearchSpace, work: Work = train_and_measure
+) -> Iterator[TeacherStep]:
+    """Prepare the teachers that some run of the space asks for; skip the others.
 
-    Raises TeacherError for a claim that is refuted, StudyError for a teacher that is not the one
-    that taught this study's trials.
+    A measurement that `study.json` holds already is not repeated. Raises TeacherError where a
+    publisher's claim is refuted, StudyError where another file taught this study's trials.
     """
     config, asked, described = space.example(), asked_roles(space), Store(study).description()
     for role in ROLES:
@@ -106,7 +123,7 @@ def prepare(study: Path, space: SearchSpace, work: Work = make_ready) -> Iterato
         known = (
             None if teacher is None else files.known_measurement(described, role, teacher, config)
         )
-        steps = work(config, role, cache, max(1, int(space.resources.cpu)))
+        steps = work(TeacherOrder(config, role, cache, max(1, int(space.resources.cpu))))
         if teacher is not None and known is not None:
             steps = iter([TeacherStep(role, measured=known, path=str(teacher.path))])
         for step in steps:

@@ -1,23 +1,26 @@
-"""What Ray Tune calls: a trial that is stepped, one epoch a call, in a process that stays warm between trials."""
+"""Tune's side of a trial: an actor that trains one epoch a call, and stays for the next trial."""
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
 from typing_extensions import override
 
-from rkdsearch.errors import DiskError, RkdError, WorkerError
-from rkdsearch.execution.trial import Gang, reports, told
+from rkdsearch.errors import RkdError, WorkerError
+from rkdsearch.execution import messages
+from rkdsearch.execution.failures import as_rkd_error
+from rkdsearch.execution.gang import Gang
+from rkdsearch.execution.messages import Answer, EpochReport, Notice, WorkOrder
+from rkdsearch.execution.trial import run_order
 from rkdsearch.training import checkpoint
 
 
 class RayTrial(tune.Trainable):
-    """Ray Tune's side of a trial. Its config is JSON text under `assignment`: Ray has nothing to merge, flatten or print."""
+    """A trial as Ray Tune steps it. Its config is a packed `WorkOrder`."""
 
-    _over = False  # whether this process has met what no later trial may meet
+    # True after an error that makes this process unusable.
+    _unusable = False
 
     @override
     def setup(self, config: dict[str, Any]) -> None:
@@ -30,70 +33,64 @@ class RayTrial(tune.Trainable):
         return True
 
     def _take(self, config: dict[str, Any]) -> None:
-        self._assignment = json.loads(config["assignment"])
-        self._epochs: Iterator[dict[str, Any]] | None = None
+        self._config = config
+        self._answers: Iterator[Answer] | None = None
 
     @override
     def step(self) -> dict[str, Any]:
-        if self._over:
+        return messages.packed(self._next())
+
+    def _next(self) -> Answer:
+        if self._unusable:
             raise RuntimeError(
-                "Tune lets go of an actor that raises; one whose trial was stopped, it would give"
+                "Tune ends an actor that raises; an actor whose trial was stopped would be given"
                 " the next trial"
             )
         try:
-            if self._epochs is None:
-                self._epochs = self._begin()
-            return next(self._epochs)
+            if self._answers is None:
+                # Unpacked here, where a package that cannot be imported is the trial's failure.
+                self._answers = self._begin(messages.unpacked(self._config))
+            return next(self._answers)
         except ray.exceptions.RayTaskError as error:
             self.cleanup()  # the gang's other processes may wait for the one that raised
-            return self._failure(error.cause)
+            return self._failure(as_rkd_error(error.cause))
         except ray.exceptions.RayError:
-            # a worker or a node is gone: Ray starts the trial again, and it goes on from its
-            # checkpoint
+            # A worker or a node is gone: Ray starts the trial again, from its checkpoint.
             raise
         except StopIteration:
             return self._failure(RkdError("the trial was asked for an epoch beyond its last"))
         except Exception as error:  # noqa: BLE001 - one method's bug must not end a search of many; it is recorded, not retried
-            return self._failure(told(error))
+            return self._failure(as_rkd_error(error))
 
-    def _failure(self, error: RkdError) -> dict[str, Any]:
-        """What ends the trial; or, where the disk is full, the whole search: nothing is wrong with the trial then."""
-        self._epochs = None
+    def _failure(self, error: RkdError) -> Answer:
+        self._answers = None
         if isinstance(error, WorkerError):
-            self._over = True
+            self._unusable = True
             self.cleanup()
-        sentence = " ".join(str(error).split())
-        return (
-            {"disk": sentence}
-            if isinstance(error, DiskError)
-            else {"error": sentence, "failure": error.failure}
-        )
+        return messages.failure(error)
 
-    def _begin(self) -> Iterator[dict[str, Any]]:
-        # Here, before any process of a gang looks: the first to find a damaged file would take it
-        # from under the others.
-        damage = checkpoint.put_aside(Path(self._assignment["folder"]) / "last.safetensors")
-        said = {} if damage is None else {"notice": damage}
-        for report in self._reports():
-            yield report | said
-            said = {}
+    def _begin(self, order: WorkOrder) -> Iterator[Answer]:
+        # Before any process of a gang reads the checkpoint: the first that found it damaged would
+        # move it while the others read.
+        damage = checkpoint.put_aside(order.assignment.folder / "last.safetensors")
+        if damage is not None:
+            yield Notice(damage)
+        yield from self._reports(order)
 
-    def _reports(self) -> Iterator[dict[str, Any]]:
-        if self._assignment["processes"] == 1:
-            return reports(self._assignment)
+    def _reports(self, order: WorkOrder) -> Iterator[EpochReport]:
+        if order.resources.processes == 1:
+            return run_order(order)
         if self._gang is None:
-            self._gang = Gang(
-                self._assignment["processes"], self._assignment["cpu"], self._assignment["gpu"]
-            )
-        return self._gang.reports(self._assignment)
+            self._gang = Gang(order.resources)
+        return self._gang.run(order)
 
     @override
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing: a trial keeps its own checkpoints, by its own name."""
+        """Do nothing: the trainer writes its own checkpoints."""
 
     @override
     def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
-        """Nothing: a trial finds its own checkpoints, by its own name."""
+        """Do nothing: the trainer finds its own checkpoints."""
 
     @override
     def cleanup(self) -> None:

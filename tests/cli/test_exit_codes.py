@@ -12,7 +12,7 @@ import pytest
 from rkdsearch import config
 from rkdsearch.__main__ import main
 from rkdsearch.cli import options
-from rkdsearch.execution import teachers, tuner
+from rkdsearch.execution import placement, teachers
 from rkdsearch.file_lock import one_writer
 from rkdsearch.search import folder, warm_start
 from tests.search.files import SMALL, load_space, write_space
@@ -289,7 +289,7 @@ def test_what_to_type_after_ctrl_c_has_every_word_that_the_search_needs(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tuner, "room", lambda *_: nullcontext())
+    monkeypatch.setattr(placement, "available_resources", lambda *_: nullcontext())
     monkeypatch.setattr(teachers, "prepare", interrupted)
     file = write_space(tmp_path / "my spaces")
     words = (
@@ -324,7 +324,7 @@ def test_what_to_type_names_the_earlier_study_until_it_is_kept(
             warm_start.keep(tmp_path / "s", warm_start.WarmStart([], tmp_path / "earlier"))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tuner, "room", lambda *_: nullcontext())
+    monkeypatch.setattr(placement, "available_resources", lambda *_: nullcontext())
     monkeypatch.setattr(warm_start, "prepare", interrupted)
     words = ("--trials", 2, "--study", tmp_path / "s", "--warm-start", tmp_path / "earlier")
     assert rkdsearch(monkeypatch, "tune", write_space(tmp_path), *words) == 130

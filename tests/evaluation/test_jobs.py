@@ -14,13 +14,13 @@ from rkdsearch import config as run
 from rkdsearch import data, models
 from rkdsearch.errors import OutOfMemoryError, StudyError, TeacherError
 from rkdsearch.evaluation import jobs
-from rkdsearch.evaluation.jobs import EvaluationJob
+from rkdsearch.evaluation.jobs import BlockResult, EvaluationJob, WorkerJob
 from rkdsearch.evaluation.targets import EvaluationTarget, evaluation_targets
 from rkdsearch.execution import evaluation
-from rkdsearch.execution.tuner import ENVIRONMENT
+from rkdsearch.execution.ray_session import ENVIRONMENT
 from rkdsearch.results.store import Store
 from rkdsearch.results.summary import records
-from rkdsearch.teacher import fingerprint
+from rkdsearch.teacher import Role, fingerprint
 from rkdsearch.training import checkpoint
 from tests.tasks import DIGITS
 
@@ -56,11 +56,11 @@ def run_alone(
     )
 
 
-def target(trial_id: str, role: str | None = None) -> EvaluationTarget:
+def target(trial_id: str, role: Role | None = None) -> EvaluationTarget:
     return EvaluationTarget(trial_id, "", CONFIG, Path("best.safetensors"), "ab" * 32, role)
 
 
-def test_everybody_sits_every_attack_but_a_teacher_autoattack_and_nobody_is_asked_twice_for_clean_images() -> (
+def test_every_network_has_every_attack_but_teachers_no_autoattack_and_clean_images_one_seed() -> (
     None
 ):
     found = jobs.evaluation_jobs(
@@ -74,7 +74,7 @@ def test_everybody_sits_every_attack_but_a_teacher_autoattack_and_nobody_is_aske
     ]  # fmt: skip
 
 
-def test_a_shard_is_a_block_of_images_and_its_flags_are_the_networks_own_answers(
+def test_a_block_has_the_verdicts_of_the_networks_own_logits(
     tmp_path: Path,
 ) -> None:
     torch.manual_seed(0)
@@ -83,23 +83,25 @@ def test_a_shard_is_a_block_of_images_and_its_flags_are_the_networks_own_answers
     save_file(network.state_dict(), tmp_path / "best.safetensors")
     x, y = test.floats(slice(None))
     weights = tmp_path / "best.safetensors"
-    job: dict[str, Any] = {
-        "trial_id": "t00000", "config": CONFIG.to_dict(), "weights": str(weights), "sha256": fingerprint(weights), "role": None, "seed": 0,
-        "gpu": 0.0, "allow_imports": (),
-    }  # fmt: skip
-    answers = [
-        jobs.run_job({**job, "attack": "clean"}, (x.numpy(), y.numpy()), block)
-        for block in range(2)
-    ]
+    images = x.numpy(), y.numpy()
+
+    def block(number: int, attack: str = "clean", sha256: str | None = None) -> BlockResult:
+        network_of_trial = EvaluationTarget(
+            "t00000", "", CONFIG, weights, sha256 or fingerprint(weights)
+        )
+        job = EvaluationJob(network_of_trial, attack, 0)
+        return jobs.run_block(WorkerJob(job, gpu=0.0, packages=()), images, number)
+
+    results = [block(0), block(1)]
     with torch.no_grad():
-        right = (network(x).argmax(dim=1) == y).int().tolist()
-    assert [len(a["right"]) for a in answers] == [250, len(y) - 250]
-    assert answers[0]["right"] + answers[1]["right"] == right
-    attacked = jobs.run_job({**job, "attack": "pgd20"}, (x.numpy(), y.numpy()), 1)["right"]
+        right = (network(x).argmax(dim=1) == y).tolist()
+    assert [len(result.right) for result in results] == [250, len(y) - 250]
+    assert [*results[0].right, *results[1].right] == right
+    attacked = block(1, "pgd20").right
     assert all(a <= c for a, c in zip(attacked, right[250:], strict=True))
     assert sum(attacked) < sum(right[250:])
     with pytest.raises(TeacherError, match="sha256 must be cd"):
-        jobs.run_job({**job, "attack": "clean", "sha256": "cd"}, (x.numpy(), y.numpy()), 0)
+        block(0, sha256="cd")
 
 
 @pytest.mark.parametrize(
@@ -116,9 +118,10 @@ def test_a_full_device_is_a_sentence_that_names_the_knob(
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(jobs, "_run_job", full)
+    monkeypatch.setattr(jobs, "_run_block", full)
+    job = EvaluationJob(target("t00004"), "autoattack", 0)
     with pytest.raises(OutOfMemoryError) as error:
-        jobs.run_job({"trial_id": "t00004", "attack": "autoattack", "gpu": gpu}, (None, None), 0)
+        jobs.run_block(WorkerJob(job, gpu, ()), (None, None), 0)
     assert str(error.value).startswith(
         "t00004, autoattack: the device is out of memory with 250 images at a time; "
     )
@@ -129,14 +132,13 @@ def test_a_full_device_is_a_sentence_that_names_the_knob(
     ("attack", "steps", "eps"),
     [("clean", None, 0.0), ("pgd20", 20, 8 / 255), ("autoattack", None, 8 / 255)],
 )
-def test_a_row_adds_up_its_shards(attack: str, steps: int | None, eps: float) -> None:
-    shard: dict[str, Any] = {"seconds": 1.5, "device": "a CPU", "torch": "2.0"}
-    shards = [
-        {**shard, "right": [1, 1, 0], "flags": ["b"]},
-        {**shard, "right": [1], "flags": ["a", "b"]},
+def test_a_row_adds_up_its_blocks(attack: str, steps: int | None, eps: float) -> None:
+    blocks = [
+        BlockResult(np.array([True, True, False]), ["b"], 1.5, "a CPU", "2.0"),
+        BlockResult(np.array([True]), ["a", "b"], 1.5, "a CPU", "2.0"),
     ]
     row = jobs.row_of(
-        EvaluationJob(target("t00003"), attack, 1), shards, np.array([0, 1, 1, 1]), 450, "ab"
+        EvaluationJob(target("t00003"), attack, 1), blocks, np.array([0, 1, 1, 1]), 450, "ab"
     )
     assert (row["images"], row["of_images"], row["correct"], row["accuracy"], row["per_image"]) == (
         4,
@@ -175,32 +177,26 @@ def cluster() -> Iterator[None]:
 def examined(
     folder: Path, attacks: tuple[str, ...] = ("clean", "pgd20"), **more: Any
 ) -> list[dict[str, Any]]:
-    """The rows of a run's exam, as they ended."""
+    """The rows of a run's test evaluation, as they ended."""
     todo = jobs.evaluation_jobs(evaluation_targets(folder, front=False, trial=None), attacks, 1)
-    return [row for _, row in evaluation.examine(folder, todo, **{"images": 40, **more})]
+    return [row for _, row in evaluation.run_jobs(folder, todo, **{"images": 40, **more})]
 
 
-def sitter(**more: Callable[[dict[str, Any]], Any]) -> Callable[..., dict[str, Any]]:
-    """A `run_job` without a network. It is made here, so that Ray sends it whole, and a worker neither imports this file nor torch."""
+def worker(device: Callable[[WorkerJob], str]) -> Callable[..., BlockResult]:
+    """A `run_block` without a network. It is made here, so that Ray sends it whole, and a worker does not import this file."""
 
-    def run_job(job: dict[str, Any], images: tuple[Any, Any], _block: int) -> dict[str, Any]:
-        plain = {
-            "right": [int(job["attack"] == "clean")] * len(images[1]),
-            "flags": [],
-            "seconds": 0.0,
-            "device": "",
-            "torch": "2",
-        }
-        return plain | {name: said(job) for name, said in more.items()}
+    def run_block(work: WorkerJob, images: tuple[Any, Any], _block: int) -> BlockResult:
+        right = np.full(len(images[1]), work.job.attack == "clean")
+        return BlockResult(right, [], 0.0, device(work), "2")
 
-    return run_job
+    return run_block
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_second_exam_repeats_nothing_and_a_quick_look_or_new_weights_replace_nothing(
+def test_a_second_evaluation_repeats_nothing_and_a_quick_look_or_new_weights_replace_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluation, "run_job", sitter(device=lambda job: job["sha256"]))
+    monkeypatch.setattr(evaluation, "run_block", worker(lambda work: work.job.target.sha256))
     run_alone(tmp_path)
     first = fingerprint(tmp_path / "best.safetensors")
     assert sorted((row["attack"], row["correct"], row["images"]) for row in examined(tmp_path)) == [
@@ -227,8 +223,8 @@ def test_a_worker_takes_a_gpu_where_ray_sees_one_unless_the_run_computes_on_proc
 ) -> None:
     monkeypatch.setattr(
         evaluation,
-        "run_job",
-        sitter(device=lambda _: json.dumps(ray.get_runtime_context().get_assigned_resources())),
+        "run_block",
+        worker(lambda _: json.dumps(ray.get_runtime_context().get_assigned_resources())),
     )
     anywhere = run.build(VALUES | {"training.device": "auto"})
     run_alone(tmp_path / "cpu")
@@ -241,15 +237,15 @@ def test_a_worker_takes_a_gpu_where_ray_sees_one_unless_the_run_computes_on_proc
 
 
 @pytest.mark.usefixtures("cluster")
-def test_what_one_sitting_meets_comes_back_as_itself_after_the_others(
+def test_the_error_of_one_job_comes_back_as_itself_after_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(job: dict[str, Any]) -> str:
-        if job["attack"] == "clean":
+    def fails(work: WorkerJob) -> str:
+        if work.job.attack == "clean":
             raise TeacherError("teacher.pt: is empty; download it again")
         return "a CPU"
 
-    monkeypatch.setattr(evaluation, "run_job", sitter(device=fails))
+    monkeypatch.setattr(evaluation, "run_block", worker(fails))
     run_alone(tmp_path)
     with pytest.raises(TeacherError) as error:
         examined(tmp_path)
@@ -265,16 +261,16 @@ def test_a_worker_that_is_killed_again_and_again_is_a_sentence_and_a_bug_of_ours
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_alone(tmp_path)
-    monkeypatch.setattr(evaluation, "run_job", lambda *_: os.kill(os.getpid(), 9))
+    monkeypatch.setattr(evaluation, "run_block", lambda *_: os.kill(os.getpid(), 9))
     with pytest.raises(
         OutOfMemoryError,
         match=(
-            "run, pgd20: its worker was killed three times, most likely for want of memory; let"
+            "run, pgd20: its worker was killed three times, most likely because memory ran out; let"
             " fewer"
         ),
     ):
         examined(tmp_path, ("pgd20",))
-    monkeypatch.setattr(evaluation, "run_job", lambda *_: 1 / 0)
+    monkeypatch.setattr(evaluation, "run_block", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError, match="ZeroDivisionError: division by zero"):
         examined(tmp_path, ("pgd20",))
 
@@ -282,9 +278,9 @@ def test_a_worker_that_is_killed_again_and_again_is_a_sentence_and_a_bug_of_ours
 @pytest.mark.usefixtures("cluster")
 def test_a_share_that_no_machine_of_this_ray_has_is_refused() -> None:
     assert (
-        evaluation._share(None, None),
-        evaluation._share(0.5, None),
-        evaluation._share(2.0, "auto"),
+        evaluation._gpu_share(None, None),
+        evaluation._gpu_share(0.5, None),
+        evaluation._gpu_share(2.0, "auto"),
     ) == (
         1.0,
         0.5,
@@ -297,4 +293,4 @@ def test_a_share_that_no_machine_of_this_ray_has_is_refused() -> None:
             " --address"
         ),
     ):
-        evaluation._share(2.0, None)
+        evaluation._gpu_share(2.0, None)

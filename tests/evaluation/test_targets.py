@@ -24,37 +24,38 @@ TAUGHT = run.build(
 )
 
 
-def test_who_cannot_be_examined_is_said_in_a_sentence(tmp_path: Path) -> None:
+def test_what_cannot_be_evaluated_is_said_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="holds no trials; `rkdsearch tune` makes them"):
         evaluation_targets(tmp_path, front=False, trial=None)
     study = tmp_path / "study"
     files.run(study, files.load_space(tmp_path))
     with pytest.raises(
         StudyError,
-        match=re.escape(f"there is no trial 't9'; `rkdsearch status {study}` lists what there is"),
+        match=re.escape(f"there is no trial 't9'; `rkdsearch status {study}` lists the trials"),
     ):
         evaluation_targets(study, front=False, trial="t9")
     with pytest.raises(
-        StudyError, match=r"t00000/best.safetensors: is missing, so trial t00000 cannot be examined"
+        StudyError,
+        match=r"t00000/best.safetensors: is missing, so trial t00000 cannot be evaluated",
     ):
         evaluation_targets(study, front=True, trial=None)
 
 
 @pytest.mark.parametrize("status", ["running", "paused", "stopped", "failed"])
-def test_what_has_not_finished_is_not_examined(tmp_path: Path, status: str) -> None:
+def test_what_has_not_finished_is_not_evaluated(tmp_path: Path, status: str) -> None:
     run_alone(tmp_path, status=status)
     with pytest.raises(
         StudyError,
         match=(
-            f"trial run is {status}, and only a finished one is examined, since test images must"
-            " not watch"
+            f"trial run is {status}, and only finished trials are evaluated, since test images must"
+            " not influence"
         ),
     ):
         evaluation_targets(tmp_path, front=False, trial="run")
     with pytest.raises(
         StudyError,
         match=re.escape(
-            f"no trial has finished (1 {status}); the command that began it goes on with it"
+            f"no trial has finished (1 {status}); repeat the command that began the study"
         ),
     ):
         evaluation_targets(tmp_path, front=False, trial=None)
@@ -69,7 +70,7 @@ def test_what_has_not_finished_is_not_examined(tmp_path: Path, status: str) -> N
     ],
     ids=str,
 )
-def test_a_run_without_a_search_is_examined_in_its_own_folder(
+def test_a_run_without_a_search_is_evaluated_in_its_own_folder(
     tmp_path: Path, chosen: dict[str, Any]
 ) -> None:
     run_alone(tmp_path)
@@ -111,12 +112,12 @@ def test_a_teacher_moves_with_its_study_and_a_missing_or_a_changed_one_is_left_o
     (said,) = found()[1]
     assert found()[0] == [student]
     assert said.startswith(
-        "robust teacher: teachers/best.safetensors is another file than the one that taught (sha256"
+        "robust teacher: teachers/best.safetensors is not the file that taught (its sha256 was"
     )
     (elsewhere / "best.safetensors").write_text("study")  # the very file, where the search found it
     assert found() == ([student, Path("teachers/best.safetensors")], [])
     (elsewhere / "best.safetensors").unlink()
     assert found() == (
         [student],
-        ["robust teacher: teachers/best.safetensors is not there, so it is not examined"],
+        ["robust teacher: teachers/best.safetensors is not there, so it is not evaluated"],
     )

@@ -99,9 +99,9 @@ def trained(study: Study, epochs: int) -> list[int]:
     assignment = study.next()
     assert isinstance(assignment, Assignment)
     reported = []
-    for epoch, facts in run_trial(assignment.config, assignment.folder, assignment.fidelities):
-        reported.append(epoch.epoch)
-        study.report(assignment.trial_id, epoch, facts)
+    for report in run_trial(assignment):
+        reported.append(report.result.epoch)
+        study.report(assignment.trial_id, report.result, report.facts)
         if len(reported) == epochs:
             break
     return reported

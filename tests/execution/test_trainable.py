@@ -1,8 +1,6 @@
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import ray
@@ -11,34 +9,56 @@ import torch
 from rkdsearch.errors import (
     CheckpointError,
     DiskError,
+    Failure,
     NonFiniteLossError,
     OutOfMemoryError,
     WorkerError,
 )
+from rkdsearch.execution.messages import (
+    Answer,
+    EpochReport,
+    FullDisk,
+    Notice,
+    TrialFailure,
+    packed,
+    unpacked,
+)
 from rkdsearch.execution.trainable import RayTrial
-from tests.execution.test_trial import CONFIG
+from tests.execution.orders import REPORT, order_of
 
 
 def trial_whose_next_epoch(raises: Exception) -> RayTrial:
-    def epochs() -> Iterator[dict[str, Any]]:
+    def answers() -> Iterator[Answer]:
         raise raises
-        yield {}
+        yield REPORT
 
     trial = RayTrial.__new__(RayTrial)
     trial._gang = None
-    trial._epochs = epochs()
+    trial._answers = answers()
     return trial
+
+
+def answer_of(trial: RayTrial) -> Answer:
+    """The message of its next step, as the driver reads it."""
+    answer: Answer = unpacked(trial.step())
+    return answer
+
+
+def failure_of(trial: RayTrial) -> TrialFailure:
+    answer = answer_of(trial)
+    assert isinstance(answer, TrialFailure)
+    return answer
 
 
 def test_what_a_user_can_mend_is_told_in_its_own_words() -> None:
     trial = trial_whose_next_epoch(NonFiniteLossError("epoch 2, batch 1: the loss is nan"))
-    assert trial.step() == {"error": "epoch 2, batch 1: the loss is nan", "failure": "loss"}
+    assert answer_of(trial) == TrialFailure("epoch 2, batch 1: the loss is nan", Failure.LOSS)
 
 
 def test_a_bug_of_one_method_is_told_with_its_place_and_on_one_line() -> None:
-    told = trial_whose_next_epoch(IndexError("too\nfar")).step()
-    assert told["error"].startswith("IndexError: too far (test_trainable.py:")
-    assert told["failure"] == "error"
+    told = failure_of(trial_whose_next_epoch(IndexError("too\nfar")))
+    assert told.error.startswith("IndexError: too far (test_trainable.py:")
+    assert told.kind is Failure.ERROR
 
 
 @pytest.mark.parametrize(
@@ -69,18 +89,18 @@ def test_what_the_machine_did_is_told_from_what_the_method_did(
     error: Exception, failure: str
 ) -> None:
     trial = trial_whose_next_epoch(error)
-    assert trial.step()["failure"] == failure
-    trial._epochs = iter([{"epoch": 1}])
-    assert trial.step() == {"epoch": 1}
+    assert failure_of(trial).kind == failure
+    trial._answers = iter([REPORT])
+    assert answer_of(trial) == REPORT
 
 
 def test_a_full_disk_is_no_failure_of_the_trial() -> None:
     trial = trial_whose_next_epoch(
         DiskError("last.safetensors: could not be written: No space left on device")
     )
-    assert trial.step() == {
-        "disk": "last.safetensors: could not be written: No space left on device"
-    }
+    assert answer_of(trial) == FullDisk(
+        "last.safetensors: could not be written: No space left on device"
+    )
 
 
 def test_what_one_process_of_a_gang_meets_is_told_as_its_own_words_and_not_tried_again() -> None:
@@ -92,8 +112,8 @@ def test_what_one_process_of_a_gang_meets_is_told_as_its_own_words_and_not_tried
         1,
         "127.0.0.1",
     )
-    told = trial_whose_next_epoch(error.as_instanceof_cause()).step()
-    assert told == {"error": "epoch 1, batch 1: the loss is nan", "failure": "loss"}
+    told = answer_of(trial_whose_next_epoch(error.as_instanceof_cause()))
+    assert told == TrialFailure("epoch 1, batch 1: the loss is nan", Failure.LOSS)
 
 
 def test_a_process_whose_device_is_lost_trains_no_other_trial() -> None:
@@ -102,14 +122,14 @@ def test_a_process_whose_device_is_lost_trains_no_other_trial() -> None:
             "CUDA error: device-side assert triggered\nSearch for `cudaErrorAssert'"
         )
     )
-    told = trial.step()
-    assert told["error"].startswith("CUDA error: device-side assert triggered (test_trainable.py:")
-    assert told["error"].endswith(
-        "): its process can use the device no more, later trials get a new one;"
+    told = failure_of(trial)
+    assert told.error.startswith("CUDA error: device-side assert triggered (test_trainable.py:")
+    assert told.error.endswith(
+        "): this process can no longer use the device, later trials get a new process;"
         " CUDA_LAUNCH_BLOCKING=1 finds the true place"
     )
-    assert told["failure"] == "worker"
-    with pytest.raises(RuntimeError, match="Tune lets go of an actor that raises"):
+    assert told.kind is Failure.WORKER
+    with pytest.raises(RuntimeError, match="Tune ends an actor that raises"):
         trial.step()
 
 
@@ -126,9 +146,9 @@ def test_a_process_whose_device_is_lost_trains_no_other_trial() -> None:
     ],
 )
 def test_a_process_whose_gang_has_lost_another_one_is_tried_again(error: RuntimeError) -> None:
-    told = trial_whose_next_epoch(error).step()
-    assert told["failure"] == "worker"
-    assert told["error"].endswith("another process of its gang is lost, or cannot be reached")
+    told = failure_of(trial_whose_next_epoch(error))
+    assert told.kind is Failure.WORKER
+    assert told.error.endswith("another process of its gang is lost or cannot be reached")
 
 
 def test_a_gang_that_does_not_answer_is_ended_with_its_trial() -> None:
@@ -137,40 +157,35 @@ def test_a_gang_that_does_not_answer_is_ended_with_its_trial() -> None:
         WorkerError("an epoch of its 2 processes must end within 6 hours")
     )
     trial._gang = SimpleNamespace(close=lambda: ended.append("the gang"))  # type: ignore[assignment]
-    assert trial.step() == {
-        "error": "an epoch of its 2 processes must end within 6 hours",
-        "failure": "worker",
-    }
+    assert answer_of(trial) == TrialFailure(
+        "an epoch of its 2 processes must end within 6 hours", Failure.WORKER
+    )
     assert ended == ["the gang"]
 
 
 def taken_up(folder: Path) -> RayTrial:
     trial = RayTrial.__new__(RayTrial)
-    assignment = {
-        "trial_id": "t00000", "config": CONFIG.to_dict(), "folder": str(folder), "fidelities": [{"epochs": 1}, {"epochs": 3}],
-        "allow_imports": [], "processes": 1, "cpu": 1, "gpu": 0,
-    }  # fmt: skip
-    trial.setup({"assignment": json.dumps(assignment)})
+    trial.setup(packed(order_of(folder)))
     return trial
 
 
 def test_a_checkpoint_that_is_damaged_while_its_trial_waits_is_put_aside_and_the_trial_trained_afresh(
     tmp_path: Path,
 ) -> None:
-    before = taken_up(tmp_path).step()
+    before = answer_of(taken_up(tmp_path))
     last = tmp_path / "last.safetensors"
     whole = last.read_bytes()
     last.write_bytes(whole[:-100])
     trial = taken_up(tmp_path)
-    told = [trial.step() for _ in range(3)]
-    assert [t["epoch"] for t in told] == [1, 2, 3]
-    assert json.loads(told[0]["result"])["loss"] == json.loads(before["result"])["loss"]
-    assert (
-        told[0]["notice"]
-        == f"{last} was damaged and is put aside as last.safetensors.damaged; its run is trained"
+    notice, *reports = [answer_of(trial) for _ in range(4)]
+    assert notice == Notice(
+        f"{last} was damaged and is put aside as last.safetensors.damaged; its run is trained"
         " afresh"
     )
-    assert not any("notice" in t for t in told[1:])
+    assert isinstance(before, EpochReport)
+    results = [report.result for report in reports if isinstance(report, EpochReport)]
+    assert [result.epoch for result in results] == [1, 2, 3]
+    assert results[0].loss == before.result.loss
     assert (tmp_path / "last.safetensors.damaged").read_bytes() == whole[:-100]
 
 

@@ -16,21 +16,20 @@ import ray
 
 from rkdsearch.cli.evaluate import evaluate
 from rkdsearch.cli.tune import tune
-from rkdsearch.errors import DiskError, StudyError, TeacherError
+from rkdsearch.errors import DiskError, TeacherError
 from rkdsearch.execution import teachers
-from rkdsearch.execution.tuner import _Asks, _End, _fits, _Listens, connected, placement, room
-from rkdsearch.execution.tuner import search as search_to_its_end
+from rkdsearch.execution.ray_session import connected
+from rkdsearch.execution.search import run_search
 from rkdsearch.plugins import allow_import
 from rkdsearch.results.store import Store
 from rkdsearch.results.summary import records
 from rkdsearch.search import ledger
 from rkdsearch.search.study import Study
-from rkdsearch.space.settings import Resources
 from rkdsearch.space.space import SearchSpace
 from rkdsearch.training.epoch import EpochResult
 from tests.execution.real import FIXED, ROOT, Search, compiled, space
 from tests.search.files import load_space
-from tests.search.witness import VARIABLE, fill_disk
+from tests.search.witness import VARIABLE
 
 pytestmark = pytest.mark.timeout(600)
 MOODS = {m: m for m in ("unlucky", "nan", "broken", "hungry", "lost", "full")}
@@ -277,7 +276,7 @@ def test_two_trials_share_a_gpu_and_a_third_waits_for_it(witness: Path, tmp_path
             witness.with_suffix(".told").touch()
 
     allow_import("tests.search")
-    search_to_its_end(
+    run_search(
         Study(search.study, SearchSpace.load(search.file), search.trials, {}), listener=listen
     )
     search.whole()
@@ -308,112 +307,6 @@ def test_a_search_that_was_stopped_proposes_what_one_that_was_left_alone_does(
     assert found[4, 17] == found[()]
 
 
-def test_a_trial_whose_worker_is_lost_too_often_fails_and_says_so(tmp_path: Path) -> None:
-    study = Study(tmp_path, load_space(tmp_path, resources={"max_failures": 1}), 2, {})
-    asks = _Asks(study, study.space.resources, _End(study))
-    asks.suggest("a")
-    asks.on_trial_complete("a", error=True)
-    lost = study.trials["t00000"]
-    assert (lost.status, lost.error, lost.failure) == (
-        "failed",
-        "its worker or node was lost 2 times",
-        "worker",
-    )
-    asks.suggest("b")
-    asks.on_trial_complete("b")
-    assert [t.status for t in study.trials.values()] == ["failed", "running"]
-
-
-def test_a_row_that_cannot_be_written_is_kept_for_the_end_of_rays_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    study = Study(tmp_path, load_space(tmp_path), 2, {})
-    end = _End(study)
-    asks = _Asks(study, study.space.resources, end)
-    asks.suggest("a")
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", os.replace)  # undone here
-        fill_disk(tmp_path)
-        asks.on_trial_complete("a", error=True)
-    assert isinstance(end.reason, DiskError)
-    with pytest.raises(
-        DiskError,
-        match=(
-            r"t00000.parquet: could not be written: No space left on device; is the folder yours,"
-            r" and the disk n"
-        ),
-    ):
-        _Listens(study, None, str, end).on_step_end(1, [])
-
-
-def test_a_trial_that_can_never_be_placed_is_refused_with_the_way_out() -> None:
-    _fits(Resources(cpu=1), {"CPU": 2.0})
-    with pytest.raises(
-        StudyError, match=r"resources: a trial of 2 processes asks 2.01 CPU, which must be <= 2"
-    ):
-        _fits(Resources(processes=2), {"CPU": 2.0})
-    with pytest.raises(StudyError, match=r"asks 1 GPU, which must be <= 0"):
-        _fits(Resources(gpu=1), {"CPU": 2.0})
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        ConnectionError("Could not find any running Ray instance.\nMore."),
-        ValueError("Invalid address format: x"),
-    ],
-)
-def test_a_cluster_that_is_not_there_is_one_sentence(
-    error: Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(**_: object) -> None:
-        raise error
-
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray, "init", refuse)
-    first = str(error).splitlines()[0]
-    law = (
-        rf"^--address x: there is no Ray cluster to join \({first}\); start one"
-        r" \(docs/cluster.md\), or leave --address out to use this machine$"
-    )
-    with pytest.raises(StudyError, match=law), room(Resources(), "x", str):
-        pass
-
-
-def test_this_machine_is_asked_before_ray_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray, "init", None)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with room(Resources(cpu=1), None, str):
-        pass
-    with pytest.raises(StudyError, match="asks 1000 CPU"), room(Resources(cpu=1000), None, str):
-        pass
-
-
-@pytest.mark.parametrize(
-    ("resources", "sentence"),
-    [
-        (Resources(cpu=4, gpu=1), None),
-        (Resources(cpu=4, gpu=1, processes=2), None),
-        (Resources(cpu=4, gpu=2), "no node of the cluster has 4 CPU and 2 GPU now, which a trial's process asks: trials wait until it grows"),
-        (Resources(cpu=16, gpu=1), "no node of the cluster has 16 CPU and 1 GPU now, which a trial's process asks: trials wait until it grows"),
-        (Resources(gpu=1, processes=3), "the cluster has 2 GPU now, and a trial asks 3: trials wait until it grows"),
-    ],
-)  # fmt: skip
-def test_what_a_cluster_lacks_now_is_said_once_and_is_no_error(
-    monkeypatch: pytest.MonkeyPatch, resources: Resources, sentence: str | None
-) -> None:
-    node = {"CPU": 8.0, "GPU": 1.0}
-    nodes = [(True, {"CPU": 16.0}), (True, node), (True, node), (False, {"CPU": 64.0, "GPU": 8.0})]
-    monkeypatch.setattr(ray, "is_initialized", lambda: True)
-    monkeypatch.setattr(
-        ray, "nodes", lambda: [{"Alive": alive, "Resources": has} for alive, has in nodes]
-    )
-    told: list[str] = []
-    with room(resources, "auto", told.append):
-        assert told == ([] if sentence is None else [sentence])
-
-
 def test_on_a_cluster_a_teacher_is_made_where_a_trial_would_be(
     witness: Path, tmp_path: Path
 ) -> None:
@@ -421,7 +314,7 @@ def test_on_a_cluster_a_teacher_is_made_where_a_trial_would_be(
     robust = {"network": {"name": "mlp", "width": 4}, "recipe": recipe}
     fixed = {**FIXED, "method.name": "rslad", "teachers.robust": robust}
     asking = load_space(tmp_path, fixed=fixed, search={}, first=[])
-    work, driver = teachers.on_cluster(asking.resources), teachers.make_ready
+    work, driver = teachers.on_cluster(asking.resources), teachers.train_and_measure
     steps = list(teachers.prepare(tmp_path / "study", asking, work))
     assert [(bool(s.epoch), bool(s.so_far), bool(s.measured)) for s in steps] == [
         (1, 0, 0),
@@ -440,13 +333,4 @@ def test_on_a_cluster_a_teacher_is_made_where_a_trial_would_be(
     with pytest.raises(
         TeacherError, match=r"gone.pt: cannot be read: No such file or directory; check the path$"
     ):
-        list(work(gone.example(), "robust", tmp_path, 1))
-
-
-def test_a_gang_is_one_atomic_group_of_its_actor_and_its_processes() -> None:
-    assert placement(Resources(cpu=2, gpu=0.25)).bundles == [{"CPU": 2.0, "GPU": 0.25}]
-    assert placement(Resources(cpu=2, gpu=1, processes=2)).bundles == [
-        {"CPU": 0.01},
-        {"CPU": 2.0, "GPU": 1.0},
-        {"CPU": 2.0, "GPU": 1.0},
-    ]
+        list(work(teachers.TeacherOrder(gone.example(), "robust", tmp_path, 1)))

@@ -1,0 +1,114 @@
+"""A gang: the processes that train one student together.
+
+They are Ray actors in the placement group of the trial. Each has the environment variables that
+torchrun sets, and its own `Accelerator()`.
+"""
+
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from rkdsearch.errors import WorkerError
+from rkdsearch.execution.failures import as_rkd_error
+from rkdsearch.execution.messages import EpochReport, WorkOrder
+from rkdsearch.execution.trial import run_order
+from rkdsearch.space.settings import Resources
+from rkdsearch.training.all_gather import leave_group
+
+# A gang whose collective operation hangs must not hold its GPUs for ever.
+STEP_TIMEOUT_SECONDS = 6 * 3600.0
+
+
+class GangProcess:
+    """One process of a gang."""
+
+    def address(self) -> str:
+        """This node's IP address."""
+        return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]  # Ray leaves it untyped
+
+    def free_port(self) -> int:
+        """A free port, at which the gang's processes can meet."""
+        with socket.socket() as listener:
+            listener.bind(("", 0))
+            return int(listener.getsockname()[1])
+
+    def begin(self, environment: dict[str, str], order: WorkOrder) -> None:
+        """Leave the process group of the last trial, and prepare that of this one."""
+        leave_group()
+        os.environ.update(environment)
+        self._reports = run_order(order)
+
+    def step(self) -> EpochReport | None:
+        """Train one epoch; None after the last.
+
+        Raises RkdError only: the error of another package may not survive pickling.
+        """
+        try:
+            return next(self._reports, None)
+        except Exception as error:  # noqa: BLE001 - one method's bug must not end a search of many
+            raise as_rkd_error(error) from None
+
+
+class Gang:
+    """The processes of one trial. They stay for the next trial of the same actor."""
+
+    def __init__(self, resources: Resources) -> None:
+        group = ray.util.get_current_placement_group()
+        remote = ray.remote(GangProcess)
+        self._processes: list[Any] = [  # handles: Ray adds `.remote` to each method
+            remote.options(
+                num_cpus=resources.cpu,
+                num_gpus=resources.gpu,
+                scheduling_strategy=(
+                    # bundle 0 is that of the trial's own actor
+                    PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank + 1)
+                    if group
+                    else "DEFAULT"
+                ),
+            ).remote()
+            for rank in range(resources.processes)
+        ]
+
+    def run(self, order: WorkOrder) -> Iterator[EpochReport]:
+        """The epochs of one order, as rank 0 reports them.
+
+        Raises WorkerError where an epoch takes longer than STEP_TIMEOUT_SECONDS.
+        """
+        addresses = ray.get([p.address.remote() for p in self._processes])
+        port = ray.get(self._processes[0].free_port.remote())
+        begun = []
+        for rank, (process, address) in enumerate(zip(self._processes, addresses, strict=True)):
+            environment = {
+                "RANK": str(rank),
+                "WORLD_SIZE": str(len(addresses)),
+                "LOCAL_RANK": str(addresses[:rank].count(address)),
+                "LOCAL_WORLD_SIZE": str(addresses.count(address)),
+                "MASTER_ADDR": addresses[0],
+                "MASTER_PORT": str(port),
+            }
+            begun.append(process.begin.remote(environment, order))
+        ray.get(begun)
+        while True:
+            try:
+                reports = ray.get(
+                    [p.step.remote() for p in self._processes], timeout=STEP_TIMEOUT_SECONDS
+                )
+            except ray.exceptions.GetTimeoutError:
+                raise WorkerError(
+                    f"an epoch of its {len(self._processes)} processes must end within"
+                    f" {STEP_TIMEOUT_SECONDS / 3600:g} hours (STEP_TIMEOUT_SECONDS in"
+                    " rkdsearch/execution/gang.py), and did not: a process hangs, or the epoch is"
+                    " longer; look at their nodes, or train on fewer images"
+                ) from None
+            if reports[0] is None:
+                return
+            yield reports[0]
+
+    def close(self) -> None:
+        """End the processes, so that their GPUs are free for the next trial."""
+        for process in self._processes:
+            ray.kill(process)

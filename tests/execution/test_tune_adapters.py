@@ -1,0 +1,49 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from rkdsearch.errors import DiskError
+from rkdsearch.execution.interruption import Interruption
+from rkdsearch.execution.tune_adapters import StudyCallback, StudySearcher
+from rkdsearch.search.study import Study
+from tests.search.files import load_space
+from tests.search.witness import fill_disk
+
+
+def test_a_trial_whose_worker_is_lost_too_often_fails_and_says_so(tmp_path: Path) -> None:
+    study = Study(tmp_path, load_space(tmp_path, resources={"max_failures": 1}), 2, {})
+    searcher = StudySearcher(study, Interruption(study.folder))
+    searcher.suggest("a")
+    searcher.on_trial_complete("a", error=True)
+    lost = study.trials["t00000"]
+    assert (lost.status, lost.error, lost.failure) == (
+        "failed",
+        "its worker or node was lost 2 times",
+        "worker",
+    )
+    searcher.suggest("b")
+    searcher.on_trial_complete("b")
+    assert [t.status for t in study.trials.values()] == ["failed", "running"]
+
+
+def test_a_row_that_cannot_be_written_is_kept_for_the_end_of_rays_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = Study(tmp_path, load_space(tmp_path), 2, {})
+    interruption = Interruption(study.folder)
+    searcher = StudySearcher(study, interruption)
+    searcher.suggest("a")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", os.replace)  # undone here
+        fill_disk(tmp_path)
+        searcher.on_trial_complete("a", error=True)
+    assert isinstance(interruption.reason, DiskError)
+    with pytest.raises(
+        DiskError,
+        match=(
+            r"t00000.parquet: could not be written: No space left on device; is the folder yours,"
+            r" and the disk n"
+        ),
+    ):
+        StudyCallback(study, None, str, interruption).on_step_end(1, [])
