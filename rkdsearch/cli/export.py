@@ -1,4 +1,4 @@
-"""`rkdsearch export STUDY --trial ID`: a trial's best network, to be given away."""
+"""`rkdsearch export STUDY --trial ID`: a trial's best network as files to publish."""
 
 from pathlib import Path
 
@@ -13,18 +13,18 @@ def export(
     onnx: bool = False,
     allow_import: AllowImport = (),
 ) -> None:
-    """Write a trial's best weights as safetensors, with a model card, a RobustBench-style entry and the run's YAML. Nothing is trained or measured.
+    """Write a trial's best weights, a model card, a RobustBench-style entry and the run's YAML.
 
     Parameters
     ----------
     study
-        The study's folder, that of a single run (its trial is called `run`), or a trial's best.safetensors in one of them.
+        Folder of a study or of a single run (its trial is `run`), or a best.safetensors in it.
     trial
-        The trial, as `rkdsearch status` lists it; where a folder of trials was named.
+        Trial, as `rkdsearch status` lists it.
     out
-        The folder to write into; by default exports/<study>-<trial>.
+        Folder to write; default: exports/<study>-<trial>.
     onnx
-        Also an ONNX file, which is run and compared; needs rkdsearch[export].
+        Write an ONNX file too, and compare its output; needs rkdsearch[export].
     """
     from rkdsearch import plugins
     from rkdsearch.cli.progress import said
@@ -38,7 +38,10 @@ def export(
 
 
 def _source(named: Path, trial: str | None) -> tuple[Path, str, Path]:
-    """The study's folder, the trial, and its best weights. `rkdsearch train` keeps its one run in the folder itself."""
+    """The study's folder, the trial, and its best weights.
+
+    A single run, made by `rkdsearch train`, has its weights in the folder itself.
+    """
     from rkdsearch.errors import CheckpointError, StudyError
     from rkdsearch.search import ledger
 

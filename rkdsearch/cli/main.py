@@ -1,4 +1,8 @@
-"""Exit codes: 0 done, 2 the user must change something (one sentence, no traceback), 1 our bug (with its traceback), 130 interrupted."""
+"""The program's entry point and its exit codes.
+
+0: done. 1: a bug of ours, with its traceback. 2: the user must change something, one sentence.
+130: interrupted.
+"""
 
 import sys
 
@@ -13,15 +17,15 @@ def main() -> None:
     try:
         app(exit_on_error=False, result_action="return_value")
     except CycloptsError:
-        sys.exit(2)  # its message is printed already
+        sys.exit(2)  # Cyclopts has printed its message
     except RkdError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        if sys.argv[1:2] in (["train"], ["teacher"], ["evaluate"]):  # `tune` has said what to type
+        if sys.argv[1:2] in (["train"], ["teacher"], ["evaluate"]):  # `tune` prints the command to continue
             print(
-                "interrupted; what is finished (epochs, examined networks) is kept: the same"
-                " command goes on from there",
+                "interrupted; finished epochs and evaluations are kept: repeat the command to"
+                " continue",
                 file=sys.stderr,
             )
         sys.exit(130)

@@ -1,29 +1,32 @@
-"""Options that several commands share, and what reads them."""
+"""Options that several commands share, and the parser of overrides."""
 
 from collections.abc import Iterable
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-# One value an option: what stands behind it is the next argument, never silently one more value.
+# One value per option: a word after it is the next argument, never one more value.
 AllowImport = Annotated[
     tuple[str, ...],
     Parameter(
         negative=(),
         show_default=False,
         help=(
-            "A package of your own from which methods and networks may be imported; repeat it for"
-            " several."
+            "A package of yours from which methods and networks may be imported; repeat the option"
+            " for several."
         ),
     ),
 ]
 Address = Annotated[
-    str | None, Parameter(help="A Ray cluster's address, or `auto`; none given: this machine.")
+    str | None, Parameter(help="Address of a Ray cluster, or `auto`; default: this machine.")
 ]
 
 
 def parsed(texts: Iterable[str]) -> dict[str, Any]:
-    """`section.field=value` as names and values, read as YAML reads them. Raises ConfigError for a text without a name or an equals sign."""
+    """Texts such as `section.field=value` as names and values, which are read as YAML.
+
+    Raises ConfigError for a text without a name, without an equals sign, or whose value is no YAML.
+    """
     import yaml
 
     from rkdsearch.errors import ConfigError
@@ -43,8 +46,8 @@ def parsed(texts: Iterable[str]) -> dict[str, Any]:
             ) from None
         if isinstance(values[name], dict) and not value.lstrip().startswith("{"):
             raise ConfigError(
-                f"{name}: a colon at the end or before a space makes '{value}' a section; write its"
-                " value right behind the colon, such as data.name=folder:PATH, or {...} around"
-                " what is a section"
+                f"{name}: a colon at the end or before a space makes '{value}' a section; write the"
+                " value directly after the colon, such as data.name=folder:PATH, or put a section"
+                " in {...}"
             )
     return values

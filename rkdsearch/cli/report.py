@@ -1,17 +1,17 @@
-"""`rkdsearch report STUDY`: one offline HTML page."""
+"""`rkdsearch report STUDY`: an offline HTML page."""
 
 from pathlib import Path
 
 
 def report(study: Path, *, out: Path | None = None) -> None:
-    """Write one offline HTML page about a study: running, finished, copied or empty.
+    """Write an offline HTML page about a study.
 
     Parameters
     ----------
     study
-        The study's folder.
+        Folder of the study; it may be running, finished, copied or empty.
     out
-        Where the page goes; by default STUDY/report.html.
+        File of the page; default: STUDY/report.html.
     """
     from rkdsearch.report import page
 

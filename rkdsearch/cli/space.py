@@ -1,4 +1,4 @@
-"""`rkdsearch space`: look at a search space before any compute is spent."""
+"""`rkdsearch space`: check, show or sample a search space before any compute is spent."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,12 +15,12 @@ app = App(name="space", help="Check, show or sample a search space.", help_forma
 
 @app.command
 def check(*files: Path, allow_import: AllowImport = ()) -> None:
-    """Prove that every corner of these spaces is a legal run: both ends of every parameter, and 100 random samples.
+    """Build the run at both ends of every parameter, and 100 random runs: all must be legal.
 
     Parameters
     ----------
     files
-        One or more YAML files of search spaces, each of which is checked by itself.
+        YAML files of search spaces.
     """
     from rkdsearch import plugins
     from rkdsearch.cli.progress import said
@@ -35,7 +35,10 @@ def check(*files: Path, allow_import: AllowImport = ()) -> None:
 
 
 def checked(file: Path) -> "tuple[SearchSpace, int]":
-    """The space in the file, and how many of its runs were built to prove it. Raises SpaceError, which names the file."""
+    """The space in the file, and the number of runs that its check built.
+
+    Raises SpaceError, which names the file.
+    """
     from rkdsearch.cli.progress import said
     from rkdsearch.errors import SpaceError
     from rkdsearch.space.check import check_space
@@ -50,7 +53,7 @@ def checked(file: Path) -> "tuple[SearchSpace, int]":
 
 @app.command
 def show(file: Path, *, allow_import: AllowImport = ()) -> None:
-    """Print a space as it is read: fixed values, parameters with their conditions, ladder, published settings.
+    """Print a space as it is read: fixed values, parameters with conditions, baselines, ladder.
 
     Parameters
     ----------
@@ -95,11 +98,11 @@ def sample(
     file
         The YAML file of a search space.
     count
-        How many configurations.
+        Number of configurations.
     seed
-        Of the draw: the same seed draws the same configurations.
+        Seed of the random draw.
     whole
-        With what is fixed and every default: a run's file, for `rkdsearch train` and `rkdsearch teacher`.
+        Print all fields of one run, as a file for `rkdsearch train` and `rkdsearch teacher`.
     """
     import numpy as np
     import yaml

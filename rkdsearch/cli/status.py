@@ -1,15 +1,15 @@
-"""`rkdsearch status STUDY`: how far a search is. Reads, never writes."""
+"""`rkdsearch status STUDY`: the state of a search. It reads only."""
 
 from pathlib import Path
 
 
 def status(study: Path) -> None:
-    """Print a study's trials by status, its front so far, the other trials that finished, its hypervolume and its cost.
+    """Print the trials of a study by status, its cost, its hypervolume and its front so far.
 
     Parameters
     ----------
     study
-        The study's folder; the search may be running, or the folder a copy.
+        Folder of the study; the search may be running, and the folder may be a copy.
     """
     from rich.console import Console
     from rich.markup import escape as without_markup
@@ -21,8 +21,8 @@ def status(study: Path) -> None:
     from rkdsearch.results.objectives import OBJECTIVES, USUAL
 
     def escape(text: str) -> str:
-        # labels and errors may be a stranger's: neither markup nor control characters reach the
-        # terminal
+        # Labels and errors may come from a stranger: neither markup nor control characters may
+        # reach the terminal.
         return without_markup("".join(letter if letter.isprintable() else " " for letter in text))
 
     def cells(row: Row) -> tuple[str, ...]:
@@ -75,7 +75,7 @@ def status(study: Path) -> None:
         for row in front:
             table.add_row(*cells(row), f"{row['metric.best_epoch']} of {row['fidelity.of_epochs']}")
         console.print(table)
-        for row in front:  # as lines: in a column beside the others they would be a word wide
+        for row in front:  # as lines: a column beside the others would be one word wide
             console.print(f"{escape(row['trial_id'])}: {escape(settings(row))}", soft_wrap=True)
     if others:
         table = Table(*heads, title="finished, not on the front (validation)", title_justify="left")
@@ -87,4 +87,4 @@ def status(study: Path) -> None:
             f"failed: {escape(row['trial_id'])}: {escape(row['error'] or 'no reason was recorded')}"
         )
     for path in found.damaged:
-        console.print(f"left out, cannot be read: {escape(str(path))}")
+        console.print(f"left out, because it cannot be read: {escape(str(path))}")

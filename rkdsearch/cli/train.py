@@ -1,4 +1,4 @@
-"""`rkdsearch train`: one run, without Ray."""
+"""`rkdsearch train`: one training run, without Ray."""
 
 from pathlib import Path
 
@@ -11,16 +11,16 @@ def train(
     folder: Path | None = None,
     allow_import: AllowImport = (),
 ) -> None:
-    """One training run; started again with the same folder, it goes on from its last epoch.
+    """Train one run. Started again with the same folder, it continues from its last epoch.
 
     Parameters
     ----------
     config
-        A YAML file of a run's fields.
+        YAML file of the run.
     overrides
-        section.field=value, such as optimizer.lr=0.05 attack.eps=8/255.
+        Values laid over the file, such as optimizer.lr=0.05 attack.eps=8/255.
     folder
-        Where checkpoints and the row go; by default runs/<name of the file>.
+        Folder of checkpoints and rows; default: runs/<name of the file>.
     """
     from rkdsearch import config as run
     from rkdsearch import plugins
@@ -44,7 +44,7 @@ def train(
     plugins.allow_import(*allow_import)
     described = run.load(config, parsed(overrides))
     home = folder or Path("runs") / config.stem
-    caches = home / "teachers", CACHE.absolute()  # its own, and those of `rkdsearch teacher train`
+    caches = home / "teachers", CACHE.absolute()  # the second is that of `rkdsearch teacher train`
     with exclusive_folder(described, home):
         try_student(described)
         for role, epoch in teacher_epochs(described, *caches):

@@ -137,8 +137,8 @@ def test_ctrl_c_is_130_and_one_line(
     said = capsys.readouterr()
     assert (
         said.err
-        == "interrupted; what is finished (epochs, examined networks) is kept: the same command"
-        " goes on from there\n"
+        == "interrupted; finished epochs and evaluations are kept: repeat the command to"
+        " continue\n"
     )
     assert said.out == ""
 
