@@ -22,7 +22,9 @@ app.command(
     name="evaluate",
     help="Evaluate a study's networks on test images, which no other command reads.",
 )
-app.command("rkdsearch.cli.report:report", name="report", help="Write an offline HTML page about a study.")
+app.command(
+    "rkdsearch.cli.report:report", name="report", help="Write an offline HTML page about a study."
+)
 app.command(
     "rkdsearch.cli.status:status",
     name="status",

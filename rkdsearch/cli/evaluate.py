@@ -1,4 +1,4 @@
-"""`rkdsearch evaluate`: the only command that opens the test set."""
+"""`rkdsearch evaluate`: the only command that reads the test set."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -26,27 +26,27 @@ def evaluate(
     address: Address = None,
     allow_import: AllowImport = (),
 ) -> None:
-    """Examine finished networks on test images, by the study's fixed exam. What was examined before is skipped.
+    """Evaluate finished networks on test images; evaluations that exist are skipped.
 
     Parameters
     ----------
     study
-        The study's folder, or that of a single run.
+        Folder of a study or of a single run.
     front
-        The validation front and the published settings; neither this nor --trial: everything that finished.
+        Only the validation front and the baselines; default: all finished trials.
     trial
-        One trial.
+        Only this trial.
     seeds
-        How many seeds of the attacks.
+        Number of seeds of each attack.
     images
-        Only so many test images, stratified and the same for all; the number is recorded.
+        Number of test images, stratified by class, the same for all networks; default: all.
     attacks
-        Which attack; repeat it for several.
+        An attack; repeat the option for several.
     gpu
-        The share of a GPU that each worker takes, such as 0.25; by default a whole one where Ray sees any.
+        Share of a GPU for each worker, such as 0.25; default: a whole GPU where Ray sees one.
     """
     from rkdsearch import plugins
-    from rkdsearch.cli.progress import said
+    from rkdsearch.cli.console import say
     from rkdsearch.errors import StudyError
     from rkdsearch.evaluation import jobs
     from rkdsearch.evaluation.targets import evaluation_targets
@@ -58,22 +58,22 @@ def evaluate(
         raise StudyError(f"--gpu must be > 0 and <= 1, got {gpu:g}")
     plugins.allow_import(*allow_import)
     todo = jobs.evaluation_jobs(
-        evaluation_targets(study, front=front, trial=trial, notice=said), attacks, seeds
+        evaluation_targets(study, front=front, trial=trial, notice=say), attacks, seeds
     )
-    said(
+    say(
         f"{study}: {len({s.target.trial_id for s in todo})} networks, {len(todo)} evaluation jobs on"
         " test images"
     )
     done = 0
     for job, row in run_jobs(study, todo, images=images, gpu=gpu, address=address):
         done += 1
-        said(
+        say(
             f"{job.target.trial_id:10} {job.attack:10} seed {job.seed}:"
             f" {row['correct']}/{row['images']} = {row['accuracy']:.3f} [{row['low']:.3f},"
             f" {row['high']:.3f}]  {job.target.label}"
         )
     if done < len(todo):
-        said(
-            f"{len(todo) - done} evaluation jobs stand in {study / 'evaluations'} already and were not"
-            " repeated"
+        say(
+            f"{len(todo) - done} evaluation jobs were skipped: {study / 'evaluations'} has their"
+            " results"
         )

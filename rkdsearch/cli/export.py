@@ -27,14 +27,14 @@ def export(
         Write an ONNX file too, and compare its output; needs rkdsearch[export].
     """
     from rkdsearch import plugins
-    from rkdsearch.cli.progress import said
+    from rkdsearch.cli.console import say
     from rkdsearch.export.trial import export as delivered
 
     plugins.allow_import(*allow_import)
     study, trial, weights = _source(study, trial)
     home = out or Path("exports") / f"{study.resolve().name}-{trial}"
     for file in delivered(study, trial, weights, home, onnx=onnx):
-        said(str(file))
+        say(str(file))
 
 
 def _source(named: Path, trial: str | None) -> tuple[Path, str, Path]:

@@ -22,7 +22,11 @@ def main() -> None:
         print(error, file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        if sys.argv[1:2] in (["train"], ["teacher"], ["evaluate"]):  # `tune` prints the command to continue
+        if sys.argv[1:2] in (
+            ["train"],
+            ["teacher"],
+            ["evaluate"],
+        ):  # `tune` prints the command to continue
             print(
                 "interrupted; finished epochs and evaluations are kept: repeat the command to"
                 " continue",

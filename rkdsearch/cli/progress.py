@@ -1,21 +1,21 @@
-"""What a person sees while a search runs: a live panel on a terminal, a plain line now and then elsewhere."""
+"""Progress of searches, runs and teachers: a live panel on a terminal, plain lines elsewhere."""
 
-import logging
 import statistics
 import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
-from typing_extensions import override
 
+from rkdsearch.cli.console import console, say
 from rkdsearch.errors import StudyError
 from rkdsearch.pace import duration
 from rkdsearch.results.objectives import OBJECTIVES, USUAL
+from rkdsearch.results.states import Origin, Status
 
 if TYPE_CHECKING:
     from rkdsearch.search.study import Study
@@ -24,35 +24,10 @@ if TYPE_CHECKING:
     from rkdsearch.training.trainer import Trainer
 
 LINE_EVERY_SECONDS = 10.0
-_console = Console(highlight=False, soft_wrap=True)
-
-
-def said(text: str) -> None:
-    """One line."""
-    _console.print(text, markup=False)
-
-
-class _Heard(logging.Handler):
-    @override
-    def emit(self, record: logging.LogRecord) -> None:
-        from rkdsearch.training.run import is_first_process
-
-        if is_first_process():
-            said(record.getMessage())
-
-
-_heard = _Heard()
-
-
-def hear_pace() -> None:
-    """From now on, what takes long in this process says now and then how far it is."""
-    logger = logging.getLogger("rkdsearch.pace")
-    logger.setLevel(logging.INFO)
-    logger.addHandler(_heard)
 
 
 def ready_line(trainer: "Trainer") -> str:
-    """By what and on what a run alone is about to train."""
+    """Device, processes and images of a single run, printed before its first epoch."""
     import torch
 
     from rkdsearch.training.rows import device_name
@@ -73,7 +48,7 @@ def _counted(number: int, thing: str, plural: str) -> str:
 
 
 def seconds_left(done: "Sequence[EpochResult]") -> float | None:
-    """For the epochs still to do, at the pace of those that are done; None where all are."""
+    """Seconds that the remaining epochs will take, at the mean pace so far; None after the last."""
     last = done[-1]
     return (
         (last.epochs - last.epoch) * statistics.mean(e.seconds for e in done)
@@ -83,7 +58,7 @@ def seconds_left(done: "Sequence[EpochResult]") -> float | None:
 
 
 def epoch_line(epoch: "EpochResult", left: float | None = None) -> str:
-    """How a run alone gets on, and that it takes so many seconds more."""
+    """One epoch of a single run, with the seconds that are `left`."""
     text = f"epoch {epoch.epoch:3} of {epoch.epochs}  loss {epoch.loss:.4f}"
     if epoch.clean_accuracy is not None:
         text += f"  clean {epoch.clean_accuracy:.3f}  robust {epoch.robust_accuracy:.3f}"
@@ -94,16 +69,16 @@ def epoch_line(epoch: "EpochResult", left: float | None = None) -> str:
 
 
 class TeacherProgress:
-    """How teachers get on: every fifth of a training, and now and then a line."""
+    """Lines about teachers: at every fifth of a training, and every ten seconds."""
 
     def __init__(self) -> None:
         self._line_at = time.monotonic()
 
     def update(self, step: "TeacherStep") -> None:
-        """Something has happened to a teacher."""
+        """Print this step where a line is due."""
         epoch, so_far, measured = step.epoch, step.so_far, step.measured
         if step.skipped:
-            self._say(f"{step.role} teacher skipped: no method of this space asks it")
+            self._say(f"{step.role} teacher skipped: no method of this space asks for it")
         if epoch is not None and (self._due or epoch.epoch % max(1, epoch.epochs // 5) == 0):
             accuracies = (
                 ""
@@ -117,7 +92,7 @@ class TeacherProgress:
             )
             self._say(
                 f"{step.role} teacher: {so_far.images} of {step.of_images} validation images"
-                f" examined, {reached}"
+                f" measured, {reached}"
             )
         if measured is not None:
             self._say(
@@ -132,42 +107,37 @@ class TeacherProgress:
 
     def _say(self, text: str) -> None:
         self._line_at = time.monotonic()
-        said(text)
+        say(text)
 
 
 class SearchProgress:
-    """Listens to a study; also knows what it skipped."""
+    """Progress of a search in this session, and what earlier sessions had finished."""
 
     def __init__(self, study: "Study") -> None:
         self._started = time.monotonic()
         self._line_at = 0.0
-        self._known = {
-            t.trial_id
-            for t in study.trials.values()
-            if t.status in ("finished", "stopped", "paused", "failed")
-        }
+        self._known = {t.trial_id for t in study.trials.values() if t.status != Status.RUNNING}
         self._epochs_before = {t.trial_id: t.trained for t in study.trials.values()}
         self._seconds_before = study.device_seconds
         self._live = (
-            Live(console=_console, refresh_per_second=4, transient=True)
-            if _console.is_terminal
+            Live(console=console, refresh_per_second=4, transient=True)
+            if console.is_terminal
             else None
         )
         if self._known:
-            said(
-                f"taking up {study.folder}: {len(self._known)} trials are known already and are not"
-                " repeated"
+            say(
+                f"resuming {study.folder}: {len(self._known)} trials are known and are not repeated"
             )
         if study.again:
-            said(
-                "what the machine failed goes on from its last epoch:"
+            say(
+                "retried from their last epoch, after a failure of the machine:"
                 f" {', '.join(sorted(study.again))}"
             )
         for label, excess in study.too_large().items():
-            said(
+            say(
                 f"{label}: its student has {excess.count:,} {excess.heading},"
-                f" constraints.{excess.cost} allows {excess.limit:,}: a baseline that will be on no"
-                " front"
+                f" constraints.{excess.cost} allows {excess.limit:,}: this baseline cannot be"
+                " on the front"
             )
 
     def __enter__(self) -> Self:
@@ -184,38 +154,42 @@ class SearchProgress:
         self.stop()
 
     def stop(self) -> None:
-        """Give the terminal back."""
+        """End the live panel."""
         if self._live:
             self._live.stop()
 
     def update(self, study: "Study") -> None:
-        """Something may have changed."""
+        """Print the present state of the study, where a line is due."""
         if self._live:
             self._live.update(Group(Text(self._headline(study)), front_table(study)))
         elif time.monotonic() - self._line_at > LINE_EVERY_SECONDS:
             self._line_at = time.monotonic()
-            said(self._headline(study))
+            say(self._headline(study))
 
     def finished(self, study: "Study", *, nothing_to_do: bool = False) -> None:
-        """The last word. Raises StudyError where every trial has failed, and SpaceError where there was less to try than was wanted."""
+        """Print the end of the search.
+
+        Raises StudyError where every trial has failed, SpaceError where the space has fewer
+        configurations than were asked for.
+        """
         from rkdsearch.search.ledger import BY_MACHINE
 
         self.stop()
         if nothing_to_do:
-            said(f"nothing to do: all {len(study.trials)} trials of {study.folder} have ended")
-        failed = [t for t in study.trials.values() if t.status == "failed"]
+            say(f"nothing to do: all {len(study.trials)} trials of {study.folder} have ended")
+        failed = [t for t in study.trials.values() if t.status == Status.FAILED]
         for trial in failed[:5]:
-            said(
+            say(
                 f"{trial.trial_id} failed: {trial.error}"
-                + (" (--resume tries it again)" if trial.failure in BY_MACHINE else "")
+                + (" (--resume retries it)" if trial.failure in BY_MACHINE else "")
             )
-        _console.print(front_table(study))
-        said(self._headline(study))
+        console.print(front_table(study))
+        say(self._headline(study))
         if failed and len(failed) == len(study.trials):
             raise StudyError(
-                f"{study.folder}: all {len(failed)} trials failed, so there is no front; mend what"
-                " they say, and go on with --resume where the machine was at fault, or else with a"
-                " changed space in another folder"
+                f"{study.folder}: all {len(failed)} trials failed, so there is no front; correct"
+                " the causes above, then continue with --resume where the machine was at fault, or"
+                " else search a changed space in another folder"
             )
         if study.nothing_left is not None:
             raise study.nothing_left
@@ -223,19 +197,21 @@ class SearchProgress:
     def _headline(self, study: "Study") -> str:
         counts = study.counts()
         states = ", ".join(
-            f"{counts[s]} {s}" for s in ("finished", "stopped", "paused", "failed") if counts.get(s)
+            f"{counts[s]} {s}"
+            for s in (Status.FINISHED, Status.STOPPED, Status.PAUSED, Status.FAILED)
+            if counts.get(s)
         )
         elapsed = time.monotonic() - self._started
         of = "" if study.wanted is None else f" of {study.wanted}"
-        repeats = [t for t in study.trials.values() if t.origin == "replicate"]
+        replicates = [t for t in study.trials.values() if t.origin == Origin.REPLICATE]
         text = (
-            f"{elapsed:4.0f} s  {len(study.trials) - len(repeats)}{of} asked,"
+            f"{elapsed:4.0f} s  {len(study.trials) - len(replicates)}{of} configurations,"
             f" {len(study.executing)} running"
         )
         text += (
-            f", {sum(t.status != 'running' for t in repeats)} of {len(repeats)} repeats with fresh"
-            " seeds"
-            if repeats
+            f", {sum(t.status != Status.RUNNING for t in replicates)} of {len(replicates)}"
+            " replicates"
+            if replicates
             else ""
         )
         if study.budget is not None:
@@ -245,13 +221,18 @@ class SearchProgress:
         return text if left is None else f"{text}; about {duration(left)} left"
 
     def _left(self, study: "Study") -> float | None:
-        """Epochs still expected, at the pace of this session. Who will be promoted is not known: a mean of what happened so far."""
+        """Seconds until the end, at the pace of this session; None where that is not known.
+
+        Promotions to come are not known: a trial is expected to train as long as the mean so far.
+        """
         done_now = sum(
             t.trained - self._epochs_before.get(t.trial_id, 0) for t in study.trials.values()
         )
         elapsed = time.monotonic() - self._started
         ended = [
-            t.trained for t in study.trials.values() if not t.executing and t.origin == "search"
+            t.trained
+            for t in study.trials.values()
+            if not t.executing and t.origin == Origin.SEARCH
         ]
         if done_now < 5 or study.done:
             return None
@@ -262,37 +243,40 @@ class SearchProgress:
                 if study.budget is None or spent <= 0
                 else max(0.0, study.budget - study.device_seconds) * elapsed / spent
             )
-        repeats = [t for t in study.trials.values() if t.origin == "replicate"]
-        asked = len(study.trials) - len(repeats)
-        replicates = study.space.replicates
-        to_come = replicates.seeds * (
-            replicates.contenders + (len(study.space.baselines) if replicates.baselines else 0)
+        replicates = [t for t in study.trials.values() if t.origin == Origin.REPLICATE]
+        proposed = len(study.trials) - len(replicates)
+        wanted = study.space.replicates
+        replicates_to_come = wanted.seeds * (
+            wanted.contenders + (len(study.space.baselines) if wanted.baselines else 0)
         )
-        repeats_left = (
-            sum(t.status == "running" and not t.executing for t in repeats) if repeats else to_come
+        replicates_left = (
+            sum(t.status == Status.RUNNING and not t.executing for t in replicates)
+            if replicates
+            else replicates_to_come
         )
-        first_left = sum(
+        # running baselines and replicates: both train to full length
+        full_left = sum(
             sum(segment.epochs for segment in t.segments) - t.trained
             for t in study.executing
-            if t.origin != "search"
+            if t.origin != Origin.SEARCH
         )
-        to_ask = study.wanted - asked
-        first_unasked = max(0, min(len(study.space.baselines), study.wanted) - asked)
+        to_propose = study.wanted - proposed
+        baselines_left = max(0, min(len(study.space.baselines), study.wanted) - proposed)
         typical = statistics.mean(ended) if len(ended) >= 3 else study.space.epochs / 2
-        running = sum(
-            max(1.0, typical - t.trained) for t in study.executing if t.origin == "search"
+        running_left = sum(
+            max(1.0, typical - t.trained) for t in study.executing if t.origin == Origin.SEARCH
         )
         epochs = (
-            first_left
-            + running
-            + (first_unasked + repeats_left) * study.space.epochs
-            + (to_ask - first_unasked) * typical
+            full_left
+            + running_left
+            + (baselines_left + replicates_left) * study.space.epochs
+            + (to_propose - baselines_left) * typical
         )
         return epochs * elapsed / done_now
 
 
 def front_table(study: "Study") -> Table:
-    """The best front so far, of full-length trials, in the study's objectives."""
+    """The front so far, of full-length trials, in the study's objectives."""
     from rkdsearch.evaluation.targets import config_label
 
     shown = dict.fromkeys((*USUAL, *study.space.objectives))
@@ -308,7 +292,9 @@ def front_table(study: "Study") -> Table:
     for one in study.front():
         what = one.trial.label or config_label(one.trial.config)
         what += " (RECONSTRUCTED)" if one.trial.config.method.reconstructed else ""
-        what += f" ({one.failed} of {one.seeds + one.failed} repeats failed)" if one.failed else ""
+        what += (
+            f" ({one.failed} of {one.seeds + one.failed} replicates failed)" if one.failed else ""
+        )
         table.add_row(
             one.trial.trial_id, *(OBJECTIVES[name].shown(one.value(name)) for name in shown), what
         )

@@ -23,7 +23,7 @@ def check(*files: Path, allow_import: AllowImport = ()) -> None:
         YAML files of search spaces.
     """
     from rkdsearch import plugins
-    from rkdsearch.cli.progress import said
+    from rkdsearch.cli.console import say
     from rkdsearch.errors import SpaceError
 
     if not files:
@@ -31,7 +31,10 @@ def check(*files: Path, allow_import: AllowImport = ()) -> None:
     plugins.allow_import(*allow_import)
     for file in files:
         space, built = checked(file)
-        said(f"{file}: {built} configurations built, all legal; {len(space.parameters)} parameters")
+        say(
+            f"{file}: {built} configurations checked, all legal; {len(space.parameters)}"
+            " hyperparameters"
+        )
 
 
 def checked(file: Path) -> "tuple[SearchSpace, int]":
@@ -39,12 +42,12 @@ def checked(file: Path) -> "tuple[SearchSpace, int]":
 
     Raises SpaceError, which names the file.
     """
-    from rkdsearch.cli.progress import said
+    from rkdsearch.cli.console import say
     from rkdsearch.errors import SpaceError
     from rkdsearch.space.check import check_space
     from rkdsearch.space.space import SearchSpace
 
-    space = SearchSpace.load(file, said)
+    space = SearchSpace.load(file, say)
     try:
         return space, check_space(space)
     except SpaceError as error:
@@ -61,25 +64,25 @@ def show(file: Path, *, allow_import: AllowImport = ()) -> None:
         The YAML file of a search space.
     """
     from rkdsearch import plugins
-    from rkdsearch.cli.progress import said
+    from rkdsearch.cli.console import say
     from rkdsearch.space.space import SearchSpace
 
     plugins.allow_import(*allow_import)
-    space = SearchSpace.load(file, said)
-    said("fixed")
+    space = SearchSpace.load(file, say)
+    say("fixed")
     for name, value in space.fixed.items():
-        said(f"  {name} = {value}")
-    said("searched")
+        say(f"  {name} = {value}")
+    say("searched")
     for parameter in space.parameters:
         when = " and ".join(
             f"{parent} in {list(allowed)}" for parent, allowed in parameter.when.items()
         )
-        said(f"  {parameter.name}: {parameter.distribution}" + (f" where {when}" if when else ""))
-    said("first")
+        say(f"  {parameter.name}: {parameter.distribution}" + (f" where {when}" if when else ""))
+    say("first")
     for baseline in space.baselines:
-        said(f"  {baseline.label}: {dict(baseline.overrides)}")
+        say(f"  {baseline.label}: {dict(baseline.overrides)}")
     for line in space.forecast(None):
-        said(line)
+        say(line)
 
 
 @app.command
@@ -109,7 +112,7 @@ def sample(
 
     from rkdsearch import config as run
     from rkdsearch import plugins
-    from rkdsearch.cli.progress import said
+    from rkdsearch.cli.console import say
     from rkdsearch.errors import SpaceError
     from rkdsearch.space.space import SearchSpace
 
@@ -121,7 +124,7 @@ def sample(
             " draws another run"
         )
     if whole:
-        said(run.written(space.config(space.sample(rng))))
+        say(run.written(space.config(space.sample(rng))))
         return
     for number in range(count):
-        said(f"# sample {number}\n{yaml.safe_dump(space.sample(rng), sort_keys=False)}")
+        say(f"# sample {number}\n{yaml.safe_dump(space.sample(rng), sort_keys=False)}")

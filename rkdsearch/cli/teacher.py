@@ -1,4 +1,4 @@
-"""`rkdsearch teacher`: a teacher is trained, checked against its publisher's claims, or made safe to load."""
+"""`rkdsearch teacher`: train a teacher, check its publisher's claims, or make it safe to load."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -26,20 +26,21 @@ def train(
     cache: Path = CACHE,
     allow_import: AllowImport = (),
 ) -> None:
-    """Train a teacher from its recipe, once: the same recipe on the same data is found in the cache. Interrupted, it goes on.
+    """Train a teacher from its recipe, once. After an interruption, repeat the command to continue.
 
     Parameters
     ----------
     config
-        A YAML file of a run's fields, with teachers.<role>.recipe.
+        YAML file of a run, with teachers.<role>.recipe.
     overrides
-        section.field=value, such as teachers.robust.recipe.training.epochs=60.
+        Values laid over the file, such as teachers.robust.recipe.training.epochs=60.
     role
-        Which teacher.
+        Role of the teacher.
     cache
-        The folder of trained teachers, one folder each, named by the fingerprint of everything that made it.
+        Folder of trained teachers: one folder each, named by a fingerprint of its recipe and data.
     """
-    from rkdsearch.cli.progress import epoch_line, said, seconds_left
+    from rkdsearch.cli.console import say
+    from rkdsearch.cli.progress import epoch_line, seconds_left
     from rkdsearch.errors import TeacherError
     from rkdsearch.training import teacher as teachers
     from rkdsearch.training.accelerator import accelerator_for
@@ -54,22 +55,22 @@ def train(
         )
     home = teachers.folder_of(made_by, cache)
     if teachers.is_trained(made_by, home):
-        accelerator_for(made_by)  # the launcher's processes meet where they would have trained
+        accelerator_for(made_by)  # the launcher's processes wait for each other here
         if is_first_process():
-            said(f"{home}: is trained already, {made_by.training.epochs} epochs")
+            say(f"{home}: is trained already, {made_by.training.epochs} epochs")
     else:
         done: list[EpochResult] = []
         for epoch in train_teacher(made_by, home):
             done.append(epoch)
             if is_first_process():
-                said(epoch_line(epoch, seconds_left(done)))
-    # The first one has written the file, and measures it alone.
+                say(epoch_line(epoch, seconds_left(done)))
+    # The first process has written the file, and measures it alone.
     others = not is_first_process()
     leave_group()
     if others:
         return
-    measured = _judged(described, role, home)
-    said(
+    measured = _print_accuracy(described, role, home)
+    say(
         f"in a search space: teachers.{role}.path: {home / 'best.safetensors'},"
         f" teachers.{role}.sha256: {measured.sha256}"
     )
@@ -79,21 +80,21 @@ def train(
 def verify(
     config: Path, *overrides: str, cache: Path = CACHE, allow_import: AllowImport = ()
 ) -> None:
-    """Measure a run's teachers on your validation images, by the run's exam, and compare with what their publishers claim.
+    """Measure a run's teachers on your validation images, and compare with the published claims.
 
-    A claim (teachers.<role>.clean_accuracy, .robust_accuracy) above the measured 99 % interval,
-    give or take a point, is refuted: exit 2.
+    A claim (teachers.<role>.clean_accuracy, .robust_accuracy) that exceeds the measured 99 %
+    interval by more than a point is refuted: exit code 2.
 
     Parameters
     ----------
     config
-        A YAML file of a run's fields, with teachers.<role>.path (or a recipe that `rkdsearch teacher train` has followed).
+        YAML file of a run, with teachers.<role>.path, or a recipe that is trained already.
     overrides
-        section.field=value, such as teachers.robust.path=wrn.pt validation.images=1000.
+        Values laid over the file, such as teachers.robust.path=wrn.pt.
     cache
-        Where `rkdsearch teacher train` keeps what it trained; runs/<name of the file>/teachers, where `rkdsearch train` does, is looked at too.
+        Folder of trained teachers; runs/<name of the file>/teachers is searched too.
     """
-    from rkdsearch.cli.progress import said
+    from rkdsearch.cli.console import say
     from rkdsearch.errors import TeacherError
     from rkdsearch.teacher import ROLES
     from rkdsearch.training import teacher as teachers
@@ -102,12 +103,12 @@ def verify(
     given = [role for role in ROLES if described.teachers.get(role) is not None]
     if not given:
         raise TeacherError(
-            f"{config}: names no teacher; set teachers.robust.path, on the command line if you like"
+            f"{config}: names no teacher; set teachers.robust.path, there or on the command line"
         )
-    exam = described.validation.attack
-    said(
-        f"exam: {exam.norm}, eps {exam.eps:.4g} of [0, 1], PGD-{exam.steps}, restarts"
-        f" {exam.restarts}; images of {described.data.name}"
+    attack = described.validation.attack
+    say(
+        f"validation attack: {attack.norm}, eps {attack.eps:.4g} of [0, 1], PGD-{attack.steps},"
+        f" restarts {attack.restarts}; images of {described.data.name}"
     )
     # and where `rkdsearch train` keeps its own
     caches = cache, Path("runs") / config.stem / "teachers"
@@ -120,29 +121,29 @@ def verify(
                 f"{config}: teachers.{role} is a recipe and not trained yet, neither in {caches[0]}"
                 f" nor in {caches[1]}; `rkdsearch teacher train {config} --role {role}` does it"
             )
-        measured[role] = _judged(described, role, home)
-    # All are shown before one refuted claim ends it.
+        measured[role] = _print_accuracy(described, role, home)
+    # After all are shown: one refuted claim ends the command.
     for role, found in measured.items():
         teachers.check_claims(described.teachers.of(role), found, f"{config}: teachers.{role}")
 
 
 @app.command
 def convert(file: Path, out: Path) -> None:
-    """Rewrite a foreign checkpoint as safetensors, which runs no code when loaded. Tensors keep their names and their bits.
+    """Rewrite a checkpoint as safetensors, which runs no code when loaded. Tensors keep all bits.
 
     Parameters
     ----------
     file
-        A torch or safetensors file, of any suffix; anything but weights in it is refused, not run.
+        torch or safetensors file of any suffix; content other than weights is refused, not run.
     out
-        The new file, OUT.safetensors.
+        New file, OUT.safetensors.
     """
-    from rkdsearch.cli.progress import said
+    from rkdsearch.cli.console import say
     from rkdsearch.export.trial import convert as rewritten
     from rkdsearch.teacher import fingerprint
 
     tensors = rewritten(file, out)
-    said(
+    say(
         f"{out}: {len(tensors)} tensors, {sum(t.numel() for t in tensors.values()):,} numbers,"
         f" sha256 {fingerprint(out)}"
     )
@@ -151,33 +152,33 @@ def convert(file: Path, out: Path) -> None:
 def _read(config: Path, overrides: tuple[str, ...], allow_import: tuple[str, ...]) -> "TrainConfig":
     from rkdsearch import config as run
     from rkdsearch import plugins
+    from rkdsearch.cli.console import show_pace
     from rkdsearch.cli.options import parsed
-    from rkdsearch.cli.progress import hear_pace
 
-    hear_pace()
+    show_pace()
     plugins.allow_import(*allow_import)
     return run.load(config, parsed(overrides))
 
 
-def _judged(config: "TrainConfig", role: "Role", home: Path | None) -> "TeacherAccuracy":
-    """Measure, print with n and 95 % intervals, and return."""
-    from rkdsearch.cli.progress import said
+def _print_accuracy(config: "TrainConfig", role: "Role", home: Path | None) -> "TeacherAccuracy":
+    """Measure a teacher; print its accuracies with n and 95 % intervals."""
+    from rkdsearch.cli.console import say
     from rkdsearch.results.intervals import accuracy
     from rkdsearch.training import teacher as teachers
 
     teacher = config.teachers.of(role)
     named = teacher if home is None else teachers.from_folder(teacher, home)
     found = teachers.measure(named, config)
-    said(f"{role} teacher {named.path}  sha256 {found.sha256}")
+    say(f"{role} teacher {named.path}  sha256 {found.sha256}")
     for name, value in (("clean", found.clean_accuracy), ("robust", found.robust_accuracy)):
         right, claimed = round(value * found.images), getattr(teacher, f"{name}_accuracy")
         interval = accuracy(right, found.images)
         claim = "" if claimed is None else f"  claimed {claimed:.3f}"
         if claimed is not None and claimed < interval.low:
             claim += ", and better here"
-        said(
+        say(
             f"  {name:6} {right}/{found.images} = {value:.3f}  95 % [{interval.low:.3f},"
             f" {interval.high:.3f}]{claim}"
         )
-    said(f"  on {found.measured_on}")
+    say(f"  on {found.measured_on}")
     return found

@@ -24,8 +24,9 @@ def train(
     """
     from rkdsearch import config as run
     from rkdsearch import plugins
+    from rkdsearch.cli.console import say, show_pace
     from rkdsearch.cli.options import parsed
-    from rkdsearch.cli.progress import epoch_line, hear_pace, ready_line, said, seconds_left
+    from rkdsearch.cli.progress import epoch_line, ready_line, seconds_left
     from rkdsearch.cli.teacher import CACHE
     from rkdsearch.training.allocator import keep_memory
     from rkdsearch.training.run import (
@@ -40,7 +41,7 @@ def train(
     from rkdsearch.training.trainer import Trainer
 
     keep_memory()
-    hear_pace()
+    show_pace()
     plugins.allow_import(*allow_import)
     described = run.load(config, parsed(overrides))
     home = folder or Path("runs") / config.stem
@@ -49,24 +50,22 @@ def train(
         try_student(described)
         for role, epoch in teacher_epochs(described, *caches):
             if is_first_process():
-                said(f"{role} teacher: {epoch_line(epoch)}")
+                say(f"{role} teacher: {epoch_line(epoch)}")
         trainer = Trainer(with_teachers(described, *caches), home)
         epochs = trainer.config.training.epochs
         speaks = is_first_process()
         left = epochs - len(trainer.resume())
         if speaks:
-            said(
-                ready_line(trainer) if left else f"nothing left to do: {epochs} epochs are trained"
-            )
+            say(ready_line(trainer) if left else f"nothing left to do: {epochs} epochs are trained")
         for epoch in single_run(trainer):
             if speaks:
-                said(epoch_line(epoch, seconds_left(trainer.history)))
+                say(epoch_line(epoch, seconds_left(trainer.history)))
         if speaks:
             best = trainer.history[-1].best
             assert best is not None  # the last epoch is always validated
-            said(
+            say(
                 f"best epoch {best.epoch}: clean {best.clean_accuracy:.3f}, robust"
                 f" {best.robust_accuracy:.3f}"
             )
-            said(f"{home}: best.safetensors, last.safetensors, and the row in trials/")
+            say(f"{home}: best.safetensors, last.safetensors, and the row in trials/")
     leave_group()

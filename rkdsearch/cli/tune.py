@@ -1,4 +1,4 @@
-"""`rkdsearch tune`: the main job."""
+"""`rkdsearch tune`: search a space."""
 
 import shlex
 from pathlib import Path
@@ -28,27 +28,26 @@ def tune(
     Parameters
     ----------
     space
-        A search space: search_spaces/README.md has the grammar.
+        YAML file of a search space; search_spaces/README.md has the grammar.
     trials
-        How many configurations; promoting one to a longer run asks for none.
+        Number of configurations; a promotion to a longer run is not a new one.
     device_hours
-        Instead of --trials: no more configurations once all trials together have used so much device time; what is promising still goes on.
+        In place of --trials: device time after which none is proposed; promotions go on.
     study
-        The folder of the results; on a cluster, a folder that all nodes share.
+        Folder of the results; on a cluster, one that all nodes share.
     resume
-        Go on with the study in that folder, and try again what the machine failed. Without a study there, begin one.
+        Continue the study in the folder, and retry failures of the machine; else begin one.
     warm_start
-        An earlier study: its finished and stopped trials that lie in the space are shown to the sampler first. They are kept: to go on, leave it
-        out or name the same.
+        Earlier study whose trials in this space the sampler learns from; --resume keeps them.
     journal
-        Keep <study>/optuna.journal, which optuna-dashboard shows.
+        Write <study>/optuna.journal, for optuna-dashboard.
     dry_run
-        Print the ladder, look whether all is there that the search needs (images, teachers' files, a place for a trial), and stop.
+        Print the ladder, check images, teachers' files and resources, and stop.
     """
     from contextlib import ExitStack
 
     from rkdsearch import plugins
-    from rkdsearch.cli.progress import said
+    from rkdsearch.cli.console import say
     from rkdsearch.cli.space import checked
     from rkdsearch.errors import DiskError
     from rkdsearch.file_lock import one_writer
@@ -58,20 +57,20 @@ def tune(
     until = _until(trials, device_hours)
     plugins.allow_import(*allow_import)
     searched, built = checked(space)
-    said(
-        f"{space}: {built} configurations built, all legal; {len(searched.parameters)} parameters"
-        " searched over"
+    say(
+        f"{space}: {built} configurations checked, all legal; {len(searched.parameters)}"
+        " hyperparameters searched"
     )
     for line in searched.forecast(trials):
-        said(line)
+        say(line)
     with ExitStack() as held:
         if not dry_run:
             held.enter_context(one_writer(study))
-        existed = folder.claim(study, searched, resume=resume, notice=said)
+        existed = folder.claim(study, searched, resume=resume, notice=say)
         folder.check_files(study, searched)
         from rkdsearch.execution.placement import available_resources
 
-        held.enter_context(available_resources(searched.resources, address, said))
+        held.enter_context(available_resources(searched.resources, address, say))
         if dry_run:
             return
         try:
@@ -94,7 +93,7 @@ def tune(
             )
             more += ["--address", address] if address else []
             more += [word for package in allow_import for word in ("--allow-import", package)]
-            again = shlex.join(
+            command = shlex.join(
                 [
                     "rkdsearch",
                     "tune",
@@ -106,7 +105,7 @@ def tune(
                     *more,
                 ]
             )
-            said(f"stopped; every finished epoch is kept. Go on with: {again}")
+            say(f"stopped; every finished epoch is kept. Continue with: {command}")
             raise
 
 
@@ -121,8 +120,9 @@ def _search(
     journal: bool,
     address: str | None,
 ) -> None:
-    """Teachers, then trials, from wherever the study in the folder stands."""
-    from rkdsearch.cli.progress import SearchProgress, TeacherProgress, said
+    """Prepare the teachers, then run the trials that the study in the folder still needs."""
+    from rkdsearch.cli.console import say
+    from rkdsearch.cli.progress import SearchProgress, TeacherProgress
     from rkdsearch.execution import teachers
     from rkdsearch.execution.search import run_search
     from rkdsearch.search.folder import describe
@@ -133,7 +133,7 @@ def _search(
 
     warmed = prepare(folder, warm_start, space, existed=existed)
     if warmed.seen:
-        said(
+        say(
             f"warm start: {len(warmed.seen)} earlier trials are shown to the"
             f" sampler{warmed.left_out}"
         )
@@ -146,8 +146,7 @@ def _search(
         progress.update(step)
         if step.measured is not None:
             ready[step.role] = step
-            # now: what was measured once is not measured again, whatever happens to the next
-            # teacher
+            # Written now, so that no teacher is measured twice, even where the next one fails.
             describe(folder, space, ready)
     describe(folder, space, ready)
     book = Journal(folder, space) if journal else None
@@ -162,7 +161,7 @@ def _search(
         journal=book,
     )
     if existed:
-        running.reconcile(said)
+        running.reconcile(say)
     if book is not None:
         book.sync(running.trials.values())
     with SearchProgress(running) as watching:
@@ -170,12 +169,12 @@ def _search(
         if nothing_to_do:
             running.close()
         else:
-            run_search(running, address=address, listener=watching.update, notice=said)
+            run_search(running, address=address, listener=watching.update, notice=say)
         watching.finished(running, nothing_to_do=nothing_to_do)
 
 
 def _until(trials: int | None, device_hours: float | None) -> str:
-    """When to stop asking, as the command line says it."""
+    """The option that ends the search, as the user typed it. Raises RkdError where it is illegal."""
     from rkdsearch.errors import RkdError
 
     if (trials is None) == (device_hours is None):

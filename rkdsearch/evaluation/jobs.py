@@ -119,12 +119,12 @@ def _run_block(work: WorkerJob, images: tuple[Any, Any], block: int) -> BlockRes
     validation_attack = config.validation.attack
     flags: list[str] = []
     if job.attack == "autoattack":
-        images_right, flags = evaluate_autoattack(
+        results, flags = evaluate_autoattack(
             network, x, y, attack=validation_attack.build(), seed=job.seed
         )
     else:
         pgd = validation_attack.model_copy(update={"steps": PGD_STEPS})
-        images_right, _ = evaluate_accuracy(
+        results, _ = evaluate_accuracy(
             network,
             x,
             y,
@@ -132,7 +132,7 @@ def _run_block(work: WorkerJob, images: tuple[Any, Any], block: int) -> BlockRes
             restarts=validation_attack.restarts,
             seed=job.seed + block,
         )
-    right = images_right.clean if job.attack == "clean" else images_right.robust
+    right = results.clean if job.attack == "clean" else results.robust
     return BlockResult(
         right=right.cpu().numpy(),
         flags=flags,

@@ -136,8 +136,7 @@ def test_ctrl_c_is_130_and_one_line(
     assert rkdsearch(monkeypatch, "train", tmp_path / "run.yaml") == 130
     said = capsys.readouterr()
     assert (
-        said.err
-        == "interrupted; finished epochs and evaluations are kept: repeat the command to"
+        said.err == "interrupted; finished epochs and evaluations are kept: repeat the command to"
         " continue\n"
     )
     assert said.out == ""
@@ -309,7 +308,7 @@ def test_what_to_type_after_ctrl_c_has_every_word_that_the_search_needs(
     said = capsys.readouterr()
     assert said.err == ""
     assert said.out.endswith(
-        f"Go on with: rkdsearch tune '{file}' --trials 2 --study {tmp_path / 's'} --resume"
+        f"Continue with: rkdsearch tune '{file}' --trials 2 --study {tmp_path / 's'} --resume"
         " --no-journal --address 10.0.0.1:6379 --allow-import tests.search --allow-import"
         " tests.strangers\n"
     )

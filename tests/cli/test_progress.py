@@ -55,13 +55,13 @@ def test_a_search_of_so_many_trials_says_how_long_it_may_still_take(
         trained(study, 4)
         watching.update(study)
     before, after = capsys.readouterr().out.splitlines()
-    assert "0 of 8 asked, 0 running" in before
+    assert "0 of 8 configurations, 0 running" in before
     assert "left" not in before
-    assert re.search(r"4 of 8 asked, 0 running, 4 finished; about \d+ s left$", after)
+    assert re.search(r"4 of 8 configurations, 0 running, 4 finished; about \d+ s left$", after)
 
 
 @pytest.mark.usefixtures("every_line")
-def test_repeats_are_not_counted_as_configurations(
+def test_replicates_are_not_counted_as_configurations(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study = Study(
@@ -74,12 +74,11 @@ def test_repeats_are_not_counted_as_configurations(
         trained(study, 4)
         watching.update(study)
     assert (
-        "3 of 3 asked, 0 running, 1 of 4 repeats with fresh seeds, 3 finished"
-        in capsys.readouterr().out
+        "3 of 3 configurations, 0 running, 1 of 4 replicates, 3 finished" in capsys.readouterr().out
     )
 
 
-def test_the_front_of_repeated_contenders_shows_their_fresh_means(
+def test_the_front_of_replicated_contenders_shows_the_means_of_their_replicates(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study = Study(
@@ -99,7 +98,7 @@ def test_the_front_of_repeated_contenders_shows_their_fresh_means(
     assert {one.trial.trial_id for one in study.judged()} == {t.trial_id for t in study.repeated()}
 
 
-def test_the_front_says_how_many_repeats_failed_and_shows_what_it_is_named_by(
+def test_the_front_says_how_many_replicates_failed_and_shows_what_it_is_named_by(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     changes = {
@@ -125,7 +124,7 @@ def test_the_front_says_how_many_repeats_failed_and_shows_what_it_is_named_by(
         for start in (" trial ", " t00000 ")
     )
     assert heading.split() == ["trial", "clean", "%", "robust", "%", "worst", "class", "%", "what"]
-    assert row.rstrip().endswith("published (1 of 2 repeats failed)")
+    assert row.rstrip().endswith("published (1 of 2 replicates failed)")
 
 
 def test_a_baseline_that_is_too_large_is_named_before_the_search(
@@ -135,8 +134,8 @@ def test_a_baseline_that_is_too_large_is_named_before_the_search(
         Study(tmp_path, load_space(tmp_path, constraints={"parameters": 1_000}), 4, {})
     )
     assert re.search(
-        r"^published: its student has \d,\d{3} weights, constraints.parameters allows 1,000: a"
-        r" baseline that will be on no front$",
+        r"^published: its student has \d,\d{3} weights, constraints.parameters allows 1,000: this"
+        r" baseline cannot be on the front$",
         capsys.readouterr().out,
     )
 
@@ -152,18 +151,21 @@ def test_a_search_whose_trials_have_all_failed_ends_in_a_sentence(
     with pytest.raises(
         StudyError,
         match=(
-            r"all 2 trials failed, so there is no front; mend what they say, and go on with"
-            r" --resume where"
+            r"all 2 trials failed, so there is no front; correct the causes above, then"
+            r" continue with --resume where"
         ),
     ):
         progress.SearchProgress(study).finished(study)
     out = capsys.readouterr().out
     assert "t00000 failed: it was the loss\n" in out
-    assert "t00001 failed: it was the memory (--resume tries it again)\n" in out
+    assert "t00001 failed: it was the memory (--resume retries it)\n" in out
     again = Study(tmp_path, study.space, 2, {})
     again.reconcile()
     progress.SearchProgress(again)
-    assert "what the machine failed goes on from its last epoch: t00001" in capsys.readouterr().out
+    assert (
+        "retried from their last epoch, after a failure of the machine: t00001"
+        in capsys.readouterr().out
+    )
 
 
 def test_a_teacher_that_takes_long_says_how_far_it_is(
@@ -182,7 +184,7 @@ def test_a_teacher_that_takes_long_says_how_far_it_is(
             )
         )
     assert capsys.readouterr().out.splitlines() == [
-        f"robust teacher: {images} of 5000 validation images examined, clean 0.900, robust 0.500"
+        f"robust teacher: {images} of 5000 validation images measured, clean 0.900, robust 0.500"
         " so far"
         for images in range(1000, 5001, 1000)
     ]
@@ -197,5 +199,5 @@ def test_a_teacher_that_takes_long_says_how_far_it_is(
             "robust teacher reused: clean 0.900, robust 0.500 on 5000 validation images (sha256"
             " abababababab)"
         ),
-        "natural teacher skipped: no method of this space asks it",
+        "natural teacher skipped: no method of this space asks for it",
     ]

@@ -116,7 +116,9 @@ def test_verify_prints_n_and_the_interval_of_both_accuracies(
 ) -> None:
     verify(config, cache=trained)
     out = capsys.readouterr().out.splitlines()
-    assert out[0] == "exam: linf, eps 0.05 of [0, 1], PGD-2, restarts 1; images of digits"
+    assert (
+        out[0] == "validation attack: linf, eps 0.05 of [0, 1], PGD-2, restarts 1; images of digits"
+    )
     assert fingerprint(weights_of(trained)) in out[1]
     assert out[4:] == ["  on validation images, held out from its training"]
     clean, robust = (line.split() for line in out[2:4])

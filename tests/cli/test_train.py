@@ -103,7 +103,7 @@ def test_while_a_run_or_a_teacher_is_trained_no_second_process_gets_its_folder(
             )
             told[line.partition("epoch")[0]] = second_in(folder)
 
-    monkeypatch.setattr("rkdsearch.cli.progress.said", ask)
+    monkeypatch.setattr("rkdsearch.cli.console.say", ask)
     train(tmp_path / "run.yaml", folder=tmp_path / "alone")
     who = rf" is being trained in by process {os.getpid()} on .* UTC; come back later"
     assert re.search(rf"alone/teachers/\w+:{who}", told["robust teacher: "])
@@ -117,7 +117,7 @@ def test_a_teacher_that_teacher_train_is_training_is_not_trained_by_another(
     (tmp_path / "run.yaml").write_text(CONFIG, encoding="utf-8")
     told: list[str] = []
     monkeypatch.setattr(
-        "rkdsearch.cli.progress.said",
+        "rkdsearch.cli.console.say",
         lambda line: (
             told.append(second_in(next((tmp_path / "cache").iterdir())))
             if line.startswith("epoch   1")

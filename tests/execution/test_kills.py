@@ -100,7 +100,7 @@ def test_a_killed_worker_is_one_sentence_and_no_traceback(story: Story) -> None:
 
 def test_ctrl_c_exits_130_and_says_how_to_go_on(story: Story) -> None:
     assert re.search(
-        r"stopped; every finished epoch is kept. Go on with: rkdsearch tune .* --trials 16 --study"
+        r"stopped; every finished epoch is kept. Continue with: rkdsearch tune .* --trials 16 --study"
         r" .* --resume --allow-import tests.search\n$",
         story.outputs[1],
     )

@@ -147,7 +147,7 @@ def test_whatever_happens_to_one_trial_is_its_own_matter_and_a_full_disk_is_ever
         == 1
     )
     assert (
-        f"Go on with: rkdsearch tune {moody.file} --trials 9 --study {moody.study} --resume"
+        f"Continue with: rkdsearch tune {moody.file} --trials 9 --study {moody.study} --resume"
         in output
     )
     assert "Traceback" not in output
@@ -159,7 +159,9 @@ def test_whatever_happens_to_one_trial_is_its_own_matter_and_a_full_disk_is_ever
     moody.whole()
     rows, output = moody.labelled(), said()
     assert {rows[label]["status"] for label in ("full", "hungry", "lost")} == {"finished"}
-    assert "what the machine failed goes on from its last epoch: t00004, t00005\n" in output
+    assert (
+        "retried from their last epoch, after a failure of the machine: t00004, t00005\n" in output
+    )
     assert before.items() <= moody.epochs().items()
     assert rows["nan"]["error"].startswith(
         "epoch 1, batch 1: the loss is nan; likely causes: optimizer.lr"
@@ -193,7 +195,7 @@ def test_the_exam_uses_test_images_alone_the_same_for_all_and_once(
     )
     said()
     examine()
-    assert "14 evaluation jobs stand in" in said()
+    assert "14 evaluation jobs were skipped: " in said()
     assert records(Store(moody.study).evaluations()) == rows
 
 

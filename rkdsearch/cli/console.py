@@ -1,0 +1,32 @@
+"""The terminal: one line at a time, and log records about long work as lines."""
+
+import logging
+
+from rich.console import Console
+from typing_extensions import override
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """Print one line."""
+    console.print(text, markup=False)
+
+
+class _PaceHandler(logging.Handler):
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        from rkdsearch.training.run import is_first_process
+
+        if is_first_process():
+            say(record.getMessage())
+
+
+_pace_handler = _PaceHandler()  # a single one: a logger ignores a handler that it has already
+
+
+def show_pace() -> None:
+    """Print the progress of long work in this process, which `rkdsearch.pace` logs."""
+    logger = logging.getLogger("rkdsearch.pace")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(_pace_handler)
