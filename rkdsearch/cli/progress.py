@@ -15,7 +15,6 @@ from rkdsearch.cli.console import console, say
 from rkdsearch.errors import StudyError
 from rkdsearch.pace import duration
 from rkdsearch.results.objectives import OBJECTIVES, USUAL
-from rkdsearch.results.states import Origin, Status
 
 if TYPE_CHECKING:
     from rkdsearch.search.study import Study
@@ -116,7 +115,7 @@ class SearchProgress:
     def __init__(self, study: "Study") -> None:
         self._started = time.monotonic()
         self._line_at = 0.0
-        self._known = {t.trial_id for t in study.trials.values() if t.status != Status.RUNNING}
+        self._known = {t.trial_id for t in study.trials.values() if t.status != "running"}
         self._epochs_before = {t.trial_id: t.trained for t in study.trials.values()}
         self._seconds_before = study.device_seconds
         self._live = (
@@ -177,7 +176,7 @@ class SearchProgress:
         self.stop()
         if nothing_to_do:
             say(f"nothing to do: all {len(study.trials)} trials of {study.folder} have ended")
-        failed = [t for t in study.trials.values() if t.status == Status.FAILED]
+        failed = [t for t in study.trials.values() if t.status == "failed"]
         for trial in failed[:5]:
             say(
                 f"{trial.trial_id} failed: {trial.error}"
@@ -197,20 +196,17 @@ class SearchProgress:
     def _headline(self, study: "Study") -> str:
         counts = study.counts()
         states = ", ".join(
-            f"{counts[s]} {s}"
-            for s in (Status.FINISHED, Status.STOPPED, Status.PAUSED, Status.FAILED)
-            if counts.get(s)
+            f"{counts[s]} {s}" for s in ("finished", "stopped", "paused", "failed") if counts.get(s)
         )
         elapsed = time.monotonic() - self._started
         of = "" if study.wanted is None else f" of {study.wanted}"
-        replicates = [t for t in study.trials.values() if t.origin == Origin.REPLICATE]
+        replicates = [t for t in study.trials.values() if t.origin == "replicate"]
         text = (
             f"{elapsed:4.0f} s  {len(study.trials) - len(replicates)}{of} configurations,"
             f" {len(study.executing)} running"
         )
         text += (
-            f", {sum(t.status != Status.RUNNING for t in replicates)} of {len(replicates)}"
-            " replicates"
+            f", {sum(t.status != 'running' for t in replicates)} of {len(replicates)} replicates"
             if replicates
             else ""
         )
@@ -230,9 +226,7 @@ class SearchProgress:
         )
         elapsed = time.monotonic() - self._started
         ended = [
-            t.trained
-            for t in study.trials.values()
-            if not t.executing and t.origin == Origin.SEARCH
+            t.trained for t in study.trials.values() if not t.executing and t.origin == "search"
         ]
         if done_now < 5 or study.done:
             return None
@@ -243,14 +237,14 @@ class SearchProgress:
                 if study.budget is None or spent <= 0
                 else max(0.0, study.budget - study.device_seconds) * elapsed / spent
             )
-        replicates = [t for t in study.trials.values() if t.origin == Origin.REPLICATE]
+        replicates = [t for t in study.trials.values() if t.origin == "replicate"]
         proposed = len(study.trials) - len(replicates)
         wanted = study.space.replicates
         replicates_to_come = wanted.seeds * (
             wanted.contenders + (len(study.space.baselines) if wanted.baselines else 0)
         )
         replicates_left = (
-            sum(t.status == Status.RUNNING and not t.executing for t in replicates)
+            sum(t.status == "running" and not t.executing for t in replicates)
             if replicates
             else replicates_to_come
         )
@@ -258,13 +252,13 @@ class SearchProgress:
         full_left = sum(
             sum(segment.epochs for segment in t.segments) - t.trained
             for t in study.executing
-            if t.origin != Origin.SEARCH
+            if t.origin != "search"
         )
         to_propose = study.wanted - proposed
         baselines_left = max(0, min(len(study.space.baselines), study.wanted) - proposed)
         typical = statistics.mean(ended) if len(ended) >= 3 else study.space.epochs / 2
         running_left = sum(
-            max(1.0, typical - t.trained) for t in study.executing if t.origin == Origin.SEARCH
+            max(1.0, typical - t.trained) for t in study.executing if t.origin == "search"
         )
         epochs = (
             full_left
