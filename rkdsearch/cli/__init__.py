@@ -1,4 +1,4 @@
-"""The command line: one module per command, imported when it is called. Only this package prints."""
+"""The command line: a module per command, imported when it is called. No other package prints."""
 
 from importlib.metadata import version
 

@@ -61,8 +61,8 @@ def evaluate(
         evaluation_targets(study, front=front, trial=trial, notice=say), attacks, seeds
     )
     say(
-        f"{study}: {len({s.target.trial_id for s in todo})} networks, {len(todo)} evaluation jobs on"
-        " test images"
+        f"{study}: {len({s.target.trial_id for s in todo})} networks, {len(todo)} evaluation jobs"
+        " on test images"
     )
     done = 0
     for job, row in run_jobs(study, todo, images=images, gpu=gpu, address=address):

@@ -1,4 +1,4 @@
-"""Evaluation jobs: one network under one attack with one seed, measured in blocks of test images."""
+"""Evaluation jobs: a network under an attack with a seed, measured in blocks of test images."""
 
 import hashlib
 import time

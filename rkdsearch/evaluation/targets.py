@@ -1,4 +1,4 @@
-"""The networks to evaluate: finished trials of a study and their teachers, each with its weights."""
+"""The networks to evaluate: finished trials of a study and their teachers, with their weights."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -106,7 +106,7 @@ def _teachers(
         facts = described.get(role, {})
         if config.teachers.get(role) is None or not facts.get("path"):
             continue
-        # A path inside the study's folder is relative to it; other paths are as the search had them.
+        # A path inside the study's folder is relative to it; others are as the search had them.
         path = next(
             (p for p in (study.folder / facts["path"], Path(facts["path"])) if p.exists()), None
         )

@@ -108,7 +108,8 @@ def _gpu_share(asked: float | None, address: str | None) -> float:
 
     Raises StudyError for a share that this machine can never give.
     """
-    available = ray.cluster_resources().get("GPU", 0.0)  # type: ignore[no-untyped-call]  # Ray leaves it untyped
+    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray is untyped
+    available = resources.get("GPU", 0.0)
     if asked is None:
         return float(min(1.0, available))
     if address is None and asked > available:

@@ -28,7 +28,7 @@ class GangProcess:
 
     def address(self) -> str:
         """This node's IP address."""
-        return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]  # Ray leaves it untyped
+        return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]  # Ray is untyped
 
     def free_port(self) -> int:
         """A free port, at which the gang's processes can meet."""

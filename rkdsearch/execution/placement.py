@@ -1,4 +1,4 @@
-"""Resources of a trial as Ray's placement group, and the check that this machine or cluster has them."""
+"""Resources of a trial as a placement group, and the check that they exist."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -77,7 +77,7 @@ def available_resources(
     """
     if address is not None:
         with connected(address):
-            nodes: Any = ray.nodes()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
+            nodes: Any = ray.nodes()  # type: ignore[no-untyped-call]  # Ray is untyped
             missing = missing_on_cluster(
                 resources, [node["Resources"] for node in nodes if node["Alive"]]
             )

@@ -38,7 +38,8 @@ def run_search(
     with connected(address):
         resources = study.space.resources
         if address is None:
-            check_machine(resources, ray.cluster_resources())  # type: ignore[no-untyped-call]  # Ray leaves it untyped
+            machine = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray is untyped
+            check_machine(resources, machine)
         scratch = study.folder.resolve() / ".ray"
         try:
             with interruption.noting_ctrl_c():

@@ -1,7 +1,7 @@
 """Teachers of a study, prepared before its first trial.
 
-A recipe is trained, once. A teacher's file is measured, once. Trials are then given its path and its
-hash.
+A recipe is trained once, and a teacher's file is measured once. Trials are then given its path and
+its hash.
 """
 
 from collections.abc import Callable, Iterator

@@ -59,7 +59,8 @@ class RayTrial(tune.Trainable):
             raise
         except StopIteration:
             return self._failure(RkdError("the trial was asked for an epoch beyond its last"))
-        except Exception as error:  # noqa: BLE001 - one method's bug must not end a search of many; it is recorded, not retried
+        # One method's bug must not end a search of many: it is recorded, and not retried.
+        except Exception as error:  # noqa: BLE001
             return self._failure(as_rkd_error(error))
 
     def _failure(self, error: RkdError) -> Answer:

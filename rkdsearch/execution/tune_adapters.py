@@ -32,7 +32,7 @@ LISTEN_EVERY_SECONDS = 0.25
 
 
 class _StudyAdapter:
-    """An adapter that Tune may pickle at any time: the study stays behind, and is its own memory."""
+    """An adapter that Tune may pickle at any time. Its state is the study, which is not pickled."""
 
     study: Study
 
@@ -101,7 +101,7 @@ class StudyScheduler(_StudyAdapter, FIFOScheduler):
     def __init__(
         self, study: Study, notice: Callable[[str], None], interruption: Interruption
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
+        super().__init__()  # type: ignore[no-untyped-call]  # Ray is untyped
         self.study = study
         self._notice = notice
         self._interruption = interruption
