@@ -1,26 +1,22 @@
 """`TrainConfig`: the only description of a run.
 
-Every value has one name, `section.field`, and that name is the same in YAML, in Python, on the
-command line, in Optuna, in Parquet (`config.section.field`) and in plots.
+Every value has one name, `section.field`: in YAML, Python, Optuna and plots, on the command line,
+and in Parquet (`config.section.field`).
 """
 
+from rkdsearch.config.attack import AttackConfig, ValidationAttack, ValidationConfig
 from rkdsearch.config.dotted import flatten_tree, merge, nest
 from rkdsearch.config.reading import build, load, read_yaml
-from rkdsearch.config.sections import (
-    AttackConfig,
+from rkdsearch.config.run import TrainConfig
+from rkdsearch.config.section import Pixels
+from rkdsearch.config.sentences import members, sentence, unknown_field
+from rkdsearch.config.teachers import Recipe, TeacherConfig, TeachersConfig
+from rkdsearch.config.training import (
     AveragingConfig,
     OptimizerConfig,
-    Pixels,
-    Recipe,
     ScheduleConfig,
-    TeacherConfig,
-    TeachersConfig,
-    TrainConfig,
     TrainingConfig,
-    ValidationAttack,
-    ValidationConfig,
 )
-from rkdsearch.config.sentences import members, sentence, unknown_field
 from rkdsearch.config.writing import written
 
 __all__ = [

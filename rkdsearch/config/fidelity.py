@@ -5,7 +5,8 @@ from typing import TypeVar
 
 from pydantic import Field
 
-from rkdsearch.config.sections import AttackConfig, Section, ValidationAttack, ValidationConfig
+from rkdsearch.config.attack import AttackConfig, ValidationAttack, ValidationConfig
+from rkdsearch.config.section import Section
 
 _Attack = TypeVar("_Attack", AttackConfig, ValidationAttack)
 

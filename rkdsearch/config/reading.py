@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from rkdsearch import methods
 from rkdsearch.config.dotted import merge, nest, section_not_value
-from rkdsearch.config.sections import TrainConfig
+from rkdsearch.config.run import TrainConfig
 from rkdsearch.config.sentences import sentence
 from rkdsearch.errors import ConfigError
 from rkdsearch.methods import Method

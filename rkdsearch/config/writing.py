@@ -4,7 +4,7 @@ from typing import Any
 
 import yaml
 
-from rkdsearch.config.sections import TrainConfig
+from rkdsearch.config.run import TrainConfig
 
 
 def written(config: TrainConfig) -> str:

@@ -82,10 +82,10 @@ def test_a_fingerprint_is_of_the_values_and_of_nothing_else() -> None:
     assert built(**{"optimizer.lr": 0.2}).fingerprint() != built().fingerprint()
     # the default, said aloud
     assert built(**{"optimizer.lr": 0.1}).fingerprint() == built().fingerprint()
-    # a teacher's past trains nobody
+    # has no effect on training
     assert built(**{"teachers.robust.trained_on": "train"}).fingerprint() == built().fingerprint()
-    # A new field or default changes this number, and with it every checkpoint and study that was
-    # begun before: know that you do it.
+    # A new field or default changes this number, and no earlier checkpoint or study can be
+    # continued.
     assert built().fingerprint()[:16] == "de5db61d3d057611"
 
 

@@ -1,0 +1,110 @@
+"""Sections `attack` and `validation`: the training attack, and the validation with its own attack."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from rkdsearch.attacks import BALLS, Attack, Norm, Start, build_ball
+from rkdsearch.config.section import Pixels, Section
+from rkdsearch.methods import BatchNormMode, inner
+
+
+class BallConfig(Section):
+    """The ball that attacked images stay in, around the clean image."""
+
+    norm: Norm = Field("linf", description="the ball's norm")
+    eps: Pixels = Field(
+        8 / 255,
+        description=(
+            "the ball's radius, pixels of [0, 1]; a ratio such as 8/255 is read too; linf: at"
+            " most 1"
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _eps_is_in_pixels(self) -> Self:
+        ball = BALLS[self.norm]
+        if ball.eps_required and "eps" not in self.model_fields_set:
+            raise ValueError(f"eps is required: the {ball.title} ball has no default radius")
+        if self.eps > ball.largest_eps:
+            raise ValueError(f"eps is in pixels of [0, 1]: 8/255 is 0.0314; got {self.eps:g}")
+        return self
+
+
+class AttackConfig(BallConfig):
+    """The attack of the training's inner maximisation. A search may change it, but not the validation attack."""
+
+    steps: int = Field(10, ge=0, le=1000, description="ascent steps; 0 leaves the start as x'")
+    relative_step_size: float = Field(
+        0.25, gt=0, le=10, description="step size as a fraction of eps: 2/255 of 8/255 is 0.25"
+    )
+    start: Start | None = Field(
+        None, description="where x' begins; none given: as the method's paper has it"
+    )
+    batchnorm: BatchNormMode | None = Field(
+        None, description="BatchNorm while attacking; none given: as the method's paper has it"
+    )
+    objective: inner.Name | None = Field(
+        None, description="what x' maximises, in place of the method's own inner problem"
+    )
+
+    @property
+    def asks_teacher(self) -> bool:
+        """True where `objective` needs the robust teacher, whatever the method needs."""
+        return self.objective in ("teacher_clean", "teacher_adversarial")
+
+    def build(self) -> Attack:
+        """The attack itself; `TrainConfig` has resolved `start`."""
+        assert self.start is not None
+        return Attack(
+            build_ball(self.norm, self.eps),
+            self.steps,
+            self.relative_step_size * self.eps,
+            self.start,
+        )
+
+
+class ValidationAttack(BallConfig):
+    """The validation attack: PGD on the cross-entropy from a random start.
+
+    A search never changes it. Test evaluation attacks inside the same ball.
+    """
+
+    steps: int = Field(20, ge=1, le=1000, description="PGD steps on validation images")
+    relative_step_size: float = Field(
+        0.25, gt=0, le=10, description="step size as a fraction of eps"
+    )
+    restarts: int = Field(
+        1,
+        ge=1,
+        le=100,
+        description="random starts; an image is robust when it survives all of them",
+    )
+
+    def build(self) -> Attack:
+        """The attack itself."""
+        return Attack(
+            build_ball(self.norm, self.eps),
+            self.steps,
+            self.relative_step_size * self.eps,
+            "uniform_clipped",
+        )
+
+
+class ValidationConfig(Section):
+    """Validation while a run trains, on images that it is not trained on."""
+
+    attack: ValidationAttack = Field(default_factory=ValidationAttack)
+    every: int = Field(
+        1,
+        ge=1,
+        description="epochs between two validations; rungs and the last epoch always validate",
+    )
+    images: int | None = Field(
+        None,
+        ge=1,
+        description="only so many validation images, of all classes in proportion; null: all",
+    )
+    select: Literal["mean", "clean_accuracy", "robust_accuracy"] = Field(
+        "mean", description="the score that selects the best epoch; mean: of both accuracies"
+    )

@@ -1,0 +1,38 @@
+"""Base class and field types that the sections of a run share."""
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, SerializeAsAny
+
+from rkdsearch import methods
+from rkdsearch.methods import Method
+
+
+class Section(BaseModel):
+    """A part of a run's description. It is immutable, and unknown names are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _ratio(value: object) -> object:
+    """The number of a ratio in text, such as `8/255`; any other value as it is."""
+    if (
+        isinstance(value, str)
+        and (found := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*", value))
+        and float(found[2]) > 0
+    ):
+        return float(found[1]) / float(found[2])
+    return value
+
+
+Pixels = Annotated[float, BeforeValidator(_ratio), Field(gt=0, le=100)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def describe_method(method: Method) -> dict[str, Any]:
+    """Name and fields of a method: `{"name": "rslad", "temperature": 1.0, ...}`."""
+    return {"name": methods.name_of(method), **method.model_dump(mode="json")}
+
+
+MethodField = Annotated[SerializeAsAny[Method], PlainSerializer(describe_method)]

@@ -1,0 +1,98 @@
+"""Section `teachers`: the frozen networks that a run learns from, and how to train one."""
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, ModelWrapValidatorHandler, model_validator
+
+from rkdsearch import methods
+from rkdsearch.config.attack import AttackConfig
+from rkdsearch.config.section import MethodField, Section, Share
+from rkdsearch.config.training import (
+    AveragingConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainingConfig,
+)
+from rkdsearch.models import ModelConfig
+from rkdsearch.teacher import Role
+
+
+class Recipe(Section):
+    """Training of a teacher that has no file. Data and validation are the run's."""
+
+    method: MethodField
+    attack: AttackConfig = Field(default_factory=AttackConfig)
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
+    averaging: AveragingConfig = Field(default_factory=AveragingConfig)
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+
+    @model_validator(mode="after")
+    def _teachers_have_no_teachers(self) -> Self:
+        if asked := self.method.teachers():
+            name = methods.name_of(self.method)
+            raise ValueError(
+                f"a teacher is trained without a teacher, and method '{name}' asks a {asked[0]}"
+                " one: choose pgd_at or trades"
+            )
+        if self.attack.asks_teacher:
+            raise ValueError(
+                "a teacher is trained without a teacher, and attack.objective"
+                f" '{self.attack.objective}' asks one: choose label"
+            )
+        return self
+
+
+class TeacherConfig(Section):
+    """A frozen network to learn from: a file of weights, or a recipe to make one."""
+
+    network: ModelConfig = Field(default_factory=ModelConfig)
+    path: str | None = Field(None, description=".safetensors, .pt or .pth")
+    sha256: str | None = Field(
+        None, description="sha256 of the file, hexadecimal; another file is refused"
+    )
+    clean_accuracy: Share | None = Field(
+        None,
+        description=(
+            "its publisher's claim, as a fraction of 1; `teacher verify` and `tune` check it"
+        ),
+    )
+    robust_accuracy: Share | None = Field(
+        None, description="the same, inside the validation attack's ball"
+    )
+    trained_on: Literal["train", "other"] | None = Field(
+        None,
+        description=(
+            "train: all training images of this data, as published teachers were, with others or"
+            " not; other: none of these images; none given: what the file itself says"
+        ),
+    )
+    recipe: Recipe | None = Field(
+        None, description="trained once and cached, where no path is given"
+    )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _file_before_recipe(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """A recipe is dropped where there is a file: it is then no part of the run."""
+        teacher = handler(values)
+        if teacher.path is None or teacher.recipe is None:
+            return teacher
+        return handler({**values, "recipe": None})
+
+
+class TeachersConfig(Section):
+    """The teachers, by role."""
+
+    robust: TeacherConfig | None = None
+    natural: TeacherConfig | None = None
+
+    def get(self, role: Role) -> TeacherConfig | None:
+        """The teacher in this role, or None where the run has none."""
+        return self.robust if role == "robust" else self.natural
+
+    def of(self, role: Role) -> TeacherConfig:
+        """The teacher in this role, which the run must have."""
+        found = self.get(role)
+        assert found is not None, f"the run has no {role} teacher"
+        return found
