@@ -28,12 +28,12 @@ def export(
     """
     from rkdsearch import plugins
     from rkdsearch.cli.console import say
-    from rkdsearch.export.trial import export as delivered
+    from rkdsearch.export.trial import export_trial
 
     plugins.allow_import(*allow_import)
     study, trial, weights = _source(study, trial)
     home = out or Path("exports") / f"{study.resolve().name}-{trial}"
-    for file in delivered(study, trial, weights, home, onnx=onnx):
+    for file in export_trial(study, trial, weights, home, onnx=onnx):
         say(str(file))
 
 

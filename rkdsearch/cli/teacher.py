@@ -139,7 +139,7 @@ def convert(file: Path, out: Path) -> None:
         New file, OUT.safetensors.
     """
     from rkdsearch.cli.console import say
-    from rkdsearch.export.trial import convert as rewritten
+    from rkdsearch.export.weights import convert as rewritten
     from rkdsearch.teacher import fingerprint
 
     tensors = rewritten(file, out)

@@ -1,4 +1,7 @@
-"""A network as an ONNX file: pixels of [0, 1] in, logits out, normalisation inside, any number of images; believed once it has answered."""
+"""A network as an ONNX file: pixels of [0, 1] in, logits out, for any number of images.
+
+Normalisation is inside. The file is compared with the network before it is delivered.
+"""
 
 import uuid
 from pathlib import Path
@@ -13,10 +16,10 @@ INPUT, OUTPUT = "pixels", "logits"
 TOLERANCE = 1e-5  # of the largest logit, or of 1
 
 
-def need() -> None:
-    """Raise RkdError where a package is missing that `write` needs."""
+def require_packages() -> None:
+    """Raise RkdError where a package that `write` needs is missing."""
     try:
-        import onnx  # noqa: F401 - torch's exporter needs both, and its own complaint comes late
+        import onnx  # noqa: F401 - torch's exporter needs both, and reports it late
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise RkdError(
@@ -26,14 +29,15 @@ def need() -> None:
 
 
 def write(network: nn.Module, images: Tensor, target: Path) -> None:
-    """Write `network`, in eval mode, whole or not at all; `images` (N, C, H, W), pixels of [0, 1], are asked of it and of the file.
+    """Write `network` (eval mode), whole or not at all.
 
-    Raises RkdError where torch cannot express the network, or where the file answers otherwise;
-    DiskError where it cannot be written.
+    Network and file are compared on `images` (N, C, H, W), pixels of [0, 1]. Raises RkdError where
+    torch cannot express the network or the file computes other logits, DiskError where the file
+    cannot be written.
     """
     temporary = target.with_name(f".{uuid.uuid4().hex}-{target.name}")
     try:
-        # Two images: torch takes a dimension of 1 for a constant.
+        # Two images, because torch takes a dimension of 1 for a constant.
         program = torch.onnx.export(
             network,
             (torch.zeros(2, *images.shape[1:]),),
@@ -45,14 +49,14 @@ def write(network: nn.Module, images: Tensor, target: Path) -> None:
         )
         assert program is not None
         program.save(temporary)
-        answers = _tried(temporary, images, target)
+        logits = _run_written(temporary, images, target)
         with torch.inference_mode():
             expected = network(images)
-        apart = float((answers - expected).abs().max())
-        if not apart <= TOLERANCE * max(1.0, float(expected.abs().max())):
+        difference = float((logits - expected).abs().max())
+        if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
             raise RkdError(
-                f"{target}: its logits are up to {apart:.1e} from the network's on {len(images)}"
-                f" images, and at most {TOLERANCE:g} is believed; leave --onnx out, or try another"
+                f"{target}: its logits are up to {difference:.1e} from the network's on {len(images)}"
+                f" images, and at most {TOLERANCE:g} is allowed; leave --onnx out, or try another"
                 " version of torch or onnxruntime"
             )
         temporary.replace(target)
@@ -67,7 +71,7 @@ def write(network: nn.Module, images: Tensor, target: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _tried(file: Path, images: Tensor, target: Path) -> Tensor:
+def _run_written(file: Path, images: Tensor, target: Path) -> Tensor:
     try:
         return run(file, images)
     except Exception as error:  # onnxruntime's errors have no class in common
@@ -78,7 +82,7 @@ def _tried(file: Path, images: Tensor, target: Path) -> Tensor:
 
 
 def run(file: Path, images: Tensor) -> Tensor:
-    """Logits (N, K) by onnxruntime, or by onnx's own reference, which is slow, where onnxruntime is not installed."""
+    """Logits (N, K) by onnxruntime; without it by onnx's own reference, which is slow."""
     session: Any
     try:
         from onnxruntime import InferenceSession
@@ -93,7 +97,7 @@ def run(file: Path, images: Tensor) -> Tensor:
 
 
 def _first_line(error: Exception) -> str:
-    """The cause, without the exporter's pages of advice."""
+    """First line of the error's cause, without the exporter's pages of advice."""
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__

@@ -1,22 +1,25 @@
-"""One entry for RobustBench, copied from the study's rows: null where nothing was measured or nothing is published."""
+"""RobustBench entry of an exported network, copied from the study's rows."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from rkdsearch.attacks import BALLS
-from rkdsearch.export.card import Delivery, Row, fraction, named
+from rkdsearch.export.delivery import Delivery, Row, eps_text, network_text
 from rkdsearch.methods import name_of
 from rkdsearch.results import summary
 
 
 def entry(d: Delivery) -> dict[str, Any]:
-    """RobustBench's `model_info` keys, percent as text there; null where nothing was measured or nothing is published."""
-    exam = d.config.validation.attack
+    """RobustBench's `model_info` keys; accuracies are percentages as text.
+
+    None where a value was not measured or not published.
+    """
+    attack = d.config.validation.attack
     tested: dict[str, list[Row]] = {}
     for row in d.tests:
         tested.setdefault(row["attack"], []).append(row)
-    strong = tested.get("autoattack", [])
-    worst = standing(strong)
+    autoattack_rows = tested.get("autoattack", [])
+    robust = robust_to_every_seed(autoattack_rows)
     clean = next((row["accuracy"] for row in tested.get("clean", [])), None)
     images = sorted({int(row["images"]) for rows in tested.values() for row in rows})
     return {
@@ -27,23 +30,28 @@ def entry(d: Delivery) -> dict[str, Any]:
         "number_forward_passes": 1,
         "dataset": d.config.data.name,
         "venue": None,
-        "architecture": named(d.config.student),
-        "threat_model": BALLS[exam.norm].title,
-        "eps": fraction(exam.eps),
+        "architecture": network_text(d.config.student),
+        "threat_model": BALLS[attack.norm].title,
+        "eps": eps_text(attack.eps),
         "clean_acc": None if clean is None else f"{100 * clean:.2f}",
-        "autoattack_acc": None if worst is None else f"{100 * worst:.2f}",
+        "autoattack_acc": None if robust is None else f"{100 * robust:.2f}",
         "reported": None,
-        "unreliable": any(summary.signs(row["flags"]) for row in strong) if strong else None,
+        "unreliable": any(summary.signs(row["flags"]) for row in autoattack_rows)
+        if autoattack_rows
+        else None,
         "test_images": images[0] if len(images) == 1 else images or None,
-        "seeds": len(strong) or None,
+        "seeds": len(autoattack_rows) or None,
         "method": name_of(d.config.method),
         "reconstructed": d.config.method.reconstructed is not None,
         "sha256": d.sha256,
     }
 
 
-def standing(rows: Sequence[Row]) -> float | None:
-    """The fraction of images that no seed broke; the worst seed's where the seeds saw different images; None without rows."""
+def robust_to_every_seed(rows: Sequence[Row]) -> float | None:
+    """Fraction of images that are robust under every seed of AutoAttack; None without rows.
+
+    The lowest accuracy of any seed where the seeds were run on different images.
+    """
     flags = [row["per_image"] for row in rows]
     if (
         not rows

@@ -20,8 +20,8 @@ from rkdsearch.cli import app
 from rkdsearch.cli.export import export
 from rkdsearch.errors import CheckpointError, RkdError, StudyError
 from rkdsearch.export import onnx_model
-from rkdsearch.export.card import fraction
-from rkdsearch.export.robustbench import standing
+from rkdsearch.export.delivery import eps_text
+from rkdsearch.export.robustbench import robust_to_every_seed
 from rkdsearch.results.store import Store
 from rkdsearch.teacher import fingerprint, load, split_of
 from rkdsearch.training import checkpoint, rows
@@ -66,7 +66,7 @@ def evaluation(attack: str, seed: int, correct: str, **more: Any) -> dict[str, o
 
 
 @pytest.fixture
-def examined(alone: Path) -> Path:
+def evaluated(alone: Path) -> Path:
     store = Store(alone)
     store.write_evaluation(evaluation("clean", 0, "1" * 9 + "0"))
     store.write_evaluation(
@@ -105,7 +105,7 @@ def test_the_card_names_protocol_threat_and_teacher(alone: Path, tmp_path: Path)
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     (teacher,) = alone.glob("teachers/*/best.safetensors")
     assert (
-        "> **RECONSTRUCTED.** crdnd is ours, after its abstract: only the abstract of arXiv"
+        "> **RECONSTRUCTED.** This crdnd follows the paper's abstract: only the abstract of arXiv"
         " 2302.08764 is public." in card
     )
     assert "the Linf ball of radius 8/255 (pixels of [0, 1])" in card
@@ -135,10 +135,15 @@ def test_the_card_says_once_what_the_validation_images_are_to_the_teacher(
     export(tmp_path / "study", trial="run", out=tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert (
-        "  Clean 303/404 = 75.00 % [70.56, 78.97], robust 101/404 = 25.00 % [21.03, 29.44], by the"
-        " study's exam on " in card
+        "  Clean 303/404 = 75.00 % [70.56, 78.97], robust 101/404 = 25.00 % [21.03, 29.44], under"
+        " the study's validation attack on " in card
     )
-    assert card.count("by the study's exam on validation images; flagged: seen before.\n") == 1
+    assert (
+        card.count(
+            "under the study's validation attack on validation images; flagged: seen before.\n"
+        )
+        == 1
+    )
 
 
 def test_the_card_of_a_moved_run_knows_its_teacher_and_says_where_it_does_not(
@@ -157,8 +162,8 @@ def test_the_card_of_a_moved_run_knows_its_teacher_and_says_where_it_does_not(
             in (tmp_path / "out" / "README.md").read_text()
         )
         said = (
-            "Its file, `best.safetensors`, was not found when this card was written: how it was"
-            " made is not known here."
+            "Its file, `best.safetensors`, was not found when this card was written, so its training"
+            " is not known."
         )
         (file,) = moved.glob("teachers/*/best.safetensors")
         file.write_bytes((moved / "best.safetensors").read_bytes())  # another network in its place
@@ -195,7 +200,7 @@ def test_the_file_of_the_run_trains_the_same_network_again(alone: Path, tmp_path
     (teacher,) = alone.glob("teachers/*/best.safetensors")
     assert text.startswith(
         "# Trial run of alone. `rkdsearch train run.yaml teachers.robust.path=WHERE` repeats it,"
-        " WHERE being where your files lie.\n# teachers.robust.path must have the sha256"
+        " with the path of your file for WHERE.\n# teachers.robust.path must have the sha256"
         f" {fingerprint(teacher)}.\nmethod:"
     )
     assert f"sha256: {fingerprint(teacher)}" in text
@@ -275,7 +280,7 @@ def test_the_card_and_the_run_of_a_network_of_ones_own_on_ones_own_images_work_w
         " data.cache=WHERE --allow-import lab_of_ones_own"
     )
     assert head == [
-        f"# Trial run of alone. `{command}` repeats it, WHERE being where your files lie.",
+        f"# Trial run of alone. `{command}` repeats it, with the path of your file for WHERE.",
         "# The folder of lab_of_ones_own must be on PYTHONPATH.",
         "method: {name: pgd_at}",
     ]
@@ -313,12 +318,12 @@ def test_a_run_whose_network_is_gone_is_not_taken_for_a_folder_of_trials(
         export(tmp_path / "gone" / "best.safetensors", out=tmp_path / "out")
 
 
-def test_a_network_that_sat_no_test_says_so(alone: Path, tmp_path: Path) -> None:
+def test_a_network_without_a_test_evaluation_says_so(alone: Path, tmp_path: Path) -> None:
     for file in alone.glob("evaluations/*"):
         file.unlink()
     export(alone, trial="run", out=tmp_path)
     assert (
-        "**Not examined on test images.** `rkdsearch evaluate STUDY --trial run` does it"
+        "**Not evaluated on test images.** `rkdsearch evaluate STUDY --trial run` does it"
         in (tmp_path / "README.md").read_text()
     )
     entry = json.loads((tmp_path / "robustbench.json").read_text())
@@ -326,9 +331,9 @@ def test_a_network_that_sat_no_test_says_so(alone: Path, tmp_path: Path) -> None
 
 
 def test_test_results_carry_n_and_the_entry_counts_what_no_seed_broke(
-    examined: Path, tmp_path: Path
+    evaluated: Path, tmp_path: Path
 ) -> None:
-    export(examined, trial="run", out=tmp_path)
+    export(evaluated, trial="run", out=tmp_path)
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "| test (10 of 450) | none | 0 | 9/10 | 90.00 % | 59.58 to 98.21 % | none seen |" in card
     assert (
@@ -362,13 +367,13 @@ def test_test_results_carry_n_and_the_entry_counts_what_no_seed_broke(
 
 def test_an_image_stands_when_no_seed_broke_it() -> None:
     rows = [evaluation("autoattack", 0, "1110"), evaluation("autoattack", 1, "1011")]
-    assert standing(rows) == 0.5
-    assert standing([rows[0], {**rows[1], "subset_sha256": "other"}]) == 0.75
-    assert standing([]) is None
+    assert robust_to_every_seed(rows) == 0.5
+    assert robust_to_every_seed([rows[0], {**rows[1], "subset_sha256": "other"}]) == 0.75
+    assert robust_to_every_seed([]) is None
 
 
 def test_eps_is_written_as_the_field_writes_it() -> None:
-    assert [fraction(e) for e in (8 / 255, 0.031, 0.15, 0.5, 2 / 255, 1.0)] == [
+    assert [eps_text(e) for e in (8 / 255, 0.031, 0.15, 0.5, 2 / 255, 1.0)] == [
         "8/255",
         "0.031",
         "0.15",
@@ -397,8 +402,11 @@ def test_a_trial_of_a_search_is_found_among_its_checkpoints(tmp_path: Path) -> N
     export(study, trial="t00004", out=tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "**Not a full run.** This trial is stopped, after 1 of 9 epochs." in card
-    assert "**Not examined on test images.** Only full runs are; validation numbers" in card
-    assert "None: the method learns from labels alone." in card
+    assert (
+        "**Not evaluated on test images.** Only full runs are evaluated. The validation rows"
+        in card
+    )
+    assert "None: the method learns from labels only." in card
     assert "RECONSTRUCTED" not in card
 
 

@@ -87,7 +87,7 @@ def test_a_file_that_answers_otherwise_is_not_kept(
         monkeypatch.setattr(onnx_model, "run", lambda path, x, wrong=wrong: real(path, x) + wrong)
         law = (
             r"student.onnx: its logits are up to (1.0e-03|nan) from the network's on 5 images, and"
-            r" at most 1e-05 is believed; leave --onnx out"
+            r" at most 1e-05 is allowed; leave --onnx out"
         )
         with pytest.raises(RkdError, match=law):
             onnx_model.write(network, digits[:5], tmp_path / "student.onnx")

@@ -1,0 +1,76 @@
+"""Everything known of a network that is exported, and the forms in which the files print it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from rkdsearch.attacks import BALLS
+from rkdsearch.config import TrainConfig, ValidationAttack
+from rkdsearch.models import ModelConfig
+from rkdsearch.plugins import is_dotted
+from rkdsearch.task import ImageTask
+
+WEIGHTS = "student.safetensors"  # the file of the weights, beside the card
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A trial's best network, with the rows of its study."""
+
+    home: Path  # the study's folder
+    study: str
+    trial: Row
+    config: TrainConfig
+    task: ImageTask
+    classes: tuple[str, ...]  # their names, in the order of the logits
+    sha256: str
+    evaluations: Sequence[Row]
+    # Both of the segment that is exported: each value once, in the order of the epochs.
+    training_attack_steps: Sequence[int]
+    processes: Sequence[int]
+    teachers: Mapping[str, Row]
+
+    @property
+    def tests(self) -> list[Row]:
+        """Rows of the test evaluations of this network."""
+        mine = (row for row in self.evaluations if row["trial_id"] == self.trial["trial_id"])
+        return [row for row in mine if row["split"] == "test" and row["checkpoint"] == "best"]
+
+
+def own_packages(*names: str) -> list[str]:
+    """The user's own packages that contain these networks and methods, each once."""
+    return list(dict.fromkeys(name.partition(".")[0] for name in names if is_dotted(name)))
+
+
+def join_then(numbers: Sequence[int]) -> str:
+    """`4, then 10`."""
+    return ", then ".join(str(n) for n in numbers)
+
+
+def ball_text(attack: ValidationAttack) -> str:
+    """The attack's ball in words."""
+    title = BALLS[attack.norm].title
+    return f"the {title} ball of radius {eps_text(attack.eps)} (pixels of [0, 1])"
+
+
+def eps_text(eps: float) -> str:
+    """`8/255` where eps is a whole number of grey levels, else the decimal."""
+    levels = Fraction(eps * 255).limit_denominator(100)
+    return (
+        f"{levels}/255"
+        if levels.denominator == 1 and levels < 255 and abs(float(levels) - eps * 255) < 1e-9
+        else f"{eps:g}"
+    )
+
+
+def network_text(network: ModelConfig) -> str:
+    """A network's name and size, such as `wide_resnet (depth 34, width 10)`."""
+    size = [
+        f"{name} {value}"
+        for name in ("depth", "width")
+        if (value := getattr(network, name)) is not None
+    ]
+    return network.name + (f" ({', '.join(size)})" if size else "")
