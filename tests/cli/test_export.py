@@ -1,4 +1,4 @@
-"""`rkdsearch export`: the weights that were judged, the five lines that load them, the numbers with their n."""
+"""`rkdsearch export`: the validated weights, the code that loads them, the numbers with their n."""
 
 import json
 import re
@@ -76,13 +76,13 @@ def evaluated(alone: Path) -> Path:
     return alone
 
 
-def test_the_five_lines_of_the_card_load_the_network_that_was_judged(
+def test_the_code_of_the_card_loads_the_network_that_was_validated(
     alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     export(alone, trial="run", out=tmp_path / "given away")
     card = (tmp_path / "given away" / "README.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)\n```", card, re.DOTALL)
-    assert len(code.splitlines()) == 5
+    assert len(code.splitlines()) == 6
     config = run.load(_yaml(tmp_path))
     splits = data.load_training(config.data)
     x, y = splits.validation.floats(slice(None))
