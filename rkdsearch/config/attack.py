@@ -1,4 +1,4 @@
-"""Sections `attack` and `validation`: the training attack, and the validation with its own attack."""
+"""Sections `attack` and `validation`: the training attack, and validation with its own attack."""
 
 from typing import Literal, Self
 
@@ -32,7 +32,10 @@ class BallConfig(Section):
 
 
 class AttackConfig(BallConfig):
-    """The attack of the training's inner maximisation. A search may change it, but not the validation attack."""
+    """The attack of the training's inner maximisation.
+
+    A search may change it, but not the validation attack.
+    """
 
     steps: int = Field(10, ge=0, le=1000, description="ascent steps; 0 leaves the start as x'")
     relative_step_size: float = Field(

@@ -1,4 +1,4 @@
-"""Dotted names and nested sections are two ways to write one tree: `{"attack.eps": 0.1}` is `{"attack": {"eps": 0.1}}`."""
+"""Dotted names and nested sections: `{"attack.eps": 0.1}` is `{"attack": {"eps": 0.1}}`."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -7,7 +7,10 @@ from rkdsearch.errors import ConfigError
 
 
 def nest(values: Mapping[str, Any], place: str = "config") -> dict[str, Any]:
-    """`{"method.name": "rslad", "data": {"name": "digits"}}` as one tree. A name given twice is an error."""
+    """`{"method.name": "rslad", "data": {"name": "digits"}}` as one nested tree.
+
+    Raises ConfigError where a name is given twice with different values.
+    """
     tree: dict[str, Any] = {}
     for name, value in _leaves(values):
         *sections, last = name.split(".")
@@ -28,7 +31,7 @@ def nest(values: Mapping[str, Any], place: str = "config") -> dict[str, Any]:
 
 
 def section_not_value(name: str, fields: Iterable[str], value: object) -> str:
-    """That a value stands where a section with these fields is meant, and which field may be meant."""
+    """Error text for a value in place of a section, with a field of it that may be meant."""
     fields = list(fields)
     meant = f"name={value}" if "name" in fields and isinstance(value, str) else fields[0]
     return f"{name} is a section, not the value {value!r}; set its fields, such as {name}.{meant}"
@@ -37,9 +40,9 @@ def section_not_value(name: str, fields: Iterable[str], value: object) -> str:
 def merge(
     base: Mapping[str, Any], overrides: Mapping[str, Any], place: str = "config"
 ) -> dict[str, Any]:
-    """`overrides` over `base`, leaf by leaf; null takes a whole section away.
+    """`overrides` over `base`, leaf by leaf; null removes a whole section.
 
-    Another `*.name` begins its section afresh: the old one's fields are not the new one's.
+    Another `*.name` discards the rest of its section, whose fields belong to the old name.
     """
     below, above = flatten_tree(nest(base, place)), flatten_tree(nest(overrides, place))
     for name, value in above.items():
@@ -53,7 +56,7 @@ def merge(
 
 
 def flatten_tree(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted names of all leaves; an empty section is no leaf."""
+    """All leaves by dotted name; an empty section is no leaf."""
     return dict(_leaves(tree))
 
 

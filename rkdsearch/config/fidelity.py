@@ -1,4 +1,4 @@
-"""Fidelity of training and validation: a search trains many runs at low fidelity before it trains a few in full."""
+"""Fidelity: a search trains many runs at low fidelity before it trains a few in full."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -12,7 +12,7 @@ _Attack = TypeVar("_Attack", AttackConfig, ValidationAttack)
 
 
 class Fidelity(Section):
-    """How the epochs up to and including `epochs` are trained and validated; the last of them is always validated.
+    """Training and validation of the epochs up to `epochs`, which is always validated.
 
     A cap that is None leaves the run's config as it is.
     """
@@ -60,7 +60,7 @@ def fidelity_at(fidelities: Sequence[Fidelity], epoch: int) -> Fidelity:
 
 
 def _capped(attack: _Attack, steps: int | None) -> _Attack:
-    """The same attack with at most `steps` steps, each longer by the same ratio, but at most eps."""
+    """The attack with at most `steps` steps, each longer by the same ratio, but at most eps."""
     if steps is None or attack.steps <= steps:
         return attack
     # a weaker attack must still reach as far as the uncapped one

@@ -1,4 +1,8 @@
-"""From values or a YAML file to a checked `TrainConfig`."""
+"""A checked `TrainConfig` from values or from a YAML file.
+
+`build` is the only way from plain values to a config: of a file, of a search space, and of JSON at
+the border of a process. Everything else is given the `TrainConfig` itself.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +21,10 @@ from rkdsearch.methods import Method
 
 
 def build(values: Mapping[str, Any], place: str = "config") -> TrainConfig:
-    """A checked config from nested or dotted names. Raises ConfigError: `place: field must ..., got ...`."""
+    """A checked config from nested or dotted names.
+
+    Raises ConfigError: `place: field must ..., got ...`.
+    """
     tree = nest(values, place)
     tree["method"] = _build_method(tree.get("method"), place, "method")
     teachers = tree.get("teachers")
@@ -36,12 +43,12 @@ def build(values: Mapping[str, Any], place: str = "config") -> TrainConfig:
 
 
 def load(file: str | Path, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
-    """A config from a YAML file, with `section.field` overrides on top."""
+    """A config from a YAML file, with `section.field` overrides over it."""
     return build(merge(read_yaml(file), overrides or {}, str(file)), str(file))
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without tags and code, that refuses a name given twice where YAML lets the last one win."""
+    """YAML without tags and code. A name given twice is an error: YAML would take the last one."""
 
     @override
     def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
@@ -62,9 +69,13 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_yaml(file: str | Path) -> dict[str, Any]:
-    """A mapping from a YAML file; no tags, no code, no name twice in a section. Raises ConfigError."""
+    """A mapping from a YAML file: no tags, no code, no name twice in a section.
+
+    Raises ConfigError.
+    """
     try:
-        values = yaml.load(Path(file).read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
+        text = Path(file).read_text(encoding="utf-8")
+        values = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
     except ConfigError as error:
         raise ConfigError(f"{file}, {error}") from None
     except FileNotFoundError:

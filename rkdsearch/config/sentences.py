@@ -1,4 +1,4 @@
-"""pydantic's complaints as sentences of ours: place, law, value and way out."""
+"""Errors of pydantic as one sentence: place, law, value and way out."""
 
 import re
 import types
@@ -12,7 +12,7 @@ from rkdsearch.errors import did_you_mean
 
 
 def sentence(error: ValidationError, kind: type[BaseModel], place: str, prefix: str = "") -> str:
-    """pydantic's first complaint as `place: field law, got value; way out`."""
+    """The first error as `place: field law, got value; way out`, and the number of others."""
     first = error.errors(include_url=False)[0]
     path = [str(part) for part in first["loc"]]
     name = prefix + ".".join(path)
@@ -42,7 +42,7 @@ def sentence(error: ValidationError, kind: type[BaseModel], place: str, prefix: 
 
 
 def unknown_field(name: str, known: Iterable[str]) -> str:
-    """That there is no field of this dotted name, and what may be meant among the known ones of its section."""
+    """Error text for an unknown dotted name, with the field of its section that may be meant."""
     known = sorted(known)
     return f"unknown field {name}; " + did_you_mean(
         name.rpartition(".")[2], known, f"there are {', '.join(known)}"
@@ -72,7 +72,7 @@ def _fields_at(kind: type[BaseModel], path: Iterable[str]) -> list[str]:
 
 
 def members(annotation: object) -> tuple[Any, ...]:
-    """`X | None` is X and None; `Annotated[X, ...]` is X."""
+    """The members of a union, without annotations: `X | None` has X and None."""
     if get_origin(annotation) is Annotated:
         return members(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):

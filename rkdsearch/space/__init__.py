@@ -1,1 +1,1 @@
-"""How a search space is written, checked and sampled."""
+"""Search spaces: their file format, their check, and sampling from them."""

@@ -17,7 +17,7 @@ from rkdsearch.space.space import SearchSpace
 
 
 class Case(NamedTuple):
-    """A run to build: its name in error messages, its values over `fixed`, and whether it is a baseline."""
+    """A run to build: its name in error messages, and its values over `fixed`."""
 
     name: str
     overrides: Mapping[str, Any]
@@ -130,7 +130,7 @@ def undecided_until(config: TrainConfig) -> int:
 
 
 class _Delay(NamedTuple):
-    """Epochs in which some hyperparameters have no effect; the law, the field and the remedy for an error."""
+    """Epochs in which some hyperparameters have no effect; law, field and remedy for an error."""
 
     epochs: int
     law: str

@@ -1,10 +1,10 @@
-"""How a search space is written: the names that its YAML may hold, and what a file takes over from the one that it `extends`.
+"""File format of a search space: the names in its YAML, and the file that it `extends`.
 
     fixed:   any TrainConfig field, by dotted name or nested
-    search:  searched values by dotted name, as `parameter.py` has them
-    first:   configurations tried before anything else, to full length
+    search:  searched parameters by dotted name, see `parameter.py`
+    first:   baselines, trained before all others, to full length
 
-No expressions, no interpolation, no tags. What the values mean together is checked in `space.py`.
+No expressions, no interpolation, no tags. `space.py` checks the values against each other.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,7 +29,7 @@ from rkdsearch.space.settings import (
 
 
 class SpaceFile(BaseModel):
-    """A search space as YAML writes it."""
+    """A search space as it stands in YAML."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
     extends: str | None = None
@@ -94,10 +94,10 @@ def _renamed(rungs: list[Any], file: Path, notice: Callable[[str], None]) -> lis
 
 
 def _extended(parent: dict[str, Any], child: dict[str, Any], file: Path) -> dict[str, Any]:
-    """The child's names over the parent's, in every section; the lists `first`, `ladder` and `objectives` are replaced whole.
+    """The child's names over the parent's, in every section.
 
-    A parameter that the child sets to null or fixes is no longer searched, and what it searches is
-    no longer fixed.
+    The lists `first`, `ladder` and `objectives` are replaced whole. A parameter that the child
+    fixes or sets to null is no longer searched; a field that it searches is no longer fixed.
     """
     values = {**parent, **child}
     for section in ("constraints", "sampler", "scheduler", "replicates", "resources"):
@@ -123,7 +123,11 @@ def _extended(parent: dict[str, Any], child: dict[str, Any], file: Path) -> dict
 
 
 def _narrowed(search: dict[str, Any], own: set[str], fixed: Mapping[str, Any]) -> dict[str, Any]:
-    """Inherited parameters lose the conditions that the child made impossible, and go where none is left: fewer methods need no more words."""
+    """Inherited parameters without those that can no longer exist in the child.
+
+    A condition keeps only the values that are still possible; a parameter with an empty condition
+    goes. So a child that searches fewer methods need not name the parameters of the others.
+    """
     kept: dict[str, Any] = {}
     for name, described in search.items():
         if (
@@ -153,7 +157,10 @@ def _narrowed(search: dict[str, Any], own: set[str], fixed: Mapping[str, Any]) -
 
 
 def _parents_first(search: dict[str, Any]) -> dict[str, Any]:
-    """The same parameters, each behind those that its `when` names: the child's condition may stand below an inherited name."""
+    """The same parameters, each after those that its `when` names.
+
+    A child's parameter may stand before an inherited one that depends on it, or after it.
+    """
     ordered: dict[str, Any] = {}
 
     def place(name: str, below: tuple[str, ...] = ()) -> None:

@@ -47,7 +47,7 @@ def starting_rung(scheduler: SchedulerConfig, number: int) -> int:
 def segments(
     ladder: Sequence[Fidelity], scheduler: SchedulerConfig, attack_steps: int, start: int = 0
 ) -> tuple[Segment, ...]:
-    """The segments of a trial with `attack_steps` training attack steps that begins on rung `start`.
+    """The segments of a trial whose training attack has `attack_steps` steps, from rung `start` on.
 
     The last segment ends at full length.
     """

@@ -1,9 +1,9 @@
-"""A searched value: what may be drawn from it, when it exists, and how YAML writes it.
+"""A searched parameter: its range, its conditions, and its form in YAML.
 
-    name: {float: [low, high], log: true} | {int: [low, high], step: 2} | {choice: [a, b]}, each with an optional `when`
+    name: {float: [low, high], log: true} | {int: [low, high], step: 2} | {choice: [a, b]}
 
-A parameter with `when: {method.name: [rslad, iad]}` exists only where all its conditions hold;
-their names stand above it.
+A parameter with `when: {method.name: [rslad, iad]}` exists only where all its conditions hold. The
+parameters in them stand above it.
 """
 
 import math
@@ -29,32 +29,36 @@ Scalar = bool | int | float | str | None
 
 @dataclass(frozen=True)
 class Parameter:
-    """One searched value: its name, its distribution, and the conditions under which it exists."""
+    """One searched parameter: its name, its distribution, and its conditions."""
 
     name: str
     distribution: BaseDistribution
     when: Mapping[str, tuple[Scalar, ...]] = field(default_factory=dict)
 
     def exists(self, values: Mapping[str, Any]) -> bool:
-        """Whether all conditions hold for these dotted names."""
+        """True where all conditions hold for these values by dotted name."""
         return all(
             parent in values and values[parent] in allowed for parent, allowed in self.when.items()
         )
 
     def holds(self, value: object) -> bool:
-        """Whether the value lies in the range, or is one of the choices."""
+        """True where the value is in the range, or is one of the choices."""
         try:
-            return bool(self.distribution._contains(self.distribution.to_internal_repr(value)))  # noqa: SLF001 - Optuna has no public question for it
+            internal = self.distribution.to_internal_repr(value)
+            return bool(self.distribution._contains(internal))  # noqa: SLF001 - not public
         except (TypeError, ValueError):
             return False
 
     def ends(self) -> tuple[Any, ...]:
         """Both ends of a range, or every choice."""
         d = self.distribution
-        return tuple(d.choices) if isinstance(d, CategoricalDistribution) else (d.low, d.high)  # type: ignore[attr-defined]  # the two numeric kinds
+        if isinstance(d, CategoricalDistribution):
+            return tuple(d.choices)
+        assert isinstance(d, IntDistribution | FloatDistribution)
+        return d.low, d.high
 
     def suggest(self, trial: BaseTrial) -> Any:
-        """Ask an Optuna trial."""
+        """The value that an Optuna trial proposes."""
         d = self.distribution
         if isinstance(d, CategoricalDistribution):
             return trial.suggest_categorical(self.name, d.choices)
@@ -64,7 +68,7 @@ class Parameter:
         return trial.suggest_float(self.name, d.low, d.high, step=d.step, log=d.log)
 
     def at(self, quantile: float) -> Any:
-        """The value at `quantile` of [0, 1) of the range: even in the logarithm where `log`, else even."""
+        """The value at `quantile` in [0, 1) of the range; on a logarithmic scale where `log`."""
         d = self.distribution
         if isinstance(d, CategoricalDistribution):
             return d.choices[int(quantile * len(d.choices))]
@@ -79,12 +83,12 @@ class Parameter:
         return round(value) if isinstance(d, IntDistribution) else float(value)
 
     def draw(self, rng: np.random.Generator) -> Any:
-        """A value drawn at random from the range."""
+        """A random value of the range."""
         return self.at(float(rng.random()))
 
 
 def _ratio(value: object) -> object:
-    """`8/255` as the number that it is: the rule of the run's own fields."""
+    """The number of a ratio in text, such as `8/255`; any other value as it is."""
     return (
         TypeAdapter(Pixels).validate_python(value)
         if isinstance(value, str) and "/" in value
@@ -96,7 +100,7 @@ _Ratio = Annotated[float, BeforeValidator(_ratio)]
 
 
 class ParameterFile(BaseModel):
-    """A parameter as YAML writes it."""
+    """A parameter as it stands in YAML."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
     floats: tuple[_Ratio, _Ratio] | None = Field(None, alias="float")
@@ -124,7 +128,10 @@ class ParameterFile(BaseModel):
         return self
 
     def build(self, name: str) -> Parameter:
-        """The parameter of this name. Raises SpaceError for a range or a list that nothing can be drawn from."""
+        """The parameter of this name.
+
+        Raises SpaceError where its range or its list of choices is illegal.
+        """
         conditions = {
             parent: tuple(v) if isinstance(v, list) else (v,) for parent, v in self.when.items()
         }

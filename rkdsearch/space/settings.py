@@ -1,4 +1,4 @@
-"""The search's own settings, beside the space: ladder, sampler, scheduler, constraints, repeats, resources."""
+"""Settings of the search itself: replicates, constraints, sampler, scheduler, resources."""
 
 from collections.abc import Callable, Mapping
 from typing import Annotated, Literal
@@ -9,36 +9,42 @@ from rkdsearch.results.objectives import OBJECTIVES
 
 
 class Setting(BaseModel):
-    """Frozen, and without room for unknown names."""
+    """A section of settings. It is immutable, and unknown names are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Replicates(Setting):
-    """The contenders once more with fresh seeds, before the front is named: the best of many noisy numbers is a lucky one."""
+    """Replicates of the contenders, trained before the front is chosen.
+
+    Without them the front has a selection bias: the best of many noisy numbers is partly luck.
+    """
 
     seeds: int = Field(
         0,
         ge=0,
         le=100,
-        description="fresh seeds of each contender; 0: the front is named by one run each",
+        description="replicates of each contender; 0: the front is chosen from one run each",
     )
     contenders: int = Field(
         8,
         ge=2,
-        description="at most so many, the best of the finished trials by non-dominated fronts",
+        description="most contenders: the best finished trials by non-dominated fronts",
     )
     baselines: bool = Field(
         True,
         description=(
-            "the entries of `first` as well, so that as many runs of a published setting are"
-            " compared"
+            "replicate baselines too, so that each is compared by as many runs as a contender"
         ),
     )
 
 
 class Constraints(Setting):
-    """What a trial must satisfy to be on the front. Costs are known before training: no proposal has more, and a baseline stays a baseline."""
+    """Limits that a trial must keep to be on the front.
+
+    Costs are known before training, so no trial above a limit is proposed; a baseline above one is
+    still trained.
+    """
 
     parameters: int | None = Field(
         None, ge=1, description="the student's largest number of parameters"
@@ -55,86 +61,88 @@ class Constraints(Setting):
 
     @property
     def limits(self) -> Mapping[str, float]:
-        """What is asked, by objective: an accuracy at least, a cost at most."""
+        """The limits by objective: an accuracy's smallest value, a cost's largest."""
         return self.model_dump(exclude_none=True)
 
     def hold(self, value: Callable[[str], float]) -> bool:
-        """Whether a student whose accuracies and costs are these `value`s, by objective, satisfies them all."""
+        """True where `value(objective)` keeps every limit."""
         return all(
             OBJECTIVES[name].holds(value(name), limit) for name, limit in self.limits.items()
         )
 
 
 class SamplerConfig(Setting):
-    """Who proposes."""
+    """The sampler, which proposes hyperparameters."""
 
     name: Literal["tpe", "nsga2", "nsga3", "gp", "qmc", "random"] = "tpe"
-    startup: int = Field(10, ge=1, description="tpe, gp: random proposals before the model speaks")
+    startup: int = Field(10, ge=1, description="tpe, gp: random proposals before the model is used")
     history: int = Field(
         1000,
         ge=1,
         description=(
-            "at most so many trials are shown to the sampler: those that went farthest, and the"
-            " latest"
+            "largest number of trials in the sampler history: those that were trained longest, and"
+            " the latest"
         ),
     )
     stopped: Literal["by_rung", "ignored"] = Field(
         "by_rung",
         description=(
-            "how trials short of full length are shown: by_rung = ranked within their rung and"
-            " below every trial that went further; ignored = not at all"
+            "trials short of full length in the sampler history: by_rung = ranked within their rung"
+            " and below every trial of a higher rung; ignored = left out"
         ),
     )
 
 
 class SchedulerConfig(Setting):
-    """Who stops."""
+    """The scheduler, which decides at each rung: promoted, paused, stopped or continued."""
 
     name: Literal["moasha", "asha", "none"] = "moasha"
     kind: Literal["promotion", "stopping"] = Field(
         "promotion",
         description=(
-            "promotion pauses every trial at its rung and lets the best go on; stopping lets"
-            " newcomers run on unless they rank low"
+            "promotion: every trial is paused at its rung, and the best are promoted; stopping: a"
+            " trial is stopped at a rung only where it ranks low"
         ),
     )
-    reduction: int = Field(4, ge=2, description="one of so many goes on")
+    reduction: int = Field(
+        4, ge=2, description="reduction factor eta: the best 1/eta of a rung are promoted"
+    )
     brackets: int = Field(
         1,
         ge=1,
         description=(
-            "searched trials begin on so many rungs: one of every `reduction` begins a rung higher,"
-            " of these one of every `reduction` two rungs higher, and so on; a hedge against lowest"
-            " rungs that mislead"
+            "number of rungs on which searched trials begin: one in `reduction` begins a rung"
+            " higher, of these one in `reduction` two rungs higher, and so on; a hedge against"
+            " misleading low rungs"
         ),
     )
     capped: Literal["afresh", "continued"] = Field(
         "afresh",
         description=(
-            "what a trial does that is promoted past a rung's cap on its training attack: afresh ="
-            " it is trained anew with the attack as searched; continued = it goes on from its"
-            " checkpoint, cheaper, and its result has a history of weaker attacks"
+            "a trial promoted past a cap on its training attack: afresh = is trained from the start"
+            " with the attack as searched; continued = continues from its checkpoint, which is"
+            " cheaper, but its result depends on the weaker attacks before"
         ),
     )
     metric: dict[str, Annotated[float, Field(ge=0)]] = Field(
         {},
         description=(
-            "asha: the one number to rank by, a weighted sum of objectives; none: their mean"
+            "asha: weights of the objectives in the sum that ranks trials; none: their mean"
         ),
     )
 
 
 class Resources(Setting):
-    """What one trial takes. `processes` > 1 makes it a gang with Accelerate in each."""
+    """Resources of one trial. More than one process train one student together."""
 
     cpu: float = Field(1, gt=0, description="CPUs of one process")
     gpu: float = Field(0, ge=0, description="GPUs of one process; fractions share a GPU")
     processes: int = Field(1, ge=1, description="processes of one trial")
     max_failures: int = Field(
-        3, ge=0, description="how often a trial whose worker or node was lost is started again"
+        3, ge=0, description="retries of a trial whose worker or node was lost"
     )
 
     @property
     def devices(self) -> float:
-        """What one trial holds: a GPU's share each process; where it asks none, a processor each."""
+        """Devices of one trial: the GPUs of its processes, or one CPU each where there are none."""
         return self.processes * (self.gpu or 1.0)

@@ -31,7 +31,7 @@ from rkdsearch.space.settings import (
 
 LABEL = "label"
 PROTECTED = {
-    "validation": "all trials must have the same validation attack and images; set it under `fixed`",
+    "validation": "all trials must have the same validation; set it under `fixed`",
     "data": "all trials must have the same images; set it under `fixed`",
     "teachers": "all trials must have the same teachers, measured once; set it under `fixed`",
     "training.epochs": "the last rung is the full length; set `ladder`",
@@ -40,7 +40,7 @@ PROTECTED = {
 
 @dataclass(frozen=True)
 class Baseline:
-    """A configuration that the space lists under `first`; trained before all others, to full length.
+    """A configuration listed under `first`: trained before all others, to full length.
 
     `overrides` are values over `fixed`, by dotted name.
     """
@@ -51,7 +51,7 @@ class Baseline:
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """A search space whose values are legal together. `text` is the YAML that it was read from."""
+    """A search space with legal values. `text` is the YAML that it was read from."""
 
     name: str
     text: str
@@ -130,7 +130,7 @@ class SearchSpace:
         return found
 
     def forecast(self, trials: int | None) -> list[str]:
-        """Lines about a search of so many trials: trials on each rung, and the cost in full runs."""
+        """Lines about a search of `trials` trials: trials on each rung, cost in full runs."""
         rng = np.random.default_rng(self.seed)
         examples = [self.config(self.sample(rng)) for _ in range(20)]
         baselines = len(self.baselines) if trials is None else min(len(self.baselines), trials)
