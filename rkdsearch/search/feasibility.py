@@ -1,4 +1,4 @@
-"""What may be trained at all: the laws of a run, and the limits on what a student costs. Every proposal is held against them before it is a trial."""
+"""Feasibility of proposals: the laws of a run, and the limits on the costs of its student."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,19 +11,18 @@ from rkdsearch import config as run
 from rkdsearch.config import TrainConfig
 from rkdsearch.errors import ConfigError, SpaceError
 from rkdsearch.results.objectives import COSTS, OBJECTIVES
-from rkdsearch.search import ledger
 from rkdsearch.search.sampler import Observation, Proposal, propose
+from rkdsearch.search.trial import trial_id_of
 from rkdsearch.space import check
 from rkdsearch.space.space import SearchSpace
 
-# proposals for one configuration, where laws of the run or constraints refuse some: most are
-# random, and cheap
+# Proposals for one configuration before the search gives up: most are random, and cheap.
 ATTEMPTS = 1000
 
 
 @dataclass(frozen=True)
 class ExceededLimit:
-    """By what a student costs more than is allowed."""
+    """A limit of the constraints that a student exceeds: `count` is above `limit`."""
 
     cost: str
     limit: int
@@ -31,43 +30,49 @@ class ExceededLimit:
 
     @property
     def heading(self) -> str:
-        """The cost's name for the eye."""
+        """Name of the cost for people."""
         return OBJECTIVES[self.cost].heading
 
 
 class Feasibility:
-    """Of the space, with `teachers`, which are overrides that name the study's own files."""
+    """Feasibility in one space. `teachers` are overrides that name the study's teachers' files."""
 
     def __init__(self, space: SearchSpace, teachers: Mapping[str, Any]) -> None:
         self._space = space
         self._teachers = teachers
 
-    def proposal(self, ordinal: int, seen: Sequence[Observation]) -> Proposal:
-        """What the sampler proposes as configuration `ordinal`, and may be trained. Raises SpaceError where nothing is."""
-        # not beyond this ask: the next one would depend on when the search was interrupted
-        refused: list[Mapping[str, Any]] = []
-        refusal: str | None = None
+    def proposal(self, ordinal: int, observations: Sequence[Observation]) -> Proposal:
+        """The first feasible proposal for configuration `ordinal`.
+
+        Raises SpaceError where none of `ATTEMPTS` is feasible.
+        """
+        # not kept for the next ordinal: its proposal must not depend on interruptions
+        infeasible: list[Mapping[str, Any]] = []
+        reason: str | None = None
         for attempt in range(ATTEMPTS):
-            found = propose(self._space, ordinal, seen, attempt, refused)
-            refusal = self._refusal(found.overrides, ledger.trial_id_of(ordinal))
-            if refusal is None:
+            found = propose(self._space, ordinal, observations, attempt, infeasible)
+            reason = self._infeasibility(found.hyperparameters, trial_id_of(ordinal))
+            if reason is None:
                 return found
-            refused = [*(refused or self._outside), found.overrides]
+            infeasible = [*(infeasible or self._infeasible_sample), found.hyperparameters]
         raise SpaceError(
-            f"{self._space.name}: behind {ordinal} configurations {ATTEMPTS:,} proposals in a row"
-            f" were refused, the last because {refusal}"
+            f"{self._space.name}: after {ordinal} configurations, {ATTEMPTS:,} proposals in a row"
+            f" were infeasible, the last because {reason}"
         )
 
-    def config(self, overrides: Mapping[str, Any], trial_id: str) -> TrainConfig:
-        """The run of these overrides, with the study's own teachers. Raises ConfigError."""
-        return self._space.config(run.merge(overrides, self._teachers), trial_id)
+    def config(self, hyperparameters: Mapping[str, Any], trial_id: str) -> TrainConfig:
+        """Config of a run, with the study's teachers. Raises ConfigError where a law is broken."""
+        return self._space.config(run.merge(hyperparameters, self._teachers), trial_id)
 
     def costs(self, config: TrainConfig) -> dict[str, int]:
-        """What the run's student costs, by what the space asks about. Raises ConfigError where it does not fit the images."""
+        """Costs of the run's student that the space names.
+
+        Raises ConfigError where the student does not fit the images.
+        """
         return check.costs_of(config, self._space.costs)
 
-    def excess(self, costs: Mapping[str, int]) -> ExceededLimit | None:
-        """By what a student of these costs is above what the constraints allow."""
+    def exceeded_limit(self, costs: Mapping[str, int]) -> ExceededLimit | None:
+        """The first limit that these costs exceed, if any."""
         limits = {
             name: int(limit)
             for name, limit in self._space.constraints.limits.items()
@@ -82,23 +87,33 @@ class Feasibility:
             None,
         )
 
+    def oversized_baselines(self) -> dict[str, ExceededLimit]:
+        """Baselines, by label, whose students exceed a limit: they are trained, but on no front."""
+        found = {
+            baseline.label: self.exceeded_limit(
+                self.costs(self.config(baseline.overrides, baseline.label))
+            )
+            for baseline in self._space.first
+        }
+        return {label: exceeded for label, exceeded in found.items() if exceeded is not None}
+
     @cached_property
-    def _outside(self) -> list[Mapping[str, Any]]:
-        """Of 50 random configurations those that nobody may train: the same in every session."""
+    def _infeasible_sample(self) -> list[Mapping[str, Any]]:
+        """Infeasible ones of 50 random configurations, the same in every session."""
         rng = np.random.default_rng(self._space.seed)
         drawn = (self._space.sample(rng) for _ in range(50))
-        return [overrides for overrides in drawn if self._refusal(overrides, "random") is not None]
+        return [point for point in drawn if self._infeasibility(point, "random") is not None]
 
-    def _refusal(self, overrides: Mapping[str, Any], trial_id: str) -> str | None:
-        """The law that is broken, and a way out; None where the configuration may be trained."""
+    def _infeasibility(self, hyperparameters: Mapping[str, Any], trial_id: str) -> str | None:
+        """The law that is broken, and a way out; None where the configuration is feasible."""
         try:
-            costs = self.costs(self.config(overrides, trial_id))
-        except ConfigError as error:  # a corner that the proof did not meet
+            costs = self.costs(self.config(hyperparameters, trial_id))
+        except ConfigError as error:  # a corner that the space check did not sample
             return f"{error}; narrow the ranges that lead there"
-        excess = self.excess(costs)
-        if excess is None:
+        exceeded = self.exceeded_limit(costs)
+        if exceeded is None:
             return None
         return (
-            f"constraints.{excess.cost} must be >= the student's {excess.heading}, {excess.count},"
-            f" got {excess.limit}; raise the limit or search over smaller students"
+            f"constraints.{exceeded.cost} must be >= the student's {exceeded.heading},"
+            f" {exceeded.count}, got {exceeded.limit}; raise the limit or search over smaller students"
         )

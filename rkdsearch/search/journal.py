@@ -1,8 +1,8 @@
-"""A study for `optuna-dashboard`: `<study>/optuna.journal`, derived from the ledger and never read by the search.
+"""Journal for `optuna-dashboard`: `<study>/optuna.journal`, written from the ledger.
 
-Every trial that has ended is there once: finished ones as COMPLETE, stopped ones as PRUNED, failed
-ones as FAIL. A journal that is missing, damaged, or no longer true (a stopped trial was promoted
-after all) is written anew.
+The search never reads it. Every trial that has ended is in it once: finished trials as COMPLETE,
+stopped ones as PRUNED, failed ones as FAIL. A journal that is missing, damaged or outdated (a
+stopped trial was promoted later) is written again.
 """
 
 from collections.abc import Iterable
@@ -16,16 +16,21 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from rkdsearch.results.objectives import OBJECTIVES
-from rkdsearch.search.ledger import Trial
-from rkdsearch.search.sampler import quiet
+from rkdsearch.results.states import Status
+from rkdsearch.search.sampler import quiet_optuna
+from rkdsearch.search.trial import Trial
 from rkdsearch.space.space import SearchSpace
 
 FILE = "optuna.journal"
-_STATES = {"finished": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
+_STATES = {
+    Status.FINISHED: TrialState.COMPLETE,
+    Status.STOPPED: TrialState.PRUNED,
+    Status.FAILED: TrialState.FAIL,
+}
 
 
 class Journal:
-    """The journal of the study in `folder`."""
+    """Journal of the study in `folder`."""
 
     def __init__(self, folder: Path, space: SearchSpace) -> None:
         self.file = folder / FILE
@@ -34,10 +39,10 @@ class Journal:
         self._study: optuna.Study | None = None
 
     def sync(self, trials: Iterable[Trial]) -> None:
-        """Bring the journal to what the ledger says."""
+        """Write what the ledger has and the journal lacks."""
         ended = {t.trial_id: t for t in trials if t.status in _STATES}
         for lock in self.file.parent.glob(f"{FILE}.lock*"):
-            lock.unlink()  # a driver that was killed while it wrote; there is one driver a study
+            lock.unlink()  # left by a killed driver; a study has one driver at a time
         known = self._known()
         if known is None or any(
             trial_id not in ended or ended[trial_id].status != status
@@ -50,21 +55,21 @@ class Journal:
                 self.add(trial)
 
     def add(self, trial: Trial) -> None:
-        """A trial has ended."""
-        with quiet():
+        """Add a trial that has ended."""
+        with quiet_optuna():
             self._opened().add_trial(self._frozen(trial))
 
     def _known(self) -> dict[str, str] | None:
-        """The status of every trial in the journal; None where it cannot be read."""
+        """Status of every trial in the journal; None where it cannot be read."""
         if not self.file.exists():
             return {}
         try:
-            with quiet():
+            with quiet_optuna():
                 return {
                     t.user_attrs["trial_id"]: t.user_attrs["status"]
                     for t in self._opened().get_trials(deepcopy=False)
                 }
-        except Exception:  # noqa: BLE001 - half a line after SIGKILL, another version's file: whatever it is, it is written anew
+        except Exception:  # noqa: BLE001 - half a line after SIGKILL, a file of another version: it is written again
             return None
 
     def _opened(self) -> optuna.Study:
@@ -84,11 +89,11 @@ class Journal:
         params: dict[str, object] = {}
         distributions: dict[str, BaseDistribution] = {}
         for parameter in self._space.parameters:
-            # Published settings may lie outside the space: what lies outside is left out.
-            if parameter.name in trial.overrides and parameter.holds(
-                trial.overrides[parameter.name]
+            # values of a baseline may lie outside the space: Optuna would refuse them
+            if parameter.name in trial.hyperparameters and parameter.holds(
+                trial.hyperparameters[parameter.name]
             ):
-                params[parameter.name] = trial.overrides[parameter.name]
+                params[parameter.name] = trial.hyperparameters[parameter.name]
                 distributions[parameter.name] = parameter.distribution
         state = _STATES[trial.status]
         best = trial.best

@@ -1,179 +1,148 @@
-"""What a study's folder holds, for a search that goes on: rows first, then the trials' own checkpoints, which may know an epoch more.
+"""Resume: a study continues from its folder as if it had never been interrupted.
 
-A file that is damaged is put aside, and its part of the search is done again.
+Finished trials stay finished, paused trials stay paused until they are promoted, and interrupted
+trials train on from their last epoch.
 """
 
-import json
-import time
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from rkdsearch.config import TrainConfig
-from rkdsearch.config.fidelity import fidelity_at
-from rkdsearch.results.store import Store
-from rkdsearch.results.summary import records
-from rkdsearch.search.ledger import BY_MACHINE, Trial, folder_of
-from rkdsearch.space.ladder import Segment
-from rkdsearch.training import checkpoint, rows
-from rkdsearch.training.epoch import Best, EpochResult
-from rkdsearch.training.teacher import history_of
+from rkdsearch.errors import ConfigError, StudyError
+from rkdsearch.results.objectives import OBJECTIVES
+from rkdsearch.results.states import Decision, Origin, Status
+from rkdsearch.search.decisions import Decisions
+from rkdsearch.search.feasibility import Feasibility
+from rkdsearch.search.ledger import Ledger
+from rkdsearch.search.scheduler import Rung
+from rkdsearch.search.stored import StoredTrials, hyperparameters_of, put_aside
+from rkdsearch.search.trial import Trial, segments_of
+from rkdsearch.space.space import SearchSpace
 
-_DERIVED = {"run.seed", "run.wall_seconds", "run.device_seconds", "run.updated"}
 
+def reconcile(
+    ledger: Ledger,
+    space: SearchSpace,
+    feasibility: Feasibility,
+    decisions: Decisions,
+    notice: Callable[[str], None],
+) -> list[str]:
+    """Fill the ledger from its folder: rows, then checkpoints, then the rungs that both imply.
 
-class Rows:
-    """A study's rows as they lie on disk."""
-
-    def __init__(self, store: Store) -> None:
-        self._folder = store.folder
-        self.trials = records(store.trials())
-        self._rungs = _by_trial(records(store.rungs()))
-        self._epochs = _by_trial(records(store.epochs()))
-
-    def trial(
-        self,
-        row: Mapping[str, Any],
-        config: TrainConfig,
-        segments: tuple[Segment, ...],
-        costs: Mapping[str, int],
-    ) -> Trial:
-        """The trial of one of the rows, with what its checkpoints know."""
-        again = row["status"] == "failed" and row["failure"] in BY_MACHINE
-        trial = Trial(
-            trial_id=row["trial_id"],
-            ordinal=int(row["ordinal"]),
-            origin=row["origin"],
-            label=row["label"] or "",
-            overrides=json.loads(row["hyperparameters"] or "{}"),
-            config=config,
-            segments=segments,
-            costs=costs,
-            notes=json.loads(row["notes"] or "{}"),
-            status="running" if again else row["status"],
-            error=None if again else row["error"],
-            failure=None if again else row["failure"],
-            written=row["status"],
-            asked=_plain(row["asked"] or row["run.updated"]),
-            decisions=self._decisions(row["trial_id"]),
-            facts={
-                k: _plain(v)
-                for k, v in row.items()
-                if k.startswith("run.") and k not in _DERIVED and v is not None
-            },
+    Returns the failed trials that are retried. `notice` is given a sentence about rows that this
+    space cannot read. Raises StudyError where such a trial has not ended.
+    """
+    ledger.store.sweep()
+    stored = StoredTrials(ledger.store)
+    for file in ledger.store.damaged:
+        put_aside(ledger.folder, file)
+    for row in stored.rows:
+        trial = _restored(row, stored, ledger, space, feasibility)
+        if trial is None:
+            ledger.unreadable.add(int(row["ordinal"]))
+            ledger.unreadable_seconds += row["run.device_seconds"] or 0.0
+        else:
+            ledger.trials[trial.trial_id] = trial
+    unreadable = len(stored.rows) - len(ledger.trials)
+    if unreadable:
+        notice(
+            f"{ledger.folder}: {unreadable} of {len(stored.rows)} rows cannot be read by this"
+            " space: kept, and not asked again"
         )
-        home, images = (
-            folder_of(self._folder, trial.trial_id),
-            row.get("fidelity.validation_images"),
-        )
-        for number, segment in enumerate(trial.segments):
-            trial.runs[number:] = [known_epochs(home / trial.folder_of(number))]
-            last = next(
-                (d["decision"] for d in reversed(trial.decisions) if d["epochs"] == segment.epochs),
-                None,
-            )
-            # Whether the next run has begun; of this one, a checkpoint that is lost is not needed
-            # any more. The decision's row may be lost too.
-            later = [
-                home / trial.folder_of(n) / "last.safetensors"
-                for n in range(number + 1, len(trial.segments))
-            ]
-            begun = bool(later) and (
-                last in ("continued", "promoted")
-                or trial.status == "finished"
-                or any(f.exists() for f in later)
-            )
-            if not trial.run and trial.status == "running" and not begun:
-                # Without a checkpoint this run starts afresh, and its rungs are decided again.
-                trial.decisions = [d for d in trial.decisions if not segment.has(d["epochs"])]
-            elif not trial.run:
-                trial.runs[number] = self._epochs_of(
-                    trial, number, None if images is None else int(images)
-                )
-            if not begun:
-                break
-        trial.lost_seconds = max(0.0, (row["run.wall_seconds"] or 0.0) - trial.seconds)
-        return trial
-
-    def _decisions(self, trial_id: str) -> list[dict[str, Any]]:
-        """The rows of `rungs/` of one trial."""
-        return [
-            {k: _plain(v) for k, v in row.items() if k != "trial_id"}
-            for row in self._rungs[trial_id]
-        ]
-
-    def _epochs_of(
-        self, trial: Trial, segment: int, images: int | None = None
-    ) -> list[EpochResult]:
-        """The rows of `epochs/` of one run of a trial, as far as they were written; best epochs are found again. `images` were validated on."""
-        select, fidelities = trial.config.validation.select, trial.segments[segment].fidelities
-        found: list[EpochResult] = []
-        best: Best | None = None
-        peak: float | None = None
-        for row in self._epochs[trial.trial_id]:
-            if (row["segment"] or 0) != segment:
-                continue
-            epoch = rows.read_epoch({k: _plain(v) for k, v in row.items()})
-            if not fidelity_at(fidelities, epoch.epoch).same_validation(
-                fidelity_at(fidelities, epoch.epoch - 1)
-            ):
-                best = peak = None
-            if (
-                epoch.clean_accuracy is not None
-                and epoch.robust_accuracy is not None
-                and epoch.worst_class_accuracy is not None
-            ):
-                judged = Best(
-                    epoch.epoch,
-                    epoch.clean_accuracy,
-                    epoch.robust_accuracy,
-                    epoch.worst_class_accuracy,
-                )
-                best = judged if best is None or judged.merit(select) > best.merit(select) else best
-                peak = max(peak or 0.0, judged.robust_accuracy)
-            found.append(
-                replace(
-                    epoch,
-                    epochs=trial.config.training.epochs,
-                    best=best,
-                    robust_peak=peak,
-                    images=images,
-                )
-            )
-        return found
+    for trial in ledger.trials.values():
+        _fill_rungs(trial, decisions)
+    retried = [
+        t.trial_id
+        for t in ledger.trials.values()
+        if t.written_status == Status.FAILED and t.status != Status.FAILED
+    ]
+    for trial in ledger.trials.values():
+        _settle(trial, ledger, decisions)
+    return retried
 
 
-def known_epochs(folder: Path) -> list[EpochResult]:
-    """The history in the trial's own checkpoint; none where there is no checkpoint, or a damaged one, which is put aside."""
-    # a half-written file must not stop the search for good
-    checkpoint.put_aside(folder / "last.safetensors")
-    return history_of(folder)
+def _restored(
+    row: Mapping[str, Any],
+    stored: StoredTrials,
+    ledger: Ledger,
+    space: SearchSpace,
+    feasibility: Feasibility,
+) -> Trial | None:
+    """Trial of a row; None where it has ended and this space cannot read it."""
+    try:
+        config = feasibility.config(hyperparameters_of(row), row["trial_id"])
+        costs = feasibility.costs(config)
+    except ConfigError as error:
+        if row["status"] in (Status.RUNNING, Status.PAUSED):
+            raise StudyError(
+                f"{ledger.folder}: a trial that is not over cannot be read by this space:"
+                f" {error}; go on with the space and the version that asked for it, or give"
+                " this search a folder of its own with --study"
+            ) from None
+        return None
+    segments = segments_of(space, int(row["ordinal"]), Origin(row["origin"]), config)
+    return stored.trial(row, config, segments, costs)
 
 
-def put_aside(study: Path, file: Path) -> None:
-    """A damaged row is kept, hidden from readers; where it was a trial's own, its checkpoints and epochs too: that number is asked again."""
-    if file.parent.name == "trials":
-        checkpoints = folder_of(study, file.stem)
-        if checkpoints.exists():
-            checkpoints.rename(
-                checkpoints.with_name(f".{checkpoints.name}.damaged-{time.time_ns()}")
-            )
-        for table in ("epochs", "rungs"):
-            (study / table / file.name).unlink(missing_ok=True)
-    file.rename(file.with_name(f".{file.name}.damaged-{time.time_ns()}"))
+def _fill_rungs(trial: Trial, decisions: Decisions) -> None:
+    """Add the trial to the rungs at which it was decided about.
+
+    A rung whose report was lost is left out: the resumed worker reports it again.
+    """
+    if trial.origin == Origin.REPLICATE:
+        return
+    lost = _rung_of_lost_decision(trial, decisions)
+    for rung in decisions.scheduler.rungs:
+        decided = [d for d in trial.decisions if d.epochs == rung.epochs]
+        values = decisions.merits(trial, rung)
+        beyond = trial.position > trial.position_of(rung.epochs)
+        if values is None or not (decided or beyond or rung is lost):
+            continue
+        decisions.rank(trial, rung, values)
+        if beyond or (decided and decided[-1].trains_on):
+            rung.promoted.add(trial.trial_id)
 
 
-def _by_trial(found: Iterable[dict[str, Any]]) -> defaultdict[str, list[dict[str, Any]]]:
-    by_trial: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in found:
-        by_trial[row["trial_id"]].append(row)
-    return by_trial
+def _rung_of_lost_decision(trial: Trial, decisions: Decisions) -> Rung | None:
+    """Rung at which the trial is held, where the file with that decision was lost."""
+    rung = decisions.scheduler.at(trial.position[1])
+    held = (
+        trial.status in (Status.PAUSED, Status.STOPPED) and trial.origin != Origin.REPLICATE
+    )
+    if (
+        rung is None
+        or not held
+        or trial.position != trial.position_of(rung.epochs)
+        or any(d.epochs == rung.epochs for d in trial.decisions)
+    ):
+        return None
+    return rung if decisions.merits(trial, rung) is not None else None
 
 
-def _plain(value: Any) -> Any:
-    """A cell of a data frame as Python has it."""
-    if hasattr(value, "to_pydatetime"):
-        return value.to_pydatetime()
-    return value.item() if hasattr(value, "item") else value
+def _settle(trial: Trial, ledger: Ledger, decisions: Decisions) -> None:
+    """Set the trial's status, now that all rungs are filled, and write what its row lacks."""
+    if trial.status == trial.written_status and any(
+        OBJECTIVES[name].column not in trial.facts for name in trial.costs
+    ):
+        # an earlier space did not name these costs: readers find them in the row
+        ledger.write(trial, epochs=False)
+    held = decisions.scheduler.held
+    lost = _rung_of_lost_decision(trial, decisions)
+    if lost is not None:
+        decisions.record(trial, lost, held)
+    if trial.status in (Status.RUNNING, Status.PAUSED, Status.STOPPED):
+        last = trial.decisions[-1] if trial.decisions else None
+        if last is not None and trial.position_of(last.epochs) != trial.position:
+            last = None  # it has trained on since
+        number, epochs = trial.position
+        # A decision is written before the trial's row: the later of the two may be missing.
+        if (last is not None and last.trains_on) or (epochs == 0 and number > 0):
+            trial.status = Status.RUNNING
+        elif last is not None:
+            trial.status = Status(held)
+    # Written now, before readers count a failed replicate among those that have ended. A trial that
+    # a finished search stopped stays stopped on disk until it trains on (`Study.close`).
+    if trial.status != trial.written_status and (trial.written_status, trial.status) != (
+        Status.STOPPED,
+        Status.PAUSED,
+    ):
+        ledger.write(trial)

@@ -1,10 +1,9 @@
-"""Who proposes: an Optuna sampler by ask and tell, without Ray and without a storage of its own.
+"""Proposals of configurations by an Optuna sampler, with the ledger as its only memory.
 
-Each ask builds the sampler afresh from (study seed, the configuration's ordinal) and shows it a
-study projected from our own ledger, in ordinal order. So a proposal is a function of what the
-ledger holds: a search that was killed and resumed proposes what an uninterrupted one would have
-proposed. RUNNING means executing now; a trial that the scheduler stopped is never shown as a
-finished one.
+Each proposal builds the sampler afresh from (study seed, ordinal) and gives it the observations of
+the ledger, by ordinal. So a proposal is a function of what the ledger holds: a resumed search
+proposes what an uninterrupted one would have proposed. Only trials that are being trained now are
+RUNNING for Optuna; a stopped trial never counts as a full run.
 """
 
 import copy
@@ -13,7 +12,7 @@ import warnings
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import optuna
@@ -24,115 +23,114 @@ from typing_extensions import override
 from rkdsearch.space.settings import SamplerConfig
 from rkdsearch.space.space import SearchSpace
 
-MODEL_ATTEMPTS = 20  # refused proposals after which the configuration is drawn at random
-_SOMETIME = datetime.fromtimestamp(0, UTC)  # Optuna wants to know when; no sampler looks
+MODEL_ATTEMPTS = 20  # infeasible proposals after which a configuration is drawn at random
+_SOMETIME = datetime.fromtimestamp(0, UTC)  # Optuna asks for a time; no sampler reads it
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What the sampler may know of one earlier configuration. `rungs_short` is 0 for a full run; `values` are the objectives there."""
+    """What the sampler is told of one earlier trial.
 
-    params: dict[str, Any]
-    state: Literal["measured", "running"]
-    values: tuple[float, ...] = ()
+    `values` are its objectives' merits at the highest rung that it reached; None where it is being
+    trained and has reached none. `rungs_short` is the number of rungs from there to full length.
+    """
+
+    hyperparameters: dict[str, Any]
+    values: tuple[float, ...] | None = None
     rungs_short: int = 0
     notes: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """Overrides by dotted name, and what the sampler wants to be reminded of (NSGA's generation)."""
+    """Chosen values by dotted name, and notes that the sampler needs back (NSGA's generation)."""
 
-    overrides: dict[str, Any]
+    hyperparameters: dict[str, Any]
     notes: dict[str, Any]
 
 
-def remembered(seen: Sequence[Observation], room: int) -> list[Observation]:
-    """At most `room` of what is known, in the same order.
+def select_history(observations: Sequence[Observation], limit: int) -> list[Observation]:
+    """At most `limit` observations, in the same order.
 
-    Where there is more: what went farthest, the latest first, for half of the room; and the latest
-    of the rest.
+    Half of them are those that were trained longest, the newest first. The rest are the newest of
+    the others.
     """
-    if len(seen) <= room:
-        return list(seen)
-    latest_first = range(len(seen) - 1, -1, -1)
-    farthest = sorted(
-        latest_first, key=lambda i: (seen[i].state != "measured", seen[i].rungs_short)
-    )[: room // 2]
-    kept = set(farthest)
-    kept |= set([i for i in latest_first if i not in kept][: room - len(kept)])
-    return [seen[i] for i in sorted(kept)]
+    if len(observations) <= limit:
+        return list(observations)
+    newest_first = range(len(observations) - 1, -1, -1)
+    longest = sorted(
+        newest_first,
+        key=lambda i: (observations[i].values is None, observations[i].rungs_short),
+    )[: limit // 2]
+    kept = set(longest)
+    kept |= set([i for i in newest_first if i not in kept][: limit - len(kept)])
+    return [observations[i] for i in sorted(kept)]
 
 
 def propose(
     space: SearchSpace,
     ordinal: int,
-    seen: Sequence[Observation],
+    observations: Sequence[Observation],
     attempt: int = 0,
-    refused: Sequence[Mapping[str, Any]] = (),
+    infeasible: Sequence[Mapping[str, Any]] = (),
 ) -> Proposal:
-    """The configuration number `ordinal`, given what is known of earlier ones, in ordinal order.
+    """Propose configuration `ordinal`, given observations of earlier ones, by ordinal.
 
-    `attempt` counts from 0 the proposals that were refused for this ordinal: each has a seed of its
-    own. `refused` are overrides that nobody may train, the latest last: a model is shown them below
-    whatever was measured, or it would insist.
+    `attempt` is the number of infeasible proposals for this ordinal so far: each attempt has a seed
+    of its own. `infeasible` are their hyperparameters, the latest last. A model is told that they
+    are worse than everything measured, or it would propose them again.
     """
     sampler = space.sampler
     if attempt >= MODEL_ATTEMPTS or (attempt and sampler.name == "qmc"):
-        # A model that insists on what is refused would be asked for ever; a sequence has one point
-        # for an ordinal.
-        return Proposal(
-            space.sample(np.random.default_rng(seed_of(space.seed, ordinal, attempt))), {}
-        )
+        # A model may propose infeasible points for ever; a sequence has one point for an ordinal.
+        rng = np.random.default_rng(seed_of(space.seed, ordinal, attempt))
+        return Proposal(space.sample(rng), {})
     if sampler.name == "qmc":
-        points = qmc.Sobol(
-            len(space.parameters), scramble=True, rng=np.random.default_rng(space.seed)
-        )
-        # A power of two, or the sequence loses its balance; the points before ours are the other
-        # configurations'.
-        quantiles = dict(
-            zip(
-                (p.name for p in space.parameters),
-                points.random(1 << max(ordinal, 1).bit_length())[ordinal],
-                strict=True,
-            )
-        )
-        return Proposal(
-            space.walk(lambda parameter: parameter.at(float(quantiles[parameter.name]))), {}
-        )
-    shown = [
-        s
-        for s in seen[-sampler.history :]
-        if s.state == "running" or not s.rungs_short or sampler.stopped != "ignored"
+        return Proposal(_sobol_point(space, ordinal), {})
+    told = [
+        o
+        for o in observations[-sampler.history :]
+        if o.values is None or not o.rungs_short or sampler.stopped != "ignored"
     ]
-    with quiet():
+    with quiet_optuna():
         study = optuna.create_study(
-            storage=_Projection(space, [*shown, *_turned_away(space, shown, refused)]),
+            storage=_LedgerStorage(space, [*told, *_as_worst(space, told, infeasible)]),
             directions=["maximize"] * len(space.objectives),
             sampler=build_sampler(sampler, seed_of(space.seed, ordinal, attempt)),
         )
         trial = study.ask()
-        overrides = space.ask(trial)
-        return Proposal(overrides, dict(study.get_trials(deepcopy=False)[-1].system_attrs))
+        hyperparameters = space.ask(trial)
+        return Proposal(hyperparameters, dict(study.get_trials(deepcopy=False)[-1].system_attrs))
 
 
-def _turned_away(
-    space: SearchSpace, shown: Sequence[Observation], refused: Sequence[Mapping[str, Any]]
+def _sobol_point(space: SearchSpace, ordinal: int) -> dict[str, Any]:
+    """Point `ordinal` of a scrambled Sobol sequence over the space."""
+    sequence = qmc.Sobol(
+        len(space.parameters), scramble=True, rng=np.random.default_rng(space.seed)
+    )
+    # Drawn up to a power of two, or the sequence loses its balance. The earlier points are those of
+    # the earlier configurations.
+    points = sequence.random(1 << max(ordinal, 1).bit_length())
+    quantiles = dict(zip((p.name for p in space.parameters), points[ordinal], strict=True))
+    return space.walk(lambda parameter: parameter.at(float(quantiles[parameter.name])))
+
+
+def _as_worst(
+    space: SearchSpace, told: Sequence[Observation], infeasible: Sequence[Mapping[str, Any]]
 ) -> list[Observation]:
-    """What was refused, as the sampler is shown it: never more than was measured, or some of it would count among the best."""
-    measured = sum(s.state == "measured" for s in shown)
+    """Infeasible points as observations worse than all measured ones.
+
+    There are never more of them than measured ones, or some would count among the best.
+    """
+    measured = sum(o.values is not None for o in told)
     if measured < space.sampler.startup:
-        return []  # nothing is modelled yet
-    return [
-        Observation(
-            dict(overrides), "measured", (-float(len(space.ladder)),) * len(space.objectives)
-        )
-        for overrides in refused[-measured:]
-    ]
+        return []  # there is no model yet
+    worst = (-float(len(space.ladder)),) * len(space.objectives)
+    return [Observation(dict(point), worst) for point in infeasible[-measured:]]
 
 
 def build_sampler(config: SamplerConfig, seed: int) -> optuna.samplers.BaseSampler:
-    """The sampler of that name, ready for conditional spaces and for several trials at once."""
+    """Optuna's sampler, set up for conditional spaces and several trials at once."""
     match config.name:
         case "tpe":
             return optuna.samplers.TPESampler(
@@ -154,70 +152,72 @@ def build_sampler(config: SamplerConfig, seed: int) -> optuna.samplers.BaseSampl
             return optuna.samplers.RandomSampler(seed=seed)
 
 
-class _Projection(optuna.storages.InMemoryStorage):
-    """What the ledger holds, as Optuna reads it, and the one trial that is asked about, which is number 0 to the base class.
+class _LedgerStorage(optuna.storages.InMemoryStorage):
+    """Observations as Optuna's storage, and the one trial that is asked for: the base class's no 0.
 
-    `Study.add_trials` would copy and check every earlier trial at every ask: ten times the work of
-    the sampler itself.
+    `Study.add_trials` would copy and check every observation at every proposal: ten times the work
+    of the sampler itself.
     """
 
-    def __init__(self, space: SearchSpace, shown: Sequence[Observation]) -> None:
+    def __init__(self, space: SearchSpace, observations: Sequence[Observation]) -> None:
         super().__init__()
-        self._shown = [frozen(space, s, number) for number, s in enumerate(shown)]
+        self._observed = [frozen_trial(space, o, number) for number, o in enumerate(observations)]
 
     @override
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         asked = super().create_new_trial(study_id, template_trial)
-        self.get_trial(asked).number = len(self._shown)
+        self.get_trial(asked).number = len(self._observed)
         return asked
 
     @override
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        trials = [*self._shown, *super().get_all_trials(study_id, deepcopy=False)]
+        trials = [*self._observed, *super().get_all_trials(study_id, deepcopy=False)]
         trials = trials if states is None else [t for t in trials if t.state in states]
         return copy.deepcopy(trials) if deepcopy else trials
 
 
 class _Unconstrained(FrozenTrial):
-    """TPE asks each trial for each group of parameters whether it broke a constraint: a tenth of a proposal went into reading attributes."""
+    """A trial without constraints: TPE reads Optuna's property so often that it took 10 %."""
 
     constraints: dict[str, float] = {}  # noqa: RUF012 - nobody writes to it; Optuna has a property here
 
 
-def frozen(space: SearchSpace, seen: Observation, number: int) -> FrozenTrial:
-    """An earlier configuration as the sampler is shown it, as its study's trial `number`.
+def frozen_trial(space: SearchSpace, observation: Observation, number: int) -> FrozenTrial:
+    """An observation as trial `number` of Optuna's study.
 
-    Policy `by_rung`: every rung that a trial falls short of full length costs 1 in each objective.
-    Accuracies lie in [0, 1], so any trial that went further dominates it, trials of one rung keep
-    their order, and no value of one fidelity passes for another's.
+    Each rung short of full length costs 1 in every objective (policy `by_rung`). Accuracies lie in
+    [0, 1]: so a longer trial dominates every shorter one, trials at one rung keep their order, and
+    values of different fidelities are never mixed up.
     """
-    running = seen.state == "running"
+    values = observation.values
     return _Unconstrained(
-        trial_id=number + 1,  # 0 is asked about
+        trial_id=number + 1,  # 0 is the trial that is asked for
         number=number,
-        state=TrialState.RUNNING if running else TrialState.COMPLETE,
-        params=seen.params,
-        distributions={p.name: p.distribution for p in space.parameters if p.name in seen.params},
+        state=TrialState.RUNNING if values is None else TrialState.COMPLETE,
+        params=observation.hyperparameters,
+        distributions={
+            p.name: p.distribution for p in space.parameters if p.name in observation.hyperparameters
+        },
         value=None,
-        values=None if running else [v - seen.rungs_short for v in seen.values],
-        system_attrs=seen.notes,
+        values=None if values is None else [v - observation.rungs_short for v in values],
+        system_attrs=observation.notes,
         user_attrs={},
         intermediate_values={},
         datetime_start=_SOMETIME,
-        datetime_complete=None if running else _SOMETIME,
+        datetime_complete=None if values is None else _SOMETIME,
     )
 
 
 def seed_of(seed: int, ordinal: int, attempt: int = 0) -> int:
-    """The seed of one ask: of 31 bits, as Optuna wants it."""
+    """Seed of one proposal, of 31 bits as Optuna needs it."""
     text = f"{seed} {ordinal}" + (f" {attempt}" if attempt else "")
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
 
 
-class quiet:  # noqa: N801 - used as a verb
-    """Optuna's own notices are for people who call it; here the user meets ours."""
+class quiet_optuna:  # noqa: N801 - a context manager, used as a verb
+    """Context without Optuna's notices, which are for its own callers."""
 
     def __enter__(self) -> None:
         self._level = optuna.logging.get_verbosity()

@@ -1,0 +1,211 @@
+"""Trials of a study as its folder has them: rows first, then checkpoints, which may have more.
+
+A damaged file is put aside, and its part of the search is done again.
+"""
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rkdsearch.config import TrainConfig
+from rkdsearch.config.fidelity import fidelity_at
+from rkdsearch.errors import Failure
+from rkdsearch.results.states import Origin, Status
+from rkdsearch.results.store import Store
+from rkdsearch.results.summary import records
+from rkdsearch.search.ledger import folder_of
+from rkdsearch.search.trial import RETRYABLE, RungDecision, Trial
+from rkdsearch.space.ladder import Segment
+from rkdsearch.training import checkpoint, rows
+from rkdsearch.training.epoch import Best, EpochResult
+from rkdsearch.training.teacher import history_of
+
+LAST = "last.safetensors"
+# columns `run.*` that follow from others
+_DERIVED = {"run.seed", "run.wall_seconds", "run.device_seconds", "run.updated"}
+
+
+class StoredTrials:
+    """Rows of a study as they are on disk, and the trials that they describe."""
+
+    def __init__(self, store: Store) -> None:
+        self._folder = store.folder
+        self.rows = records(store.trials())
+        self._rungs = _by_trial(records(store.rungs()))
+        self._epochs = _by_trial(records(store.epochs()))
+
+    def trial(
+        self,
+        row: Mapping[str, Any],
+        config: TrainConfig,
+        segments: tuple[Segment, ...],
+        costs: Mapping[str, int],
+    ) -> Trial:
+        """Trial of one of the rows, with the epochs of its checkpoints.
+
+        A trial that failed in a way that may not happen again is running once more.
+        """
+        retried = row["status"] == Status.FAILED and row["failure"] in RETRYABLE
+        failed = row["failure"] is not None and not retried
+        trial = Trial(
+            trial_id=row["trial_id"],
+            ordinal=int(row["ordinal"]),
+            origin=Origin(row["origin"]),
+            label=row["label"] or "",
+            hyperparameters=hyperparameters_of(row),
+            config=config,
+            segments=segments,
+            costs=costs,
+            notes=json.loads(row["notes"] or "{}"),
+            status=Status.RUNNING if retried else Status(row["status"]),
+            error=None if retried else row["error"],
+            failure=Failure(row["failure"]) if failed else None,
+            written_status=Status(row["status"]),
+            asked=_plain(row["asked"] or row["run.updated"]),
+            decisions=[
+                RungDecision.from_row({k: _plain(v) for k, v in rung.items()})
+                for rung in self._rungs[row["trial_id"]]
+            ],
+            facts={
+                k: _plain(v)
+                for k, v in row.items()
+                if k.startswith("run.") and k not in _DERIVED and v is not None
+            },
+        )
+        self._fill_segments(trial, row)
+        trial.lost_seconds = max(0.0, (row["run.wall_seconds"] or 0.0) - trial.seconds)
+        return trial
+
+    def _fill_segments(self, trial: Trial, row: Mapping[str, Any]) -> None:
+        """Add the epochs of every segment that has begun: its checkpoint's, or else its rows'."""
+        home, images = folder_of(self._folder, trial.trial_id), row["fidelity.validation_images"]
+        _rename_segments(home, len(trial.segments))
+        for number, segment in enumerate(trial.segments):
+            epochs = checkpoint_history(home / trial.folder_of_segment(number))
+            trial.epochs_by_segment[number:] = [epochs]
+            next_begun = _next_begun(trial, number, home)
+            if not epochs and trial.status == Status.RUNNING and not next_begun:
+                # without a checkpoint this segment starts afresh, and its rungs are decided again
+                trial.decisions = [d for d in trial.decisions if not segment.has(d.epochs)]
+            elif not epochs:
+                trial.epochs_by_segment[number] = self._epochs_of(
+                    trial, number, None if images is None else int(images)
+                )
+            if not next_begun:
+                break
+
+    def _epochs_of(self, trial: Trial, number: int, images: int | None) -> list[EpochResult]:
+        """Epochs of one segment by the rows of `epochs/`; best epochs are determined again.
+
+        `images` is the number of validation images.
+        """
+        select, fidelities = trial.config.validation.select, trial.segments[number].fidelities
+        found: list[EpochResult] = []
+        best: Best | None = None
+        peak: float | None = None
+        for row in self._epochs[trial.trial_id]:
+            if (row["segment"] or 0) != number:
+                continue
+            epoch = rows.read_epoch({k: _plain(v) for k, v in row.items()})
+            if not fidelity_at(fidelities, epoch.epoch).same_validation(
+                fidelity_at(fidelities, epoch.epoch - 1)
+            ):
+                best = peak = None
+            if (
+                epoch.clean_accuracy is not None
+                and epoch.robust_accuracy is not None
+                and epoch.worst_class_accuracy is not None
+            ):
+                measured = Best(
+                    epoch.epoch,
+                    epoch.clean_accuracy,
+                    epoch.robust_accuracy,
+                    epoch.worst_class_accuracy,
+                )
+                if best is None or measured.merit(select) > best.merit(select):
+                    best = measured
+                peak = max(peak or 0.0, measured.robust_accuracy)
+            found.append(
+                replace(
+                    epoch,
+                    epochs=trial.config.training.epochs,
+                    best=best,
+                    robust_peak=peak,
+                    images=images,
+                )
+            )
+        return found
+
+
+def hyperparameters_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Chosen values of a row of `trials/`, by dotted name."""
+    found: dict[str, Any] = json.loads(row["hyperparameters"] or "{}")
+    return found
+
+
+def checkpoint_history(folder: Path) -> list[EpochResult]:
+    """Epochs in the last checkpoint of this folder; empty where there is none.
+
+    A damaged checkpoint is put aside: a half-written file must not stop the search for good.
+    """
+    checkpoint.put_aside(folder / LAST)
+    return history_of(folder)
+
+
+def put_aside(study: Path, file: Path) -> None:
+    """Hide a damaged file of rows from readers.
+
+    Where it is a row of `trials/`, its checkpoints are hidden too, and its other rows are deleted:
+    that ordinal is asked for again.
+    """
+    if file.parent.name == "trials":
+        checkpoints = folder_of(study, file.stem)
+        if checkpoints.exists():
+            checkpoints.rename(
+                checkpoints.with_name(f".{checkpoints.name}.damaged-{time.time_ns()}")
+            )
+        for table in ("epochs", "rungs"):
+            (study / table / file.name).unlink(missing_ok=True)
+    file.rename(file.with_name(f".{file.name}.damaged-{time.time_ns()}"))
+
+
+def _rename_segments(home: Path, segments: int) -> None:
+    """Rename the folders of an earlier version, which called a segment a leg."""
+    for number in range(segments - 1):
+        old, new = home / f"leg-{number}", home / f"segment-{number}"
+        if old.exists() and not new.exists():
+            old.rename(new)
+
+
+def _next_begun(trial: Trial, number: int, home: Path) -> bool:
+    """True where the segment after this one has begun: then this one's checkpoint is not needed.
+
+    Its decision may be lost, so that later checkpoints are looked for as well.
+    """
+    later = range(number + 1, len(trial.segments))
+    last = next(
+        (d for d in reversed(trial.decisions) if d.epochs == trial.segments[number].epochs), None
+    )
+    return bool(later) and (
+        (last is not None and last.trains_on)
+        or trial.status == Status.FINISHED
+        or any((home / trial.folder_of_segment(n) / LAST).exists() for n in later)
+    )
+
+
+def _by_trial(found: Iterable[dict[str, Any]]) -> defaultdict[str, list[dict[str, Any]]]:
+    by_trial: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in found:
+        by_trial[row["trial_id"]].append(row)
+    return by_trial
+
+
+def _plain(value: Any) -> Any:
+    """Value of a data frame's cell as a plain Python type."""
+    if hasattr(value, "to_pydatetime"):
+        return value.to_pydatetime()
+    return value.item() if hasattr(value, "item") else value
