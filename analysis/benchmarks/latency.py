@@ -23,7 +23,8 @@ from typing_extensions import override
 
 from rkdsearch.execution import messages, search
 from rkdsearch.execution.messages import EpochReport, WorkOrder
-from rkdsearch.search.ledger import Trial, trial_id_of
+from rkdsearch.search.trial import Trial, trial_id_of
+from rkdsearch.results.states import Origin, Status
 from rkdsearch.search.sampler import propose
 from rkdsearch.search.study import Study
 from rkdsearch.space import ladder
@@ -139,7 +140,7 @@ def _measured(count: int) -> dict[str, list[float]]:
     }
     with TemporaryDirectory() as folder:
         study = _after(count, space, Path(folder))
-        seen = study.seen()
+        seen = study.observations()
         for name in names:
             other = replace(space, sampler=SamplerConfig.model_validate({"name": name}))
             found[f"proposal, {name}"] = [
@@ -186,17 +187,17 @@ def _after(count: int, space: SearchSpace, folder: Path) -> Study:
         study.trials[trial_id_of(ordinal)] = Trial(
             trial_id_of(ordinal),
             ordinal,
-            "search",
+            Origin.SEARCH,
             "",
             overrides,
             config,
             segments,
-            status="paused",
+            status=Status.PAUSED,
         )
     climbing = list(study.trials.values())
     for rung in space.ladder:
         for trial in climbing:
-            trial.record(_result(rung.epochs, space.epochs, rng))
+            trial.add_epoch(_result(rung.epochs, space.epochs, rng))
         climbing = _gone_on(study, rung.epochs, climbing)
     return study
 
@@ -217,7 +218,7 @@ def _gone_on(study: Study, epochs: int, there: list[Trial]) -> list[Trial]:
     ]
     for trial in best:
         rung.promoted.add(trial.trial_id)
-        trial.goes_up()
+        trial.leave_rung()
     return best
 
 

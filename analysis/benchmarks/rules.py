@@ -13,7 +13,7 @@ from simulation import Rule, Trial, reached
 from rkdsearch.config.fidelity import Fidelity
 from rkdsearch.results import pareto
 from rkdsearch.results.states import Decision
-from rkdsearch.search.sampler import Observation, propose, remembered
+from rkdsearch.search.sampler import Observation, propose, select_history
 from rkdsearch.search.scheduler import Scheduler
 from rkdsearch.space.ladder import starting_rung
 from rkdsearch.space.settings import SamplerConfig, SchedulerConfig
@@ -47,7 +47,7 @@ class Ours:
     def propose(
         self, ordinal: int, trials: Sequence[Trial]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """By the sampler of that name, shown what `Study.seen` would show it."""
+        """By the sampler of that name, shown what `Study.observations` are."""
         # Random proposals are the same whatever they are shown; showing it would cost time and
         # change nothing.
         seen = (
@@ -55,18 +55,16 @@ class Ours:
             if self.space.sampler.name == "random"
             else [s for s in map(self._seen, trials) if s is not None]
         )
-        proposal = propose(self.space, ordinal, remembered(seen, self.space.sampler.history))
-        return proposal.overrides, proposal.notes
+        proposal = propose(self.space, ordinal, select_history(seen, self.space.sampler.history))
+        return proposal.hyperparameters, proposal.notes
 
     def _seen(self, trial: Trial) -> Observation | None:
         if trial.rung >= 0:
             values = reached(trial, afresh=self.afresh)
             return Observation(
-                trial.overrides, "measured", values, len(trial.ladder) - 1 - trial.rung, trial.notes
+                trial.overrides, values, len(trial.ladder) - 1 - trial.rung, trial.notes
             )
-        return (
-            Observation(trial.overrides, "running", notes=trial.notes) if trial.executing else None
-        )
+        return Observation(trial.overrides, notes=trial.notes) if trial.executing else None
 
     def goes_on(self, trial: Trial, values: tuple[float, float]) -> bool:
         """As the rungs decide."""

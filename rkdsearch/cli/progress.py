@@ -15,6 +15,7 @@ from rkdsearch.cli.console import console, say
 from rkdsearch.errors import StudyError
 from rkdsearch.pace import duration
 from rkdsearch.results.objectives import OBJECTIVES, USUAL
+from rkdsearch.results.states import Status
 
 if TYPE_CHECKING:
     from rkdsearch.search.study import Study
@@ -116,8 +117,8 @@ class SearchProgress:
         self._started = time.monotonic()
         self._line_at = 0.0
         self._known = {t.trial_id for t in study.trials.values() if t.status != "running"}
-        self._epochs_before = {t.trial_id: t.trained for t in study.trials.values()}
-        self._seconds_before = study.device_seconds
+        self._epochs_before = {t.trial_id: t.epochs_trained for t in study.trials.values()}
+        self._seconds_before = study.ledger.device_seconds
         self._live = (
             Live(console=console, refresh_per_second=4, transient=True)
             if console.is_terminal
@@ -127,12 +128,12 @@ class SearchProgress:
             say(
                 f"resuming {study.folder}: {len(self._known)} trials are known and are not repeated"
             )
-        if study.again:
+        if study.retried:
             say(
                 "retried from their last epoch, after a failure of the machine:"
-                f" {', '.join(sorted(study.again))}"
+                f" {', '.join(sorted(study.retried))}"
             )
-        for label, excess in study.too_large().items():
+        for label, excess in study.feasibility.oversized_baselines().items():
             say(
                 f"{label}: its student has {excess.count:,} {excess.heading},"
                 f" constraints.{excess.cost} allows {excess.limit:,}: this baseline cannot be"
@@ -171,7 +172,7 @@ class SearchProgress:
         Raises StudyError where every trial has failed, SpaceError where the space has fewer
         configurations than were asked for.
         """
-        from rkdsearch.search.ledger import BY_MACHINE
+        from rkdsearch.search.trial import RETRYABLE
 
         self.stop()
         if nothing_to_do:
@@ -180,7 +181,7 @@ class SearchProgress:
         for trial in failed[:5]:
             say(
                 f"{trial.trial_id} failed: {trial.error}"
-                + (" (--resume retries it)" if trial.failure in BY_MACHINE else "")
+                + (" (--resume retries it)" if trial.failure in RETRYABLE else "")
             )
         console.print(front_table(study))
         say(self._headline(study))
@@ -190,28 +191,30 @@ class SearchProgress:
                 " the causes above, then continue with --resume where the machine was at fault, or"
                 " else search a changed space in another folder"
             )
-        if study.nothing_left is not None:
-            raise study.nothing_left
+        if study.exhausted is not None:
+            raise study.exhausted
 
     def _headline(self, study: "Study") -> str:
         counts = study.counts()
         states = ", ".join(
-            f"{counts[s]} {s}" for s in ("finished", "stopped", "paused", "failed") if counts.get(s)
+            f"{counts[s]} {s}"
+            for s in (Status.FINISHED, Status.STOPPED, Status.PAUSED, Status.FAILED)
+            if counts[s]
         )
         elapsed = time.monotonic() - self._started
-        of = "" if study.wanted is None else f" of {study.wanted}"
-        replicates = [t for t in study.trials.values() if t.origin == "replicate"]
+        of = "" if study.max_trials is None else f" of {study.max_trials}"
+        replicates = study.ledger.replicates
         text = (
             f"{elapsed:4.0f} s  {len(study.trials) - len(replicates)}{of} configurations,"
-            f" {len(study.executing)} running"
+            f" {len(study.ledger.executing)} running"
         )
         text += (
             f", {sum(t.status != 'running' for t in replicates)} of {len(replicates)} replicates"
             if replicates
             else ""
         )
-        if study.budget is not None:
-            text += f", {study.device_seconds / 3600:.2f} of {study.budget / 3600:.2f} device hours"
+        if study.max_device_seconds is not None:
+            text += f", {study.ledger.device_seconds / 3600:.2f} of {study.max_device_seconds / 3600:.2f} device hours"
         text += f", {states}" if states else ""
         left = self._left(study)
         return text if left is None else f"{text}; about {duration(left)} left"
@@ -222,22 +225,22 @@ class SearchProgress:
         Promotions to come are not known: a trial is expected to train as long as the mean so far.
         """
         done_now = sum(
-            t.trained - self._epochs_before.get(t.trial_id, 0) for t in study.trials.values()
+            t.epochs_trained - self._epochs_before.get(t.trial_id, 0) for t in study.trials.values()
         )
         elapsed = time.monotonic() - self._started
         ended = [
-            t.trained for t in study.trials.values() if not t.executing and t.origin == "search"
+            t.epochs_trained for t in study.trials.values() if not t.executing and t.origin == "search"
         ]
         if done_now < 5 or study.done:
             return None
-        if study.wanted is None:
-            spent = study.device_seconds - self._seconds_before
+        if study.max_trials is None:
+            spent = study.ledger.device_seconds - self._seconds_before
             return (
                 None
-                if study.budget is None or spent <= 0
-                else max(0.0, study.budget - study.device_seconds) * elapsed / spent
+                if study.max_device_seconds is None or spent <= 0
+                else max(0.0, study.max_device_seconds - study.ledger.device_seconds) * elapsed / spent
             )
-        replicates = [t for t in study.trials.values() if t.origin == "replicate"]
+        replicates = study.ledger.replicates
         proposed = len(study.trials) - len(replicates)
         wanted = study.space.replicates
         replicates_to_come = wanted.seeds * (
@@ -250,15 +253,15 @@ class SearchProgress:
         )
         # running baselines and replicates: both train to full length
         full_left = sum(
-            sum(segment.epochs for segment in t.segments) - t.trained
-            for t in study.executing
+            sum(segment.epochs for segment in t.segments) - t.epochs_trained
+            for t in study.ledger.executing
             if t.origin != "search"
         )
-        to_propose = study.wanted - proposed
-        baselines_left = max(0, min(len(study.space.baselines), study.wanted) - proposed)
+        to_propose = study.max_trials - proposed
+        baselines_left = max(0, min(len(study.space.baselines), study.max_trials) - proposed)
         typical = statistics.mean(ended) if len(ended) >= 3 else study.space.epochs / 2
         running_left = sum(
-            max(1.0, typical - t.trained) for t in study.executing if t.origin == "search"
+            max(1.0, typical - t.epochs_trained) for t in study.ledger.executing if t.origin == "search"
         )
         epochs = (
             full_left
@@ -271,6 +274,7 @@ class SearchProgress:
 
 def front_table(study: "Study") -> Table:
     """The front so far, of full-length trials, in the study's objectives."""
+    from rkdsearch.search import front
     from rkdsearch.evaluation.targets import config_label
 
     shown = dict.fromkeys((*USUAL, *study.space.objectives))
@@ -283,7 +287,7 @@ def front_table(study: "Study") -> Table:
         table.add_column(
             heading, justify="left" if heading in ("trial", "what") else "right", no_wrap=True
         )
-    for one in study.front():
+    for one in front.front(study.trials.values(), study.space):
         what = one.trial.label or config_label(one.trial.config)
         what += " (RECONSTRUCTED)" if one.trial.config.method.reconstructed else ""
         what += (

@@ -132,9 +132,9 @@ def _search(
     from rkdsearch.search.warm_start import prepare
 
     warmed = prepare(folder, warm_start, space, existed=existed)
-    if warmed.seen:
+    if warmed.observations:
         say(
-            f"warm start: {len(warmed.seen)} earlier trials are shown to the"
+            f"warm start: {len(warmed.observations)} earlier trials are shown to the"
             f" sampler{warmed.left_out}"
         )
     ready, progress = {}, TeacherProgress()
@@ -157,7 +157,7 @@ def _search(
         trials,
         overrides_of(ready),
         device_seconds=seconds,
-        warm=warmed.seen,
+        warm_start=warmed.observations,
         journal=book,
     )
     if existed:

@@ -67,7 +67,7 @@ def run_search(
                 raise
             raise cause from error
         finally:
-            for trial in study.executing:
+            for trial in study.ledger.executing:
                 with suppress(DiskError):  # the trial's row says `running` already
                     study.interrupt(trial.trial_id)
             shutil.rmtree(scratch, ignore_errors=True)

@@ -12,8 +12,8 @@ import numpy as np
 
 from rkdsearch.results.objectives import merits
 from rkdsearch.results.pareto import non_dominated
-from rkdsearch.search.ledger import Trial
 from rkdsearch.search.ranking import by_non_domination
+from rkdsearch.search.trial import Trial
 from rkdsearch.space.space import SearchSpace
 from rkdsearch.training.epoch import Best
 
@@ -86,7 +86,7 @@ def finished(trials: Collection[Trial], space: SearchSpace) -> list[Trial]:
     return [
         trial
         for trial, own in _full_length(trials)
-        if space.constraints.hold(partial(trial.value, judged=own))
+        if space.constraints.hold(partial(trial.value, measured=own))
     ]
 
 
@@ -112,6 +112,6 @@ def repeated(trials: Collection[Trial], space: SearchSpace) -> list[Trial]:
 
 def _full_length(trials: Collection[Trial]) -> list[tuple[Trial, Best]]:
     configurations = [
-        t for t in trials if t.origin != "replicate" and t.status == "finished" and t.full
+        t for t in trials if t.origin != "replicate" and t.status == "finished" and t.full_length
     ]
     return [(trial, trial.best) for trial in configurations if trial.best is not None]

@@ -131,7 +131,12 @@ def row_of(trial: Trial, study: str, config_row: Mapping[str, object]) -> dict[s
             trial.config,
             trial.epochs,
             trial.facts,
-            earlier=[e for epochs in trial.epochs_by_segment if epochs is not trial.epochs for e in epochs],
+            earlier=[
+                e
+                for epochs in trial.epochs_by_segment
+                if epochs is not trial.epochs
+                for e in epochs
+            ],
         ),
         # also where its worker did not say
         **{OBJECTIVES[name].column: cost for name, cost in trial.costs.items()},

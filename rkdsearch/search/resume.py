@@ -9,7 +9,7 @@ from typing import Any
 
 from rkdsearch.errors import ConfigError, StudyError
 from rkdsearch.results.objectives import OBJECTIVES
-from rkdsearch.results.states import Decision, Origin, Status
+from rkdsearch.results.states import Origin, Status
 from rkdsearch.search.decisions import Decisions
 from rkdsearch.search.feasibility import Feasibility
 from rkdsearch.search.ledger import Ledger
@@ -105,9 +105,7 @@ def _fill_rungs(trial: Trial, decisions: Decisions) -> None:
 def _rung_of_lost_decision(trial: Trial, decisions: Decisions) -> Rung | None:
     """Rung at which the trial is held, where the file with that decision was lost."""
     rung = decisions.scheduler.at(trial.position[1])
-    held = (
-        trial.status in (Status.PAUSED, Status.STOPPED) and trial.origin != Origin.REPLICATE
-    )
+    held = trial.status in (Status.PAUSED, Status.STOPPED) and trial.origin != Origin.REPLICATE
     if (
         rung is None
         or not held

@@ -198,7 +198,9 @@ def frozen_trial(space: SearchSpace, observation: Observation, number: int) -> F
         state=TrialState.RUNNING if values is None else TrialState.COMPLETE,
         params=observation.hyperparameters,
         distributions={
-            p.name: p.distribution for p in space.parameters if p.name in observation.hyperparameters
+            p.name: p.distribution
+            for p in space.parameters
+            if p.name in observation.hyperparameters
         },
         value=None,
         values=None if values is None else [v - observation.rungs_short for v in values],

@@ -52,7 +52,6 @@ class Study:
         self.max_trials = trials
         self.max_device_seconds = device_seconds
         self.ledger = Ledger(folder, space)
-        self.trials = self.ledger.trials
         self.feasibility = Feasibility(space, teachers)
         self.scheduler = Scheduler(
             tuple(r.epochs for r in space.rungs), space.scheduler, space.objectives
@@ -68,9 +67,7 @@ class Study:
 
     def reconcile(self, notice: Callable[[str], None] = lambda _: None) -> None:
         """Continue what the folder holds, see `resume.reconcile`. Raises StudyError."""
-        self.retried = reconcile(
-            self.ledger, self.space, self.feasibility, self._decisions, notice
-        )
+        self.retried = reconcile(self.ledger, self.space, self.feasibility, self._decisions, notice)
 
     # ------------------------------------------------------------------------------------- next
 
@@ -124,9 +121,7 @@ class Study:
             proposal = Proposal(dict(baseline.overrides), {})
             return self._add(ordinal, Origin.BASELINE, baseline.label, proposal)
         try:
-            proposal = self.feasibility.proposal(
-                ordinal, [*self._warm_start, *self.observations()]
-            )
+            proposal = self.feasibility.proposal(ordinal, [*self._warm_start, *self.observations()])
         except SpaceError as error:
             self.exhausted = error  # raised by the caller once all trials have ended
             return None
@@ -252,6 +247,11 @@ class Study:
         return False
 
     # ------------------------------------------------------------------------------------- look
+
+    @property
+    def trials(self) -> dict[str, Trial]:
+        """All trials by trial_id, replicates included."""
+        return self.ledger.trials
 
     def observations(self) -> list[Observation]:
         """What the sampler is told of this study's trials."""

@@ -1,6 +1,6 @@
-"""A warm start: what an earlier study measured is shown to the sampler before our own trials.
+"""Warm start: the sampler is told what an earlier study measured, before the study's own trials.
 
-It is kept in `<study>/warm_start.json`, so that a search that is taken up again proposes what it
+The observations are kept in `<study>/warm_start.json`, so that a resumed search proposes what it
 would have proposed.
 """
 
@@ -15,9 +15,11 @@ from rkdsearch.config import TrainConfig
 from rkdsearch.data.config import PLACES
 from rkdsearch.errors import ConfigError, StudyError
 from rkdsearch.results.objectives import COSTS, OBJECTIVES, merits
+from rkdsearch.results.states import Origin, Status
 from rkdsearch.results.store import Store, replace_file
 from rkdsearch.results.summary import records
 from rkdsearch.search.sampler import Observation
+from rkdsearch.search.stored import hyperparameters_of
 from rkdsearch.space import check
 from rkdsearch.space.space import SearchSpace
 from rkdsearch.teacher import fingerprint
@@ -26,9 +28,11 @@ from rkdsearch.training.teacher import folder_of, recipe_run
 
 FILE = "warm_start.json"
 
-# What two runs may differ in and still measure the same thing: where files lie, the machine, the
-# draw. Teachers are compared by themselves.
-_NO_MATTER = (
+# Statuses of trials that are observed.
+_MEASURED = (Status.FINISHED, Status.STOPPED, Status.PAUSED)
+# Columns in which two runs may differ and still be comparable: paths, the machine, the seed.
+# Teachers are compared by `_check_teachers`.
+_IRRELEVANT = (
     *(f"config.data.{name}" for name in PLACES),
     "config.teachers.",
     "config.training.device",
@@ -40,46 +44,53 @@ _NO_MATTER = (
 
 @dataclass(frozen=True)
 class WarmStart:
-    """What the sampler is shown first; the study that it is from; and, as the end of a sentence, how many of its trials are left out and why."""
+    """Observations of an earlier study, for the sampler.
 
-    seen: list[Observation]
+    `earlier` is that study's folder. `left_out` says how many of its trials are left out and why,
+    as the end of a sentence.
+    """
+
+    observations: list[Observation]
     earlier: Path | None = None
     left_out: str = ""
 
 
-class _Outside(Exception):  # noqa: N818 - nothing went wrong
-    """Why a trial is none of this space."""
+class _LeftOut(Exception):  # noqa: N818 - nothing went wrong
+    """Reason why a trial is not comparable with trials of this space."""
 
 
 def prepare(study: Path, earlier: Path | None, space: SearchSpace, *, existed: bool) -> WarmStart:
-    """What the sampler is shown first.
+    """The warm start of a study: the one that it began with, or a new one from `earlier`.
 
-    Raises StudyError where a search that began cold, or with another earlier study, is to be
-    warmed, or nothing can be learned.
+    Raises StudyError where a study that `existed` began without a warm start or with another one,
+    or where `from_study` raises it.
     """
-    warm = kept(study)
+    known = load(study)
     if earlier is None:
-        return warm
-    if warm.earlier is not None:
-        if not _is_the_one(warm.earlier, earlier):
+        return known
+    if known.earlier is not None:
+        if not _same_study(known.earlier, earlier):
             raise StudyError(
-                f"{study}: has begun with --warm-start {warm.earlier} and must go on so, got"
-                f" {earlier}; leave it out (what it was shown is kept in {FILE}, wherever the"
-                " earlier study is now), or name another folder with --study"
+                f"{study}: began with --warm-start {known.earlier}, got {earlier}; leave it out (its"
+                f" observations are kept in {FILE}, wherever the earlier study is now), or name"
+                " another folder with --study"
             )
-        return warm
+        return known
     if existed:
         raise StudyError(
-            f"{study}: has begun without --warm-start and must go on so; leave it out, or name"
-            " another folder with --study"
+            f"{study}: began without --warm-start; leave it out, or name another folder with"
+            " --study"
         )
-    warm = from_study(earlier, space)
-    keep(study, warm)
-    return warm
+    new = from_study(earlier, space)
+    save(study, new)
+    return new
 
 
-def _is_the_one(known: Path, earlier: Path) -> bool:
-    """Whether the earlier study is the known one. Older files have its path relative to a folder of which nobody knows: its end must agree."""
+def _same_study(known: Path, earlier: Path) -> bool:
+    """True where both paths name one study.
+
+    Earlier versions wrote a path relative to an unknown folder: then its last parts must agree.
+    """
     given, ending = earlier.resolve(), tuple(part for part in known.parts if part != "..")
     return given == known.resolve() or (
         not known.is_absolute() and given.parts[-len(ending) :] == ending
@@ -87,19 +98,19 @@ def _is_the_one(known: Path, earlier: Path) -> bool:
 
 
 def from_study(earlier: Path, space: SearchSpace) -> WarmStart:
-    """Its finished and stopped trials that are runs of this space, in ordinal order.
+    """Observations of the earlier study's finished, stopped and paused trials, by ordinal.
 
-    A stopped trial is as many rungs short as this ladder has beyond its share of a full run. Left
-    out is what this space could not have trained: values outside its ranges, or that contradict
-    what it fixes, another length, another teacher, a student beyond a limit. Raises StudyError
-    where there is nothing to learn: no trials, none inside the space, or another exam or other
-    images, whose accuracies do not compare.
+    `rungs_short` of a stopped trial counts the rungs of this ladder beyond its share of a full run.
+    Trials that this space could not have trained are left out: values outside its ranges or
+    against what it fixes, another length, another teacher, a student beyond a limit. Raises
+    StudyError where no trial is left, or where accuracies are not comparable: another validation
+    attack, or other images.
     """
     store = Store(earlier)
     if not (earlier / "trials").is_dir():
         raise StudyError(f"{earlier}: --warm-start needs a study, and there are no trials")
     described, config = store.description(), space.example()
-    _refuse_another(
+    _check_equal(
         earlier,
         "validation attack",
         described.get("validation_attack"),
@@ -111,10 +122,8 @@ def from_study(earlier: Path, space: SearchSpace) -> WarmStart:
         if isinstance(there, dict)
         else there
     )
-    _refuse_another(
-        earlier, "data", images, config.data.model_dump(mode="json", exclude=set(PLACES))
-    )
-    _refuse_another(
+    _check_equal(earlier, "data", images, config.data.model_dump(mode="json", exclude=set(PLACES)))
+    _check_equal(
         earlier,
         "images (split_sha256)",
         described.get("split_sha256"),
@@ -122,19 +131,18 @@ def from_study(earlier: Path, space: SearchSpace) -> WarmStart:
     )
     found, reasons = [], []
     for row in records(store.trials()):
-        if row["status"] in ("finished", "stopped", "paused") and row["origin"] != "replicate":
+        if row["status"] in _MEASURED and row["origin"] != Origin.REPLICATE:
             try:
-                found.append(_seen(row, space, described))
-            except _Outside as reason:
+                found.append(_observation(row, space, described))
+            except _LeftOut as reason:
                 reasons.append(f"{row['trial_id']}, {reason}")
     if not found:
         why = f": the first was {reasons[0]}" if reasons else ""
         raise StudyError(
-            f"{earlier}: --warm-start found no finished or stopped trial that lies in this"
-            f" space{why}"
+            f"{earlier}: --warm-start found no finished or stopped trial inside this space{why}"
         )
     left_out = (
-        f"; {len(reasons)} are left out, which this space could not have trained (the first:"
+        f"; {len(reasons)} are left out: this space could not have trained them (the first:"
         f" {reasons[0]})"
         if reasons
         else ""
@@ -142,7 +150,8 @@ def from_study(earlier: Path, space: SearchSpace) -> WarmStart:
     return WarmStart(found, earlier.resolve(), left_out)
 
 
-def _refuse_another(earlier: Path, what: str, there: object, here: object) -> None:
+def _check_equal(earlier: Path, what: str, there: object, here: object) -> None:
+    """Raise StudyError where both studies differ in this."""
     if there != here:
         raise StudyError(
             f"{earlier}: --warm-start needs the same {what}, got {json.dumps(there)} there,"
@@ -150,101 +159,117 @@ def _refuse_another(earlier: Path, what: str, there: object, here: object) -> No
         )
 
 
-def _seen(row: Mapping[str, Any], space: SearchSpace, described: Mapping[str, Any]) -> Observation:
-    """Raises _Outside."""
-    params = space.searched(json.loads(row["hyperparameters"] or "{}"))
-    if params is None:
-        raise _Outside("a value that is searched here is missing or outside its range there")
+def _observation(
+    row: Mapping[str, Any], space: SearchSpace, described: Mapping[str, Any]
+) -> Observation:
+    """Observation of one trial. Raises _LeftOut."""
+    hyperparameters = space.searched(hyperparameters_of(row))
+    if hyperparameters is None:
+        raise _LeftOut("a value that is searched here is missing or outside its range there")
     try:
-        config = space.config(params)
-        costs = check.costs_of(config, space.costs)  # the earlier study may not have counted them
+        config = space.config(hyperparameters)
+        # computed again: the earlier study may not have named these costs
+        costs = check.costs_of(config, space.costs)
     except ConfigError as error:
-        raise _Outside(str(error)) from None
+        raise _LeftOut(str(error)) from None
     values = {name: costs.get(name, row.get(OBJECTIVES[name].column)) for name in space.objectives}
     measured = {name: float(value) for name, value in values.items() if value is not None}
     if len(measured) < len(values):
-        raise _Outside(f"not measured by {' and '.join(space.objectives)}")
-    _same_run(row, config)
-    _within(space, costs)
-    _same_teachers(row, config, described)
-    short = 0
-    if row["status"] != "finished":
+        raise _LeftOut(f"not measured by {' and '.join(space.objectives)}")
+    _check_config(row, config)
+    _check_limits(space, costs)
+    _check_teachers(row, config, described)
+    rungs_short = 0
+    if row["status"] != Status.FINISHED:
         share = row["fidelity.epochs"] / row["fidelity.of_epochs"]
-        short = max(1, sum(rung.epochs / space.epochs > share for rung in space.ladder))
-        if not _measured_alike(row, space, config, short):
-            raise _Outside("stopped under another attack than a trial on this ladder's rung")
-    return Observation(params, "measured", tuple(merits(measured).tolist()), short)
+        rungs_short = max(1, sum(rung.epochs / space.epochs > share for rung in space.ladder))
+        if not _same_attacks(row, space, config, rungs_short):
+            raise _LeftOut("stopped under another attack than a trial on this ladder's rung")
+    return Observation(hyperparameters, tuple(merits(measured).tolist()), rungs_short)
 
 
-def _same_run(row: Mapping[str, Any], config: TrainConfig) -> None:
-    """Raise _Outside where the trial's whole configuration is not the one that these values make here, its length included."""
+def _check_config(row: Mapping[str, Any], config: TrainConfig) -> None:
+    """Raise _LeftOut where the trial's config, its length included, is not `config`."""
     ours = config_rows.row(config)
-    for name in sorted(n for n in row if n.startswith("config.") and not n.startswith(_NO_MATTER)):
+    for name in sorted(n for n in row if n.startswith("config.") and not n.startswith(_IRRELEVANT)):
         if row[name] != ours.get(name):
-            raise _Outside(
+            raise _LeftOut(
                 f"{name.removeprefix('config.')} {row[name]!r} there, {ours.get(name)!r} here"
             )
 
 
-def _within(space: SearchSpace, costs: Mapping[str, int]) -> None:
-    """Raise _Outside where the student costs more than a proposal of this space may."""
+def _check_limits(space: SearchSpace, costs: Mapping[str, int]) -> None:
+    """Raise _LeftOut where the student exceeds a limit of the constraints."""
     for name, limit in space.constraints.limits.items():
         if name in COSTS and costs[name] > limit:
-            raise _Outside(
-                f"its student's {OBJECTIVES[name].heading} {costs[name]:,}, beyond"
+            raise _LeftOut(
+                f"its student's {OBJECTIVES[name].heading} {costs[name]:,}, above"
                 f" constraints.{name} {limit:,}"
             )
 
 
-def _same_teachers(
+def _check_teachers(
     row: Mapping[str, Any], config: TrainConfig, described: Mapping[str, Any]
 ) -> None:
-    """Raise _Outside where a teacher that the trial asked is another file than ours; or, where ours is yet to be trained, of another recipe."""
+    """Raise _LeftOut where a teacher of the trial is another file than ours.
+
+    Where ours is yet to be trained, their recipes are compared.
+    """
     for role in config.asked_teachers:
         teacher, made_by = config.teachers.of(role), recipe_run(config, role)
         there = ((described.get("teachers") or {}).get(role) or {}).get("path", "")
         if made_by is not None and Path(there).parent.name != folder_of(made_by, Path()).name:
-            raise _Outside(f"its {role} teacher was made otherwise")
+            raise _LeftOut(f"its {role} teacher was trained by another recipe")
         if made_by is None and row[f"config.teachers.{role}.sha256"] != (
             teacher.sha256 or fingerprint(Path(str(teacher.path)))
         ):
-            raise _Outside(f"its {role} teacher was another file")
+            raise _LeftOut(f"its {role} teacher was another file")
 
 
-def _measured_alike(
-    row: Mapping[str, Any], space: SearchSpace, config: TrainConfig, short: int
+def _same_attacks(
+    row: Mapping[str, Any], space: SearchSpace, config: TrainConfig, rungs_short: int
 ) -> bool:
-    """Whether a stopped trial was trained and judged as one that stands on this ladder's rung would be."""
-    if short >= len(space.ladder):
-        return True  # below the first rung: less than anything of ours
-    rung = space.ladder[-1 - short]
-    judged = rung.validation(config.validation)
+    """True where a stopped trial had the attacks of this ladder's rung, in steps."""
+    if rungs_short >= len(space.ladder):
+        return True  # below the first rung: every trial here goes further
+    rung = space.ladder[-1 - rungs_short]
+    validation = rung.validation(config.validation)
     return (row["fidelity.training_attack_steps"], row["fidelity.validation_attack_steps"]) == (
         rung.attack(config.attack).steps,
-        judged.attack.steps,
+        validation.attack.steps,
     )
 
 
-def kept(study: Path) -> WarmStart:
-    """What this study was started with; nothing where it began cold."""
+def load(study: Path) -> WarmStart:
+    """The warm start that the study began with; empty where it had none. Raises StudyError."""
     file = study / FILE
     if not file.exists():
         return WarmStart([])
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-        return WarmStart(
-            [Observation(**{**seen, "values": tuple(seen["values"])}) for seen in found["seen"]],
-            Path(found["from"]),
-        )
+        # `seen`: the name in earlier versions
+        observations = found["observations"] if "observations" in found else found["seen"]
+        return WarmStart([_read(entry) for entry in observations], Path(found["from"]))
     except (ValueError, KeyError, TypeError):
         raise StudyError(
             f"{file}: is damaged; delete it, and the search goes on without its warm start"
         ) from None
 
 
-def keep(study: Path, warm: WarmStart) -> None:
-    """Record it, before the first trial."""
+def _read(entry: Mapping[str, Any]) -> Observation:
+    """One observation of the file. Earlier versions called its hyperparameters `params`."""
+    return Observation(
+        hyperparameters=entry["params"] if "params" in entry else entry["hyperparameters"],
+        values=tuple(entry["values"]),
+        rungs_short=entry.get("rungs_short", 0),
+        notes=entry.get("notes", {}),
+    )
+
+
+def save(study: Path, warm_start: WarmStart) -> None:
+    """Write the warm start of a study, before its first trial."""
+    observations = [asdict(o) for o in warm_start.observations]
     replace_file(
         study / FILE,
-        json.dumps({"from": str(warm.earlier), "seen": [asdict(s) for s in warm.seen]}),
+        json.dumps({"from": str(warm_start.earlier), "observations": observations}),
     )

@@ -84,7 +84,9 @@ def test_a_simulated_search_tries_and_stops_what_a_study_with_one_worker_does(
     simulated = simulation.Search(landscape, rules.Ours(space), 16)
     full = [trial.ordinal for _, trial in simulated.run(math.inf)]
 
-    assert [t.overrides for t in simulated.trials] == [t.overrides for t in study.trials.values()]
+    assert [t.overrides for t in simulated.trials] == [
+        t.hyperparameters for t in study.trials.values()
+    ]
     assert [t.ladder[t.rung].epochs for t in simulated.trials] == [
         t.epochs[-1].epoch for t in study.trials.values()
     ]

@@ -320,7 +320,7 @@ def test_what_to_type_names_the_earlier_study_until_it_is_kept(
 ) -> None:
     def interrupted(*_: object, **__: object) -> None:
         if kept:
-            warm_start.keep(tmp_path / "s", warm_start.WarmStart([], tmp_path / "earlier"))
+            warm_start.save(tmp_path / "s", warm_start.WarmStart([], tmp_path / "earlier"))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(placement, "available_resources", lambda *_: nullcontext())

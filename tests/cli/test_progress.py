@@ -8,6 +8,7 @@ from rkdsearch import config
 from rkdsearch.cli import progress
 from rkdsearch.errors import StudyError
 from rkdsearch.execution.teachers import TeacherStep
+from rkdsearch.search import front
 from rkdsearch.search.study import Study
 from rkdsearch.training.teacher import TeacherAccuracy
 from rkdsearch.training.trainer import Trainer
@@ -93,9 +94,11 @@ def test_the_front_of_replicated_contenders_shows_the_means_of_their_replicates(
     shown = {
         line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith(" t000")
     }
-    assert shown <= {t.trial_id for t in study.contenders()}
+    assert shown <= {t.trial_id for t in front.contenders(study.trials.values(), study.space)}
     assert shown
-    assert {one.trial.trial_id for one in study.judged()} == {t.trial_id for t in study.repeated()}
+    assert {one.trial.trial_id for one in front.judged(study.trials.values(), study.space)} == {
+        t.trial_id for t in front.repeated(study.trials.values(), study.space)
+    }
 
 
 def test_the_front_says_how_many_replicates_failed_and_shows_what_it_is_named_by(

@@ -15,9 +15,11 @@ from tests.search.files import CAPPED, FakeWorker, load_space
 
 
 def seen_by_one_without_memory(study: Study) -> list[Observation]:
-    other = Study(study.folder, study.space, study.wanted, {}, device_seconds=study.budget)
-    other.trials = study.trials
-    return other.seen()
+    other = Study(
+        study.folder, study.space, study.max_trials, {}, device_seconds=study.max_device_seconds
+    )
+    other.ledger.trials = study.trials
+    return other.observations()
 
 
 def steps(study: Study) -> Iterator[None]:
@@ -49,7 +51,7 @@ def test_what_is_seen_is_what_a_driver_without_memory_would_see(
     )
     states = set[str]()
     for _ in steps(study):
-        seen = study.seen()
+        seen = study.observations()
         assert seen == seen_by_one_without_memory(study)
         states |= {f"{one.state}, {one.rungs_short} short" for one in seen}
     assert states == {
@@ -73,11 +75,11 @@ def test_the_sampler_is_handed_only_what_it_looks_at(tmp_path: Path) -> None:
     )
     FakeWorker().drive(long)
     short.trials = long.trials
-    assert [one.params for one in long.seen()] == [
-        long.trials[f"t{n:05d}"].overrides for n in range(12)
+    assert [one.hyperparameters for one in long.observations()] == [
+        long.trials[f"t{n:05d}"].hyperparameters for n in range(12)
     ]
-    assert len(short.seen()) == 5
-    assert short.seen()[-3:] == long.seen()[-3:]
+    assert len(short.observations()) == 5
+    assert short.observations()[-3:] == long.observations()[-3:]
 
 
 def test_a_trial_that_failed_when_it_was_taken_up_again_is_seen_no_more(tmp_path: Path) -> None:
@@ -87,12 +89,12 @@ def test_a_trial_that_failed_when_it_was_taken_up_again_is_seen_no_more(tmp_path
     # a baseline goes on
     assert study.report(assignment.trial_id, next(FakeWorker().run(assignment)))
     study.interrupt(assignment.trial_id)
-    assert [one.state for one in study.seen()] == ["measured"]
+    assert [one.values is not None for one in study.observations()] == [True]
     again = study.next()
     assert again is not None
     assert again.trial_id == assignment.trial_id
     study.fail(assignment.trial_id, "as it happens")
-    assert study.seen() == []
+    assert study.observations() == []
 
 
 @pytest.mark.long

@@ -32,6 +32,8 @@ def rewrite(study: Path) -> dict[str, int]:
                 found = found.set_column(found.column_names.index("origin"), "origin", first)
             metadata = {"rkdsearch.table": table, "rkdsearch.schema_version": "1"}
             pq.write_table(found.replace_schema_metadata(metadata), file)
+    for folder in (study / "checkpoints").glob("*/segment-*"):
+        folder.rename(folder.with_name(folder.name.replace("segment", "leg")))
     description = study / "study.json"
     if description.exists():
         text = json.loads(description.read_text(encoding="utf-8"))

@@ -41,7 +41,9 @@ def test_students_that_are_too_large_are_refused_at_the_ask(tmp_path: Path) -> N
     )
     assert (
         max(
-            free._add(n, "search", "", free._bounds.proposal(n, free.seen())).costs["parameters"]
+            free._add(n, "search", "", free.feasibility.proposal(n, free.observations())).costs[
+                "parameters"
+            ]
             for n in range(6)
         )
         > 12_000
@@ -53,13 +55,13 @@ def test_where_no_student_is_small_enough_the_search_ends_with_a_sentence(tmp_pa
     assert study.next() is None
     assert study.done
     sentence = (
-        r"behind 0 configurations 1,000 proposals in a row were refused, "
+        r"after 0 configurations, 1,000 proposals in a row were infeasible, "
         r"the last because constraints.parameters must be >= the student's weights, \d+, got 1;"
         r" raise"
     )
     study.close()
-    assert study.nothing_left is not None
-    assert re.search(sentence, str(study.nothing_left))
+    assert study.exhausted is not None
+    assert re.search(sentence, str(study.exhausted))
 
 
 def test_what_runs_and_waits_has_its_end_before_a_space_without_more_says_so(
@@ -71,20 +73,20 @@ def test_what_runs_and_waits_has_its_end_before_a_space_without_more_says_so(
     study, worker = Study(tmp_path, space, 9, {}), FakeWorker()
     running = [study.next(), study.next(), study.next(), study.next()]
     allowed, tight = (
-        study._bounds,
+        study.feasibility,
         replace(space, constraints=space.constraints.model_copy(update={"parameters": 1})),
     )
-    study._bounds = feasibility.Feasibility(tight, {})  # nobody else is small enough
+    study.feasibility = feasibility.Feasibility(tight, {})  # nobody else is small enough
     assert study.next() is None
     assert not study.done
-    study._bounds = allowed
+    study.feasibility = allowed
     for assignment in running:
         assert assignment is not None
         for result in worker.run(assignment):
             if not study.report(assignment.trial_id, result, {}):
                 break
     worker.drive(study)
-    assert str(study.nothing_left).startswith("small: behind 4 configurations")
+    assert str(study.exhausted).startswith("small: after 4 configurations")
     rows = pd.read_parquet(tmp_path / "trials")
     assert set(rows["status"]) == {"finished", "stopped"}
     assert set(rows["origin"]) == {"baseline", "search", "replicate"}
@@ -103,7 +105,7 @@ def test_a_small_part_of_a_space_is_found_where_there_is_one(tmp_path: Path) -> 
     )
     study = Study(tmp_path, space, 3, {})
     widths = [
-        study.trials[a.trial_id].overrides["student.width"]
+        study.trials[a.trial_id].hyperparameters["student.width"]
         for a in (study.next(), study.next(), study.next())
         if a
     ]
@@ -129,8 +131,8 @@ def test_a_student_that_does_not_fit_the_images_is_asked_again(tmp_path: Path) -
         )
         study = run(tmp_path / name, space, trials=6)
         assert [t.config.student.name for t in study.trials.values()] == ["mlp"] * 6
-        study.trials["t00002"].overrides["student.name"] = "torchvision:alexnet"
-        study._write(study.trials["t00002"])
+        study.trials["t00002"].hyperparameters["student.name"] = "torchvision:alexnet"
+        study.ledger.write(study.trials["t00002"])
         said = list[str]()
         Study(tmp_path / name, space, 6, {}).reconcile(said.append)
         unreadable = "1 of 6 rows cannot be read by this space: kept, and not asked again"
@@ -144,7 +146,7 @@ def test_a_proposal_that_breaks_a_law_of_the_run_is_asked_again(tmp_path: Path) 
     space = load_space(tmp_path, fixed=fixed, search=search, first=[], sampler={"name": "random"})
     study = Study(tmp_path / "s", space, 12, {})
     momenta = [
-        study.trials[assignment.trial_id].overrides["optimizer.momentum"]
+        study.trials[assignment.trial_id].hyperparameters["optimizer.momentum"]
         for _ in range(12)
         if (assignment := study.next())
     ]
@@ -174,8 +176,8 @@ def test_where_every_proposal_breaks_a_law_the_ask_ends_with_the_law(
     )
     assert study.next() is None
     assert re.search(
-        r"^small: behind 0 configurations 3 proposals in a row were refused, " + law,
-        str(study.nothing_left),
+        r"^small: after 0 configurations, 3 proposals in a row were infeasible, " + law,
+        str(study.exhausted),
     )
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from rkdsearch.errors import SpaceError
 from rkdsearch.results import summary
-from rkdsearch.search.sampler import Proposal, frozen
+from rkdsearch.search import front
+from rkdsearch.search.sampler import Proposal, frozen_trial
 from rkdsearch.search.scheduler import Scheduler
 from rkdsearch.search.study import Study
 from rkdsearch.space.space import SearchSpace
@@ -25,7 +26,7 @@ def measured_anew(study: Study, trial_id: str, **accuracies: float) -> None:
     trial = study.trials[trial_id]
     assert trial.best is not None
     trial.run[-1] = replace(trial.run[-1], best=replace(trial.best, **accuracies))
-    study._write(trial)
+    study.ledger.write(trial)
 
 
 def read(study: Study) -> summary.Study:
@@ -38,7 +39,7 @@ def read(study: Study) -> summary.Study:
 
 def names(study: Study) -> list[str]:
     """The front, of which driver and reader think the same."""
-    found = [one.trial.trial_id for one in study.front()]
+    found = [one.trial.trial_id for one in front.front(study.trials.values(), study.space)]
     assert sorted(read(study).front["trial_id"]) == sorted(found)
     return found
 
@@ -71,21 +72,25 @@ def test_a_baseline_that_is_too_large_is_trained_and_is_on_no_front(tmp_path: Pa
         study.trials[trial_id].costs = {"parameters": weights}
         measured_anew(study, trial_id, clean_accuracy=clean, robust_accuracy=clean)
     assert names(study) == ["t00001"]
-    assert [t.trial_id for t in study.contenders()] == ["t00001"]
+    assert [t.trial_id for t in front.contenders(study.trials.values(), study.space)] == ["t00001"]
 
 
 def test_a_mean_that_misses_a_constraint_is_on_no_front(tmp_path: Path) -> None:
     replicates = {"seeds": 1, "contenders": 2, "baselines": False}
     study = run(tmp_path, load_space(tmp_path, replicates=replicates, **ALL), trials=3)
-    contenders = [t.trial_id for t in study.contenders()]
-    assert {one.trial.trial_id for one in study.judged()} == set(contenders)
-    lowest = min(one.clean_accuracy for one in study.judged())
+    contenders = [t.trial_id for t in front.contenders(study.trials.values(), study.space)]
+    assert {one.trial.trial_id for one in front.judged(study.trials.values(), study.space)} == set(
+        contenders
+    )
+    lowest = min(one.clean_accuracy for one in front.judged(study.trials.values(), study.space))
     measured_anew(study, f"{contenders[0]}-r1", clean_accuracy=lowest - 0.1)
     study.space = replace(
         study.space,
         constraints=study.space.constraints.model_copy(update={"clean_accuracy": lowest - 0.05}),
     )
-    assert [one.trial.trial_id for one in study.judged()] == contenders[1:]
+    assert [
+        one.trial.trial_id for one in front.judged(study.trials.values(), study.space)
+    ] == contenders[1:]
     assert names(study) == contenders[1:]
 
 
@@ -111,11 +116,11 @@ def repeated(folder: Path, *, baselines: bool) -> tuple[SearchSpace, Study]:
 def test_baselines_get_as_many_fresh_seeds_as_contenders(tmp_path: Path) -> None:
     _, study = repeated(tmp_path / "a", baselines=True)
     FakeWorker().drive(study)
-    contenders = [t.trial_id for t in study.contenders()]
+    contenders = [t.trial_id for t in front.contenders(study.trials.values(), study.space)]
     assert "t00000" not in contenders
     repeats = {t.trial_id for t in study.trials.values() if t.origin == "replicate"}
     assert repeats == {f"{trial_id}-r{n}" for trial_id in ("t00000", *contenders) for n in (1, 2)}
-    judged = {one.trial.trial_id: one for one in study.judged()}
+    judged = {one.trial.trial_id: one for one in front.judged(study.trials.values(), study.space)}
     assert (judged["t00000"].seeds, judged["t00000"].clean_accuracy) == (
         2,
         study.trials["t00000-r1"].epochs[-1].clean_accuracy,
@@ -125,7 +130,7 @@ def test_baselines_get_as_many_fresh_seeds_as_contenders(tmp_path: Path) -> None
     _, study = repeated(tmp_path / "b", baselines=False)
     FakeWorker().drive(study)
     assert {t.ordinal for t in study.trials.values() if t.origin == "replicate"} == {
-        t.ordinal for t in study.contenders()
+        t.ordinal for t in front.contenders(study.trials.values(), study.space)
     }
 
 
@@ -137,8 +142,10 @@ def test_a_baseline_whose_own_run_missed_a_limit_is_judged_by_its_fresh_seeds(
     study.space = replace(
         study.space, constraints=study.space.constraints.model_copy(update={"clean_accuracy": 0.3})
     )
-    assert "t00000" not in {t.trial_id for t in study.finished()}
-    assert "t00000" in {one.trial.trial_id for one in study.judged()}
+    assert "t00000" not in {t.trial_id for t in front.finished(study.trials.values(), study.space)}
+    assert "t00000" in {
+        one.trial.trial_id for one in front.judged(study.trials.values(), study.space)
+    }
     names(study)
 
 
@@ -148,7 +155,10 @@ def test_a_repeat_that_failed_is_counted_where_the_others_judge(tmp_path: Path) 
     assert assignment is not None
     study.fail(assignment.trial_id, "epoch 1, batch 3: the loss is nan", "loss")
     FakeWorker().drive(study)
-    counts = {one.trial.trial_id: (one.seeds, one.failed) for one in study.judged()}
+    counts = {
+        one.trial.trial_id: (one.seeds, one.failed)
+        for one in front.judged(study.trials.values(), study.space)
+    }
     assert sorted(counts.values()) == [(1, 1), (2, 0)]
     assert counts[assignment.trial_id.split("-")[0]] == (1, 1)
     table = summary.replicated(read(study).trials)
@@ -216,7 +226,7 @@ def test_among_equally_accurate_students_the_smallest_alone_is_on_the_front(tmp_
     for trial in study.trials.values():
         # a worker says so of the network that it has built
         trial.facts["run.parameters"] = trial.costs["parameters"]
-        study._write(trial)
+        study.ledger.write(trial)
     assert names(study) == ["t00001"]
     measured_anew(study, "t00000", clean_accuracy=0.99)
     assert names(study) == ["t00000", "t00001"]
@@ -249,7 +259,7 @@ def test_the_sampler_is_shown_a_cost_as_a_merit_below_whoever_went_further(tmp_p
     )
     shown = {
         len(t.epochs): [
-            frozen(study.space, seen, 0).values for seen in [study._shown._seen(t)] if seen
+            frozen_trial(study.space, o, 0).values for o in [study._history._observation(t)] if o
         ]
         for t in study.trials.values()
     }

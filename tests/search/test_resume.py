@@ -4,7 +4,7 @@ import pytest
 
 from rkdsearch.results.store import Store
 from rkdsearch.results.summary import records
-from rkdsearch.search.resume import Rows
+from rkdsearch.search.stored import StoredTrials
 from tests.results import version_1
 from tests.search.files import CAPPED, FakeWorker, checkpoint_of, load_space, on_disk, run
 
@@ -44,14 +44,14 @@ def test_a_trial_whose_checkpoint_is_lost_starts_afresh_and_every_rung_is_decide
 def test_a_trial_comes_back_from_its_rows_as_it_was(tmp_path: Path) -> None:
     space = load_space(tmp_path)
     study = run(tmp_path / "study", space)
-    stored = Rows(study.store)
+    stored = StoredTrials(study.ledger.store)
     for row in stored.trials:
         trial = study.trials[row["trial_id"]]
         again = stored.trial(row, trial.config, trial.segments, trial.costs)
         for name in ("ordinal", "origin", "label", "overrides", "status", "notes", "runs"):
             assert getattr(again, name) == getattr(trial, name), (row["trial_id"], name)
-        assert [(d["epochs"], d["decision"]) for d in again.decisions] == [
-            (d["epochs"], d["decision"]) for d in trial.decisions
+        assert [(d.epochs, d.decision) for d in again.decisions] == [
+            (d.epochs, d.decision) for d in trial.decisions
         ]
 
 

@@ -12,11 +12,11 @@ from rkdsearch.search.sampler import (
     Observation,
     Proposal,
     build_sampler,
-    frozen,
+    frozen_trial,
     propose,
-    quiet,
-    remembered,
+    quiet_optuna,
     seed_of,
+    select_history,
 )
 from rkdsearch.space.settings import SamplerConfig
 from rkdsearch.space.space import SearchSpace
@@ -35,9 +35,7 @@ def history(count: int) -> list[Observation]:
         if i % 3 == 2:
             params["method.consistency_weight"] = 1.0 + i % 5
         found.append(
-            Observation(
-                params, "measured", (0.5 + 0.01 * (i % 7), 0.4 - 0.01 * (i % 5)), rungs_short=i % 3
-            )
+            Observation(params, (0.5 + 0.01 * (i % 7), 0.4 - 0.01 * (i % 5)), rungs_short=i % 3)
         )
     return found
 
@@ -48,8 +46,8 @@ def test_every_sampler_proposes_legal_runs_and_repeats_itself(tmp_path: Path, na
     seen = history(12)
     for ordinal in (0, 1, 12, 13):
         proposal = propose(space, ordinal, seen[:ordinal])
-        space.config(proposal.overrides)
-        assert space.searched(proposal.overrides) == proposal.overrides
+        space.config(proposal.hyperparameters)
+        assert space.searched(proposal.hyperparameters) == proposal.hyperparameters
         assert propose(space, ordinal, seen[:ordinal]) == proposal
 
 
@@ -58,7 +56,8 @@ def test_every_sampler_proposes_legal_runs_and_repeats_itself(tmp_path: Path, na
 def test_every_configuration_is_another_one(tmp_path: Path, name: str) -> None:
     space = load_space(tmp_path, sampler={"name": name, "startup": 4})
     rates = {
-        propose(space, ordinal, history(8)).overrides["optimizer.lr"] for ordinal in range(8, 14)
+        propose(space, ordinal, history(8)).hyperparameters["optimizer.lr"]
+        for ordinal in range(8, 14)
     }
     assert len(rates) == 6
 
@@ -66,7 +65,7 @@ def test_every_configuration_is_another_one(tmp_path: Path, name: str) -> None:
 def test_what_the_ledger_holds_moves_the_model(tmp_path: Path) -> None:
     space = load_space(tmp_path)
     others = [
-        Observation(s.params, s.state, o.values, o.rungs_short)
+        Observation(s.hyperparameters, o.values, o.rungs_short)
         for s, o in zip(history(12), history(12)[::-1], strict=True)
     ]
     different = [propose(space, n, history(12)) != propose(space, n, others) for n in range(12, 18)]
@@ -75,19 +74,19 @@ def test_what_the_ledger_holds_moves_the_model(tmp_path: Path) -> None:
 
 def test_half_of_what_is_remembered_went_farthest_and_the_rest_is_the_latest() -> None:
     seen = [
-        Observation({"n": n}, "measured", (0.5, 0.5), short)
-        for n, short in enumerate((0, 2, 0, 1, 2, 2, 2))
+        Observation({"n": n}, (0.5, 0.5), short) for n, short in enumerate((0, 2, 0, 1, 2, 2, 2))
     ]
-    seen.append(Observation({"n": 7}, "running"))
-    assert [s.params["n"] for s in remembered(seen, 4)] == [0, 2, 6, 7]
-    assert [s.params["n"] for s in remembered(seen, 6)] == [0, 2, 3, 5, 6, 7]
-    assert remembered(seen, 8) == seen
+    seen.append(Observation({"n": 7}))
+    assert [s.hyperparameters["n"] for s in select_history(seen, 4)] == [0, 2, 6, 7]
+    assert [s.hyperparameters["n"] for s in select_history(seen, 6)] == [0, 2, 3, 5, 6, 7]
+    assert select_history(seen, 8) == seen
 
 
 def test_a_refused_proposal_is_followed_by_another_one(tmp_path: Path) -> None:
     space = load_space(tmp_path)
     rates = {
-        propose(space, 12, history(12), attempt).overrides["optimizer.lr"] for attempt in range(30)
+        propose(space, 12, history(12), attempt).hyperparameters["optimizer.lr"]
+        for attempt in range(30)
     }
     assert len(rates) == 30
     assert seed_of(3, 12) != seed_of(3, 12, 1)
@@ -98,16 +97,16 @@ def test_a_trial_that_went_less_far_is_dominated_by_every_trial_that_went_furthe
 ) -> None:
     space = load_space(tmp_path)
     params = {"method.name": "natural", "optimizer.lr": 0.1}
-    early = frozen(space, Observation(params, "measured", (0.99, 0.98), rungs_short=1), 0)
-    full = frozen(space, Observation(params, "measured", (0.01, 0.0), rungs_short=0), 1)
+    early = frozen_trial(space, Observation(params, (0.99, 0.98), rungs_short=1), 0)
+    full = frozen_trial(space, Observation(params, (0.01, 0.0), rungs_short=0), 1)
     assert early.values == pytest.approx([-0.01, -0.02])
     assert full.values == [0.01, 0.0]
 
 
 def test_a_running_trial_is_shown_as_running_and_has_no_values(tmp_path: Path) -> None:
-    shown = frozen(
+    shown = frozen_trial(
         load_space(tmp_path),
-        Observation({"method.name": "natural", "optimizer.lr": 0.1}, "running"),
+        Observation({"method.name": "natural", "optimizer.lr": 0.1}),
         0,
     )
     assert shown.state == TrialState.RUNNING
@@ -132,20 +131,22 @@ def proposed_by_optuna_itself(
     space: SearchSpace, ordinal: int, seen: list[Observation]
 ) -> Proposal:
     """The same by Optuna's own front door: every trial made, checked and copied anew."""
-    with quiet():
+    with quiet_optuna():
         study = optuna.create_study(
             directions=["maximize"] * 2,
             sampler=build_sampler(space.sampler, seed_of(space.seed, ordinal)),
         )
         for one in seen:
-            running = one.state == "running"
+            running = one.values is None
             study.add_trial(
                 optuna.trial.create_trial(
                     state=TrialState.RUNNING if running else TrialState.COMPLETE,
                     values=None if running else [v - one.rungs_short for v in one.values],
-                    params=one.params,
+                    params=one.hyperparameters,
                     distributions={
-                        p.name: p.distribution for p in space.parameters if p.name in one.params
+                        p.name: p.distribution
+                        for p in space.parameters
+                        if p.name in one.hyperparameters
                     },
                     system_attrs=one.notes,
                 )
@@ -164,11 +165,11 @@ def test_a_projection_of_the_ledger_is_read_as_a_study_of_optunas_own(
         proposal = propose(space, ordinal, seen)
         assert proposal == proposed_by_optuna_itself(space, ordinal, seen)
         if ordinal % 6 == 5:
-            seen.append(Observation(proposal.overrides, "running", notes=proposal.notes))
+            seen.append(Observation(proposal.hyperparameters, notes=proposal.notes))
         else:
             seen.append(
                 Observation(
-                    proposal.overrides, "measured", known.values, known.rungs_short, proposal.notes
+                    proposal.hyperparameters, known.values, known.rungs_short, proposal.notes
                 )
             )
 
@@ -185,7 +186,7 @@ from pathlib import Path
 from rkdsearch.space.space import SearchSpace
 from rkdsearch.search.sampler import propose
 from tests.search.test_sampler import history
-print(json.dumps(propose(SearchSpace.load(Path(sys.argv[1])), 12, history(12)).overrides))
+print(json.dumps(propose(SearchSpace.load(Path(sys.argv[1])), 12, history(12)).hyperparameters))
 """
 
 
@@ -198,4 +199,4 @@ def test_another_process_proposes_the_same(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     command = [sys.executable, "-c", ANOTHER_PROCESS, str(tmp_path / "small.yaml")]
     told = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
-    assert json.loads(told.splitlines()[-1]) == propose(space, 12, history(12)).overrides
+    assert json.loads(told.splitlines()[-1]) == propose(space, 12, history(12)).hyperparameters

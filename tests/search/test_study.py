@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 
 from rkdsearch.errors import StudyError
-from rkdsearch.search import ledger
-from rkdsearch.search.ledger import Trial
+from rkdsearch.results.states import Status
+from rkdsearch.search import front
 from rkdsearch.search.sampler import Observation
 from rkdsearch.search.study import Study
+from rkdsearch.search.trial import Trial
 from tests.search import files
 from tests.search.files import CAPPED, SMALL, TRIALS, FakeWorker, checkpoint_of, load_space, run
 
@@ -32,15 +33,13 @@ def test_so_many_trials_are_so_many_configurations_and_the_baseline_runs_to_the_
         "finished",
         4,
     )
-    assert [d["rule"] for d in baseline.decisions] == ["baseline: always full length"] * 2
+    assert [d.rule for d in baseline.decisions] == ["baseline: always full length"] * 2
     assert set(study.counts()) == {"finished", "stopped"}
 
 
 def test_promotion_asks_for_no_new_configuration(tmp_path: Path) -> None:
     study = run(tmp_path, load_space(tmp_path, seed=1), trials=12)
-    promoted = [
-        d for t in study.trials.values() for d in t.decisions if d["decision"] == "promoted"
-    ]
+    promoted = [d for t in study.trials.values() for d in t.decisions if d.decision == "promoted"]
     assert promoted
     assert len(study.trials) == 12
 
@@ -53,11 +52,13 @@ def test_a_stopped_trial_is_never_on_the_front_nor_shown_at_full_length(
     stopped = [t for t in study.trials.values() if t.status == "stopped"]
     assert stopped
     assert all(len(t.epochs) < 4 for t in stopped)
-    assert {t.trial_id for t in study.finished()} == {
+    assert {t.trial_id for t in front.finished(study.trials.values(), study.space)} == {
         t.trial_id for t in study.trials.values() if len(t.epochs) == 4
     }
-    shown = {json.dumps(s.params): s.rungs_short for s in study.seen()}
-    assert all(shown[json.dumps(t.overrides)] == (2 if len(t.epochs) == 1 else 1) for t in stopped)
+    shown = {json.dumps(s.hyperparameters): s.rungs_short for s in study.observations()}
+    assert all(
+        shown[json.dumps(t.hyperparameters)] == (2 if len(t.epochs) == 1 else 1) for t in stopped
+    )
 
 
 def test_without_a_scheduler_everybody_runs_to_the_end(tmp_path: Path) -> None:
@@ -69,9 +70,9 @@ def test_without_a_scheduler_everybody_runs_to_the_end(tmp_path: Path) -> None:
 def test_only_what_executes_now_is_shown_as_running(tmp_path: Path) -> None:
     study = Study(tmp_path, load_space(tmp_path, first=[]), TRIALS, {})
     assert study.next() is not None
-    assert [s.state for s in study.seen()] == ["running"]
+    assert [o.values for o in study.observations()] == [None]
     study.interrupt("t00000")
-    assert study.seen() == []
+    assert study.observations() == []
 
 
 def test_a_sampler_with_little_room_is_shown_who_went_farthest_and_the_latest(
@@ -85,7 +86,7 @@ def test_a_sampler_with_little_room_is_shown_who_went_farthest_and_the_latest(
         tmp_path, replace(space, sampler=space.sampler.model_copy(update={"history": 100})), 12, {}
     )
     whole.reconcile()
-    known, shown = whole.seen(), study.seen()
+    known, shown = whole.observations(), study.observations()
     full = [s for s in known if s.rungs_short == 0]
     assert (len(known), len(shown)) == (12, 4)
     assert len(full) >= 2
@@ -105,8 +106,8 @@ def test_a_failed_trial_is_on_no_front_and_the_search_goes_on(tmp_path: Path) ->
     assert rows.loc["t00000", "error"] == "epoch 1, batch 3: the loss is nan"
     assert not rows["status"].isin(["running", "paused"]).any()
     assert len(rows) == 5
-    assert "t00000" not in {t.trial_id for t in study.finished()}
-    assert len(study.seen()) == 4
+    assert "t00000" not in {t.trial_id for t in front.finished(study.trials.values(), study.space)}
+    assert len(study.observations()) == 4
 
 
 def test_a_methods_own_value_is_null_in_the_rows_of_the_others(tmp_path: Path) -> None:
@@ -120,13 +121,19 @@ def test_a_methods_own_value_is_null_in_the_rows_of_the_others(tmp_path: Path) -
 
 def test_accuracies_that_are_asked_for_are_asked_of_finished_trials(tmp_path: Path) -> None:
     study = run(tmp_path, load_space(tmp_path, scheduler={"name": "none"}))
-    clean = sorted(t.best.clean_accuracy for t in study.finished() if t.best)
+    clean = sorted(
+        t.best.clean_accuracy for t in front.finished(study.trials.values(), study.space) if t.best
+    )
     limited = run(
         tmp_path,
         load_space(tmp_path, scheduler={"name": "none"}, constraints={"clean_accuracy": clean[3]}),
     )
     assert len(clean) == TRIALS
-    assert len(limited.finished()) == sum(c >= clean[3] for c in clean) < TRIALS
+    assert (
+        len(front.finished(limited.trials.values(), limited.space))
+        == sum(c >= clean[3] for c in clean)
+        < TRIALS
+    )
 
 
 def test_a_quarter_of_a_gpu_is_a_quarter_of_a_device(tmp_path: Path) -> None:
@@ -138,7 +145,7 @@ def test_a_quarter_of_a_gpu_is_a_quarter_of_a_device(tmp_path: Path) -> None:
         again = Study(study.folder, space, 4, {})
         again.reconcile()
         # four trials of four epochs of one second
-        assert study.device_seconds == again.device_seconds == seconds
+        assert study.ledger.device_seconds == again.ledger.device_seconds == seconds
         assert pd.read_parquet(study.folder / "trials")["run.device_seconds"].sum() == seconds
 
 
@@ -151,7 +158,7 @@ def test_device_time_may_say_when_to_stop_asking(tmp_path: Path) -> None:
     )
     # four epochs of one second each: after two trials 8 seconds are spent
     assert len(study.trials) == 3
-    assert study.device_seconds == 12
+    assert study.ledger.device_seconds == 12
 
 
 def test_device_time_is_what_every_epoch_took_also_where_one_is_trained_again(
@@ -169,9 +176,11 @@ def test_device_time_is_what_every_epoch_took_also_where_one_is_trained_again(
             asked += 1
             if not study.report(assignment.trial_id, replace(result, seconds=0.1 * asked), {}):
                 break
-            assert study.device_seconds == sum(t.device_seconds for t in study.trials.values())
-        assert study.device_seconds == sum(t.device_seconds for t in study.trials.values())
-    assert any(len(t.runs) == 2 for t in study.trials.values())
+            assert study.ledger.device_seconds == sum(
+                t.device_seconds for t in study.trials.values()
+            )
+        assert study.ledger.device_seconds == sum(t.device_seconds for t in study.trials.values())
+    assert any(len(t.epochs_by_segment) == 2 for t in study.trials.values())
 
 
 def test_device_time_counts_epochs_whose_checkpoint_was_damaged_while_the_search_ran(
@@ -184,7 +193,7 @@ def test_device_time_counts_epochs_whose_checkpoint_was_damaged_while_the_search
     # from the first again; the last report is made twice
     for result in (first, second, replace(first, seconds=0.5), second, second):
         study.report(assignment.trial_id, result, {})
-    assert study.device_seconds == 3.5
+    assert study.ledger.device_seconds == 3.5
 
 
 def test_device_time_counts_rows_that_cannot_be_read_and_epochs_that_are_lost(
@@ -192,34 +201,37 @@ def test_device_time_counts_rows_that_cannot_be_read_and_epochs_that_are_lost(
 ) -> None:
     space = load_space(tmp_path, first=[], scheduler={"name": "none"}, resources={"processes": 2})
     study = run(tmp_path, space, trials=3)
-    study.trials["t00001"].overrides["method.forgotten"] = 1.0
+    study.trials["t00001"].hyperparameters["method.forgotten"] = 1.0
     study.trials["t00002"].status = "running"
     for trial_id in ("t00001", "t00002"):
-        study._write(study.trials[trial_id])
+        study.ledger.write(study.trials[trial_id])
     checkpoint_of(tmp_path, "t00002").write_bytes(b"damaged")
     again = Study(tmp_path, space, 3, {})
     again.reconcile()
-    assert again.trials["t00002"].trained == 0
+    assert again.trials["t00002"].epochs_trained == 0
     # three trials of four epochs of one second, on two processors each
-    assert again.device_seconds == 24
+    assert again.ledger.device_seconds == 24
     FakeWorker().drive(again)
-    assert again.device_seconds == 32
+    assert again.ledger.device_seconds == 32
     assert pd.read_parquet(tmp_path / "trials")["run.device_seconds"].tolist() == [8, 8, 16]
-    assert Study(tmp_path, space, 3, {}).device_seconds == 0
+    assert Study(tmp_path, space, 3, {}).ledger.device_seconds == 0
     last = Study(tmp_path, space, 3, {})
     last.reconcile()
-    assert last.device_seconds == 32
+    assert last.ledger.device_seconds == 32
 
 
 def test_epochs_of_a_trial_that_waits_or_has_ended_are_summed_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = run(tmp_path, load_space(tmp_path), trials=4)
-    assert study.device_seconds > 0
+    assert study.ledger.device_seconds > 0
     monkeypatch.setattr(
         Trial, "device_seconds", property(lambda _: pytest.fail("it was summed already"))
     )
-    assert study.device_seconds == pd.read_parquet(tmp_path / "trials")["run.device_seconds"].sum()
+    assert (
+        study.ledger.device_seconds
+        == pd.read_parquet(tmp_path / "trials")["run.device_seconds"].sum()
+    )
 
 
 def test_an_earlier_study_is_shown_to_the_sampler_before_our_own_trials(tmp_path: Path) -> None:
@@ -227,14 +239,16 @@ def test_an_earlier_study_is_shown_to_the_sampler_before_our_own_trials(tmp_path
     warm = [
         Observation(
             {"method.name": "pgd_at", "optimizer.lr": 0.02 + 0.001 * i},
-            "measured",
             (0.9 - 0.1 * i, 0.1 * i),
         )
         for i in range(8)
     ]
-    cold, told = Study(tmp_path / "a", space, 4, {}), Study(tmp_path / "b", space, 4, {}, warm=warm)
-    assert cold._bounds.proposal(0, cold.seen()) != told._bounds.proposal(
-        0, [*told._warm, *told.seen()]
+    cold, told = (
+        Study(tmp_path / "a", space, 4, {}),
+        Study(tmp_path / "b", space, 4, {}, warm_start=warm),
+    )
+    assert cold.feasibility.proposal(0, cold.observations()) != told.feasibility.proposal(
+        0, [*told._warm_start, *told.observations()]
     )
 
 
@@ -248,12 +262,12 @@ def test_a_cap_that_was_in_force_begins_a_run_afresh_when_it_is_lifted_and_no_ot
     finished = [t for t in study.trials.values() if t.status == "finished"]
     assert {t.config.attack.steps for t in finished} == {2, 10}
     for trial in finished:
-        steps = [[e.training_attack_steps for e in run] for run in trial.runs]
+        steps = [[e.training_attack_steps for e in run] for run in trial.epochs_by_segment]
         assert steps == (
             [[2, 2, 2, 2]] if trial.config.attack.steps == 2 else [[2, 2], [10, 10, 10, 10]]
         )
         assert (tmp_path / "checkpoints" / trial.trial_id / "last.safetensors").exists()
-        assert trial.device_seconds == sum(len(run) for run in trial.runs)
+        assert trial.device_seconds == sum(len(run) for run in trial.epochs_by_segment)
     rows = pd.read_parquet(tmp_path / "trials").set_index("trial_id")
     baseline = rows.loc["t00000"]
     assert (
@@ -322,7 +336,7 @@ def test_a_trial_may_go_on_from_its_capped_checkpoint_where_the_space_says_so(
     )
     steps = [
         [e.training_attack_steps for e in t.epochs]
-        for t in study.finished()
+        for t in front.finished(study.trials.values(), study.space)
         if t.config.attack.steps == 10
     ]
     assert steps
@@ -350,7 +364,7 @@ def test_contenders_are_repeated_with_fresh_seeds_after_the_search(tmp_path: Pat
         tmp_path, replicates={"seeds": 2, "contenders": 3}, scheduler={"reduction": 2}
     )
     study = run(tmp_path, space, trials=12)
-    contenders = [t.trial_id for t in study.contenders()]
+    contenders = [t.trial_id for t in front.contenders(study.trials.values(), study.space)]
     repeats = {t.trial_id: t for t in study.trials.values() if t.origin == "replicate"}
     assert len(contenders) == 3
     assert set(repeats) == {f"{trial_id}-r{n}" for trial_id in contenders for n in (1, 2)}
@@ -363,8 +377,12 @@ def test_contenders_are_repeated_with_fresh_seeds_after_the_search(tmp_path: Pat
             original.ordinal,
             4,
         )
-    assert len(study.seen()) == 12  # a repeat teaches the sampler nothing about a new setting
-    assert {t.trial_id for t in study.finished()}.isdisjoint(repeats)
+    assert (
+        len(study.observations()) == 12
+    )  # a repeat teaches the sampler nothing about a new setting
+    assert {t.trial_id for t in front.finished(study.trials.values(), study.space)}.isdisjoint(
+        repeats
+    )
 
 
 def test_a_repeat_is_trained_as_the_run_that_it_repeats(tmp_path: Path) -> None:
@@ -432,12 +450,12 @@ def test_who_begins_on_a_higher_rung_is_not_on_the_lower_one_not_even_after_a_re
 # ------------------------------------------------------------------------------------------------------------------- another space
 
 
-def unreadable(folder: Path, status: ledger.Status) -> Study:
+def unreadable(folder: Path, status: Status) -> Study:
     """A study of four trials, one of which names a field that no run has any more, taken up again."""
     study = run(folder, load_space(folder), trials=4)
-    study.trials["t00002"].overrides["method.forgotten"] = 1.0
+    study.trials["t00002"].hyperparameters["method.forgotten"] = 1.0
     study.trials["t00002"].status = status
-    study._write(study.trials["t00002"])
+    study.ledger.write(study.trials["t00002"])
     return Study(folder, study.space, 5, {})
 
 
@@ -456,7 +474,7 @@ def test_rows_that_this_space_cannot_read_are_counted_and_their_numbers_not_aske
 
 @pytest.mark.parametrize("status", ["running", "paused"])
 def test_a_trial_that_is_not_over_and_cannot_be_read_ends_the_start_with_a_way_out(
-    tmp_path: Path, status: ledger.Status
+    tmp_path: Path, status: Status
 ) -> None:
     law = (
         r"a trial that is not over cannot be read by this space: t00002: .*forgotten.*; go on with"

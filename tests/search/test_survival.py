@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rkdsearch.errors import DiskError, Failure
-from rkdsearch.search import study as study_module
+from rkdsearch.search import front, ledger
 from rkdsearch.search.study import Study
 from rkdsearch.space.space import SearchSpace
 from tests.search.files import (
@@ -45,14 +45,14 @@ def kill_at(number: int, moments: list[str]) -> Callable[[str], None]:
 def watched(study: Study, moment: Callable[[str], None]) -> Study:
     """Every write of a row is two moments: before it and after it."""
     for name in ("write_trial", "write_epochs", "write_rungs"):
-        write = getattr(study.store, name)
+        write = getattr(study.ledger.store, name)
 
         def both(*arguments: Any, name: str = name, write: Callable[..., None] = write) -> None:
             moment(f"before {name}")
             write(*arguments)
             moment(f"after {name}")
 
-        setattr(study.store, name, both)
+        setattr(study.ledger.store, name, both)
     return study
 
 
@@ -76,7 +76,7 @@ def uninterrupted(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Uninterrupted:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study_module, "EPOCHS_EVERY_SECONDS", 1e9)
+        patch.setattr(ledger, "EPOCHS_EVERY_SECONDS", 1e9)
         folder = tmp_path_factory.mktemp("whole")
         kind, changes = KINDS[request.param]
         space = load_space(folder, **changes)
@@ -113,7 +113,7 @@ def agree(tmp_path: Path, uninterrupted: Uninterrupted, numbers: list[int]) -> N
         place = f"killed at moment {number}, {name}"
         assert found["trials"] == whole["trials"], place
         assert found["rungs"] == whole["rungs"], place
-        assert found["epochs"] == whole["epochs"], place
+        assert found.epochs == whole["epochs"], place
         assert len(set(trained)) == len(trained), f"{place}: an epoch was repeated"
 
 
@@ -242,13 +242,15 @@ def test_what_a_method_failed_stays_failed(tmp_path: Path, failure: Failure) -> 
 def test_a_finished_trial_without_checkpoint_keeps_its_values_from_its_rows(tmp_path: Path) -> None:
     space, worker = load_space(tmp_path), FakeWorker()
     study = run(tmp_path, space)
-    front = {t.trial_id: t.best for t in study.finished()}
+    finished = {t.trial_id: t.best for t in front.finished(study.trials.values(), study.space)}
     for trial_id in study.trials:
         checkpoint_of(tmp_path, trial_id).unlink()
     again = run(tmp_path, space, worker)
     assert worker.trained == []
-    assert {t.trial_id: t.best for t in again.finished()} == front
-    assert again.seen() == study.seen()
+    assert {
+        t.trial_id: t.best for t in front.finished(again.trials.values(), again.space)
+    } == finished
+    assert again.observations() == study.observations()
 
 
 def test_a_finished_trial_whose_decisions_are_lost_is_its_full_run_and_not_its_capped_one(
@@ -257,14 +259,18 @@ def test_a_finished_trial_whose_decisions_are_lost_is_its_full_run_and_not_its_c
     space, worker = load_space(tmp_path, **CAPPED, scheduler={"reduction": 2}), FakeWorker()
     study = run(tmp_path, space, trials=6)
     values = {
-        one.trial.trial_id: (one.clean_accuracy, one.robust_accuracy) for one in study.judged()
+        one.trial.trial_id: (one.clean_accuracy, one.robust_accuracy)
+        for one in front.judged(study.trials.values(), study.space)
     }
-    assert any(len(t.runs) == 2 for t in study.finished())
+    assert any(
+        len(t.epochs_by_segment) == 2 for t in front.finished(study.trials.values(), study.space)
+    )
     for file in (tmp_path / "rungs").glob("*.parquet"):
         file.unlink()
     again = run(tmp_path, space, worker, trials=6)
     assert {
-        one.trial.trial_id: (one.clean_accuracy, one.robust_accuracy) for one in again.judged()
+        one.trial.trial_id: (one.clean_accuracy, one.robust_accuracy)
+        for one in front.judged(again.trials.values(), again.space)
     } == values
     assert not {name for name, _ in worker.trained} & set(values)
 
@@ -278,11 +284,11 @@ def test_values_of_another_protocol_are_no_best_epoch_where_only_rows_are_left(
         load_space(tmp_path, first=[], ladder=ladder, scheduler={"reduction": 2}),
         trials=4,
     )
-    trial = study.finished()[0]
+    trial = front.finished(study.trials.values(), study.space)[0]
     # an easy exam, passed with glory
     row = {"clean_accuracy": 0.99, "robust_accuracy": 0.99, "worst_class_accuracy": 0.99}
-    trial.runs[0][1] = replace(trial.runs[0][1], **row)
-    study._write(trial)
+    trial.epochs_by_segment[0][1] = replace(trial.epochs_by_segment[0][1], **row)
+    study.ledger.write(trial)
     checkpoint_of(tmp_path, trial.trial_id).unlink()
     again = Study(tmp_path, study.space, 4, {})
     again.reconcile()

@@ -29,9 +29,9 @@ def test_a_warm_start_takes_what_lies_in_the_space_and_keeps_it(tmp_path: Path) 
     narrow = load_space(
         tmp_path / "narrow", search=search, ladder=[{"epochs": 1}, {"epochs": 4}], seed=9
     )
-    inside = [t for t in done.trials.values() if narrow.searched(t.overrides) is not None]
+    inside = [t for t in done.trials.values() if narrow.searched(t.hyperparameters) is not None]
     warmed = warm_start.prepare(tmp_path / "new", earlier, narrow, existed=False)
-    seen = warmed.seen
+    seen = warmed.observations
     assert 1 <= len(seen) == len(inside) < 8
     outside = next(trial_id for trial_id, t in done.trials.items() if t not in inside)
     assert (
@@ -43,7 +43,7 @@ def test_a_warm_start_takes_what_lies_in_the_space_and_keeps_it(tmp_path: Path) 
     # finished one is at its end.
     assert [s.rungs_short for s in seen] == [0 if t.status == "finished" else 1 for t in inside]
     assert [s.values[0] for s in seen] == [t.best.clean_accuracy for t in inside if t.best]
-    assert warm_start.prepare(tmp_path / "new", None, narrow, existed=True).seen == seen
+    assert warm_start.prepare(tmp_path / "new", None, narrow, existed=True).observations == seen
 
 
 def test_a_stopped_trial_of_a_weaker_protocol_warms_nobody(tmp_path: Path) -> None:
@@ -51,14 +51,14 @@ def test_a_stopped_trial_of_a_weaker_protocol_warms_nobody(tmp_path: Path) -> No
     earlier = Study(tmp_path / "earlier", capped, 8, {})
     FakeWorker().drive(earlier)
     folder.describe(tmp_path / "earlier", capped, {})
-    alike = warm_start.from_study(tmp_path / "earlier", capped).seen
+    alike = warm_start.from_study(tmp_path / "earlier", capped).observations
     assert {seen.rungs_short for seen in alike} >= {0, 2}
     whole = load_space(
         tmp_path / "whole", **{**CAPPED, "ladder": [{"epochs": 1}, {"epochs": 2}, {"epochs": 4}]}
     )
     steps = [
-        (seen.params["attack.steps"], seen.rungs_short)
-        for seen in warm_start.from_study(tmp_path / "earlier", whole).seen
+        (seen.hyperparameters["attack.steps"], seen.rungs_short)
+        for seen in warm_start.from_study(tmp_path / "earlier", whole).observations
     ]
     # rung 2 had the whole exam, and its cap does not touch two steps; rung 1 had a shorter exam
     assert all(short == 0 or (attack == 2 and short == 1) for attack, short in steps)
@@ -76,13 +76,13 @@ def test_a_search_that_began_warm_goes_on_with_the_same_earlier_study(
     FakeWorker().drive(Study(claimed(tmp_path), space, 2, {}))
     new, earlier = tmp_path / "new", tmp_path / "study"
     monkeypatch.chdir(tmp_path)
-    seen = warm_start.prepare(new, Path("study"), space, existed=False).seen
+    seen = warm_start.prepare(new, Path("study"), space, existed=False).observations
     assert len(seen) == 2
     earlier.rename(tmp_path / "moved")
     monkeypatch.chdir(tmp_path / "moved")
-    assert warm_start.prepare(new, None, space, existed=True).seen == seen
+    assert warm_start.prepare(new, None, space, existed=True).observations == seen
     # by where it was, from another working folder
-    assert warm_start.prepare(new, earlier, space, existed=True).seen == seen
+    assert warm_start.prepare(new, earlier, space, existed=True).observations == seen
     for other in (tmp_path / "moved", tmp_path / "typo"):
         with pytest.raises(
             StudyError,
@@ -140,9 +140,9 @@ def test_what_a_student_costs_is_counted_where_the_earlier_study_did_not(tmp_pat
         **WIDTHS,
         objectives=["clean_accuracy", "robust_accuracy", "parameters"],
     )
-    assert [s.values[2] for s in warm_start.from_study(tmp_path / "study", costly).seen] == [
-        pytest.approx(1 - math.log(weights) / math.log(1e9)) for weights in WEIGHTS.values()
-    ]
+    assert [
+        s.values[2] for s in warm_start.from_study(tmp_path / "study", costly).observations
+    ] == [pytest.approx(1 - math.log(weights) / math.log(1e9)) for weights in WEIGHTS.values()]
 
 
 def test_a_student_beyond_a_limit_of_this_space_warms_nobody(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_a_student_beyond_a_limit_of_this_space_warms_nobody(tmp_path: Path) -> 
         tmp_path / "study",
         load_space(tmp_path / "limited", **WIDTHS, constraints={"parameters": WEIGHTS[4]}),
     )
-    assert [s.params["student.width"] for s in limited.seen] == [2, 4]
+    assert [s.hyperparameters["student.width"] for s in limited.observations] == [2, 4]
     assert (
         limited.left_out
         == "; 1 are left out, which this space could not have trained (the first: t00002, its"
@@ -205,7 +205,7 @@ def test_where_files_lie_and_what_the_machine_is_leave_a_trial_what_it_is(tmp_pa
     other = load_space(
         tmp_path / "other", fixed={**SMALL["fixed"], "training.device": "auto", "training.seed": 7}
     )
-    assert len(warm_start.from_study(tmp_path / "study", other).seen) == 4
+    assert len(warm_start.from_study(tmp_path / "study", other).observations) == 4
 
 
 def teacher_asked(where: Path, **robust: Any) -> dict[str, Any]:
@@ -254,7 +254,7 @@ def test_a_trial_that_asked_another_teacher_warms_nobody_and_one_that_asked_none
     if by == "recipe":
         file = tmp_path / "study" / "study.json"
         file.write_text(file.read_text().replace("FOLDER", made_in(space)))
-    assert len(warm_start.from_study(tmp_path / "study", space).seen) == 2
+    assert len(warm_start.from_study(tmp_path / "study", space).observations) == 2
     (tmp_path / "moved").mkdir()
     other: dict[str, Any] = {"recipe": {**recipe, "training": {"epochs": 2, "device": "cpu"}}}
     if by == "file":
@@ -265,11 +265,11 @@ def test_a_trial_that_asked_another_teacher_warms_nobody_and_one_that_asked_none
                 tmp_path, path=str(teacher_file(tmp_path / "moved" / "same.safetensors", seed=0))
             ),
         )
-        assert len(warm_start.from_study(tmp_path / "study", moved).seen) == 2
+        assert len(warm_start.from_study(tmp_path / "study", moved).observations) == 2
     warmed = warm_start.from_study(
         tmp_path / "study", load_space(tmp_path / "moved", **teacher_asked(tmp_path, **other))
     )
-    assert [s.params["attack.objective"] for s in warmed.seen] == ["label"]
+    assert [s.hyperparameters["attack.objective"] for s in warmed.observations] == ["label"]
     why = "was another file" if by == "file" else "was made otherwise"
     assert (
         warmed.left_out
