@@ -15,7 +15,7 @@ from rkdsearch.config import TeacherConfig, TrainConfig
 from rkdsearch.errors import RkdError, StudyError
 from rkdsearch.plugins import allow_import, allowed_imports
 from rkdsearch.results.store import Store
-from rkdsearch.search.teachers import TeacherStep, asked_roles, refuse_another
+from rkdsearch.search.teachers import TeacherStep, asked_roles, check_same
 from rkdsearch.space.settings import Resources
 from rkdsearch.space.space import SearchSpace
 from rkdsearch.teacher import ROLES, Role
@@ -129,5 +129,5 @@ def prepare(
         for step in steps:
             if step.measured is not None:
                 files.check_claims(config.teachers.of(role), step.measured, f"teachers.{role}")
-                refuse_another(study, described, role, step.measured.sha256)
+                check_same(study, described, role, step.measured.sha256)
             yield step

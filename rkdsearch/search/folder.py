@@ -1,4 +1,4 @@
-"""A study's folder before its first trial: whose it is, whether all is there that it needs, and `study.json`, which says so."""
+"""Checks of a study's folder before its first trial, and the file `study.json`."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -20,20 +20,19 @@ from rkdsearch.teacher import ROLES, Role, fingerprint
 from rkdsearch.training.student import try_student
 from rkdsearch.training.teacher import load_network
 
-# What a search that goes on may change, and what follows from it; `study.json` has each under its
-# name.
+# Sections that may change when a study is resumed, and the consequence.
 _SETTINGS = {
     "sampler": "proposals differ from here on",
     "scheduler": "decisions differ from here on",
-    "constraints": "the front is named anew, and proposals differ from here on",
-    "replicates": "repeats differ from here on, and the front is named anew",
+    "constraints": "the front changes, and proposals differ from here on",
+    "replicates": "replicates differ from here on, and the front changes",
 }
 
 
-def laws(space: SearchSpace) -> dict[str, Any]:
-    """What makes trials comparable: a search that goes on must not have changed it.
+def must_match(space: SearchSpace) -> dict[str, Any]:
+    """Settings that make trials comparable: they must not differ when a study is resumed.
 
-    Who proposes, who stops and what the front must satisfy may change; `claim` says so.
+    Sampler, scheduler, constraints and replicates may: `claim` gives notice of it.
     """
     found: dict[str, Any] = {
         f"fixed.{name}": value
@@ -49,16 +48,16 @@ def laws(space: SearchSpace) -> dict[str, Any]:
     found["objectives"] = list(space.objectives)
     found["ladder"] = [rung.model_dump(exclude_none=True) for rung in space.ladder]
     if space.scheduler.name == "none" and len(space.ladder) > 1:
-        found["scheduler.name"] = "none"  # without one, nobody climbs rungs
+        found["scheduler.name"] = "none"  # then no trial is compared at a rung
     if any(rung.training_attack_steps for rung in space.ladder):
-        found["scheduler.capped"] = space.scheduler.capped  # what a full-length result is
+        found["scheduler.capped"] = space.scheduler.capped  # decides how a result was trained
     if space.scheduler.brackets > 1:
-        # where a trial began
+        # decide on which rung a trial begins
         found["scheduler.brackets"] = [space.scheduler.brackets, space.scheduler.reduction]
-    # the batch's shares, and BatchNorm over each
+    # each process has a share of the batch, and BatchNorm's statistics are of the share
     found["resources.processes"] = space.resources.processes
     found["seed"] = space.seed
-    # they have the first numbers
+    # they have the first ordinals
     found["first"] = [
         {"label": baseline.label, **baseline.overrides} for baseline in space.baselines
     ]
@@ -72,9 +71,10 @@ def claim(
     resume: bool,
     notice: Callable[[str], None] = lambda _: None,
 ) -> bool:
-    """Make the folder this search's; returns whether it is a study already. `notice` is given a sentence for each setting that has changed.
+    """Check that this search may use the folder; returns whether it holds a study already.
 
-    Raises StudyError where the folder is another's, or `--resume` is missing.
+    `notice` is given a sentence for each setting that has changed. Raises StudyError where the
+    study was made by another space, is damaged, or `resume` is missing.
     """
     file = folder / "study.json"
     if not file.exists():
@@ -89,7 +89,7 @@ def claim(
         old = dict(found["must_match"])
     except (OSError, ValueError, KeyError, TypeError):
         raise StudyError(
-            f"{file}: is damaged, and only it says by what laws the trials beside it were made; put"
+            f"{file}: is damaged, and only this file has the settings of the trials beside it; put"
             " a whole copy of it back, or give this search a folder of its own with --study"
         ) from None
     if not resume:
@@ -97,8 +97,10 @@ def claim(
             f"{folder}: holds a study already; continue it with --resume, or name another folder"
             " with --study"
         )
-    new = json.loads(json.dumps(laws(space)))
-    old.setdefault("resources.processes", new["resources.processes"])  # older files do not name it
+    new = json.loads(json.dumps(must_match(space)))
+    old.setdefault(
+        "resources.processes", new["resources.processes"]
+    )  # not in files of earlier versions
     old = {name: value for name, value in old.items() if not _may_move(name)}
     changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
     if changed:
@@ -112,7 +114,7 @@ def claim(
     for section, consequence in _SETTINGS.items():
         setting = getattr(space, section)
         known = found.get(section)
-        if known is not None:  # older files have constraints alone
+        if known is not None:  # files of earlier versions have constraints only
             was, now = {**type(setting)().model_dump(), **known}, setting.model_dump()
             for name in now:
                 if was[name] != now[name]:
@@ -127,21 +129,21 @@ def _value(value: object) -> str:
     return "not there" if value is None else str(value)
 
 
-def _may_move(law: str) -> bool:
-    """Whether it says where files lie, or on what to train. Both may be moved: what is in the files is compared in their stead (`check_files`)."""
+def _may_move(name: str) -> bool:
+    """True for paths and the device, which may change: `check_files` compares the files instead."""
     teachers = {f"fixed.teachers.{role}.{name}" for role in ROLES for name in ("path", "sha256")}
-    return law in {"fixed.training.device"} | {f"fixed.data.{name}" for name in PLACES} | teachers
+    return name in {"fixed.training.device"} | {f"fixed.data.{name}" for name in PLACES} | teachers
 
 
-def _shown(law: Mapping[str, Any], name: str) -> str:
-    return json.dumps(law[name]) if name in law else "not there"
+def _shown(settings: Mapping[str, Any], name: str) -> str:
+    return json.dumps(settings[name]) if name in settings else "not there"
 
 
 def check_files(folder: Path, space: SearchSpace) -> None:
-    """Open what the search will read: its images, and the teachers that are files.
+    """Open the images and the teachers' files that the search will read.
 
-    Raises DataError and TeacherError where that cannot be done, StudyError where the study in the
-    folder was made of others.
+    Raises DataError and TeacherError where one cannot be read, StudyError where the study in the
+    folder used others.
     """
     config, known = space.example(), Store(folder).description()
     splits = data.load_training(config.data)
@@ -157,7 +159,7 @@ def check_files(folder: Path, space: SearchSpace) -> None:
         teacher = config.teachers.get(role)
         if teacher is not None and teacher.path is not None and role in teachers.asked_roles(space):
             load_network(teacher, splits)
-            teachers.refuse_another(folder, known, role, fingerprint(Path(teacher.path)))
+            teachers.check_same(folder, known, role, fingerprint(Path(teacher.path)))
 
 
 def describe(folder: Path, space: SearchSpace, ready: Mapping[Role, TeacherStep]) -> None:
@@ -168,7 +170,7 @@ def describe(folder: Path, space: SearchSpace, ready: Mapping[Role, TeacherStep]
         "schema_version": SCHEMA_VERSION,
         "name": folder.name,
         "space": space.text,
-        "must_match": laws(space),
+        "must_match": must_match(space),
         "seed": space.seed,
         "objectives": list(space.objectives),
         "ladder": [rung.model_dump(exclude_none=True) for rung in space.ladder],

@@ -1,4 +1,4 @@
-"""What a study knows of its teachers: which roles are asked, and what `study.json` says of each."""
+"""Teachers of a study: the roles that it needs, and their entries in `study.json`."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -16,10 +16,10 @@ from rkdsearch.training.teacher import TeacherAccuracy
 
 @dataclass(frozen=True)
 class TeacherStep:
-    """What is known while a teacher is made ready.
+    """Progress of preparing one teacher: an epoch of its training, or a measurement.
 
-    An epoch of its training, what it reached on the first of `of_images`, at the end what it
-    reached on all; or that nobody asks it.
+    `so_far` is measured on the first of `of_images` images, `measured` on all of them. `skipped` is
+    true where no run of the space needs the teacher.
     """
 
     role: Role
@@ -32,8 +32,8 @@ class TeacherStep:
     skipped: bool = False
 
 
-def refuse_another(study: Path, described: Mapping[str, Any], role: Role, sha256: str) -> None:
-    """Raise StudyError where the trials of this study were taught by another file."""
+def check_same(study: Path, described: Mapping[str, Any], role: Role, sha256: str) -> None:
+    """Raise StudyError where the trials of this study had another file as teacher."""
     was = (described.get("teachers") or {}).get(role, {}).get("sha256", sha256)
     if was != sha256:
         raise StudyError(
@@ -44,7 +44,10 @@ def refuse_another(study: Path, described: Mapping[str, Any], role: Role, sha256
 
 
 def asked_roles(space: SearchSpace) -> set[str]:
-    """The teachers that some run of the space asks: those that the proof builds, so every choice of every parameter is among them."""
+    """Roles that some run of the space needs.
+
+    The space check's cases have every choice of every parameter.
+    """
     return {
         role
         for case in check.cases(space)
@@ -53,7 +56,7 @@ def asked_roles(space: SearchSpace) -> set[str]:
 
 
 def overrides_of(ready: Mapping[Role, TeacherStep]) -> dict[str, Any]:
-    """The teachers as files with hashes, as every trial is given them."""
+    """Overrides that name the teachers' files and hashes, for every trial."""
     found: dict[str, Any] = {}
     for role, step in ready.items():
         assert step.measured is not None
@@ -65,7 +68,10 @@ def overrides_of(ready: Mapping[Role, TeacherStep]) -> dict[str, Any]:
 def described(
     study: Path, config: TrainConfig, ready: Mapping[Role, TeacherStep]
 ) -> dict[str, Any]:
-    """What `study.json` says of them. A path below the study's folder is relative to it, so that the folder may be moved."""
+    """Entries of `study.json`, by role.
+
+    A path below the study's folder is relative to it, so that the folder may be moved.
+    """
     found: dict[str, Any] = {}
     for role, step in ready.items():
         assert step.measured is not None

@@ -92,16 +92,16 @@ def test_a_setting_that_changed_is_said_in_a_line_and_one_that_did_not_is_not(
         "sampler.name was tpe, is random: accepted, proposals differ from here on",
         "scheduler.kind was promotion, is stopping: accepted, decisions differ from here on",
         (
-            "constraints.parameters was not there, is 1000000: accepted, the front is named anew,"
+            "constraints.parameters was not there, is 1000000: accepted, the front changes,"
             " and proposals differ from here on"
         ),
         (
-            "replicates.seeds was 0, is 2: accepted, repeats differ from here on, and the front is"
-            " named anew"
+            "replicates.seeds was 0, is 2: accepted, replicates differ from here on, and the front"
+            " changes"
         ),
         (
-            "replicates.contenders was 8, is 5: accepted, repeats differ from here on, and the"
-            " front is named anew"
+            "replicates.contenders was 8, is 5: accepted, replicates differ from here on, and the"
+            " front changes"
         ),
     ]
     folder.describe(study, load_space(tmp_path, **changes), {})
@@ -176,12 +176,12 @@ def test_where_files_lie_may_change(tmp_path: Path) -> None:
             },
         ),
     )
-    assert folder.laws(made) == folder.laws(moved)
+    assert folder.must_match(made) == folder.must_match(moved)
     other = load_space(
         tmp_path / "other",
         fixed={**fixed, "teachers.robust": {**robust, "network": {"name": "small_cnn"}}},
     )
-    assert folder.laws(made) != folder.laws(other)
+    assert folder.must_match(made) != folder.must_match(other)
 
 
 @pytest.mark.parametrize("text", ["{", "{}", "[]"])

@@ -45,10 +45,18 @@ def test_a_trial_comes_back_from_its_rows_as_it_was(tmp_path: Path) -> None:
     space = load_space(tmp_path)
     study = run(tmp_path / "study", space)
     stored = StoredTrials(study.ledger.store)
-    for row in stored.trials:
+    for row in stored.rows:
         trial = study.trials[row["trial_id"]]
         again = stored.trial(row, trial.config, trial.segments, trial.costs)
-        for name in ("ordinal", "origin", "label", "overrides", "status", "notes", "runs"):
+        for name in (
+            "ordinal",
+            "origin",
+            "label",
+            "hyperparameters",
+            "status",
+            "notes",
+            "epochs_by_segment",
+        ):
             assert getattr(again, name) == getattr(trial, name), (row["trial_id"], name)
         assert [(d.epochs, d.decision) for d in again.decisions] == [
             (d.epochs, d.decision) for d in trial.decisions
@@ -68,6 +76,7 @@ def test_a_study_of_schema_version_1_goes_on_to_the_same_end(tmp_path: Path, ove
     with pytest.raises(KilledError):
         run(folder, space, FakeWorker(killed))
     written = version_1.rewrite(folder)
+    assert list((folder / "checkpoints").glob("*/leg-0"))
     assert all(written[table] for table in ("trials", "epochs", "rungs")), written
     run(folder, space)
     assert on_disk(folder) == on_disk(tmp_path / "unbroken")

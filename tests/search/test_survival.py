@@ -113,7 +113,7 @@ def agree(tmp_path: Path, uninterrupted: Uninterrupted, numbers: list[int]) -> N
         place = f"killed at moment {number}, {name}"
         assert found["trials"] == whole["trials"], place
         assert found["rungs"] == whole["rungs"], place
-        assert found.epochs == whole["epochs"], place
+        assert found["epochs"] == whole["epochs"], place
         assert len(set(trained)) == len(trained), f"{place}: an epoch was repeated"
 
 

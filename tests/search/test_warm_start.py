@@ -36,7 +36,7 @@ def test_a_warm_start_takes_what_lies_in_the_space_and_keeps_it(tmp_path: Path) 
     outside = next(trial_id for trial_id, t in done.trials.items() if t not in inside)
     assert (
         warmed.left_out
-        == f"; {8 - len(inside)} are left out, which this space could not have trained (the first:"
+        == f"; {8 - len(inside)} are left out: this space could not have trained them (the first:"
         f" {outside}, a value that is searched here is missing or outside its range there)"
     )
     # A stopped trial at a quarter or at half of its run is on this ladder's first rung of two; a
@@ -65,7 +65,7 @@ def test_a_stopped_trial_of_a_weaker_protocol_warms_nobody(tmp_path: Path) -> No
 
 
 def test_a_search_that_began_cold_stays_cold(tmp_path: Path) -> None:
-    with pytest.raises(StudyError, match=r"has begun without --warm-start and must go on so"):
+    with pytest.raises(StudyError, match=r"began without --warm-start; leave it out"):
         warm_start.prepare(claimed(tmp_path), tmp_path, load_space(tmp_path), existed=True)
 
 
@@ -87,11 +87,25 @@ def test_a_search_that_began_warm_goes_on_with_the_same_earlier_study(
         with pytest.raises(
             StudyError,
             match=(
-                rf"new: has begun with --warm-start {earlier} and must go on so, got {other}; leave"
-                r" it out \(what"
+                rf"new: began with --warm-start {earlier}, got {other}; leave"
+                r" it out \(its"
             ),
         ):
             warm_start.prepare(new, other, space, existed=True)
+
+
+def test_a_file_of_an_earlier_version_has_the_same_observations(tmp_path: Path) -> None:
+    space = load_space(tmp_path)
+    FakeWorker().drive(Study(claimed(tmp_path), space, 2, {}))
+    new = warm_start.prepare(tmp_path / "new", tmp_path / "study", space, existed=False)
+    file = tmp_path / "new" / warm_start.FILE
+    content = json.loads(file.read_text(encoding="utf-8"))
+    content["seen"] = [
+        {"params": o.pop("hyperparameters"), "state": "measured", **o}
+        for o in content.pop("observations")
+    ]
+    file.write_text(json.dumps(content), encoding="utf-8")
+    assert warm_start.load(tmp_path / "new").observations == new.observations
 
 
 @pytest.mark.parametrize(
@@ -109,13 +123,11 @@ def test_an_older_file_names_the_earlier_study_by_its_last_folders(
     tmp_path: Path, known: str, *, same: bool
 ) -> None:
     new, earlier, space = tmp_path / "new", tmp_path / "runs" / "study", load_space(tmp_path)
-    warm_start.keep(new, warm_start.WarmStart([], Path(known)))
+    warm_start.save(new, warm_start.WarmStart([], Path(known)))
     if same:
         assert warm_start.prepare(new, earlier, space, existed=True).earlier == Path(known)
     else:
-        with pytest.raises(
-            StudyError, match=f"has begun with --warm-start {known} and must go on so"
-        ):
+        with pytest.raises(StudyError, match=f"began with --warm-start {known}, got "):
             warm_start.prepare(new, earlier, space, existed=True)
 
 
@@ -156,8 +168,8 @@ def test_a_student_beyond_a_limit_of_this_space_warms_nobody(tmp_path: Path) -> 
     assert [s.hyperparameters["student.width"] for s in limited.observations] == [2, 4]
     assert (
         limited.left_out
-        == "; 1 are left out, which this space could not have trained (the first: t00002, its"
-        " student's weights 3,818, beyond constraints.parameters 1,626)"
+        == "; 1 are left out: this space could not have trained them (the first: t00002, its"
+        " student's weights 3,818, above constraints.parameters 1,626)"
     )
 
 
@@ -190,9 +202,7 @@ def test_what_this_space_could_not_have_trained_warms_nobody(
     FakeWorker().drive(done)
     with pytest.raises(
         StudyError,
-        match=(
-            f"no finished or stopped trial that lies in this space: the first was t00000, {reason}"
-        ),
+        match=(f"no finished or stopped trial inside this space: the first was t00000, {reason}"),
     ):
         warm_start.from_study(
             tmp_path / "study", load_space(tmp_path / "other", first=[], **changes)
@@ -270,10 +280,10 @@ def test_a_trial_that_asked_another_teacher_warms_nobody_and_one_that_asked_none
         tmp_path / "study", load_space(tmp_path / "moved", **teacher_asked(tmp_path, **other))
     )
     assert [s.hyperparameters["attack.objective"] for s in warmed.observations] == ["label"]
-    why = "was another file" if by == "file" else "was made otherwise"
+    why = "was another file" if by == "file" else "was trained by another recipe"
     assert (
         warmed.left_out
-        == "; 1 are left out, which this space could not have trained (the first: t00001, its"
+        == "; 1 are left out: this space could not have trained them (the first: t00001, its"
         f" robust teacher {why})"
     )
 
