@@ -115,5 +115,6 @@ class Feasibility:
             return None
         return (
             f"constraints.{exceeded.cost} must be >= the student's {exceeded.heading},"
-            f" {exceeded.count}, got {exceeded.limit}; raise the limit or search over smaller students"
+            f" {exceeded.count}, got {exceeded.limit}; raise the limit or search over smaller"
+            " students"
         )

@@ -69,7 +69,8 @@ class Journal:
                     t.user_attrs["trial_id"]: t.user_attrs["status"]
                     for t in self._opened().get_trials(deepcopy=False)
                 }
-        except Exception:  # noqa: BLE001 - half a line after SIGKILL, a file of another version: it is written again
+        # half a line after SIGKILL, a file of another version: it is written again
+        except Exception:  # noqa: BLE001
             return None
 
     def _opened(self) -> optuna.Study:

@@ -17,7 +17,7 @@ from rkdsearch.search.trial import Trial
 from rkdsearch.space.space import SearchSpace
 from rkdsearch.training import config_rows, rows
 
-# The `epochs/` file of a running trial is rewritten at most this often; its checkpoint has the rest.
+# At most this often the `epochs/` file of a running trial is rewritten; its checkpoint has all.
 EPOCHS_EVERY_SECONDS = 2.0
 
 

@@ -29,7 +29,7 @@ _SOMETIME = datetime.fromtimestamp(0, UTC)  # Optuna asks for a time; no sampler
 
 @dataclass(frozen=True)
 class Observation:
-    """What the sampler is told of one earlier trial.
+    """One earlier trial, as the sampler is told of it.
 
     `values` are its objectives' merits at the highest rung that it reached; None where it is being
     trained and has reached none. `rungs_short` is the number of rungs from there to full length.
@@ -181,7 +181,7 @@ class _LedgerStorage(optuna.storages.InMemoryStorage):
 class _Unconstrained(FrozenTrial):
     """A trial without constraints: TPE reads Optuna's property so often that it took 10 %."""
 
-    constraints: dict[str, float] = {}  # noqa: RUF012 - nobody writes to it; Optuna has a property here
+    constraints: dict[str, float] = {}  # noqa: RUF012 - a property in Optuna
 
 
 def frozen_trial(space: SearchSpace, observation: Observation, number: int) -> FrozenTrial:

@@ -214,7 +214,7 @@ class Study:
         return True
 
     def fail(self, trial_id: str, error: str, failure: Failure = Failure.ERROR) -> None:
-        """End a trial by an error: it is on no front. `RETRYABLE` failures are retried on resume."""
+        """End a trial by an error: it is on no front. A resumed study retries `RETRYABLE` failures."""
         trial = self.trials[trial_id]
         trial.error, trial.failure = error, failure
         self._end(trial, Status.FAILED)
@@ -254,7 +254,7 @@ class Study:
         return self.ledger.trials
 
     def observations(self) -> list[Observation]:
-        """What the sampler is told of this study's trials."""
+        """Observations of this study's trials, for the sampler."""
         return self._history.observations(self.ledger.configurations)
 
     def counts(self) -> Counter[Status]:

@@ -71,8 +71,8 @@ def prepare(study: Path, earlier: Path | None, space: SearchSpace, *, existed: b
     if known.earlier is not None:
         if not _same_study(known.earlier, earlier):
             raise StudyError(
-                f"{study}: began with --warm-start {known.earlier}, got {earlier}; leave it out (its"
-                f" observations are kept in {FILE}, wherever the earlier study is now), or name"
+                f"{study}: began with --warm-start {known.earlier}, got {earlier}; leave it out"
+                f" (its observations are kept in {FILE}, wherever the earlier study is now), or name"
                 " another folder with --study"
             )
         return known

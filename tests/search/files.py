@@ -92,7 +92,7 @@ class FakeWorker:
     """Runs assignments as `run_trial` does: it keeps a checkpoint with its history, and reports a finished epoch once more when taken up."""
 
     def __init__(self, moment: Callable[[str], None] = lambda name: None) -> None:
-        # the trial, with the leg's name where that is not its last, and the epoch
+        # the trial, with the segment's folder where that is not the last, and the epoch
         self.trained: list[tuple[str, int]] = []
         self._moment = moment
 

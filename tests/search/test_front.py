@@ -25,7 +25,7 @@ def measured_anew(study: Study, trial_id: str, **accuracies: float) -> None:
     """As if the trial's network had been another one."""
     trial = study.trials[trial_id]
     assert trial.best is not None
-    trial.run[-1] = replace(trial.run[-1], best=replace(trial.best, **accuracies))
+    trial.segment_epochs[-1] = replace(trial.segment_epochs[-1], best=replace(trial.best, **accuracies))
     study.ledger.write(trial)
 
 
@@ -248,7 +248,7 @@ def test_a_rung_promotes_the_small_before_the_large_where_they_know_as_much(tmp_
             ordinal, "search", "", Proposal({"student.width": width, "optimizer.lr": 0.08}, {})
         )
     FakeWorker().drive(study)
-    assert [t.trial_id for t in study.trials.values() if t.full] == ["t00001"]
+    assert [t.trial_id for t in study.trials.values() if t.full_length] == ["t00001"]
 
 
 def test_the_sampler_is_shown_a_cost_as_a_merit_below_whoever_went_further(tmp_path: Path) -> None:
@@ -312,6 +312,6 @@ def test_a_search_that_is_taken_up_again_knows_what_its_students_cost(tmp_path: 
     assert [(t.trial_id, t.costs) for t in after.trials.values()] == [
         (t.trial_id, t.costs) for t in before.trials.values()
     ]
-    assert [one.trial.trial_id for one in after.front()] == [
-        one.trial.trial_id for one in before.front()
+    assert [one.trial.trial_id for one in front.front(after.trials.values(), after.space)] == [
+        one.trial.trial_id for one in front.front(before.trials.values(), before.space)
     ]

@@ -204,7 +204,7 @@ def test_what_the_machine_failed_goes_on_from_its_last_epoch_once_a_session(
         {},
     )
     second.reconcile()
-    assert second.again == ["t00001"]
+    assert second.retried == ["t00001"]
     # no reader takes it for over
     assert pd.read_parquet(tmp_path / "trials" / "t00001.parquet")["status"].tolist() == ["running"]
     failing(second, "t00001", failure, after=0)

@@ -176,7 +176,7 @@ def test_a_student_beyond_a_limit_of_this_space_warms_nobody(tmp_path: Path) -> 
 def test_accuracies_of_another_exam_are_no_warm_start(tmp_path: Path) -> None:
     FakeWorker().drive(Study(claimed(tmp_path), load_space(tmp_path), 2, {}))
     other = load_space(tmp_path / "o", fixed={**SMALL["fixed"], "validation.attack.eps": 0.5})
-    with pytest.raises(StudyError, match="--warm-start needs the same exam"):
+    with pytest.raises(StudyError, match="--warm-start needs the same validation attack"):
         warm_start.from_study(tmp_path / "study", other)
     with pytest.raises(StudyError, match="--warm-start needs a study, and there are no trials"):
         warm_start.from_study(tmp_path / "typo", other)
