@@ -93,7 +93,7 @@ class Feasibility:
             baseline.label: self.exceeded_limit(
                 self.costs(self.config(baseline.overrides, baseline.label))
             )
-            for baseline in self._space.first
+            for baseline in self._space.baselines
         }
         return {label: exceeded for label, exceeded in found.items() if exceeded is not None}
 

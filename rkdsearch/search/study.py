@@ -116,8 +116,8 @@ class Study:
         ordinal = self._open_ordinal()
         if ordinal is None:
             return None
-        if ordinal < len(self.space.first):
-            baseline = self.space.first[ordinal]
+        if ordinal < len(self.space.baselines):
+            baseline = self.space.baselines[ordinal]
             proposal = Proposal(dict(baseline.overrides), {})
             return self._add(ordinal, Origin.BASELINE, baseline.label, proposal)
         try:

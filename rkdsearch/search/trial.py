@@ -234,7 +234,7 @@ def segments_of(
     """Segments of a trial. A replicate has only the last segment, the one that is the result."""
     # baselines visit every rung, so that searched trials can be compared with them
     first = (
-        ladder.first_rung(space.scheduler, ordinal - len(space.first))
+        ladder.starting_rung(space.scheduler, ordinal - len(space.baselines))
         if origin == Origin.SEARCH
         else 0
     )

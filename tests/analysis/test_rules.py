@@ -73,10 +73,10 @@ def test_a_simulated_search_tries_and_stops_what_a_study_with_one_worker_does(
         trial = study.trials[given.trial_id]
         climbed = space.ladder[first_rung(space.scheduler, trial.ordinal) :]
         rung = [r.epochs for r in climbed].index(given.fidelities[-1].epochs)
-        run = landscape.curve(trial.overrides).run(
+        run = landscape.curve(trial.hyperparameters).run(
             climbed, rung, afresh=space.scheduler.capped == "afresh"
         )
-        for epoch in range(trial.place[1] + 1, given.fidelities[-1].epochs + 1):
+        for epoch in range(trial.position[1] + 1, given.fidelities[-1].epochs + 1):
             if not study.report(given.trial_id, result(run, epoch)):
                 break
 

@@ -25,7 +25,9 @@ def measured_anew(study: Study, trial_id: str, **accuracies: float) -> None:
     """As if the trial's network had been another one."""
     trial = study.trials[trial_id]
     assert trial.best is not None
-    trial.segment_epochs[-1] = replace(trial.segment_epochs[-1], best=replace(trial.best, **accuracies))
+    trial.segment_epochs[-1] = replace(
+        trial.segment_epochs[-1], best=replace(trial.best, **accuracies)
+    )
     study.ledger.write(trial)
 
 
