@@ -23,10 +23,10 @@ from typing_extensions import override
 
 from rkdsearch.execution import messages, search
 from rkdsearch.execution.messages import EpochReport, WorkOrder
-from rkdsearch.search.trial import Trial, trial_id_of
 from rkdsearch.results.states import Origin, Status
 from rkdsearch.search.sampler import propose
 from rkdsearch.search.study import Study
+from rkdsearch.search.trial import Trial, trial_id_of
 from rkdsearch.space import ladder
 from rkdsearch.space.settings import SamplerConfig
 from rkdsearch.space.space import SearchSpace

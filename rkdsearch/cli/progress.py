@@ -229,7 +229,9 @@ class SearchProgress:
         )
         elapsed = time.monotonic() - self._started
         ended = [
-            t.epochs_trained for t in study.trials.values() if not t.executing and t.origin == "search"
+            t.epochs_trained
+            for t in study.trials.values()
+            if not t.executing and t.origin == "search"
         ]
         if done_now < 5 or study.done:
             return None
@@ -238,7 +240,9 @@ class SearchProgress:
             return (
                 None
                 if study.max_device_seconds is None or spent <= 0
-                else max(0.0, study.max_device_seconds - study.ledger.device_seconds) * elapsed / spent
+                else max(0.0, study.max_device_seconds - study.ledger.device_seconds)
+                * elapsed
+                / spent
             )
         replicates = study.ledger.replicates
         proposed = len(study.trials) - len(replicates)
@@ -261,7 +265,9 @@ class SearchProgress:
         baselines_left = max(0, min(len(study.space.baselines), study.max_trials) - proposed)
         typical = statistics.mean(ended) if len(ended) >= 3 else study.space.epochs / 2
         running_left = sum(
-            max(1.0, typical - t.epochs_trained) for t in study.ledger.executing if t.origin == "search"
+            max(1.0, typical - t.epochs_trained)
+            for t in study.ledger.executing
+            if t.origin == "search"
         )
         epochs = (
             full_left
@@ -274,8 +280,8 @@ class SearchProgress:
 
 def front_table(study: "Study") -> Table:
     """The front so far, of full-length trials, in the study's objectives."""
-    from rkdsearch.search import front
     from rkdsearch.evaluation.targets import config_label
+    from rkdsearch.search import front
 
     shown = dict.fromkeys((*USUAL, *study.space.objectives))
     table = Table(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rkdsearch.search.study import Study
-from rkdsearch.space.ladder import first_rung
+from rkdsearch.space.ladder import starting_rung
 from rkdsearch.space.settings import SamplerConfig, SchedulerConfig
 from rkdsearch.training.epoch import Best, EpochResult
 from tests.analysis.scripts import script
@@ -71,7 +71,7 @@ def test_a_simulated_search_tries_and_stops_what_a_study_with_one_worker_does(
     study = Study(tmp_path, space, 16, {})
     while (given := study.next()) is not None:
         trial = study.trials[given.trial_id]
-        climbed = space.ladder[first_rung(space.scheduler, trial.ordinal) :]
+        climbed = space.ladder[starting_rung(space.scheduler, trial.ordinal) :]
         rung = [r.epochs for r in climbed].index(given.fidelities[-1].epochs)
         run = landscape.curve(trial.hyperparameters).run(
             climbed, rung, afresh=space.scheduler.capped == "afresh"
