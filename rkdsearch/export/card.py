@@ -85,8 +85,7 @@ def _loading(d: Delivery) -> str:
         [
             "from pathlib import Path",
             *(["from rkdsearch import plugins"] if own else []),
-            "from rkdsearch.models import ModelConfig",
-            "from rkdsearch.task import ImageTask",
+            "from rkdsearch.models import ImageTask, ModelConfig",
             "from rkdsearch.teacher import load",
             *(
                 f"plugins.allow_import({package!r})  # its folder must be on PYTHONPATH"

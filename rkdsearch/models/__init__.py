@@ -32,6 +32,7 @@ __all__ = [
     "Classifier",
     "Features",
     "Gradient",
+    "ImageTask",
     "ModelConfig",
     "Size",
     "Slope",
