@@ -82,7 +82,7 @@ def test_the_code_of_the_card_loads_the_network_that_was_validated(
     export(alone, trial="run", out=tmp_path / "given away")
     card = (tmp_path / "given away" / "README.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)\n```", card, re.DOTALL)
-    assert len(code.splitlines()) == 6
+    assert len(code.splitlines()) == 5
     config = run.load(_yaml(tmp_path))
     splits = data.load_training(config.data)
     x, y = splits.validation.floats(slice(None))
