@@ -28,7 +28,8 @@ class GangProcess:
 
     def address(self) -> str:
         """This node's IP address."""
-        return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]  # Ray is untyped
+        address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]  # Ray is untyped
+        return str(address)
 
     def free_port(self) -> int:
         """A free port, at which the gang's processes can meet."""

@@ -57,7 +57,7 @@ class Interruption:
             signal.signal(signal.SIGINT, before)
 
     def cause_of(self, error: Exception) -> Exception:
-        """The noted reason why Tune's loop ended with `error`; `error` itself where none was noted."""
+        """The noted reason for the end of Tune's loop; `error` itself where none was noted."""
         # Tune writes to the study's folder too.
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             self.reason = self.reason or DiskError.at(self._folder, error)

@@ -1,4 +1,4 @@
-"""Exit code 2 and one sentence for what the user must change, 1 and a traceback for our bugs, before any compute."""
+"""Exit codes: 2 and one sentence where the user must change something, 1 for a bug of ours."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""What `--help` says."""
+"""The text of `--help`."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from rkdsearch.cli import app
 
 
 def parameters(commands: App, path: str = "") -> Iterator[tuple[str, str]]:
-    """Each parameter of each command below, as `space check --allow-import`, and its help."""
+    """Each parameter of each command, such as `space check --allow-import`, and its help."""
     if commands.default_command:
         yield from (
             (f"{path}{a.name}", a.parameter.help or "")

@@ -16,7 +16,7 @@ from tests.search.files import FakeWorker, load_space
 
 
 def trained(study: Study, assignments: int) -> None:
-    """So many assignments, one after another."""
+    """Run this number of assignments, one after another."""
     worker = FakeWorker()
     for _ in range(assignments):
         assignment = study.next()

@@ -1,4 +1,4 @@
-"""`rkdsearch teacher`: trained once, measured with n and an interval, believed only as far as measured; foreign files made safe."""
+"""`rkdsearch teacher`: train once, measure with n and intervals, check claims, convert files."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`rkdsearch train`: what a person reads while one run is trained."""
+"""`rkdsearch train`: the lines that it prints, and the folders that it locks."""
 
 import os
 import re
@@ -78,7 +78,7 @@ except RkdError as error:
 
 
 def second_in(folder: Path) -> str:
-    """What a second process is told that wants to write in this folder."""
+    """The error of a second process that wants to write to this folder."""
     return subprocess.run(
         [sys.executable, "-c", SECOND, str(folder)],
         capture_output=True,

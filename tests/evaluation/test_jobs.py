@@ -38,7 +38,7 @@ CONFIG = run.build(VALUES)
 def run_alone(
     folder: Path, config: run.TrainConfig = CONFIG, *, status: str = "finished", seed: int = 0
 ) -> None:
-    """What `rkdsearch train` leaves, without its training."""
+    """Write the files of a single run, without training it."""
     Store(folder).write_trial(
         {
             "trial_id": "run",
@@ -165,7 +165,7 @@ def test_a_row_adds_up_its_blocks(attack: str, steps: int | None, eps: float) ->
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    """A Ray that is told of a GPU."""
+    """Ray with one pretended GPU."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**ENVIRONMENT, "PYTHONWARNINGS": "ignore"}.items():
             patch.setenv(name, value)
@@ -183,7 +183,10 @@ def examined(
 
 
 def worker(device: Callable[[WorkerJob], str]) -> Callable[..., BlockResult]:
-    """A `run_block` without a network. It is made here, so that Ray sends it whole, and a worker does not import this file."""
+    """A `run_block` without a network.
+
+    As a closure it is pickled by value: a worker does not import this file.
+    """
 
     def run_block(work: WorkerJob, images: tuple[Any, Any], _block: int) -> BlockResult:
         right = np.full(len(images[1]), work.job.attack == "clean")

@@ -1,4 +1,4 @@
-"""A real search: a space under observation, its folder, and what both say."""
+"""A real search in processes of its own, and the files that it leaves."""
 
 import json
 import os
@@ -31,7 +31,7 @@ FIXED = {
 def space(
     first: dict[str, str] | None = None, ladder: tuple[int, ...] = (1, 3), **more: Any
 ) -> dict[str, Any]:
-    """Witnesses, after one natural run and one run of each `first` mood by its label."""
+    """A space of witnesses. Its baselines: a natural run, and a run of each mood in `first`."""
     return {
         "fixed": FIXED,
         "search": {
@@ -52,7 +52,10 @@ def space(
 
 
 def compiled(folder: Path) -> dict[str, str]:
-    """Where Python is told to keep no compiled modules, each of Ray's processes would compile torch anew: here they share a folder."""
+    """Environment variables that give Ray's processes one folder for compiled modules.
+
+    They are needed where Python may write none: each process would compile torch again.
+    """
     return (
         {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder)}
         if sys.dont_write_bytecode
@@ -62,7 +65,7 @@ def compiled(folder: Path) -> dict[str, str]:
 
 @dataclass
 class Search:
-    """One study, started and ended as often as a test likes."""
+    """One study, which a test can start several times."""
 
     folder: Path
     trials: int
@@ -88,7 +91,7 @@ class Search:
         return self.folder / "witness.jsonl"
 
     def start(self) -> subprocess.Popen[str]:
-        """`rkdsearch tune` in a process of its own; what it says is in `log`."""
+        """`rkdsearch tune` in a process of its own, with its output in `log`."""
         env = {
             **os.environ,
             **compiled(self.folder / "compiled"),
@@ -115,7 +118,7 @@ class Search:
             )  # fmt: skip
 
     def output(self, process: subprocess.Popen[str], code: int = 0, within: float = WAIT) -> str:
-        """What the command said, after its end."""
+        """Output of the command, after its end."""
         process.wait(timeout=within)
         text = self.log.read_text()
         assert process.returncode == code, text
@@ -125,7 +128,7 @@ class Search:
         return self.output(self.start(), within=within)
 
     def seen(self) -> list[dict[str, Any]]:
-        """Every step that a witness saw."""
+        """Every step that a witness recorded."""
         return (
             [json.loads(line) for line in self.witness.read_text().splitlines()]
             if self.witness.exists()
@@ -134,7 +137,7 @@ class Search:
 
     @property
     def steps(self) -> int:
-        """How many steps witnesses saw: cheap enough to ask all the time."""
+        """Number of recorded steps; cheap enough for polling."""
         return self.witness.read_bytes().count(b"\n") if self.witness.exists() else 0
 
     def rows(self) -> dict[str, dict[str, Any]]:
@@ -144,7 +147,7 @@ class Search:
         return {r["label"]: r for r in self.rows().values() if r["label"]}
 
     def epochs(self) -> dict[tuple[str, int], Any]:
-        """When each epoch ended: one that is repeated ends at another time."""
+        """End of each epoch: a repeated epoch has another."""
         return {
             (r["trial_id"], r["epoch"]): r["finished"] for r in records(Store(self.study).epochs())
         }
@@ -158,7 +161,7 @@ class Search:
         return {t: r["hyperparameters"] for t, r in self.rows().items()}
 
     def whole(self) -> None:
-        """All trials ended; their epochs are there once each, from the first to the last."""
+        """Check that all trials ended, and that each of their epochs has one row."""
         rows = self.rows()
         assert sorted(rows) == [f"t{n:05d}" for n in range(self.trials)]
         assert {r["status"] for r in rows.values()} <= {"finished", "stopped", "failed"}
@@ -169,7 +172,7 @@ class Search:
 
 
 def until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    """Wait for it while the process lives."""
+    """Wait for the condition; fail where the process ends before."""
     deadline = time.monotonic() + WAIT
     while not condition():
         assert process.poll() is None, "it ended early"

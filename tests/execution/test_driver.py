@@ -1,4 +1,4 @@
-"""The driver of a long search: what it remembers between two asks is a shorter way to the same answer, and stays small."""
+"""The driver of a long search: its memory changes no answer and stays small."""
 
 import gc
 import tracemalloc
@@ -23,7 +23,10 @@ def seen_by_one_without_memory(study: Study) -> list[Observation]:
 
 
 def steps(study: Study) -> Iterator[None]:
-    """Three trials at a time, an epoch of each in turn; stops after all that happens. One fails and one is interrupted before they report."""
+    """Three trials at a time, an epoch of each in turn; yields after each event.
+
+    One trial fails and one is interrupted before it reports.
+    """
     worker = FakeWorker()
     busy: list[tuple[Assignment, Iterator[EpochResult]]] = []
     accidents = {

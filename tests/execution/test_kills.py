@@ -1,4 +1,4 @@
-"""A real search on real processes, killed for real: its worker, its driver, and by Ctrl-C."""
+"""A real search whose worker and driver are killed, and which is stopped by Ctrl-C."""
 
 import itertools
 import os
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(900)
 
 @dataclass(frozen=True)
 class Remains:
-    """What a session left on disk."""
+    """Rows that a session left on disk."""
 
     ended: dict[str, str]
     epochs: dict[tuple[str, int], Any]
@@ -34,7 +34,7 @@ class Remains:
         return Remains(search.ended(), search.epochs(), search.proposed())
 
     def stand_in(self, later: "Remains") -> None:
-        """No finished row was lost or changed, no written epoch repeated, nothing proposed anew."""
+        """Check that no finished row changed, no epoch was repeated, and no proposal was replaced."""
         assert self.ended.items() <= later.ended.items()
         assert self.epochs.items() <= later.epochs.items()
         assert self.proposed.items() <= later.proposed.items()
@@ -42,7 +42,7 @@ class Remains:
 
 @dataclass(frozen=True)
 class Story:
-    """What one search lived through: a killed worker and a killed driver, Ctrl-C, and then peace."""
+    """One search: a killed worker, a killed driver, Ctrl-C, and an undisturbed end."""
 
     search: Search
     remains: list[Remains]

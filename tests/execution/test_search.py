@@ -1,4 +1,4 @@
-"""A real search on one Ray of this process: what fails, what is lost, what does not fit; and the exam of what it found."""
+"""Real searches on one Ray of this process: failures, lost workers, GPUs, and test evaluation."""
 
 import json
 import os
@@ -38,7 +38,7 @@ Said = Callable[[], str]
 
 @pytest.fixture(scope="module")
 def witness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One Ray for every search here, and the file in which its workers' witnesses are written down."""
+    """One Ray for every search here, and the file to which the witnesses of its workers write."""
     file = tmp_path_factory.mktemp("witness") / "witness.jsonl"
     with pytest.MonkeyPatch.context() as patch:
         # Ray counts what it is told, and touches none
@@ -54,12 +54,12 @@ def witness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def said(capfd: pytest.CaptureFixture[str]) -> Said:
-    """All that has reached the terminal since it was asked last, from this process and from those it started."""
+    """Terminal output since the last call, of this process and of those that it started."""
     return lambda: "".join(capfd.readouterr())
 
 
 def seen(witness: Path, mood: str) -> list[dict[str, Any]]:
-    """What witnesses of this mood saw."""
+    """Steps that witnesses of this mood recorded."""
     steps = (
         [json.loads(line) for line in witness.read_text().splitlines()] if witness.exists() else []
     )
@@ -68,7 +68,7 @@ def seen(witness: Path, mood: str) -> list[dict[str, Any]]:
 
 @contextmanager
 def ctrl_c_after(witness: Path, steps: int) -> Iterator[None]:
-    """Ctrl-C when witnesses have seen so many more steps."""
+    """Send Ctrl-C after `steps` more steps of the witnesses."""
     until, over = len(seen(witness, "calm")) + steps, threading.Event()
 
     def watch() -> None:
@@ -98,7 +98,7 @@ def run(search: Search) -> None:
 
 @pytest.fixture(scope="module")
 def moody(witness: Path, tmp_path_factory: pytest.TempPathFactory) -> Search:
-    """One trial at a time: what has happened when the disk is full is then always the same."""
+    """A search with one trial at a time, so that a full disk always meets the same state."""
     return Search(
         tmp_path_factory.mktemp("moody"), trials=9, space=space(MOODS, (2,), resources={"cpu": 2})
     )
@@ -172,15 +172,15 @@ def test_whatever_happens_to_one_trial_is_its_own_matter_and_a_full_disk_is_ever
     assert "raylet" not in output
 
 
-def test_the_exam_uses_test_images_alone_the_same_for_all_and_once(
+def test_the_test_evaluation_uses_test_images_alone_the_same_for_all_and_once(
     moody: Search, said: Said
 ) -> None:
-    def examine() -> None:
+    def evaluated() -> None:
         evaluate(moody.study, images=60, attacks=("clean", "pgd20"), allow_import=("tests",))
 
     run(moody)
     assert f"nothing to do: all 9 trials of {moody.study} have ended\n" in said()
-    examine()
+    evaluated()
     rows = records(Store(moody.study).evaluations())
     finished = {t for t, s in moody.ended().items() if s == "finished"}
     assert len(finished) == 7
@@ -194,7 +194,7 @@ def test_the_exam_uses_test_images_alone_the_same_for_all_and_once(
         len(r["per_image"]) == 60 and r["per_image"].count("1") == r["correct"] for r in rows
     )
     said()
-    examine()
+    evaluated()
     assert "14 evaluation jobs were skipped: " in said()
     assert records(Store(moody.study).evaluations()) == rows
 
@@ -207,7 +207,10 @@ def test_a_finished_study_is_left_as_it_is(moody: Search) -> None:
 
 
 def taken_away(trial_id: str, after: int) -> Callable[..., bool]:
-    """`Study.report`, and once, after so many epochs of this trial: its checkpoint is torn, and it waits for a worker as after a leg."""
+    """`Study.report`, which damages a checkpoint once, after this number of epochs of this trial.
+
+    The trial then waits for a worker, as after a segment.
+    """
     report, torn = Study.report, list[Path]()
 
     def reported(

@@ -62,7 +62,7 @@ def test_only_teachers_that_some_run_of_the_space_asks_are_made(
 
 
 def taught(where: Path, robust: dict[str, Any], **changes: Any) -> SearchSpace:
-    """Three epochs of RSLAD on 200 digits, from this robust teacher; an exam of 50 images."""
+    """Three epochs of RSLAD on 200 digits, from this robust teacher; 50 validation images."""
     return load_space(
         where,
         **{
@@ -77,7 +77,7 @@ def taught(where: Path, robust: dict[str, Any], **changes: Any) -> SearchSpace:
 
 
 def ready(study: Path, space: SearchSpace) -> list[TeacherStep]:
-    """As `tune` begins: the steps of its teachers, and `study.json`."""
+    """Prepare teachers and write `study.json`, as `tune` does first."""
     folder.claim(study, space, resume=True)
     folder.check_files(study, space)
     steps = list(teachers.prepare(study, space))
@@ -95,7 +95,7 @@ def taken_up(study: Path, space: SearchSpace) -> Study:
 
 
 def trained(study: Study, epochs: int) -> list[int]:
-    """Train the next trial so far and report it; the epochs that were reported."""
+    """Train and report the next trial; return its reported epochs."""
     assignment = study.next()
     assert isinstance(assignment, Assignment)
     reported = []
