@@ -1,4 +1,4 @@
-"""One worker trains many trials of a search, one after another: nothing of a trial may stay behind for the next one, but warm files."""
+"""A worker trains many trials in turn: of each, only cached files may remain for the next."""
 
 import gc
 import json

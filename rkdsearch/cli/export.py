@@ -66,7 +66,7 @@ def _source(named: Path, trial: str | None) -> tuple[Path, str, Path]:
     if trial in (None, "run") and is_single and not alone.exists():
         raise CheckpointError(
             f"{alone}: is not there: it was removed, or the run has validated no epoch yet; let"
-            " `rkdsearch train` go on in this folder, put the file back, or delete"
+            " `rkdsearch train` continue in this folder, put the file back, or delete"
             " last.safetensors and train again"
         )
     if trial is None and not alone.exists():

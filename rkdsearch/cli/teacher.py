@@ -47,20 +47,20 @@ def train(
     from rkdsearch.training.run import is_first_process, leave_group, train_teacher
 
     described = _read(config, overrides, allow_import)
-    made_by = teachers.recipe_run(described, role)
-    if made_by is None:
+    recipe = teachers.recipe_run(described, role)
+    if recipe is None:
         raise TeacherError(
             f"{config}: teachers.{role} has no recipe to train by; give it one, or verify its file"
             " with `rkdsearch teacher verify`"
         )
-    home = teachers.folder_of(made_by, cache)
-    if teachers.is_trained(made_by, home):
-        accelerator_for(made_by)  # the launcher's processes wait for each other here
+    home = teachers.folder_of(recipe, cache)
+    if teachers.is_trained(recipe, home):
+        accelerator_for(recipe)  # the launcher's processes wait for each other here
         if is_first_process():
-            say(f"{home}: is trained already, {made_by.training.epochs} epochs")
+            say(f"{home}: is trained already, {recipe.training.epochs} epochs")
     else:
         done: list[EpochResult] = []
-        for epoch in train_teacher(made_by, home):
+        for epoch in train_teacher(recipe, home):
             done.append(epoch)
             if is_first_process():
                 say(epoch_line(epoch, seconds_left(done)))
@@ -114,9 +114,9 @@ def verify(
     caches = cache, Path("runs") / config.stem / "teachers"
     measured = {}
     for role in given:
-        made_by = teachers.recipe_run(described, role)
-        home = None if made_by is None else teachers.folder_of(made_by, *caches)
-        if made_by is not None and home is not None and not teachers.is_trained(made_by, home):
+        recipe = teachers.recipe_run(described, role)
+        home = None if recipe is None else teachers.folder_of(recipe, *caches)
+        if recipe is not None and home is not None and not teachers.is_trained(recipe, home):
             raise TeacherError(
                 f"{config}: teachers.{role} is a recipe and not trained yet, neither in {caches[0]}"
                 f" nor in {caches[1]}; `rkdsearch teacher train {config} --role {role}` does it"

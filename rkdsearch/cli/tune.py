@@ -32,7 +32,7 @@ def tune(
     trials
         Number of configurations; a promotion to a longer run is not a new one.
     device_hours
-        In place of --trials: device time after which none is proposed; promotions go on.
+        In place of --trials: device time after which no more are proposed; promotions continue.
     study
         Folder of the results; on a cluster, one that all nodes share.
     resume
@@ -133,10 +133,7 @@ def _search(
 
     warmed = prepare(folder, warm_start, space, existed=existed)
     if warmed.observations:
-        say(
-            f"warm start: {len(warmed.observations)} earlier trials are shown to the"
-            f" sampler{warmed.left_out}"
-        )
+        say(f"warm start: the sampler is given {len(warmed.observations)} earlier trials{warmed.left_out}")
     ready, progress = {}, TeacherProgress()
     for step in teachers.prepare(
         folder,

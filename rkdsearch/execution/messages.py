@@ -55,7 +55,7 @@ class FullDisk:
 
 @dataclass(frozen=True)
 class Notice:
-    """A sentence for the user. The trial goes on."""
+    """A sentence for the user. The trial continues."""
 
     text: str
 

@@ -83,7 +83,7 @@ def on_cluster(resources: Resources) -> Work:
         except ray.exceptions.RayError as error:
             raise StudyError(
                 f"the worker that made the {order.role} teacher was lost ({type(error).__name__});"
-                " start again with --resume: its training goes on from its last epoch"
+                " start again with --resume: its training resumes from its last epoch"
             ) from error
 
     return work

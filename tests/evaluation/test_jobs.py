@@ -174,7 +174,7 @@ def cluster() -> Iterator[None]:
         ray.shutdown()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
 
 
-def examined(
+def evaluated(
     folder: Path, attacks: tuple[str, ...] = ("clean", "pgd20"), **more: Any
 ) -> list[dict[str, Any]]:
     """The rows of a run's test evaluation, as they ended."""
@@ -202,15 +202,17 @@ def test_a_second_evaluation_repeats_nothing_and_a_quick_look_or_new_weights_rep
     monkeypatch.setattr(evaluation, "run_block", worker(lambda work: work.job.target.sha256))
     run_alone(tmp_path)
     first = fingerprint(tmp_path / "best.safetensors")
-    assert sorted((row["attack"], row["correct"], row["images"]) for row in examined(tmp_path)) == [
+    assert sorted(
+        (row["attack"], row["correct"], row["images"]) for row in evaluated(tmp_path)
+    ) == [
         ("clean", 40, 40),
         ("pgd20", 0, 40),
     ]
-    assert examined(tmp_path) == []
-    assert [row["images"] for row in examined(tmp_path, images=20)] == [20, 20]
+    assert evaluated(tmp_path) == []
+    assert [row["images"] for row in evaluated(tmp_path, images=20)] == [20, 20]
     run_alone(tmp_path, seed=1)  # another network in the same place
     second = fingerprint(tmp_path / "best.safetensors")
-    assert [row["images"] for row in examined(tmp_path, images=20)] == [20, 20]
+    assert [row["images"] for row in evaluated(tmp_path, images=20)] == [20, 20]
     rows = records(Store(tmp_path).evaluations())
     assert sorted((row["attack"], row["images"], row["weights_sha256"]) for row in rows) == [
         ("clean", 20, second), ("clean", 40, first), ("pgd20", 20, second), ("pgd20", 40, first),
@@ -231,11 +233,11 @@ def test_a_worker_takes_a_gpu_where_ray_sees_one_unless_the_run_computes_on_proc
     )
     anywhere = run.build(VALUES | {"training.device": "auto"})
     run_alone(tmp_path / "cpu")
-    assert {row["run.device"] for row in examined(tmp_path / "cpu")} == {'{"CPU": 1.0}'}
+    assert {row["run.device"] for row in evaluated(tmp_path / "cpu")} == {'{"CPU": 1.0}'}
     for gpu, share in ((None, 1.0), (0.25, 0.25)):
         run_alone(tmp_path / str(gpu), anywhere)
         assert [
-            json.loads(str(row["run.device"])) for row in examined(tmp_path / str(gpu), gpu=gpu)
+            json.loads(str(row["run.device"])) for row in evaluated(tmp_path / str(gpu), gpu=gpu)
         ] == [{"CPU": 1.0, "GPU": share}] * 2
 
 
@@ -251,7 +253,7 @@ def test_the_error_of_one_job_comes_back_as_itself_after_the_others(
     monkeypatch.setattr(evaluation, "run_block", worker(fails))
     run_alone(tmp_path)
     with pytest.raises(TeacherError) as error:
-        examined(tmp_path)
+        evaluated(tmp_path)
     assert (type(error.value), str(error.value)) == (
         TeacherError,
         "teacher.pt: is empty; download it again",
@@ -272,10 +274,10 @@ def test_a_worker_that_is_killed_again_and_again_is_a_sentence_and_a_bug_of_ours
             " fewer"
         ),
     ):
-        examined(tmp_path, ("pgd20",))
+        evaluated(tmp_path, ("pgd20",))
     monkeypatch.setattr(evaluation, "run_block", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError, match="ZeroDivisionError: division by zero"):
-        examined(tmp_path, ("pgd20",))
+        evaluated(tmp_path, ("pgd20",))
 
 
 @pytest.mark.usefixtures("cluster")

@@ -137,7 +137,7 @@ def test_whatever_happens_to_one_trial_is_its_own_matter_and_a_full_disk_is_ever
     processes = {
         mood: {step["pid"] for step in seen(witness, mood)} for mood in ("hungry", "lost", "full")
     }
-    # a worker stays warm; one whose device is lost has one try, and no trial after it
+    # a worker is kept; one whose device is lost has one try, and no trial after it
     assert processes["hungry"] == processes["lost"]
     assert len(processes["lost"]) == 1
     assert not processes["lost"] & processes["full"]
