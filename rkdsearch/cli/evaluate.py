@@ -33,7 +33,7 @@ def evaluate(
     study
         Folder of a study or of a single run.
     front
-        Only the validation front and the baselines; default: all finished trials.
+        The validation front and the baselines, in place of all finished trials.
     trial
         Only this trial.
     seeds
