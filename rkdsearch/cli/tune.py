@@ -133,7 +133,10 @@ def _search(
 
     warmed = prepare(folder, warm_start, space, existed=existed)
     if warmed.observations:
-        say(f"warm start: the sampler is given {len(warmed.observations)} earlier trials{warmed.left_out}")
+        say(
+            f"warm start: the sampler is given {len(warmed.observations)} earlier"
+            f" trials{warmed.left_out}"
+        )
     ready, progress = {}, TeacherProgress()
     for step in teachers.prepare(
         folder,
