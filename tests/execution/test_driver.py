@@ -56,7 +56,10 @@ def test_what_is_seen_is_what_a_driver_without_memory_would_see(
     for _ in steps(study):
         seen = study.observations()
         assert seen == seen_by_one_without_memory(study)
-        states |= {f"{one.state}, {one.rungs_short} short" for one in seen}
+        states |= {
+            f"{'running' if one.values is None else 'measured'}, {one.rungs_short} short"
+            for one in seen
+        }
     assert states == {
         "running, 0 short",
         "measured, 2 short",
@@ -77,7 +80,7 @@ def test_the_sampler_is_handed_only_what_it_looks_at(tmp_path: Path) -> None:
         for name, n in (("long", 1000), ("short", 5))
     )
     FakeWorker().drive(long)
-    short.trials = long.trials
+    short.ledger.trials = long.trials
     assert [one.hyperparameters for one in long.observations()] == [
         long.trials[f"t{n:05d}"].hyperparameters for n in range(12)
     ]
