@@ -13,7 +13,8 @@ from simulation import Rule, Trial, reached
 from rkdsearch.config.fidelity import Fidelity
 from rkdsearch.results import pareto
 from rkdsearch.results.states import Decision
-from rkdsearch.search.sampler import Observation, propose, select_history
+from rkdsearch.search.history import select_history
+from rkdsearch.search.sampler import Observation, propose
 from rkdsearch.search.scheduler import Scheduler
 from rkdsearch.space.ladder import starting_rung
 from rkdsearch.space.settings import SamplerConfig, SchedulerConfig

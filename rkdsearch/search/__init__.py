@@ -1,1 +1,1 @@
-"""The search: space, proposals, decisions, the ledger behind them, and Ray's part."""
+"""Search: proposals, decisions at rungs, and the ledger behind them, without Ray."""

@@ -1,9 +1,9 @@
 """Sampler history: searched trials, and baselines inside the space, at the rungs they reached."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rkdsearch.results.states import Status
-from rkdsearch.search.sampler import Observation, select_history
+from rkdsearch.search.sampler import Observation
 from rkdsearch.search.trial import Trial
 from rkdsearch.space.space import SearchSpace
 
@@ -43,3 +43,21 @@ class SamplerHistory:
             if values is not None:
                 return Observation(hyperparameters, values, rungs_short, trial.notes)
         return Observation(hyperparameters, notes=trial.notes) if trial.executing else None
+
+
+def select_history(observations: Sequence[Observation], limit: int) -> list[Observation]:
+    """At most `limit` observations, in the same order.
+
+    Half of them are those that were trained longest, the newest first. The rest are the newest of
+    the others.
+    """
+    if len(observations) <= limit:
+        return list(observations)
+    newest_first = range(len(observations) - 1, -1, -1)
+    longest = sorted(
+        newest_first,
+        key=lambda i: (observations[i].values is None, observations[i].rungs_short),
+    )[: limit // 2]
+    kept = set(longest)
+    kept |= set([i for i in newest_first if i not in kept][: limit - len(kept)])
+    return [observations[i] for i in sorted(kept)]

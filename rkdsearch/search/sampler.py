@@ -49,24 +49,6 @@ class Proposal:
     notes: dict[str, Any]
 
 
-def select_history(observations: Sequence[Observation], limit: int) -> list[Observation]:
-    """At most `limit` observations, in the same order.
-
-    Half of them are those that were trained longest, the newest first. The rest are the newest of
-    the others.
-    """
-    if len(observations) <= limit:
-        return list(observations)
-    newest_first = range(len(observations) - 1, -1, -1)
-    longest = sorted(
-        newest_first,
-        key=lambda i: (observations[i].values is None, observations[i].rungs_short),
-    )[: limit // 2]
-    kept = set(longest)
-    kept |= set([i for i in newest_first if i not in kept][: limit - len(kept)])
-    return [observations[i] for i in sorted(kept)]
-
-
 def propose(
     space: SearchSpace,
     ordinal: int,

@@ -1,6 +1,6 @@
 """A search in progress: what is trained next, and what follows from each report.
 
-It knows nothing of Ray: `execution/` drives it, and so do tests and simulations.
+`execution/` drives it over Ray; tests and simulations drive it directly.
 """
 
 import itertools

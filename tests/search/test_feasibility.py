@@ -18,7 +18,7 @@ from tests.search.files import SIZES, FakeWorker, load_space, run
 pytestmark = pytest.mark.usefixtures("unhurried")
 
 
-def test_students_that_are_too_large_are_refused_at_the_ask(tmp_path: Path) -> None:
+def test_students_that_are_too_large_are_never_proposed(tmp_path: Path) -> None:
     search = {"student.width": {"int": [4, 32]}, "optimizer.lr": {"float": [0.01, 0.3]}}
     fixed = {"data.name": "digits", "student.name": "small_cnn", "method.name": "natural"}
     space = load_space(
@@ -139,7 +139,7 @@ def test_a_student_that_does_not_fit_the_images_is_asked_again(tmp_path: Path) -
         assert said == [f"{tmp_path / name}: {unreadable}"]
 
 
-def test_a_proposal_that_breaks_a_law_of_the_run_is_asked_again(tmp_path: Path) -> None:
+def test_a_proposal_that_breaks_a_law_of_the_run_is_replaced_by_another(tmp_path: Path) -> None:
     fixed = {"data.name": "digits", "method.name": "natural", "optimizer.nesterov": True}
     # without momentum there is no nesterov
     search = {"optimizer.momentum": {"choice": [0.0, 0.5, 0.9]}}
@@ -154,7 +154,7 @@ def test_a_proposal_that_breaks_a_law_of_the_run_is_asked_again(tmp_path: Path) 
     assert set(momenta) == {0.5, 0.9}
 
 
-def test_where_every_proposal_breaks_a_law_the_ask_ends_with_the_law(
+def test_where_every_proposal_breaks_a_law_the_error_names_the_law(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feasibility, "ATTEMPTS", 3)

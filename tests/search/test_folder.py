@@ -145,7 +145,7 @@ def test_a_description_of_schema_version_1_is_compared_under_its_old_names(tmp_p
     assert not {"laws", "exam"} & set(new)
 
 
-def test_a_study_whose_rungs_have_old_names_goes_on_with_the_same_ladder(tmp_path: Path) -> None:
+def test_a_study_whose_rungs_have_old_names_resumes_with_the_same_ladder(tmp_path: Path) -> None:
     rungs = [{"epochs": 1, "attack_steps": 1, "validation_steps": 2}, {"epochs": 2}]
     old = load_space(tmp_path, ladder=rungs)
     study = tmp_path / "study"

@@ -115,13 +115,15 @@ def repeated(folder: Path, *, baselines: bool) -> tuple[SearchSpace, Study]:
     return space, study
 
 
-def test_baselines_get_as_many_fresh_seeds_as_contenders(tmp_path: Path) -> None:
+def test_baselines_get_as_many_replicates_as_contenders(tmp_path: Path) -> None:
     _, study = repeated(tmp_path / "a", baselines=True)
     FakeWorker().drive(study)
     contenders = [t.trial_id for t in front.contenders(study.trials.values(), study.space)]
     assert "t00000" not in contenders
-    repeats = {t.trial_id for t in study.trials.values() if t.origin == "replicate"}
-    assert repeats == {f"{trial_id}-r{n}" for trial_id in ("t00000", *contenders) for n in (1, 2)}
+    replicates = {t.trial_id for t in study.trials.values() if t.origin == "replicate"}
+    assert replicates == {
+        f"{trial_id}-r{n}" for trial_id in ("t00000", *contenders) for n in (1, 2)
+    }
     judged = {one.trial.trial_id: one for one in front.judged(study.trials.values(), study.space)}
     assert (judged["t00000"].seeds, judged["t00000"].clean_accuracy) == (
         2,
@@ -136,7 +138,7 @@ def test_baselines_get_as_many_fresh_seeds_as_contenders(tmp_path: Path) -> None
     }
 
 
-def test_a_baseline_whose_own_run_missed_a_limit_is_judged_by_its_fresh_seeds(
+def test_a_baseline_whose_own_run_missed_a_limit_is_judged_by_its_replicates(
     tmp_path: Path,
 ) -> None:
     _, study = repeated(tmp_path, baselines=True)
@@ -151,7 +153,7 @@ def test_a_baseline_whose_own_run_missed_a_limit_is_judged_by_its_fresh_seeds(
     names(study)
 
 
-def test_a_repeat_that_failed_is_counted_where_the_others_judge(tmp_path: Path) -> None:
+def test_a_replicate_that_failed_is_counted_where_the_others_judge(tmp_path: Path) -> None:
     _, study = repeated(tmp_path, baselines=False)
     assignment = study.next()
     assert assignment is not None
@@ -253,7 +255,7 @@ def test_a_rung_promotes_the_small_before_the_large_where_they_know_as_much(tmp_
     assert [t.trial_id for t in study.trials.values() if t.full_length] == ["t00001"]
 
 
-def test_the_sampler_is_shown_a_cost_as_a_merit_below_whoever_went_further(tmp_path: Path) -> None:
+def test_the_sampler_is_told_a_cost_as_a_merit_below_whoever_went_further(tmp_path: Path) -> None:
     study = run(
         tmp_path,
         load_space(tmp_path, **{**SIZES, "first": []}, ladder=[{"epochs": 1}, {"epochs": 4}]),
@@ -306,7 +308,7 @@ def test_a_stopped_trial_gets_its_cost_and_stays_stopped(tmp_path: Path) -> None
     assert pd.read_parquet(tmp_path / "trials")["status"].tolist() == before
 
 
-def test_a_search_that_is_taken_up_again_knows_what_its_students_cost(tmp_path: Path) -> None:
+def test_a_resumed_search_knows_what_its_students_cost(tmp_path: Path) -> None:
     space = load_space(tmp_path, **SIZES, **ALL)
     before = run(tmp_path, space, trials=3)
     after = Study(tmp_path, space, 3, {})

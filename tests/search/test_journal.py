@@ -39,7 +39,7 @@ def test_the_journal_shows_every_ended_trial_once_as_what_it_is(tmp_path: Path) 
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
-def test_a_search_that_goes_on_keeps_its_stopped_trials(tmp_path: Path) -> None:
+def test_a_resumed_search_keeps_its_stopped_trials(tmp_path: Path) -> None:
     space = load_space(tmp_path)
     run(tmp_path, space, journal=Journal(tmp_path, space))
     before = states(tmp_path)

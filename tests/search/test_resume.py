@@ -64,7 +64,7 @@ def test_a_trial_comes_back_from_its_rows_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("over", [1, 6])
-def test_a_study_of_schema_version_1_goes_on_to_the_same_end(tmp_path: Path, over: int) -> None:
+def test_a_study_of_schema_version_1_resumes_to_the_same_end(tmp_path: Path, over: int) -> None:
     space = load_space(tmp_path, **CAPPED)
     run(tmp_path / "unbroken", space)
     folder, left = tmp_path / "study", iter([True] * over)

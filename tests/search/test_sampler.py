@@ -8,6 +8,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from rkdsearch.search.history import select_history
 from rkdsearch.search.sampler import (
     Observation,
     Proposal,
@@ -16,7 +17,6 @@ from rkdsearch.search.sampler import (
     propose,
     quiet_optuna,
     seed_of,
-    select_history,
 )
 from rkdsearch.space.settings import SamplerConfig
 from rkdsearch.space.space import SearchSpace
@@ -82,7 +82,7 @@ def test_half_of_what_is_remembered_went_farthest_and_the_rest_is_the_latest() -
     assert select_history(seen, 8) == seen
 
 
-def test_a_refused_proposal_is_followed_by_another_one(tmp_path: Path) -> None:
+def test_an_infeasible_proposal_is_followed_by_another_one(tmp_path: Path) -> None:
     space = load_space(tmp_path)
     rates = {
         propose(space, 12, history(12), attempt).hyperparameters["optimizer.lr"]
@@ -103,7 +103,7 @@ def test_a_trial_that_went_less_far_is_dominated_by_every_trial_that_went_furthe
     assert full.values == [0.01, 0.0]
 
 
-def test_a_running_trial_is_shown_as_running_and_has_no_values(tmp_path: Path) -> None:
+def test_a_running_trial_is_running_for_optuna_and_has_no_values(tmp_path: Path) -> None:
     shown = frozen_trial(
         load_space(tmp_path),
         Observation({"method.name": "natural", "optimizer.lr": 0.1}),
@@ -122,7 +122,7 @@ def test_a_policy_may_hide_what_was_stopped(tmp_path: Path) -> None:
     assert propose(space, 20, history(20), 1, refused) == propose(space, 20, full, 1, refused[-7:])
 
 
-def test_only_the_latest_trials_are_shown_to_the_sampler(tmp_path: Path) -> None:
+def test_the_sampler_is_told_the_latest_trials_only(tmp_path: Path) -> None:
     space = load_space(tmp_path, sampler={"name": "tpe", "startup": 2, "history": 5})
     assert propose(space, 40, history(40)) == propose(space, 40, history(40)[-5:])
 
@@ -174,7 +174,7 @@ def test_a_projection_of_the_ledger_is_read_as_a_study_of_optunas_own(
             )
 
 
-def test_a_proposal_leaves_what_it_was_shown_as_it_was(tmp_path: Path) -> None:
+def test_a_proposal_does_not_change_its_observations(tmp_path: Path) -> None:
     seen = history(12)
     propose(load_space(tmp_path, sampler={"name": "nsga2", "startup": 4}), 12, seen)
     assert seen == history(12)

@@ -45,7 +45,7 @@ def test_promotion_asks_for_no_new_configuration(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["promotion", "stopping"])
-def test_a_stopped_trial_is_never_on_the_front_nor_shown_at_full_length(
+def test_a_stopped_trial_is_never_on_the_front_nor_observed_at_full_length(
     tmp_path: Path, kind: str
 ) -> None:
     study = run(tmp_path, load_space(tmp_path, first=[], scheduler={"kind": kind, "reduction": 3}))
@@ -67,7 +67,7 @@ def test_without_a_scheduler_everybody_runs_to_the_end(tmp_path: Path) -> None:
     }
 
 
-def test_only_what_executes_now_is_shown_as_running(tmp_path: Path) -> None:
+def test_only_what_executes_now_is_observed_without_values(tmp_path: Path) -> None:
     study = Study(tmp_path, load_space(tmp_path, first=[]), TRIALS, {})
     assert study.next() is not None
     assert [o.values for o in study.observations()] == [None]
@@ -75,7 +75,7 @@ def test_only_what_executes_now_is_shown_as_running(tmp_path: Path) -> None:
     assert study.observations() == []
 
 
-def test_a_sampler_with_little_room_is_shown_who_went_farthest_and_the_latest(
+def test_a_short_sampler_history_has_the_longest_trials_and_the_latest(
     tmp_path: Path,
 ) -> None:
     space = load_space(
@@ -234,7 +234,7 @@ def test_epochs_of_a_trial_that_waits_or_has_ended_are_summed_once(
     )
 
 
-def test_an_earlier_study_is_shown_to_the_sampler_before_our_own_trials(tmp_path: Path) -> None:
+def test_a_warm_start_changes_the_first_proposal(tmp_path: Path) -> None:
     space = load_space(tmp_path, first=[])
     warm = [
         Observation(
@@ -359,52 +359,54 @@ def test_without_a_scheduler_no_cap_is_in_force(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------------------- replicates
 
 
-def test_contenders_are_repeated_with_fresh_seeds_after_the_search(tmp_path: Path) -> None:
+def test_contenders_are_replicated_after_the_search(tmp_path: Path) -> None:
     space = load_space(
         tmp_path, replicates={"seeds": 2, "contenders": 3}, scheduler={"reduction": 2}
     )
     study = run(tmp_path, space, trials=12)
     contenders = [t.trial_id for t in front.contenders(study.trials.values(), study.space)]
-    repeats = {t.trial_id: t for t in study.trials.values() if t.origin == "replicate"}
+    replicates = {t.trial_id: t for t in study.trials.values() if t.origin == "replicate"}
     assert len(contenders) == 3
-    assert set(repeats) == {f"{trial_id}-r{n}" for trial_id in contenders for n in (1, 2)}
-    for trial_id, repeat in repeats.items():
+    assert set(replicates) == {f"{trial_id}-r{n}" for trial_id in contenders for n in (1, 2)}
+    for trial_id, replicate in replicates.items():
         original = study.trials[trial_id.split("-")[0]]
-        assert repeat.config.training.seed == original.config.training.seed + int(trial_id[-1])
-        assert repeat.config.method == original.config.method
-        assert (repeat.status, repeat.ordinal, len(repeat.epochs)) == (
+        assert replicate.config.training.seed == original.config.training.seed + int(trial_id[-1])
+        assert replicate.config.method == original.config.method
+        assert (replicate.status, replicate.ordinal, len(replicate.epochs)) == (
             "finished",
             original.ordinal,
             4,
         )
     assert (
         len(study.observations()) == 12
-    )  # a repeat teaches the sampler nothing about a new setting
+    )  # a replicate teaches the sampler nothing about a new setting
     assert {t.trial_id for t in front.finished(study.trials.values(), study.space)}.isdisjoint(
-        repeats
+        replicates
     )
 
 
-def test_a_repeat_is_trained_as_the_run_that_it_repeats(tmp_path: Path) -> None:
+def test_a_replicate_is_trained_as_its_original(tmp_path: Path) -> None:
     for capped, steps in {"continued": [2, 2, 10, 10], "afresh": [10, 10, 10, 10]}.items():
-        replicates = {"seeds": 1, "contenders": 12}
+        wanted = {"seeds": 1, "contenders": 12}
         space = load_space(
-            tmp_path, **CAPPED, replicates=replicates, scheduler={"reduction": 2, "capped": capped}
+            tmp_path, **CAPPED, replicates=wanted, scheduler={"reduction": 2, "capped": capped}
         )
         study = run(tmp_path / capped, space, trials=6)
-        repeats = [
+        replicates = [
             t
             for t in study.trials.values()
             if t.origin == "replicate" and t.config.attack.steps == 10
         ]
-        assert repeats
-        assert all([e.training_attack_steps for e in t.epochs] == steps for t in repeats)
+        assert replicates
+        assert all([e.training_attack_steps for e in t.epochs] == steps for t in replicates)
         again = run(tmp_path / capped, space, worker := FakeWorker(), trials=6)
         assert worker.trained == []
-        assert all(t.trial_id not in rung.values for t in repeats for rung in again.scheduler.rungs)
+        assert all(
+            t.trial_id not in rung.values for t in replicates for rung in again.scheduler.rungs
+        )
 
 
-def test_repeats_are_no_configurations_and_wait_for_the_last_of_them(tmp_path: Path) -> None:
+def test_replicates_are_no_configurations_and_wait_for_the_last_of_them(tmp_path: Path) -> None:
     study = Study(
         tmp_path,
         load_space(tmp_path, replicates={"seeds": 1, "contenders": 2}, scheduler={"name": "none"}),

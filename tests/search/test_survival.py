@@ -86,7 +86,7 @@ def uninterrupted(
         return kind, space, on_disk(folder / "study"), moments
 
 
-def killed_and_taken_up(
+def killed_and_resumed(
     folder: Path, kind: type[FakeWorker], space: SearchSpace, number: int
 ) -> tuple[dict[str, Any], list[tuple[str, int]], str]:
     moments: list[str] = []
@@ -109,7 +109,7 @@ def first_of_each(moments: list[str]) -> list[int]:
 def agree(tmp_path: Path, uninterrupted: Uninterrupted, numbers: list[int]) -> None:
     kind, space, whole, _ = uninterrupted
     for number in numbers:
-        found, trained, name = killed_and_taken_up(tmp_path / str(number), kind, space, number)
+        found, trained, name = killed_and_resumed(tmp_path / str(number), kind, space, number)
         place = f"killed at moment {number}, {name}"
         assert found["trials"] == whole["trials"], place
         assert found["rungs"] == whole["rungs"], place
@@ -140,7 +140,7 @@ def test_a_search_killed_at_every_moment_ends_as_if_it_never_was(
     agree(tmp_path, uninterrupted, list(range(1, len(uninterrupted[-1]) + 1)))
 
 
-def test_a_finished_search_has_nothing_to_do_when_taken_up(tmp_path: Path) -> None:
+def test_a_finished_search_has_nothing_to_do_when_resumed(tmp_path: Path) -> None:
     space, worker = load_space(tmp_path), FakeWorker()
     run(tmp_path, space)
     before = on_disk(tmp_path)
@@ -190,7 +190,7 @@ def failing(study: Study, trial_id: str, failure: Failure, *, after: int) -> Non
 
 
 @pytest.mark.parametrize("failure", ["memory", "worker", "files"])
-def test_what_the_machine_failed_goes_on_from_its_last_epoch_once_a_session(
+def test_a_failure_of_the_machine_is_retried_from_the_last_epoch_once_a_session(
     tmp_path: Path, failure: Failure
 ) -> None:
     space, worker = load_space(tmp_path, scheduler={"name": "none"}), FakeWorker()

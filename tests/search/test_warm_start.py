@@ -20,7 +20,7 @@ def claimed(tmp_path: Path) -> Path:
     return tmp_path / "study"
 
 
-def test_a_warm_start_takes_what_lies_in_the_space_and_keeps_it(tmp_path: Path) -> None:
+def test_a_warm_start_takes_trials_inside_the_space_and_keeps_them(tmp_path: Path) -> None:
     space = load_space(tmp_path)
     earlier = claimed(tmp_path)
     done = Study(earlier, space, 8, {})
@@ -46,7 +46,7 @@ def test_a_warm_start_takes_what_lies_in_the_space_and_keeps_it(tmp_path: Path) 
     assert warm_start.prepare(tmp_path / "new", None, narrow, existed=True).observations == seen
 
 
-def test_a_stopped_trial_of_a_weaker_protocol_warms_nobody(tmp_path: Path) -> None:
+def test_a_stopped_trial_of_weaker_attacks_is_left_out(tmp_path: Path) -> None:
     capped = load_space(tmp_path / "capped", **CAPPED, scheduler={"reduction": 2})
     earlier = Study(tmp_path / "earlier", capped, 8, {})
     FakeWorker().drive(earlier)
@@ -60,16 +60,16 @@ def test_a_stopped_trial_of_a_weaker_protocol_warms_nobody(tmp_path: Path) -> No
         (seen.hyperparameters["attack.steps"], seen.rungs_short)
         for seen in warm_start.from_study(tmp_path / "earlier", whole).observations
     ]
-    # rung 2 had the whole exam, and its cap does not touch two steps; rung 1 had a shorter exam
+    # rung 2 had the whole validation attack, and its cap does not touch two steps; rung 1 had a shorter one
     assert all(short == 0 or (attack == 2 and short == 1) for attack, short in steps)
 
 
-def test_a_search_that_began_cold_stays_cold(tmp_path: Path) -> None:
+def test_a_search_that_began_without_a_warm_start_resumes_without(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"began without --warm-start; leave it out"):
         warm_start.prepare(claimed(tmp_path), tmp_path, load_space(tmp_path), existed=True)
 
 
-def test_a_search_that_began_warm_goes_on_with_the_same_earlier_study(
+def test_a_warm_started_search_resumes_with_the_same_earlier_study(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     space = load_space(tmp_path)
@@ -157,7 +157,7 @@ def test_what_a_student_costs_is_counted_where_the_earlier_study_did_not(tmp_pat
     ] == [pytest.approx(1 - math.log(weights) / math.log(1e9)) for weights in WEIGHTS.values()]
 
 
-def test_a_student_beyond_a_limit_of_this_space_warms_nobody(tmp_path: Path) -> None:
+def test_a_student_above_a_limit_of_this_space_is_left_out(tmp_path: Path) -> None:
     earlier = load_space(tmp_path, **WIDTHS)
     folder.describe(tmp_path / "study", earlier, {})
     FakeWorker().drive(Study(tmp_path / "study", earlier, 3, {}))
@@ -173,7 +173,7 @@ def test_a_student_beyond_a_limit_of_this_space_warms_nobody(tmp_path: Path) -> 
     )
 
 
-def test_accuracies_of_another_exam_are_no_warm_start(tmp_path: Path) -> None:
+def test_accuracies_of_another_validation_attack_are_no_warm_start(tmp_path: Path) -> None:
     FakeWorker().drive(Study(claimed(tmp_path), load_space(tmp_path), 2, {}))
     other = load_space(tmp_path / "o", fixed={**SMALL["fixed"], "validation.attack.eps": 0.5})
     with pytest.raises(StudyError, match="--warm-start needs the same validation attack"):
@@ -195,7 +195,7 @@ def test_accuracies_of_another_exam_are_no_warm_start(tmp_path: Path) -> None:
     ],
     ids=["student", "attack", "eps", "length", "a value that was searched"],
 )  # fmt: skip
-def test_what_this_space_could_not_have_trained_warms_nobody(
+def test_trials_that_this_space_could_not_have_trained_are_left_out(
     tmp_path: Path, changes: dict[str, Any], reason: str
 ) -> None:
     done = Study(claimed(tmp_path), load_space(tmp_path, scheduler={"name": "none"}), 2, {})
@@ -238,7 +238,7 @@ def teacher_asked(where: Path, **robust: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("by", ["file", "recipe"])
-def test_a_trial_that_asked_another_teacher_warms_nobody_and_one_that_asked_none_does(
+def test_a_trial_with_another_teacher_is_left_out_and_one_without_is_not(
     tmp_path: Path, by: str
 ) -> None:
     recipe = {"method": {"name": "natural"}, "training": {"epochs": 1, "device": "cpu"}}
