@@ -1,4 +1,4 @@
-"""Every shipped search space, its header, and the page of the grammar; a stranger's method among ours."""
+"""Every shipped search space, its header, and the page of the grammar; a user's method in a search."""
 
 import json
 import re
@@ -91,7 +91,7 @@ def test_reconstructed_methods_are_named_so_in_every_header_that_names_their_pap
 
 
 def test_a_label_of_the_baselines_names_one_setting_in_all_files() -> None:
-    """What a data set's exam decides may differ: the ball, and how long a run is."""
+    """A data set may have its own ball and length of a run."""
     named: dict[str, dict[str, str]] = {}
     for file in SPACES:
         space = SearchSpace.load(file)
@@ -101,8 +101,8 @@ def test_a_label_of_the_baselines_names_one_setting_in_all_files() -> None:
                 section: run[section]
                 for section in ("method", "attack", "optimizer", "schedule", "averaging")
             }
-            for exam in ("eps", "objective"):  # an objective written out is the method's own
-                del setting["attack"][exam]
+            for name in ("eps", "objective"):  # an objective that is given is the method's own
+                del setting["attack"][name]
             named.setdefault(baseline.label, {})[json.dumps(setting, sort_keys=True)] = file.name
     assert {
         label: sorted(settings.values()) for label, settings in named.items() if len(settings) > 1
@@ -199,7 +199,7 @@ def test_the_run_of_the_front_page_is_legal(tmp_path: Path) -> None:
     assert config.load(tmp_path / "run.yaml").training.epochs == 54
 
 
-def test_fewer_methods_need_no_more_words(tmp_path: Path) -> None:
+def test_fewer_methods_need_no_other_change(tmp_path: Path) -> None:
     space = lay(
         tmp_path,
         "extends: digits_all_methods.yaml\nsearch: {method.name: {choice: [saad, trades]}}",

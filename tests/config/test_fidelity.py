@@ -2,7 +2,7 @@ from rkdsearch.config import AttackConfig, ValidationAttack, ValidationConfig
 from rkdsearch.config.fidelity import Fidelity, fidelity_at
 
 
-def test_an_epoch_belongs_to_the_first_stage_that_it_does_not_pass() -> None:
+def test_an_epoch_belongs_to_the_first_fidelity_that_it_does_not_pass() -> None:
     fidelities = (Fidelity(epochs=2, training_attack_steps=2), Fidelity(epochs=5))
     assert [fidelity_at(fidelities, epoch).epochs for epoch in (1, 2, 3, 5)] == [2, 2, 5, 5]
     assert fidelity_at((), 7) == Fidelity(epochs=7)
@@ -27,9 +27,13 @@ def test_a_capped_attack_takes_longer_steps_that_reach_as_far_but_none_longer_th
     assert Fidelity(epochs=1, training_attack_steps=2).attack(longer).relative_step_size == 2.0
 
 
-def test_a_stage_may_be_judged_by_a_shorter_exam_on_fewer_images() -> None:
-    exam = ValidationConfig(attack=ValidationAttack(steps=20, relative_step_size=0.1), images=50)
-    judged = Fidelity(epochs=1, validation_attack_steps=10, validation_images=30).validation(exam)
-    assert (judged.attack.steps, judged.attack.relative_step_size, judged.images) == (10, 0.2, 30)
-    assert Fidelity(epochs=1, validation_images=80).validation(exam).images == 50
-    assert Fidelity(epochs=1, training_attack_steps=3).validation(exam) == exam
+def test_a_fidelity_may_validate_by_a_shorter_attack_on_fewer_images() -> None:
+    validation = ValidationConfig(
+        attack=ValidationAttack(steps=20, relative_step_size=0.1), images=50
+    )
+    lower = Fidelity(epochs=1, validation_attack_steps=10, validation_images=30).validation(
+        validation
+    )
+    assert (lower.attack.steps, lower.attack.relative_step_size, lower.images) == (10, 0.2, 30)
+    assert Fidelity(epochs=1, validation_images=80).validation(validation).images == 50
+    assert Fidelity(epochs=1, training_attack_steps=3).validation(validation) == validation

@@ -33,7 +33,7 @@ def test_the_check_builds_both_ends_of_every_parameter_first_and_samples(tmp_pat
         ),
     ],
 )  # fmt: skip
-def test_a_corner_that_breaks_a_law_is_found_before_any_compute(
+def test_a_corner_that_breaks_a_law_is_found_before_any_training(
     tmp_path: Path, changes: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(SpaceError, match=re.escape(sentence)):
@@ -73,7 +73,7 @@ def test_a_student_that_does_not_fit_the_images_is_found_where_its_cost_is_asked
 
 
 @pytest.mark.parametrize("download", [False, True])
-def test_a_space_that_asks_a_cost_is_proved_legal_where_its_images_are_not(
+def test_a_space_with_a_cost_passes_the_check_without_its_images(
     tmp_path: Path, download: bool
 ) -> None:
     fixed = {
@@ -91,7 +91,7 @@ def test_a_space_that_asks_a_cost_is_proved_legal_where_its_images_are_not(
     assert not (tmp_path / "nowhere").exists(), "it asked the network for them"
 
 
-def test_where_no_scheduler_looks_rungs_may_stand_anywhere(tmp_path: Path) -> None:
+def test_without_a_scheduler_rungs_may_stand_anywhere(tmp_path: Path) -> None:
     fixed = {
         "data.name": "digits",
         "teachers.robust.path": "teacher.pt",

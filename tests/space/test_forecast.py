@@ -29,7 +29,7 @@ def test_costs_are_shares_of_a_full_run_with_three_steps_for_all_that_is_no_atta
     assert forecast.rung_costs(RUNGS, AFRESH, 2) == pytest.approx([6 / 54, 12 / 54, 36 / 54])
 
 
-def test_the_ladder_says_its_rungs_and_its_cost_before_the_start(tmp_path: Path) -> None:
+def test_the_forecast_has_every_rung_and_the_cost(tmp_path: Path) -> None:
     changes = {
         **CAPPED,
         "fixed": {**CAPPED["fixed"], "attack.steps": 10},
@@ -56,7 +56,7 @@ def test_the_ladder_says_its_rungs_and_its_cost_before_the_start(tmp_path: Path)
     ]
 
 
-def test_brackets_are_in_the_ladders_lines(tmp_path: Path) -> None:
+def test_brackets_are_in_the_forecast(tmp_path: Path) -> None:
     space = load_space(tmp_path, scheduler={"reduction": 4, "brackets": 2}, first=None)
     assert space.forecast(16) == [
         "rung: 1 of 4 epochs, about 12 searched trials and 0 baselines",
@@ -78,7 +78,7 @@ def test_brackets_are_in_the_ladders_lines(tmp_path: Path) -> None:
         ("stopping", 4, 40, 4, [36, 12, 5]),
     ],
 )
-def test_about_as_many_go_on_as_in_simulated_searches(
+def test_about_as_many_are_promoted_as_in_simulated_searches(
     kind: Any, reduction: int, trials: int, baselines: int, expected: list[int]
 ) -> None:
     scheduler, found = SchedulerConfig(kind=kind, reduction=reduction), [trials - baselines]
@@ -87,7 +87,7 @@ def test_about_as_many_go_on_as_in_simulated_searches(
     assert found == expected
 
 
-def test_where_no_searched_trial_can_reach_full_length_it_is_said_before_the_start(
+def test_the_forecast_warns_where_no_searched_trial_can_reach_full_length(
     tmp_path: Path,
 ) -> None:
     space = load_space(tmp_path, scheduler={"reduction": 4})
@@ -102,7 +102,7 @@ def test_where_no_searched_trial_can_reach_full_length_it_is_said_before_the_sta
     assert not [line for line in space.forecast(1) if "WARNING" in line]
 
 
-def test_the_ladder_says_what_a_search_costs_before_it_starts(tmp_path: Path) -> None:
+def test_the_forecast_has_the_cost_of_a_search(tmp_path: Path) -> None:
     lines = load_space(tmp_path).forecast(10)
     assert lines[0] == "rung: 1 of 4 epochs, about 9 searched trials and 1 baselines"
     # 1 full run + 9 to a quarter + 3 for another quarter + 1 for the other half

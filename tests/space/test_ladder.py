@@ -21,7 +21,7 @@ RUNGS = (
 )
 
 
-def test_a_new_run_begins_where_a_cap_that_was_in_force_is_lifted() -> None:
+def test_a_new_segment_begins_where_a_cap_that_was_in_force_is_lifted() -> None:
     assert ladder.segments(RUNGS, AFRESH, 10) == (Segment(RUNGS[:2]), Segment(RUNGS[2:]))
     assert (
         ladder.segments(RUNGS, AFRESH, 2)
@@ -31,7 +31,7 @@ def test_a_new_run_begins_where_a_cap_that_was_in_force_is_lifted() -> None:
     assert ladder.segments(RUNGS, NONE, 10) == (Segment(RUNGS[2:]),)
 
 
-def test_a_cap_that_rises_begins_a_new_run_at_each_step() -> None:
+def test_a_cap_that_rises_begins_a_new_segment_at_each_rung() -> None:
     rising = (
         Fidelity(epochs=2, training_attack_steps=1),
         Fidelity(epochs=6, training_attack_steps=5),
@@ -74,7 +74,7 @@ def test_of_sixteen_searched_trials_four_begin_higher_and_one_of_these_two_rungs
     assert [many.count(rung) for rung in range(3)] == [1200, 300, 100]
 
 
-def test_who_begins_on_a_higher_rung_is_trained_for_it_from_the_first_epoch() -> None:
+def test_a_trial_that_begins_on_a_higher_rung_is_trained_for_it_from_the_first_epoch() -> None:
     assert ladder.segments(RUNGS, AFRESH, 10, start=1) == (Segment(RUNGS[1:2]), Segment(RUNGS[2:]))
     assert ladder.segments(RUNGS, AFRESH, 10, start=2) == (Segment(RUNGS[2:]),)
 

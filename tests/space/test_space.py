@@ -12,7 +12,7 @@ def test_a_methods_own_parameter_exists_only_where_the_method_does(tmp_path: Pat
     assert all(("method.consistency_weight" in d) == (d["method.name"] == "trades") for d in drawn)
 
 
-def test_published_settings_outside_the_range_are_not_in_the_space(tmp_path: Path) -> None:
+def test_values_outside_their_range_are_not_in_the_space(tmp_path: Path) -> None:
     space = load_space(tmp_path)
     inside = {"method.name": "trades", "method.consistency_weight": 6.0, "optimizer.lr": 0.1}
     assert space.searched(inside) == inside
