@@ -16,7 +16,10 @@ from rkdsearch.errors import OutOfMemoryError
 
 
 class Threshold(nn.Module):
-    """Class 1 where the pixel is above a half: an image is robust where it is further from a half than eps."""
+    """Class 1 where the pixel is above a half.
+
+    An image is robust where it is further from a half than eps.
+    """
 
     @override
     def forward(self, x: Tensor) -> Tensor:
@@ -149,7 +152,8 @@ def test_a_batch_that_the_device_cannot_hold_is_evaluated_in_parts_from_the_same
 
 def test_one_image_that_the_device_cannot_hold_blames_no_setting_of_training() -> None:
     text = (
-        "^the evaluation: the device is out of memory with one image at a time; does another program use"
+        "^the evaluation: the device is out of memory with one image at a time; does"
+        " another program use"
         " it\\?$"
     )
     with pytest.raises(OutOfMemoryError, match=text):

@@ -1,4 +1,6 @@
-"""cluster.yaml, checked without a cloud: by Ray's own schema, and by the laws below for what Ray notices only after machines are rented.
+"""cluster.yaml, checked without a cloud.
+
+By Ray's own schema, and by the laws below for faults that Ray notices after machines are rented.
 
 The second half breaks a copy of the file in one place at a time: a check that lets a broken copy
 pass is no check.
@@ -29,9 +31,19 @@ PROVIDER_KEYS = {
     "cloudwatch",
 }
 NODE_KEYS = {
-    "BlockDeviceMappings", "IamInstanceProfile", "ImageId", "InstanceMarketOptions", "InstanceType", "KeyName", "NetworkInterfaces",
-    "Placement", "SecurityGroupIds", "SubnetIds", "TagSpecifications", "UserData",
-}  # fmt: skip
+    "BlockDeviceMappings",
+    "IamInstanceProfile",
+    "ImageId",
+    "InstanceMarketOptions",
+    "InstanceType",
+    "KeyName",
+    "NetworkInterfaces",
+    "Placement",
+    "SecurityGroupIds",
+    "SubnetIds",
+    "TagSpecifications",
+    "UserData",
+}
 INSTANCE = re.compile(
     r"[a-z][a-z0-9-]*\.(nano|micro|small|medium|large|(\d+)?xlarge|metal(-\d+xl)?)"
 )

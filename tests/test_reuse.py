@@ -31,7 +31,10 @@ class Worker:
         self._actor._gang = None
 
     def train(self, name: str, method: str, seed: int, epochs: int = 2) -> list[dict[str, Any]]:
-        """The epochs of a trial, clocks left out; Tune stops asking where the scheduler stopped it."""
+        """The epochs of a trial without their times.
+
+        Tune stops asking where the scheduler stopped it.
+        """
         config = described(
             self._folder,
             method,
@@ -70,7 +73,10 @@ def many_trials(folder: Path) -> None:
 
 
 def in_this_order(folder: Path, *order: str) -> None:
-    """One worker trains a trial of each of these methods; `<order>.json` has their epochs by method."""
+    """One worker trains a trial of each of these methods.
+
+    `<order>.json` has their epochs by method.
+    """
     torch.set_num_threads(1)
     worker, name = Worker(folder), "-".join(order)
     (folder / f"{name}.json").write_text(

@@ -1,4 +1,7 @@
-"""Every shipped search space, its header, and the page of the grammar; a user's method in a search."""
+"""Every shipped search space, its header, and the page of the grammar.
+
+A user's method in a search.
+"""
 
 import json
 import re
@@ -261,7 +264,7 @@ def test_a_child_changes_what_it_names_and_no_more(name: str, names: set[str]) -
     assert child.parameters == parent.parameters
 
 
-# ---------------------------------------------------------------------------------------------------------------- strangers
+# ---------------------------------------------------------------------------------------- strangers
 
 
 STRANGE = """

@@ -1,4 +1,7 @@
-"""A trainer that costs nothing: accuracies rise with the epoch, with the learning rate, and with the steps of the attack."""
+"""A trainer that computes nothing.
+
+Accuracies rise with the epoch, with the learning rate, and with the steps of the attack.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
@@ -10,7 +13,10 @@ from rkdsearch.training.epoch import Best, EpochResult
 
 
 class FakeTrainer:
-    """Counts what it is asked for in `trained`: (epoch, training attack steps). It diverges after epoch 6 where weights decay by 0.01."""
+    """Counts what it is asked for in `trained`: (epoch, training attack steps).
+
+    It diverges after epoch 6 where weights decay by 0.01.
+    """
 
     trained: ClassVar[list[tuple[int, int]]] = []
 

@@ -1,4 +1,7 @@
-"""The benchmarks are scripts and no package: they are imported from their folder, by their bare names."""
+"""The benchmarks are scripts and no package.
+
+They are imported from their folder, by their bare names.
+"""
 
 import sys
 from importlib import import_module

@@ -175,11 +175,13 @@ def test_where_all_is_clear_early_values_mislead_less_and_nothing_is_noisy() -> 
     assert all(c.full.values_at(54) == pytest.approx(c.full.delivers()) for c in shown)
 
 
-# ---------------------------------------------------------------------------------------------------------- the recorded table
+# ------------------------------------------------------------------------------- the recorded table
 
 
 def recorded(file: Path, numbers: range, *, broken: int | None = None) -> None:
-    """Configuration n has clean accuracy n / 10 (under the cap 0.05 less, and 8 and 9 change places) and robust accuracy 0.5 + n / 100.
+    """Configuration n has clean accuracy n / 10 and robust accuracy 0.5 + n / 100.
+
+    Under the cap, clean accuracy is 0.05 less, and 8 and 9 change places.
 
     Only number 2 was trained on without the cap; the runs of number `broken` broke off.
     """

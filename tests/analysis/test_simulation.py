@@ -22,9 +22,7 @@ def test_compute_is_what_the_workers_were_busy_with_and_a_full_length_search_spe
     assert reached[-1][0] == searched.spent
 
 
-def test_a_climb_over_the_whole_ladder_is_charged_for_every_rung_and_for_the_run_that_begins_afresh() -> (
-    None
-):
+def test_a_whole_ladder_is_charged_for_every_rung_and_for_the_run_that_restarts() -> None:
     landscape = curves.Simulated("bulging", 0)
     searched = simulation.Search(
         landscape, rules.RULES["random, whole ladder"](landscape.space), 20

@@ -1,4 +1,4 @@
-"""The speed benchmarks of small trials and of attacks compute on both sides what they say they compare."""
+"""The speed benchmarks of trials and attacks compute the same on both sides."""
 
 import sys
 from collections.abc import Iterator

@@ -66,16 +66,28 @@ def test_a_wrong_space_is_one_sentence_and_2(
     ("arguments", "sentence"),
     [
         (("tune", "gone.yaml", "--trials", 2, "--study", "s"), "gone.yaml: there is no such file"),
-        (("tune", "SPACE", "--study", "s"), "needs exactly one of --trials and --device-hours, got neither"),
-        (("tune", "SPACE", "--study", "s", "--trials", 2, "--device-hours", 1), "needs exactly one of --trials and --device-hours, got both"),
+        (
+            ("tune", "SPACE", "--study", "s"),
+            "needs exactly one of --trials and --device-hours, got neither",
+        ),
+        (
+            ("tune", "SPACE", "--study", "s", "--trials", 2, "--device-hours", 1),
+            "needs exactly one of --trials and --device-hours, got both",
+        ),
         (("tune", "SPACE", "--study", "s", "--trials", 0), "--trials must be >= 1, got 0"),
-        (("tune", "SPACE", "--study", "s", "--device-hours", 0), "--device-hours must be > 0, got 0"),
-        (("tune", "SPACE", "--study", "STUDY", "--trials", 2), "holds a study already; continue it with --resume"),
+        (
+            ("tune", "SPACE", "--study", "s", "--device-hours", 0),
+            "--device-hours must be > 0, got 0",
+        ),
+        (
+            ("tune", "SPACE", "--study", "STUDY", "--trials", 2),
+            "holds a study already; continue it with --resume",
+        ),
         (("space", "check"), "name one or more files"),
         (("evaluate", "nowhere"), "nowhere"),
         (("tune", "SPACE", "--study", "s", "--trails", 2), "--trails"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_command_is_2(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -191,12 +203,18 @@ def test_a_dry_run_prints_the_ladder_and_makes_nothing(
     ("changes", "sentence"),
     [
         ({"fixed": {**SMALL["fixed"], "data": {"name": "cifar10", "root": "nowhere"}}}, "nowhere"),
-        ({"fixed": {**SMALL["fixed"], "teachers.robust.path": "gone.pt"}, "search": {"method.name": {"choice": ["rslad"]}}, "first": []},
-         "gone.pt: cannot be read: No such file or directory; check the path"),
+        (
+            {
+                "fixed": {**SMALL["fixed"], "teachers.robust.path": "gone.pt"},
+                "search": {"method.name": {"choice": ["rslad"]}},
+                "first": [],
+            },
+            "gone.pt: cannot be read: No such file or directory; check the path",
+        ),
         ({"resources": {"cpu": 1000}}, "asks 1000 CPU, which must be <="),
     ],
     ids=["images", "teacher", "machine"],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("dry", [True, False], ids=["dry run", "start"])
 def test_what_is_not_there_is_found_out_before_anything_is_spent(
     tmp_path: Path,

@@ -34,7 +34,10 @@ class Remains:
         return Remains(search.ended(), search.epochs(), search.proposed())
 
     def stand_in(self, later: "Remains") -> None:
-        """Check that no finished row changed, no epoch was repeated, and no proposal was replaced."""
+        """Check that finished rows are unchanged.
+
+        No epoch was repeated, and no proposal was replaced.
+        """
         assert self.ended.items() <= later.ended.items()
         assert self.epochs.items() <= later.epochs.items()
         assert self.proposed.items() <= later.proposed.items()
@@ -100,7 +103,8 @@ def test_a_killed_worker_is_one_sentence_and_no_traceback(story: Story) -> None:
 
 def test_ctrl_c_exits_130_and_says_how_to_go_on(story: Story) -> None:
     assert re.search(
-        r"stopped; every finished epoch is kept. Continue with: rkdsearch tune .* --trials 16 --study"
+        r"stopped; every finished epoch is kept. Continue with: rkdsearch tune .*"
+        r" --trials 16 --study"
         r" .* --resume --allow-import tests.search\n$",
         story.outputs[1],
     )

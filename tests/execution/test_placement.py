@@ -34,11 +34,26 @@ def test_this_machine_is_asked_before_ray_is_started(monkeypatch: pytest.MonkeyP
     [
         (Resources(cpu=4, gpu=1), None),
         (Resources(cpu=4, gpu=1, processes=2), None),
-        (Resources(cpu=4, gpu=2), "no node of the cluster has 4 CPU and 2 GPU now, which a trial's process asks: trials wait until it grows"),
-        (Resources(cpu=16, gpu=1), "no node of the cluster has 16 CPU and 1 GPU now, which a trial's process asks: trials wait until it grows"),
-        (Resources(gpu=1, processes=3), "the cluster has 2 GPU now, and a trial asks 3: trials wait until it grows"),
+        (
+            Resources(cpu=4, gpu=2),
+            (
+                "no node of the cluster has 4 CPU and 2 GPU now, which a trial's process"
+                " asks: trials wait until it grows"
+            ),
+        ),
+        (
+            Resources(cpu=16, gpu=1),
+            (
+                "no node of the cluster has 16 CPU and 1 GPU now, which a trial's process"
+                " asks: trials wait until it grows"
+            ),
+        ),
+        (
+            Resources(gpu=1, processes=3),
+            "the cluster has 2 GPU now, and a trial asks 3: trials wait until it grows",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_a_cluster_lacks_now_is_said_once_and_is_no_error(
     monkeypatch: pytest.MonkeyPatch, resources: Resources, sentence: str | None
 ) -> None:

@@ -31,11 +31,24 @@ RECIPES = {
     [
         ({"method.name": {"choice": ["natural", "pgd_at"]}}, [], [], ["robust", "natural"]),
         ({"method.name": {"choice": ["natural", "rslad"]}}, [], ["robust"], ["natural"]),
-        ({"method.name": {"choice": ["natural", "pgd_at"]}}, [{"method.name": "kd", "method.teacher": "natural"}], ["natural"], ["robust"]),
-        ({"method.name": {"choice": ["pgd_at"]}, "attack.objective": {"choice": ["label", "teacher_clean"]}}, [], ["robust"], ["natural"]),
+        (
+            {"method.name": {"choice": ["natural", "pgd_at"]}},
+            [{"method.name": "kd", "method.teacher": "natural"}],
+            ["natural"],
+            ["robust"],
+        ),
+        (
+            {
+                "method.name": {"choice": ["pgd_at"]},
+                "attack.objective": {"choice": ["label", "teacher_clean"]},
+            },
+            [],
+            ["robust"],
+            ["natural"],
+        ),
     ],
     ids=["nobody", "a method", "a baseline", "an inner problem"],
-)  # fmt: skip
+)
 def test_only_teachers_that_some_run_of_the_space_asks_are_made(
     tmp_path: Path,
     search: dict[str, Any],
@@ -67,13 +80,23 @@ def taught(where: Path, robust: dict[str, Any], **changes: Any) -> SearchSpace:
         where,
         **{
             "fixed": {
-                **SMALL["fixed"], "data": {"name": "digits", "train_images": 200}, "attack.steps": 1, "training.batch_size": 100,
-                "validation": {"images": 50, "attack.steps": 1}, "teachers.robust": robust,
+                **SMALL["fixed"],
+                "data": {"name": "digits", "train_images": 200},
+                "attack.steps": 1,
+                "training.batch_size": 100,
+                "validation": {"images": 50, "attack.steps": 1},
+                "teachers.robust": robust,
             },
-            "search": {"method.name": {"choice": ["rslad"]}, "optimizer.lr": {"float": [0.01, 0.3], "log": True}},
-            "first": [], "ladder": [{"epochs": 3}], "scheduler": {"name": "none"}, **changes,
+            "search": {
+                "method.name": {"choice": ["rslad"]},
+                "optimizer.lr": {"float": [0.01, 0.3], "log": True},
+            },
+            "first": [],
+            "ladder": [{"epochs": 3}],
+            "scheduler": {"name": "none"},
+            **changes,
         },
-    )  # fmt: skip
+    )
 
 
 def ready(study: Path, space: SearchSpace) -> list[TeacherStep]:

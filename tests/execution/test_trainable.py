@@ -169,7 +169,7 @@ def taken_up(folder: Path) -> RayTrial:
     return trial
 
 
-def test_a_checkpoint_that_is_damaged_while_its_trial_waits_is_put_aside_and_the_trial_trained_afresh(
+def test_a_checkpoint_damaged_while_its_trial_waits_is_put_aside_and_training_restarts(
     tmp_path: Path,
 ) -> None:
     before = answer_of(taken_up(tmp_path))

@@ -9,10 +9,14 @@ from rkdsearch.search.assignment import Assignment
 
 CONFIG = run.build(
     {
-        "data.name": "digits", "student": {"name": "small_cnn", "width": 4}, "method.name": "natural", "attack.steps": 0,
-        "training": {"epochs": 3, "batch_size": 512, "device": "cpu"}, "validation": {"images": 50, "every": 3, "attack.steps": 1},
+        "data.name": "digits",
+        "student": {"name": "small_cnn", "width": 4},
+        "method.name": "natural",
+        "attack.steps": 0,
+        "training": {"epochs": 3, "batch_size": 512, "device": "cpu"},
+        "validation": {"images": 50, "every": 3, "attack.steps": 1},
     }
-)  # fmt: skip
+)
 
 
 def test_a_trial_taken_up_reports_its_last_epoch_once_more_and_trains_on(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from tests.search.files import CAPPED, SMALL, TRIALS, FakeWorker, checkpoint_of,
 pytestmark = pytest.mark.usefixtures("unhurried")
 
 
-# -------------------------------------------------------------------------------------------------------------------- the rules
+# ---------------------------------------------------------------------------------------- the rules
 
 
 def test_so_many_trials_are_so_many_configurations_and_the_baseline_runs_to_the_end(
@@ -252,7 +252,7 @@ def test_a_warm_start_changes_the_first_proposal(tmp_path: Path) -> None:
     )
 
 
-# ------------------------------------------------------------------------------------------------------------------- the ladder
+# --------------------------------------------------------------------------------------- the ladder
 
 
 def test_a_cap_that_was_in_force_begins_a_run_afresh_when_it_is_lifted_and_no_other_does(
@@ -356,7 +356,7 @@ def test_without_a_scheduler_no_cap_is_in_force(tmp_path: Path) -> None:
     )
 
 
-# ------------------------------------------------------------------------------------------------------------------- replicates
+# --------------------------------------------------------------------------------------- replicates
 
 
 def test_contenders_are_replicated_after_the_search(tmp_path: Path) -> None:
@@ -449,11 +449,11 @@ def test_who_begins_on_a_higher_rung_is_not_on_the_lower_one_not_even_after_a_re
     assert study.trials[full].decisions == []
 
 
-# ------------------------------------------------------------------------------------------------------------------- another space
+# ------------------------------------------------------------------------------------ another space
 
 
 def unreadable(folder: Path, status: Status) -> Study:
-    """A study of four trials, one of which names a field that no run has any more, taken up again."""
+    """A resumed study of four trials, one of which names a field that no longer exists."""
     study = run(folder, load_space(folder), trials=4)
     study.trials["t00002"].hyperparameters["method.forgotten"] = 1.0
     study.trials["t00002"].status = status

@@ -378,7 +378,7 @@ def test_a_damaged_row_is_asked_again_under_its_own_number_and_the_others_stay(
     assert list((tmp_path / "trials").glob(".t00003.parquet.damaged-*"))
 
 
-# ----------------------------------------------------------------------------------------------------------------------- the disk
+# ----------------------------------------------------------------------------------------- the disk
 
 
 def full_at(number: int) -> Callable[[Path, Path], None]:

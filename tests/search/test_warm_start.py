@@ -60,7 +60,7 @@ def test_a_stopped_trial_of_weaker_attacks_is_left_out(tmp_path: Path) -> None:
         (seen.hyperparameters["attack.steps"], seen.rungs_short)
         for seen in warm_start.from_study(tmp_path / "earlier", whole).observations
     ]
-    # rung 2 had the whole validation attack, and its cap does not touch two steps; rung 1 had a shorter one
+    # rung 2 had the whole validation attack, and its cap allows two steps; rung 1 had a shorter one
     assert all(short == 0 or (attack == 2 and short == 1) for attack, short in steps)
 
 
@@ -185,16 +185,29 @@ def test_accuracies_of_another_validation_attack_are_no_warm_start(tmp_path: Pat
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"fixed": {**SMALL["fixed"], "student": {"name": "small_cnn", "width": 8}}}, "student.width 4 there, 8 here"),
+        (
+            {"fixed": {**SMALL["fixed"], "student": {"name": "small_cnn", "width": 8}}},
+            "student.width 4 there, 8 here",
+        ),
         ({"fixed": {**SMALL["fixed"], "attack.steps": 3}}, "attack.steps 2 there, 3 here"),
-        ({"fixed": {**SMALL["fixed"], "attack.eps": "4/255"}}, r"attack.eps 0.0313\d+ there, 0.0156\d+ here"),
+        (
+            {"fixed": {**SMALL["fixed"], "attack.eps": "4/255"}},
+            r"attack.eps 0.0313\d+ there, 0.0156\d+ here",
+        ),
         ({"ladder": [{"epochs": 1}, {"epochs": 8}]}, "training.epochs 4 there, 8 here"),
-        ({"search": {"optimizer.lr": SMALL["search"]["optimizer.lr"]},
-          "fixed": {**SMALL["fixed"], "method": {"name": "trades", "consistency_weight": 2.0}}},
-         "method.consistency_weight 6.0 there, 2.0 here"),
+        (
+            {
+                "search": {"optimizer.lr": SMALL["search"]["optimizer.lr"]},
+                "fixed": {
+                    **SMALL["fixed"],
+                    "method": {"name": "trades", "consistency_weight": 2.0},
+                },
+            },
+            "method.consistency_weight 6.0 there, 2.0 here",
+        ),
     ],
     ids=["student", "attack", "eps", "length", "a value that was searched"],
-)  # fmt: skip
+)
 def test_trials_that_this_space_could_not_have_trained_are_left_out(
     tmp_path: Path, changes: dict[str, Any], reason: str
 ) -> None:

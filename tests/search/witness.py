@@ -64,7 +64,7 @@ class Witness(Method):
 
 
 def fill_disk(while_there: Path) -> None:
-    """From now on, this process can put no file in its place as long as the file `while_there` exists."""
+    """Make `os.replace` fail in this process as long as the file `while_there` exists."""
     replace = os.replace
 
     def refuse(source: Path, target: Path) -> None:

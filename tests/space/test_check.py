@@ -20,19 +20,41 @@ def test_the_check_builds_both_ends_of_every_parameter_first_and_samples(tmp_pat
             {"search": {**SMALL["search"], "optimizer.lr": {"float": [0.1, 11.0]}}},
             "search.optimizer.lr at 11.0: optimizer.lr must be <= 10, got 11.0",
         ),
-        ({"fixed": {**SMALL["fixed"], "optimizer.momentun": 0.9}}, "unknown field optimizer.momentun; did you mean 'momentum'?"),
-        ({"search": {"method.name": {"choice": ["natural", "tradse"]}}, "first": []}, "search.method.name at 'tradse'"),
-        ({"search": {**SMALL["search"], "method.consistency_weight": {"float": [1, 2]}}}, "unknown field method.consistency_weight"),
-        ({"first": [{"label": "X", "method.name": "natural", "optimizer.lr": -1}]}, "first[0] (X): optimizer.lr must be > 0, got -1"),
         (
-            {"search": {
-                "method.name": {"choice": ["natural", "trades"]},
-                "optimizer.name": {"choice": ["sgd", "adamw"], "when": {"method.name": "natural"}},
-                "method.consistency_weight": {"float": [1, 2], "when": {"optimizer.name": "sgd", "method.name": "trades"}}}, "first": []},
+            {"fixed": {**SMALL["fixed"], "optimizer.momentun": 0.9}},
+            "unknown field optimizer.momentun; did you mean 'momentum'?",
+        ),
+        (
+            {"search": {"method.name": {"choice": ["natural", "tradse"]}}, "first": []},
+            "search.method.name at 'tradse'",
+        ),
+        (
+            {"search": {**SMALL["search"], "method.consistency_weight": {"float": [1, 2]}}},
+            "unknown field method.consistency_weight",
+        ),
+        (
+            {"first": [{"label": "X", "method.name": "natural", "optimizer.lr": -1}]},
+            "first[0] (X): optimizer.lr must be > 0, got -1",
+        ),
+        (
+            {
+                "search": {
+                    "method.name": {"choice": ["natural", "trades"]},
+                    "optimizer.name": {
+                        "choice": ["sgd", "adamw"],
+                        "when": {"method.name": "natural"},
+                    },
+                    "method.consistency_weight": {
+                        "float": [1, 2],
+                        "when": {"optimizer.name": "sgd", "method.name": "trades"},
+                    },
+                },
+                "first": [],
+            },
             "search.method.consistency_weight: its conditions",
         ),
     ],
-)  # fmt: skip
+)
 def test_a_corner_that_breaks_a_law_is_found_before_any_training(
     tmp_path: Path, changes: dict[str, Any], sentence: str
 ) -> None:

@@ -16,35 +16,106 @@ LR = {"optimizer.lr": {"float": [0.01, 0.3]}}
     [
         ({"serach": {}}, "unknown field serach; did you mean 'search'?"),
         ({"laddr": [{"epochs": 4}], "ladder": None}, "unknown field laddr; did you mean 'ladder'?"),
-        ({"search": {"optimizer.lr": {"flaot": [0, 1]}}}, "unknown field search.optimizer.lr.flaot"),
-        ({"search": {"optimizer.lr": {"float": [0.3, 0.01]}}}, "search.optimizer.lr: low <= high must hold, got (low=0.3, high=0.01)"),
-        ({"search": {"optimizer.lr": {"float": [0.0, 0.1], "log": True}}}, "search.optimizer.lr: log needs low > 0, got 0.0"),
-        ({"search": {"optimizer.lr": {"float": ["slow", "fast"]}}}, "search.optimizer.lr.float.0 must be a valid number"),
-        ({"search": {"optimizer.lr": {"float": [0.1, 0.2], "int": [1, 2]}}}, "needs exactly one of float, int, choice; got ['float', 'int']"),
-        ({"search": {"training.batch_size": {"int": [1, 8], "step": 4}}}, "step 4 must divide the range from 1 to 8; move an end"),
-        ({"search": {"training.batch_size": {"choice": [2, 2]}}}, "choice needs one or more different values, got [2, 2]"),
-        ({"search": {"attack.steps": {"choice": [2, 3]}}}, "attack.steps is both fixed and searched; leave one out"),
-        ({"search": {**LR, "method.x": {"float": [0, 1], "when": {"method.nmae": "a"}}}}, "`when` names method.nmae, which stands neither above"),
         (
-            {"search": {"method.name": {"choice": ["natural"]}, "method.x": {"int": [0, 1], "when": {"method.name": "trades"}}}},
-            "search.method.x: `when` asks method.name to be 'trades', which is not among ['natural']",
+            {"search": {"optimizer.lr": {"flaot": [0, 1]}}},
+            "unknown field search.optimizer.lr.flaot",
         ),
-        ({"search": {**LR, "attack.eps": {"float": [0, 1], "when": {"optimizer.lr": 0.01}}}}, "optimizer.lr, which is a range; a condition needs"),
-        ({"search": {"validation.attack.eps": {"float": [0, 1]}}}, "must not be searched: all trials must have the same validation"),
-        ({"search": {"data.split_seed": {"int": [0, 1]}}}, "search.data.split_seed must not be searched: all trials must have the same images"),
-        ({"search": {"training.epochs": {"int": [1, 2]}}}, "search.training.epochs must not be searched: the last rung"),
-        ({"search": {"teachers.robust.path": {"choice": ["a", "b"]}}}, "search.teachers.robust.path must not be searched: all trials must have"),
-        ({"first": [{"validation": {"attack.eps": 0.5}}]}, "first[0]: validation.attack.eps must not differ from trial to trial: all trials"),
-        ({"first": [{}, {"training.epochs": 9}]}, "first[1]: training.epochs must not differ from trial to trial: the last rung"),
-        ({"fixed": {"training.epochs": 3}}, "fixed.training.epochs: the ladder has the full length; the last rung (4 epochs) is the full run"),
+        (
+            {"search": {"optimizer.lr": {"float": [0.3, 0.01]}}},
+            "search.optimizer.lr: low <= high must hold, got (low=0.3, high=0.01)",
+        ),
+        (
+            {"search": {"optimizer.lr": {"float": [0.0, 0.1], "log": True}}},
+            "search.optimizer.lr: log needs low > 0, got 0.0",
+        ),
+        (
+            {"search": {"optimizer.lr": {"float": ["slow", "fast"]}}},
+            "search.optimizer.lr.float.0 must be a valid number",
+        ),
+        (
+            {"search": {"optimizer.lr": {"float": [0.1, 0.2], "int": [1, 2]}}},
+            "needs exactly one of float, int, choice; got ['float', 'int']",
+        ),
+        (
+            {"search": {"training.batch_size": {"int": [1, 8], "step": 4}}},
+            "step 4 must divide the range from 1 to 8; move an end",
+        ),
+        (
+            {"search": {"training.batch_size": {"choice": [2, 2]}}},
+            "choice needs one or more different values, got [2, 2]",
+        ),
+        (
+            {"search": {"attack.steps": {"choice": [2, 3]}}},
+            "attack.steps is both fixed and searched; leave one out",
+        ),
+        (
+            {"search": {**LR, "method.x": {"float": [0, 1], "when": {"method.nmae": "a"}}}},
+            "`when` names method.nmae, which stands neither above",
+        ),
+        (
+            {
+                "search": {
+                    "method.name": {"choice": ["natural"]},
+                    "method.x": {"int": [0, 1], "when": {"method.name": "trades"}},
+                }
+            },
+            (
+                "search.method.x: `when` asks method.name to be 'trades', which is not"
+                " among ['natural']"
+            ),
+        ),
+        (
+            {"search": {**LR, "attack.eps": {"float": [0, 1], "when": {"optimizer.lr": 0.01}}}},
+            "optimizer.lr, which is a range; a condition needs",
+        ),
+        (
+            {"search": {"validation.attack.eps": {"float": [0, 1]}}},
+            "must not be searched: all trials must have the same validation",
+        ),
+        (
+            {"search": {"data.split_seed": {"int": [0, 1]}}},
+            "search.data.split_seed must not be searched: all trials must have the same images",
+        ),
+        (
+            {"search": {"training.epochs": {"int": [1, 2]}}},
+            "search.training.epochs must not be searched: the last rung",
+        ),
+        (
+            {"search": {"teachers.robust.path": {"choice": ["a", "b"]}}},
+            "search.teachers.robust.path must not be searched: all trials must have",
+        ),
+        (
+            {"first": [{"validation": {"attack.eps": 0.5}}]},
+            "first[0]: validation.attack.eps must not differ from trial to trial: all trials",
+        ),
+        (
+            {"first": [{}, {"training.epochs": 9}]},
+            "first[1]: training.epochs must not differ from trial to trial: the last rung",
+        ),
+        (
+            {"fixed": {"training.epochs": 3}},
+            (
+                "fixed.training.epochs: the ladder has the full length; the last rung (4"
+                " epochs) is the full run"
+            ),
+        ),
         ({"ladder": [{"epochs": 3}, {"epochs": 3}]}, "ladder: epochs must increase, got [3, 3]"),
         ({"ladder": []}, "ladder"),
-        ({"objectives": ["clean_accuracy"]}, "objectives: two or more different ones are needed, got ['clean_accuracy']"),
-        ({"objectives": ["parameters", "multiply_adds"]}, "objectives: one accuracy at least is needed, got ['parameters', 'multiply_adds']; add"),
-        ({"objectives": ["clean_accuracy", "parameters"]}, "objectives: parameters is the same for every searched student: nothing of"),
+        (
+            {"objectives": ["clean_accuracy"]},
+            "objectives: two or more different ones are needed, got ['clean_accuracy']",
+        ),
+        (
+            {"objectives": ["parameters", "multiply_adds"]},
+            "objectives: one accuracy at least is needed, got ['parameters', 'multiply_adds']; add",
+        ),
+        (
+            {"objectives": ["clean_accuracy", "parameters"]},
+            "objectives: parameters is the same for every searched student: nothing of",
+        ),
         ({"extends": "nowhere.yaml"}, "nowhere.yaml: there is no such file"),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_in_the_grammar_is_one_sentence_that_names_it(
     tmp_path: Path, changes: dict[str, Any], sentence: str
 ) -> None:
