@@ -52,7 +52,7 @@ class AttackConfig(BallConfig):
     )
 
     @property
-    def asks_teacher(self) -> bool:
+    def needs_teacher(self) -> bool:
         """True where `objective` needs the robust teacher, whatever the method needs."""
         return self.objective in ("teacher_clean", "teacher_adversarial")
 

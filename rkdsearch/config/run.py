@@ -41,14 +41,14 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _teachers_are_there(self) -> Self:
-        for role in self.asked_teachers:
+        for role in self.teacher_roles:
             teacher: TeacherConfig | None = self.teachers.get(role)
             if teacher is None or (teacher.path is None and teacher.recipe is None):
                 learns = f"method '{methods.name_of(self.method)}' learns from"
                 asker = (
                     learns
                     if role in self.method.teachers()
-                    else f"attack.objective '{self.attack.objective}' asks"
+                    else f"attack.objective '{self.attack.objective}' needs"
                 )
                 raise ValueError(
                     f"{asker} a {role} teacher, and there is none: set teachers.{role}.path or"
@@ -82,10 +82,12 @@ class TrainConfig(Section):
         return handler({**values, "attack": attack.model_copy(update=resolved)})
 
     @property
-    def asked_teachers(self) -> tuple[Role, ...]:
+    def teacher_roles(self) -> tuple[Role, ...]:
         """Roles of the teachers that this run needs, for its method or for `attack.objective`."""
-        asked = self.method.teachers()
-        return (*asked, "robust") if self.attack.asks_teacher and "robust" not in asked else asked
+        needed = self.method.teachers()
+        return (
+            (*needed, "robust") if self.attack.needs_teacher and "robust" not in needed else needed
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values: `build(config.to_dict())` is the same config."""
@@ -102,7 +104,7 @@ class TrainConfig(Section):
         values["data"] |= {name: DataConfig.model_fields[name].default for name in PLACES}
         values["training"]["device"] = TrainingConfig.model_fields["device"].default
         for role, teacher in values["teachers"].items():
-            if role not in self.asked_teachers:
+            if role not in self.teacher_roles:
                 values["teachers"][role] = None
             elif teacher is not None:
                 del teacher["trained_on"]  # has no effect on training

@@ -29,16 +29,16 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _teachers_have_no_teachers(self) -> Self:
-        if asked := self.method.teachers():
+        if needed := self.method.teachers():
             name = methods.name_of(self.method)
             raise ValueError(
-                f"a teacher is trained without a teacher, and method '{name}' asks a {asked[0]}"
+                f"a teacher is trained without a teacher, and method '{name}' needs a {needed[0]}"
                 " one: choose pgd_at or trades"
             )
-        if self.attack.asks_teacher:
+        if self.attack.needs_teacher:
             raise ValueError(
                 "a teacher is trained without a teacher, and attack.objective"
-                f" '{self.attack.objective}' asks one: choose label"
+                f" '{self.attack.objective}' needs one: choose label"
             )
         return self
 

@@ -15,7 +15,7 @@ from rkdsearch.config import TeacherConfig, TrainConfig
 from rkdsearch.errors import RkdError, StudyError
 from rkdsearch.plugins import allow_import, allowed_imports
 from rkdsearch.results.store import Store
-from rkdsearch.search.teachers import TeacherStep, asked_roles, check_same
+from rkdsearch.search.teachers import TeacherStep, needed_roles, check_same
 from rkdsearch.space.settings import Resources
 from rkdsearch.space.space import SearchSpace
 from rkdsearch.teacher import ROLES, Role
@@ -112,7 +112,7 @@ def prepare(
     A measurement that `study.json` holds already is not repeated. Raises TeacherError where a
     publisher's claim is refuted, StudyError where another file taught this study's trials.
     """
-    config, asked, described = space.example(), asked_roles(space), Store(study).description()
+    config, asked, described = space.example(), needed_roles(space), Store(study).description()
     for role in ROLES:
         if config.teachers.get(role) is None:
             continue

@@ -206,7 +206,7 @@ def _made(d: Delivery) -> str:
 
 def _teachers(d: Delivery) -> str:
     """Each teacher of the method: network, hash, origin, measured accuracies and claims."""
-    roles = d.config.asked_teachers
+    roles = d.config.teacher_roles
     if not roles:
         return "None: the method learns from labels only."
     lines = []

@@ -29,7 +29,7 @@ def run_yaml(d: Delivery) -> str:
             teacher = teacher.model_copy(update={"path": str(file.absolute())})
         teachers[role] = teacher
     config = d.config.model_copy(update={"teachers": TeachersConfig(**teachers)})
-    asked = {role: config.teachers.of(role) for role in config.asked_teachers}
+    asked = {role: config.teachers.of(role) for role in config.teacher_roles}
     images = config.data.model_dump(mode="json", exclude_defaults=True)
     where: dict[str, object] = {
         name: "WHERE" for name in ("root", "extra", "cache") if name in images

@@ -157,7 +157,11 @@ def check_files(folder: Path, space: SearchSpace) -> None:
     try_student(config)
     for role in ROLES:
         teacher = config.teachers.get(role)
-        if teacher is not None and teacher.path is not None and role in teachers.asked_roles(space):
+        if (
+            teacher is not None
+            and teacher.path is not None
+            and role in teachers.needed_roles(space)
+        ):
             load_network(teacher, splits)
             teachers.check_same(folder, known, role, fingerprint(Path(teacher.path)))
 

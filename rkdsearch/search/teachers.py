@@ -43,7 +43,7 @@ def check_same(study: Path, described: Mapping[str, Any], role: Role, sha256: st
         )
 
 
-def asked_roles(space: SearchSpace) -> set[str]:
+def needed_roles(space: SearchSpace) -> set[str]:
     """Roles that some run of the space needs.
 
     The space check's cases have every choice of every parameter.
@@ -51,7 +51,7 @@ def asked_roles(space: SearchSpace) -> set[str]:
     return {
         role
         for case in check.cases(space)
-        for role in space.config(case.overrides, case.name).asked_teachers
+        for role in space.config(case.overrides, case.name).teacher_roles
     }
 
 

@@ -215,7 +215,7 @@ def _check_teachers(
 
     Where ours is yet to be trained, their recipes are compared.
     """
-    for role in config.asked_teachers:
+    for role in config.teacher_roles:
         teacher, made_by = config.teachers.of(role), recipe_run(config, role)
         there = ((described.get("teachers") or {}).get(role) or {}).get("path", "")
         if made_by is not None and Path(there).parent.name != folder_of(made_by, Path()).name:

@@ -53,7 +53,7 @@ def teacher_epochs(config: TrainConfig, *caches: Path) -> Iterator[tuple[str, Ep
 
     After the last one, `caches` contain their files.
     """
-    for role in config.asked_teachers:
+    for role in config.teacher_roles:
         made_by = teacher.recipe_run(config, role)
         if made_by is not None:
             home = teacher.folder_of(made_by, *caches)
@@ -67,7 +67,7 @@ def with_teachers(config: TrainConfig, *caches: Path) -> TrainConfig:
     Recipes must have been trained before, into one of `caches`.
     """
     ready: dict[str, TeacherConfig] = {}
-    for role in config.asked_teachers:
+    for role in config.teacher_roles:
         given = config.teachers.of(role)
         made_by = teacher.recipe_run(config, role)
         if made_by is not None:

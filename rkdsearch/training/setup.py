@@ -63,7 +63,7 @@ def build_run(config: TrainConfig) -> RunParts:
             )
         student = nn.SyncBatchNorm.convert_sync_batchnorm(student)  # type: ignore[no-untyped-call]
     teachers = {
-        role: _frozen_teacher(config, role, splits, device) for role in config.asked_teachers
+        role: _frozen_teacher(config, role, splits, device) for role in config.teacher_roles
     }
     hashes = {role: _sha256(config.teachers.of(role)) for role in teachers}
     place(student, config, device)
@@ -158,7 +158,7 @@ def _companions(
     if type(config.method).companions is not Method.companions:  # else no method reads them
         unfolded = {
             role: load_unfolded(config.teachers.of(role), task, precision, str(device))
-            for role in config.asked_teachers
+            for role in config.teacher_roles
         }
     example = torch.zeros(1, *task.shape, dtype=WEIGHT_DTYPES[precision])
     companions = config.method.companions(student, unfolded, example.to(device))

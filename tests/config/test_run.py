@@ -34,30 +34,30 @@ def test_an_eps_of_8_is_refused_where_8_255_is_meant(ball: str) -> None:
     )
 
 
-def test_an_inner_problem_that_asks_a_teacher_needs_one() -> None:
+def test_an_inner_problem_that_uses_a_teacher_needs_one() -> None:
     with pytest.raises(
         ConfigError,
         match=(
-            r"attack\.objective 'teacher_clean' asks a robust teacher, and there is none: set"
+            r"attack\.objective 'teacher_clean' needs a robust teacher, and there is none: set"
             r" teachers\.robust"
         ),
     ):
         configs.build({"method.name": "pgd_at", "attack.objective": "teacher_clean"})
 
 
-def test_a_run_asks_the_teachers_of_its_method_and_of_its_inner_problem() -> None:
-    assert built(method={"name": "natural"}).asked_teachers == ()
-    assert built(method={"name": "iad", "form": "iad2"}).asked_teachers == ("robust", "natural")
+def test_a_run_needs_the_teachers_of_its_method_and_of_its_inner_problem() -> None:
+    assert built(method={"name": "natural"}).teacher_roles == ()
+    assert built(method={"name": "iad", "form": "iad2"}).teacher_roles == ("robust", "natural")
     assert built(
         method={"name": "pgd_at"}, **{"attack.objective": "teacher_clean"}
-    ).asked_teachers == ("robust",)
-    assert built(**{"attack.objective": "teacher_adversarial"}).asked_teachers == ("robust",)
+    ).teacher_roles == ("robust",)
+    assert built(**{"attack.objective": "teacher_adversarial"}).teacher_roles == ("robust",)
     assert built(
         method={"name": "kd", "teacher": "natural"}, **{"attack.objective": "student_clean"}
-    ).asked_teachers == ("natural",)
+    ).teacher_roles == ("natural",)
 
 
-def test_where_the_config_is_silent_the_methods_paper_speaks() -> None:
+def test_start_and_batchnorm_default_to_the_methods_paper() -> None:
     for name in methods.names():
         paper, config = methods.load(name).attack_defaults, built(method={"name": name})
         assert (config.attack.start, config.attack.batchnorm) == (paper.start, paper.batchnorm)
@@ -110,7 +110,7 @@ def test_where_a_runs_files_lie_is_no_part_of_it_where_something_else_says_what_
     assert built(**one).fingerprint() != built(**two).fingerprint()
 
 
-def test_a_share_of_generated_images_that_is_none_of_a_batch_is_refused() -> None:
+def test_a_share_of_extra_images_that_rounds_to_none_is_refused() -> None:
     given = {
         "method.name": "natural",
         "data.name": "cifar10",

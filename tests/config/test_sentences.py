@@ -38,11 +38,11 @@ BOTH = {"robust": TEACHER, "natural": TEACHER}
         ({"method": {"name": "rslda"}}, "x.yaml: method.name: unknown method 'rslda'; did you mean 'rslad'?"),
         (
             {"teachers": {"robust": {"recipe": {"method": {"name": "rslad"}}}}},
-            "x.yaml: teachers.robust.recipe: a teacher is trained without a teacher, and method 'rslad' asks a robust one: choose pgd_at or trades",
+            "x.yaml: teachers.robust.recipe: a teacher is trained without a teacher, and method 'rslad' needs a robust one: choose pgd_at or trades",
         ),
         (
             {"teachers": {"robust": {"recipe": {"method": {"name": "pgd_at"}, "attack": {"objective": "teacher_clean"}}}}},
-            "x.yaml: teachers.robust.recipe: a teacher is trained without a teacher, and attack.objective 'teacher_clean' asks one: choose label",
+            "x.yaml: teachers.robust.recipe: a teacher is trained without a teacher, and attack.objective 'teacher_clean' needs one: choose label",
         ),
         (
             {"teachers": {"robust": {**TEACHER, "trained_on": "cifar10"}}},
