@@ -15,7 +15,7 @@ from rkdsearch.config import TeacherConfig, TrainConfig
 from rkdsearch.errors import RkdError, StudyError
 from rkdsearch.plugins import allow_import, allowed_imports
 from rkdsearch.results.store import Store
-from rkdsearch.search.teachers import TeacherStep, needed_roles, check_same
+from rkdsearch.search.teachers import TeacherStep, check_same, needed_roles
 from rkdsearch.space.settings import Resources
 from rkdsearch.space.space import SearchSpace
 from rkdsearch.teacher import ROLES, Role
