@@ -48,18 +48,19 @@ class Ours:
     def propose(
         self, ordinal: int, trials: Sequence[Trial]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """By the sampler of that name, shown what `Study.observations` are."""
-        # Random proposals are the same whatever they are shown; showing it would cost time and
-        # change nothing.
-        seen = (
+        """Propose by the space's sampler, which is told what `Study.observations` would tell it."""
+        # random proposals are the same whatever the sampler is told, so it is told nothing
+        observations = (
             []
             if self.space.sampler.name == "random"
-            else [s for s in map(self._seen, trials) if s is not None]
+            else [o for o in map(self._observation, trials) if o is not None]
         )
-        proposal = propose(self.space, ordinal, select_history(seen, self.space.sampler.history))
+        proposal = propose(
+            self.space, ordinal, select_history(observations, self.space.sampler.history)
+        )
         return proposal.hyperparameters, proposal.notes
 
-    def _seen(self, trial: Trial) -> Observation | None:
+    def _observation(self, trial: Trial) -> Observation | None:
         if trial.rung >= 0:
             values = reached(trial, afresh=self.afresh)
             return Observation(
