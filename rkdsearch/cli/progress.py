@@ -15,7 +15,7 @@ from rkdsearch.cli.console import console, say
 from rkdsearch.errors import StudyError
 from rkdsearch.pace import duration
 from rkdsearch.results.objectives import OBJECTIVES, USUAL
-from rkdsearch.results.states import Status
+from rkdsearch.results.states import Origin, Status
 
 if TYPE_CHECKING:
     from rkdsearch.search.study import Study
@@ -116,7 +116,7 @@ class SearchProgress:
     def __init__(self, study: "Study") -> None:
         self._started = time.monotonic()
         self._line_at = 0.0
-        self._known = {t.trial_id for t in study.trials.values() if t.status != "running"}
+        self._known = {t.trial_id for t in study.trials.values() if t.status != Status.RUNNING}
         self._epochs_before = {t.trial_id: t.epochs_trained for t in study.trials.values()}
         self._seconds_before = study.ledger.device_seconds
         self._live = (
@@ -177,7 +177,7 @@ class SearchProgress:
         self.stop()
         if nothing_to_do:
             say(f"nothing to do: all {len(study.trials)} trials of {study.folder} have ended")
-        failed = [t for t in study.trials.values() if t.status == "failed"]
+        failed = [t for t in study.trials.values() if t.status == Status.FAILED]
         for trial in failed[:5]:
             say(
                 f"{trial.trial_id} failed: {trial.error}"
@@ -209,73 +209,64 @@ class SearchProgress:
             f" {len(study.ledger.executing)} running"
         )
         text += (
-            f", {sum(t.status != 'running' for t in replicates)} of {len(replicates)} replicates"
+            f", {sum(t.status != Status.RUNNING for t in replicates)} of {len(replicates)} replicates"
             if replicates
             else ""
         )
         if study.max_device_seconds is not None:
-            text += f", {study.ledger.device_seconds / 3600:.2f} of {study.max_device_seconds / 3600:.2f} device hours"
+            spent, most = study.ledger.device_seconds / 3600, study.max_device_seconds / 3600
+            text += f", {spent:.2f} of {most:.2f} device hours"
         text += f", {states}" if states else ""
         left = self._left(study)
         return text if left is None else f"{text}; about {duration(left)} left"
 
     def _left(self, study: "Study") -> float | None:
-        """Seconds until the end, at the pace of this session; None where that is not known.
-
-        Promotions to come are not known: a trial is expected to train as long as the mean so far.
-        """
-        done_now = sum(
+        """Seconds until the end, at the pace of this session; None where that is not known."""
+        elapsed = time.monotonic() - self._started
+        done = sum(
             t.epochs_trained - self._epochs_before.get(t.trial_id, 0) for t in study.trials.values()
         )
-        elapsed = time.monotonic() - self._started
-        ended = [
-            t.epochs_trained
-            for t in study.trials.values()
-            if not t.executing and t.origin == "search"
-        ]
-        if done_now < 5 or study.done:
+        if done < 5 or study.done:
             return None
-        if study.max_trials is None:
-            spent = study.ledger.device_seconds - self._seconds_before
-            return (
-                None
-                if study.max_device_seconds is None or spent <= 0
-                else max(0.0, study.max_device_seconds - study.ledger.device_seconds)
-                * elapsed
-                / spent
-            )
-        replicates = study.ledger.replicates
-        proposed = len(study.trials) - len(replicates)
-        wanted = study.space.replicates
-        replicates_to_come = wanted.seeds * (
-            wanted.contenders + (len(study.space.baselines) if wanted.baselines else 0)
-        )
-        replicates_left = (
-            sum(t.status == "running" and not t.executing for t in replicates)
-            if replicates
-            else replicates_to_come
-        )
-        # running baselines and replicates: both train to full length
-        full_left = sum(
-            sum(segment.epochs for segment in t.segments) - t.epochs_trained
-            for t in study.ledger.executing
-            if t.origin != "search"
-        )
-        to_propose = study.max_trials - proposed
-        baselines_left = max(0, min(len(study.space.baselines), study.max_trials) - proposed)
-        typical = statistics.mean(ended) if len(ended) >= 3 else study.space.epochs / 2
-        running_left = sum(
-            max(1.0, typical - t.epochs_trained)
-            for t in study.ledger.executing
-            if t.origin == "search"
-        )
-        epochs = (
-            full_left
-            + running_left
-            + (baselines_left + replicates_left) * study.space.epochs
-            + (to_propose - baselines_left) * typical
-        )
-        return epochs * elapsed / done_now
+        if study.max_trials is not None:
+            return _epochs_left(study, study.max_trials) * elapsed / done
+        spent = study.ledger.device_seconds - self._seconds_before
+        if study.max_device_seconds is None or spent <= 0:
+            return None
+        return max(0.0, study.max_device_seconds - study.ledger.device_seconds) * elapsed / spent
+
+
+def _epochs_left(study: "Study", max_trials: int) -> float:
+    """Epochs until the end of the study, replicates included.
+
+    Promotions to come are not known: a searched trial is expected to train as long as the mean so
+    far. Baselines and replicates train to full length.
+    """
+    ended = [
+        t.epochs_trained
+        for t in study.trials.values()
+        if not t.executing and t.origin == Origin.SEARCH
+    ]
+    typical = statistics.mean(ended) if len(ended) >= 3 else study.space.epochs / 2
+    running = sum(
+        max(1.0, typical - t.epochs_trained)
+        if t.origin == Origin.SEARCH
+        else sum(segment.epochs for segment in t.segments) - t.epochs_trained
+        for t in study.ledger.executing
+    )
+    replicates, wanted = study.ledger.replicates, study.space.replicates
+    baselines = len(study.space.baselines)
+    proposed = len(study.trials) - len(replicates)
+    to_propose = max_trials - proposed
+    baselines_left = max(0, min(baselines, max_trials) - proposed)
+    replicates_left = (
+        sum(t.status == Status.RUNNING and not t.executing for t in replicates)
+        if replicates
+        else wanted.seeds * (wanted.contenders + (baselines if wanted.baselines else 0))
+    )
+    full_length = baselines_left + replicates_left
+    searched = to_propose - baselines_left
+    return running + full_length * study.space.epochs + searched * typical
 
 
 def front_table(study: "Study") -> Table:
@@ -289,17 +280,19 @@ def front_table(study: "Study") -> Table:
         title_justify="left",
         box=None,
     )
-    for heading in ("trial", *(OBJECTIVES[name].title for name in shown), "what"):
+    for heading in ("trial", *(OBJECTIVES[name].title for name in shown), "configuration"):
         table.add_column(
-            heading, justify="left" if heading in ("trial", "what") else "right", no_wrap=True
+            heading,
+            justify="left" if heading in ("trial", "configuration") else "right",
+            no_wrap=True,
         )
     for one in front.front(study.trials.values(), study.space):
-        what = one.trial.label or config_label(one.trial.config)
-        what += " (RECONSTRUCTED)" if one.trial.config.method.reconstructed else ""
-        what += (
+        label = one.trial.label or config_label(one.trial.config)
+        label += " (RECONSTRUCTED)" if one.trial.config.method.reconstructed else ""
+        label += (
             f" ({one.failed} of {one.seeds + one.failed} replicates failed)" if one.failed else ""
         )
         table.add_row(
-            one.trial.trial_id, *(OBJECTIVES[name].shown(one.value(name)) for name in shown), what
+            one.trial.trial_id, *(OBJECTIVES[name].shown(one.value(name)) for name in shown), label
         )
     return table

@@ -126,7 +126,17 @@ def test_the_front_says_how_many_replicates_failed_and_shows_what_it_is_named_by
         next(line for line in out.splitlines() if line.startswith(start))
         for start in (" trial ", " t00000 ")
     )
-    assert heading.split() == ["trial", "clean", "%", "robust", "%", "worst", "class", "%", "what"]
+    assert heading.split() == [
+        "trial",
+        "clean",
+        "%",
+        "robust",
+        "%",
+        "worst",
+        "class",
+        "%",
+        "configuration",
+    ]
     assert row.rstrip().endswith("published (1 of 2 replicates failed)")
 
 

@@ -1,12 +1,23 @@
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from rkdsearch.errors import DiskError
+from rkdsearch.errors import DiskError, Failure
 from rkdsearch.execution.interruption import Interruption
-from rkdsearch.execution.tune_adapters import StudyCallback, StudySearcher
+from rkdsearch.execution.messages import (
+    Answer,
+    FullDisk,
+    Notice,
+    TrialFailure,
+    WorkOrder,
+    packed,
+    unpacked,
+)
+from rkdsearch.execution.tune_adapters import StudyCallback, StudyScheduler, StudySearcher
 from rkdsearch.search.study import Study
+from tests.execution.orders import REPORT
 from tests.search.files import load_space
 from tests.search.witness import fill_disk
 
@@ -47,3 +58,35 @@ def test_a_row_that_cannot_be_written_is_kept_for_the_end_of_rays_step(
         ),
     ):
         StudyCallback(study, None, str, interruption).on_step_end(1, [])
+
+
+@pytest.mark.parametrize(
+    ("answer", "decision", "status"),
+    [
+        (REPORT, "CONTINUE", "running"),
+        (TrialFailure("the loss is nan", Failure.LOSS), "STOP", "failed"),
+        # its process is asked for one more step, so that it raises and ends
+        (TrialFailure("the device is lost", Failure.WORKER), "CONTINUE", "failed"),
+        (FullDisk("last.safetensors: could not be written"), "CONTINUE", "running"),
+        (Notice("last.safetensors was damaged"), "CONTINUE", "running"),
+    ],
+)
+def test_each_answer_of_a_worker_has_its_consequence(
+    tmp_path: Path, answer: Answer, decision: str, status: str
+) -> None:
+    study = Study(tmp_path, load_space(tmp_path), 2, {})
+    interruption, notices = Interruption(study.folder), list[str]()
+    config = StudySearcher(study, interruption).suggest("a")
+    order: WorkOrder = unpacked(config)
+    assert (order.assignment.trial_id, order.assignment.folder.is_absolute()) == ("t00000", True)
+    trial = SimpleNamespace(config=config, max_failures=3)
+    scheduler = StudyScheduler(study, notices.append, interruption)
+    assert scheduler.on_trial_result(None, trial, packed(answer)) == decision
+    assert study.trials["t00000"].status == status
+    assert trial.max_failures == (
+        0 if answer == TrialFailure("the device is lost", Failure.WORKER) else 3
+    )
+    assert isinstance(interruption.reason, DiskError) == isinstance(answer, FullDisk)
+    assert notices == (
+        ["trial t00000: last.safetensors was damaged"] if isinstance(answer, Notice) else []
+    )
