@@ -19,6 +19,7 @@ def status(study: Path) -> None:
     from rkdsearch.report.traces import Row, method_of, percent, settings
     from rkdsearch.results import summary
     from rkdsearch.results.objectives import OBJECTIVES, USUAL
+    from rkdsearch.results.states import Status
 
     def escape(text: str) -> str:
         # Labels and errors may come from a stranger: neither markup nor control characters may
@@ -53,7 +54,7 @@ def status(study: Path) -> None:
     front = summary.records(found.front)
     finished = (
         summary.configurations(found.trials)
-        .query("status == 'finished'")
+        .query(f"status == '{Status.FINISHED}'")
         .sort_values(summary.ROBUST, ascending=False, kind="stable")
     )
     others = [
@@ -82,7 +83,7 @@ def status(study: Path) -> None:
         for row in others:
             table.add_row(*cells(row))
         console.print(table)
-    for row in summary.records(found.trials[found.trials["status"] == "failed"]):
+    for row in summary.records(found.trials[found.trials["status"] == Status.FAILED]):
         console.print(
             f"failed: {escape(row['trial_id'])}: {escape(row['error'] or 'no reason was recorded')}"
         )

@@ -110,7 +110,7 @@ def verify(
         f"validation attack: {attack.norm}, eps {attack.eps:.4g} of [0, 1], PGD-{attack.steps},"
         f" restarts {attack.restarts}; images of {described.data.name}"
     )
-    # and where `rkdsearch train` keeps its own
+    # the second is that of `rkdsearch train`
     caches = cache, Path("runs") / config.stem / "teachers"
     measured = {}
     for role in given:

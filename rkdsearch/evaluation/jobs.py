@@ -39,7 +39,7 @@ class WorkerJob:
 
     job: EvaluationJob
     gpu: float  # share of a GPU that the worker holds
-    packages: tuple[str, ...]  # of the user's, which may be imported by name
+    packages: tuple[str, ...]  # packages of the user that may be imported by name
 
 
 @dataclass(frozen=True)

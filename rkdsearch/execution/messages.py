@@ -26,7 +26,7 @@ class WorkOrder:
     """An assignment, with what a worker needs to carry it out."""
 
     assignment: Assignment
-    packages: tuple[str, ...]  # of the user's, which may be imported by name
+    packages: tuple[str, ...]  # packages of the user that may be imported by name
     resources: Resources
 
 

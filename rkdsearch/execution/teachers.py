@@ -66,7 +66,7 @@ def on_cluster(resources: Resources) -> Work:
     def work(order: TeacherOrder) -> Iterator[TeacherStep]:
         import ray
 
-        # No retry by Ray, which would count every step twice: `--resume` trains on from the last
+        # No retry by Ray, which would count every step twice: `--resume` continues after the last
         # epoch.
         task = ray.remote(num_cpus=resources.cpu, num_gpus=resources.gpu, max_retries=0)(
             _remote_work
