@@ -72,7 +72,7 @@ def connected(address: str | None) -> Iterator[None]:
 def _silence() -> None:
     for name in ("ray", "ray.tune", "ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    #  lists failed trials by Tune's names at the end. Rows have the errors.
+    # `ray.tune.tune` lists failed trials by Tune's names at the end. Rows have the errors.
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
     # Ray has no public switch: `log_to_driver` silences workers, but not the eight lines of the
     # raylet about a dead worker.
