@@ -7,7 +7,7 @@ from rkdsearch.config.fidelity import Fidelity
 from rkdsearch.execution.messages import EpochReport, WorkOrder
 from rkdsearch.search.assignment import Assignment
 from rkdsearch.space.settings import Resources
-from rkdsearch.training.epoch import EpochResult
+from rkdsearch.training.epoch import Best, EpochResult
 from tests.execution.test_trial import CONFIG
 
 REPORT = EpochReport(
@@ -20,6 +20,11 @@ REPORT = EpochReport(
         seconds=1.0,
         images_per_second=1.0,
         training_attack_steps=0,
+        clean_accuracy=0.9,
+        robust_accuracy=0.5,
+        worst_class_accuracy=0.4,
+        best=Best(1, 0.9, 0.5, 0.4),
+        images=50,
     ),
     {},
 )
