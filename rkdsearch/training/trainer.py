@@ -12,7 +12,7 @@ two differ by rounding.
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +29,7 @@ from rkdsearch.errors import CheckpointError, NonFiniteLossError, OutOfMemoryErr
 from rkdsearch.pace import Pace
 from rkdsearch.training import microbatches, setup
 from rkdsearch.training.epoch import EpochResult
+from rkdsearch.training.epoch_losses import EpochLosses
 from rkdsearch.training.precision import WEIGHT_DTYPES
 from rkdsearch.training.run_checkpoints import RunCheckpoints
 from rkdsearch.training.schedules import lr_factor
@@ -129,11 +130,8 @@ class Trainer:
             yield result
 
     def _epoch(self, epoch: int) -> EpochResult:
-        training, schedule, started = (
-            self.config.training,
-            self.config.schedule,
-            time.perf_counter(),
-        )
+        started = time.perf_counter()
+        training, schedule = self.config.training, self.config.schedule
         fidelity = fidelity_at(self._fidelities, epoch + 1)
         attack = fidelity.attack(self.config.attack)
         self.objective.attack = attack.build()
@@ -150,8 +148,7 @@ class Trainer:
             self.processes,
         )
         self.objective.train()
-        losses: list[Tensor] = []
-        terms: dict[str, list[Tensor]] = {}
+        losses = EpochLosses(self.accelerator)
         images, steps, factor = 0, len(self._batches), 1.0
         pace = Pace(f"epoch {epoch + 1}: {{}} batches", steps)
         for step, batch in enumerate(self._batches.epoch(epoch)):
@@ -159,10 +156,7 @@ class Trainer:
                 schedule, epoch=epoch, within=step / steps, step=1 / steps, epochs=training.epochs
             )
             self._set_lr(factor, epoch)
-            loss, found = self._step(batch, noise, epoch, factor)
-            losses.append(loss)
-            for name, value in found.items():
-                terms.setdefault(name, []).append(value)
+            losses.add(*self._step(batch, noise, epoch, factor))
             images += len(batch.y) * self.processes
             if self.average is not None:
                 self.average.after_step(self.student)
@@ -175,7 +169,7 @@ class Trainer:
             self.average.after_epoch(self.student, epoch)
         # The first read of any loss: until here nothing has waited for the device.
         self._check_finite(losses, epoch)
-        loss_of_epoch, terms_of_epoch = self._means(losses, terms)
+        loss, terms = losses.means()
         trained = time.perf_counter() - started
         # Where the validation protocol changed, best-epoch tracking restarts.
         before = (
@@ -186,8 +180,8 @@ class Trainer:
         result = EpochResult(
             epoch=epoch + 1,
             epochs=training.epochs,
-            loss=loss_of_epoch,
-            terms=terms_of_epoch,
+            loss=loss,
+            terms=terms,
             lr=self.config.optimizer.lr * factor,
             seconds=trained,
             images_per_second=images / trained,
@@ -250,55 +244,21 @@ class Trainer:
                     factor if own is None else own(epoch, self.config.training.epochs)
                 )
 
-    def _means(
-        self, losses: list[Tensor], terms: Mapping[str, list[Tensor]]
-    ) -> tuple[float, dict[str, float]]:
-        """Loss and terms of the epoch, as means over its batches and over all processes."""
-        names = sorted(terms)
-        means = torch.stack(
-            [
-                torch.stack(values).double().mean()
-                for values in (losses, *(terms[name] for name in names))
-            ]
-        )
-        if self.processes > 1:
-            means = self.accelerator.reduce(means, "mean")
-        loss, *values = means.tolist()
-        return loss, dict(zip(names, values, strict=True))
-
-    def _check_finite(self, losses: list[Tensor], epoch: int) -> None:
-        """Raise NonFiniteLossError, on every process alike, where a loss or a weight is not finite.
-
-        So such a state is never saved.
-        """
-        steps = torch.stack(losses)
-        weights = torch.stack(
-            [p.detach().isfinite().all() for p in self.objective.parameters()]
-        ).all()
-        bad = torch.cat([steps.isfinite().logical_not(), weights.logical_not()[None]]).int()
-        if self.processes > 1:
-            bad = self.accelerator.reduce(bad, "sum")
-        found = bad.nonzero().flatten().tolist()
-        if not found:
+    def _check_finite(self, losses: EpochLosses, epoch: int) -> None:
+        """Raise NonFiniteLossError where a loss or a weight is not finite: such a state is not saved."""
+        fault = losses.non_finite(self.objective.parameters())
+        if fault is None:
             return
-        place = min(found[0], len(losses) - 1)
-        if found[0] == len(losses):
-            what = "the weights are not finite after its step"
+        if epoch == 0:
+            left = "no epoch was finished before"
+        elif self.folder is None:
+            left = "this run keeps no checkpoint"
         else:
-            what = (
-                "the loss of another process is not finite"
-                if steps[place].isfinite()
-                else f"the loss is {float(steps[place])}"
-            )
-        left = (
-            "this run keeps no checkpoint"
-            if self.folder is None
-            else f"the checkpoint of epoch {epoch} is intact"
-        )
+            left = f"the checkpoint of epoch {epoch} is intact"
         raise NonFiniteLossError(
-            f"epoch {epoch + 1}, batch {place + 1}: {what}; likely causes: optimizer.lr (now"
+            f"epoch {epoch + 1}, {fault}; likely causes: optimizer.lr (now"
             f" {self.config.optimizer.lr:g}) too high, a method weight too large, or bf16 where"
-            f" fp32 is needed; {left if epoch else 'no epoch was finished before'}"
+            f" fp32 is needed; {left}"
         )
 
     # --------------------------------------------------------------------------------- validation
