@@ -1,4 +1,4 @@
-"""Clean and robust accuracy of one network, image by image, by a protocol that no training setting changes.
+"""Clean and robust accuracy of one network, image by image, under a fixed protocol.
 
 The attacks grow stronger: none, PGD-k (validation), PGD-20, AutoAttack (test). Every image keeps
 its own result, so that two networks can be compared on the same images. The results do not depend
@@ -26,7 +26,11 @@ BATCH = 250  # images; fixed, because the position of a batch seeds its random s
 
 @dataclass(frozen=True)
 class ImageResults:
-    """Result of each of N images: labels `y` (N,); correct on x and correct on x and every x' (N,) booleans."""
+    """Results of N images, each tensor (N,).
+
+    Labels `y`; `clean`, True where the prediction on x is correct; `robust`, True where those on x
+    and on every x' are.
+    """
 
     y: Tensor
     clean: Tensor
@@ -100,9 +104,10 @@ def pgd(
     seed: int,
     part: slice = slice(None),
 ) -> Tensor:
-    """x' that maximises the cross-entropy of `network` (eval mode, frozen), from a start drawn with `seed`.
+    """x' that maximises the cross-entropy of `network` (eval mode, frozen).
 
-    `part` restricts the attack to some of the images; their start is the same as among all.
+    The start is drawn with `seed`. `part` restricts the attack to some of the images; their start
+    is the same as among all.
     """
     start = attack.start(x, Noise(torch.Generator(device=x.device).manual_seed(seed)))
     return attack.climb(inner.classification(y[part]).of(Student(network)), x[part], start[part])
@@ -122,11 +127,12 @@ def evaluate_accuracy(
     processes: int = 1,
     sum_over_processes: Callable[[Tensor], Tensor] = lambda counts: counts,
 ) -> tuple[ImageResults, TeacherReliability | None]:
-    """Clean and PGD results on x (N, C, H, W), y (N,); with a `teacher`, its reliability on the first x'.
+    """Clean and PGD results on x (N, C, H, W), y (N,); `network` is in eval mode.
 
-    `network` is in eval mode. Each of several processes takes every P-th batch, and
-    `sum_over_processes` adds up their tensors. A batch that the device cannot hold is evaluated in
-    parts; each image keeps its start. Raises OutOfMemoryError where one image is too many.
+    With a `teacher`, also its reliability on the first x'. Each of several processes takes every
+    P-th batch, and `sum_over_processes` adds up their tensors. A batch that the device cannot hold
+    is evaluated in parts; each image keeps its start. Raises OutOfMemoryError where one image is
+    too many.
     """
     clean, robust = torch.zeros(2, len(x), dtype=torch.int64, device=y.device)
     cases = torch.zeros(3, dtype=torch.int64, device=y.device)
@@ -163,7 +169,11 @@ def _batch_results(
     teacher: Callable[[Tensor], Tensor] | None,
     part: slice,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Results (n,) of a part of a batch, booleans: the network's on x, and on x and the x' of every seed; the teacher's on x and on the first x'."""
+    """Results of a part of a batch, four booleans (n,): True where predictions are correct.
+
+    The network on x; the network on x and the x' of every seed; the teacher on x; the teacher on
+    the first x'.
+    """
     x_part, y_part = x[part], y[part]
 
     def correct(evaluated: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
@@ -207,7 +217,7 @@ def compute_in_parts(
 def evaluate_autoattack(
     network: nn.Module, x: Tensor, y: Tensor, *, attack: Attack, seed: int = 0
 ) -> tuple[ImageResults, list[str]]:
-    """Results under AutoAttack, standard, in `attack`'s ball; and the warnings of the package's own checks."""
+    """Results under AutoAttack, standard, in `attack`'s ball; and the package's own warnings."""
     with torch.no_grad():
         clean = torch.cat([network(xs).argmax(dim=1) for xs in torch.split(x, BATCH)]) == y
     robust, flags = auto_attack(network, x, y, ball=attack.ball, seed=seed)

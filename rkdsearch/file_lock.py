@@ -27,10 +27,11 @@ def one_writer(
     doing: str = "searched",
     way_out: str = "wait for its end, or stop it, and go on with --resume",
 ) -> Iterator[None]:
-    """Be the folder's only writer inside the block; `doing` tells a second process why it is refused.
+    """Be the folder's only writer inside the block.
 
-    Raises StudyError, with the first writer's process and the `way_out`, where the folder has a
-    writer; DiskError where the folder cannot be written. Both come before anything is computed.
+    The error of a second process says what the first is `doing`. Raises StudyError, with the first
+    writer's process and the `way_out`, where the folder has a writer; DiskError where the folder
+    cannot be written. Both come before anything is computed.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -64,7 +65,7 @@ def one_writer(
 
 @contextmanager
 def one_at_a_time(folder: Path) -> Iterator[None]:
-    """Wait until no other process is inside such a block of this folder, on any host that shares it.
+    """Wait until no other process, on any host, is inside such a block of this folder.
 
     The first of several processes that start together makes a file; the others then find it.
     Needs no process group, which the trials of a search do not have. Leaves an empty file in the
@@ -77,7 +78,7 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
 
 
 def _lock(file: IO[bytes], *, wait: bool) -> None:
-    """Lock `file` until it is closed. Raises BlockingIOError where another holds it and `wait` is off."""
+    """Lock `file` until it is closed. Without `wait`, raises BlockingIOError where it is locked."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -105,8 +105,8 @@ def _notices(d: Delivery) -> list[str]:
     why = d.config.method.reconstructed
     if why is not None:
         found.append(
-            f"> **RECONSTRUCTED.** This {name_of(d.config.method)} follows the paper's abstract: {why}."
-            " These are not its authors' results."
+            f"> **RECONSTRUCTED.** This {name_of(d.config.method)} follows the paper's abstract:"
+            f" {why}. These are not its authors' results."
         )
     if d.trial["status"] != Status.FINISHED:
         length = f"{d.trial['fidelity.epochs']} of {d.trial['fidelity.of_epochs']} epochs"
@@ -124,7 +124,10 @@ def _results(d: Delivery) -> str:
     """Validation and test results, every number with its n and interval."""
     validation_attack = d.config.validation.attack
     lines = [
-        "| images | attack | seed | correct | accuracy | 95 % interval | signs of a failed attack |",
+        (
+            "| images | attack | seed | correct | accuracy | 95 % interval |"
+            " signs of a failed attack |"
+        ),
         "|---|---|---|---|---|---|---|",
     ]
     n = d.trial["fidelity.validation_images"]
@@ -148,14 +151,13 @@ def _results(d: Delivery) -> str:
         )
     text = "\n".join(lines)
     text += (
-        f"\n\nAttacks stay within {ball_text(validation_attack)}. Intervals are Wilson's, over images; they do"
-        " not cover the choice of the training seed."
+        f"\n\nAttacks stay within {ball_text(validation_attack)}. Intervals are Wilson's, over"
+        " images; they do not cover the choice of the training seed."
     )
     if tested:
         return (
-            text
-            + "\nThe validation rows selected the epoch and the trial: they are optimistically biased"
-            " by that selection."
+            text + "\nThe validation rows selected the epoch and the trial: they are optimistically"
+            " biased by that selection."
         )
     remedy = (
         f"`rkdsearch evaluate STUDY --trial {d.trial['trial_id']}` does it"
@@ -163,8 +165,8 @@ def _results(d: Delivery) -> str:
         else "Only full runs are evaluated"
     )
     return (
-        f"{text}\n**Not evaluated on test images.** {remedy}. The validation rows selected the epoch"
-        " and the trial: they are optimistically biased by that selection."
+        f"{text}\n**Not evaluated on test images.** {remedy}. The validation rows selected the"
+        " epoch and the trial: they are optimistically biased by that selection."
     )
 
 
@@ -177,7 +179,7 @@ def _score(correct: int, images: int) -> str:
 
 
 def _made(d: Delivery) -> str:
-    """The protocol: study, versions, device, best epoch, seed, split, and every setting of the run."""
+    """The protocol: study, versions, device, best epoch, seed, split, and all settings."""
     trial, config = d.trial, d.config
     where = ", ".join(
         f"{name} {trial[f'run.{name}']}"
@@ -185,10 +187,11 @@ def _made(d: Delivery) -> str:
         if trial[f"run.{name}"]
     )
     split, select = trial["run.split_sha256"], f"`validation.select: {config.validation.select}`"
+    processes = join_then(d.processes) or "an unknown number of"
     facts = (
         f"Trial `{trial['trial_id']}` of the study `{d.study}` ({trial['origin']}); {where}.\nBest"
         f" epoch {trial['metric.best_epoch']} of {trial['fidelity.epochs']} trained, by {select};"
-        f" seed {trial['run.seed']}, {join_then(d.processes) or 'an unknown number of'} process(es),"
+        f" seed {trial['run.seed']}, {processes} process(es),"
         f" training and validation split sha256 `{split}`."
     )
     settings = [
@@ -255,7 +258,10 @@ def _teacher_origin(home: Path, path: str | None, sha256: str) -> str:
     try:
         made = run.build(checkpoint.read(file)[1]["config"], path)
     except (RkdError, KeyError, TypeError):
-        return f"From the file `{file.name}`, which does not record how or on which images it was trained."
+        return (
+            f"From the file `{file.name}`, which does not record how or on which images it was"
+            " trained."
+        )
     attack = (
         f", training attack {made.attack.norm} eps {eps_text(made.attack.eps)}"
         if name_of(made.method) != "natural"

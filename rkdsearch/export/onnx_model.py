@@ -55,9 +55,9 @@ def write(network: nn.Module, images: Tensor, target: Path) -> None:
         difference = float((logits - expected).abs().max())
         if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
             raise RkdError(
-                f"{target}: its logits are up to {difference:.1e} from the network's on {len(images)}"
-                f" images, and at most {TOLERANCE:g} is allowed; leave --onnx out, or try another"
-                " version of torch or onnxruntime"
+                f"{target}: its logits are up to {difference:.1e} from the network's on"
+                f" {len(images)} images, and at most {TOLERANCE:g} is allowed; leave --onnx out, or"
+                " try another version of torch or onnxruntime"
             )
         temporary.replace(target)
     except torch.onnx.OnnxExporterError as error:

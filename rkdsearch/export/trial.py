@@ -1,4 +1,4 @@
-"""Export of one trial: weights, model card, RobustBench entry, the run's YAML and, on request, ONNX."""
+"""Export of one trial: weights, model card, RobustBench entry, the run's YAML, and ONNX."""
 
 import json
 from pathlib import Path

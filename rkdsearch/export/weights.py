@@ -1,4 +1,4 @@
-"""Weights as safetensors: written whole, the same bytes for the same network, read back before delivery."""
+"""Weights as safetensors: written whole, with the same bytes each time, and read back."""
 
 import json
 import os

@@ -15,7 +15,9 @@ _COUNTS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZ
 
 
 def accelerator_for(config: TrainConfig) -> Accelerator:
-    """Processes and device from the launcher's environment and `training.device`; all else from the config.
+    """Processes and device, from the launcher's environment and `training.device`.
+
+    All other settings come from the config alone.
 
     Raises ConfigError where the launcher shards one network or promises processes that it has not
     started, or where the config asks for a precision that the device lacks.
@@ -64,6 +66,6 @@ def accelerator_for(config: TrainConfig) -> Accelerator:
             " multiply so"
         )
     allow_tf32(allowed=config.training.precision == "tf32")
-    # A launcher's variable would divide the loss; `training.microbatches` says the parts of a batch.
+    # A launcher's variable would divide the loss; parts of a batch are the config's to set.
     accelerator.gradient_accumulation_steps = 1
     return accelerator

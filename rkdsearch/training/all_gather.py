@@ -9,7 +9,7 @@ from typing_extensions import override
 
 
 def gather_rows(tensor: Tensor) -> Tensor:
-    """The rows (N, ...) of all P processes, as (P * N, ...) in rank order; N must be the same on each.
+    """The rows (N, ...) of all P processes as (P * N, ...), in rank order; N is the same on each.
 
     One process gets `tensor` itself. The gradient is summed over processes. A loss that every
     process computes from all rows therefore gives P times its gradient, and the mean over
@@ -47,4 +47,5 @@ def leave_group() -> None:
 
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-    AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001 - Accelerate has no public way to form a second group
+    # Accelerate has no public way to form a second group.
+    AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001

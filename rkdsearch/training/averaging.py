@@ -38,7 +38,7 @@ class Average:
             self._move(student, max(1 - self._config.decay, 1 / self.count))
 
     def after_epoch(self, student: nn.Module, epoch: int) -> None:
-        """SWA: the mean of all epochs from the first averaged one on; before it, the student itself."""
+        """SWA: the mean of all epochs since the first averaged one; before it, the student."""
         if self._config.name == "swa":
             self.count = max(0, epoch - self._first) + 1
             self._move(student, 1 / self.count)
@@ -64,7 +64,7 @@ class Average:
         self.network.train()
         for count, x in enumerate(images, start=1):
             for norm in norms:
-                # A cumulative mean. `None` computes one too, but waits for the device in every layer.
+                # A cumulative mean; `None` gives the same but waits for the device in each layer.
                 norm.momentum = 1 / count
             self.network(x)
         self.network.eval()

@@ -31,7 +31,7 @@ def write(
     keep: bool = False,
     sync: bool = False,
 ) -> None:
-    """Replace `path` by a file of these tensors and this JSON `state`; `path` exists at every moment.
+    """Replace `path` by a file of these tensors and this JSON `state`; it exists at every moment.
 
     With `keep`, the old file stays as `kept(path)`. With `sync`, the new file survives the end of
     the machine and not only of the process, and takes some milliseconds longer. Raises DiskError,
@@ -89,7 +89,7 @@ def _untied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the half-written files of a killed process. Only the folder's one writer may call it."""
+    """Remove half-written files of a killed process; for the folder's only writer."""
     for left in folder.glob(f"{_TEMPORARY}*"):
         left.unlink(missing_ok=True)
 
@@ -97,7 +97,7 @@ def sweep(folder: Path) -> None:
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and the state. Raises CheckpointError for a missing, damaged or foreign file."""
     with _opened(path) as (file, state):
-        return {name: file.get_tensor(name) for name in file.keys()}, state  # noqa: SIM118 - not a dict
+        return {name: file.get_tensor(name) for name in file.keys()}, state  # noqa: SIM118
 
 
 def state_of(path: Path) -> dict[str, Any]:

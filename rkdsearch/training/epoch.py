@@ -17,7 +17,7 @@ class Best:
     worst_class_accuracy: float
 
     def merit(self, select: str) -> float:
-        """The value that selects an epoch: the accuracy named `select`, or the mean of clean and robust."""
+        """The value that selects an epoch: the accuracy `select`, or `mean` of clean and robust."""
         return (
             (self.clean_accuracy + self.robust_accuracy) / 2
             if select == "mean"

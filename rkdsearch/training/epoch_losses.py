@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class EpochLosses:
-    """The detached loss and terms (0-d each) of every batch of one epoch, on one of its processes."""
+    """Detached loss and terms (0-d) of every batch of one epoch, on one of the processes."""
 
     def __init__(self, accelerator: Accelerator) -> None:
         self._accelerator = accelerator
@@ -38,7 +38,8 @@ class EpochLosses:
     def non_finite(self, weights: Iterable[Tensor]) -> str | None:
         """The first batch whose loss is not finite, or the last batch where a weight is not finite.
 
-        A text such as `batch 3: the loss is nan`, on every process alike; None where all are finite.
+        A text such as `batch 3: the loss is nan`, on every process alike; None where all are
+        finite.
         """
         losses = torch.stack(self._losses)
         finite = torch.stack([weight.detach().isfinite().all() for weight in weights]).all()

@@ -1,4 +1,4 @@
-"""Microbatches: one step of the optimizer over a batch in parts, for devices that cannot hold it whole.
+"""Microbatches: one optimizer step over a batch in parts, where the device cannot hold it whole.
 
 The gradient is the whole batch's wherever the loss couples images only by a mean. BatchNorm takes
 each part's statistics, and updates its running statistics once a part. A method whose loss couples

@@ -1,4 +1,4 @@
-"""The module that Accelerate wraps: student and companions, with the method's whole loss as its forward.
+"""The module that Accelerate wraps: student and companions; its forward is the method's loss.
 
 The method may call the student several times inside; DistributedDataParallel sees one forward and
 one backward a step. Teachers stay outside the module tree: DistributedDataParallel must neither
@@ -40,7 +40,10 @@ class TrainingObjective(nn.Module):
         # The student is converted already. Conversion keeps the parameters that optimizers hold.
         if processes > 1 and config.training.batchnorm_across == "synchronised":
             synchronised = nn.SyncBatchNorm.convert_sync_batchnorm
-            companions = {name: synchronised(module) for name, module in companions.items()}  # type: ignore[no-untyped-call]
+            companions = {
+                name: synchronised(module)  # type: ignore[no-untyped-call]
+                for name, module in companions.items()
+            }
         self.companions = nn.ModuleDict(companions)
         self.memory: dict[str, Tensor] = {}
         self._config = config

@@ -74,11 +74,12 @@ def _count_step(optimizer: torch.optim.Optimizer, *_: object) -> None:
 
 
 def _is_plain(parameter: nn.Parameter) -> bool:
-    """True where torch's fused CPU kernel is safe: one call for all parameters, not four to ten for each.
+    """True where torch's fused CPU kernel is safe for this parameter.
 
-    The kernel walks a parameter, its gradient and its moments through memory together and ignores
-    their layouts. Autograd gives the gradient the layout of the parameter only where that has
-    neither gaps nor overlaps. A gradient that is assigned by hand must have that layout, too.
+    The fused step is one call for all parameters, the plain step four to ten for each. The kernel
+    walks a parameter, its gradient and its moments through memory together and ignores their
+    layouts. Autograd gives the gradient the layout of the parameter only where that has neither
+    gaps nor overlaps. A gradient that is assigned by hand must have that layout, too.
     """
     channels_last = parameter.dim() == 4 and parameter.is_contiguous(
         memory_format=torch.channels_last

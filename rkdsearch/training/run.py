@@ -26,7 +26,7 @@ def exclusive_folder(
     folder: Path,
     way_out: str = "wait for its end, or give this run a folder of its own",
 ) -> AbstractContextManager[None]:
-    """Lock the folder for this run; of several processes that train together, the first takes the lock.
+    """Lock the folder for this run; the first of its processes takes the lock.
 
     Raises StudyError where another run writes there, DiskError where the folder cannot be written.
     """
@@ -49,7 +49,7 @@ def train_teacher(made_by: TrainConfig, folder: Path) -> Iterator[EpochResult]:
 
 
 def teacher_epochs(config: TrainConfig, *caches: Path) -> Iterator[tuple[str, EpochResult]]:
-    """Train the teachers that are recipes; yields the epochs that are left to do, each with its role.
+    """Train the teachers that are recipes; yields each epoch that is left to do with its role.
 
     After the last one, `caches` contain their files.
     """

@@ -1,4 +1,4 @@
-"""Checkpoints of one run: `last` to resume from, `best` to deliver; and the checks that both are this run's."""
+"""Checkpoints of one run: `last` to resume from, `best` to deliver; both checked to be its own."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -61,7 +61,7 @@ class RunCheckpoints:
         network: nn.Module,
         history: Sequence[EpochResult],
     ) -> None:
-        """Save the state after the last epoch of `history`; and `network`, where that epoch is the best.
+        """Save the state after the last epoch of `history`, and `network` if that epoch is best.
 
         Raises DiskError, and leaves the checkpoints of the epoch before.
         """
@@ -113,7 +113,7 @@ class RunCheckpoints:
 
 
 def refuse_another(file: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
-    """Raise CheckpointError where the metadata of `file`, `there`, is not of the run that is `here`.
+    """Raise CheckpointError where `there`, the metadata of `file`, is not of the run `here`.
 
     Fields that an earlier version did not write are not compared, except the config's fingerprint.
     """

@@ -1,4 +1,4 @@
-"""The state that training changes, as named tensors: all that a checkpoint holds to resume a run exactly."""
+"""The state that training changes, as named tensors: a checkpoint resumes a run from these."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from rkdsearch.training.objective import TrainingObjective
 
 @dataclass(frozen=True)
 class State:
-    """The objective (student, companions, the method's memory), the optimizers, and the average if any."""
+    """Objective (student, companions, the method's memory), optimizers, and average, if any."""
 
     objective: TrainingObjective
     optimizers: Sequence[torch.optim.Optimizer]
@@ -39,7 +39,7 @@ class State:
         return found
 
     def restore(self, tensors: Mapping[str, Tensor], *, averaged: int) -> None:
-        """Restore what `tensors` returned; `averaged` is the number of weights that the average is of."""
+        """Restore what `tensors` and `averaged` returned."""
         self.objective.load_state_dict(_part(tensors, "objective"))
         device = next(self.objective.parameters()).device
         self.objective.memory.update(
@@ -67,7 +67,7 @@ def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state as `0.momentum_buffer`, `1.exp_avg`, ...; numbers become 0-d tensors."""
+    """The optimizer's state as `0.momentum_buffer`, `1.exp_avg`, ...; numbers as 0-d tensors."""
     state = optimizer.state_dict()["state"]
     return {
         f"{i}.{k}": torch.as_tensor(v)

@@ -19,5 +19,5 @@ def build_student(config: TrainConfig, images: data.Images) -> nn.Module:
 
 
 def try_student(config: TrainConfig) -> None:
-    """Check the student before its teachers are trained. Raises ConfigError as `build_student` does."""
+    """Check the student before its teachers are trained. Raises as `build_student` does."""
     build_student(config, data.load_training(config.data).train)

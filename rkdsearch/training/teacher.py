@@ -1,4 +1,4 @@
-"""Teachers of a run: trained once from a recipe or read from a file, then measured on validation images."""
+"""Teachers of a run: trained from a recipe or read from a file, then measured by the validation."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -37,7 +37,7 @@ UNKNOWN = (
 
 @dataclass(frozen=True)
 class TeacherAccuracy:
-    """A teacher's accuracies on validation images, fractions of 1, under the study's validation attack.
+    """A teacher's accuracies by the study's validation, fractions of 1.
 
     `measured_on` says whether the images were held out from its training.
     """
@@ -50,7 +50,7 @@ class TeacherAccuracy:
 
 
 def recipe_run(config: TrainConfig, role: Role) -> TrainConfig | None:
-    """The run that trains this teacher: the recipe's method and loop, the study's data and validation.
+    """The run that trains this teacher: the recipe's method and loop, the study's data.
 
     None without a teacher, or where its file is given.
     """
@@ -97,9 +97,9 @@ def from_folder(teacher: TeacherConfig, folder: Path) -> TeacherConfig:
 
 
 def find_file(study: Path, path: str) -> Path | None:
-    """Present path of a teacher's file: in the study's own `teachers/`, which moves with it, or `path`.
+    """Present path of a teacher's file: in the study's own `teachers/`, or `path`.
 
-    None where the file is in neither place.
+    The folder `teachers/` moves with the study. None where the file is in neither place.
     """
     own = study / "teachers" / Path(*Path(path).parts[-2:])
     return next((place for place in (own, Path(path)) if place.is_file()), None)
@@ -182,7 +182,7 @@ def measuring(teacher: TeacherConfig, config: TrainConfig) -> Iterator[tuple[Tea
 def known_measurement(
     described: Mapping[str, Any], role: Role, teacher: TeacherConfig, config: TrainConfig
 ) -> TeacherAccuracy | None:
-    """The measurement in `study.json`, where file, network, validation attack and images are the same.
+    """The measurement in `study.json`, for the same file, network, validation attack and images.
 
     None where one of them differs, or nothing is recorded.
     """
@@ -247,10 +247,11 @@ def measured_on(teacher: TeacherConfig, path: Path, splits: data.Splits) -> str:
 
 
 def check_claims(teacher: TeacherConfig, measured: TeacherAccuracy, place: str) -> None:
-    """Raise TeacherError where a claim exceeds the 99 % interval of the measured accuracy by over a point.
+    """Raise TeacherError where a claim exceeds the measured accuracy by too much.
 
-    The point allows for another PGD. A lower claim is not refused: claims are of test images, and a
-    published teacher may have been trained on images that are validation images here.
+    The limit is its 99 % interval and one percentage point. The point allows for another PGD. A
+    lower claim is not refused: claims are of test images, and a published teacher may have been
+    trained on images that are validation images here.
     """
     from scipy.stats import binomtest  # imported here: slow, and most runs check no claim
 

@@ -229,7 +229,7 @@ class Trainer:
                 self.accelerator.backward(total if share == 1 else total * share)
             found.append((share, total.detach(), terms))
         if self.config.optimizer.gradient_clip is not None:
-            # Each optimizer by itself: a companion with its own does not shorten the student's step.
+            # Each optimizer by itself: no companion shortens the student's step.
             for optimizer in self.optimizers:
                 mine = [p for group in optimizer.param_groups for p in group["params"]]
                 self.accelerator.clip_grad_norm_(mine, self.config.optimizer.gradient_clip)
@@ -245,7 +245,7 @@ class Trainer:
                 )
 
     def _check_finite(self, losses: EpochLosses, epoch: int) -> None:
-        """Raise NonFiniteLossError where a loss or a weight is not finite: such a state is not saved."""
+        """Raise NonFiniteLossError where a loss or weight is not finite; it is not saved."""
         fault = losses.non_finite(self.objective.parameters())
         if fault is None:
             return
@@ -288,7 +288,7 @@ class Trainer:
         return self._validator.evaluate(network, protocol)
 
     def _delivered(self) -> nn.Module:
-        """The network to validate and deliver; BatchNorm statistics of an average are re-estimated."""
+        """The network to validate and deliver; an average gets new BatchNorm statistics."""
         if self.average is None:
             return self.student
         # Always the images of the first epoch: the average's accuracy must not depend on when it is
@@ -304,7 +304,7 @@ class Trainer:
         return self.average.network
 
     def _average_statistics(self, network: nn.Module) -> None:
-        """Set BatchNorm's running statistics to their mean over processes, so that all have one network."""
+        """Set BatchNorm's running statistics to their means over the processes of the run."""
         if self.processes > 1:
             for name, buffer in network.named_buffers():
                 if name.endswith(("running_mean", "running_var")):
@@ -328,9 +328,10 @@ class Trainer:
         return self.history
 
     def _check_same_start(self) -> None:
-        """Raise CheckpointError where processes resume from different epochs: they would wait for each other for ever.
+        """Raise CheckpointError where processes would begin with different epochs.
 
-        A process that does not see the first one's folder begins with the first epoch.
+        A process that does not see the first one's folder begins with the first epoch, and all
+        processes would wait for each other for ever.
         """
         if self.processes > 1:
             done = len(self.history)

@@ -92,7 +92,7 @@ def with_validation(
     select: str,
     attack_steps: int,
 ) -> EpochResult:
-    """`result` with its accuracies and the best epoch so far; the earlier of equal epochs is the best."""
+    """`result` with its accuracies and the best epoch so far, the earliest of equal epochs."""
     best = Best(
         result.epoch,
         images.clean_accuracy,

@@ -1,4 +1,4 @@
-"""One pair of teachers for all runs of a session: the clean answers that a process remembers are then the same ones, too."""
+"""One pair of teachers for all runs of a session, so that all share the cached logits, too."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Runs that last a fraction of a second: a hundred digits, tiny networks, teachers that were never trained. And how two of them compare."""
+"""Runs under a second: a hundred digits, tiny networks, untrained teachers; and comparisons."""
 
 import multiprocessing
 import os
@@ -47,7 +47,7 @@ def teacher_file(path: Path, *, seed: int, width: int = 4) -> Path:
 def described(
     folder: Path, method: str | dict[str, Any] = "rslad", /, **overrides: Any
 ) -> TrainConfig:
-    """A run of two epochs of four steps. `overrides` are sections, merged over what stands here; teachers' files lie in `folder`."""
+    """A run of two epochs of four steps, with teachers from `folder`; `overrides` are laid over it."""
     plugins.allow_import("tests.training")
     network = {"name": "small_cnn", "width": 4}
     base: dict[str, Any] = {
@@ -67,7 +67,7 @@ def described(
 
 
 def train(config: TrainConfig, folder: Path | None = None, epochs: int | None = None) -> Trainer:
-    """Train up to so many finished epochs, all by default; what was kept in `folder` is taken up."""
+    """Train up to so many finished epochs, all by default; resumes from `folder`."""
     trainer = Trainer(config, folder)
     running = trainer.epochs()
     trainer.resume()
@@ -77,7 +77,7 @@ def train(config: TrainConfig, folder: Path | None = None, epochs: int | None = 
 
 
 def train_alone(config: TrainConfig, folder: Path) -> Iterator[EpochResult]:
-    """As `rkdsearch train` does it: the teachers that are recipes, then the run's own epochs and its rows."""
+    """Train as `rkdsearch train` does: the teachers that are recipes, then the run, with its rows."""
     for _ in teacher_epochs(config, folder / "teachers"):
         pass
     yield from single_run(Trainer(with_teachers(config, folder / "teachers"), folder))
@@ -131,18 +131,18 @@ def assert_same_files(one: Path, other: Path) -> None:
         assert said == other_said
 
 
-# ------------------------------------------------------------------------------------------------------------- processes
+# --------------------------------------------------------------------------------- processes
 
 
 def server() -> ForkServerContext:
-    """Processes that start in milliseconds: they are forked from one that has imported everything already."""
+    """Processes that start in milliseconds, forked from one that has imported everything."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     return context
 
 
 def gang(work: Callable[[Path], None], folder: Path, processes: int = 2) -> None:
-    """Run `work(folder)` in so many processes that meet as torchrun's do. Raises AssertionError where one of them fails."""
+    """Run `work(folder)` in so many processes, as torchrun does. Raises AssertionError if one fails."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]

@@ -1,4 +1,4 @@
-"""`training.compile`: every forward of the student goes through torch's compiler, and computes what it did."""
+"""`training.compile`: every forward of the student is compiled, and computes the same."""
 
 import shutil
 from collections.abc import Callable, Iterator

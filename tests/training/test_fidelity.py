@@ -9,7 +9,7 @@ from rkdsearch.training.trainer import Trainer
 from tests.training.runs import described
 
 
-def test_every_epoch_is_trained_and_judged_as_its_stage_says(teachers: Path) -> None:
+def test_every_epoch_is_trained_and_validated_as_its_fidelity_says(teachers: Path) -> None:
     validation = {"every": 10, "attack": {"steps": 3}}
     config = described(
         teachers,
@@ -28,10 +28,10 @@ def test_every_epoch_is_trained_and_judged_as_its_stage_says(teachers: Path) -> 
         for e in Trainer(config, fidelities=fidelities).epochs()
     ]
     assert found[:3] == [(1, None, None), (1, 3, 20), (2, 1, 30)]
-    assert found[3:] == [(5, None, None), (5, 3, 30)]  # the run ends with its last stage
+    assert found[3:] == [(5, None, None), (5, 3, 30)]  # the run ends with its last fidelity
 
 
-def test_the_best_epoch_is_looked_for_anew_where_another_protocol_judges(teachers: Path) -> None:
+def test_best_epoch_tracking_restarts_where_the_protocol_changes(teachers: Path) -> None:
     config = described(
         teachers,
         "natural",

@@ -1,4 +1,4 @@
-"""On a CUDA device: a run trains, and from an epoch's first batch to its last nothing waits for the device."""
+"""On a CUDA device: a run trains, and no batch of an epoch waits for the device."""
 
 import math
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ def test_two_epochs_train_and_no_step_waits_for_the_device(
     armed: list[int] = []
 
     def watched(batches: Batches, epoch: int) -> Iterator[Batch]:
-        """The same batches; what the caller does with each, and how the next one is made, must not wait."""
+        """The same batches; neither their use nor the next one's making may wait."""
         running = plain(batches, epoch)
         first = next(running)  # what an epoch draws is sent to the device with it, all at once
         if epoch == 0:  # kernels are chosen and compiled there

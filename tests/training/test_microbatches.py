@@ -1,4 +1,4 @@
-"""A batch in parts is the batch to every method whose loss does not join images; what the others then see is written here."""
+"""A batch in parts equals the batch for methods whose loss does not couple images; and the others."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ START = {"cgard": "none"}  # it draws twice for every part
 
 
 def moved(teachers: Path, name: str, microbatches: int, **overrides: Any) -> dict[str, Tensor]:
-    """What four steps of 25 images have moved, in float64; a small CNN has no BatchNorm, and uniform noise is the same in parts."""
+    """State after four steps of 25 images, in float64, without BatchNorm, with noise that parts share."""
     training = {
         "epochs": 1,
         "precision": "fp64",

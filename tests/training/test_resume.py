@@ -124,7 +124,7 @@ def test_the_best_network_is_of_an_epoch_that_the_run_knows_though_a_repeated_on
     found = iter([0.3, 0.9, 0.1, 0.1])
     ten = torch.arange(10)
 
-    def validate(_: Trainer, _stage: object) -> tuple[ImageResults, None]:
+    def validate(_: Trainer, _fidelity: object) -> tuple[ImageResults, None]:
         right = ten < next(found) * 10
         return ImageResults(torch.zeros(10, dtype=torch.int64), right, right), None
 
@@ -146,7 +146,7 @@ def test_the_best_network_is_of_an_epoch_that_the_run_knows_though_a_repeated_on
     assert {path.name for path in tmp_path.iterdir()} == {"last.safetensors", "best.safetensors"}
 
 
-# ------------------------------------------------------------------------------------------------------------- SIGKILL
+# ----------------------------------------------------------------------------------- SIGKILL
 
 LONG_RUN = {"training": {"epochs": 60, "batch_size": 50}, "averaging": {"name": "ema"}}
 
@@ -161,7 +161,7 @@ def _live(teachers: Path, folder: Path, ready: Connection) -> None:
 
 
 def lives_and_deaths(teachers: Path, folder: Path, kills: int) -> int:
-    """Kill a run so many times, wherever it is, and each time let another process take it up; how many epochs were then finished."""
+    """Kill a run so many times, each time resumed by another process; returns its finished epochs."""
     chance = random.Random(kills)
     folder.mkdir()
     for _ in range(kills):

@@ -275,7 +275,7 @@ def test_a_run_does_not_go_on_with_other_generated_images(
 
 
 def launched(folder: Path, *launcher: str) -> str:
-    """What a launcher's processes print together while they train from a YAML file with a recipe."""
+    """Output of a launcher's processes that train from a YAML file with a recipe."""
     values: dict[str, Any] = described(
         teachers_in(folder), teachers={"robust": {"path": None, "recipe": RECIPE}}
     ).to_dict()

@@ -34,7 +34,7 @@ def claimed(**claims: float) -> TeacherConfig:
     return TeacherConfig(network=ModelConfig(), path="teacher.safetensors", **claims)
 
 
-def test_a_recipes_run_has_its_own_loop_and_the_studys_data_and_exam(teachers: Path) -> None:
+def test_a_recipes_run_has_its_own_loop_and_the_studys_data_and_validation(teachers: Path) -> None:
     config = with_recipe(teachers)
     made_by = teacher.recipe_run(config, "robust")
     assert made_by is not None

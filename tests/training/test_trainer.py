@@ -27,7 +27,7 @@ def judged(monkeypatch: pytest.MonkeyPatch, *accuracies: tuple[float, float]) ->
     """Let the validations of a run find these (clean, robust) accuracies, of ten images."""
     left = iter(accuracies)
 
-    def validate(_: Trainer, _stage: Fidelity) -> tuple[ImageResults, None]:
+    def validate(_: Trainer, _fidelity: Fidelity) -> tuple[ImageResults, None]:
         clean, robust = next(left)
         ten = torch.arange(10)
         return (
