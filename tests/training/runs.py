@@ -47,7 +47,7 @@ def teacher_file(path: Path, *, seed: int, width: int = 4) -> Path:
 def described(
     folder: Path, method: str | dict[str, Any] = "rslad", /, **overrides: Any
 ) -> TrainConfig:
-    """A run of two epochs of four steps, with teachers from `folder`; `overrides` are laid over it."""
+    """A run of two epochs of four steps, with teachers from `folder`, under `overrides`."""
     plugins.allow_import("tests.training")
     network = {"name": "small_cnn", "width": 4}
     base: dict[str, Any] = {
@@ -77,7 +77,7 @@ def train(config: TrainConfig, folder: Path | None = None, epochs: int | None = 
 
 
 def train_alone(config: TrainConfig, folder: Path) -> Iterator[EpochResult]:
-    """Train as `rkdsearch train` does: the teachers that are recipes, then the run, with its rows."""
+    """Train as `rkdsearch train` does: first the recipes, then the run with its rows."""
     for _ in teacher_epochs(config, folder / "teachers"):
         pass
     yield from single_run(Trainer(with_teachers(config, folder / "teachers"), folder))
@@ -142,7 +142,7 @@ def server() -> ForkServerContext:
 
 
 def gang(work: Callable[[Path], None], folder: Path, processes: int = 2) -> None:
-    """Run `work(folder)` in so many processes, as torchrun does. Raises AssertionError if one fails."""
+    """Run `work(folder)` in processes as torchrun's. Raises AssertionError if one fails."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]

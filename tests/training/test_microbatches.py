@@ -1,4 +1,4 @@
-"""A batch in parts equals the batch for methods whose loss does not couple images; and the others."""
+"""A batch in parts equals the batch, for methods whose loss does not couple images."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ START = {"cgard": "none"}  # it draws twice for every part
 
 
 def moved(teachers: Path, name: str, microbatches: int, **overrides: Any) -> dict[str, Tensor]:
-    """State after four steps of 25 images, in float64, without BatchNorm, with noise that parts share."""
+    """State after four steps of 25 images, in float64; parts share the noise."""
     training = {
         "epochs": 1,
         "precision": "fp64",

@@ -161,7 +161,7 @@ def _live(teachers: Path, folder: Path, ready: Connection) -> None:
 
 
 def lives_and_deaths(teachers: Path, folder: Path, kills: int) -> int:
-    """Kill a run so many times, each time resumed by another process; returns its finished epochs."""
+    """Kill and resume a run so many times; returns the number of its finished epochs."""
     chance = random.Random(kills)
     folder.mkdir()
     for _ in range(kills):
