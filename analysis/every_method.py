@@ -45,7 +45,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
 
 
 def student(method: str, seed: int, cache: Path) -> Best:
-    """What one method reaches with one seed; the teachers are trained once and cached."""
+    """Result of one method with one seed; the teachers are trained once and cached."""
     values = {
         **COMMON,
         "student": {"name": "small_cnn", "width": 8},

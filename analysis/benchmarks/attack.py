@@ -1,9 +1,11 @@
-"""What does a step of an attack cost above what it must? Its floor: one forward and one backward to the images of the bare folded network.
+"""Cost of an attack step above its lower bound.
+
+The bound is one forward and one backward pass to the images of the bare folded network.
 
 Linf ball, one thread, CPU time; floor and steps take turns. `teacher_adversarial` asks a WRN-16-4
 (digits: a small CNN of width 32) too, and its floor has both networks. `live network` is the
 cross-entropy by autograd through the network itself in eval mode: the difference is what folding,
-unrolling and writing out the gradient gain.
+unrolling and the closed-form gradient gain.
 
     python analysis/benchmarks/attack.py [--quick] [--students small_cnn mlp resnet18 mobilenet_v2]
 """

@@ -1,4 +1,4 @@
-"""Learning curves for searches to be tried on, in place of trainings: simulated ones, and recorded ones.
+"""Learning curves for simulated searches, in place of training: simulated and recorded ones.
 
 Simulated: a method, an attack budget and five more values decide how well a student learns, when
 and how fast, and where it lies between clean and robust accuracy; early values tell late ones
@@ -75,7 +75,10 @@ Ladder = tuple[Fidelity, ...]
 
 @cache
 def simulated_space() -> SearchSpace:
-    """The space that simulated searches search: seven of the digits space's parameters, two of them conditional."""
+    """The space of simulated searches.
+
+    Seven of the digits space's parameters, two of them conditional.
+    """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "simulated.yaml"
         file.write_text(SPACE, encoding="utf-8")
@@ -94,7 +97,10 @@ class Training(Protocol):
 
 @dataclass(frozen=True)
 class Run:
-    """A run that is known. `epochs` (T,) are the validated ones; `measured` and `true` (T, 2) are clean and robust accuracy there.
+    """A known run: clean and robust accuracy of its validated epochs.
+
+    `epochs` (T,) are the validated epochs; `measured` and `true` (T, 2) are clean and robust
+    accuracy there.
 
     `true` is without the noise of seed and exam: what many fresh seeds would measure.
     """
@@ -104,7 +110,10 @@ class Run:
     true: NDArray[np.float64]
 
     def judged(self, epoch: int) -> int:
-        """Index of the epoch by which the run is judged after `epoch`: the best mean of both accuracies so far, the earliest of equals."""
+        """Index of the best epoch up to `epoch`.
+
+        The best mean of both accuracies; the earliest of equals.
+        """
         return int(self.measured[self.epochs <= epoch].mean(axis=1).argmax())
 
     def values_at(self, epoch: int) -> tuple[float, float]:
@@ -120,7 +129,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Curve:
-    """All that a configuration can show. `capped` is trained with at most `CAP` attack steps; `continued` so until `LIFTED`, then without cap.
+    """All runs of a configuration.
+
+    `capped` is trained with at most `CAP` attack steps; `continued` likewise until `LIFTED`, then
+    without a cap.
 
     Where its training attack takes no more steps than the cap, all three are the same run.
     """
@@ -131,7 +143,7 @@ class Curve:
     continued: Training
 
     def run(self, ladder: Ladder, rung: int, *, afresh: bool) -> Training:
-        """The run that is looked at on a rung of the ladder: `afresh`, if a cap that bound is lifted by beginning anew."""
+        """The run that a rung compares: from the start (`afresh`), or continued without its cap."""
         if ladder[rung].training_attack_steps is not None:
             return self.capped
         return self.full if afresh or ladder[0].training_attack_steps is None else self.continued
@@ -151,7 +163,10 @@ class Curve:
 
 
 def cost_of(start: int, end: int, attack_steps: int) -> float:
-    """What the epochs after `start` up to `end`, which is validated, cost in full runs with a ten-step training attack."""
+    """Cost of the epochs from `start` to `end`, in full runs with a ten-step training attack.
+
+    Epoch `end` is validated.
+    """
 
     def steps(begin: int, last: int, attack: int) -> float:
         validations = last // EVERY - begin // EVERY + (last % EVERY > 0)
@@ -162,17 +177,17 @@ def cost_of(start: int, end: int, attack_steps: int) -> float:
 
 
 class Landscape(Protocol):
-    """What a search is tried on."""
+    """The runs among which a search is simulated."""
 
     @property
     def space(self) -> SearchSpace:
         """The space that proposals are made for."""
 
     def given(self, ordinal: int) -> dict[str, Any] | None:
-        """The configuration of this number where the landscape knows only some, so that nobody can propose; None where anything may be asked."""
+        """The configuration of this number in a fixed table; None where any may be proposed."""
 
     def curve(self, overrides: Mapping[str, Any]) -> Curve:
-        """How runs of this configuration go."""
+        """The runs of this configuration."""
 
 
 @dataclass(frozen=True)
@@ -290,7 +305,10 @@ class Simulated:
 
 @dataclass(frozen=True)
 class Recorded:
-    """Recorded runs, met in an order that `seed` shuffles. Nobody can propose here: the table has what it has, so it compares schedulers."""
+    """Recorded runs, in an order that `seed` shuffles.
+
+    Nothing can be proposed: the table is fixed, so it compares schedulers.
+    """
 
     searched: SearchSpace
     runs: Sequence[tuple[dict[str, Any], Curve]]
@@ -315,7 +333,7 @@ class Recorded:
 
 
 def read(file: Path) -> list[tuple[dict[str, Any], Curve]]:
-    """The recorded table: configurations with their runs, only those whose full and capped runs were seen to their ends.
+    """The recorded table: configurations whose full and capped runs are complete.
 
     Not every configuration was also trained on after its cap was lifted: where it was not,
     `continued` is the full run.

@@ -1,4 +1,4 @@
-"""How fast are batches made? Ours against torchvision's transforms, and against the least that any loader must do.
+"""Speed of batches: ours, torchvision's transforms, and the lower bound of any loader.
 
 CIFAR-shaped noise (N, 32, 32, 3), crop and flip, float32 batches out. Sides, measured in turns
 within each repeat:
@@ -42,7 +42,7 @@ def ours(images: Images, batch_size: int, device: str) -> Iterator[Tensor]:
 
 
 def torchvision(items: Sequence[Any], size: int, batch_size: int, device: str) -> Iterator[Tensor]:
-    """One epoch of per-image transforms of tensors or Pillow images, collated and moved to the device."""
+    """An epoch of per-image transforms of tensors or Pillow images, moved to `device`."""
     from torchvision.transforms import v2
 
     augment = [v2.RandomCrop(size, padding=size // 8), v2.RandomHorizontalFlip()]

@@ -1,8 +1,10 @@
-"""What a search's driver spends on one trial, by the number of trials before it: CPU time, for it is one thread beside the trials.
+"""CPU time of a search's driver for one trial, by the number of earlier trials.
 
-python analysis/benchmarks/latency.py               our own share, in one process
-python analysis/benchmarks/latency.py --ray 100     the driver of a search of so many trials on Ray, our share of it, and how long a worker
-                                                    waits between two trials (wanted: less than 0.1 s)
+    python analysis/benchmarks/latency.py               our own share, in one process
+    python analysis/benchmarks/latency.py --ray 100     a search of so many trials on Ray
+
+With Ray: the driver's time, our share of it, and a worker's waiting time between two trials
+(wanted: less than 0.1 s).
 """
 
 import argparse
@@ -87,7 +89,10 @@ class Instant(tune.Trainable):
 
 
 def over_ray(trials: int) -> None:
-    """Print what a report costs a real driver, from the first one to the last, and how long a process waits for its next trial."""
+    """Print a real driver's cost of a report, from the first to the last, and its workers' waiting.
+
+    A worker waits between two trials.
+    """
     quiet()
     search.RayTrial = Instant  # type: ignore[assignment, attr-defined]  # it stands in for the real one
     space = replace(SearchSpace.load(DIGITS), baselines=())
@@ -176,7 +181,10 @@ def _measured(count: int) -> dict[str, list[float]]:
 
 
 def _after(count: int, space: SearchSpace, folder: Path) -> Study:
-    """A study that has so many trials behind it: of those on a rung, the best 1/reduction have gone on."""
+    """A study with so many earlier trials.
+
+    On each rung, the best 1/reduction of them were promoted.
+    """
     study = Study(folder, space, 2 * count, {})
     rng = np.random.default_rng(0)
     # one for all: what was done is known by overrides and epochs
@@ -227,10 +235,22 @@ def _result(epoch: int, epochs: int, rng: np.random.Generator) -> EpochResult:
     clean = round(float(rng.random()), 2)
     robust = round((1 - clean) * float(rng.random()), 2)
     return EpochResult(
-        epoch=epoch, epochs=epochs, loss=1.0, terms={"imitation": 1.0}, lr=0.1, seconds=1.0, images_per_second=1.0, training_attack_steps=2,
-        clean_accuracy=clean, robust_accuracy=robust, worst_class_accuracy=0.0, best=Best(epoch, clean, robust, 0.0), robust_peak=robust,
-        images=300, finished=1e9 + epoch,
-    )  # fmt: skip
+        epoch=epoch,
+        epochs=epochs,
+        loss=1.0,
+        terms={"imitation": 1.0},
+        lr=0.1,
+        seconds=1.0,
+        images_per_second=1.0,
+        training_attack_steps=2,
+        clean_accuracy=clean,
+        robust_accuracy=robust,
+        worst_class_accuracy=0.0,
+        best=Best(epoch, clean, robust, 0.0),
+        robust_peak=robust,
+        images=300,
+        finished=1e9 + epoch,
+    )
 
 
 def _ms(action: Callable[[], object]) -> float:

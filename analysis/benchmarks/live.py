@@ -1,4 +1,7 @@
-"""Searches on digits for real: the rules of the simulated ones, with trainings in place of curves, charged by the same numbers."""
+"""Real searches on digits.
+
+The rules of the simulated searches, with training in place of curves, charged by the same numbers.
+"""
 
 import statistics
 import time
@@ -28,7 +31,10 @@ LIVE = (RANDOM, STOCK, SYNE_TUNE, "ours, length", "ours, whole ladder")
 
 @dataclass
 class Trained:
-    """A run that is trained as far as somebody looks. Where its loss becomes infinite, its accuracies are 0 from then on."""
+    """A run that is trained as far as it is read.
+
+    Where its loss becomes infinite, its accuracies are 0 from then on.
+    """
 
     config: TrainConfig
     fidelities: tuple[Fidelity, ...]
@@ -54,13 +60,16 @@ class Trained:
         return best.clean_accuracy, best.robust_accuracy
 
     def delivers(self) -> tuple[float, float]:
-        """What was measured: nobody knows the truth here."""
+        """The measured accuracies: real runs have no known true ones."""
         return self.values_at(EPOCHS)
 
 
 @dataclass
 class Digits:
-    """The digits space, without its baselines. `seed` is every run's: the noise of a search's trainings is its own."""
+    """The digits space, without its baselines.
+
+    All runs of a search have the same `seed`: a search has noise of its own.
+    """
 
     space: SearchSpace
     teachers: Mapping[str, Any]
@@ -71,7 +80,7 @@ class Digits:
         """Nothing: anything may be proposed."""
 
     def curve(self, overrides: Mapping[str, Any]) -> Curve:
-        """Runs that are trained when they are looked at; one under the cap is the one that may go on without it."""
+        """Runs that are trained when they are read; a capped run may continue without its cap."""
         config = self.space.config(
             run.merge(run.merge(overrides, self.teachers), {"training.seed": self.seed})
         )
@@ -97,7 +106,10 @@ def live(
     file: Path = RESULTS,
     rules: Sequence[str] = LIVE,
 ) -> None:
-    """Search `seeds` times by each rule with `budget` full runs; print what is there. A search that is in the file is not made again."""
+    """Search `seeds` times by each rule with `budget` full runs, and print the results.
+
+    A search that is in the file is not repeated.
+    """
     end = time.monotonic() + 60 * minutes
     space = replace(SearchSpace.load(DIGITS), baselines=())
     teachers = teachers_of(space, study)
@@ -143,7 +155,10 @@ def _rows(rule: str, seed: int, budget: float, track: Track, seconds: float) -> 
 
 
 def table(rows: pd.DataFrame) -> str:
-    """A line for each rule: medians over seeds, and their range. The bar is what random search ends with, a mean over its seeds."""
+    """A line for each rule: medians over seeds, and their range.
+
+    The bar is random search's final value, a mean over its seeds.
+    """
     ends = rows.groupby(["rule", "seed"])["hypervolume"].last()
     bar = float(ends[RANDOM].mean()) if RANDOM in ends.index else 0.0
     if not bar:

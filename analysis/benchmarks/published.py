@@ -1,4 +1,4 @@
-"""One training step as the published scripts write it: what our step is measured against, and must agree with.
+"""One training step as in the published scripts: the reference for speed and for losses.
 
 Our own straightforward version of their structure, not their text: fp32 and contiguous tensors, the
 live network in the attack, gradients of all parameters in every attack step (`backward`), separate
@@ -18,7 +18,7 @@ Climb = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Script:
-    """What a script has at hand. eps and step_size are pixels of [0, 1]; `climb` gives d(loss)/dx'."""
+    """Inputs of a script's step. `eps`, `step_size`: pixels of [0, 1]; `climb`: d(loss)/dx'."""
 
     student: nn.Module
     teacher: nn.Module
@@ -58,7 +58,10 @@ def rslad(script: Script, x: Tensor, y: Tensor, generator: torch.Generator) -> T
 
 
 def ard(script: Script, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-    """30^2 KL(T(x) || S(x'); 30) and a cross-entropy of weight 0; the attack climbs the cross-entropy in train mode."""
+    """30^2 KL(T(x) || S(x'); 30) and a cross-entropy of weight 0.
+
+    The attack maximises the cross-entropy in train mode.
+    """
     x_adv = _label_attack(script, x, y, generator)
     adversarial, natural = script.student(x_adv), script.student(x)
     with torch.no_grad():
@@ -69,7 +72,10 @@ def ard(script: Script, x: Tensor, y: Tensor, generator: torch.Generator) -> Ten
 
 
 def iad(script: Script, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-    """IAD-I after its warm-up: a KL(T(x) || S(x')) + (1 - a) KL(S(x) || S(x')) with a = p_T(y | x')^0.1."""
+    """IAD-I after its warm-up.
+
+    a KL(T(x) || S(x')) + (1 - a) KL(S(x) || S(x')) with a = p_T(y | x')^0.1.
+    """
     x_adv = _label_attack(script, x, y, generator)
     script.optimizer.zero_grad()
     adversarial = script.student(x_adv)
@@ -84,7 +90,10 @@ def iad(script: Script, x: Tensor, y: Tensor, generator: torch.Generator) -> Ten
 
 
 def adaad(script: Script, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:  # noqa: ARG001 - the ground truth is never used
-    """KL(T(x') || S(x')) and a natural term of weight 0; the attack climbs the first in eval mode, through the teacher too."""
+    """KL(T(x') || S(x')) and a natural term of weight 0.
+
+    The attack maximises the first in eval mode, through the teacher too.
+    """
     script.student.eval()
     x_adv = x.detach() + 0.001 * torch.randn(x.shape, generator=generator, dtype=x.dtype)
     x_adv = _attack(
@@ -108,7 +117,10 @@ STEPS: Mapping[str, Callable[[Script, Tensor, Tensor, torch.Generator], Tensor]]
 
 
 def _label_attack(script: Script, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-    """PGD on the cross-entropy in train mode: ten forwards that move BatchNorm's statistics, as ARD's and IAD's scripts have it."""
+    """PGD on the cross-entropy in train mode, as in ARD's and IAD's scripts.
+
+    Its ten forward passes change BatchNorm's statistics.
+    """
     script.student.train()
     x_adv = x.detach() + script.eps * (
         2 * torch.rand(x.shape, generator=generator, dtype=x.dtype) - 1

@@ -1,4 +1,4 @@
-"""The recorded table of digits runs: how it grows, and how well its cheap runs agree with its full ones."""
+"""The recorded table of digits runs: its growth, and agreement of cheap and full runs."""
 
 import json
 import math
@@ -31,7 +31,10 @@ THOROUGH = 36
 
 @dataclass(frozen=True)
 class Kind:
-    """A way to train a configuration: what it changes, and its stages; `names` says in the table what each of them is a part of."""
+    """A way to train a configuration: its changes, and its parts.
+
+    `names` says in the table what each of them belongs to.
+    """
 
     changes: Mapping[str, Any]
     fidelities: tuple[Fidelity, ...]
@@ -39,7 +42,10 @@ class Kind:
 
 
 def kinds(number: int, attack_steps: int) -> Iterator[Kind]:
-    """The runs of configuration `number`, whose training attack has so many steps. Where that is within the cap, capped runs are full ones."""
+    """The runs of configuration `number`, with so many steps of the training attack.
+
+    Within the cap, capped runs are full ones.
+    """
     whole = tuple(
         Fidelity(epochs=until) for until in (LOWER[0].epochs, *(rung.epochs for rung in LENGTH))
     )
@@ -59,7 +65,9 @@ def kinds(number: int, attack_steps: int) -> Iterator[Kind]:
 
 
 def record(wanted: int, minutes: float, study: Path, file: Path = TABLE) -> int:
-    """Add digits runs to the table until it has `wanted` configurations or the time is up; returns how many it has.
+    """Add digits runs to the table; returns its number of configurations.
+
+    Ends with `wanted` configurations or when the time is up.
 
     Configuration number i is drawn from the space by the seed i, so that the table grows the same
     whenever it is stopped. A run that was cut off begins anew; the table is replaced as a whole
@@ -98,7 +106,7 @@ def record(wanted: int, minutes: float, study: Path, file: Path = TABLE) -> int:
 
 
 def teachers_of(space: SearchSpace, study: Path) -> dict[str, Any]:
-    """Overrides that name the space's teachers, trained in the study's folder where they are not there."""
+    """Overrides that name the space's teachers, trained in the study's folder if missing."""
     return overrides_of(
         {step.role: step for step in prepare(study, space) if step.measured is not None}
     )
@@ -111,7 +119,10 @@ def _rows(
     teachers: Mapping[str, Any],
     kind: Kind,
 ) -> list[dict[str, Any]]:
-    """A row for each validated epoch; where the loss became infinite, one more of epoch 0 and without accuracies."""
+    """A row for each validated epoch.
+
+    Where the loss became infinite, one more row of epoch 0 without accuracies.
+    """
     config = space.config(
         run.merge(run.merge(overrides, teachers), kind.changes), f"configuration {number}"
     )
@@ -169,11 +180,14 @@ def _rows(
     return rows
 
 
-# ------------------------------------------------------------------------------------------------------------- how they agree
+# ----------------------------------------------------------------------------------- how they agree
 
 
 def agreement(file: Path) -> str:
-    """Rank correlation of each cheap run with the full one, over all configurations and over the better half by the full run."""
+    """Rank correlation of each cheap run with the full one.
+
+    Over all configurations, and over the better half by the full run.
+    """
     runs: dict[str, dict[int, Run]] = {}
     table = pd.read_parquet(file).sort_values("epoch")
     for number, rows in table.groupby("configuration"):

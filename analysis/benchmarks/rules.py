@@ -32,7 +32,10 @@ LOWER: Ladder = (Fidelity(epochs=2, training_attack_steps=CAP), *WHOLE)
 
 
 class Ours:
-    """rkdsearch's own searcher and scheduler, driven as `rkdsearch.search.study.Study` drives them; all settings are the space's."""
+    """rkdsearch's sampler and scheduler, driven as `rkdsearch.search.study.Study` drives them.
+
+    All settings are the space's.
+    """
 
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
@@ -89,7 +92,9 @@ class Ours:
 
 
 class Stock:
-    """Ray Tune's OptunaSearch (two objectives, its defaults) and ASHAScheduler's bracket on the mean of both: the real classes, no cluster.
+    """Ray Tune's OptunaSearch and ASHAScheduler's bracket: the real classes, without a cluster.
+
+    OptunaSearch has two objectives and its defaults; the bracket takes the mean of both.
 
     A trial that ASHA stopped is told COMPLETE with its last values, as Tune tells it. It reports
     the best epoch so far, as ours do.
@@ -125,7 +130,7 @@ class Stock:
         return self._last, {}
 
     def goes_on(self, trial: Trial, values: tuple[float, float]) -> bool:
-        """Whether the mean is at least the rung's upper third so far."""
+        """True where the mean is at least the rung's upper third so far."""
         named: Any = _Named(str(trial.ordinal))
         return bool(
             self._bracket.on_result(named, LENGTH[trial.rung].epochs, float(np.mean(values)))
@@ -148,7 +153,9 @@ class _Named:
 
 
 class SyneTune:
-    """Syne Tune's MOASHA as published: random proposals; a newcomer is kept if its priority is among the best third of its rung.
+    """Syne Tune's MOASHA as published: random proposals, promoted by priority.
+
+    A new trial is kept if its priority is among the best third of its rung.
 
     Its default priority (d9970f2) is a sorted list of indices, which the bracket reads as if it
     were a list of ranks.
@@ -183,7 +190,9 @@ class SyneTune:
 
 
 def published_priorities(values: NDArray[np.float64]) -> NDArray[np.int64]:
-    """What Syne Tune's NonDominatedPriority returns for (N, 2): the indices from best to worst, (N,), used as if they were places.
+    """Result of Syne Tune's NonDominatedPriority for (N, 2).
+
+    The indices from best to worst, (N,), which the bracket uses as if they were ranks.
 
     Fronts first; inside a front the best sum, then always the point farthest from those already
     placed (an epsilon-net).

@@ -1,4 +1,4 @@
-"""How much sooner our search finds the front than random search does, and than Optuna + ASHA as Ray Tune runs them.
+"""Compute to the front: our search, random search, and Ray Tune's Optuna + ASHA.
 
 Every rule (`rules.py`) meets the same landscapes (`curves.py`) with two workers (`simulation.py`),
 and is charged for what it trains and validates. A search's worth is the hypervolume above (0, 0) of
@@ -9,10 +9,14 @@ search's compute after which a rule has reached it: the median over seeds, and i
 order statistics ("never" where it was not reached). A search ends there, but not before it has
 spent a quarter of random search's compute.
 
-    python analysis/benchmarks/search.py [--quick] [--seeds 99] [--budgets 30 100] [--shapes bulging straight] [--rules ...] [--processes 2]
-    python analysis/benchmarks/search.py --record 100 [--minutes 12] [--study runs/search_benchmark]     adds to the recorded table
-    python analysis/benchmarks/search.py --live 5 [--budget 12] [--study runs/search_benchmark]          real trainings on digits
-    python analysis/benchmarks/search.py --latency                                                       only the searcher's and scheduler's time
+    python analysis/benchmarks/search.py [--quick] [--seeds 99] [--budgets 30 100] [--processes 2]
+                                         [--shapes bulging straight] [--rules ...]
+    python analysis/benchmarks/search.py --record 100 [--minutes 12] [--study runs/search_benchmark]
+    python analysis/benchmarks/search.py --live 5 [--budget 12] [--study runs/search_benchmark]
+    python analysis/benchmarks/search.py --latency
+
+`--record` adds to the recorded table, `--live` trains on digits, and `--latency` measures only the
+sampler's and scheduler's time.
 
 `--quick` has 30 seeds, spread over the shapes, and a budget of 30 full runs (three minutes of one
 idle core); else there are 99, and 100 full runs too. The table of recorded digits runs is replayed
@@ -52,7 +56,10 @@ SHARES = (0.1, 0.25)
 
 @dataclass(frozen=True)
 class Task:
-    """One rule on one landscape: `shape` of the simulated ones with a `budget` of full runs, or, where it is None, the recorded table."""
+    """One rule on one landscape.
+
+    `shape` of a simulated landscape with a `budget` of full runs; None: the recorded table.
+    """
 
     shape: str | None
     seed: int
@@ -63,7 +70,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Hypervolume, in bars, at `SHARES` of random search's compute; and the share after which the bar was reached, infinite where it was not."""
+    """Hypervolume, in bars, at `SHARES` of random search's compute.
+
+    And the share after which the bar was reached, infinite where it was not.
+    """
 
     task: Task
     at: tuple[float, ...]
@@ -89,7 +99,7 @@ def rules_of(task: Task) -> Mapping[str, Callable[[SearchSpace], Rule]]:
 
 
 def landscape_of(task: Task) -> tuple[Landscape, dict[str, Any]]:
-    """Where the task's search takes place, and when it ends."""
+    """The task's landscape, and its limits."""
     if task.shape is not None:
         return Simulated(task.shape, task.seed, task.clear), {"budget": task.budget}
     runs = _table()
@@ -103,7 +113,10 @@ def landscape_of(task: Task) -> tuple[Landscape, dict[str, Any]]:
 
 @cache
 def _bar(task: Task) -> tuple[float, float]:
-    """The hypervolume that random full-length search ends with, and the compute that it takes: means over several."""
+    """Final hypervolume of random full-length search, and its compute.
+
+    Means over several searches.
+    """
     found = []
     for again in range(RANDOM_SEARCHES):
         landscape, limits = landscape_of(task)
@@ -123,11 +136,14 @@ def _table() -> list[tuple[dict[str, Any], Curve]]:
     return read(TABLE)
 
 
-# ---------------------------------------------------------------------------------------------------------------- what is printed
+# ---------------------------------------------------------------------------------- what is printed
 
 
 def median_with_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """The median, and the narrowest symmetric pair of order statistics that holds it with 95 %: also right where some values are infinite."""
+    """The median, and the narrowest symmetric pair of order statistics that holds it with 95 %.
+
+    Also right where some values are infinite.
+    """
     ordered = sorted(values)
     n = len(ordered)
     middle = (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
@@ -136,14 +152,20 @@ def median_with_interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def against(rows: Sequence[Outcome], others: Mapping[int, float]) -> list[float]:
-    """Compute to the bar as a share of the other rule's on the same seed; what never got there is taken to have been there at the very end."""
+    """Compute to the bar as a share of the other rule's on the same seed.
+
+    A search that never reached the bar counts as reaching it at its end.
+    """
     return [
         row.to_the_bar / min(others[row.task.seed], 1.0) for row in rows if row.task.seed in others
     ]
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
-    """A line for each rule: hypervolumes are medians in bars, with their standard deviation over seeds."""
+    """A line for each rule.
+
+    Hypervolumes are medians in bars, with their standard deviation over seeds.
+    """
     stock = {o.task.seed: o.to_the_bar for o in outcomes if o.task.rule == STOCK}
     lines = [
         f"{'rule':41} "
@@ -185,9 +207,15 @@ def compare(
     *,
     clear: bool = False,
 ) -> list[Outcome]:
-    """Run and print everything, part by part. A seed's landscape has one of the shapes, in turns; where all is `clear`, only those."""
+    """Run and print everything, part by part.
+
+    A seed's landscape has one of the shapes, in turn; with `clear`, only clear ones.
+    """
     parts = {
-        f"simulated, {'clear, ' * clear}{budget:g} full runs of compute, {seeds} seeds over {', '.join(shapes)}": [
+        (
+            f"simulated, {'clear, ' * clear}{budget:g} full runs of compute, {seeds} seeds"
+            f" over {', '.join(shapes)}"
+        ): [
             Task(shapes[seed % len(shapes)], seed, rule, budget, clear)
             for seed in range(seeds)
             for rule in RULES

@@ -24,7 +24,7 @@ LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 @dataclass(frozen=True)
 class Workload:
-    """What both sides compute: a method on a student, for `batch` images of `size` x `size`."""
+    """Input of both sides: a method on a student, for `batch` images of `size` x `size`."""
 
     method: str
     student: Mapping[str, object]
@@ -53,7 +53,10 @@ class Workload:
         return config.build(values)
 
     def networks(self) -> tuple[nn.Module, nn.Module]:
-        """Student and teacher with the same fresh weights on every side; the teacher's BatchNorm statistics are not those of its birth."""
+        """Student and teacher with the same fresh weights on every side.
+
+        The teacher's BatchNorm statistics are not the initial ones.
+        """
         torch.manual_seed(0)
         described = self.config()
         assert described.teachers.robust is not None
@@ -78,7 +81,10 @@ class Workload:
 
 
 class Transposed(nn.Module):
-    """The same function by other sums: images are transposed, and so is every kernel of the network, in place."""
+    """The same function by other sums.
+
+    Images are transposed, and so is every kernel of the network, in place.
+    """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -157,7 +163,7 @@ class Ours:
         return total.detach()
 
     def warm_up(self) -> None:
-        """A step with one attack iteration: memory is touched, kernels are chosen, the twin is built."""
+        """A step with one attack iteration: allocates memory, chooses kernels, builds copies."""
         attack = self._objective.attack
         self._objective.attack = replace(attack, steps=1)
         self.step()

@@ -1,4 +1,7 @@
-"""One search on simulated or recorded curves: two workers, a rule that proposes and promotes, and compute that is charged as it is spent."""
+"""A search on simulated or recorded curves.
+
+Two workers, a rule that proposes and promotes, and compute that is charged as it is spent.
+"""
 
 import heapq
 import itertools
@@ -18,7 +21,10 @@ WORKERS = 2
 
 @dataclass
 class Trial:
-    """A configuration in a simulated search. `rung` is the index of the highest rung of its ladder that it has reached, -1 before the first."""
+    """A configuration in a simulated search.
+
+    `rung` is the index of the highest rung of its ladder that it has reached, -1 before the first.
+    """
 
     ordinal: int
     overrides: dict[str, Any]
@@ -30,7 +36,10 @@ class Trial:
 
 
 class Rule(Protocol):
-    """Who proposes and who goes on. A cap that is lifted begins the run `afresh`, or lets it continue."""
+    """A rule that proposes and promotes.
+
+    When a cap is lifted, the run begins `afresh` or continues.
+    """
 
     afresh: bool
 
@@ -43,18 +52,20 @@ class Rule(Protocol):
         """Overrides of the next configuration, and notes to keep with it."""
 
     def goes_on(self, trial: Trial, values: tuple[float, float]) -> bool:
-        """Whether a trial that has just reached the rung before full length `trial.rung` runs on at once."""
+        """True where a trial runs on at once from `trial.rung`, a rung before full length."""
 
     def promoted(self) -> int | None:
         """Ordinal of a paused trial that goes on now."""
 
     def ended(self, trial: Trial, values: tuple[float, float]) -> None:
-        """The trial runs no more, by full length or by the rule's own decision; these were its last values."""
+        """Record the last values of a trial that ended, at full length or by the rule."""
 
 
 @dataclass(frozen=True)
 class Track:
-    """What a search had after each full-length trial: `compute` (T,) in full runs until then, `hypervolume` (T,) after it.
+    """State of a search after each full-length trial.
+
+    `compute` (T,) in full runs until then, `hypervolume` (T,) after it.
 
     `configurations` were tried and `spent` (full runs) was used when it ended.
     """
@@ -76,7 +87,10 @@ class Track:
 
 
 class Search:
-    """`WORKERS` workers; compute is what they are busy with, a trial that is cut off at the end included."""
+    """`WORKERS` workers.
+
+    Compute is the time that they are busy, a trial that is cut off at the end included.
+    """
 
     def __init__(self, landscape: Landscape, rule: Rule, trials: int) -> None:
         self._landscape, self._rule, self._wanted = landscape, rule, trials
@@ -154,7 +168,10 @@ def search(
     trials: int = 10**6,
     enough: tuple[float, float] = (math.inf, 0.0),
 ) -> Track:
-    """One search until the compute (full runs) or the configurations are used up, or there is `enough`: a hypervolume, and a compute spent."""
+    """One search until the compute (full runs) or the configurations are used up.
+
+    Or until there is `enough`: a hypervolume, and a compute spent.
+    """
     running = Search(landscape, rule, trials)
     compute: list[float] = []
     points: list[tuple[float, float]] = []

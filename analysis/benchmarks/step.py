@@ -1,10 +1,10 @@
-"""How fast is a training step? Ours, as a user gets it, against the same step as the published scripts do it.
+"""Speed of a training step: ours against the published scripts'.
 
 Batch 128 of 32x32 noise, PGD-10, a WRN-16-4 teacher, same weights and random numbers. Three sides,
 each in a process of its own, take turns within every repeat:
 
 script        `published.py` with the system's allocator
-script+alloc  the same with the allocator that `rkdsearch train` sets (`rkdsearch.training.allocator`)
+script+alloc  the same with the allocator of `rkdsearch train` (`rkdsearch.training.allocator`)
 ours          `TrainingObjective` built from a `TrainConfig`, with that allocator
 
 "of peak" is the step's useful work (forwards and backwards that its result needs) per second, as a
@@ -22,7 +22,8 @@ ratios of `--clock cpu --threads 1` mean something), or a clock, threads or clim
 Every pair of a method and a student is printed when it is done, with what it took: one pair a call
 is a short call.
 
-    python analysis/benchmarks/step.py [--quick] [--methods rslad ard] [--students resnet18] [--threads 2] [--climb images]
+    python analysis/benchmarks/step.py [--quick] [--methods rslad ard] [--students resnet18]
+                                       [--threads 2] [--climb images]
 """
 
 import argparse
@@ -56,7 +57,7 @@ BARS = {  # (method, student) -> process defaults on both sides, the same alloca
 }
 
 
-# --------------------------------------------------------------------------------------------- inside a side's own process
+# ---------------------------------------------------------------------- inside a side's own process
 
 _ready: dict[str, tuple[Workload, Published | Ours, dict[str, Tensor]]] = {}
 
@@ -72,7 +73,10 @@ def begin(threads: int, *, keep: bool) -> None:
 
 
 def measure(work: Workload, climb: str | None, clock: str) -> tuple[float, float]:
-    """(seconds, loss) of one step from the initial weights; `climb` None is our side. The first call of a workload also warms it up."""
+    """(seconds, loss) of one step from the initial weights; `climb` None is our side.
+
+    The first call of a workload also warms it up.
+    """
     now = CLOCKS[clock]
     if _ready.get("now", (None,))[0] != work:
         _ready.clear()  # one workload at a time: memory is for the one that is measured
@@ -97,7 +101,10 @@ def first_loss(work: Workload, climb: str | None, layout: Layout = "contiguous")
 
 
 def difference_in_float64(work: Workload, climb: str) -> float:
-    """Between the first losses of script and ours, on 4 images and 2 attack steps: seconds, and no sign hangs on an order of sums."""
+    """Difference of the first losses of script and ours, on 4 images and 2 attack steps.
+
+    It takes seconds, and no sign depends on the order of sums.
+    """
     exact = replace(work, precision="fp64", batch=4, steps=2)
     return abs(first_loss(exact, climb) - first_loss(exact, None))
 
@@ -118,7 +125,10 @@ def where_time_goes() -> list[tuple[str, float]]:
 
 
 def convolution_peak(clock: str) -> float:
-    """FLOP a second of the best 3x3 convolution, channels last, fp32: the ceiling of this machine, as far as anything here comes to it."""
+    """FLOP a second of the best 3x3 convolution, channels last, fp32.
+
+    The practical ceiling of this machine.
+    """
     best, now = 0.0, CLOCKS[clock]
     for channels, size in ((128, 16), (256, 8), (256, 16)):
         x = torch.randn(128, channels, size, size).contiguous(memory_format=torch.channels_last)
@@ -134,11 +144,14 @@ def convolution_peak(clock: str) -> float:
     return best
 
 
-# ------------------------------------------------------------------------------------------------------- useful arithmetic
+# -------------------------------------------------------------------------------- useful arithmetic
 
 
 def forward_flops(network: nn.Module, size: int) -> int:
-    """Of one image through its convolutions and linear layers; a multiplication and an addition are two."""
+    """FLOP of one image through its convolutions and linear layers.
+
+    A multiplication and an addition are two.
+    """
     total = 0
 
     def count(layer: nn.Module, _: object, output: Tensor) -> None:
@@ -169,7 +182,7 @@ def useful_flops(work: Workload) -> float:
     return float(work.batch * (attack + learnt + answers))
 
 
-# ------------------------------------------------------------------------------------------------------------- the report
+# --------------------------------------------------------------------------------------- the report
 
 
 def ratios(slow: list[float], fast: list[float]) -> str:
@@ -184,7 +197,10 @@ def median_ratio(slow: list[float], fast: list[float]) -> float:
 
 
 def agreement(ours: float, script: Sequence[float]) -> tuple[float, float]:
-    """How far our loss is from the nearest of the script's answers, and how far it may be: as they from each other, or 1e-4."""
+    """Distance of our loss to the nearest of the script's answers, and its limit.
+
+    The limit is their distance from each other, or 1e-4.
+    """
     return min(abs(ours - answer) for answer in script), max(1e-4, max(script) - min(script))
 
 
@@ -196,7 +212,10 @@ def compare(
     repeats: int,
     peak: float,
 ) -> tuple[bool, bool]:
-    """Measure one workload on all sides in turns and print it; whether its bars were reached, and whether its losses agree."""
+    """Measure one workload on all sides in turns, and print it.
+
+    Returns whether its bars were reached, and whether its losses agree.
+    """
     began = time.perf_counter()
     seconds: dict[str, list[float]] = {name: [] for name in sides}  # of the clock
     losses: dict[str, float] = {}

@@ -1,10 +1,11 @@
-"""How fast is a small trial? Ours, as a user gets it, against the same training as the published scripts write it.
+"""Speed of a small trial: ours against the same training by the published scripts.
 
 RSLAD on digits: batch 128, PGD-10, a small CNN of width 32 as the teacher, one thread. The sides
 take turns, epoch by epoch:
 
-backward   `published.py`'s step in an epoch's loop: a DataLoader of tensors, a shuffled epoch, `loss.item()` after every step; its attack
-           asks for all gradients, as the scripts of ARD, IAD and many others do: the bars are counted against this side, as step.py's
+backward   `published.py`'s step in an epoch's loop: a DataLoader of tensors, a shuffled epoch,
+           `loss.item()` after every step; its attack asks for all gradients, as the scripts of ARD,
+           IAD and many others do. The bars are counted against this side, as in step.py
 images     the same, with an attack that asks for the images' gradient alone, as RSLAD's authors do
 ours       `Trainer(config).epochs()`, without its validation
 
@@ -56,7 +57,10 @@ CLOCKS = {"cpu": time.process_time, "wall": time.perf_counter}
 
 
 def described(folder: Path, student: dict[str, object], precision: str = "fp32") -> TrainConfig:
-    """The run that a user would describe; long, and validated at its end alone. Its teacher's file is written into `folder`."""
+    """The run as a user describes it; long, and validated only at its end.
+
+    Its teacher's file is written into `folder`.
+    """
     path = folder / "teacher.safetensors"
     if not path.exists():
         torch.manual_seed(0)
@@ -136,7 +140,7 @@ def first_losses(folder: Path, student: dict[str, object], precision: str) -> tu
 
 
 def where_time_goes(epoch: Callable[[], object], steps: int) -> dict[str, float]:
-    """Microseconds of a step of ours, by part. Where one part calls another, the time is the inner one's."""
+    """Microseconds of our step, by part; time in a part that another calls counts once."""
     spent: dict[str, float] = {}
     inner = [0.0]  # seconds of the parts that the present one has called
 
@@ -188,7 +192,7 @@ def one_thread() -> Iterator[None]:
 
 
 def compare(folder: Path, name: str, repeats: int, epochs: int) -> bool:
-    """Measure one student in turns and print it; whether its bar was reached and both sides agree."""
+    """Measure one student in turns; True where its bar was reached and both sides agree."""
     settings, bar = STUDENTS[name]
     trainer = Trainer(described(folder, settings))
     steps = len(trainer._batches)  # noqa: SLF001

@@ -1,4 +1,7 @@
-"""What the benchmarks of sides that take turns print alike: where they ran, and the spread of what they found."""
+"""Common output of benchmarks whose sides take turns.
+
+The machine, and the spread of the measurements.
+"""
 
 import os
 import platform
