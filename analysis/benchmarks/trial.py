@@ -140,7 +140,7 @@ def first_losses(folder: Path, student: dict[str, object], precision: str) -> tu
 
 
 def where_time_goes(epoch: Callable[[], object], steps: int) -> dict[str, float]:
-    """Microseconds of our step, by part; time in a part that another calls counts once."""
+    """Microseconds of our step, by part; a part's time excludes the parts that it calls."""
     spent: dict[str, float] = {}
     inner = [0.0]  # seconds of the parts that the present one has called
 
