@@ -281,10 +281,23 @@ def launched(folder: Path, *launcher: str) -> str:
     ).to_dict()
     (folder / "run.yaml").write_text(yaml.safe_dump(values))
     done = subprocess.run(
-        [sys.executable, "-m", *launcher, "-m", "rkdsearch", "train", "run.yaml", "training.batch_size=50"],
-        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, check=False, timeout=500,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            *launcher,
+            "-m",
+            "rkdsearch",
+            "train",
+            "run.yaml",
+            "training.batch_size=50",
+        ],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=500,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
