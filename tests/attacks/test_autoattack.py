@@ -1,4 +1,5 @@
 import logging
+from typing import ClassVar
 
 import pytest
 import torch
@@ -6,6 +7,7 @@ from torch import nn
 
 from rkdsearch.attacks.autoattack import auto_attack
 from rkdsearch.attacks.balls import L2, Ball, Linf
+from rkdsearch.errors import ConfigError
 
 
 def linear() -> nn.Module:
@@ -50,3 +52,14 @@ def test_the_same_seed_finds_the_same() -> None:
     runs = [auto_attack(linear(), x, y, ball=Linf(0.01), seed=4) for _ in range(2)]
     assert torch.equal(runs[0][0], runs[1][0])
     assert runs[0][1] == runs[1][1]
+
+
+def test_a_ball_that_autoattack_does_not_have_is_refused() -> None:
+    class Square(Linf):
+        title: ClassVar[str] = "Square"
+        autoattack: ClassVar[str | None] = None
+
+    with pytest.raises(
+        ConfigError, match=r"validation\.attack\.norm: AutoAttack has no Square ball"
+    ):
+        auto_attack(linear(), grey(0.59), torch.tensor([1]), ball=Square(0.1))
