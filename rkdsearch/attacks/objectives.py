@@ -1,4 +1,4 @@
-"""Attack objectives: what x' maximises, and the gradient that every step follows."""
+"""Attack objectives: functions of images that x' maximises, and their gradients."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

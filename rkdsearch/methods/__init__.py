@@ -19,6 +19,7 @@ from rkdsearch.methods.base.method import AttackDefaults, Companion, Loss, Metho
 from rkdsearch.methods.base.networks import BatchNormMode, Precision, Student, Teacher
 from rkdsearch.methods.base.step import Step
 from rkdsearch.plugins import allow_import, allowed_imports, load_module
+from rkdsearch.teacher import Role
 
 __all__ = [
     "UNUSED",
@@ -32,6 +33,7 @@ __all__ = [
     "Method",
     "Parity",
     "Precision",
+    "Role",
     "Step",
     "Student",
     "Teacher",

@@ -33,11 +33,11 @@ from rkdsearch.methods import (
     KLScale,
     Loss,
     Method,
+    Role,
     Step,
     Temperature,
     inner,
 )
-from rkdsearch.teacher import Role
 
 
 class AKD2(Method):

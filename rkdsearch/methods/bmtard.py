@@ -32,9 +32,8 @@ from pydantic import Field
 from typing_extensions import override
 
 from rkdsearch.losses import entropy, kl_divergence
-from rkdsearch.methods import Factor, KLScale, Loss, Method, Parity, Step, Weight, inner
+from rkdsearch.methods import Factor, KLScale, Loss, Method, Parity, Role, Step, Weight, inner
 from rkdsearch.methods._balance import balance
-from rkdsearch.teacher import Role
 
 
 class BMTARD(Method):
@@ -48,7 +47,7 @@ class BMTARD(Method):
     )
     temperature_step: Factor = Field(
         0.001,
-        description="kappa: what a temperature moves by in a step, at the initial learning rate",
+        description="kappa: the move of a temperature in a step, at the initial learning rate",
     )
     highest_temperature: float = Field(
         10.0, ge=1, le=1000, description="where heating a teacher ends; cooling ends at 1"

@@ -43,12 +43,12 @@ from rkdsearch.methods import (
     Loss,
     Method,
     Parity,
+    Role,
     Step,
     Temperature,
     WarmUp,
     inner,
 )
-from rkdsearch.teacher import Role
 
 
 class CIARD(Method):

@@ -160,16 +160,15 @@ class CRDND(ConditionalMethod):
     def _compensated(self, step: Step, logits: Tensor, x_adv: Tensor) -> Tensor:
         """q, (N, K) probabilities; p itself where no compensation moves it."""
         p = probabilities(logits, self.temperature)
+        if self.compensation in ("matrix", "none"):
+            return p
         label = functional.one_hot(step.y, p.shape[1]).to(p.dtype)
-        match self.compensation:
-            case "matrix" | "none":
-                return p
-            case "label":
-                p_y, p_m = (p * label).sum(dim=1), (p - label).amax(dim=1)
-                c = ((p_m - p_y + self.margin) / (1 - p_y + p_m).clamp_min(1e-12)).clamp(0, 1)
-            case _:  # gate
-                log_p = log_probabilities(step.teacher(x_adv)).gather(1, step.y[:, None])[:, 0]
-                c = 1 - (self.trust_exponent * log_p).exp()
+        if self.compensation == "label":
+            p_y, p_m = (p * label).sum(dim=1), (p - label).amax(dim=1)
+            c = ((p_m - p_y + self.margin) / (1 - p_y + p_m).clamp_min(1e-12)).clamp(0, 1)
+        else:  # gate
+            log_p = log_probabilities(step.teacher(x_adv)).gather(1, step.y[:, None])[:, 0]
+            c = 1 - (self.trust_exponent * log_p).exp()
         return p + c[:, None] * (label - p)
 
     def _imitation(self, step: Step, logits: Tensor, *, target: Tensor) -> Tensor:

@@ -46,6 +46,7 @@ from rkdsearch.methods import (
     KLScale,
     Loss,
     Parity,
+    Role,
     Step,
     Temperature,
     WarmUp,
@@ -53,7 +54,6 @@ from rkdsearch.methods import (
     When,
     inner,
 )
-from rkdsearch.teacher import Role
 
 
 class IAD(ConditionalMethod):

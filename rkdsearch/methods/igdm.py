@@ -39,10 +39,10 @@ class IGDM(Method):
         x_mirrored = 2 * step.x - x_adv
         with torch.no_grad():
             target, target_mirrored = step.teacher(x_adv), step.teacher(x_mirrored)
-        answer, answer_mirrored = step.student.logits(x_adv, x_mirrored)
-        change = kl_divergence(answer - answer_mirrored, target=target - target_mirrored)
+        student, student_mirrored = step.student.logits(x_adv, x_mirrored)
+        change = kl_divergence(student - student_mirrored, target=target - target_mirrored)
         ramp = (step.epoch + 1) / step.epochs
         return Loss.weighted(
-            adversarial=(self.kl_scale, kl_divergence(answer, target=target)),
+            adversarial=(self.kl_scale, kl_divergence(student, target=target)),
             gradient=(self.kl_scale * self.gradient_weight * ramp, change),
         )

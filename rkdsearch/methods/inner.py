@@ -1,4 +1,4 @@
-"""The inner problems of the literature, by name: what x' maximises.
+"""The inner problems of the literature, by name: the functions that x' maximises.
 
 A method passes one of these, or a function of its own, to `step.maximize`. `attack.objective` in a
 run's config replaces it. Each takes a step and returns a function from images to (N,) nats. Most

@@ -10,8 +10,7 @@ other. tau^2 keeps the gradient's size when tau changes. There is no attack: wit
 this measures how much robustness clean imitation alone transfers (little, but not none: the ARD
 paper starts from it).
 
-Defaults: the paper searches alpha and tau per task; 0.9 and 4 are what re-implementations for CIFAR
-settled on.
+Defaults: the paper searches alpha and tau per task; re-implementations for CIFAR use 0.9 and 4.
 
 Confirmed: a third-party implementation (mdistiller) was run on the golden numbers.
 """
@@ -23,8 +22,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from rkdsearch.losses import kl_divergence
-from rkdsearch.methods import AttackDefaults, KLScale, Loss, Method, Step, Temperature, Weight
-from rkdsearch.teacher import Role
+from rkdsearch.methods import AttackDefaults, KLScale, Loss, Method, Role, Step, Temperature, Weight
 
 
 class KD(Method):

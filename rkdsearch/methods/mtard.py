@@ -30,9 +30,8 @@ from pydantic import Field
 from typing_extensions import override
 
 from rkdsearch.losses import kl_divergence
-from rkdsearch.methods import Factor, KLScale, Loss, Method, Parity, Step, Weight, inner
+from rkdsearch.methods import Factor, KLScale, Loss, Method, Parity, Role, Step, Weight, inner
 from rkdsearch.methods._balance import balance
-from rkdsearch.teacher import Role
 
 
 class MTARD(Method):

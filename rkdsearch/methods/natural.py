@@ -1,4 +1,4 @@
-"""Natural training: empirical risk minimisation, which every robust method is measured against.
+"""Natural training: empirical risk minimisation, the baseline of every robust method.
 
 outer   min  CE(S(x), y)
 inner   none
@@ -13,8 +13,7 @@ from typing import ClassVar
 
 from typing_extensions import override
 
-from rkdsearch.methods import AttackDefaults, Loss, Method, Step
-from rkdsearch.teacher import Role
+from rkdsearch.methods import AttackDefaults, Loss, Method, Role, Step
 
 
 class Natural(Method):

@@ -33,8 +33,17 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from rkdsearch.losses import kl_divergence
-from rkdsearch.methods import Companion, Factor, KLScale, Loss, Method, Step, Temperature, inner
-from rkdsearch.teacher import Role
+from rkdsearch.methods import (
+    Companion,
+    Factor,
+    KLScale,
+    Loss,
+    Method,
+    Role,
+    Step,
+    Temperature,
+    inner,
+)
 
 
 class PeerAiD(Method):

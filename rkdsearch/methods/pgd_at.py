@@ -21,8 +21,7 @@ from typing import ClassVar
 
 from typing_extensions import override
 
-from rkdsearch.methods import AttackDefaults, Loss, Method, Step, inner
-from rkdsearch.teacher import Role
+from rkdsearch.methods import AttackDefaults, Loss, Method, Role, Step, inner
 
 
 class PGDAT(Method):

@@ -35,7 +35,7 @@ class SAAD(Method):
     """Imitate the teacher's logits and their slope, most where the teacher is unsure of x'."""
 
     uncertainty_weight: Factor = Field(
-        5.0, description="w's factor: what a nat of the teacher's entropy weighs"
+        5.0, description="w's factor: the weight of a nat of the teacher's entropy"
     )
     entropy_order: float = Field(
         1.0, gt=0, le=100, description="gamma: order of the Renyi entropy; 1 is Shannon's"
@@ -67,18 +67,18 @@ class SAAD(Method):
         with torch.no_grad():
             target, target_mirrored = step.teacher(x_adv), step.teacher(x_mirrored)
             uncertainty = self._entropy(target)
-            everyone = step.all_gather(uncertainty)
-            above = uncertainty - everyone.min()
+            gathered = step.all_gather(uncertainty)
+            above = uncertainty - gathered.min()
             weight = self.uncertainty_weight * above
-            highest = self.uncertainty_weight * (everyone.max() - everyone.min())
+            highest = self.uncertainty_weight * (gathered.max() - gathered.min())
             certainty = 1 - weight / (highest + 1e-8)
-        answer, answer_mirrored, natural = step.student.logits(
+        student, student_mirrored, natural = step.student.logits(
             x_adv, x_mirrored, step.x, weights=(1.0, 1.0, self.natural_weight)
         )
         ramp = (step.epoch + 1) / step.epochs
-        change = kl_divergence(answer - answer_mirrored, target=target - target_mirrored)
+        change = kl_divergence(student - student_mirrored, target=target - target_mirrored)
         return Loss.weighted(
-            adversarial=(self.kl_scale, weight * kl_divergence(answer, target=target)),
+            adversarial=(self.kl_scale, weight * kl_divergence(student, target=target)),
             gradient=(self.kl_scale * self.gradient_weight * ramp, weight * change),
             natural=(
                 self.kl_scale * self.natural_weight,

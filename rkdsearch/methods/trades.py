@@ -19,8 +19,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from rkdsearch.losses import kl_divergence
-from rkdsearch.methods import Factor, KLScale, Loss, Method, Step, inner
-from rkdsearch.teacher import Role
+from rkdsearch.methods import Factor, KLScale, Loss, Method, Role, Step, inner
 
 
 class TRADES(Method):

@@ -1,4 +1,6 @@
-"""The attacks of eight families of papers from our one loop, against literal images (tests/golden/attacks.json).
+"""The attacks of eight families of papers from one loop, against literal images.
+
+The images are in tests/golden/attacks.json.
 
 Each was confirmed by running the authors' own attack: Goldblum, IAD, RSLAD (two), ABSLD, MTARD,
 TRADES, AdaAD (two), PeerAiD, SAAD (two). The networks are two-layer perceptrons; the noise is
@@ -104,7 +106,7 @@ def test_a_method_attacks_as_its_authors_do(name: str, variant: str) -> None:
 
 
 def test_clipping_a_gaussian_start_changes_nothing_here() -> None:
-    """AdaAD's PGD-AT clips it; no start of ours does, because 0.001 of noise decides no sign of these gradients."""
+    """AdaAD's PGD-AT clips it; ours does not: 0.001 of noise changes no sign of a gradient here."""
     at, _ = step("gaussian")
     assert (
         at.maximize(inner.label(at)) - expected("pgd_ce_gauss_init_clipped")

@@ -1,4 +1,7 @@
-"""The contract, for a stranger's method too: `pytest tests/methods --method my_lab.soft_at --allow-import my_lab`."""
+"""Options of the contract tests, for third-party methods too.
+
+`pytest tests/methods --method my_lab.soft_at --allow-import my_lab`
+"""
 
 import pytest
 

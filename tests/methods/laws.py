@@ -1,4 +1,4 @@
-"""What every method must obey, on a bench of tiny networks: 8x8 images, three classes, BatchNorm, one thread."""
+"""The bench for the laws of every method: tiny networks, 8x8 images, three classes, BatchNorm."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -49,13 +49,13 @@ class TinyNet(Classifier):
 
 
 def bfloat16() -> AbstractContextManager[None]:
-    """As the trainer runs networks in half precision: autocast around each forward, and nowhere else."""
+    """Half precision as in the trainer: autocast around each forward, and nowhere else."""
     return torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False)
 
 
 @dataclass(frozen=True)
 class Recording(Attack):
-    """An attack that keeps every batch which it has put back into the ball, and the batch around which it did so."""
+    """An attack that keeps every projected batch, and the batch around which it was projected."""
 
     seen: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
@@ -72,7 +72,7 @@ class Recording(Attack):
 
 
 class Bench:
-    """A student, the teachers and companions that a method asks for, and a batch. Everything follows from `seed`."""
+    """A batch, a student, and the method's teachers and companions, all drawn with `seed`."""
 
     def __init__(
         self,
@@ -144,7 +144,7 @@ class Bench:
         }
 
     def share(self, rank: int, processes: int) -> dict[str, Any]:
-        """What one of several processes sees of this batch: its rows, and its slice of the noise. As changes to `step`."""
+        """Changes to `step` for one of several processes: its rows and its slice of the noise."""
         mine = slice(rank * len(self.x) // processes, (rank + 1) * len(self.x) // processes)
         noise = Noise(self.noise.generator, rank, processes)
         return {
@@ -156,7 +156,7 @@ class Bench:
         }
 
     def learn(self, steps: int, lr: float = 0.02) -> list[float]:
-        """The loss before each of so many optimisation steps on this one batch, always under the same attack noise."""
+        """The loss before each of `steps` optimisation steps on this batch, with equal attack noise."""
         optimizer = torch.optim.Adam(self.trained().values(), lr=lr)
         values = []
         for _ in range(steps):
@@ -219,5 +219,5 @@ def interrupted(network: nn.Module) -> Iterator[None]:
 
 
 def batches_tracked(network: nn.Module) -> int:
-    """How many batches have moved this network's BatchNorm statistics."""
+    """Number of batches that have moved this network's BatchNorm statistics."""
     return int(network.get_buffer("bn1.num_batches_tracked"))

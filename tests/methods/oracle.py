@@ -1,4 +1,4 @@
-"""Networks that look their answers up: a method's arithmetic against literal logits, values to 1e-9 and gradients to 1e-8.
+"""A method's arithmetic against literal logits: values to 1e-9, gradients to 1e-8.
 
 `tests/golden/NAME.json` holds logits of the student `S`, the robust teacher `T` and the natural
 teacher `N` on clean, adversarial and mirrored images (`S_nat`, `T_adv`, `S_minus`; `FS_adv` are
@@ -30,7 +30,7 @@ VIEWS = {0: "nat", 1: "adv", -1: "minus"}
 
 
 class Answers(nn.Module):
-    """The network named by `prefix` (`S`, `T`, `N`), which answers with the leaves `S_nat`, `S_adv`, ... and NaN where none is given."""
+    """The network `prefix` (`S`, `T`, `N`): its logits are the leaves `S_nat`, `S_adv`, ..., or NaN."""
 
     def __init__(self, prefix: str, leaves: Mapping[str, Tensor]) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Answers(nn.Module):
 
 @dataclass(frozen=True)
 class Found(Attack):
-    """An attack that has found x' already: whatever is maximised, and however its parts are put together."""
+    """An attack whose start is x' already, whatever the objective."""
 
     @override
     def start(self, x: Tensor, noise: Noise) -> Tensor:
@@ -71,7 +71,7 @@ class Found(Attack):
 
 @dataclass(frozen=True)
 class OracleStep(Step):
-    """A step whose networks' features are looked up too."""
+    """A step whose networks' features are literal too."""
 
     @override
     def features(self, network: Any, x: Tensor) -> Features:
@@ -82,7 +82,7 @@ class OracleStep(Step):
 
 @dataclass(frozen=True)
 class Oracle:
-    """Literal inputs, and what comes out of them."""
+    """Literal inputs, and the expected loss and gradients of each variant."""
 
     y: Tensor
     leaves: dict[str, Tensor]
@@ -114,7 +114,7 @@ class Oracle:
         )
 
     def step(self, *, epoch: int = 0, epochs: int = 100, **changes: Any) -> OracleStep:
-        """The batch. `changes` replace fields of `Step`: memory, companions, lr_factor, batch_size, ..."""
+        """The batch. `changes` replace fields of `Step`: memory, companions, lr_factor, ..."""
         n = len(self.y)
         samples = torch.arange(n, dtype=torch.float64)
         values: dict[str, Any] = {
@@ -141,7 +141,7 @@ class Oracle:
     def check(
         self, variant: str, method: Method, *, epoch: int = 0, epochs: int = 100, **changes: Any
     ) -> Loss:
-        """The loss and its gradients are the variant's; `changes` as in `step`. Returns the loss, for what else a test wants to know."""
+        """Assert the variant's loss and gradients; return the loss. `changes` as in `step`."""
         loss = method.loss(self.step(epoch=epoch, epochs=epochs, **changes))
         expected = self.variants[variant]
         assert abs(loss.total.item() - expected["loss"]) < 1e-9, (

@@ -1,4 +1,4 @@
-"""One pair of processes in which every method shows that it learns the same from half a batch each as from the whole."""
+"""Two processes with half a batch each, against one process with the whole batch."""
 
 import json
 from functools import partial
@@ -17,7 +17,10 @@ Case = tuple[str, dict[str, Any]]
 
 
 def compare(cases: list[Case], folder: Path) -> list[tuple[str, float]]:
-    """For each case the largest difference between two processes and one: of losses, mean gradients and memory, over two steps."""
+    """The largest difference of each case, between two processes and one.
+
+    Of losses, mean gradients and memory, over two steps.
+    """
     gang(partial(_work, cases, methods.allowed_imports()), folder, PROCESSES)
     return [
         (case, difference)

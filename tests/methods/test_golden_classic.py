@@ -1,4 +1,7 @@
-"""The classic methods against literal numbers: value and gradients, most of them confirmed by the authors' own code (tests/golden)."""
+"""The classic methods against literal numbers (tests/golden): value and gradients.
+
+Most are confirmed by the authors' own code.
+"""
 
 import math
 from typing import Any

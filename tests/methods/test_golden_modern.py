@@ -1,4 +1,7 @@
-"""The modern methods against literal numbers: value, gradients and state, most confirmed by the authors' own code (tests/golden)."""
+"""The modern methods against literal numbers (tests/golden): value, gradients and state.
+
+Most are confirmed by the authors' own code.
+"""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -86,7 +89,7 @@ def test_adaiad_trusts_the_teacher_alone_for_60_of_200_epochs() -> None:
     )
 
 
-# ---------------------------------------------------------------------------------------------------------- MTARD and B-MTARD
+# --- MTARD and B-MTARD
 
 
 @pytest.mark.parametrize("method", [MTARD(**OFFICIAL), BMTARD(**OFFICIAL)], ids=["mtard", "bmtard"])
@@ -152,11 +155,11 @@ def test_a_teacher_is_never_cooled_below_1_nor_heated_above_its_limit() -> None:
     assert memory["temperatures"].tolist() == pytest.approx([1.0, 1.5])
 
 
-# ------------------------------------------------------------------------------------------------------------------------ ABSLD
+# --- ABSLD
 
 
 def tempered() -> dict[str, Tensor]:
-    """The memory of an epoch in the middle: rows adversarial and natural, one temperature a class."""
+    """The memory of a later epoch: rows adversarial and natural, one temperature a class."""
     return {"temperatures": torch.tensor([[0.8, 1.5, 2.0], [1.2, 0.7, 1.0]], dtype=torch.float64)}
 
 
@@ -215,7 +218,7 @@ def test_errors_of_a_class_add_up_over_the_batches_of_an_epoch_and_temperatures_
     ]
 
 
-# ------------------------------------------------------------------------------------------------------------------------- DGAD
+# --- DGAD
 
 
 def test_the_shares_of_a_short_last_batch_are_of_the_configured_size() -> None:
@@ -235,7 +238,7 @@ def test_a_teacher_that_is_always_wrong_or_always_right_leaves_one_group_empty()
         assert loss.total.isfinite()
 
 
-# ------------------------------------------------------------------------------------------------------------------------- SAAD
+# --- SAAD
 
 
 def test_the_sample_that_the_teacher_is_surest_of_weighs_nothing_when_attacked_and_all_when_clean() -> (
@@ -251,7 +254,7 @@ def test_the_sample_that_the_teacher_is_surest_of_weighs_nothing_when_attacked_a
     assert natural[3].abs().max() > 1e-3
 
 
-# ------------------------------------------------------------------------------------------------------------------------ CGARD
+# --- CGARD
 
 
 @dataclass(frozen=True)
@@ -328,7 +331,7 @@ def test_cgard_refuses_another_objective_instead_of_ignoring_it() -> None:
         CGARD().loss(Oracle.load("cgard").step(inner_problem=inner.label))
 
 
-# ---------------------------------------------------------------------------------------------------------------------- PeerAiD
+# --- PeerAiD
 
 
 @pytest.mark.parametrize(
@@ -357,7 +360,7 @@ def test_a_peer_is_the_students_architecture_with_weights_of_its_own_and_answers
     assert all(p.requires_grad for p in peer.parameters())
 
 
-# ------------------------------------------------------------------------------------------------------------------------ CIARD
+# --- CIARD
 
 
 def test_the_push_away_from_the_natural_teachers_mistakes_is_the_published_one() -> None:

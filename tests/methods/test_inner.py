@@ -1,4 +1,4 @@
-"""The named inner problems: the slopes that are written down are autograd's, to 1e-12 in float64."""
+"""The named inner problems: closed-form gradients equal autograd's, to 1e-12 in float64."""
 
 from typing import get_args
 
@@ -16,7 +16,7 @@ from tests.tasks import square
 
 
 def gradients(problem: LogitObjective, x: Tensor) -> tuple[Tensor, Tensor]:
-    """As it is written down, and as autograd finds it through the values."""
+    """In closed form, and by autograd through the values."""
     return input_gradient(problem, x), input_gradient(problem.__call__, x)
 
 
@@ -117,9 +117,9 @@ def test_who_inherits_from_an_independent_network_has_not_said_so_of_itself() ->
         assert torch.equal(logits, network(images))
 
 
-@pytest.mark.parametrize(("name", "twins"), [("small_cnn", 1), ("wide_resnet", 0)])
-def test_an_attack_in_train_mode_goes_by_the_twin_where_the_mode_makes_no_difference(
-    name: str, twins: int
+@pytest.mark.parametrize(("name", "copies"), [("small_cnn", 1), ("wide_resnet", 0)])
+def test_an_attack_in_train_mode_uses_the_inference_copy_where_the_mode_makes_no_difference(
+    name: str, copies: int
 ) -> None:
     shape = {"width": 1, "depth": 10} if name == "wide_resnet" else {}
     network = build(
@@ -133,4 +133,4 @@ def test_an_attack_in_train_mode_goes_by_the_twin_where_the_mode_makes_no_differ
 
     with Student(network, counted).under_attack("train"):
         pass
-    assert len(asked) == twins
+    assert len(asked) == copies

@@ -1,4 +1,4 @@
-"""Images whose loss weighs exactly 0 pass the student, for BatchNorm and the record, and are not passed back."""
+"""Images of loss weight 0 pass the student, for BatchNorm and the record, without a gradient."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ WARM, LATER = 0, 9  # epochs of ten
 
 
 def clean_forward(method: Method, epoch: int) -> tuple[bool, int]:
-    """Whether the student's answer to the clean images can send a gradient back, and how many batches BatchNorm has counted."""
+    """True if the clean logits carry a gradient; and the batches that BatchNorm has counted."""
     bench = Bench(method)
     found = []
 

@@ -1,4 +1,4 @@
-"""A stranger's method that breaks one law: it couples the batch, but asks only its own process for it."""
+"""A third party's method that breaks one law: it couples the batch without `step.all_gather`."""
 
 import torch
 from typing_extensions import override

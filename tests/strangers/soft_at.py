@@ -1,4 +1,4 @@
-"""A stranger's method: a file outside the package, named by its dotted path under `--allow-import tests.strangers`.
+"""A third party's method, outside the package: `--allow-import tests.strangers`.
 
 outer   min  CE(S(x'), (1 - s) e_y + s / K)
 inner   x' = argmax CE(S(x'), y)
@@ -13,7 +13,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from rkdsearch.losses import cross_entropy
-from rkdsearch.methods import Loss, Method, Step
+from rkdsearch.methods import Loss, Method, Role, Step
 
 
 class SoftAT(Method):
@@ -25,7 +25,7 @@ class SoftAT(Method):
     ] = 0.1
 
     @override
-    def teachers(self) -> tuple[str, ...]:
+    def teachers(self) -> tuple[Role, ...]:
         return ()
 
     @override

@@ -57,7 +57,7 @@ class ConditionalMethod(Method):
                 continue
             choice = settled.get(when.of, cls.model_fields[when.of].default)
             if not isinstance(choice, str):
-                continue  # pydantic says what is wrong with it
+                continue  # pydantic reports it
             if choice in when.defaults and settled.get(name) is None:
                 settled[name] = when.defaults[choice]
             elif choice not in when.defaults and settled.get(name) is not None:

@@ -15,12 +15,12 @@ from rkdsearch.methods.base.networks import BatchNormMode, Student, Teacher
 
 
 class InnerProblem(Protocol):
-    """A function from a step to what its x' maximises: `inner.label`, `inner.teacher_clean`."""
+    """A named inner problem, such as `inner.label`: from a step to its attack objective."""
 
     __name__: str
 
     def __call__(self, step: "Step", /) -> AttackObjective:
-        """The attack objective: images to (N,) nats."""
+        """Images to (N,) nats."""
         ...
 
 
@@ -71,9 +71,9 @@ class Step:
         return cross_entropy(logits, self.y, label_smoothing=self.label_smoothing)
 
     def maximize(self, objective: AttackObjective) -> Tensor:
-        """x' = argmax of `objective` (images to (N,)) over the run's ball, (N, C, H, W), detached.
+        """x' = argmax of `objective` over the run's ball, (N, C, H, W), detached.
 
-        The config's `attack.objective` replaces `objective`.
+        `objective` maps images to (N,); the config's `attack.objective` replaces it.
         """
         if self.inner_problem is not None:
             objective = self.inner_problem(self)
