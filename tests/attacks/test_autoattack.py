@@ -26,7 +26,9 @@ def grey(*pixels: float) -> torch.Tensor:
 
 # The margin is the distance of the mean pixel from a half: an Linf ball of eps moves the mean by
 # eps, an L2 ball by eps / 8.
-@pytest.mark.parametrize("ball", [Linf(0.1), pytest.param(L2(0.8), marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "ball", [Linf(0.1), pytest.param(L2(0.8), marks=pytest.mark.long)], ids=["linf", "l2"]
+)
 def test_a_linear_network_is_robust_exactly_as_far_as_its_margin_reaches(ball: Ball) -> None:
     y = torch.tensor([1, 1, 0, 0, 1])
     robust, _ = auto_attack(linear(), grey(0.61, 0.59, 0.39, 0.41, 0.3), y, ball=ball)
