@@ -209,7 +209,8 @@ class SearchProgress:
             f" {len(study.ledger.executing)} running"
         )
         text += (
-            f", {sum(t.status != Status.RUNNING for t in replicates)} of {len(replicates)} replicates"
+            f", {sum(t.status != Status.RUNNING for t in replicates)} of {len(replicates)}"
+            " replicates"
             if replicates
             else ""
         )

@@ -39,7 +39,8 @@ A field has one name everywhere: `attack.eps`. On the command line it stands aft
 `name=value`, with the value as in YAML:
 
 ```
-rkdsearch train run.yaml optimizer.lr=0.05 attack.eps=8/255 'schedule.milestones=[0.5, 0.75]' data.train_images=500
+rkdsearch train run.yaml optimizer.lr=0.05 attack.eps=8/255 'schedule.milestones=[0.5, 0.75]' \
+data.train_images=500
 ```
 
 `null` removes a field or a whole section (`teachers.natural=null`). Another `*.name` than the

@@ -72,8 +72,8 @@ def prepare(study: Path, earlier: Path | None, space: SearchSpace, *, existed: b
         if not _same_study(known.earlier, earlier):
             raise StudyError(
                 f"{study}: began with --warm-start {known.earlier}, got {earlier}; leave it out"
-                f" (its observations are kept in {FILE}, wherever the earlier study is now), or name"
-                " another folder with --study"
+                f" (its observations are kept in {FILE}, wherever the earlier study is now), or"
+                " name another folder with --study"
             )
         return known
     if existed:
