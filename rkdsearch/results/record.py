@@ -258,7 +258,7 @@ TABLES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _text("checkpoint", "best (of validation) or last"),
             _text("split", "test; validation here would be a mistake"),
             _text("attack", "clean, pgd20, autoattack"),
-            _text("norm", "of the attack's ball: linf, l2; null for clean"),
+            _text("norm", "of the attack's ball, named as in `attack.norm`; null for clean"),
             Column("eps", "float", "pixels of [0, 1]", "radius of the attack's ball"),
             _count(
                 "test_attack_steps", "steps", "steps of the attack; null where it has no number"
