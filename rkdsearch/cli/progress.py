@@ -208,12 +208,9 @@ class SearchProgress:
             f"{elapsed:4.0f} s  {len(study.trials) - len(replicates)}{of} configurations,"
             f" {len(study.ledger.executing)} running"
         )
-        text += (
-            f", {sum(t.status != Status.RUNNING for t in replicates)} of {len(replicates)}"
-            " replicates"
-            if replicates
-            else ""
-        )
+        if replicates:
+            ended = sum(t.status != Status.RUNNING for t in replicates)
+            text += f", {ended} of {len(replicates)} replicates"
         if study.max_device_seconds is not None:
             spent, most = study.ledger.device_seconds / 3600, study.max_device_seconds / 3600
             text += f", {spent:.2f} of {most:.2f} device hours"
