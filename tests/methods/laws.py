@@ -156,7 +156,7 @@ class Bench:
         }
 
     def learn(self, steps: int, lr: float = 0.02) -> list[float]:
-        """The loss before each of `steps` optimisation steps on this batch, with equal attack noise."""
+        """The losses before each of `steps` steps on this batch, with equal attack noise."""
         optimizer = torch.optim.Adam(self.trained().values(), lr=lr)
         values = []
         for _ in range(steps):

@@ -30,7 +30,10 @@ VIEWS = {0: "nat", 1: "adv", -1: "minus"}
 
 
 class Answers(nn.Module):
-    """The network `prefix` (`S`, `T`, `N`): its logits are the leaves `S_nat`, `S_adv`, ..., or NaN."""
+    """The network `prefix` (`S`, `T`, `N`).
+
+    Its logits are the leaves `S_nat`, `S_adv`, ..., or NaN.
+    """
 
     def __init__(self, prefix: str, leaves: Mapping[str, Tensor]) -> None:
         super().__init__()

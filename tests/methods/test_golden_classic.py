@@ -217,9 +217,7 @@ def test_negatives_of_other_classes_leave_out_the_other_images_of_the_same_class
     assert method.loss(oracle.step()).terms["relation"].item() == pytest.approx(expected, abs=1e-12)
 
 
-def test_the_three_cases_of_iad_are_right_on_the_attacked_image_right_on_the_clean_one_and_wrong_on_both() -> (
-    None
-):
+def test_the_three_cases_of_iad_are_right_on_the_attacked_image_on_the_clean_one_on_none() -> None:
     oracle = Oracle.load("iad1")
     right_on_x = (oracle.leaves["T_nat"].argmax(dim=1) == oracle.y).tolist()
     right_on_x_adv = (oracle.leaves["T_adv"].argmax(dim=1) == oracle.y).tolist()

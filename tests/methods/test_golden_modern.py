@@ -201,9 +201,7 @@ def test_harder_classes_get_sharper_labels_at_the_end_of_an_epoch(
     assert memory["class_errors"].tolist() == [[0.0] * 3] * 2
 
 
-def test_errors_of_a_class_add_up_over_the_batches_of_an_epoch_and_temperatures_stay_in_bounds() -> (
-    None
-):
+def test_errors_of_a_class_add_up_over_an_epoch_and_temperatures_stay_in_bounds() -> None:
     oracle, memory = Oracle.load("absld"), dict[str, Tensor]()
     method = ABSLD(class_temperature_step=10.0)
     for _ in range(2):
@@ -241,9 +239,7 @@ def test_a_teacher_that_is_always_wrong_or_always_right_leaves_one_group_empty()
 # --- SAAD
 
 
-def test_the_sample_that_the_teacher_is_surest_of_weighs_nothing_when_attacked_and_all_when_clean() -> (
-    None
-):
+def test_the_teachers_surest_sample_weighs_nothing_when_attacked_and_all_when_clean() -> None:
     oracle = Oracle.load("saad")
     total = SAAD(natural_weight=1.0).loss(oracle.step()).total
     adversarial, natural = torch.autograd.grad(
@@ -293,9 +289,7 @@ class TwoStarts(Recording):
         return x + 0.001 * (unit if self.orders.pop(0) == 1 else unit.flip(0))
 
 
-def test_student_and_teacher_search_jointly_and_a_harmed_teacher_starts_again_from_the_clean_image() -> (
-    None
-):
+def test_student_and_teacher_search_jointly_and_a_harmed_teacher_restarts_from_clean() -> None:
     expected = Oracle.load("cgard").variants["toy_joint_search"]
     at, attack = perceptrons("gaussian")
     both = TwoStarts(attack.ball, attack.steps, attack.step_size)
@@ -346,7 +340,7 @@ def test_student_and_peer_learn_from_each_other_as_published(variant: str, weigh
     )
 
 
-def test_a_peer_is_the_students_architecture_with_weights_of_its_own_and_answers_clean_images_in_eval_mode() -> (
+def test_a_peer_has_the_students_architecture_its_own_weights_and_eval_mode_on_clean_images() -> (
     None
 ):
     bench = Bench(PeerAiD())
@@ -371,9 +365,7 @@ def test_the_push_away_from_the_natural_teachers_mistakes_is_the_published_one()
     assert loss.terms["push"].item() / 3 == pytest.approx(0.15279987989823138, abs=1e-12)
 
 
-def test_after_a_sixth_of_the_run_the_robust_teacher_learns_the_labels_and_the_student_does_not_notice() -> (
-    None
-):
+def test_after_a_sixth_of_the_run_the_robust_teacher_learns_labels_without_the_student() -> None:
     oracle = Oracle.load("ciard")
     expected = dict(oracle.variants["released_script_step"]["grad"])
     truth = torch.nn.functional.one_hot(oracle.y, 3)
@@ -431,9 +423,7 @@ def test_the_copied_teacher_learns_by_a_schedule_of_its_own_and_the_loaded_one_s
     assert rates == pytest.approx([0.0, 0.0, 0.99996, 0.498752, 0.0], abs=1e-5)
 
 
-def test_before_it_learns_the_copied_teachers_statistics_move_and_its_weights_have_no_gradient() -> (
-    None
-):
+def test_before_it_learns_the_copied_teachers_statistics_move_without_gradients() -> None:
     bench = Bench(CIARD())
     torch.autograd.backward(bench.loss(epoch=0).total)
     copied = bench.companions["robust"]
