@@ -14,11 +14,13 @@ from html import escape
 from pathlib import Path
 
 from rkdsearch.errors import RkdError, StudyError
-from rkdsearch.report import figures, labels, traces
+from rkdsearch.report import labels, pareto_figure, traces
 from rkdsearch.report.traces import Row
-from rkdsearch.results import summary
+from rkdsearch.results.cells import CLEAN, ROBUST, records
+from rkdsearch.results.cost import counted
+from rkdsearch.results.front import configurations
 from rkdsearch.results.store import replace_file
-from rkdsearch.results.summary import CLEAN, ROBUST, Study
+from rkdsearch.results.study import StudyResults, read_study
 
 WIDTH, HEIGHT = 960, 616
 # the axes' rectangle; the legend stands to its right, the caption below
@@ -26,18 +28,18 @@ LEFT, TOP, RIGHT, BOTTOM = 78, 84, 716, 506
 INK, QUIET, GRID = "#1b1f24", "#5c6570", "#e6e9ed"
 
 
-def draw(study: Study) -> str:
+def draw(study: StudyResults) -> str:
     """The picture's text. Raises StudyError where no trial has been measured yet."""
-    trials = summary.records(summary.configurations(study.trials))
+    trials = records(configurations(study.trials))
     rows = [row for row in trials if row[CLEAN] is not None and row[ROBUST] is not None]
     if not rows:
         raise StudyError(
             f"{study.folder}: no trial has been measured yet, so there is nothing to draw; let the"
             " search run on"
         )
-    front = summary.records(study.front)
-    teachers = figures.drawable(study.description.get("teachers"))
-    view = figures.closer_view(rows, teachers)
+    front = records(study.front)
+    teachers = pareto_figure.drawable(study.description.get("teachers"))
+    view = pareto_figure.closer_view(rows, teachers)
     (x0, x1), (y0, y1) = view[CLEAN], view[ROBUST]
 
     def at(clean: float, robust: float) -> tuple[float, float]:
@@ -49,7 +51,11 @@ def draw(study: Study) -> str:
     style = traces.looks([traces.method_of(row) for row in rows])
     parts = [
         _axes(view, at),
-        *(_bars(row, style[traces.method_of(row)].colour, at) for row in seen if figures.bars(row)),
+        *(
+            _bars(row, style[traces.method_of(row)].colour, at)
+            for row in seen
+            if pareto_figure.bars(row)
+        ),
         _edge(front, at),
     ]
     # stopped trials first, baselines last: what matters lies on top
@@ -98,7 +104,7 @@ def draw(study: Study) -> str:
         _text(
             LEFT,
             60,
-            f"{summary.counted(study.trials)}, hypervolume {study.volume:.4f}",
+            f"{counted(study.trials)}, hypervolume {study.volume:.4f}",
             colour=QUIET,
         )
     )
@@ -124,7 +130,7 @@ def ticks(low: float, high: float, count: int = 6) -> list[float]:
     return [round(n * step, 10) for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
-def _axes(view: figures.View, at: figures.Place) -> str:
+def _axes(view: pareto_figure.View, at: pareto_figure.Place) -> str:
     (x0, x1), (y0, y1) = view[CLEAN], view[ROBUST]
     parts = []
     for value in ticks(x0, x1):
@@ -148,7 +154,7 @@ def _axes(view: figures.View, at: figures.Place) -> str:
     return "\n".join([f'<clipPath id="inside">{clip}</clipPath>', *parts])
 
 
-def _edge(front: Sequence[Row], at: figures.Place) -> str:
+def _edge(front: Sequence[Row], at: pareto_figure.Place) -> str:
     """Down first, then right: what a point dominates lies below and to its left. It may leave the picture, towards undefended students."""
     places = [at(row[CLEAN], row[ROBUST]) for row in front]
     if not places:
@@ -161,8 +167,8 @@ def _edge(front: Sequence[Row], at: figures.Place) -> str:
     )
 
 
-def _bars(row: Row, colour: str, at: figures.Place) -> str:
-    ends = [(*at(*start), *at(*end)) for start, end in figures.bars(row)]
+def _bars(row: Row, colour: str, at: pareto_figure.Place) -> str:
+    ends = [(*at(*start), *at(*end)) for start, end in pareto_figure.bars(row)]
     path = "".join(f"M{x0:.1f} {y0:.1f}L{x1:.1f} {y1:.1f}" for x0, y0, x1, y1 in ends)
     return (
         f'<path d="{path}" clip-path="url(#inside)" fill="none" stroke="{colour}"'
@@ -171,7 +177,7 @@ def _bars(row: Row, colour: str, at: figures.Place) -> str:
 
 
 def _labels(
-    rows: Sequence[Row], seen: Sequence[Row], front: Sequence[Row], at: figures.Place
+    rows: Sequence[Row], seen: Sequence[Row], front: Sequence[Row], at: pareto_figure.Place
 ) -> list[str]:
     def inside(clean: float, robust: float) -> tuple[float, float]:
         x, y = at(clean, robust)
@@ -180,7 +186,7 @@ def _labels(
     texts = [traces.title(row) for row in rows]
     anchors = [inside(row[CLEAN], row[ROBUST]) for row in rows]
     sides = labels.place(
-        anchors, texts, figures.obstacles(seen, front, inside), (RIGHT - LEFT, BOTTOM - TOP)
+        anchors, texts, pareto_figure.obstacles(seen, front, inside), (RIGHT - LEFT, BOTTOM - TOP)
     )
     found = []
     for row, text, side in zip(rows, texts, sides, strict=True):
@@ -259,7 +265,7 @@ def _legend(style: dict[str, traces.Look], *, teacher: bool) -> str:
     return "\n".join(parts)
 
 
-def _caption(study: Study, rows: Sequence[Row], outside: int) -> list[str]:
+def _caption(study: StudyResults, rows: Sequence[Row], outside: int) -> list[str]:
     images = (
         "/".join(
             sorted(
@@ -285,7 +291,7 @@ def _caption(study: Study, rows: Sequence[Row], outside: int) -> list[str]:
     )
     seeds = "/".join(map(str, sorted({row["seeds"] for row in rows if row["seeds"]})))
     spread = (
-        f"; with bars, mean and standard deviation of {seeds} fresh seeds, which alone name the"
+        f"; with bars, mean and standard deviation of {seeds} replicates, which alone name the"
         " front"
         if seeds
         else ""
@@ -298,7 +304,7 @@ def _caption(study: Study, rows: Sequence[Row], outside: int) -> list[str]:
 
 
 def _tip(row: Row) -> str:
-    mean = f"mean of {row['seeds']} fresh seeds, " if row["seeds"] else ""
+    mean = f"mean of {row['seeds']} replicates, " if row["seeds"] else ""
     return (
         f"{traces.title(row)}: clean {traces.percent(row[CLEAN])} %, robust"
         f" {traces.percent(row[ROBUST])} %, {mean}{row['status']}"
@@ -337,7 +343,7 @@ def main(words: Sequence[str]) -> None:
             raise StudyError(
                 f"--out must end in .svg, got {arguments.out}; `rkdsearch report` writes HTML"
             )
-        replace_file(arguments.out, draw(summary.read(arguments.study)))
+        replace_file(arguments.out, draw(read_study(arguments.study)))
     except RkdError as error:
         sys.exit(f"{error}")
     print(arguments.out)

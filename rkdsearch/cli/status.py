@@ -17,9 +17,12 @@ def status(study: Path) -> None:
 
     from rkdsearch.pace import duration
     from rkdsearch.report.traces import Row, method_of, percent, settings
-    from rkdsearch.results import summary
+    from rkdsearch.results.cells import CLEAN, ROBUST, records
+    from rkdsearch.results.cost import cost_of, counted
+    from rkdsearch.results.front import configurations
     from rkdsearch.results.objectives import OBJECTIVES, USUAL
     from rkdsearch.results.states import Status
+    from rkdsearch.results.study import read_study
 
     def escape(text: str) -> str:
         # Labels and errors may come from a stranger: neither markup nor control characters may
@@ -42,28 +45,26 @@ def status(study: Path) -> None:
         )
         return (
             escape(row["trial_id"]),
-            percent(row[summary.CLEAN]),
-            percent(row[summary.ROBUST]) + spread,
+            percent(row[CLEAN]),
+            percent(row[ROBUST]) + spread,
             *(known.shown(row[known.column]) for known in further),
             student,
         )
 
-    found = summary.read(study)
+    found = read_study(study)
     further = [OBJECTIVES[name] for name in found.objectives if name not in USUAL]
-    cost = summary.cost(found.trials)
-    front = summary.records(found.front)
+    cost = cost_of(found.trials)
+    front = records(found.front)
     finished = (
-        summary.configurations(found.trials)
+        configurations(found.trials)
         .query(f"status == '{Status.FINISHED}'")
-        .sort_values(summary.ROBUST, ascending=False, kind="stable")
+        .sort_values(ROBUST, ascending=False, kind="stable")
     )
     others = [
-        row
-        for row in summary.records(finished)
-        if row["trial_id"] not in {on["trial_id"] for on in front}
+        row for row in records(finished) if row["trial_id"] not in {on["trial_id"] for on in front}
     ]
     console = Console(soft_wrap=False, highlight=False)
-    console.print(f"[bold]{escape(found.name)}[/]  {summary.counted(found.trials)}")
+    console.print(f"[bold]{escape(found.name)}[/]  {counted(found.trials)}")
     spent = (
         f"device time {duration(cost.device_seconds)} in a span of {duration(cost.span_seconds)}"
     )
@@ -83,7 +84,7 @@ def status(study: Path) -> None:
         for row in others:
             table.add_row(*cells(row))
         console.print(table)
-    for row in summary.records(found.trials[found.trials["status"] == Status.FAILED]):
+    for row in records(found.trials[found.trials["status"] == Status.FAILED]):
         console.print(
             f"failed: {escape(row['trial_id'])}: {escape(row['error'] or 'no reason was recorded')}"
         )

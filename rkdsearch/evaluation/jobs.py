@@ -17,7 +17,9 @@ from rkdsearch.data.splits import stratified_subset
 from rkdsearch.errors import OutOfMemoryError
 from rkdsearch.evaluation.targets import EvaluationTarget
 from rkdsearch.plugins import allow_import
+from rkdsearch.results.columns import cells_of
 from rkdsearch.results.intervals import accuracy
+from rkdsearch.results.rows import EvaluationRow, EvaluationRun
 from rkdsearch.teacher import load
 
 BLOCK_IMAGES = BATCH  # `evaluate_accuracy` seeds random starts by batch: a block is one batch of it
@@ -160,30 +162,33 @@ def row_of(
     right = np.concatenate([block.right for block in blocks])
     validation_attack, attacked = job.target.config.validation.attack, job.attack != "clean"
     estimate = accuracy(int(right.sum()), len(right))
-    return {
-        "trial_id": job.target.trial_id,
-        "label": job.target.label,
-        "checkpoint": "best",
-        "split": "test",
-        "attack": job.attack,
-        "norm": validation_attack.norm if attacked else None,
-        "eps": validation_attack.eps if attacked else 0.0,
-        "test_attack_steps": PGD_STEPS if job.attack == "pgd20" else None,
-        "seed": job.seed,
-        "images": len(right),
-        "of_images": of_images,
-        "correct": int(right.sum()),
-        "accuracy": float(right.mean()),
-        "low": estimate.low,
-        "high": estimate.high,
-        "worst_class_accuracy": float(min(right[y == k].mean() for k in np.unique(y))),
-        "seconds": sum(block.seconds for block in blocks),
-        "flags": sorted({flag for block in blocks for flag in block.flags}),
-        "per_image": "".join("1" if r else "0" for r in right),
-        "subset_sha256": digest,
-        "weights_sha256": job.target.sha256,
-        "evaluated": datetime.now(UTC),
-        "run.torch": blocks[0].torch,
-        "run.device": blocks[0].device,
-        "run.version": version("rkdsearch"),
-    }
+    row = EvaluationRow(
+        trial_id=job.target.trial_id,
+        label=job.target.label,
+        checkpoint="best",
+        split="test",
+        attack=job.attack,
+        norm=validation_attack.norm if attacked else None,
+        eps=validation_attack.eps if attacked else 0.0,
+        test_attack_steps=PGD_STEPS if job.attack == "pgd20" else None,
+        seed=job.seed,
+        images=len(right),
+        of_images=of_images,
+        correct=int(right.sum()),
+        accuracy=float(right.mean()),
+        low=estimate.low,
+        high=estimate.high,
+        worst_class_accuracy=float(min(right[y == k].mean() for k in np.unique(y))),
+        seconds=sum(block.seconds for block in blocks),
+        flags=sorted({flag for block in blocks for flag in block.flags}),
+        per_image="".join("1" if r else "0" for r in right),
+        subset_sha256=digest,
+        weights_sha256=job.target.sha256,
+        evaluated=datetime.now(UTC),
+        run=EvaluationRun(
+            torch=blocks[0].torch,
+            device=blocks[0].device,
+            version=version("rkdsearch"),
+        ),
+    )
+    return cells_of(row)

@@ -8,8 +8,10 @@ from typing import Any
 from rkdsearch import config as run
 from rkdsearch.config import TrainConfig
 from rkdsearch.errors import StudyError
-from rkdsearch.results import summary
+from rkdsearch.results.cells import records
+from rkdsearch.results.cost import cost_of
 from rkdsearch.results.states import Origin, Status
+from rkdsearch.results.study import StudyResults, read_study
 from rkdsearch.search import ledger
 from rkdsearch.teacher import ROLES, Role, fingerprint
 
@@ -37,11 +39,11 @@ def evaluation_targets(
     trials. Raises StudyError where there is none, and for a trial that has not finished: test
     images must not influence a search. A missing teacher is left out, and `notice` is told.
     """
-    study = summary.read(folder)
+    study = read_study(folder)
     trials = study.trials
     if trials.empty:
         raise StudyError(f"{folder}: holds no trials; `rkdsearch tune` makes them")
-    rows = summary.records(trials)
+    rows = records(trials)
     on_front = set(study.front["trial_id"])
     if trial is not None:
         chosen = [r for r in rows if r["trial_id"] == trial]
@@ -64,7 +66,7 @@ def evaluation_targets(
             and (not front or r["trial_id"] in on_front or r["origin"] == Origin.BASELINE)
         ]
     if not chosen:
-        counts = ", ".join(f"{n} {status}" for status, n in summary.cost(trials).trials.items())
+        counts = ", ".join(f"{n} {status}" for status, n in cost_of(trials).trials.items())
         raise StudyError(
             f"{folder}: no trial has finished ({counts}); repeat the command that began the study"
             " (`tune` with --resume) to continue it"
@@ -99,7 +101,7 @@ def config_label(config: TrainConfig) -> str:
 
 
 def _teachers(
-    study: summary.Study, config: TrainConfig, notice: Notice
+    study: StudyResults, config: TrainConfig, notice: Notice
 ) -> Iterator[EvaluationTarget]:
     described = study.description.get("teachers", {})
     for role in ROLES:

@@ -27,7 +27,7 @@ from rkdsearch.evaluation.jobs import (
 )
 from rkdsearch.execution.ray_session import connected
 from rkdsearch.plugins import allowed_imports
-from rkdsearch.results import summary
+from rkdsearch.results.cells import records
 from rkdsearch.results.store import Store
 
 
@@ -50,9 +50,7 @@ def run_jobs(
     rows, digest = subset(test, images, config.data.split_seed)
     known = store.evaluations()
     known = known[known["subset_sha256"] == digest]
-    done = {
-        (r["trial_id"], r["weights_sha256"], r["attack"], r["seed"]) for r in summary.records(known)
-    }
+    done = {(r["trial_id"], r["weights_sha256"], r["attack"], r["seed"]) for r in records(known)}
     todo = [
         job
         for job in jobs

@@ -19,7 +19,7 @@ from rkdsearch.export.delivery import (
     own_packages,
 )
 from rkdsearch.methods import name_of
-from rkdsearch.results import summary
+from rkdsearch.results.cells import flags_of
 from rkdsearch.results.intervals import accuracy
 from rkdsearch.results.states import Status
 from rkdsearch.teacher import fingerprint
@@ -143,7 +143,7 @@ def _results(d: Delivery) -> str:
         name = {"clean": "none", "autoattack": "AutoAttack, standard"}.get(
             row["attack"], str(row["attack"]).upper().replace("PGD", "PGD-")
         )
-        flags = "; ".join(summary.signs(row["flags"])) or "none seen"
+        flags = "; ".join(flags_of(row["flags"])) or "none seen"
         place = f"test ({row['images']} of {row['of_images']})"
         lines.append(
             f"| {place} | {name} | {row['seed']} | {_score(row['correct'], row['images'])} |"

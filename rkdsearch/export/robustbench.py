@@ -6,7 +6,7 @@ from typing import Any
 from rkdsearch.attacks import BALLS
 from rkdsearch.export.delivery import Delivery, Row, eps_text, network_text
 from rkdsearch.methods import name_of
-from rkdsearch.results import summary
+from rkdsearch.results.cells import flags_of
 
 
 def entry(d: Delivery) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def entry(d: Delivery) -> dict[str, Any]:
         "clean_acc": None if clean is None else f"{100 * clean:.2f}",
         "autoattack_acc": None if robust is None else f"{100 * robust:.2f}",
         "reported": None,
-        "unreliable": any(summary.signs(row["flags"]) for row in autoattack_rows)
+        "unreliable": any(flags_of(row["flags"]) for row in autoattack_rows)
         if autoattack_rows
         else None,
         "test_images": images[0] if len(images) == 1 else images or None,

@@ -12,7 +12,8 @@ from rkdsearch.export.delivery import WEIGHTS, Delivery
 from rkdsearch.export.robustbench import entry
 from rkdsearch.export.run_file import RUN, run_yaml
 from rkdsearch.export.weights import read_back, write_file, write_weights
-from rkdsearch.results import summary
+from rkdsearch.results.cells import records
+from rkdsearch.results.study import StudyResults, read_study
 from rkdsearch.teacher import fingerprint
 from rkdsearch.training import checkpoint
 
@@ -33,8 +34,8 @@ def export_trial(
     """
     if onnx:
         onnx_model.require_packages()
-    rows = summary.read(study)
-    found = summary.records(rows.trials[rows.trials["trial_id"] == trial_id])
+    rows = read_study(study)
+    found = records(rows.trials[rows.trials["trial_id"] == trial_id])
     if not found:
         raise StudyError(
             f"{study}: there is no trial '{trial_id}'; `rkdsearch status {study}` lists what"
@@ -65,7 +66,7 @@ def export_trial(
         task=images.task,
         classes=tuple(map(str, images.classes)),
         sha256=fingerprint(file),
-        evaluations=summary.records(rows.tests),
+        evaluations=records(rows.tests),
         training_attack_steps=_distinct(rows, trial_id, "training_attack_steps"),
         processes=_distinct(rows, trial_id, "processes")
         or [int(n) for n in (found[0]["run.processes"],) if n],
@@ -81,7 +82,7 @@ def export_trial(
     return tuple(files)
 
 
-def _distinct(study: summary.Study, trial_id: str, column: str) -> list[int]:
+def _distinct(study: StudyResults, trial_id: str, column: str) -> list[int]:
     """Distinct values of this column in the epochs of the trial's last segment, in their order."""
     epochs = study.epochs[study.epochs["trial_id"] == trial_id]
     last = epochs[epochs["segment"].fillna(0) == epochs["segment"].fillna(0).max()]

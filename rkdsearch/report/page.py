@@ -15,13 +15,17 @@ from plotly.offline import get_plotlyjs
 
 from rkdsearch.errors import DiskError, StudyError
 from rkdsearch.pace import duration
-from rkdsearch.report import figures
+from rkdsearch.report import figures, pareto_figure
 from rkdsearch.report.traces import Row, method_of, number, percent, settings, title
-from rkdsearch.results import summary
+from rkdsearch.results.cells import CLEAN, ROBUST, flags_of, records
+from rkdsearch.results.cost import by_method, cost_of, counted, survival
+from rkdsearch.results.evaluations import compare
+from rkdsearch.results.front import configurations
 from rkdsearch.results.objectives import COSTS, OBJECTIVES, USUAL
+from rkdsearch.results.seed_noise import seed_noise
 from rkdsearch.results.states import Origin
 from rkdsearch.results.store import replace_file
-from rkdsearch.results.summary import CLEAN, ROBUST, Study
+from rkdsearch.results.study import StudyResults, read_study
 
 
 def build(study: Path, out: Path | None = None) -> Path:
@@ -29,7 +33,7 @@ def build(study: Path, out: Path | None = None) -> Path:
 
     Raises StudyError where there is no such folder, or no permission to write.
     """
-    page = render(summary.read(study))
+    page = render(read_study(study))
     path = out or study / "report.html"
     try:
         replace_file(path, page)
@@ -38,7 +42,7 @@ def build(study: Path, out: Path | None = None) -> Path:
     return path
 
 
-def render(study: Study) -> str:
+def render(study: StudyResults) -> str:
     """The page's text."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -63,39 +67,39 @@ def render(study: Study) -> str:
     )
 
 
-def context(study: Study) -> dict[str, Any]:
+def context(study: StudyResults) -> dict[str, Any]:
     """What the template shows: plain rows, tables and pictures."""
-    rows, epochs = summary.records(study.trials), summary.records(study.epochs)
-    own = summary.configurations(study.trials)
-    trials, front = summary.records(own), summary.records(study.front)
+    rows, epochs = records(study.trials), records(study.epochs)
+    own = configurations(study.trials)
+    trials, front = records(own), records(study.front)
     teachers, ladder = _mapping(study.description.get("teachers")), study.description.get("ladder")
     pictures = {
-        "pareto": figures.pareto(trials, front, teachers) if trials else None,
+        "pareto": pareto_figure.pareto(trials, front, teachers) if trials else None,
         "costs": figures.costs(trials, front),
         "curves": figures.curves(trials, epochs, front),
         "reliability": figures.reliability(epochs, front),
         "slices": figures.slices(trials),
     }
-    tests = summary.records(study.tests)
-    repeats: list[Row] = [{**row, "seeds": None} for row in rows if row["origin"] == "replicate"]
-    networks = tested(tests, [*trials, *repeats], front)
+    tests = records(study.tests)
+    replicates: list[Row] = [{**row, "seeds": None} for row in rows if row["origin"] == "replicate"]
+    networks = tested(tests, [*trials, *replicates], front)
     return {
         "study": study,
         "description": study.description,
         "rows": rows,
-        "counted": summary.counted(study.trials),
-        "statuses": summary.cost(own).trials,
-        "repeats": len(repeats),
+        "counted": counted(study.trials),
+        "statuses": cost_of(own).trials,
+        "replicates": len(replicates),
         "trials": trials,
         "front": front,
         "costs": [OBJECTIVES[name] for name in study.objectives if name in COSTS],
         "usual": study.objectives == USUAL,
-        "noise": summary.noise(study.trials) if own["seeds"].notna().any() else None,
+        "noise": seed_noise(study.trials) if own["seeds"].notna().any() else None,
         "hypervolume": study.volume,
         "best": max(front, key=lambda row: float(row[ROBUST]), default=None),
-        "cost": summary.cost(study.trials),
-        "methods": summary.records(summary.methods(study.trials, study.front)),
-        "rungs": summary.records(summary.survival(study.rungs)),
+        "cost": cost_of(study.trials),
+        "methods": records(by_method(study.trials, study.front)),
+        "rungs": records(survival(study.rungs)),
         "teachers": teachers,
         "ladder": (
             [rung for rung in ladder if isinstance(rung, dict)] if isinstance(ladder, list) else []
@@ -156,7 +160,7 @@ def tested(
             )
             seen["seeds"] += 1
             seen["n"] = test["images"] if len(counts[test["attack"]]) > 1 else None
-            seen["signs"] = sorted({*seen.get("signs", ()), *summary.signs(test["flags"])})
+            seen["signs"] = sorted({*seen.get("signs", ()), *flags_of(test["flags"])})
     on_front = {row["trial_id"] for row in front}
     known = [*front, *(row for row in trials if row["trial_id"] not in on_front)]
     rows = [
@@ -199,7 +203,9 @@ def radius(eps: float) -> str:
     return f"{round(steps)}/255" if abs(steps - round(steps)) < 1e-6 else number(eps)
 
 
-def comparisons(study: Study, trials: Sequence[Row], front: Sequence[Row]) -> list[dict[str, Any]]:
+def comparisons(
+    study: StudyResults, trials: Sequence[Row], front: Sequence[Row]
+) -> list[dict[str, Any]]:
     """The most robust student, chosen on validation, against the most accurate natural one and the most robust baseline."""
     if not front:
         return []
@@ -223,8 +229,7 @@ def comparisons(study: Study, trials: Sequence[Row], front: Sequence[Row]) -> li
     for other in (natural, baseline):
         if other is not None and other["trial_id"] != best["trial_id"]:
             pairs = {
-                c.attack: c
-                for c in summary.compare(study.evaluations, best["trial_id"], other["trial_id"])
+                c.attack: c for c in compare(study.evaluations, best["trial_id"], other["trial_id"])
             }
             found += [
                 {"first": best, "second": other, "pair": pairs[attack]}
@@ -235,7 +240,7 @@ def comparisons(study: Study, trials: Sequence[Row], front: Sequence[Row]) -> li
 
 
 def missing(
-    study: Study, trials: Sequence[Row], front: Sequence[Row], tests: Sequence[Row]
+    study: StudyResults, trials: Sequence[Row], front: Sequence[Row], tests: Sequence[Row]
 ) -> list[str]:
     """What this page cannot say yet, and why."""
     active = sum(row["status"] in {"running", "paused"} for row in trials)

@@ -1,7 +1,7 @@
-"""What all pictures share: rows, looks, hover texts, axes; as Plotly's JSON, plain values that the browser draws.
+"""Parts of every picture: looks, hover texts, axes. A picture is Plotly's JSON in plain values.
 
-Colours that must follow the reader's light or dark theme are written `$ink`, `$faint`, `$paper`,
-`$grid`: the page puts in the real ones. Points are SVG: Plotly's WebGL traces would need `eval`,
+`$ink`, `$faint`, `$paper` and `$grid` are colours of the reader's light or dark theme, which the
+page fills in. Points are SVG: Plotly's WebGL traces would need `eval`,
 which the page forbids.
 """
 
@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rkdsearch.results import summary
-from rkdsearch.results.summary import CLEAN, METHOD, ROBUST
+from rkdsearch.results.cells import CLEAN, METHOD, ROBUST, parse
 
 Row = Mapping[str, Any]
 Figure = dict[str, Any]
 
+RING = {"symbol": "circle-open", "size": 17, "color": "$ink", "line": {"width": 1.2}}
 ACCURACY = {"tickformat": ".3~p", "zeroline": False}
 
 # Okabe and Ito's colours without black and yellow, which vanish on one of the two backgrounds;
@@ -26,7 +26,7 @@ _SHAPES = ("circle", "square", "triangle-up", "triangle-down", "pentagon", "hexa
 
 @dataclass(frozen=True)
 class Look:
-    """How one method is drawn, everywhere."""
+    """Colour and shape of a method, the same in every picture."""
 
     colour: str
     shape: str
@@ -34,7 +34,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Panel:
-    """One of several axes in a picture."""
+    """A pair of axes, one of several in a picture."""
 
     x: str
     y: str
@@ -42,7 +42,7 @@ class Panel:
 
 
 def looks(methods: Sequence[str]) -> dict[str, Look]:
-    """A look for each method, by its place in the alphabet."""
+    """One look a method, by alphabetical order."""
     return {
         name: Look(_COLOURS[n % len(_COLOURS)], _SHAPES[n // len(_COLOURS) % len(_SHAPES)])
         for n, name in enumerate(sorted(set(methods)))
@@ -50,39 +50,39 @@ def looks(methods: Sequence[str]) -> dict[str, Look]:
 
 
 def plain(text: object) -> str:
-    """Text in which Plotly finds no markup."""
+    """Text with escaped markup."""
     return str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def number(value: object) -> str:
-    """A configuration's value in few characters."""
+    """A value with at most four significant digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def method_of(row: Row) -> str:
-    """The row's method, as `summary.method_of` has it."""
+    """The method of a row; `unknown` where it holds no configuration."""
     return str(row.get(METHOD) or "unknown")
 
 
 def title(row: Row) -> str:
-    """How the page calls a trial: its label, or its method and name."""
+    """Title of a trial: its label, or its method and name."""
     return str(row["label"] or f"{method_of(row)} · {row['trial_id']}")
 
 
 def settings(row: Row) -> str:
-    """What was searched, in one line."""
+    """The hyperparameters of a row in one line."""
     return ", ".join(
-        f"{name} = {number(value)}" for name, value in summary.parse(row["hyperparameters"]).items()
+        f"{name} = {number(value)}" for name, value in parse(row["hyperparameters"]).items()
     )
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """A fraction of 1 for the eye."""
+    """A fraction of 1 in percent; a dash for None."""
     return "–" if value is None else f"{100 * value:.{digits}f}"
 
 
 def points(name: str, rows: Sequence[Row], marker: Figure, more: Figure) -> Figure:
-    """Trials as points that tell their configuration when hovered over."""
+    """Trials as points whose hover text is their configuration."""
     return {
         "name": name,
         "mode": "markers",
@@ -98,7 +98,7 @@ def points(name: str, rows: Sequence[Row], marker: Figure, more: Figure) -> Figu
 def _hover(row: Row) -> str:
     lines = [f"<b>{plain(title(row))}</b>", f"clean {row[CLEAN]:.1%} · robust {row[ROBUST]:.1%}"]
     if row["seeds"]:
-        lines.append(f"means over {row['seeds']} fresh seeds")
+        lines.append(f"means over {row['seeds']} replicates")
     lines.append(
         f"{plain(row['status'])}, epoch {row['fidelity.epochs']} of {row['fidelity.of_epochs']}"
     )
@@ -106,18 +106,18 @@ def _hover(row: Row) -> str:
         lines.append("RECONSTRUCTED method")
     lines += [
         f"{plain(name)} = {plain(number(value))}"
-        for name, value in summary.parse(row["hyperparameters"]).items()
+        for name, value in parse(row["hyperparameters"]).items()
     ]
     return "<br>".join(lines)
 
 
 def is_number(value: object) -> bool:
-    """Whether a stranger's value can be drawn."""
+    """True for a finite number; false for any other value of a JSON text."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def figure(traces: Sequence[Figure], height: int, layout: Figure) -> Figure:
-    """A picture `height` pixels high, as wide as the page."""
+    """A picture of `height` pixels, as wide as the page."""
     return {
         "data": [{"type": "scatter", **trace} for trace in traces],
         "layout": {"height": height, **layout},
@@ -127,7 +127,7 @@ def figure(traces: Sequence[Figure], height: int, layout: Figure) -> Figure:
 def panels_figure(
     traces: Sequence[Figure], height: int, panels: Sequence[Panel], columns: int
 ) -> Figure:
-    """A picture of several axes, `columns` of them side by side; traces name theirs, `x`, `x2`, ..."""
+    """A picture of several panels, `columns` side by side. Traces name their axes: x, x2, ..."""
     axes: Figure = {}
     for n, panel in enumerate(panels):
         axis = "" if n == 0 else str(n + 1)

@@ -1,44 +1,48 @@
-"""What a search may be after: accuracies on validation images, which are maximised, and costs of the delivered student, which are minimised.
+"""Objectives of a search: accuracies on validation images (maximised), costs (minimised).
 
-Fronts, hypervolumes, rungs and samplers see `merits`: numbers of [0, 1], all maximised, so that no
-objective drowns another.
+A new cost is one entry of `OBJECTIVES` and one field of `models.size.Size` of the same name: its
+columns, the space check, the journal, rungs, the front and the page follow. Fronts, hypervolumes,
+rungs and samplers see merits in [0, 1], all maximised, so that no objective drowns another.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Name = Literal[
-    "clean_accuracy", "robust_accuracy", "worst_class_accuracy", "parameters", "multiply_adds"
-]
-USUAL: tuple[Name, ...] = ("clean_accuracy", "robust_accuracy")
-
 
 @dataclass(frozen=True)
 class Objective:
-    """One of them: its column in `trials`, and its name for the eye. A cost of 1 has merit 1, one of `worthless` or more has merit 0."""
+    """One objective: its column in `trials`, and its heading, unit and meaning for people.
+
+    A cost has merit 1 at 1 and merit 0 at `worthless` or more; an accuracy has no `worthless`.
+    """
 
     column: str
     heading: str
     worthless: float | None = None
+    unit: str = ""
+    meaning: str = ""
 
     @property
     def title(self) -> str:
-        """The same with its unit, for a table's head."""
+        """The heading with its unit."""
         return self.heading if self.minimised else f"{self.heading} %"
 
     @property
     def minimised(self) -> bool:
-        """Whether it is a cost."""
+        """True for a cost."""
         return self.worthless is not None
 
     def merits(self, values: ArrayLike) -> NDArray[np.float64]:
-        """Of values (N,): an accuracy is its own; a tenth of a cost is worth as much, whether of a thousand or of a million. NaN stays NaN."""
+        """Score in [0, 1] of values (N,), higher is better; costs on a logarithmic scale.
+
+        NaN stays NaN.
+        """
         found = np.asarray(values, dtype=float)
         return (
             found
@@ -47,15 +51,22 @@ class Objective:
         )
 
     def holds(self, values: ArrayLike, limit: float) -> NDArray[np.bool_]:
-        """Which of the values (N,) keep to the limit: at least an accuracy, at most a cost. A cost that nobody counted does."""
+        """True where values (N,) satisfy the limit: an accuracy at least, a cost at most.
+
+        An unknown cost (NaN) satisfies it; an unknown accuracy does not.
+        """
         found = np.asarray(values, dtype=float)
         return ~(found > limit) if self.minimised else found >= limit
 
     def shown(self, value: float | None) -> str:
-        """For the eye: an accuracy in percent, a cost as a number with its thousands apart."""
+        """Text of a value: an accuracy in percent, a cost with separated thousands."""
         if value is None:
             return "–"
         return f"{int(value):,}" if self.minimised else f"{100 * value:.1f}"
+
+
+def _cost(name: str, heading: str, worthless: float, *, unit: str, meaning: str) -> Objective:
+    return Objective(f"run.{name}", heading, worthless, unit, meaning)
 
 
 OBJECTIVES: Mapping[str, Objective] = MappingProxyType(
@@ -63,12 +74,28 @@ OBJECTIVES: Mapping[str, Objective] = MappingProxyType(
         "clean_accuracy": Objective("metric.clean_accuracy", "clean"),
         "robust_accuracy": Objective("metric.robust_accuracy", "robust"),
         "worst_class_accuracy": Objective("metric.worst_class_accuracy", "worst class"),
-        "parameters": Objective("run.parameters", "weights", worthless=1e9),
-        "multiply_adds": Objective("run.multiply_adds", "multiply-adds", worthless=1e12),
+        "parameters": _cost(
+            "parameters",
+            "weights",
+            1e9,
+            unit="weights",
+            meaning="trainable weights of the student",
+        ),
+        "multiply_adds": _cost(
+            "multiply_adds",
+            "multiply-adds",
+            1e12,
+            unit="multiply-adds",
+            meaning="of the student's convolutions and matrix products for one image",
+        ),
     }
 )
 COSTS = tuple(name for name, objective in OBJECTIVES.items() if objective.minimised)
-assert set(OBJECTIVES) == set(get_args(Name)), "the type and the table name the same"
+if TYPE_CHECKING:
+    Name = str
+else:
+    Name = Literal[tuple(OBJECTIVES)]  # pydantic checks names in YAML by it
+USUAL: tuple[Name, ...] = ("clean_accuracy", "robust_accuracy")
 
 
 def merits(values: Mapping[str, ArrayLike]) -> NDArray[np.float64]:

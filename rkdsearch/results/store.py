@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rkdsearch.errors import DiskError, StudyError
-from rkdsearch.results.record import SCHEMA_VERSION, Column, columns
+from rkdsearch.results.columns import Column
+from rkdsearch.results.record import SCHEMA_VERSION, columns
 from rkdsearch.results.versions import upgraded, upgraded_description
 
 _TRIAL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -78,7 +79,7 @@ class Store:
         return self._read("rungs")
 
     def evaluations(self) -> pd.DataFrame:
-        """Every test result, by trial, checkpoint, attack and seed; `summary.tests` are those that a reader shows."""
+        """Every test result, by trial, checkpoint, attack and seed; `evaluations.current_tests` selects those that readers show."""
         return self._read("evaluations")
 
     def description(self) -> dict[str, object]:

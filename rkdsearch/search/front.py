@@ -1,17 +1,14 @@
-"""Who may be on the front, and who is: full-length configurations within the constraints, judged by fresh seeds once these are over.
-
-The same laws over rows, for readers, stand in `results/summary.py`.
-"""
+"""Front, constraints and contenders of a running search, by the rule of `results/selection.py`."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
-from statistics import fmean
 
 import numpy as np
 
-from rkdsearch.results.objectives import merits
-from rkdsearch.results.pareto import non_dominated
+from rkdsearch.results import selection
+from rkdsearch.results.selection import Candidate, Entry
+from rkdsearch.results.states import Origin, Status
 from rkdsearch.search.ranking import by_non_domination
 from rkdsearch.search.trial import Trial
 from rkdsearch.space.space import SearchSpace
@@ -20,63 +17,55 @@ from rkdsearch.training.epoch import Best
 
 @dataclass(frozen=True)
 class Judged:
-    """A full-length trial and the accuracies that judge it: its own, or means over so many fresh `seeds`; of its repeats so many `failed`."""
+    """A full-length trial and the values that judge it."""
 
     trial: Trial
-    clean_accuracy: float
-    robust_accuracy: float
-    worst_class_accuracy: float
-    seeds: int
-    failed: int
+    candidate: Candidate
 
     def value(self, objective: str) -> float:
-        """One of these accuracies, or a cost of the trial's student."""
-        return self.trial.value(objective, self)
+        """Accuracy, a mean over replicates where there are any, or the student's cost."""
+        return self.candidate.values[objective]
 
-    def merits(self, objectives: Collection[str]) -> list[float]:
-        """What these objectives are worth, in order, all maximised."""
-        return [float(merit) for merit in merits({name: self.value(name) for name in objectives})]
+    @property
+    def clean_accuracy(self) -> float:
+        """Clean accuracy by which the trial is judged."""
+        return self.value("clean_accuracy")
+
+    @property
+    def robust_accuracy(self) -> float:
+        """Robust accuracy by which the trial is judged."""
+        return self.value("robust_accuracy")
+
+    @property
+    def seeds(self) -> int:
+        """Replicates in the means; 0 for a single run."""
+        return self.candidate.seeds
+
+    @property
+    def failed(self) -> int:
+        """Replicates that failed and are not in the means."""
+        return self.candidate.failed
 
 
 def judged(trials: Collection[Trial], space: SearchSpace) -> list[Judged]:
-    """Everybody who may be on the front. Once contenders were repeated, and the last repeat is over, only who was repeated."""
-    repeats = [t for t in trials if t.origin == "replicate"]
-    over = all(t.status in ("finished", "failed") for t in repeats)
-    fresh: dict[int, list[Best]] = {}
-    for trial in repeats if over else ():
-        if trial.status == "finished" and trial.best is not None:
-            fresh.setdefault(trial.ordinal, []).append(trial.best)
-    found = []
-    for trial, own in _full_length(trials):
-        seeds = fresh.get(trial.ordinal, [])
-        if fresh and not seeds:
-            continue
-        bests = seeds or [own]
-        failed = (
-            sum(t.ordinal == trial.ordinal and t.status == "failed" for t in repeats)
-            if seeds
-            else 0
-        )
-        one = Judged(
-            trial,
-            clean_accuracy=fmean(b.clean_accuracy for b in bests),
-            robust_accuracy=fmean(b.robust_accuracy for b in bests),
-            worst_class_accuracy=fmean(b.worst_class_accuracy for b in bests),
-            seeds=len(seeds),
-            failed=failed,
-        )
-        if space.constraints.hold(one.value):
-            found.append(one)
-    return found
+    """The trials that may be on the front: candidates that satisfy the constraints."""
+    by_id = {trial.trial_id: trial for trial in trials}
+    found = selection.candidates(selection.judged([_entry(trial) for trial in trials]))
+    return [
+        Judged(by_id[one.trial_id], one) for one in found if one.within(space.constraints.limits)
+    ]
 
 
 def front(trials: Collection[Trial], space: SearchSpace) -> list[Judged]:
-    """Those whom nobody dominates in the space's objectives, by the first of these."""
-    entries = judged(trials, space)
-    on = non_dominated([one.merits(space.objectives) for one in entries])
+    """The front, by the first objective, the best first."""
+    found = judged(trials, space)
+    kept = selection.front(
+        [one.candidate for one in found], space.objectives, space.constraints.limits
+    )
+    ids = {one.trial_id for one in kept}
     return sorted(
-        (one for one, kept in zip(entries, on, strict=True) if kept),
-        key=lambda one: one.merits(space.objectives),
+        (one for one in found if one.trial.trial_id in ids),
+        key=lambda one: one.candidate.merits(space.objectives).tolist(),
         reverse=True,
     )
 
@@ -91,7 +80,7 @@ def finished(trials: Collection[Trial], space: SearchSpace) -> list[Trial]:
 
 
 def contenders(trials: Collection[Trial], space: SearchSpace) -> list[Trial]:
-    """The best of these, who are repeated with fresh seeds, the best first."""
+    """The best of the finished trials, the best first; these are replicated."""
     found = sorted(finished(trials, space), key=lambda t: t.trial_id)
     if not found:
         return []
@@ -100,10 +89,13 @@ def contenders(trials: Collection[Trial], space: SearchSpace) -> list[Trial]:
 
 
 def repeated(trials: Collection[Trial], space: SearchSpace) -> list[Trial]:
-    """Contenders, and behind them the baselines that are none: so many runs are compared with as many."""
+    """The trials to replicate: contenders, then the other baselines where the space asks for these.
+
+    With replicated baselines, equally many runs of each are compared.
+    """
     best = contenders(trials, space)
     baselines = (
-        [t for t, _ in _full_length(trials) if t.origin == "baseline" and t not in best]
+        [t for t, _ in _full_length(trials) if t.origin == Origin.BASELINE and t not in best]
         if space.replicates.baselines
         else []
     )
@@ -112,6 +104,29 @@ def repeated(trials: Collection[Trial], space: SearchSpace) -> list[Trial]:
 
 def _full_length(trials: Collection[Trial]) -> list[tuple[Trial, Best]]:
     configurations = [
-        t for t in trials if t.origin != "replicate" and t.status == "finished" and t.full_length
+        t
+        for t in trials
+        if t.origin != Origin.REPLICATE and t.status == Status.FINISHED and t.full_length
     ]
     return [(trial, trial.best) for trial in configurations if trial.best is not None]
+
+
+def _entry(trial: Trial) -> Entry:
+    replicate, best = trial.origin == Origin.REPLICATE, trial.best
+    finished = trial.status == Status.FINISHED
+    return Entry(
+        trial.trial_id,
+        trial.ordinal,
+        replicate=replicate,
+        # the last report of a replicate may be lost; it is over nevertheless
+        finished=finished if replicate else finished and trial.full_length and best is not None,
+        failed=trial.status == Status.FAILED,
+        values={}
+        if best is None
+        else {
+            "clean_accuracy": best.clean_accuracy,
+            "robust_accuracy": best.robust_accuracy,
+            "worst_class_accuracy": best.worst_class_accuracy,
+            **trial.costs,
+        },
+    )

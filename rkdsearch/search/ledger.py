@@ -7,10 +7,12 @@ reads it back.
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+from rkdsearch.results.columns import cells_of
 from rkdsearch.results.objectives import OBJECTIVES
-from rkdsearch.results.record import ALONE
+from rkdsearch.results.rows import ALONE, TrialRow
 from rkdsearch.results.states import Origin, Status
 from rkdsearch.results.store import Store
 from rkdsearch.search.trial import Trial
@@ -95,7 +97,7 @@ class Ledger:
             self.store.write_epochs(
                 trial.trial_id,
                 [
-                    {"segment": number, **rows.epoch(e)}
+                    cells_of(rows.epoch(e, number))
                     for number, epochs_of_segment in enumerate(trial.epochs_by_segment)
                     for e in epochs_of_segment
                 ],
@@ -113,33 +115,32 @@ def folder_of(study: Path, trial_id: str) -> Path:
 
 
 def row_of(trial: Trial, study: str, config_row: Mapping[str, object]) -> dict[str, object]:
-    """The trial's row in `trials/`."""
-    return {
-        "trial_id": trial.trial_id,
-        "study": study,
-        "ordinal": trial.ordinal,
-        "origin": trial.origin,
-        "label": trial.label,
-        "status": trial.status,
-        "error": trial.error,
-        "failure": trial.failure,
-        "asked": trial.asked,
-        "hyperparameters": trial.hyperparameters,
-        "notes": trial.notes,
-        **config_row,
-        **rows.measured(
-            trial.config,
-            trial.epochs,
-            trial.facts,
-            earlier=[
-                e
-                for epochs in trial.epochs_by_segment
-                if epochs is not trial.epochs
-                for e in epochs
-            ],
+    """The cells of the trial's row in `trials/`; `config_row` are its `config.*` cells."""
+    earlier = [
+        e for epochs in trial.epochs_by_segment if epochs is not trial.epochs for e in epochs
+    ]
+    # costs stand in the row also before a worker has reported them
+    costs = {OBJECTIVES[name].column: cost for name, cost in trial.costs.items()}
+    row = TrialRow(
+        trial_id=trial.trial_id,
+        study=study,
+        ordinal=trial.ordinal,
+        origin=trial.origin,
+        label=trial.label,
+        status=trial.status,
+        error=trial.error,
+        failure=trial.failure,
+        reconstructed=trial.config.method.reconstructed is not None,
+        asked=trial.asked,
+        hyperparameters=trial.hyperparameters,
+        notes=trial.notes,
+        metric=rows.metrics(trial.epochs),
+        fidelity=rows.reached_fidelity(trial.config, trial.epochs),
+        facts={**trial.facts, **costs},
+        run=replace(
+            rows.run_record(trial.config, trial.epochs, trial.facts, earlier=earlier),
+            wall_seconds=trial.seconds,
+            device_seconds=trial.device_seconds,
         ),
-        # also where its worker did not say
-        **{OBJECTIVES[name].column: cost for name, cost in trial.costs.items()},
-        "run.wall_seconds": trial.seconds,
-        "run.device_seconds": trial.device_seconds,
-    }
+    )
+    return {**cells_of(row), **config_row}

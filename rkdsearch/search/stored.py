@@ -14,9 +14,9 @@ from typing import Any
 from rkdsearch.config import TrainConfig
 from rkdsearch.config.fidelity import fidelity_at
 from rkdsearch.errors import Failure
+from rkdsearch.results.cells import records
 from rkdsearch.results.states import Origin, Status
 from rkdsearch.results.store import Store
-from rkdsearch.results.summary import records
 from rkdsearch.search.ledger import folder_of
 from rkdsearch.search.trial import RETRYABLE, RungDecision, Trial
 from rkdsearch.space.ladder import Segment

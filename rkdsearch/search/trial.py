@@ -1,13 +1,15 @@
 """A trial: one configuration of a study, and what was measured and decided about it so far."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Self
 
 from rkdsearch.config import TrainConfig
 from rkdsearch.errors import Failure
+from rkdsearch.results.columns import cells_of
 from rkdsearch.results.objectives import COSTS, OBJECTIVES, merits
+from rkdsearch.results.rows import DecisionRow
 from rkdsearch.results.states import Decision, Origin, Status
 from rkdsearch.space import ladder
 from rkdsearch.space.ladder import Segment
@@ -59,8 +61,24 @@ class RungDecision:
     @property
     def row(self) -> dict[str, object]:
         """The row of `rungs/`, without `trial_id`."""
-        found = asdict(self)
-        return {**found.pop("objectives"), **found}
+        values = self.objectives
+        row = DecisionRow(
+            epochs=self.epochs,
+            validation_attack_steps=self.validation_attack_steps,
+            clean_accuracy=values.get("clean_accuracy"),
+            robust_accuracy=values.get("robust_accuracy"),
+            best_epoch=self.best_epoch,
+            rank=self.rank,
+            of=self.of,
+            decision=self.decision,
+            rule=self.rule,
+            decided=self.decided,
+            training_attack_steps=self.training_attack_steps,
+            validation_images=self.validation_images,
+            worst_class_accuracy=values.get("worst_class_accuracy"),
+            costs={name: values.get(name) for name in COSTS},
+        )
+        return cells_of(row)
 
     @property
     def trains_on(self) -> bool:

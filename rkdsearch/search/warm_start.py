@@ -14,10 +14,10 @@ from rkdsearch import data
 from rkdsearch.config import TrainConfig
 from rkdsearch.data.config import PLACES
 from rkdsearch.errors import ConfigError, StudyError
+from rkdsearch.results.cells import records
 from rkdsearch.results.objectives import COSTS, OBJECTIVES, merits
 from rkdsearch.results.states import Origin, Status
 from rkdsearch.results.store import Store, replace_file
-from rkdsearch.results.summary import records
 from rkdsearch.search.sampler import Observation
 from rkdsearch.search.stored import hyperparameters_of
 from rkdsearch.space import check

@@ -1,4 +1,4 @@
-"""The `config.*` columns of a run's Parquet row: every leaf of `TrainConfig`, and every field of every method."""
+"""The `config.*` columns of `trials`: every leaf of `TrainConfig`, every field of every method."""
 
 import json
 from collections.abc import Iterable
@@ -10,11 +10,14 @@ from rkdsearch import methods
 from rkdsearch.config import Recipe, TrainConfig, flatten_tree, members
 from rkdsearch.errors import ConfigError
 from rkdsearch.methods import Method
-from rkdsearch.results.record import Column
+from rkdsearch.results.columns import Column
 
 
 def columns(extra_methods: Iterable[str] = ()) -> tuple[Column, ...]:
-    """The `config.*` columns: every leaf of TrainConfig, and every field of every method, built in or named here."""
+    """The `config.*` columns; `extra_methods` are dotted paths of methods that are not built in.
+
+    Raises ConfigError where two methods have a field of one name and of different types.
+    """
     found = list(_columns_of(TrainConfig, "config."))
     found.append(
         Column("config.method.name", "string", "", "the method's file, or its dotted path")
@@ -32,7 +35,10 @@ def columns(extra_methods: Iterable[str] = ()) -> tuple[Column, ...]:
 
 
 def row(config: TrainConfig) -> dict[str, object]:
-    """The run's `config.*` values for a Parquet row; lists become JSON text. A teacher's recipe is its own affair, told by its sha256."""
+    """The `config.*` cells of a run; lists become JSON text.
+
+    A teacher's recipe is left out: the teacher's sha256 stands for it.
+    """
     values: dict[str, object] = {}
     for name, value in flatten_tree({"config": config.to_dict()}).items():
         if value is not None and ".recipe." not in name:

@@ -1,4 +1,4 @@
-"""A run as Parquet rows: what was measured, and where and by what it was made. The same for a trial of a search and a run alone."""
+"""Parts of a run's rows (`results/rows.py`), the same for a trial of a search and a single run."""
 
 import json
 import platform
@@ -15,92 +15,113 @@ import torch
 
 from rkdsearch.accuracy import TeacherReliability
 from rkdsearch.config import TrainConfig
+from rkdsearch.results.columns import cells_of
+from rkdsearch.results.rows import (
+    EpochRow,
+    Metrics,
+    ReachedFidelity,
+    ReliabilityCells,
+    RunFacts,
+    RunRecord,
+)
 from rkdsearch.training.epoch import EpochResult
 from rkdsearch.training.trainer import Trainer
 
 
-def measured(
+def metrics(epochs: Sequence[EpochResult]) -> Metrics | None:
+    """Validation results after these epochs; None where none was validated."""
+    judged = _last_validated(epochs)
+    if judged is None or judged.best is None:
+        return None
+    return Metrics(
+        clean_accuracy=judged.best.clean_accuracy,
+        robust_accuracy=judged.best.robust_accuracy,
+        worst_class_accuracy=judged.best.worst_class_accuracy,
+        best_epoch=judged.best.epoch,
+        last_clean_accuracy=judged.clean_accuracy,
+        last_robust_accuracy=judged.robust_accuracy,
+        robust_overfitting_gap=judged.robust_overfitting_gap,
+    )
+
+
+def reached_fidelity(config: TrainConfig, epochs: Sequence[EpochResult]) -> ReachedFidelity:
+    """Fidelity of a run after these epochs."""
+    judged = _last_validated(epochs)
+    return ReachedFidelity(
+        epochs=epochs[-1].epoch if epochs else 0,
+        of_epochs=config.training.epochs,
+        training_attack_steps=epochs[-1].training_attack_steps if epochs else config.attack.steps,
+        validation_attack_steps=(judged.validation_attack_steps if judged else None)
+        or config.validation.attack.steps,
+        validation_images=judged.images if judged else None,
+    )
+
+
+def run_record(
     config: TrainConfig,
     epochs: Sequence[EpochResult],
     facts: Mapping[str, object],
     *,
     earlier: Sequence[EpochResult] = (),
-) -> dict[str, object]:
-    """`metric.*`, `fidelity.*` and `run.*` of a run after these epochs; `facts` are what `facts_of` said.
+) -> RunRecord:
+    """Seed and times of a run after these epochs; `facts` are cells of `RunFacts`.
 
     `earlier` epochs were trained for the same trial before this run began: they cost time.
     """
-    seconds = sum(e.seconds for e in (*earlier, *epochs))
-    # A run may go on with another number of processes: `facts` know the last one.
+    whole = (*earlier, *epochs)
+    # a resumed run may have another number of processes: `facts` know the last one
     now = facts.get("run.processes") or 1
     assert isinstance(now, int)
-    process_seconds = sum(e.seconds * (e.processes or now) for e in (*earlier, *epochs))
-    row: dict[str, object] = {
-        "reconstructed": config.method.reconstructed is not None,
-        "fidelity.epochs": epochs[-1].epoch if epochs else 0,
-        "fidelity.of_epochs": config.training.epochs,
-        "fidelity.training_attack_steps": (
-            epochs[-1].training_attack_steps if epochs else config.attack.steps
-        ),
-        "fidelity.validation_attack_steps": config.validation.attack.steps,
-        "run.seed": config.training.seed,
-        "run.wall_seconds": seconds,
-        "run.device_seconds": process_seconds / now * devices(facts),
-        "run.updated": datetime.now(UTC),
-        **facts,
-    }
+    process_seconds = sum(e.seconds * (e.processes or now) for e in whole)
+    started = facts.get("run.started")
     if epochs:
-        first = (*earlier, *epochs)[0]
-        row["run.started"] = datetime.fromtimestamp(first.finished - first.seconds, UTC)
-    judged = next((e for e in reversed(epochs) if e.clean_accuracy is not None), None)
-    if judged is not None and judged.best is not None:
-        row |= {
-            "metric.clean_accuracy": judged.best.clean_accuracy,
-            "metric.robust_accuracy": judged.best.robust_accuracy,
-            "metric.worst_class_accuracy": judged.best.worst_class_accuracy,
-            "metric.best_epoch": judged.best.epoch,
-            "metric.last_clean_accuracy": judged.clean_accuracy,
-            "metric.last_robust_accuracy": judged.robust_accuracy,
-            "metric.robust_overfitting_gap": judged.robust_overfitting_gap,
-            "fidelity.validation_images": judged.images,
-            "fidelity.validation_attack_steps": (
-                judged.validation_attack_steps or config.validation.attack.steps
-            ),
-        }
-    return row
+        started = datetime.fromtimestamp(whole[0].finished - whole[0].seconds, UTC)
+    assert started is None or isinstance(started, datetime)
+    return RunRecord(
+        seed=config.training.seed,
+        wall_seconds=sum(e.seconds for e in whole),
+        device_seconds=process_seconds / now * devices(facts),
+        started=started,
+        updated=datetime.now(UTC),
+    )
+
+
+def _last_validated(epochs: Sequence[EpochResult]) -> EpochResult | None:
+    found = (e for e in reversed(epochs) if e.clean_accuracy is not None and e.best is not None)
+    return next(found, None)
 
 
 def devices(facts: Mapping[str, object]) -> float:
-    """How many devices a run holds, by its facts; one of which nothing is known holds one."""
+    """Devices that a run holds, by its facts; 1 where nothing is known."""
     found = facts.get("run.devices", 1.0)
     assert isinstance(found, float)
     return found
 
 
-def epoch(result: EpochResult) -> dict[str, object]:
-    """The epoch's row in `epochs/`."""
-    row: dict[str, object] = {
-        "epoch": result.epoch,
-        "loss": result.loss,
-        "terms": result.terms,
-        "clean_accuracy": result.clean_accuracy,
-        "robust_accuracy": result.robust_accuracy,
-        "worst_class_accuracy": result.worst_class_accuracy,
-        "lr": result.lr,
-        "images_per_second": result.images_per_second,
-        "seconds": result.seconds,
-        "training_attack_steps": result.training_attack_steps,
-        "validation_attack_steps": result.validation_attack_steps,
-        "processes": result.processes,
-        "finished": datetime.fromtimestamp(result.finished, UTC),
-    }
-    if result.reliability is not None:
-        row |= {f"teacher.{name}": share for name, share in asdict(result.reliability).items()}
-    return row
+def epoch(result: EpochResult, segment: int = 0) -> EpochRow:
+    """The row of an epoch in a segment of its trial."""
+    shares = result.reliability
+    return EpochRow(
+        epoch=result.epoch,
+        loss=result.loss,
+        terms=result.terms,
+        clean_accuracy=result.clean_accuracy,
+        robust_accuracy=result.robust_accuracy,
+        worst_class_accuracy=result.worst_class_accuracy,
+        teacher=None if shares is None else ReliabilityCells(**asdict(shares)),
+        lr=result.lr,
+        images_per_second=result.images_per_second,
+        seconds=result.seconds,
+        training_attack_steps=result.training_attack_steps,
+        finished=datetime.fromtimestamp(result.finished, UTC),
+        segment=segment,
+        validation_attack_steps=result.validation_attack_steps,
+        processes=result.processes,
+    )
 
 
 def read_epoch(row: Mapping[str, Any]) -> EpochResult:
-    """The epoch of a row of `epochs/`, nulls as None. `best` is not in it: a checkpoint has it."""
+    """The epoch of a row of `epochs/`, nulls as None; without `best`, which checkpoints hold."""
     shares = [row[f"teacher.{f.name}"] for f in fields(TeacherReliability)]
     same = {f.name: row[f.name] for f in fields(EpochResult) if f.name in row}
     known = None if shares[0] is None else TeacherReliability(*shares)
@@ -116,26 +137,27 @@ def read_epoch(row: Mapping[str, Any]) -> EpochResult:
 
 
 def facts_of(trainer: Trainer) -> dict[str, object]:
-    """`run.*`: where and by what this run was made."""
-    return {
-        "run.git_commit": git_commit(),
-        "run.version": version("rkdsearch"),
-        "run.torch": torch.__version__,
-        "run.python": platform.python_version(),
-        "run.device": device_name(trainer.device),
-        "run.processes": trainer.processes,
-        "run.devices": float(trainer.processes),
-        "run.parameters": trainer.size.parameters,
-        "run.multiply_adds": trainer.size.multiply_adds,
-        "run.teacher_sha256": trainer.teacher_hashes.get("robust"),
-        "run.natural_teacher_sha256": trainer.teacher_hashes.get("natural"),
-        **{f"run.{name}": value for name, value in trainer.splits.hashes.items()},
-    }
+    """Cells of `RunFacts`: code, versions, device, student and files of this run."""
+    facts = RunFacts(
+        git_commit=git_commit(),
+        version=version("rkdsearch"),
+        torch=torch.__version__,
+        ray=None,
+        python=platform.python_version(),
+        device=device_name(trainer.device),
+        processes=trainer.processes,
+        devices=float(trainer.processes),
+        costs=asdict(trainer.size),
+        teacher_sha256=trainer.teacher_hashes.get("robust"),
+        natural_teacher_sha256=trainer.teacher_hashes.get("natural"),
+        **trainer.splits.hashes,
+    )
+    return cells_of(facts, "run.")
 
 
 @lru_cache(maxsize=1)
 def git_commit() -> str | None:
-    """The commit of the code, `-dirty` where files were changed; None outside a checkout."""
+    """Commit of the code, with `-dirty` where files were changed; None outside a checkout."""
     where = Path(__file__).parent
     try:
         done = subprocess.run(
@@ -153,13 +175,13 @@ def git_commit() -> str | None:
 
 
 def device_name(device: torch.device) -> str:
-    """The name of the accelerator, or of the processor."""
+    """Name of the accelerator, or of the processor."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
 
 
 @lru_cache(maxsize=1)
 def processor() -> str:
-    """The name of this machine's processor."""
+    """Name of this machine's processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -11,7 +11,8 @@ from rkdsearch.config import TeacherConfig, TrainConfig
 from rkdsearch.errors import CheckpointError, NonFiniteLossError, OutOfMemoryError
 from rkdsearch.file_lock import one_writer
 from rkdsearch.methods import name_of
-from rkdsearch.results.record import ALONE
+from rkdsearch.results.columns import cells_of
+from rkdsearch.results.rows import ALONE, TrialRow
 from rkdsearch.results.states import Origin, Status
 from rkdsearch.results.store import Store
 from rkdsearch.teacher import fingerprint
@@ -98,31 +99,31 @@ def single_run(trainer: Trainer) -> Iterator[EpochResult]:
     name = name_of(config.method)
     store = Store(folder, config_rows.columns([name] if "." in name else []))
     facts = rows.facts_of(trainer)
-    identity = {
-        "trial_id": ALONE,
-        "study": folder.name,
-        "ordinal": 0,
-        "origin": Origin.BASELINE,
-        "label": name,
-        "hyperparameters": {},
-        "notes": {},
-    }
 
     def write(error: str | None = None) -> None:
         if trainer.rank == 0:
             done = len(trainer.history) == config.training.epochs
             status = Status.FAILED if error else Status.FINISHED if done else Status.RUNNING
-            store.write_epochs(ALONE, [rows.epoch(e) for e in trainer.history])
-            measured = rows.measured(config, trainer.history, facts)
-            store.write_trial(
-                {
-                    **identity,
-                    "status": status,
-                    "error": error,
-                    **config_rows.row(config),
-                    **measured,
-                }
+            row = TrialRow(
+                trial_id=ALONE,
+                study=folder.name,
+                ordinal=0,
+                origin=Origin.BASELINE,
+                label=name,
+                status=status,
+                error=error,
+                failure=None,
+                reconstructed=config.method.reconstructed is not None,
+                asked=None,
+                hyperparameters={},
+                notes={},
+                metric=rows.metrics(trainer.history),
+                fidelity=rows.reached_fidelity(config, trainer.history),
+                facts=facts,
+                run=rows.run_record(config, trainer.history, facts),
             )
+            store.write_epochs(ALONE, [cells_of(rows.epoch(e)) for e in trainer.history])
+            store.write_trial({**cells_of(row), **config_rows.row(config)})
 
     trainer.resume()
     best = trainer.history[-1].best if trainer.history else None

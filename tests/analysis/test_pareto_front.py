@@ -6,7 +6,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from rkdsearch.results import summary
+from rkdsearch.results.study import read_study
 from tests.results.factory import make_study, repeat
 
 SCRIPT = Path(__file__).parents[2] / "analysis" / "pareto_front.py"
@@ -26,7 +26,7 @@ def test_the_picture_is_drawn_from_a_copied_folder(tmp_path: Path) -> None:
 
 def test_every_trial_inside_the_axes_is_drawn_once_and_stopped_ones_hollow(tmp_path: Path) -> None:
     make_study(tmp_path, trials=40, running=2)
-    study = summary.read(tmp_path)
+    study = read_study(tmp_path)
     root = ET.fromstring(runpy.run_path(str(SCRIPT))["draw"](study))
     marks = [
         e
@@ -46,14 +46,14 @@ def test_a_study_with_repeats_shows_means_that_the_front_goes_through_and_says_s
     tmp_path: Path,
 ) -> None:
     repeat(make_study(tmp_path), (2, 41, 44))
-    root = ET.fromstring(runpy.run_path(str(SCRIPT))["draw"](summary.read(tmp_path)))
+    root = ET.fromstring(runpy.run_path(str(SCRIPT))["draw"](read_study(tmp_path)))
     texts = [e.text or "" for e in root.iter(f"{SVG}text")]
     assert (
-        "60 trials (33 finished, 24 stopped, 3 failed) and 6 repeats with fresh seeds, hypervolume"
+        "60 trials (33 finished, 24 stopped, 3 failed) and 6 replicates, hypervolume"
         " 0.6859" in texts
     )
     bars = (
-        "one seed a point; with bars, mean and standard deviation of 2 fresh seeds, which alone"
+        "one seed a point; with bars, mean and standard deviation of 2 replicates, which alone"
         " name the front."
     )
     assert any(bars in text for text in texts)
@@ -63,13 +63,13 @@ def test_a_study_with_repeats_shows_means_that_the_front_goes_through_and_says_s
     centres = {(e.get("cx"), e.get("cy")) for e in root.iter(f"{SVG}circle")}
     assert tuple(edge[1:].split("V")[0].split()) in centres
     tips = [e.text or "" for e in root.iter(f"{SVG}title")]
-    assert sum(tip.endswith("mean of 2 fresh seeds, finished") for tip in tips) == 3
+    assert sum(tip.endswith("mean of 2 replicates, finished") for tip in tips) == 3
     assert "robust teacher" in tips
 
 
 def test_a_strangers_labels_stay_text(tmp_path: Path) -> None:
     make_study(tmp_path, trials=20, evil="</text><script>alert(1)</script>")
-    root = ET.fromstring(runpy.run_path(str(SCRIPT))["draw"](summary.read(tmp_path)))
+    root = ET.fromstring(runpy.run_path(str(SCRIPT))["draw"](read_study(tmp_path)))
     assert not list(root.iter(f"{SVG}script"))
 
 

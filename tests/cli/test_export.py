@@ -22,6 +22,7 @@ from rkdsearch.errors import CheckpointError, RkdError, StudyError
 from rkdsearch.export import onnx_model
 from rkdsearch.export.delivery import eps_text
 from rkdsearch.export.robustbench import robust_to_every_seed
+from rkdsearch.results.columns import cells_of
 from rkdsearch.results.store import Store
 from rkdsearch.teacher import fingerprint, load, split_of
 from rkdsearch.training import checkpoint, rows
@@ -238,7 +239,7 @@ def test_the_file_of_a_run_names_a_studys_own_teacher_by_the_studys_path(
     store.write_epochs(
         "t00004",
         [
-            rows.epoch(replace(epochs[0], epoch=n + 1, processes=1 if n < 2 else 4))
+            cells_of(rows.epoch(replace(epochs[0], epoch=n + 1, processes=1 if n < 2 else 4)))
             for n in range(4)
         ],
     )

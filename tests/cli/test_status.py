@@ -49,7 +49,7 @@ def test_status_lists_every_finished_trial_by_the_name_that_export_asks_for(
     assert not listed[0] & listed[1]
     assert re.search(r"igdm-044 +│ 86\.2 +│ 77\.3 ± 1\.4 of 2 seeds", front)
     assert re.search(r"trades-002 +│ .* ± 1\.4 of 2 seeds │ TRADES, published", others)
-    assert "60 trials (33 finished, 24 stopped, 3 failed) and 6 repeats with fresh seeds" in front
+    assert "60 trials (33 finished, 24 stopped, 3 failed) and 6 replicates" in front
 
 
 def test_what_else_names_the_front_is_shown(

@@ -18,8 +18,8 @@ from rkdsearch.evaluation.jobs import BlockResult, EvaluationJob, WorkerJob
 from rkdsearch.evaluation.targets import EvaluationTarget, evaluation_targets
 from rkdsearch.execution import evaluation
 from rkdsearch.execution.ray_session import ENVIRONMENT
+from rkdsearch.results.cells import records
 from rkdsearch.results.store import Store
-from rkdsearch.results.summary import records
 from rkdsearch.teacher import Role, fingerprint
 from rkdsearch.training import checkpoint
 from tests.tasks import DIGITS

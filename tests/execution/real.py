@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
+from rkdsearch.results.cells import records
 from rkdsearch.results.store import Store
-from rkdsearch.results.summary import records
 from tests.search.witness import VARIABLE
 
 ROOT = Path(__file__).parents[2]

@@ -21,8 +21,8 @@ from rkdsearch.execution import teachers
 from rkdsearch.execution.ray_session import connected
 from rkdsearch.execution.search import run_search
 from rkdsearch.plugins import allow_import
+from rkdsearch.results.cells import records
 from rkdsearch.results.store import Store
-from rkdsearch.results.summary import records
 from rkdsearch.search import ledger
 from rkdsearch.search.study import Study
 from rkdsearch.space.space import SearchSpace

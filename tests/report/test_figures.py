@@ -4,35 +4,37 @@ from typing import Any
 
 import pytest
 
-from rkdsearch.report import figures, traces
-from rkdsearch.results import summary
+from rkdsearch.report import figures, pareto_figure, traces
+from rkdsearch.results.cells import CLEAN, ROBUST, records
+from rkdsearch.results.front import configurations
+from rkdsearch.results.study import StudyResults, read_study
 from tests.results.factory import make_study, repeat
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> summary.Study:
+def study(tmp_path_factory: pytest.TempPathFactory) -> StudyResults:
     folder = tmp_path_factory.mktemp("study")
     make_study(folder, running=2)
-    return summary.read(folder)
+    return read_study(folder)
 
 
 @pytest.fixture(scope="module")
-def repeated(tmp_path_factory: pytest.TempPathFactory) -> summary.Study:
+def repeated(tmp_path_factory: pytest.TempPathFactory) -> StudyResults:
     folder = tmp_path_factory.mktemp("repeated")
     repeat(make_study(folder), (2, 10, 35, 41, 44))
-    return summary.read(folder)
+    return read_study(folder)
 
 
-def rows(study: summary.Study) -> list[dict[str, Any]]:
-    return summary.records(summary.configurations(study.trials))
+def rows(study: StudyResults) -> list[dict[str, Any]]:
+    return records(configurations(study.trials))
 
 
-def pareto(study: summary.Study) -> traces.Figure:
-    trials, front = rows(study), summary.records(study.front)
-    return figures.pareto(trials, front, study.description["teachers"])
+def pareto(study: StudyResults) -> traces.Figure:
+    trials, front = rows(study), records(study.front)
+    return pareto_figure.pareto(trials, front, study.description["teachers"])
 
 
-def test_every_measured_trial_is_drawn_once(study: summary.Study) -> None:
+def test_every_measured_trial_is_drawn_once(study: StudyResults) -> None:
     drawn = [
         x
         for trace in pareto(study)["data"]
@@ -40,25 +42,25 @@ def test_every_measured_trial_is_drawn_once(study: summary.Study) -> None:
         for x in trace["x"]
         if x is not None
     ]
-    assert sorted(drawn) == sorted(study.trials[summary.CLEAN].dropna())
+    assert sorted(drawn) == sorted(study.trials[CLEAN].dropna())
 
 
-def test_only_finished_trials_have_full_marks(study: summary.Study) -> None:
-    finished = set(study.trials.loc[study.trials["status"] == "finished", summary.CLEAN])
+def test_only_finished_trials_have_full_marks(study: StudyResults) -> None:
+    finished = set(study.trials.loc[study.trials["status"] == "finished", CLEAN])
     for trace in pareto(study)["data"]:
         if trace["mode"].startswith("markers") and trace["name"] != "robust teacher":
             full = not trace["marker"]["symbol"].endswith("-open")
             assert all((x in finished) == full for x in trace["x"] if x is not None), trace["name"]
 
 
-def test_the_front_is_a_line_that_first_goes_down(study: summary.Study) -> None:
+def test_the_front_is_a_line_that_first_goes_down(study: StudyResults) -> None:
     line = pareto(study)["data"][0]
     assert line["line"]["shape"] == "vh"
     assert line["x"] == sorted(line["x"])
     assert line["y"] == sorted(line["y"], reverse=True)
 
 
-def test_baselines_are_diamonds_and_the_teacher_a_star(study: summary.Study) -> None:
+def test_baselines_are_diamonds_and_the_teacher_a_star(study: StudyResults) -> None:
     by_name = {trace["name"]: trace for trace in pareto(study)["data"]}
     assert (by_name["baseline"]["marker"]["symbol"], len(by_name["baseline"]["x"])) == (
         "diamond",
@@ -67,7 +69,7 @@ def test_baselines_are_diamonds_and_the_teacher_a_star(study: summary.Study) -> 
     assert (by_name["robust teacher"]["x"], by_name["robust teacher"]["y"]) == ([0.955], [0.755])
 
 
-def test_a_method_keeps_its_look_in_every_picture(study: summary.Study) -> None:
+def test_a_method_keeps_its_look_in_every_picture(study: StudyResults) -> None:
     trials = rows(study)
     slices = figures.slices(trials)
     assert slices is not None
@@ -86,19 +88,19 @@ def test_forty_two_methods_look_different() -> None:
     assert len({(look.colour, look.shape) for look in looks.values()}) == 42
 
 
-def test_undefended_students_do_not_squeeze_the_others(study: summary.Study) -> None:
+def test_undefended_students_do_not_squeeze_the_others(study: StudyResults) -> None:
     layout = pareto(study)["layout"]
     assert layout["yaxis"]["range"][0] > 0.4
     outside = sum(
-        not (layout["xaxis"]["range"][0] <= row[summary.CLEAN] <= layout["xaxis"]["range"][1])
-        or not (layout["yaxis"]["range"][0] <= row[summary.ROBUST] <= layout["yaxis"]["range"][1])
+        not (layout["xaxis"]["range"][0] <= row[CLEAN] <= layout["xaxis"]["range"][1])
+        or not (layout["yaxis"]["range"][0] <= row[ROBUST] <= layout["yaxis"]["range"][1])
         for row in rows(study)
     )
     labels = [button["label"] for button in layout["updatemenus"][0]["buttons"]]
     assert labels == [f"closer view: {outside} marks lie outside", "all trials"]
 
 
-def test_a_number_searched_over_decades_has_a_logarithmic_axis(study: summary.Study) -> None:
+def test_a_number_searched_over_decades_has_a_logarithmic_axis(study: StudyResults) -> None:
     slices = figures.slices(rows(study))
     assert slices is not None
     kinds = {
@@ -109,9 +111,9 @@ def test_a_number_searched_over_decades_has_a_logarithmic_axis(study: summary.St
     assert kinds == {"attack.eps": "linear", "method.temperature": "log", "optimizer.lr": "log"}
 
 
-def test_shares_of_the_teacher_are_those_of_the_last_epoch(study: summary.Study) -> None:
-    front = summary.records(study.front)
-    figure = figures.reliability(summary.records(study.epochs), front)
+def test_shares_of_the_teacher_are_those_of_the_last_epoch(study: StudyResults) -> None:
+    front = records(study.front)
+    figure = figures.reliability(records(study.epochs), front)
     assert figure is not None
     # nobody teaches the natural students
     taught = [row for row in front if row["config.method.name"] != "natural"]
@@ -119,9 +121,9 @@ def test_shares_of_the_teacher_are_those_of_the_last_epoch(study: summary.Study)
     assert figure["data"][0]["x"][0] == pytest.approx(0.86 - 0.004 * 24)
 
 
-def test_curves_draw_the_front_above_the_others(study: summary.Study) -> None:
-    trials, front = rows(study), summary.records(study.front)
-    figure = figures.curves(trials, summary.records(study.epochs), front)
+def test_curves_draw_the_front_above_the_others(study: StudyResults) -> None:
+    trials, front = rows(study), records(study.front)
+    figure = figures.curves(trials, records(study.epochs), front)
     assert figure is not None
     colours = [trace["line"]["color"] for trace in figure["data"]]
     assert colours[-2 * len(front) :].count("$faint") == 0
@@ -129,26 +131,28 @@ def test_curves_draw_the_front_above_the_others(study: summary.Study) -> None:
 
 
 def test_a_study_without_numbers_has_no_such_pictures(tmp_path: Path) -> None:
-    empty = summary.read(tmp_path)
-    assert summary.records(empty.trials) == []
+    empty = read_study(tmp_path)
+    assert records(empty.trials) == []
     assert (figures.curves([], [], []), figures.reliability([], []), figures.slices([])) == (
         None,
         None,
         None,
     )
-    assert json.dumps(figures.pareto([], [], {}), allow_nan=False)
+    assert json.dumps(pareto_figure.pareto([], [], {}), allow_nan=False)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), True, "1", None])
 def test_a_value_that_is_no_number_is_not_drawn(value: object) -> None:
     assert not traces.is_number(value)
-    assert figures.drawable({"robust": {"clean_accuracy": value, "robust_accuracy": 0.5}}) == {}
+    assert (
+        pareto_figure.drawable({"robust": {"clean_accuracy": value, "robust_accuracy": 0.5}}) == {}
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------------- repeats
 
 
-def test_who_was_repeated_is_one_mark_at_its_means_with_bars(repeated: summary.Study) -> None:
+def test_who_was_repeated_is_one_mark_at_its_means_with_bars(repeated: StudyResults) -> None:
     marks = {
         hover: (x, y, sd)
         for trace in pareto(repeated)["data"]
@@ -161,16 +165,16 @@ def test_who_was_repeated_is_one_mark_at_its_means_with_bars(repeated: summary.S
             strict=True,
         )
     }
-    own = {row["trial_id"]: row for row in summary.records(repeated.trials)}
+    own = {row["trial_id"]: row for row in records(repeated.trials)}
     (mark,) = [
         value
         for hover, value in marks.items()
-        if "igdm · igdm-044" in hover and "means over 2 fresh seeds" in hover
+        if "igdm · igdm-044" in hover and "means over 2 replicates" in hover
     ]
     assert mark == pytest.approx(
         (
-            own["igdm-044"][summary.CLEAN] - 0.02,
-            own["igdm-044"][summary.ROBUST] - 0.02,
+            own["igdm-044"][CLEAN] - 0.02,
+            own["igdm-044"][ROBUST] - 0.02,
             0.02 / 2**0.5,
         )
     )
@@ -178,14 +182,14 @@ def test_who_was_repeated_is_one_mark_at_its_means_with_bars(repeated: summary.S
     assert not [hover for hover in marks if "-r1" in hover]
 
 
-def test_the_front_goes_through_the_marks_that_made_it(repeated: summary.Study) -> None:
+def test_the_front_goes_through_the_marks_that_made_it(repeated: StudyResults) -> None:
     front, *others = pareto(repeated)["data"]
     marks = {(x, y) for trace in others for x, y in zip(trace["x"], trace["y"], strict=True)}
     assert len(front["x"]) >= 2
     assert set(zip(front["x"], front["y"], strict=True)) <= marks
 
 
-def test_the_seed_of_a_repeat_is_no_searched_value(repeated: summary.Study) -> None:
+def test_the_seed_of_a_repeat_is_no_searched_value(repeated: StudyResults) -> None:
     slices = figures.slices(rows(repeated))
     assert slices is not None
     titles = [
@@ -195,9 +199,9 @@ def test_the_seed_of_a_repeat_is_no_searched_value(repeated: summary.Study) -> N
 
 
 def test_the_teacher_lies_inside_the_closer_view_unless_nothing_defends_it(
-    study: summary.Study,
+    study: StudyResults,
 ) -> None:
-    measured = [row for row in rows(study) if row[summary.CLEAN] is not None]
+    measured = [row for row in rows(study) if row[CLEAN] is not None]
     robust, natural = (
         {"clean_accuracy": 0.999, "robust_accuracy": 0.9},
         {
@@ -205,15 +209,15 @@ def test_the_teacher_lies_inside_the_closer_view_unless_nothing_defends_it(
             "robust_accuracy": 0.01,
         },
     )
-    view = figures.closer_view(measured, {"robust": robust, "natural": natural})
-    assert view[summary.ROBUST][0] > 0.4
-    assert view[summary.ROBUST][1] > 0.9
-    assert view[summary.CLEAN][1] > 0.999
+    view = pareto_figure.closer_view(measured, {"robust": robust, "natural": natural})
+    assert view[ROBUST][0] > 0.4
+    assert view[ROBUST][1] > 0.9
+    assert view[CLEAN][1] > 0.999
 
 
 def test_labels_keep_off_the_bars() -> None:
-    row = {summary.CLEAN: 0.5, summary.ROBUST: 0.5, "clean_sd": 0.1, "robust_sd": 0.2}
-    found = figures.obstacles([row], [], lambda clean, robust: (100 * clean, 100 * robust))
+    row = {CLEAN: 0.5, ROBUST: 0.5, "clean_sd": 0.1, "robust_sd": 0.2}
+    found = pareto_figure.obstacles([row], [], lambda clean, robust: (100 * clean, 100 * robust))
     assert {(40.0, 50.0), (50.0, 30.0)} < {(round(x, 6), round(y, 6)) for x, y in found}
 
 
@@ -223,7 +227,7 @@ def sized(*students: tuple[str, float, float, int]) -> list[dict[str, Any]]:
         {
             "trial_id": name, "label": name, "origin": "search", "status": "finished", "reconstructed": False, "hyperparameters": "{}", "seeds": None,
             "config.method.name": "trades", "fidelity.epochs": 4, "fidelity.of_epochs": 4, "clean_sd": None, "robust_sd": None,
-            summary.CLEAN: clean, summary.ROBUST: robust, "run.parameters": weights, "run.multiply_adds": 1_000,
+            CLEAN: clean, ROBUST: robust, "run.parameters": weights, "run.multiply_adds": 1_000,
         }
         for name, clean, robust, weights in students
     ]  # fmt: skip
@@ -233,10 +237,12 @@ def test_whoever_is_on_the_front_for_its_size_has_a_ring_and_is_no_corner_of_the
     students = sized(
         ("large", 0.9, 0.6, 9_000), ("small", 0.8, 0.5, 1_000), ("robust", 0.7, 0.7, 9_000)
     )
-    by_name = {trace["name"]: trace for trace in figures.pareto(students, students, {})["data"]}
+    by_name = {
+        trace["name"]: trace for trace in pareto_figure.pareto(students, students, {})["data"]
+    }
     assert (by_name["front"]["x"], by_name["front"]["y"]) == ([0.7, 0.9], [0.7, 0.6])
     assert by_name["front, by another objective"]["x"] == [0.8]
-    usual = figures.pareto(students[:2], students[:1], {})["data"]
+    usual = pareto_figure.pareto(students[:2], students[:1], {})["data"]
     assert "front, by another objective" not in {trace["name"] for trace in usual}
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from rkdsearch.errors import StudyError
 from rkdsearch.report import page
-from rkdsearch.results import summary
+from rkdsearch.results.cells import CLEAN, ROBUST, records
 from rkdsearch.results.store import Store
 from tests.results.factory import make_study, repeat, write_tests
 
@@ -151,7 +151,7 @@ def test_test_results_stand_beside_validation_with_n_eps_and_intervals(good: str
 
 def test_rows_of_different_numbers_of_images_say_so(tmp_path: Path) -> None:
     store = make_study(tmp_path, trials=12)
-    row = next(r for r in summary.records(store.evaluations()) if r["attack"] == "pgd20")
+    row = next(r for r in records(store.evaluations()) if r["attack"] == "pgd20")
     (tmp_path / "evaluations" / f"{row['trial_id']}-best-pgd20-0-cccccccc.parquet").unlink()
     store.write_evaluation({**row, "subset_sha256": "d" * 64, "images": 60})
     text = visible(page.build(tmp_path).read_text(encoding="utf-8"))
@@ -170,7 +170,7 @@ def test_the_most_robust_student_is_compared_with_natural_and_best_baseline_in_p
     good: str,
 ) -> None:
     text = visible(good)
-    pairs = text[text.index("The same images, in pairs") : text.index("<h2>Methods")]
+    pairs = text[text.index("<h2>Paired comparisons") : text.index("<h2>Methods")]
     assert pairs.count("igdm · igdm-044") == 6
     assert pairs.count("natural · natural-010") == 3
     assert pairs.count("RSLAD, published") == 3
@@ -216,9 +216,7 @@ def test_a_study_whose_test_set_is_closed_says_so(tmp_path: Path) -> None:
 
 def test_rows_without_configuration_or_description_are_shown_all_the_same(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    store.write_trial(
-        {"trial_id": "a", "status": "finished", summary.CLEAN: 0.9, summary.ROBUST: 0.5}
-    )
+    store.write_trial({"trial_id": "a", "status": "finished", CLEAN: 0.9, ROBUST: 0.5})
     store.write_trial({"trial_id": "b", "status": "failed"})
     (tmp_path / "trials" / "c.parquet").write_text("half")
     (tmp_path / "study.json").write_text(
@@ -239,15 +237,15 @@ def test_the_front_of_repeated_contenders_shows_means_spread_and_luck(tmp_path: 
             "ordinal": 3,
             "origin": origin,
             "status": "finished",
-            summary.CLEAN: 0.9,
-            summary.ROBUST: robust,
+            CLEAN: 0.9,
+            ROBUST: robust,
         }
         store.write_trial(row)
     text = visible(page.build(tmp_path).read_text(encoding="utf-8"))
-    assert "<small>± 2.8, n = 2 fresh seeds</small>" in text
-    assert "1 settings were trained again, 2 runs in all" in text
+    assert "<small>± 2.8, n = 2 replicates</small>" in text
+    assert "1 configurations were trained again with other seeds, 2 runs in all" in text
     assert "by 0.0 and robust accuracy by 2.8 percentage points" in text
-    assert "better by +0.0 clean and +4.0 robust, on average: that much was luck." in text
+    assert "better than their replicates by +0.0 clean and +4.0 robust, on average." in text
 
 
 def test_repeats_are_counted_apart_and_are_no_trials_of_their_own(tmp_path: Path) -> None:
@@ -255,11 +253,8 @@ def test_repeats_are_counted_apart_and_are_no_trials_of_their_own(tmp_path: Path
     repeat(store, (2, 41, 44))
     write_tests(store, [("igdm-044-r1", "", 0.9, 0.7)], np.random.default_rng(0))
     text = visible(page.build(tmp_path).read_text(encoding="utf-8"))
-    assert "<dd>60<small>33 finished, 24 stopped, 3 failed; and 6 repeats</small></dd>" in text
-    assert (
-        "60 trials (33 finished, 24 stopped, 3 failed) and 6 repeats with fresh seeds as a table"
-        in text
-    )
+    assert "<dd>60<small>33 finished, 24 stopped, 3 failed; and 6 replicates</small></dd>" in text
+    assert "60 trials (33 finished, 24 stopped, 3 failed) and 6 replicates as a table" in text
     assert text.count("igdm-044-r1") == 2, "its test result and its own row"
     pictures = json.loads(
         Elements((tmp_path / "report.html").read_text(encoding="utf-8")).scripts[0]

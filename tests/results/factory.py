@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from rkdsearch.results.cells import PAIR, records
+from rkdsearch.results.columns import Column
 from rkdsearch.results.intervals import accuracy
-from rkdsearch.results.record import Column
 from rkdsearch.results.store import Store
 
 CONFIG = (
@@ -149,9 +150,9 @@ def make_study(
         if status == "finished":
             students.append((trial_id, trial_id, curve[best][0], curve[best][1]))
     if evaluated:
-        from rkdsearch.results import summary
+        from rkdsearch.results.front import front_rows
 
-        best_ids = set(summary.front(store.trials())["trial_id"]) | {t for t, *_ in students[:6]}
+        best_ids = set(front_rows(store.trials())["trial_id"]) | {t for t, *_ in students[:6]}
         write_tests(
             store,
             [s for s in students if s[0] in best_ids]
@@ -163,12 +164,10 @@ def make_study(
 
 def repeat(store: Store, ordinals: Sequence[int]) -> None:
     """Two fresh seeds of each: 0.01 and 0.03 less accurate than the run that was chosen, clean and under attack."""
-    from rkdsearch.results import summary
-
     trials = store.trials()
-    for row in summary.records(trials[trials["ordinal"].isin(ordinals)]):
+    for row in records(trials[trials["ordinal"].isin(ordinals)]):
         for seed, lost in ((1, 0.01), (2, 0.03)):
-            metrics = {name: row[name] - lost for name in summary.PAIR}
+            metrics = {name: row[name] - lost for name in PAIR}
             hyperparameters = {**json.loads(row["hyperparameters"]), "training.seed": seed}
             again = {
                 "trial_id": f"{row['trial_id']}-r{seed}",

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from rkdsearch.results import record
-from rkdsearch.results.record import Column
+from rkdsearch.results.columns import Column
 
 
 def test_the_page_about_columns_is_in_step_with_the_columns() -> None:

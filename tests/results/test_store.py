@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from rkdsearch.errors import DiskError, StudyError
-from rkdsearch.results.record import SCHEMA_VERSION, TABLES, Column
+from rkdsearch.results.columns import Column
+from rkdsearch.results.record import SCHEMA_VERSION, TABLES
 from rkdsearch.results.store import Store, replace_file
 
 CONFIG = (

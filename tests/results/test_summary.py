@@ -4,9 +4,14 @@ from pathlib import Path
 import pytest
 
 from rkdsearch.errors import StudyError
-from rkdsearch.results import summary
+from rkdsearch.results.cells import CLEAN, ROBUST, parse, records
+from rkdsearch.results.cost import Cost, by_method, cost_of, counted, survival
+from rkdsearch.results.evaluations import compare, current_tests
+from rkdsearch.results.front import configurations, front_rows, volume
 from rkdsearch.results.objectives import USUAL
+from rkdsearch.results.seed_noise import replicated, seed_noise
 from rkdsearch.results.store import Store
+from rkdsearch.results.study import StudyResults, read_study
 from tests.results.factory import CONFIG, START, make_study
 
 
@@ -21,17 +26,17 @@ def trial(
         "trial_id": trial_id,
         "ordinal": 0,
         "status": status,
-        summary.CLEAN: clean,
-        summary.ROBUST: robust,
+        CLEAN: clean,
+        ROBUST: robust,
     }
     return row | {name.replace("__", "."): value for name, value in more.items()}
 
 
-def study(folder: Path, *rows: dict[str, object]) -> summary.Study:
+def study(folder: Path, *rows: dict[str, object]) -> StudyResults:
     store = Store(folder, CONFIG)
     for row in rows:
         store.write_trial(row)
-    return summary.read(folder)
+    return read_study(folder)
 
 
 def test_only_trials_of_full_length_are_on_the_front(tmp_path: Path) -> None:
@@ -41,19 +46,19 @@ def test_only_trials_of_full_length_are_on_the_front(tmp_path: Path) -> None:
         *(trial(f"better-{status}", 0.99, 0.99, status) for status in ("stopped", "running", "paused", "failed")),
         trial("blind", None, None),
     )  # fmt: skip
-    assert summary.front(found.trials)["trial_id"].tolist() == ["b", "a"]
-    assert summary.volume(found.front) == pytest.approx(0.8 * 0.6 + 0.1 * 0.5)
+    assert front_rows(found.trials)["trial_id"].tolist() == ["b", "a"]
+    assert volume(found.front) == pytest.approx(0.8 * 0.6 + 0.1 * 0.5)
 
 
 def test_the_front_of_nothing_is_empty(tmp_path: Path) -> None:
     found = study(tmp_path)
-    assert len(summary.front(found.trials)) == 0
-    assert summary.volume(found.front) == 0.0
-    assert summary.cost(found.trials) == summary.Cost({}, 0.0, 0.0, 0.0)
+    assert len(front_rows(found.trials)) == 0
+    assert volume(found.front) == 0.0
+    assert cost_of(found.trials) == Cost({}, 0.0, 0.0, 0.0)
     assert (
-        len(summary.methods(found.trials, found.front))
-        == len(summary.survival(found.rungs))
-        == len(summary.replicated(found.trials))
+        len(by_method(found.trials, found.front))
+        == len(survival(found.rungs))
+        == len(replicated(found.trials))
         == 0
     )
 
@@ -64,8 +69,8 @@ def test_other_objectives_give_another_front(tmp_path: Path) -> None:
         trial("a", 0.9, 0.5, metric__worst_class_accuracy=0.1),
         trial("b", 0.8, 0.4, metric__worst_class_accuracy=0.3),
     )
-    assert summary.front(found.trials)["trial_id"].tolist() == ["a"]
-    assert summary.front(found.trials, (*USUAL, "worst_class_accuracy"))["trial_id"].tolist() == [
+    assert front_rows(found.trials)["trial_id"].tolist() == ["a"]
+    assert front_rows(found.trials, (*USUAL, "worst_class_accuracy"))["trial_id"].tolist() == [
         "b",
         "a",
     ]
@@ -84,7 +89,7 @@ def test_cost_adds_all_trials_also_those_in_vain(tmp_path: Path) -> None:
         trial("b", None, None, "failed", **spent),
         trial("c", None, None, "running"),
     )
-    assert summary.cost(found.trials) == summary.Cost(
+    assert cost_of(found.trials) == Cost(
         {"finished": 1, "failed": 1, "running": 1}, 40.0, 20.0, 60.0
     )
 
@@ -97,7 +102,7 @@ def test_methods_are_judged_by_their_finished_trials(tmp_path: Path) -> None:
         trial("c", 0.8, 0.6, config__method__name="crdnd", reconstructed=True),
         trial("d", None, None, "failed"),
     )
-    rows = summary.records(summary.methods(found.trials, found.front))
+    rows = records(by_method(found.trials, found.front))
     assert [
         (r["method"], r["trials"], r["finished"], r["on_front"], r["robust"], r["reconstructed"])
         for r in rows
@@ -126,13 +131,13 @@ def test_the_last_decision_on_a_rung_is_the_one_that_counts(tmp_path: Path) -> N
             for n, d in enumerate(decisions)
         ]
         store.write_rungs(trial_id, rows)
-    row = summary.records(summary.survival(store.rungs()))[0]
+    row = records(survival(store.rungs()))[0]
     assert {key: row[key] for key in ("epochs", "reached", "promoted", "continued", "paused", "stopped")} == {
         "epochs": 3, "reached": 3, "promoted": 1, "continued": 0, "paused": 1, "stopped": 1,
     }  # fmt: skip
 
 
-def repeated(folder: Path) -> summary.Study:
+def repeated(folder: Path) -> StudyResults:
     """Two contenders with three and two fresh seeds, one that was never repeated, and repeats that did not finish."""
     again = {"origin": "replicate"}
     return study(
@@ -145,20 +150,20 @@ def repeated(folder: Path) -> summary.Study:
 
 
 def test_repeats_give_mean_and_sample_deviation_of_the_fresh_seeds_alone(tmp_path: Path) -> None:
-    table = summary.replicated(repeated(tmp_path).trials)
+    table = replicated(repeated(tmp_path).trials)
     assert table.index.tolist() == [0, 1]
     assert table["seeds"].tolist() == [3, 2]
     assert table["robust"].tolist() == pytest.approx([0.52, 0.54])
     assert table["robust_sd"].tolist() == pytest.approx([0.02, 0.02 / 2**0.5])
-    assert table["robust_luck"].tolist() == pytest.approx([0.08, 0.01])
+    assert table["robust_bias"].tolist() == pytest.approx([0.08, 0.01])
     assert table["failed"].tolist() == [1, 0]
 
 
 def test_where_contenders_were_repeated_fresh_seeds_name_the_front(tmp_path: Path) -> None:
-    front = summary.front(repeated(tmp_path).trials)
+    front = front_rows(repeated(tmp_path).trials)
     # b dominates a by its means, though a was the more robust run; c was no contender
     assert front["trial_id"].tolist() == ["b"]
-    assert front[[summary.CLEAN, summary.ROBUST]].to_numpy().tolist() == [
+    assert front[[CLEAN, ROBUST]].to_numpy().tolist() == [
         [pytest.approx(0.92), pytest.approx(0.54)]
     ]
 
@@ -167,17 +172,17 @@ def test_a_repeated_configuration_stands_at_its_means_and_the_others_at_their_on
     tmp_path: Path,
 ) -> None:
     trials = repeated(tmp_path).trials
-    found = summary.configurations(trials)
+    found = configurations(trials)
     assert found["trial_id"].tolist() == ["a", "b", "c"]
-    assert found[summary.ROBUST].tolist() == pytest.approx([0.52, 0.54, 0.50])
-    assert summary.records(found[["seeds", "failed"]]) == [
+    assert found[ROBUST].tolist() == pytest.approx([0.52, 0.54, 0.50])
+    assert records(found[["seeds", "failed"]]) == [
         {"seeds": 3, "failed": 1}, {"seeds": 2, "failed": 0}, {"seeds": None, "failed": None},
     ]  # fmt: skip
-    assert summary.counted(trials) == "3 trials (3 finished) and 6 repeats with fresh seeds"
+    assert counted(trials) == "3 trials (3 finished) and 6 replicates"
     Store(tmp_path, CONFIG).write_trial(
         trial("b-r2", None, None, "running", origin="replicate") | {"ordinal": 1}
     )
-    assert summary.configurations(summary.read(tmp_path).trials)[summary.ROBUST].tolist() == [
+    assert configurations(read_study(tmp_path).trials)[ROBUST].tolist() == [
         0.60,
         0.55,
         0.50,
@@ -189,18 +194,18 @@ def test_until_the_last_repeat_is_over_the_front_is_named_by_single_runs(tmp_pat
     Store(tmp_path, CONFIG).write_trial(
         trial("b-r2", None, None, "running", origin="replicate") | {"ordinal": 1}
     )
-    assert summary.front(found.trials)["trial_id"].tolist() == ["b"]
-    assert summary.front(summary.read(tmp_path).trials)["trial_id"].tolist() == ["a", "b", "c"]
+    assert front_rows(found.trials)["trial_id"].tolist() == ["b"]
+    assert front_rows(read_study(tmp_path).trials)["trial_id"].tolist() == ["a", "b", "c"]
 
 
 def test_the_studys_objectives_name_its_front_and_its_hypervolume(tmp_path: Path) -> None:
     worst = "metric.worst_class_accuracy"
     study(tmp_path, trial("a", 0.80, 0.50) | {worst: 0.40}, trial("b", 0.80, 0.55) | {worst: 0.05})
-    assert summary.read(tmp_path).front["trial_id"].tolist() == ["b"]
+    assert read_study(tmp_path).front["trial_id"].tolist() == ["b"]
     (tmp_path / "study.json").write_text(
         '{"objectives": ["clean_accuracy", "worst_class_accuracy"]}', encoding="utf-8"
     )
-    found = summary.read(tmp_path)
+    found = read_study(tmp_path)
     assert found.front["trial_id"].tolist() == ["a"]
     assert found.volume == pytest.approx(0.80 * 0.40)
 
@@ -213,7 +218,7 @@ def test_objectives_that_are_none_of_ours_leave_the_usual_pair(
     tmp_path: Path, objectives: str
 ) -> None:
     (tmp_path / "study.json").write_text(f'{{"objectives": {objectives}}}', encoding="utf-8")
-    assert summary.read(tmp_path).objectives == USUAL
+    assert read_study(tmp_path).objectives == USUAL
 
 
 def test_a_student_that_is_larger_than_the_search_allowed_is_on_no_front(tmp_path: Path) -> None:
@@ -224,7 +229,7 @@ def test_a_student_that_is_larger_than_the_search_allowed_is_on_no_front(tmp_pat
         trial("c", 0.70, 0.55),
     )
     (tmp_path / "study.json").write_text('{"constraints": {"parameters": 5000}}', encoding="utf-8")
-    assert summary.read(tmp_path).front["trial_id"].tolist() == ["c", "b"]
+    assert read_study(tmp_path).front["trial_id"].tolist() == ["c", "b"]
 
 
 def test_what_the_search_asked_of_full_length_trials_is_asked_of_the_front(tmp_path: Path) -> None:
@@ -232,18 +237,18 @@ def test_what_the_search_asked_of_full_length_trials_is_asked_of_the_front(tmp_p
     (tmp_path / "study.json").write_text(
         '{"constraints": {"clean_accuracy": 0.92, "robust_accuracy": 0.51}}', encoding="utf-8"
     )
-    found = summary.read(tmp_path)
+    found = read_study(tmp_path)
     assert found.front["trial_id"].tolist() == ["b"]
-    assert summary.volume(found.front) == pytest.approx(0.94 * 0.55)
+    assert volume(found.front) == pytest.approx(0.94 * 0.55)
 
 
 def test_noise_is_pooled_over_contenders_and_luck_is_its_mean(tmp_path: Path) -> None:
-    noise = summary.noise(repeated(tmp_path).trials)
+    noise = seed_noise(repeated(tmp_path).trials)
     assert noise is not None
     assert (noise.configurations, noise.runs) == (2, 5)
     assert noise.robust_sd == pytest.approx(((2 * 0.02**2 + 0.02**2 / 2) / 3) ** 0.5)
-    assert (noise.clean_luck, noise.robust_luck) == (pytest.approx(0.01), pytest.approx(0.045))
-    assert summary.noise(study(tmp_path / "b", trial("a", 0.9, 0.5)).trials) is None
+    assert (noise.clean_bias, noise.robust_bias) == (pytest.approx(0.01), pytest.approx(0.045))
+    assert seed_noise(study(tmp_path / "b", trial("a", 0.9, 0.5)).trials) is None
 
 
 def test_a_baseline_was_chosen_by_nobody_and_had_no_luck(tmp_path: Path) -> None:
@@ -252,9 +257,9 @@ def test_a_baseline_was_chosen_by_nobody_and_had_no_luck(tmp_path: Path) -> None
         trial("p", 0.90, 0.60, origin="baseline"),
         *(trial(f"p-r{n}", 0.9, robust, **again) for n, robust in enumerate((0.5, 0.4))),
     )
-    alone = summary.noise(study(tmp_path / "alone", *baseline).trials)
+    alone = seed_noise(study(tmp_path / "alone", *baseline).trials)
     assert alone is not None
-    assert (alone.configurations, alone.runs, alone.clean_luck, alone.robust_luck) == (
+    assert (alone.configurations, alone.runs, alone.clean_bias, alone.robust_bias) == (
         1,
         2,
         None,
@@ -265,17 +270,17 @@ def test_a_baseline_was_chosen_by_nobody_and_had_no_luck(tmp_path: Path) -> None
         trial("s", 0.94, 0.55) | {"ordinal": 1},
         trial("s-r1", 0.92, 0.52, **again) | {"ordinal": 1},
     )
-    both = summary.noise(study(tmp_path / "both", *baseline, *searched).trials)
+    both = seed_noise(study(tmp_path / "both", *baseline, *searched).trials)
     assert both is not None
-    assert (both.configurations, both.robust_luck) == (2, pytest.approx(0.03))
+    assert (both.configurations, both.robust_bias) == (2, pytest.approx(0.03))
 
 
 def test_one_fresh_seed_each_says_nothing_about_deviations(tmp_path: Path) -> None:
-    noise = summary.noise(
+    noise = seed_noise(
         study(tmp_path, trial("a", 0.9, 0.5), trial("a-r1", 0.9, 0.4, origin="replicate")).trials
     )
     assert noise is not None
-    assert (noise.clean_sd, noise.robust_sd, noise.robust_luck) == (None, None, pytest.approx(0.1))
+    assert (noise.clean_sd, noise.robust_sd, noise.robust_bias) == (None, None, pytest.approx(0.1))
 
 
 def examined(store: Store, trial_id: str, right: str, **more: object) -> None:
@@ -300,9 +305,9 @@ def test_students_are_compared_on_the_same_images_only(tmp_path: Path) -> None:
     examined(store, "c", "1111", checkpoint="last")
     examined(store, "a", "0000", seed=1)
     examined(store, "b", "1111", seed=1)
-    (found,) = summary.compare(store.evaluations(), "a", "b")
+    (found,) = compare(store.evaluations(), "a", "b")
     assert (found.attack, found.images, found.difference.value) == ("pgd20", 4, 0.25)
-    assert summary.compare(store.evaluations(), "a", "c") == []
+    assert compare(store.evaluations(), "a", "c") == []
 
 
 def test_a_quick_look_stands_behind_the_whole_exam_and_old_weights_behind_new_ones(
@@ -333,7 +338,7 @@ def test_a_quick_look_stands_behind_the_whole_exam_and_old_weights_behind_new_on
         evaluated=day + timedelta(days=1),
     )
     shown = (
-        summary.tests(store.evaluations())[["trial_id", "attack", "seed", "per_image"]]
+        current_tests(store.evaluations())[["trial_id", "attack", "seed", "per_image"]]
         .to_numpy()
         .tolist()
     )
@@ -343,13 +348,13 @@ def test_a_quick_look_stands_behind_the_whole_exam_and_old_weights_behind_new_on
         ["a", "pgd20", 1, "1100"],
         ["b", "pgd20", 0, "01"],
     ]
-    (found,) = summary.compare(store.evaluations(), "a", "b")
+    (found,) = compare(store.evaluations(), "a", "b")
     assert (found.images, found.difference.value) == (
         2,
         0.0,
     ), "the images that both of these weights saw"
-    assert summary.read(tmp_path).tests.equals(summary.tests(store.evaluations()))
-    assert summary.tests(Store(tmp_path / "empty").evaluations()).empty
+    assert read_study(tmp_path).tests.equals(current_tests(store.evaluations()))
+    assert current_tests(Store(tmp_path / "empty").evaluations()).empty
 
 
 def test_students_are_compared_on_the_most_images_that_both_saw(tmp_path: Path) -> None:
@@ -357,7 +362,7 @@ def test_students_are_compared_on_the_most_images_that_both_saw(tmp_path: Path) 
     for trial_id, few, many in (("a", "11", "1111"), ("b", "00", "0111")):
         examined(store, trial_id, few, images=2, subset_sha256="few")
         examined(store, trial_id, many, images=4)
-    (found,) = summary.compare(store.evaluations(), "a", "b")
+    (found,) = compare(store.evaluations(), "a", "b")
     assert (found.images, found.difference.value) == (4, 0.25)
 
 
@@ -367,14 +372,14 @@ def test_clean_results_pair_although_they_have_no_ball(tmp_path: Path) -> None:
         examined(
             store, trial_id, right, attack="clean", norm=None, eps=None, test_attack_steps=None
         )
-    assert [c.attack for c in summary.compare(store.evaluations(), "a", "b")] == ["clean"]
+    assert [c.attack for c in compare(store.evaluations(), "a", "b")] == ["clean"]
 
 
 def test_missing_values_become_none(tmp_path: Path) -> None:
-    (row,) = summary.records(study(tmp_path, trial("a", None, 0.5)).trials)
+    (row,) = records(study(tmp_path, trial("a", None, 0.5)).trials)
     assert (
-        row[summary.CLEAN],
-        row[summary.ROBUST],
+        row[CLEAN],
+        row[ROBUST],
         row["error"],
         row["metric.best_epoch"],
         row["run.started"],
@@ -389,15 +394,15 @@ def test_missing_values_become_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", [None, "", "{", "[1]", "3", float("nan")])
 def test_text_that_is_no_json_object_says_nothing(text: object) -> None:
-    assert summary.parse(text) == {}
+    assert parse(text) == {}
 
 
 def test_a_folder_that_is_not_there_is_the_users_to_correct(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="a study is a folder that `rkdsearch tune` made"):
-        summary.read(tmp_path / "typo")
+        read_study(tmp_path / "typo")
 
 
 def test_a_study_without_description_is_called_by_its_folder(tmp_path: Path) -> None:
     make_study(tmp_path / "copied", trials=3, evaluated=False)
     (tmp_path / "copied" / "study.json").unlink()
-    assert summary.read(tmp_path / "copied").name == "copied"
+    assert read_study(tmp_path / "copied").name == "copied"

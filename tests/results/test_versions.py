@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 
 from rkdsearch.report import page
-from rkdsearch.results import summary
+from rkdsearch.results.cells import records
 from rkdsearch.results.store import Store
+from rkdsearch.results.study import read_study
 from tests.results import version_1
 from tests.results.factory import make_study
 
@@ -36,15 +37,15 @@ def test_every_table_of_version_1_is_read_under_the_names_of_version_2(tmp_path:
     )  # fmt: skip
 
     store = Store(tmp_path)
-    (trial,) = summary.records(store.trials())
+    (trial,) = records(store.trials())
     assert (trial["origin"], trial["hyperparameters"]) == ("baseline", '{"optimizer.lr": 0.1}')
     assert (trial["metric.clean_accuracy"], trial["fidelity.validation_images"]) == (0.9, 150)
-    (epoch,) = summary.records(store.epochs())
+    (epoch,) = records(store.epochs())
     assert (epoch["segment"], epoch["epoch"]) == (1, 3)
-    (rung,) = summary.records(store.rungs())
+    (rung,) = records(store.rungs())
     assert (rung["epochs"], rung["validation_attack_steps"]) == (3, 10)
     assert (rung["training_attack_steps"], rung["validation_images"]) == (2, 100)
-    (test,) = summary.records(store.evaluations())
+    (test,) = records(store.evaluations())
     assert (test["test_attack_steps"], test["images"]) == (20, 9)
     assert not store.damaged
     for table in (store.trials(), store.epochs(), store.rungs(), store.evaluations()):
@@ -55,7 +56,7 @@ def test_every_table_of_version_1_is_read_under_the_names_of_version_2(tmp_path:
 def test_the_other_origins_of_version_1_stay_as_they_are(tmp_path: Path) -> None:
     for name, origin in (("a", "search"), ("b", "replicate"), ("c", None)):
         version_1.write(tmp_path, "trials", name, {"trial_id": [name], "origin": [origin]})
-    assert summary.records(Store(tmp_path).trials()[["trial_id", "origin"]]) == [
+    assert records(Store(tmp_path).trials()[["trial_id", "origin"]]) == [
         {"trial_id": "a", "origin": "search"},
         {"trial_id": "b", "origin": "replicate"},
         {"trial_id": "c", "origin": None},
@@ -67,9 +68,9 @@ def test_a_study_of_version_1_reads_as_the_same_study_of_version_2(
     tmp_path: Path, table: str
 ) -> None:
     make_study(tmp_path / "study")
-    new = summary.read(tmp_path / "study")
+    new = read_study(tmp_path / "study")
     assert version_1.rewrite(tmp_path / "study")[table] > 0
-    old = summary.read(tmp_path / "study")
+    old = read_study(tmp_path / "study")
     pd.testing.assert_frame_equal(getattr(old, table), getattr(new, table))
     assert old.description == new.description
     pd.testing.assert_frame_equal(old.front, new.front)
@@ -92,8 +93,8 @@ def test_a_description_of_version_1_is_read_under_the_names_of_version_2(tmp_pat
 
 def test_the_page_of_a_version_1_study_says_the_same(tmp_path: Path) -> None:
     make_study(tmp_path)
-    new = page.context(summary.read(tmp_path))
+    new = page.context(read_study(tmp_path))
     version_1.rewrite(tmp_path)
-    old = page.context(summary.read(tmp_path))
+    old = page.context(read_study(tmp_path))
     same = set(new) - {"study", "cost"}
     assert {name: old[name] for name in same} == {name: new[name] for name in same}

@@ -11,8 +11,8 @@ import yaml
 
 from rkdsearch.config import TrainConfig
 from rkdsearch.config.fidelity import fidelity_at
+from rkdsearch.results.cells import records
 from rkdsearch.results.store import Store
-from rkdsearch.results.summary import records
 from rkdsearch.search import ledger
 from rkdsearch.search.assignment import Assignment
 from rkdsearch.search.study import Study

@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 
 from rkdsearch.errors import SpaceError
-from rkdsearch.results import summary
+from rkdsearch.results.front import volume
+from rkdsearch.results.seed_noise import replicated
+from rkdsearch.results.study import StudyResults, read_study
 from rkdsearch.search import front
 from rkdsearch.search.sampler import Proposal, frozen_trial
 from rkdsearch.search.scheduler import Scheduler
@@ -31,12 +33,12 @@ def measured_anew(study: Study, trial_id: str, **accuracies: float) -> None:
     study.ledger.write(trial)
 
 
-def read(study: Study) -> summary.Study:
+def read(study: Study) -> StudyResults:
     """The study as a reader has it."""
     constraints = study.space.constraints.model_dump(exclude_none=True)
     described = {"objectives": list(study.space.objectives), "constraints": constraints}
     (study.folder / "study.json").write_text(json.dumps(described), encoding="utf-8")
-    return summary.read(study.folder)
+    return read_study(study.folder)
 
 
 def names(study: Study) -> list[str]:
@@ -165,7 +167,7 @@ def test_a_replicate_that_failed_is_counted_where_the_others_judge(tmp_path: Pat
     }
     assert sorted(counts.values()) == [(1, 1), (2, 0)]
     assert counts[assignment.trial_id.split("-")[0]] == (1, 1)
-    table = summary.replicated(read(study).trials)
+    table = replicated(read(study).trials)
     assert {
         f"t{ordinal:05d}": (row.seeds, row.failed)
         for ordinal, row in zip(table.index, table.itertuples(), strict=True)
@@ -235,7 +237,7 @@ def test_among_equally_accurate_students_the_smallest_alone_is_on_the_front(tmp_
     measured_anew(study, "t00000", clean_accuracy=0.99)
     assert names(study) == ["t00000", "t00001"]
     assert read(study).volume == pytest.approx(
-        summary.volume(read(study).front, ["clean_accuracy", "parameters"])
+        volume(read(study).front, ["clean_accuracy", "parameters"])
     )
 
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from rkdsearch.results.cells import records
 from rkdsearch.results.store import Store
-from rkdsearch.results.summary import records
 from rkdsearch.search.stored import StoredTrials
 from tests.results import version_1
 from tests.search.files import CAPPED, FakeWorker, checkpoint_of, load_space, on_disk, run

@@ -1,0 +1,47 @@
+"""Cells of a data frame as plain values, and the columns that many readers name."""
+
+import json
+from typing import Any
+
+import pandas as pd
+
+CLEAN, ROBUST = "metric.clean_accuracy", "metric.robust_accuracy"
+PAIR = (CLEAN, ROBUST)
+WORST_CLASS = "metric.worst_class_accuracy"
+ACCURACIES = (CLEAN, ROBUST, WORST_CLASS)
+METHOD = "config.method.name"
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as plain values; None where a value is missing."""
+    plain = frame.astype(object)
+    return [
+        {str(key): value for key, value in row.items()}
+        for row in plain.where(frame.notna(), None).to_dict("records")
+    ]
+
+
+def parse(text: object) -> dict[str, Any]:
+    """The object in a JSON column; empty for a null and for any other text."""
+    found = _json(text)
+    return found if isinstance(found, dict) else {}
+
+
+def flags_of(text: object) -> list[str]:
+    """The texts in the JSON list `flags` of an evaluation; empty for any other text."""
+    found = _json(text)
+    return [str(flag) for flag in found] if isinstance(found, list) else []
+
+
+def methods_of(trials: pd.DataFrame) -> "pd.Series[str]":
+    """The method of each trial; `unknown` where the rows hold no configuration."""
+    if METHOD not in trials:
+        return pd.Series("unknown", index=trials.index, dtype="str")
+    return trials[METHOD].fillna("unknown")
+
+
+def _json(text: object) -> object:
+    try:
+        return json.loads(text) if isinstance(text, str) else None
+    except ValueError:
+        return None

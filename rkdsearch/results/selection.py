@@ -1,0 +1,105 @@
+"""The one rule for the front, on plain entries. The search and the readers of rows adapt to it.
+
+1. Only finished configurations count: metrics of a stopped trial belong to another length and
+   perhaps to a weaker attack.
+2. Once every replicate is over and one has finished, only replicated configurations count. Their
+   accuracies are then means over their replicates: the run that selected a configuration must not
+   judge it too.
+3. The constraints hold for these values.
+4. No other candidate dominates these values in the study's objectives.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rkdsearch.results.objectives import COSTS, OBJECTIVES, merits
+from rkdsearch.results.pareto import non_dominated
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One trial as the rule sees it: `finished` at full length, `failed`, or neither yet.
+
+    `values` are its objectives by name; NaN is not measured.
+    """
+
+    trial_id: str
+    ordinal: int
+    replicate: bool
+    finished: bool
+    failed: bool
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A configuration and the values that judge it: its own run's, or means over `seeds` replicates.
+
+    `failed` of its replicates failed and are not in the means.
+    """
+
+    trial_id: str
+    finished: bool
+    values: Mapping[str, float]
+    seeds: int = 0
+    failed: int = 0
+
+    def merits(self, objectives: Collection[str]) -> NDArray[np.float64]:
+        """Merits of these objectives (D,), all maximised."""
+        return merits({name: self.values[name] for name in objectives})
+
+    def within(self, limits: Mapping[str, float]) -> bool:
+        """True where the values satisfy every limit: accuracies at least, costs at most."""
+        return all(
+            bool(OBJECTIVES[name].holds(self.values[name], limit)) for name, limit in limits.items()
+        )
+
+
+def judged(entries: Collection[Entry]) -> list[Candidate]:
+    """Every configuration, in the given order, with the values that judge it; replicates left out."""
+    replicates = [entry for entry in entries if entry.replicate]
+    over = all(entry.finished or entry.failed for entry in replicates)
+    found = []
+    for own in entries:
+        if own.replicate:
+            continue
+        others = [e for e in replicates if e.ordinal == own.ordinal] if over else []
+        seeds = [e for e in others if e.finished and e.values]
+        failed = sum(e.failed for e in others) if seeds else 0
+        found.append(
+            Candidate(
+                own.trial_id,
+                own.finished,
+                values={**own.values, **_means(seeds)},
+                seeds=len(seeds),
+                failed=failed,
+            )
+        )
+    return found
+
+
+def candidates(configurations: Collection[Candidate]) -> list[Candidate]:
+    """The configurations that count: finished ones, and of these the replicated where any is."""
+    replicated = any(one.seeds for one in configurations)
+    return [one for one in configurations if one.finished and (one.seeds or not replicated)]
+
+
+def front(
+    found: Sequence[Candidate], objectives: Collection[str], limits: Mapping[str, float]
+) -> list[Candidate]:
+    """The candidates within the limits that no other dominates, in the given order."""
+    within = [one for one in found if one.within(limits)]
+    kept = non_dominated([one.merits(objectives) for one in within])
+    return [one for one, on in zip(within, kept, strict=True) if on]
+
+
+def _means(seeds: Sequence[Entry]) -> dict[str, float]:
+    """Mean accuracies over replicates; costs are the same for every seed."""
+    if not seeds:
+        return {}
+    names = [name for name in seeds[0].values if name not in COSTS]
+    return {name: fmean(entry.values[name] for entry in seeds) for name in names}

@@ -1,0 +1,79 @@
+"""A study's results, read from its folder: tables, description, front and current test results."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from rkdsearch.errors import StudyError
+from rkdsearch.results.evaluations import current_tests
+from rkdsearch.results.front import front_rows, volume
+from rkdsearch.results.objectives import OBJECTIVES, USUAL
+from rkdsearch.results.store import Store
+
+
+@dataclass(frozen=True, eq=False)
+class StudyResults:
+    """The content of a study's folder at one moment. `damaged` files could not be read."""
+
+    folder: Path
+    description: dict[str, Any]
+    trials: pd.DataFrame
+    epochs: pd.DataFrame
+    rungs: pd.DataFrame
+    evaluations: pd.DataFrame
+    damaged: tuple[Path, ...]
+
+    @property
+    def name(self) -> str:
+        """The study's name; the folder's where there is no `study.json`."""
+        return str(self.description.get("name") or self.folder.resolve().name)
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """Constraints of the front by objective: an accuracy at least, a cost at most."""
+        found = self.description.get("constraints")
+        asked = found if isinstance(found, dict) else {}
+        return {
+            name: float(value)
+            for name, value in asked.items()
+            if name in OBJECTIVES and isinstance(value, int | float)
+        }
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """Objectives of the front; clean and robust accuracy where two known ones are not named."""
+        found = self.description.get("objectives")
+        asked = [str(name) for name in found] if isinstance(found, list) else []
+        return tuple(asked) if len(asked) > 1 and set(asked) <= set(OBJECTIVES) else USUAL
+
+    @property
+    def front(self) -> pd.DataFrame:
+        """The front in these objectives, within these limits, as `front_rows` has it."""
+        return front_rows(self.trials, self.objectives, self.limits)
+
+    @property
+    def volume(self) -> float:
+        """Hypervolume of the front, as `volume` has it."""
+        return volume(self.front, self.objectives)
+
+    @property
+    def tests(self) -> pd.DataFrame:
+        """The current test results, as `current_tests` has them."""
+        return current_tests(self.evaluations)
+
+
+def read_study(folder: Path) -> StudyResults:
+    """Read a study, running, finished, copied or empty; writes nothing.
+
+    Raises StudyError where there is no such folder.
+    """
+    if not folder.is_dir():
+        raise StudyError(
+            f"{folder}: a study is a folder that `rkdsearch tune` made, but there is none; check"
+            " the path"
+        )
+    store = Store(folder)
+    tables = (store.trials(), store.epochs(), store.rungs(), store.evaluations())
+    return StudyResults(folder, store.description(), *tables, damaged=tuple(store.damaged))
