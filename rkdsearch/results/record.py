@@ -1,6 +1,6 @@
 """The four tables: their columns, and `docs/results.md`, which is `markdown()` of this module.
 
-`rows.py` has every column. A column may be renamed with a new SCHEMA_VERSION and a mapping in
+`rows` has every column. A column may be renamed with a new SCHEMA_VERSION and a mapping in
 `versions.py`; see decision 13.
 """
 

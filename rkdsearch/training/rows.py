@@ -1,4 +1,4 @@
-"""Parts of a run's rows (`results/rows.py`), the same for a trial of a search and a single run."""
+"""Parts of a run's rows (`results/rows`), the same for a trial of a search and a single run."""
 
 import json
 import platform
