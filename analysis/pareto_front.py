@@ -1,4 +1,4 @@
-"""How far does a search get beyond published settings? Draws the clean-against-robust front of a study as one SVG.
+"""Draw the front of a study, clean against robust accuracy, as one SVG.
 
     python analysis/pareto_front.py studies/digits --out docs/front.svg
 
@@ -155,7 +155,10 @@ def _axes(view: pareto_figure.View, at: pareto_figure.Place) -> str:
 
 
 def _edge(front: Sequence[Row], at: pareto_figure.Place) -> str:
-    """Down first, then right: what a point dominates lies below and to its left. It may leave the picture, towards undefended students."""
+    """The front's edge: down, then right to the next point, since a point dominates below and left.
+
+    It may leave the picture, towards undefended students.
+    """
     places = [at(row[CLEAN], row[ROBUST]) for row in front]
     if not places:
         return ""
@@ -227,7 +230,10 @@ def _mark(place: tuple[float, float], shape: str, colour: str, *, full: bool, ti
 
 
 def _corners(shape: str) -> list[tuple[float, float]]:
-    """Corners on the unit circle: their number, where the first one is (turns from the top), and how deep a star goes in."""
+    """Corners of a shape on the unit circle.
+
+    Per shape: their number, the first one's angle (turns from the top), a star's inner radius.
+    """
     count, turn, depth = {
         "square": (4, 0.125, 1.0),
         "diamond": (4, 0.0, 1.0),
@@ -248,7 +254,7 @@ def _corners(shape: str) -> list[tuple[float, float]]:
 def _legend(style: dict[str, traces.Look], *, teacher: bool) -> str:
     x, y, parts = RIGHT + 34, TOP + 6, []
     entries = [
-        ("diamond", "#ffffff", True, "baseline: published or given"),
+        ("diamond", "#ffffff", True, "baseline"),
         ("circle", QUIET, False, "stopped, failed or running"),
     ]
     entries = [*([("star", "#ffffff", True, "teacher")] if teacher else []), *entries]
@@ -266,22 +272,12 @@ def _legend(style: dict[str, traces.Look], *, teacher: bool) -> str:
 
 
 def _caption(study: StudyResults, rows: Sequence[Row], outside: int) -> list[str]:
-    images = (
-        "/".join(
-            sorted(
-                {
-                    f"{row['fidelity.validation_images']}"
-                    for row in rows
-                    if row["fidelity.validation_images"] is not None
-                }
-            )
-        )
-        or "unknown"
-    )
-    exam = study.description.get("validation_attack")
+    counts = {row["fidelity.validation_images"] for row in rows} - {None}
+    images = "/".join(sorted(map(str, counts))) or "unknown"
+    protocol = study.description.get("validation_attack")
     attack = (
-        ", ".join(f"{key} = {traces.number(value)}" for key, value in exam.items())
-        if isinstance(exam, dict)
+        ", ".join(f"{key} = {traces.number(value)}" for key, value in protocol.items())
+        if isinstance(protocol, dict)
         else "unknown"
     )
     hidden = (
@@ -291,8 +287,8 @@ def _caption(study: StudyResults, rows: Sequence[Row], outside: int) -> list[str
     )
     seeds = "/".join(map(str, sorted({row["seeds"] for row in rows if row["seeds"]})))
     spread = (
-        f"; with bars, mean and standard deviation of {seeds} replicates, which alone name the"
-        " front"
+        f"; with bars, mean and standard deviation of {seeds} replicates, which alone decide"
+        " the front"
         if seeds
         else ""
     )
@@ -326,7 +322,7 @@ def _text(
 
 
 def main(words: Sequence[str]) -> None:
-    """Read a study, write a picture, say where."""
+    """Read a study, write its picture and print the path."""
     parser = argparse.ArgumentParser(
         description="Draw a study's clean-against-robust front as one SVG."
     )

@@ -1,4 +1,4 @@
-"""Where the labels of a picture go, so that none covers another or a mark."""
+"""Placement of a picture's labels, so that none covers another or a mark."""
 
 import math
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ def place(
     frame: tuple[float, float],
     size: float = 11,
 ) -> list[Side | None]:
-    """A side of its anchor for each text, the first free one; None where there is no room, or the anchor is outside the frame.
+    """The first free side of its anchor for each text; None without room or outside the frame.
 
     Anchors and marks (x, y) and the frame (width, height) are in pixels, with y downwards; `size`
     is the text's height in pixels.

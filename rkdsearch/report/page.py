@@ -1,4 +1,4 @@
-"""The page: rows in, one HTML file out, which opens anywhere, asks no network for anything and runs no text of the study's as code."""
+"""The page: one offline HTML file from a study's rows; no text of the study runs as code."""
 
 import base64
 import hashlib
@@ -29,8 +29,9 @@ from rkdsearch.results.study import StudyResults, read_study
 
 
 def build(study: Path, out: Path | None = None) -> Path:
-    """Write the page about a study, running, finished, copied or empty, to `out` or its own `report.html`; returns where it is.
+    """Write the page of a study to `out` or to its own `report.html`; returns the path.
 
+    The study may be running, finished, copied or empty.
     Raises StudyError where there is no such folder, or no permission to write.
     """
     page = render(read_study(study))
@@ -43,7 +44,7 @@ def build(study: Path, out: Path | None = None) -> Path:
 
 
 def render(study: StudyResults) -> str:
-    """The page's text."""
+    """Text of the page."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -68,7 +69,7 @@ def render(study: StudyResults) -> str:
 
 
 def context(study: StudyResults) -> dict[str, Any]:
-    """What the template shows: plain rows, tables and pictures."""
+    """Values of the template: plain rows, tables and pictures."""
     rows, epochs = records(study.trials), records(study.epochs)
     own = configurations(study.trials)
     trials, front = records(own), records(study.front)
@@ -142,10 +143,10 @@ _FACTS = {
 def tested(
     tests: Sequence[Row], trials: Sequence[Row], front: Sequence[Row]
 ) -> list[dict[str, Any]]:
-    """One row a tested network: front first, then other trials, then teachers; test results of its best checkpoint, by attack.
+    """One row a tested network, with test results of its best checkpoint by attack.
 
-    With several seeds of an attack the first is shown, and how many there were; `n` is said where
-    networks saw different numbers of images.
+    The front comes first, then other trials, then teachers. Of several seeds the first is shown,
+    with their number. `n` is set where networks saw different numbers of images.
     """
     counts: dict[str, set[int]] = {}
     for test in tests:
@@ -179,7 +180,7 @@ def tested(
 
 
 def protocol(tests: Sequence[Row]) -> list[str]:
-    """How the test results came about, a line an attack."""
+    """Protocol of the test results, one line an attack."""
     counts: dict[tuple[str, str], set[int]] = {}
     for test in tests:
         eps = (
@@ -198,7 +199,7 @@ def protocol(tests: Sequence[Row]) -> list[str]:
 
 
 def radius(eps: float) -> str:
-    """As the field writes it: 8/255 where that is what it is."""
+    """Text of a radius: 8/255 for whole steps of 255, else a number."""
     steps = eps * 255
     return f"{round(steps)}/255" if abs(steps - round(steps)) < 1e-6 else number(eps)
 
@@ -206,7 +207,10 @@ def radius(eps: float) -> str:
 def comparisons(
     study: StudyResults, trials: Sequence[Row], front: Sequence[Row]
 ) -> list[dict[str, Any]]:
-    """The most robust student, chosen on validation, against the most accurate natural one and the most robust baseline."""
+    """Paired comparisons of the most robust student, selected on validation images.
+
+    Against the most accurate naturally trained student and the most robust baseline.
+    """
     if not front:
         return []
     finished = [
@@ -242,7 +246,7 @@ def comparisons(
 def missing(
     study: StudyResults, trials: Sequence[Row], front: Sequence[Row], tests: Sequence[Row]
 ) -> list[str]:
-    """What this page cannot say yet, and why."""
+    """Sentences about what is missing from the page, and why."""
     active = sum(row["status"] in {"running", "paused"} for row in trials)
     said = {
         "No trial has written a row yet.": not trials,
@@ -265,18 +269,21 @@ def missing(
 
 
 def distinct(rows: Sequence[Row], column: str) -> str:
-    """The column's values, each once."""
+    """Distinct values of a column, as text."""
     return ", ".join(sorted({str(row[column]) for row in rows if row[column] is not None}))
 
 
 def embedded(value: object) -> Markup:
-    """JSON that no text in it can end: HTML sees no tag, JavaScript no line separator."""
+    """JSON that is safe inside a script element: no tags, no line separators."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))  # ASCII: U+2028 is written out
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))  # noqa: S704 - just escaped
 
 
 def _policy(scripts: Sequence[str]) -> str:
-    """Only these two scripts run, and nothing is fetched. Plotly writes style rules, and pictures that the reader saves."""
+    """Content security policy: only these two scripts run, and nothing is fetched.
+
+    Styles and image blobs are allowed: Plotly writes style rules, and pictures that readers save.
+    """
     hashes = " ".join(
         f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
         for script in scripts
@@ -288,7 +295,7 @@ def _policy(scripts: Sequence[str]) -> str:
 
 
 def _mapping(value: object) -> dict[str, Mapping[str, Any]]:
-    """The part of a stranger's JSON that has the expected shape."""
+    """The objects among the values of a JSON object; empty for anything else."""
     return (
         {str(key): part for key, part in value.items() if isinstance(part, dict)}
         if isinstance(value, dict)

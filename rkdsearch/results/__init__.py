@@ -1,1 +1,1 @@
-"""A study's results: typed Parquet rows in a folder, readable while the search runs, without torch or Ray."""
+"""A study's results: typed Parquet rows, readable while a search runs, without torch or Ray."""

@@ -22,7 +22,7 @@ JSON = "JSON"
 
 @dataclass(frozen=True)
 class Column:
-    """One column. The unit `JSON` means text that a reader parses; writers give the value itself."""
+    """One column. Unit `JSON`: the text of a value; writers give the value itself."""
 
     name: str
     type: Type

@@ -1,4 +1,4 @@
-"""95 % intervals for accuracies: what another draw of as many images could have given. They say nothing of other training seeds."""
+"""95 % intervals for accuracies over the draw of images; they do not cover training seeds."""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +17,10 @@ class Estimate:
 
 
 def accuracy(correct: int, images: int) -> Estimate:
-    """correct / images with Wilson's score interval (1927), which stays in [0, 1] and holds near 0 and 1 as well."""
+    """correct / images with Wilson's score interval (1927), which is valid near 0 and 1 as well.
+
+    Raises ValueError unless 0 <= correct <= images and images > 0.
+    """
     if not 0 <= correct <= images or images == 0:
         raise ValueError(f"need 0 <= correct <= images and images > 0, got {correct} of {images}")
     share, z2 = correct / images, _Z**2
@@ -30,8 +33,9 @@ def accuracy(correct: int, images: int) -> Estimate:
 
 
 def paired_difference(a: Sequence[bool] | str, b: Sequence[bool] | str) -> Estimate:
-    """Accuracy of `a` minus accuracy of `b` on the same images in the same order: flags, or text of 0 and 1.
+    """Accuracy of `a` minus accuracy of `b` on the same images: flags, or text of 0 and 1.
 
+    Raises ValueError unless both have equally many flags, and at least one.
     The adjusted Wald interval of Bonett and Price (J. Educ. Behav. Stat. 37, 2012): one pair is
     added to each of the two kinds of disagreement, and only disagreements count, so it is narrower
     than two separate intervals.

@@ -1,6 +1,6 @@
-"""Dominance between points of several objectives, each to be maximised; a row (point) with a NaN is on no front.
+"""Dominance between points (rows) of several maximised objectives; a NaN excludes its point.
 
-Arithmetic by moocore; here are the signs, the missing values and the empty cases.
+moocore computes; this module handles signs, missing values and empty cases.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def non_dominated(points: ArrayLike) -> NDArray[np.bool_]:
-    """Which of the points (N, D) no other point dominates, (N,). Equal points are all kept."""
+    """Mask (N,) of the points (N, D) that no other point dominates. Equal points are all kept."""
     values, known = _matrix(points)
     mask = np.zeros(len(values), dtype=bool)
     if known.any():
@@ -20,7 +20,10 @@ def non_dominated(points: ArrayLike) -> NDArray[np.bool_]:
 
 
 def ranks(points: ArrayLike) -> NDArray[np.int64]:
-    """The front that each point (N, D) is on, (N,): 0 is the best; 1 is the best without 0, and so on; -1 for a point with a NaN."""
+    """Number (N,) of the front that each point (N, D) is on.
+
+    0 is the best front, 1 the best without front 0, and so on; -1 for a point with a NaN.
+    """
     values, known = _matrix(points)
     rank = np.full(len(values), -1, dtype=np.int64)
     if known.any():
@@ -29,7 +32,10 @@ def ranks(points: ArrayLike) -> NDArray[np.int64]:
 
 
 def hypervolume(points: ArrayLike, reference: Sequence[float] = (0.0, 0.0)) -> float:
-    """The volume that the points (N, D) dominate above `reference` (D,), in the product of the objectives' units; 0 without points."""
+    """Volume that the points (N, D) dominate above `reference` (D,); 0 without points.
+
+    Its unit is the product of the objectives' units.
+    """
     values, known = _matrix(points)
     return (
         float(
@@ -43,9 +49,10 @@ def hypervolume(points: ArrayLike, reference: Sequence[float] = (0.0, 0.0)) -> f
 
 
 def attainment(fronts: Sequence[ArrayLike], share: float = 0.5) -> NDArray[np.float64]:
-    """The best points (M, D) that at least `share` (a fraction of 1) of the fronts, each (N_i, D), reach or pass; ordered by the first.
+    """Best points (M, D) that at least `share` of the fronts, each (N_i, D), attain; sorted.
 
-    With 0.5: the front that the median seed attains. Empty where too few fronts have any point.
+    `share` is a fraction of 1; 0.5 gives the front that the median seed attains. Empty where too
+    few fronts have any point. Raises ValueError where `share` is not in (0, 1].
     """
     if not 0 < share <= 1:
         raise ValueError(f"share must be in (0, 1], got {share}")

@@ -46,7 +46,7 @@ _ABOUT = {
         "One row a checkpoint, attack, seed and set of images: the only test results. The file is\n"
         "`evaluations/<trial_id>-<checkpoint>-<attack>-<seed>-<8 digits of"
         " subset_sha256>.parquet`.\n"
-        "Where a network was evaluated more than once, our readers show its newest weights and, of\n"
+        "Where a network was evaluated more than once, readers show its newest weights and, of\n"
         "each attack, the most images."
     ),
 }

@@ -1,4 +1,4 @@
-"""Seed noise: how far a training seed alone moves accuracies, and the selection bias of single runs."""
+"""Seed noise: deviations of accuracies over training seeds, and selection bias of single runs."""
 
 from dataclasses import dataclass
 

@@ -37,7 +37,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A configuration and the values that judge it: its own run's, or means over `seeds` replicates.
+    """A configuration and the values that judge it: its run's, or means over `seeds` replicates.
 
     `failed` of its replicates failed and are not in the means.
     """
@@ -60,7 +60,7 @@ class Candidate:
 
 
 def judged(entries: Collection[Entry]) -> list[Candidate]:
-    """Every configuration, in the given order, with the values that judge it; replicates left out."""
+    """Every configuration with the values that judge it, in the given order, without replicates."""
     replicates = [entry for entry in entries if entry.replicate]
     over = all(entry.finished or entry.failed for entry in replicates)
     found = []

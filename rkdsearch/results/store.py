@@ -1,4 +1,4 @@
-"""A study's folder: four tables of small Parquet files, each written whole and put in place by one rename."""
+"""A study's folder: four tables of small Parquet files, written whole and renamed into place."""
 
 import json
 import math
@@ -35,8 +35,8 @@ _ORDER = {
 class Store:
     """One study's folder, on any path where a rename replaces a file (local disks, NFS).
 
-    Writers give the `config_columns` of `trials`; readers need none. Files that could not be read
-    are left out and named in `damaged`: whoever watches a search must not die of one bad file.
+    Writers give the `config_columns` of `trials`; readers need none. Files that
+    cannot be read are left out and named in `damaged`: one bad file must not stop a reader.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Store:
         self._fsync = fsync
 
     def write_trial(self, row: Mapping[str, object]) -> None:
-        """Replace the row of the trial that `row` names. Raises StudyError for an unsafe trial_id."""
+        """Replace the row of a trial. Raises StudyError for an unsafe trial_id."""
         self._write("trials", row["trial_id"], [row])
 
     def write_epochs(self, trial_id: str, rows: Sequence[Mapping[str, object]]) -> None:
@@ -60,7 +60,10 @@ class Store:
         self._write("rungs", trial_id, [{"trial_id": trial_id, **row} for row in rows])
 
     def write_evaluation(self, row: Mapping[str, object]) -> None:
-        """Replace the result of this row's trial, checkpoint, attack, seed and images: a quick look must not replace a night's work."""
+        """Replace the result of this trial, checkpoint, attack, seed and set of images.
+
+        A result on few images never replaces one on many.
+        """
         key = (row["checkpoint"], row["attack"], row["seed"], str(row["subset_sha256"])[:8])
         self._write(
             "evaluations", row["trial_id"], [row], suffix="".join(f"-{part}" for part in key)
@@ -75,15 +78,18 @@ class Store:
         return self._read("epochs")
 
     def rungs(self) -> pd.DataFrame:
-        """Every decision, in the order in which they fell."""
+        """Every decision, by time."""
         return self._read("rungs")
 
     def evaluations(self) -> pd.DataFrame:
-        """Every test result, by trial, checkpoint, attack and seed; `evaluations.current_tests` selects those that readers show."""
+        """Every test result, by trial, checkpoint, attack and seed.
+
+        `evaluations.current_tests` selects those that readers show.
+        """
         return self._read("evaluations")
 
     def description(self) -> dict[str, object]:
-        """The search's own `study.json`; empty where there is none (yet) or it cannot be read."""
+        """The content of `study.json`; empty where there is none or it cannot be read."""
         path = self.folder / "study.json"
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
@@ -97,7 +103,7 @@ class Store:
         return upgraded_description(found)
 
     def sweep(self) -> int:
-        """Remove what writers left behind when they were killed, a minute ago or more; returns how many files."""
+        """Remove temporary files of killed writers, a minute old or older; returns their number."""
         removed = 0
         for path in self.folder.glob(f"*/{_TEMPORARY}*"):
             try:
@@ -167,9 +173,9 @@ class Store:
 
 
 def replace_file(path: Path, content: "pa.Table | str", *, fsync: bool = False) -> None:
-    """Write a Parquet table or text beside `path` and rename it there: readers see the old file or the new one. Creates the folder.
+    """Write a Parquet table or text to `path` by a rename: readers see the old file or the new one.
 
-    Raises DiskError, and leaves the old file as it was.
+    Creates the folder. Raises DiskError, and leaves the old file as it was.
     """
     temporary = path.parent / f"{_TEMPORARY}{uuid.uuid4().hex}"
     try:
@@ -199,7 +205,10 @@ def replace_file(path: Path, content: "pa.Table | str", *, fsync: bool = False) 
 
 
 def _without_empty(found: "pa.Table", types: "Mapping[str, pa.DataType]") -> "pa.Table":
-    """Without the columns that have no value here and another type where they have one: who wrote them could not know better."""
+    """The table without columns that hold no value here and have another type elsewhere.
+
+    Their writer could not know the type.
+    """
     other = [
         f.name
         for f in found.schema
@@ -230,7 +239,7 @@ def _schema(table: str, wanted: tuple[Column, ...]) -> "pa.Schema":
 
 
 def _value(column: Column, value: object) -> object:
-    """The value as its column has it. A value of another type is a bug of ours, not of the user's: an assertion."""
+    """The value in its column's type. Another type is a bug of the writer: an assertion."""
     if value is None:
         return None
     if column.unit == "JSON" and not isinstance(value, str):
