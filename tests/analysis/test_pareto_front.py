@@ -54,7 +54,7 @@ def test_a_study_with_repeats_shows_means_that_the_front_goes_through_and_says_s
     )
     bars = (
         "one seed a point; with bars, mean and standard deviation of 2 replicates, which alone"
-        " name the front."
+        " decide the front."
     )
     assert any(bars in text for text in texts)
     inside = [e for e in root.iter(f"{SVG}path") if e.get("clip-path")]
