@@ -30,7 +30,10 @@ class EvaluationRow:
     split: Annotated[str, Cell("test; validation here would be a mistake", "`data.load_test`")]
     attack: Annotated[str, Cell("clean, pgd20, autoattack", "`EvaluationJob`")]
     norm: Annotated[
-        str | None, Cell("of the attack's ball: linf, l2; null for clean", "`validation.attack`")
+        str | None,
+        Cell(
+            "of the attack's ball, named as in `attack.norm`; null for clean", "`validation.attack`"
+        ),
     ]
     eps: Annotated[
         float, Cell("radius of the attack's ball", "`validation.attack`", "pixels of [0, 1]")
