@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -45,6 +46,8 @@ REGISTRY = re.compile(
     r"p[y]pi\.org|python[h]osted\.|registry\.npm[j]s|download\.py[t]orch\.org|index-url["
     r" =]+\S*:/[/]"
 )
+CLAUSE = re.compile(r"(What|Who|Whether|How|Where|When|Which|Why|By what)\b")
+LONGEST = 300  # lines of code in a file, without docstrings, comments and blank lines
 MACHINE = re.compile(r"(?<![\w.])/(?:work|farm|root)/\w")
 
 
@@ -164,6 +167,39 @@ def names_a_machine(path: str, text: str) -> Iterable[str]:
             )
 
 
+def docstrings(text: str) -> Iterable[ast.Expr]:
+    """The docstrings of the module and of all its classes and functions."""
+    for node in ast.walk(ast.parse(text)):
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            and ast.get_docstring(node) is not None
+        ):
+            yield cast(ast.Expr, node.body[0])
+
+
+def opens_with_a_clause(path: str, text: str) -> Iterable[str]:
+    for expression in docstrings(text):
+        if opening := CLAUSE.match(ast.literal_eval(expression.value).lstrip()):
+            yield (
+                f"{path}:{expression.lineno} has a docstring that opens with '{opening.group()}';"
+                " begin with a noun or a verb"
+            )
+
+
+def is_too_long(path: str, text: str) -> Iterable[str]:
+    prose = {
+        number
+        for expression in docstrings(text)
+        for number in range(expression.lineno, (expression.end_lineno or 0) + 1)
+    }
+    count = sum(
+        number not in prose and line.strip() != "" and not line.strip().startswith("#")
+        for number, line in enumerate(text.splitlines(), start=1)
+    )
+    if count > LONGEST:
+        yield f"{path} has {count} lines of code, at most {LONGEST} are readable; cut it by subject"
+
+
 def unexpected(names: Iterable[str]) -> Iterable[str]:
     return (
         f"{name} is not part of the top level; see docs/architecture.md for where things go"
@@ -218,6 +254,10 @@ EACH_FILE: dict[Callable[[str, str], Iterable[str]], tuple[str, str]] = {
     names_no_paper: ("rkdsearch/methods/x.py", '"""A method."""'),
     has_no_name: ("rkdsearch/data/utils.py", ""),
 }
+ALSO_IN_ANALYSIS: dict[Callable[[str, str], Iterable[str]], tuple[str, str]] = {
+    opens_with_a_clause: ("rkdsearch/x.py", 'def f():\n    """Whether x is y."""'),
+    is_too_long: ("analysis/x.py", "x = 1\n" * (LONGEST + 1)),
+}
 
 
 @pytest.mark.parametrize("checker", EACH_FILE, ids=lambda c: c.__name__)
@@ -225,8 +265,16 @@ def test_no_source_file(checker: Callable[[str, str], Iterable[str]]) -> None:
     assert [finding for path, text in sources().items() for finding in checker(path, text)] == []
 
 
+@pytest.mark.parametrize("checker", ALSO_IN_ANALYSIS, ids=lambda c: c.__name__)
+def test_no_source_file_or_script(checker: Callable[[str, str], Iterable[str]]) -> None:
+    texts = sources() | sources(ROOT / "analysis")
+    assert [finding for path, text in texts.items() for finding in checker(path, text)] == []
+
+
 @pytest.mark.parametrize(
-    ("checker", "bad"), EACH_FILE.items(), ids=lambda c: getattr(c, "__name__", "")
+    ("checker", "bad"),
+    (EACH_FILE | ALSO_IN_ANALYSIS).items(),
+    ids=lambda c: getattr(c, "__name__", ""),
 )
 def test_each_checker_can_fail(
     checker: Callable[[str, str], Iterable[str]], bad: tuple[str, str]
@@ -239,6 +287,9 @@ def test_what_the_checkers_allow() -> None:
     assert list(reads_test_images("rkdsearch/cli/evaluate.py", "data.load_test(config)")) == []
     assert list(reads_test_images("rkdsearch/execution/trial.py", "data.load_test(config)")) != []
     assert list(imports_slowly("rkdsearch/data/x.py", "def f():\n    import torchvision")) == []
+    long_prose = '"""Long.\n' + "\n" * LONGEST + '"""\n' + "# a comment\n" * LONGEST
+    assert list(is_too_long("rkdsearch/x.py", long_prose + "x = 1\n" * LONGEST)) == []
+    assert list(opens_with_a_clause("rkdsearch/x.py", '"""Wherever x is."""')) == []
     assert (
         list(names_no_paper("rkdsearch/methods/x.py", '"""Them (https://arxiv.org/abs/1)."""'))
         == []

@@ -168,7 +168,7 @@ def reliability(epochs: Sequence[Row], front: Sequence[Row]) -> Figure | None:
 
 
 def slices(trials: Sequence[Row]) -> Figure | None:
-    """Robust accuracy of `robust` finished trials against each numeric hyperparameter, by method."""
+    """Robust accuracy of finished trials against each numeric hyperparameter, by method."""
     finished = robust(
         [row for row in trials if row["status"] == "finished" and row[ROBUST] is not None]
     )

@@ -58,7 +58,7 @@ def place(
 
 
 def along(corners: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Points (x, y) on the front's edge, which goes from each corner down, then right to the next."""
+    """Points (x, y) on the front's edge: down from each corner, then right to the next."""
     return [
         point
         for (x0, y0), (x1, y1) in pairwise(corners)

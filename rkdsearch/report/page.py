@@ -254,9 +254,10 @@ def missing(
             bool(active)
         ),
         "No trial has finished, so there is no front yet.": bool(trials) and not front,
-        "The test set has not been opened: everything here is validation. rkdsearch evaluate STUDY --front opens it.": (
-            bool(front) and not tests
-        ),
+        (
+            "The test set has not been opened: everything here is validation. rkdsearch"
+            " evaluate STUDY --front opens it."
+        ): (bool(front) and not tests),
         "There is no study.json: the search space, its seed and the teachers are unknown.": (
             not study.description
         ),

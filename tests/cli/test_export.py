@@ -60,10 +60,26 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def evaluation(attack: str, seed: int, correct: str, **more: Any) -> dict[str, object]:
     right = correct.count("1")
     return {
-        "trial_id": "run", "label": "crdnd", "checkpoint": "best", "split": "test", "attack": attack, "norm": "linf", "eps": 8 / 255,
-        "seed": seed, "images": len(correct), "of_images": 450, "correct": right, "accuracy": right / len(correct), "low": 0.0, "high": 1.0,
-        "flags": [], "per_image": correct, "subset_sha256": "ab", "evaluated": datetime(2026, 1, 2, tzinfo=UTC), **more,
-    }  # fmt: skip
+        "trial_id": "run",
+        "label": "crdnd",
+        "checkpoint": "best",
+        "split": "test",
+        "attack": attack,
+        "norm": "linf",
+        "eps": 8 / 255,
+        "seed": seed,
+        "images": len(correct),
+        "of_images": 450,
+        "correct": right,
+        "accuracy": right / len(correct),
+        "low": 0.0,
+        "high": 1.0,
+        "flags": [],
+        "per_image": correct,
+        "subset_sha256": "ab",
+        "evaluated": datetime(2026, 1, 2, tzinfo=UTC),
+        **more,
+    }
 
 
 @pytest.fixture
@@ -163,7 +179,8 @@ def test_the_card_of_a_moved_run_knows_its_teacher_and_says_where_it_does_not(
             in (tmp_path / "out" / "README.md").read_text()
         )
         said = (
-            "Its file, `best.safetensors`, was not found when this card was written, so its training"
+            "Its file, `best.safetensors`, was not found when this card was written,"
+            " so its training"
             " is not known."
         )
         (file,) = moved.glob("teachers/*/best.safetensors")

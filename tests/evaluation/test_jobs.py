@@ -69,9 +69,15 @@ def test_every_network_has_every_attack_but_teachers_no_autoattack_and_clean_ima
         seeds=2,
     )
     assert [(s.target.trial_id, s.attack, s.seed) for s in found] == [
-        ("t00000", "clean", 0), ("t00000", "pgd20", 0), ("t00000", "pgd20", 1), ("t00000", "autoattack", 0), ("t00000", "autoattack", 1),
-        ("teacher", "clean", 0), ("teacher", "pgd20", 0), ("teacher", "pgd20", 1),
-    ]  # fmt: skip
+        ("t00000", "clean", 0),
+        ("t00000", "pgd20", 0),
+        ("t00000", "pgd20", 1),
+        ("t00000", "autoattack", 0),
+        ("t00000", "autoattack", 1),
+        ("teacher", "clean", 0),
+        ("teacher", "pgd20", 0),
+        ("teacher", "pgd20", 1),
+    ]
 
 
 def test_a_block_has_the_verdicts_of_the_networks_own_logits(
@@ -160,7 +166,7 @@ def test_a_row_adds_up_its_blocks(attack: str, steps: int | None, eps: float) ->
     assert row["low"] < 0.75
 
 
-# ---------------------------------------------------------------------------------------------------------------- shared out over Ray
+# ------------------------------------------------------------------------------ shared out over Ray
 
 
 @pytest.fixture(scope="module")
@@ -262,7 +268,7 @@ def test_the_error_of_one_job_comes_back_as_itself_after_the_others(
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_worker_that_is_killed_again_and_again_is_a_sentence_and_a_bug_of_ours_keeps_its_traceback(
+def test_a_worker_that_is_killed_repeatedly_is_a_sentence_and_our_bug_keeps_its_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_alone(tmp_path)

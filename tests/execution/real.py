@@ -114,8 +114,13 @@ class Search:
         with self.log.open("w", encoding="utf-8") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "rkdsearch", *tune],
-                cwd=self.folder, env=env, text=True, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
+                cwd=self.folder,
+                env=env,
+                text=True,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
     def output(self, process: subprocess.Popen[str], code: int = 0, within: float = WAIT) -> str:
         """Output of the command, after its end."""

@@ -119,8 +119,14 @@ def test_whatever_happens_to_one_trial_is_its_own_matter_and_a_full_disk_is_ever
     ):
         run(moody)
     assert {label: row["status"] for label, row in moody.labelled().items()} == {
-        "natural": "finished", "unlucky": "finished", "nan": "failed", "broken": "failed", "hungry": "failed", "lost": "failed", "full": "running",
-    }  # fmt: skip
+        "natural": "finished",
+        "unlucky": "finished",
+        "nan": "failed",
+        "broken": "failed",
+        "hungry": "failed",
+        "lost": "failed",
+        "full": "running",
+    }
     before, output, rows = moody.epochs(), said(), moody.labelled()
     assert rows["hungry"]["error"].startswith(
         "epoch 2: the device is out of memory; lower training.batch_size (now 200), raise"

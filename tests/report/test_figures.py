@@ -149,7 +149,7 @@ def test_a_value_that_is_no_number_is_not_drawn(value: object) -> None:
     )
 
 
-# ------------------------------------------------------------------------------------------------------------------- repeats
+# ------------------------------------------------------------------------------------------ repeats
 
 
 def test_who_was_repeated_is_one_mark_at_its_means_with_bars(repeated: StudyResults) -> None:
@@ -225,12 +225,25 @@ def sized(*students: tuple[str, float, float, int]) -> list[dict[str, Any]]:
     """Finished students: name, clean and robust accuracy, weights; all of as many multiply-adds."""
     return [
         {
-            "trial_id": name, "label": name, "origin": "search", "status": "finished", "reconstructed": False, "hyperparameters": "{}", "seeds": None,
-            "config.method.name": "trades", "fidelity.epochs": 4, "fidelity.of_epochs": 4, "clean_sd": None, "robust_sd": None,
-            CLEAN: clean, ROBUST: robust, "run.parameters": weights, "run.multiply_adds": 1_000,
+            "trial_id": name,
+            "label": name,
+            "origin": "search",
+            "status": "finished",
+            "reconstructed": False,
+            "hyperparameters": "{}",
+            "seeds": None,
+            "config.method.name": "trades",
+            "fidelity.epochs": 4,
+            "fidelity.of_epochs": 4,
+            "clean_sd": None,
+            "robust_sd": None,
+            CLEAN: clean,
+            ROBUST: robust,
+            "run.parameters": weights,
+            "run.multiply_adds": 1_000,
         }
         for name, clean, robust, weights in students
-    ]  # fmt: skip
+    ]
 
 
 def test_whoever_is_on_the_front_for_its_size_has_a_ring_and_is_no_corner_of_the_line() -> None:
@@ -250,9 +263,14 @@ def test_size_is_drawn_where_students_differ_in_it() -> None:
     students = sized(("large", 0.9, 0.6, 9_000), ("small", 0.8, 0.5, 1_000))
     drawn = figures.costs(students, students[:1])
     assert drawn is not None
-    assert [drawn["layout"][axis]["title"]["text"] for axis in ("xaxis", "yaxis", "xaxis2", "yaxis2")] == [
-        "weights", "robust accuracy", "weights", "clean accuracy",
-    ]  # fmt: skip
+    assert [
+        drawn["layout"][axis]["title"]["text"] for axis in ("xaxis", "yaxis", "xaxis2", "yaxis2")
+    ] == [
+        "weights",
+        "robust accuracy",
+        "weights",
+        "clean accuracy",
+    ]
     assert [(trace["name"], trace["x"], trace["y"]) for trace in drawn["data"]] == [
         ("trades", [9_000, 1_000], [0.6, 0.5]), ("front", [9_000], [0.6]),
         ("trades", [9_000, 1_000], [0.9, 0.8]), ("front", [9_000], [0.9]),

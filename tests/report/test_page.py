@@ -220,7 +220,8 @@ def test_rows_without_configuration_or_description_are_shown_all_the_same(tmp_pa
     store.write_trial({"trial_id": "b", "status": "failed"})
     (tmp_path / "trials" / "c.parquet").write_text("half")
     (tmp_path / "study.json").write_text(
-        '{"name": 3, "space": ["odd"], "ladder": 7, "validation_attack": "?", "teachers": {"robust": 1,'
+        '{"name": 3, "space": ["odd"], "ladder": 7, "validation_attack": "?",'
+        ' "teachers": {"robust": 1,'
         ' "natural": {}}}'
     )
     text = visible(page.build(tmp_path).read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""A made-up study that looks like a real one: learning curves, stopped trials, published settings, test results, teachers."""
+"""A made-up study with learning curves, stopped trials, baselines, test results, teachers."""
 
 import json
 import math
@@ -26,7 +26,8 @@ EPOCHS, RUNGS, IMAGES, TEST_IMAGES = 24, (3, 8), 360, 297
 SPACE = """# digits: every method of the mission, minutes on two cores
 search:
   optimizer.lr:              {float: [0.01, 0.3], log: true}
-  method.name:               {choice: [natural, pgd_at, trades, ard, iad, rslad, adaad, crdnd, mtard, igdm]}
+  method.name:
+    choice: [natural, pgd_at, trades, ard, iad, rslad, adaad, crdnd, mtard, igdm]
   method.temperature:        {float: [1.0, 30.0], log: true, when: {method.name: [ard, iad, rslad]}}
   attack.eps:                {choice: [4/255, 8/255, 10/255]}
 """
@@ -41,7 +42,7 @@ def make_study(
     evil: str = "",
     seed: int = 0,
 ) -> Store:
-    """Write a study; `evil` text goes into every label, error, name and JSON value that a stranger could choose."""
+    """Write a study; `evil` text goes into every label, error, name and JSON value."""
     random = np.random.default_rng(seed)
     store = Store(folder, CONFIG)
     folder.mkdir(parents=True, exist_ok=True)
@@ -163,7 +164,7 @@ def make_study(
 
 
 def repeat(store: Store, ordinals: Sequence[int]) -> None:
-    """Two fresh seeds of each: 0.01 and 0.03 less accurate than the run that was chosen, clean and under attack."""
+    """Two replicates of each, 0.01 and 0.03 less accurate than the chosen run, clean and robust."""
     trials = store.trials()
     for row in records(trials[trials["ordinal"].isin(ordinals)]):
         for seed, lost in ((1, 0.01), (2, 0.03)):
@@ -182,7 +183,10 @@ def repeat(store: Store, ordinals: Sequence[int]) -> None:
 def write_tests(
     store: Store, students: Sequence[tuple[str, str, float, float]], random: np.random.Generator
 ) -> None:
-    """Clean, PGD-20 and AutoAttack rows of each (trial_id, label, clean, robust); the same images are hard for everybody."""
+    """Clean, PGD-20 and AutoAttack rows of each (trial_id, label, clean, robust).
+
+    The same images are hard for everybody.
+    """
     hard = random.uniform(size=TEST_IMAGES)
     for trial_id, label, clean, robust in students:
         for attack, share in (

@@ -24,7 +24,11 @@ def test_every_column_has_one_name_and_a_meaning(table: str) -> None:
 def test_config_columns_stand_behind_what_was_searched_and_in_trials_alone() -> None:
     config = Column("config.optimizer.lr", "float", "", "initial learning rate")
     names = [column.name for column in record.columns("trials", [config])]
-    assert names[names.index("config.optimizer.lr") - 1 : names.index("config.optimizer.lr") + 2] == [
-        record.CONFIG_GOES_AFTER, "config.optimizer.lr", "metric.clean_accuracy",
-    ]  # fmt: skip
+    assert names[
+        names.index("config.optimizer.lr") - 1 : names.index("config.optimizer.lr") + 2
+    ] == [
+        record.CONFIG_GOES_AFTER,
+        "config.optimizer.lr",
+        "metric.clean_accuracy",
+    ]
     assert record.columns("epochs", [config]) == record.TABLES["epochs"]

@@ -42,10 +42,15 @@ def study(folder: Path, *rows: dict[str, object]) -> StudyResults:
 def test_only_trials_of_full_length_are_on_the_front(tmp_path: Path) -> None:
     found = study(
         tmp_path,
-        trial("a", 0.9, 0.5), trial("b", 0.8, 0.6), trial("dominated", 0.8, 0.5),
-        *(trial(f"better-{status}", 0.99, 0.99, status) for status in ("stopped", "running", "paused", "failed")),
+        trial("a", 0.9, 0.5),
+        trial("b", 0.8, 0.6),
+        trial("dominated", 0.8, 0.5),
+        *(
+            trial(f"better-{status}", 0.99, 0.99, status)
+            for status in ("stopped", "running", "paused", "failed")
+        ),
         trial("blind", None, None),
-    )  # fmt: skip
+    )
     assert front_rows(found.trials)["trial_id"].tolist() == ["b", "a"]
     assert volume(found.front) == pytest.approx(0.8 * 0.6 + 0.1 * 0.5)
 
@@ -132,21 +137,33 @@ def test_the_last_decision_on_a_rung_is_the_one_that_counts(tmp_path: Path) -> N
         ]
         store.write_rungs(trial_id, rows)
     row = records(survival(store.rungs()))[0]
-    assert {key: row[key] for key in ("epochs", "reached", "promoted", "continued", "paused", "stopped")} == {
-        "epochs": 3, "reached": 3, "promoted": 1, "continued": 0, "paused": 1, "stopped": 1,
-    }  # fmt: skip
+    assert {
+        key: row[key] for key in ("epochs", "reached", "promoted", "continued", "paused", "stopped")
+    } == {
+        "epochs": 3,
+        "reached": 3,
+        "promoted": 1,
+        "continued": 0,
+        "paused": 1,
+        "stopped": 1,
+    }
 
 
 def repeated(folder: Path) -> StudyResults:
-    """Two contenders with three and two fresh seeds, one that was never repeated, and repeats that did not finish."""
+    """Two contenders with three and two replicates, one without, and unfinished replicates."""
     again = {"origin": "replicate"}
     return study(
         folder,
-        trial("a", 0.90, 0.60), *(trial(f"a-r{n}", 0.9, robust, **again) for n, robust in enumerate((0.50, 0.54, 0.52))),
+        trial("a", 0.90, 0.60),
+        *(trial(f"a-r{n}", 0.9, robust, **again) for n, robust in enumerate((0.50, 0.54, 0.52))),
         trial("a-r4", 0.9, 0.9, "failed", **again),
-        trial("b", 0.94, 0.55) | {"ordinal": 1}, *(trial(f"b-r{n}", 0.92, robust, **again) | {"ordinal": 1} for n, robust in enumerate((0.53, 0.55))),
+        trial("b", 0.94, 0.55) | {"ordinal": 1},
+        *(
+            trial(f"b-r{n}", 0.92, robust, **again) | {"ordinal": 1}
+            for n, robust in enumerate((0.53, 0.55))
+        ),
         trial("c", 0.99, 0.50) | {"ordinal": 2},
-    )  # fmt: skip
+    )
 
 
 def test_repeats_give_mean_and_sample_deviation_of_the_fresh_seeds_alone(tmp_path: Path) -> None:

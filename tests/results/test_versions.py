@@ -17,24 +17,47 @@ NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
 def test_every_table_of_version_1_is_read_under_the_names_of_version_2(tmp_path: Path) -> None:
     version_1.write(
-        tmp_path, "trials", "a",
+        tmp_path,
+        "trials",
+        "a",
         {
-            "trial_id": ["a"], "ordinal": [0], "origin": ["first"], "status": ["finished"],
-            "sampled": ['{"optimizer.lr": 0.1}'], "metric.clean_accuracy": [0.9], "metric.images": [150],
+            "trial_id": ["a"],
+            "ordinal": [0],
+            "origin": ["first"],
+            "status": ["finished"],
+            "sampled": ['{"optimizer.lr": 0.1}'],
+            "metric.clean_accuracy": [0.9],
+            "metric.images": [150],
         },
-    )  # fmt: skip
+    )
     version_1.write(tmp_path, "epochs", "a", {"trial_id": ["a"], "leg": [1], "epoch": [3]})
     version_1.write(
-        tmp_path, "rungs", "a",
+        tmp_path,
+        "rungs",
+        "a",
         {
-            "trial_id": ["a"], "rung": [3], "attack_steps": [10], "decision": ["promoted"], "decided": [NOON],
-            "training_attack_steps": [2], "images": [100],
+            "trial_id": ["a"],
+            "rung": [3],
+            "attack_steps": [10],
+            "decision": ["promoted"],
+            "decided": [NOON],
+            "training_attack_steps": [2],
+            "images": [100],
         },
-    )  # fmt: skip
+    )
     version_1.write(
-        tmp_path, "evaluations", "a-best-pgd20-0-c",
-        {"trial_id": ["a"], "checkpoint": ["best"], "attack": ["pgd20"], "seed": [0], "steps": [20], "images": [9]},
-    )  # fmt: skip
+        tmp_path,
+        "evaluations",
+        "a-best-pgd20-0-c",
+        {
+            "trial_id": ["a"],
+            "checkpoint": ["best"],
+            "attack": ["pgd20"],
+            "seed": [0],
+            "steps": [20],
+            "images": [9],
+        },
+    )
 
     store = Store(tmp_path)
     (trial,) = records(store.trials())
@@ -87,8 +110,11 @@ def test_a_description_of_version_1_is_read_under_the_names_of_version_2(tmp_pat
     text = {"name": "digits", "exam": {"steps": 10}, "laws": {"seed": 3}, "version": "0.1.0"}
     (tmp_path / "study.json").write_text(json.dumps(text), encoding="utf-8")
     assert Store(tmp_path).description() == {
-        "name": "digits", "validation_attack": {"steps": 10}, "must_match": {"seed": 3}, "version": "0.1.0",
-    }  # fmt: skip
+        "name": "digits",
+        "validation_attack": {"steps": 10},
+        "must_match": {"seed": 3},
+        "version": "0.1.0",
+    }
 
 
 def test_the_page_of_a_version_1_study_says_the_same(tmp_path: Path) -> None:

@@ -80,7 +80,10 @@ def load_space(folder: Path, **changes: Any) -> SearchSpace:
 
 
 def measured(config: TrainConfig, epoch: int) -> tuple[float, float]:
-    """Clean and robust accuracy of a run that nobody trains: smooth in the learning rate, rising with length, opposed between methods."""
+    """Clean and robust accuracy of a simulated run.
+
+    Smooth in the learning rate, rising with length, opposed between methods.
+    """
     name = config.to_dict()["method"]["name"]
     grown = 1 - 0.5**epoch
     fit = math.exp(-(math.log10(config.optimizer.lr / 0.08) ** 2))
@@ -89,7 +92,10 @@ def measured(config: TrainConfig, epoch: int) -> tuple[float, float]:
 
 
 class FakeWorker:
-    """Runs assignments as `run_trial` does: it keeps a checkpoint with its history, and reports a finished epoch once more when taken up."""
+    """Runs assignments as `run_trial` does.
+
+    It keeps a checkpoint with its history, and reports a finished epoch once more when taken up.
+    """
 
     def __init__(self, moment: Callable[[str], None] = lambda name: None) -> None:
         # the trial, with the segment's folder where that is not the last, and the epoch
@@ -123,11 +129,25 @@ class FakeWorker:
                 key=lambda b: b.clean_accuracy,
             )
             result = EpochResult(
-                epoch=epoch, epochs=assignment.config.training.epochs, loss=1.0, terms={}, lr=0.1, seconds=1.0, images_per_second=1.0,
-                training_attack_steps=steps, clean_accuracy=clean, robust_accuracy=robust, worst_class_accuracy=robust, best=best,
-                robust_peak=robust, images=100, finished=1e9 + epoch,
-                validation_attack_steps=fidelity.validation(assignment.config.validation).attack.steps,
-            )  # fmt: skip
+                epoch=epoch,
+                epochs=assignment.config.training.epochs,
+                loss=1.0,
+                terms={},
+                lr=0.1,
+                seconds=1.0,
+                images_per_second=1.0,
+                training_attack_steps=steps,
+                clean_accuracy=clean,
+                robust_accuracy=robust,
+                worst_class_accuracy=robust,
+                best=best,
+                robust_peak=robust,
+                images=100,
+                finished=1e9 + epoch,
+                validation_attack_steps=fidelity.validation(
+                    assignment.config.validation
+                ).attack.steps,
+            )
             history.append(result)
             checkpoint.write(last, {"w": torch.zeros(1)}, {"history": [asdict(h) for h in history]})
             self._moment("checkpoint written, not reported")
@@ -148,7 +168,10 @@ class FakeWorker:
 
 
 class AheadWorker(FakeWorker):
-    """As Ray has it where one trial runs at a time: the next one is asked for as soon as one has begun, or as soon as there is one."""
+    """Ray's order where one trial runs at a time.
+
+    The next trial is asked for as soon as one has begun, or as soon as there is one.
+    """
 
     def drive(self, study: Study) -> None:
         assignment = study.next()

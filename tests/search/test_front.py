@@ -174,7 +174,7 @@ def test_a_replicate_that_failed_is_counted_where_the_others_judge(tmp_path: Pat
     } == counts
 
 
-# ------------------------------------------------------------------------------------------------------------------- asha's number
+# ------------------------------------------------------------------------------------ asha's number
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_without_a_metric_asha_ranks_by_the_mean_of_the_objectives(tmp_path: Pat
     assert [scheduler.rank(scheduler.rungs[0], trial_id).rank for trial_id in "abc"] == [2, 1, 3]
 
 
-# ------------------------------------------------------------------------------------------------------------------ costs
+# -------------------------------------------------------------------------------------------- costs
 
 
 def test_among_equally_accurate_students_the_smallest_alone_is_on_the_front(tmp_path: Path) -> None:
