@@ -111,7 +111,7 @@ class StoredTrials:
             if (row["segment"] or 0) != number:
                 continue
             epoch = rows.read_epoch({k: _plain(v) for k, v in row.items()})
-            if not fidelity_at(fidelities, epoch.epoch).same_validation(
+            if epoch.epoch > 1 and not fidelity_at(fidelities, epoch.epoch).same_validation(
                 fidelity_at(fidelities, epoch.epoch - 1)
             ):
                 best = peak = None
