@@ -63,7 +63,7 @@ def load_module(name: str, *, place: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        # An existing module that lacks one of its own imports: the user needs that traceback.
+        # The module exists and one of its imports is missing: the user needs that traceback.
         if error.name is None or not (name == error.name or name.startswith(error.name + ".")):
             raise
         raise ConfigError(

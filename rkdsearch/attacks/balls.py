@@ -31,7 +31,7 @@ class Ball(ABC):
     eps_required: ClassVar[bool] = False
 
     @abstractmethod
-    def around(self, x: Tensor) -> Projection:
+    def projection_around(self, x: Tensor) -> Projection:
         """The map from x' to the nearest image within eps of `x`, then within [0, 1].
 
         It may overwrite x'.
@@ -42,7 +42,7 @@ class Ball(ABC):
         """The steepest ascent of unit length in this norm."""
 
     @abstractmethod
-    def fill(self, noise: Tensor) -> Tensor:
+    def random_perturbation(self, noise: Tensor) -> Tensor:
         """A perturbation inside the ball from noise in [-1, 1]."""
 
 
@@ -55,7 +55,7 @@ class Linf(Ball):
     largest_eps: ClassVar[float] = 1.0
 
     @override
-    def around(self, x: Tensor) -> Projection:
+    def projection_around(self, x: Tensor) -> Projection:
         low, high = (x - self.eps).clamp_(0, 1), (x + self.eps).clamp_(0, 1)
         return lambda x_adv: x_adv.clamp_(low, high)
 
@@ -64,7 +64,7 @@ class Linf(Ball):
         return gradient.sign()
 
     @override
-    def fill(self, noise: Tensor) -> Tensor:
+    def random_perturbation(self, noise: Tensor) -> Tensor:
         return noise * self.eps
 
 
@@ -77,7 +77,7 @@ class L2(Ball):
     largest_eps: ClassVar[float] = 100.0
 
     @override
-    def around(self, x: Tensor) -> Projection:
+    def projection_around(self, x: Tensor) -> Projection:
         def project(x_adv: Tensor) -> Tensor:
             delta = x_adv - x
             length = _length(delta)
@@ -93,7 +93,7 @@ class L2(Ball):
         return scaled / _length(scaled).clamp_min(1e-12)
 
     @override
-    def fill(self, noise: Tensor) -> Tensor:
+    def random_perturbation(self, noise: Tensor) -> Tensor:
         # A random direction; the first pixel's number gives the length, between 0 and eps.
         length = self.eps * noise.flatten(1)[:, 0].abs()
         return noise / _length(noise).clamp_min(1e-12) * length[:, None, None, None]

@@ -73,17 +73,17 @@ class Attack:
             case "gaussian":
                 return x + GAUSSIAN_SCALE * noise.normal(x)
             case "uniform":
-                return x + self.ball.fill(noise.uniform(x))
+                return x + self.ball.random_perturbation(noise.uniform(x))
             case "uniform_clipped":
-                return (x + self.ball.fill(noise.uniform(x))).clamp(0, 1)
+                return (x + self.ball.random_perturbation(noise.uniform(x))).clamp(0, 1)
 
     def ascend(self, x_adv: Tensor, gradient: Tensor) -> Tensor:
         """One step uphill, not yet projected. Overwrites `x_adv`."""
         return x_adv.add_(self.ball.direction(gradient), alpha=self.step_size)
 
-    def around(self, x: Tensor) -> Projection:
+    def projection_around(self, x: Tensor) -> Projection:
         """The projection into the ball around `x`, then into [0, 1]. It may overwrite x'."""
-        return self.ball.around(x)
+        return self.ball.projection_around(x)
 
     def maximize(self, objective: AttackObjective, x: Tensor, noise: Noise) -> Tensor:
         """x' = argmax of `objective` over the ball around `x`, detached.
@@ -94,7 +94,7 @@ class Attack:
 
     def climb(self, objective: AttackObjective, x: Tensor, x_adv: Tensor) -> Tensor:
         """The same as `maximize`, from `x_adv`."""
-        gradient, project = gradient_of(objective, x), self.around(x)
+        gradient, project = gradient_of(objective, x), self.projection_around(x)
         # Overwritten at every step, because this memory is still in cache.
         x_adv = x_adv.detach().clone()
         for _ in range(self.steps):

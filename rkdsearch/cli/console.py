@@ -22,7 +22,7 @@ class _PaceHandler(logging.Handler):
             say(record.getMessage())
 
 
-_pace_handler = _PaceHandler()  # a single one: a logger ignores a handler that it has already
+_pace_handler = _PaceHandler()  # one for all calls: a logger does not add the same handler twice
 
 
 def show_pace() -> None:

@@ -1,13 +1,12 @@
 """`rkdsearch evaluate`: the only command that reads the test set."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from rkdsearch.cli.options import Address, AllowImport
-
-Attack = Literal["clean", "pgd20", "autoattack"]
+from rkdsearch.results.states import EvaluationAttack
 
 
 def evaluate(
@@ -17,7 +16,7 @@ def evaluate(
     trial: str | None = None,
     seeds: int = 1,
     images: int | None = None,
-    attacks: Annotated[tuple[Attack, ...], Parameter(negative=())] = (
+    attacks: Annotated[tuple[EvaluationAttack, ...], Parameter(negative=())] = (
         "clean",
         "pgd20",
         "autoattack",

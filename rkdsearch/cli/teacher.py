@@ -122,7 +122,7 @@ def verify(
                 f" nor in {caches[1]}; `rkdsearch teacher train {config} --role {role}` does it"
             )
         measured[role] = _print_accuracy(described, role, home)
-    # After all are shown: one refuted claim ends the command.
+    # only after all teachers are printed, because the first refuted claim ends the command
     for role, found in measured.items():
         teachers.check_claims(described.teachers.of(role), found, f"{config}: teachers.{role}")
 

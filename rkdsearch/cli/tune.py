@@ -51,7 +51,7 @@ def tune(
     from rkdsearch.cli.space import checked
     from rkdsearch.errors import DiskError
     from rkdsearch.file_lock import one_writer
-    from rkdsearch.search import folder
+    from rkdsearch.search import study_file
     from rkdsearch.search.warm_start import FILE
 
     until = _until(trials, device_hours)
@@ -66,8 +66,8 @@ def tune(
     with ExitStack() as held:
         if not dry_run:
             held.enter_context(one_writer(study))
-        existed = folder.claim(study, searched, resume=resume, notice=say)
-        folder.check_files(study, searched)
+        existed = study_file.claim(study, searched, resume=resume, notice=say)
+        study_file.check_files(study, searched)
         from rkdsearch.execution.placement import available_resources
 
         held.enter_context(available_resources(searched.resources, address, say))
@@ -125,9 +125,9 @@ def _search(
     from rkdsearch.cli.progress import SearchProgress, TeacherProgress
     from rkdsearch.execution import teachers
     from rkdsearch.execution.search import run_search
-    from rkdsearch.search.folder import describe
     from rkdsearch.search.journal import Journal
     from rkdsearch.search.study import Study
+    from rkdsearch.search.study_file import describe
     from rkdsearch.search.teachers import overrides_of
     from rkdsearch.search.warm_start import prepare
 

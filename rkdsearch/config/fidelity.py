@@ -54,9 +54,8 @@ class Fidelity(Section):
 
 def fidelity_at(fidelities: Sequence[Fidelity], epoch: int) -> Fidelity:
     """The fidelity of this epoch (from 1); after the last one, the config's own."""
-    return next(
-        (fidelity for fidelity in fidelities if epoch <= fidelity.epochs), Fidelity(epochs=epoch)
-    )
+    found = next((fidelity for fidelity in fidelities if epoch <= fidelity.epochs), None)
+    return found or Fidelity(epochs=max(epoch, 1))
 
 
 def _capped(attack: _Attack, steps: int | None) -> _Attack:

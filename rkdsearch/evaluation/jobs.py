@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from rkdsearch.plugins import allow_import
 from rkdsearch.results.columns import cells_of
 from rkdsearch.results.intervals import accuracy
 from rkdsearch.results.rows import EvaluationRow, EvaluationRun
+from rkdsearch.results.states import EvaluationAttack
 from rkdsearch.teacher import load
 
 BLOCK_IMAGES = BATCH  # `evaluate_accuracy` seeds random starts by batch: a block is one batch of it
@@ -31,7 +32,7 @@ class EvaluationJob:
     """One network under one attack with one seed."""
 
     target: EvaluationTarget
-    attack: str
+    attack: EvaluationAttack
     seed: int
 
 
@@ -56,7 +57,7 @@ class BlockResult:
 
 
 def evaluation_jobs(
-    targets: Sequence[EvaluationTarget], attacks: Sequence[str], seeds: int
+    targets: Sequence[EvaluationTarget], attacks: Sequence[EvaluationAttack], seeds: int
 ) -> list[EvaluationJob]:
     """One job per network, attack and seed.
 
@@ -120,21 +121,18 @@ def _run_block(work: WorkerJob, images: tuple[Any, Any], block: int) -> BlockRes
     network = _network(job.target, device)
     validation_attack = config.validation.attack
     flags: list[str] = []
-    if job.attack == "autoattack":
-        results, flags = evaluate_autoattack(
-            network, x, y, attack=validation_attack.build(), seed=job.seed
-        )
-    else:
-        pgd = validation_attack.model_copy(update={"steps": PGD_STEPS})
-        results, _ = evaluate_accuracy(
-            network,
-            x,
-            y,
-            pgd.build(),
-            restarts=validation_attack.restarts,
-            seed=job.seed + block,
-        )
-    right = results.clean if job.attack == "clean" else results.robust
+    pgd = validation_attack.model_copy(update={"steps": PGD_STEPS}).build()
+    match job.attack:
+        case "clean":
+            right = evaluate_accuracy(network, x, y, pgd, restarts=0)[0].clean
+        case "pgd20":
+            restarts, seed = validation_attack.restarts, job.seed + block
+            right = evaluate_accuracy(network, x, y, pgd, restarts=restarts, seed=seed)[0].robust
+        case "autoattack":
+            results, flags = evaluate_autoattack(network, x, y, attack=pgd, seed=job.seed)
+            right = results.robust
+        case _:
+            assert_never(job.attack)
     return BlockResult(
         right=right.cpu().numpy(),
         flags=flags,

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from rkdsearch import config as run
 from rkdsearch.errors import RkdError
-from rkdsearch.export.delivery import (
+from rkdsearch.export.exported_network import (
     WEIGHTS,
-    Delivery,
+    ExportedNetwork,
     ball_text,
     eps_text,
     join_then,
@@ -32,7 +32,7 @@ THREAT = (
 )
 
 
-def model_card(d: Delivery) -> str:
+def model_card(d: ExportedNetwork) -> str:
     """The model card, Markdown."""
     config, attack = d.config, d.config.validation.attack
     method = name_of(config.method)
@@ -60,7 +60,7 @@ def model_card(d: Delivery) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _description(d: Delivery) -> str:
+def _description(d: ExportedNetwork) -> str:
     task, weights = d.task, d.trial["run.parameters"] or "an unknown number of"
     return (
         f"A `{network_text(d.config.student)}` with {weights} trainable weights. It takes images of"
@@ -70,7 +70,7 @@ def _description(d: Delivery) -> str:
     )
 
 
-def _loading(d: Delivery) -> str:
+def _loading(d: ExportedNetwork) -> str:
     """Python code that loads the network, to be run in the folder of the weights.
 
     Two more lines allow the import of a user's own network.
@@ -100,7 +100,7 @@ def _loading(d: Delivery) -> str:
     )
 
 
-def _notices(d: Delivery) -> list[str]:
+def _notices(d: ExportedNetwork) -> list[str]:
     found = []
     why = d.config.method.reconstructed
     if why is not None:
@@ -120,7 +120,7 @@ def _notices(d: Delivery) -> list[str]:
     return found
 
 
-def _results(d: Delivery) -> str:
+def _results(d: ExportedNetwork) -> str:
     """Validation and test results, every number with its n and interval."""
     validation_attack = d.config.validation.attack
     lines = [
@@ -178,7 +178,7 @@ def _score(correct: int, images: int) -> str:
     )
 
 
-def _made(d: Delivery) -> str:
+def _made(d: ExportedNetwork) -> str:
     """The protocol: study, versions, device, best epoch, seed, split, and all settings."""
     trial, config = d.trial, d.config
     where = ", ".join(
@@ -207,7 +207,7 @@ def _made(d: Delivery) -> str:
     )
 
 
-def _teachers(d: Delivery) -> str:
+def _teachers(d: ExportedNetwork) -> str:
     """Each teacher of the method: network, hash, origin, measured accuracies and claims."""
     roles = d.config.teacher_roles
     if not roles:

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from rkdsearch.attacks import BALLS
-from rkdsearch.export.delivery import Delivery, Row, eps_text, network_text
+from rkdsearch.export.exported_network import ExportedNetwork, Row, eps_text, network_text
 from rkdsearch.methods import name_of
 from rkdsearch.results.cells import flags_of
 
 
-def entry(d: Delivery) -> dict[str, Any]:
+def entry(d: ExportedNetwork) -> dict[str, Any]:
     """RobustBench's `model_info` keys; accuracies are percentages as text.
 
     None where a value was not measured or not published.

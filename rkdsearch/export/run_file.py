@@ -4,7 +4,7 @@ import json
 
 from rkdsearch import config as run
 from rkdsearch.config import TeachersConfig
-from rkdsearch.export.delivery import Delivery, join_then, own_packages
+from rkdsearch.export.exported_network import ExportedNetwork, join_then, own_packages
 from rkdsearch.methods import name_of
 from rkdsearch.teacher import ROLES
 from rkdsearch.training.teacher import find_file
@@ -12,7 +12,7 @@ from rkdsearch.training.teacher import find_file
 RUN = "run.yaml"
 
 
-def run_yaml(d: Delivery) -> str:
+def run_yaml(d: ExportedNetwork) -> str:
     """The config as YAML; comments at its top give the command that repeats the run elsewhere.
 
     Teachers are named by their present paths on this machine, in the study's folder where it has

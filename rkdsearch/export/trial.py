@@ -8,7 +8,7 @@ from rkdsearch import data
 from rkdsearch.errors import CheckpointError, StudyError
 from rkdsearch.export import onnx_model
 from rkdsearch.export.card import model_card
-from rkdsearch.export.delivery import WEIGHTS, Delivery
+from rkdsearch.export.exported_network import WEIGHTS, ExportedNetwork
 from rkdsearch.export.robustbench import entry
 from rkdsearch.export.run_file import RUN, run_yaml
 from rkdsearch.export.weights import read_back, write_file, write_weights
@@ -58,7 +58,7 @@ def export_trial(
     write_weights(file, tensors, metadata)
     network = read_back(file, weights, config.student, images.task, tensors)
     teachers = rows.description.get("teachers") or {}
-    delivery = Delivery(
+    delivery = ExportedNetwork(
         home=study,
         study=rows.name,
         trial=found[0],

@@ -69,7 +69,7 @@ def _search(step: Step) -> tuple[Tensor, Tensor]:
 
     with torch.no_grad():
         harm_on_clean = cross_entropy(step.teacher(step.x), step.y)
-    project = step.attack.around(torch.cat([step.x, step.x]))
+    project = step.attack.projection_around(torch.cat([step.x, step.x]))
     with step.attacking():
         pair = torch.cat(
             [step.attack.start(step.x, step.noise), step.attack.start(step.x, step.noise)]

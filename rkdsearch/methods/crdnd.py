@@ -187,7 +187,7 @@ class CRDND(ConditionalMethod):
         """R, one number for each image of all processes: similarities couple the batch."""
 
         def unit(features: Features, through: nn.Module | None = None) -> Tensor:
-            """u of all processes' images, (N, d)."""
+            """Unit-length features of the images of all processes, (N, d); u in the formula."""
             vectors = projected(features.penultimate, through)
             return step.all_gather(functional.normalize(vectors, dim=1, eps=1e-8))
 

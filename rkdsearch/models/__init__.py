@@ -16,7 +16,7 @@ from torch import nn
 from rkdsearch.errors import ConfigError, did_you_mean
 from rkdsearch.models import foreign
 from rkdsearch.models.base import Classifier, Features, features, normalisation, normalise_inside
-from rkdsearch.models.chain import Gradient, Slope, closed_form_gradient
+from rkdsearch.models.closed_form import Gradient, Slope, closed_form_gradient
 from rkdsearch.models.folding import fold, inference_copy
 from rkdsearch.models.mlp import MLP
 from rkdsearch.models.mobilenet_v2 import MobileNetV2

@@ -20,8 +20,8 @@ from typing import cast
 import torch
 from torch import Tensor, fx, nn
 
-from rkdsearch.models import chain
-from rkdsearch.models.chain import Unrolled
+from rkdsearch.models import closed_form
+from rkdsearch.models.closed_form import MatrixConvolution
 
 _FOLLOWERS: dict[type[nn.Module], tuple[type[nn.Module], ...]] = {
     nn.Conv1d: (nn.BatchNorm1d, nn.SyncBatchNorm),
@@ -69,7 +69,7 @@ def inference_copy(network: nn.Module, *, compiled: bool = False) -> Callable[[]
     torch's compiler; compiled once, because the folded tensors stay in place.
     """
     where: list[tuple[int, torch.dtype]] = []
-    built: list[tuple[nn.Module, list[_Pair | Unrolled]]] = []
+    built: list[tuple[nn.Module, list[_Pair | MatrixConvolution]]] = []
 
     @torch.no_grad()
     def current() -> nn.Module:
@@ -98,10 +98,10 @@ def fold(network: nn.Module) -> nn.Module:
     return inference_copy(network)()
 
 
-def _build(network: nn.Module) -> tuple[nn.Module, list[_Pair | Unrolled]]:
+def _build(network: nn.Module) -> tuple[nn.Module, list[_Pair | MatrixConvolution]]:
     """The inference copy, and its parts to refresh, in order."""
     copied = _copy_over_storage(network)
-    parts: list[_Pair | Unrolled] = []
+    parts: list[_Pair | MatrixConvolution] = []
     graph = _graph(copied)
     for layer_name, norm_name in [] if graph is None else _foldable(copied, graph):
         folded = cast(nn.Conv2d, copied.get_submodule(layer_name))
@@ -114,12 +114,12 @@ def _build(network: nn.Module) -> tuple[nn.Module, list[_Pair | Unrolled]]:
     for module in copied.modules():
         if type(module) is nn.Conv2d:
             # in place in our copy: names, weights and hooks stay
-            module.__class__ = Unrolled
-            unrolled = cast(Unrolled, module)
+            module.__class__ = MatrixConvolution
+            unrolled = cast(MatrixConvolution, module)
             unrolled.matrices, unrolled.units = {}, {}
             parts.append(unrolled)
     if graph is not None:
-        chain.register(copied, graph)
+        closed_form.register(copied, graph)
     return copied, parts
 
 

@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from rkdsearch.results import selection
+from rkdsearch.results import front_rule
 from rkdsearch.results.cells import records
+from rkdsearch.results.front_rule import Entry, FrontCandidate
 from rkdsearch.results.objectives import COSTS, OBJECTIVES, USUAL, merits
 from rkdsearch.results.pareto import hypervolume
 from rkdsearch.results.seed_noise import replicated
-from rkdsearch.results.selection import Candidate, Entry
 from rkdsearch.results.states import Origin, Status
 
 NO_LIMITS: Mapping[str, float] = MappingProxyType({})
@@ -28,8 +28,8 @@ def front_rows(
     `limits` are the constraints by objective. Metrics are those that judge: means over replicates
     where these are over.
     """
-    counted = selection.candidates(_judged(trials))
-    kept = {one.trial_id for one in selection.front(counted, objectives, limits)}
+    counted = front_rule.candidates(_judged(trials))
+    kept = {one.trial_id for one in front_rule.front(counted, objectives, limits)}
     rows = configurations(trials)
     rows = rows[rows["trial_id"].isin(kept)]
     order = np.lexsort((rows["trial_id"], *_merits(rows, objectives).T[::-1]))
@@ -61,10 +61,10 @@ def volume(front: pd.DataFrame, objectives: Sequence[str] = USUAL) -> float:
     return hypervolume(_merits(front, objectives), [0.0] * len(objectives))
 
 
-def _judged(trials: pd.DataFrame) -> list[Candidate]:
+def _judged(trials: pd.DataFrame) -> list[FrontCandidate]:
     columns = {name: objective.column for name, objective in OBJECTIVES.items()}
     rows = records(trials[["trial_id", "ordinal", "origin", "status", *columns.values()]])
-    return selection.judged(
+    return front_rule.judged(
         [
             Entry(
                 row["trial_id"],

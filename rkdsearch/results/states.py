@@ -1,6 +1,10 @@
 """The states of a trial, as rows hold them. Each value is the text in the column of that name."""
 
 from enum import StrEnum
+from typing import Literal
+
+# Attacks of the test evaluation, as the column `attack` names them.
+EvaluationAttack = Literal["clean", "pgd20", "autoattack"]
 
 
 class Status(StrEnum):

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from rkdsearch.errors import DiskError, StudyError
 from rkdsearch.results.columns import Column
-from rkdsearch.results.record import SCHEMA_VERSION, columns
+from rkdsearch.results.tables import SCHEMA_VERSION, columns
 from rkdsearch.results.versions import upgraded, upgraded_description
 
 _TRIAL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

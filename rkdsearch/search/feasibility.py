@@ -46,7 +46,7 @@ class Feasibility:
 
         Raises SpaceError where none of `ATTEMPTS` is feasible.
         """
-        # not kept for the next ordinal: its proposal must not depend on interruptions
+        # emptied for every ordinal: a resumed search must propose the same
         infeasible: list[Mapping[str, Any]] = []
         reason: str | None = None
         for attempt in range(ATTEMPTS):

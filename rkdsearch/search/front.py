@@ -1,4 +1,4 @@
-"""Front, constraints and contenders of a running search, by the rule of `results/selection.py`."""
+"""Front, constraints and contenders of a running search, by the rule of `results/front_rule.py`."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -6,8 +6,8 @@ from functools import partial
 
 import numpy as np
 
-from rkdsearch.results import selection
-from rkdsearch.results.selection import Candidate, Entry
+from rkdsearch.results import front_rule
+from rkdsearch.results.front_rule import Entry, FrontCandidate
 from rkdsearch.results.states import Origin, Status
 from rkdsearch.search.ranking import by_non_domination
 from rkdsearch.search.trial import Trial
@@ -16,11 +16,11 @@ from rkdsearch.training.epoch import Best
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedTrial:
     """A full-length trial and the values that judge it."""
 
     trial: Trial
-    candidate: Candidate
+    candidate: FrontCandidate
 
     def value(self, objective: str) -> float:
         """Accuracy, a mean over replicates where there are any, or the student's cost."""
@@ -47,19 +47,21 @@ class Judged:
         return self.candidate.failed
 
 
-def judged(trials: Collection[Trial], space: SearchSpace) -> list[Judged]:
+def judged(trials: Collection[Trial], space: SearchSpace) -> list[JudgedTrial]:
     """The trials that may be on the front: candidates that satisfy the constraints."""
     by_id = {trial.trial_id: trial for trial in trials}
-    found = selection.candidates(selection.judged([_entry(trial) for trial in trials]))
+    found = front_rule.candidates(front_rule.judged([_entry(trial) for trial in trials]))
     return [
-        Judged(by_id[one.trial_id], one) for one in found if one.within(space.constraints.limits)
+        JudgedTrial(by_id[one.trial_id], one)
+        for one in found
+        if one.within(space.constraints.limits)
     ]
 
 
-def front(trials: Collection[Trial], space: SearchSpace) -> list[Judged]:
+def front(trials: Collection[Trial], space: SearchSpace) -> list[JudgedTrial]:
     """The front, by the first objective, the best first."""
     found = judged(trials, space)
-    kept = selection.front(
+    kept = front_rule.front(
         [one.candidate for one in found], space.objectives, space.constraints.limits
     )
     ids = {one.trial_id for one in kept}
@@ -88,7 +90,7 @@ def contenders(trials: Collection[Trial], space: SearchSpace) -> list[Trial]:
     return [found[i] for i in np.argsort(by_non_domination(values))[: space.replicates.contenders]]
 
 
-def repeated(trials: Collection[Trial], space: SearchSpace) -> list[Trial]:
+def to_replicate(trials: Collection[Trial], space: SearchSpace) -> list[Trial]:
     """The trials to replicate: contenders, then the other baselines where the space asks for these.
 
     With replicated baselines, equally many runs of each are compared.

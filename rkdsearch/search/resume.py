@@ -14,7 +14,7 @@ from rkdsearch.search.decisions import Decisions
 from rkdsearch.search.feasibility import Feasibility
 from rkdsearch.search.ledger import Ledger
 from rkdsearch.search.scheduler import Rung
-from rkdsearch.search.stored import StoredTrials, hyperparameters_of, put_aside
+from rkdsearch.search.stored_trials import StoredTrials, hyperparameters_of, put_aside
 from rkdsearch.search.trial import Trial, segments_of
 from rkdsearch.space.space import SearchSpace
 
@@ -123,7 +123,7 @@ def _settle(trial: Trial, ledger: Ledger, decisions: Decisions) -> None:
     ):
         # an earlier space did not name these costs: readers find them in the row
         ledger.write(trial, epochs=False)
-    held = decisions.scheduler.held
+    held = decisions.scheduler.decision_if_not_promoted
     lost = _rung_of_lost_decision(trial, decisions)
     if lost is not None:
         decisions.record(trial, lost, held)

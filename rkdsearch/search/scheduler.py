@@ -15,6 +15,7 @@ import math
 from bisect import bisect_left
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import assert_never
 
 import numpy as np
 
@@ -70,14 +71,19 @@ class Scheduler:
                 for name in objectives
             ]
         )
-        # ranked by one number, each trial is a front of its own
-        self._fronts = by_sum(weights) if config.name == "asha" else pareto.ranks
+        match config.name:
+            case "moasha" | "none":
+                self._fronts = pareto.ranks
+            case "asha":  # ranked by one number, each trial is a front of its own
+                self._fronts = by_sum(weights)
+            case _:
+                assert_never(config.name)
         self.rule = f"{config.name}-{config.kind}"
         # by rung: its trials when they were last ranked, in order of name
         self._rankings: dict[int, tuple[list[str], Ranking]] = {}
 
     @property
-    def held(self) -> Decision:
+    def decision_if_not_promoted(self) -> Decision:
         """Decision about a trial that does not train on from its rung: paused or stopped."""
         return Decision.PAUSED if self._kind == "promotion" else Decision.STOPPED
 
@@ -108,7 +114,7 @@ class Scheduler:
                 and self.next_promotion(above=rung) is None
             )
         if not on:
-            return self.held
+            return self.decision_if_not_promoted
         rung.promoted.add(trial_id)
         return Decision.CONTINUED
 

@@ -21,7 +21,7 @@ from rkdsearch.search.ledger import Ledger
 from rkdsearch.search.resume import reconcile
 from rkdsearch.search.sampler import Observation, Proposal
 from rkdsearch.search.scheduler import Scheduler
-from rkdsearch.search.stored import checkpoint_history
+from rkdsearch.search.stored_trials import checkpoint_history
 from rkdsearch.search.trial import Trial, segments_of, trial_id_of
 from rkdsearch.space.space import SearchSpace
 from rkdsearch.training.epoch import EpochResult
@@ -149,7 +149,7 @@ class Study:
         return [
             (trial, number)
             for number in range(1, self.space.replicates.seeds + 1)
-            for trial in front.repeated(self.trials.values(), self.space)
+            for trial in front.to_replicate(self.trials.values(), self.space)
             if trial_id_of(trial.ordinal, number) not in self.trials
         ]
 

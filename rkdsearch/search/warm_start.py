@@ -19,7 +19,7 @@ from rkdsearch.results.objectives import COSTS, OBJECTIVES, merits
 from rkdsearch.results.states import Origin, Status
 from rkdsearch.results.store import Store, replace_file
 from rkdsearch.search.sampler import Observation
-from rkdsearch.search.stored import hyperparameters_of
+from rkdsearch.search.stored_trials import hyperparameters_of
 from rkdsearch.space import check
 from rkdsearch.space.space import SearchSpace
 from rkdsearch.teacher import fingerprint

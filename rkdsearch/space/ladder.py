@@ -68,7 +68,7 @@ def capped_steps(rung: Fidelity, attack_steps: int) -> int:
     return attack_steps if cap is None else min(cap, attack_steps)
 
 
-def fault(ladder: Sequence[Fidelity], scheduler: SchedulerConfig) -> str | None:
+def broken_law(ladder: Sequence[Fidelity], scheduler: SchedulerConfig) -> str | None:
     """The law that the ladder or its brackets break, as a sentence; None where they are legal."""
     lengths = [rung.epochs for rung in ladder]
     if lengths != sorted(set(lengths)):

@@ -169,9 +169,9 @@ def _built(parsed: grammar.SpaceFile, name: str, text: str) -> SearchSpace:
             "fixed.training.epochs: the ladder has the full length; the last rung"
             f" ({parsed.ladder[-1].epochs} epochs) is the full run"
         )
-    fault = ladder.fault(parsed.ladder, parsed.scheduler)
-    if fault is not None:
-        raise SpaceError(fault)
+    broken = ladder.broken_law(parsed.ladder, parsed.scheduler)
+    if broken is not None:
+        raise SpaceError(broken)
     _refuse_objectives(parsed)
     _refuse_metric(parsed)
     baselines = []

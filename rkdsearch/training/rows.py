@@ -69,7 +69,7 @@ def run_record(
     `earlier` epochs were trained for the same trial before this run began: they cost time.
     """
     whole = (*earlier, *epochs)
-    # a resumed run may have another number of processes: `facts` know the last one
+    # a resumed run may use another number of processes: `facts` hold the latest number
     now = facts.get("run.processes") or 1
     assert isinstance(now, int)
     process_seconds = sum(e.seconds * (e.processes or now) for e in whole)

@@ -8,12 +8,16 @@ from rkdsearch.config import ScheduleConfig
 def lr_factor(
     schedule: ScheduleConfig, *, epoch: int, within: float, epochs: int, step: float = 0.0
 ) -> float:
-    """The factor for the step that begins at `within` of `epoch` (from 0) and is `step` long.
+    """Factor of one optimizer step, which begins at the fraction `within` of `epoch` (from 0).
 
-    `within` and `step` are fractions of an epoch. Warm-up counts the current step, so that no step
-    has rate 0. A milestone at fraction f of the run takes effect with epoch round(f * epochs): 215
-    for 215/300. A milestone before 1 takes effect from the second to the last epoch, so that short
-    runs take every milestone, too. A run of one epoch has the full rate.
+    `step` is the step's length, as a fraction of an epoch.
+
+    - Warm-up counts the current step, so that no step has rate 0.
+    - A milestone at fraction f of the run takes effect with epoch round(f * epochs): 215 for
+      215/300.
+    - A milestone before 1 takes effect between the second and the last epoch, so that short runs
+      take every milestone.
+    - A run of one epoch has the full rate.
     """
     progress = (epoch + within) / epochs
     climbed = progress + step / epochs

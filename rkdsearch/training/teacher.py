@@ -249,9 +249,9 @@ def measured_on(teacher: TeacherConfig, path: Path, splits: data.Splits) -> str:
 def check_claims(teacher: TeacherConfig, measured: TeacherAccuracy, place: str) -> None:
     """Raise TeacherError where a claim exceeds the measured accuracy by too much.
 
-    The limit is its 99 % interval and one percentage point. The point allows for another PGD. A
-    lower claim is not refused: claims are of test images, and a published teacher may have been
-    trained on images that are validation images here.
+    A claim may exceed the 99 % interval of the measured accuracy by one percentage point, because
+    the publisher's PGD may differ from ours. A lower claim is not refused: claims are of test
+    images, and a published teacher may have been trained on images that are validation images here.
     """
     from scipy.stats import binomtest  # imported here: slow, and most runs check no claim
 

@@ -32,7 +32,9 @@ def length(delta: Tensor, norm: Norm = "l2") -> Tensor:
 def test_linf_projects_to_the_nearest_image_of_the_box_and_then_of_the_pixel_range() -> None:
     x = torch.tensor([0.05, 0.5, 0.98]).view(1, 1, 1, 3)
     x_adv = torch.tensor([-0.3, 0.62, 1.2]).view(1, 1, 1, 3)
-    assert Linf(0.1).around(x)(x_adv).flatten().tolist() == pytest.approx([0.0, 0.6, 1.0])
+    assert Linf(0.1).projection_around(x)(x_adv).flatten().tolist() == pytest.approx(
+        [0.0, 0.6, 1.0]
+    )
 
 
 @settings(max_examples=40, deadline=None)
@@ -41,14 +43,16 @@ def test_one_box_is_the_ball_and_the_pixel_range_also_for_images_that_leave_it(
     eps: float, seed: int, beyond: float
 ) -> None:
     x, x_adv = (1 + 2 * beyond) * images(seed) - beyond, 5 * images(seed + 100) - 2
-    assert torch.equal(Linf(eps).around(x)(x_adv), x_adv.clamp(x - eps, x + eps).clamp(0, 1))
+    assert torch.equal(
+        Linf(eps).projection_around(x)(x_adv), x_adv.clamp(x - eps, x + eps).clamp(0, 1)
+    )
 
 
 def test_l2_shortens_a_perturbation_without_turning_it() -> None:
     x = torch.full((1, 1, 1, 2), 0.5)
     x_adv = x + torch.tensor([0.3, 0.4]).view(1, 1, 1, 2)
-    assert L2(0.25).around(x)(x_adv).flatten().tolist() == pytest.approx([0.65, 0.7])
-    assert L2(0.6).around(x)(x_adv).flatten().tolist() == pytest.approx([0.8, 0.9])
+    assert L2(0.25).projection_around(x)(x_adv).flatten().tolist() == pytest.approx([0.65, 0.7])
+    assert L2(0.6).projection_around(x)(x_adv).flatten().tolist() == pytest.approx([0.8, 0.9])
 
 
 def test_an_l2_step_has_unit_length_and_a_vanished_gradient_moves_nothing() -> None:
@@ -71,11 +75,11 @@ def test_what_is_projected_is_inside_and_stays_where_it_is(
     norm: Norm, eps: float, seed: int, reach: float
 ) -> None:
     ball, x = build_ball(norm, eps), images(seed)
-    x_adv = ball.around(x)(x + reach * (images(seed + 100) - 0.5))
+    x_adv = ball.projection_around(x)(x + reach * (images(seed + 100) - 0.5))
     assert (length(x_adv - x, norm) <= eps + 1e-9).all()
     assert x_adv.min() >= 0
     assert x_adv.max() <= 1
-    assert torch.allclose(ball.around(x)(x_adv), x_adv, atol=1e-12)
+    assert torch.allclose(ball.projection_around(x)(x_adv), x_adv, atol=1e-12)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -115,7 +119,7 @@ def test_a_gaussian_start_is_a_thousandth_of_a_normal_number_away() -> None:
 
 
 def test_an_l2_start_is_inside_the_ball_at_lengths_of_all_sizes() -> None:
-    lengths = length(L2(0.5).fill(noise().uniform(torch.zeros(200, 1, 4, 4))))
+    lengths = length(L2(0.5).random_perturbation(noise().uniform(torch.zeros(200, 1, 4, 4))))
     assert lengths.max() <= 0.5
     assert lengths.mean().item() == pytest.approx(0.25, abs=0.03)
 

@@ -14,7 +14,7 @@ from rkdsearch.__main__ import main
 from rkdsearch.cli import options
 from rkdsearch.execution import placement, teachers
 from rkdsearch.file_lock import one_writer
-from rkdsearch.search import folder, warm_start
+from rkdsearch.search import study_file, warm_start
 from tests.search.files import SMALL, load_space, write_space
 
 # The command line is called as a shell calls it: its words stand in sys.argv.
@@ -97,7 +97,7 @@ def test_a_wrong_command_is_2(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     space = load_space(tmp_path)
-    folder.describe(tmp_path / "study", space, {})
+    study_file.describe(tmp_path / "study", space, {})
     named = {"SPACE": tmp_path / "small.yaml", "STUDY": tmp_path / "study"}
     assert rkdsearch(monkeypatch, *(named.get(str(a), a) for a in arguments)) == 2
     said = capsys.readouterr()
@@ -168,7 +168,7 @@ def test_a_bug_of_ours_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.M
     def bug(*arguments: object, **more: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(folder, "claim", bug)
+    monkeypatch.setattr(study_file, "claim", bug)
     with pytest.raises(ZeroDivisionError):
         rkdsearch(
             monkeypatch, "tune", write_space(tmp_path), "--trials", 2, "--study", tmp_path / "s"
@@ -248,7 +248,7 @@ def test_what_is_not_there_is_found_out_before_anything_is_spent(
 def test_a_dry_run_looks_at_the_folder_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder.describe(tmp_path / "study", load_space(tmp_path), {})
+    study_file.describe(tmp_path / "study", load_space(tmp_path), {})
     tune = (
         "tune",
         tmp_path / "small.yaml",

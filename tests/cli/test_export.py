@@ -20,7 +20,7 @@ from rkdsearch.cli import app
 from rkdsearch.cli.export import export
 from rkdsearch.errors import CheckpointError, RkdError, StudyError
 from rkdsearch.export import onnx_model
-from rkdsearch.export.delivery import eps_text
+from rkdsearch.export.exported_network import eps_text
 from rkdsearch.export.robustbench import robust_to_every_seed
 from rkdsearch.results.columns import cells_of
 from rkdsearch.results.store import Store

@@ -97,7 +97,7 @@ def test_the_front_of_replicated_contenders_shows_the_means_of_their_replicates(
     assert shown <= {t.trial_id for t in front.contenders(study.trials.values(), study.space)}
     assert shown
     assert {one.trial.trial_id for one in front.judged(study.trials.values(), study.space)} == {
-        t.trial_id for t in front.repeated(study.trials.values(), study.space)
+        t.trial_id for t in front.to_replicate(study.trials.values(), study.space)
     }
 
 

@@ -10,7 +10,7 @@ import pytest
 from rkdsearch.errors import DataError, StudyError, TeacherError
 from rkdsearch.execution import teachers
 from rkdsearch.execution.trial import run_trial
-from rkdsearch.search import folder
+from rkdsearch.search import study_file
 from rkdsearch.search.assignment import Assignment
 from rkdsearch.search.study import Study
 from rkdsearch.search.teachers import TeacherStep, overrides_of
@@ -67,7 +67,9 @@ def test_only_teachers_that_some_run_of_the_space_asks_are_made(
     assert [step.role for step in steps if step.measured] == ready
     assert [step.role for step in steps if step.skipped] == skipped
     assert len(list(tmp_path.glob("study/teachers/*"))) == len(ready)
-    folder.describe(tmp_path / "study", space, {step.role: step for step in steps if step.measured})
+    study_file.describe(
+        tmp_path / "study", space, {step.role: step for step in steps if step.measured}
+    )
     described = json.loads((tmp_path / "study" / "study.json").read_text())["teachers"]
     assert {role: facts["measured_on"] for role, facts in described.items()} == dict.fromkeys(
         ready, "validation images, held out from its training"
@@ -101,10 +103,10 @@ def taught(where: Path, robust: dict[str, Any], **changes: Any) -> SearchSpace:
 
 def ready(study: Path, space: SearchSpace) -> list[TeacherStep]:
     """Prepare teachers and write `study.json`, as `tune` does first."""
-    folder.claim(study, space, resume=True)
-    folder.check_files(study, space)
+    study_file.claim(study, space, resume=True)
+    study_file.check_files(study, space)
     steps = list(teachers.prepare(study, space))
-    folder.describe(study, space, {step.role: step for step in steps if step.measured})
+    study_file.describe(study, space, {step.role: step for step in steps if step.measured})
     return steps
 
 
@@ -238,7 +240,7 @@ def test_another_teacher_or_other_images_are_refused_before_anything_is_trained(
             r" file back"
         ),
     ):
-        folder.check_files(tmp_path / "study", space)
+        study_file.check_files(tmp_path / "study", space)
     teacher_file(tmp_path / "t.safetensors", seed=0)
     file = tmp_path / "study" / "study.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"split_sha256": "0" * 64}))
@@ -246,16 +248,16 @@ def test_another_teacher_or_other_images_are_refused_before_anything_is_trained(
         StudyError,
         match=r"its trials were trained on other images of digits: split_sha256 was 0{64}, is ",
     ):
-        folder.check_files(tmp_path / "study", space)
+        study_file.check_files(tmp_path / "study", space)
     (tmp_path / "t.safetensors").unlink()
     with pytest.raises(
         TeacherError,
         match=r"t.safetensors: cannot be read: No such file or directory; check the path",
     ):
-        folder.check_files(tmp_path / "new", space)
+        study_file.check_files(tmp_path / "new", space)
     gone = load_space(
         tmp_path / "gone",
         fixed={**SMALL["fixed"], "data": {"name": "cifar10", "root": str(tmp_path / "nowhere")}},
     )
     with pytest.raises(DataError, match="nowhere"):
-        folder.check_files(tmp_path / "new", gone)
+        study_file.check_files(tmp_path / "new", gone)

@@ -60,8 +60,8 @@ class Recording(Attack):
     seen: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     @override
-    def around(self, x: Tensor) -> Projection:
-        project = super().around(x)
+    def projection_around(self, x: Tensor) -> Projection:
+        project = super().projection_around(x)
 
         def recorded(x_adv: Tensor) -> Tensor:
             found = project(x_adv)

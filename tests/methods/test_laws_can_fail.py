@@ -71,7 +71,7 @@ class Forgetful(Plain):
 class Escaping(Plain):
     @override
     def loss(self, step: Step) -> Loss:
-        x_adv = step.attack.around(step.x + 0.5)(step.x + 1)
+        x_adv = step.attack.projection_around(step.x + 0.5)(step.x + 1)
         return Loss.weighted(label=(1.0, self.objective(step, x_adv)))
 
 
@@ -79,8 +79,8 @@ class Straying(Linf):
     """Seven steps outside, and then back."""
 
     @override
-    def around(self, x: Tensor) -> Projection:
-        back, done = super().around(x), count(1)
+    def projection_around(self, x: Tensor) -> Projection:
+        back, done = super().projection_around(x), count(1)
         return lambda x_adv: back(x_adv) if next(done) > 7 else x_adv
 
 

@@ -14,8 +14,8 @@ import pytest
 
 from rkdsearch.errors import DiskError, StudyError
 from rkdsearch.results.columns import Column
-from rkdsearch.results.record import SCHEMA_VERSION, TABLES
 from rkdsearch.results.store import Store, replace_file
+from rkdsearch.results.tables import SCHEMA_VERSION, TABLES
 
 CONFIG = (
     Column("config.method.name", "string", "", "method"),

@@ -4,7 +4,7 @@ import pytest
 
 from rkdsearch.results.cells import records
 from rkdsearch.results.store import Store
-from rkdsearch.search.stored import StoredTrials
+from rkdsearch.search.stored_trials import StoredTrials
 from tests.results import version_1
 from tests.search.files import CAPPED, FakeWorker, checkpoint_of, load_space, on_disk, run
 

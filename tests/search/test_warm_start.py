@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from rkdsearch.errors import StudyError
-from rkdsearch.search import folder, warm_start
+from rkdsearch.search import study_file, warm_start
 from rkdsearch.search.study import Study
 from rkdsearch.search.teachers import TeacherStep
 from rkdsearch.teacher import fingerprint
@@ -16,7 +16,7 @@ from tests.training.runs import teacher_file
 
 
 def claimed(tmp_path: Path) -> Path:
-    folder.describe(tmp_path / "study", load_space(tmp_path), {})
+    study_file.describe(tmp_path / "study", load_space(tmp_path), {})
     return tmp_path / "study"
 
 
@@ -50,7 +50,7 @@ def test_a_stopped_trial_of_weaker_attacks_is_left_out(tmp_path: Path) -> None:
     capped = load_space(tmp_path / "capped", **CAPPED, scheduler={"reduction": 2})
     earlier = Study(tmp_path / "earlier", capped, 8, {})
     FakeWorker().drive(earlier)
-    folder.describe(tmp_path / "earlier", capped, {})
+    study_file.describe(tmp_path / "earlier", capped, {})
     alike = warm_start.from_study(tmp_path / "earlier", capped).observations
     assert {seen.rungs_short for seen in alike} >= {0, 2}
     whole = load_space(
@@ -145,7 +145,7 @@ WEIGHTS = {2: 746, 4: 1626, 8: 3818}
 
 def test_what_a_student_costs_is_counted_where_the_earlier_study_did_not(tmp_path: Path) -> None:
     earlier = load_space(tmp_path, **WIDTHS)
-    folder.describe(tmp_path / "study", earlier, {})
+    study_file.describe(tmp_path / "study", earlier, {})
     FakeWorker().drive(Study(tmp_path / "study", earlier, 3, {}))
     costly = load_space(
         tmp_path / "costly",
@@ -159,7 +159,7 @@ def test_what_a_student_costs_is_counted_where_the_earlier_study_did_not(tmp_pat
 
 def test_a_student_above_a_limit_of_this_space_is_left_out(tmp_path: Path) -> None:
     earlier = load_space(tmp_path, **WIDTHS)
-    folder.describe(tmp_path / "study", earlier, {})
+    study_file.describe(tmp_path / "study", earlier, {})
     FakeWorker().drive(Study(tmp_path / "study", earlier, 3, {}))
     limited = warm_start.from_study(
         tmp_path / "study",
@@ -269,7 +269,7 @@ def test_a_trial_with_another_teacher_is_left_out_and_one_without_is_not(
         {"teachers.robust.path": str(path), "teachers.robust.sha256": sha256},
     )
     FakeWorker().drive(earlier)
-    folder.describe(
+    study_file.describe(
         tmp_path / "study",
         space,
         {"robust": TeacherStep("robust", measured=described, path=str(path))},

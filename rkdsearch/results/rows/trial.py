@@ -163,7 +163,7 @@ class RunRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRow:
-    """One trial. Columns `config.*` stand behind `notes`; `training/config_rows.py` has these."""
+    """One trial. Columns `config.*` follow `notes`; `training/config_rows.py` defines them."""
 
     trial_id: Annotated[
         str,

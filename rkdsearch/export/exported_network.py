@@ -17,7 +17,7 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Delivery:
+class ExportedNetwork:
     """A trial's best network, with the rows of its study."""
 
     home: Path  # the study's folder
@@ -28,7 +28,7 @@ class Delivery:
     classes: tuple[str, ...]  # their names, in the order of the logits
     sha256: str
     evaluations: Sequence[Row]
-    # Both of the segment that is exported: each value once, in the order of the epochs.
+    # The next two describe the exported segment: distinct values, in the order of its epochs.
     training_attack_steps: Sequence[int]
     processes: Sequence[int]
     teachers: Mapping[str, Row]

@@ -12,7 +12,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from rkdsearch.models import ModelConfig, build, closed_form_gradient, fold, inference_copy
-from rkdsearch.models.chain import MATRIX_NUMBERS, Unrolled, _chains
+from rkdsearch.models.closed_form import MATRIX_NUMBERS, MatrixConvolution, _chains
 from tests.tasks import DIGITS, square
 
 
@@ -189,14 +189,14 @@ def test_an_unrolled_convolution_is_the_convolution(layer: nn.Conv2d) -> None:
     copied = inference_copy(network)()
     assert_same(network, copied, x)
     unrolled = copied.get_submodule("0")
-    assert isinstance(unrolled, Unrolled)
+    assert isinstance(unrolled, MatrixConvolution)
     assert unrolled.matrices[torch.Size([2, 8, 6])] is not None
 
 
 def test_large_images_are_convolved() -> None:
     network = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1)).double()
     unrolled = inference_copy(network)().get_submodule("0")
-    assert isinstance(unrolled, Unrolled)
+    assert isinstance(unrolled, MatrixConvolution)
     unrolled(torch.rand(1, 1, 8, 8, dtype=torch.float64))
     unrolled(torch.rand(1, 1, 9, 9, dtype=torch.float64))
     assert MATRIX_NUMBERS == 32768  # 64 x 512; of 81 x 648 there is no matrix

@@ -10,8 +10,8 @@ from typing import Any
 from rkdsearch import data
 from rkdsearch.data.config import PLACES
 from rkdsearch.errors import StudyError
-from rkdsearch.results.record import SCHEMA_VERSION
 from rkdsearch.results.store import Store, replace_file
+from rkdsearch.results.tables import SCHEMA_VERSION
 from rkdsearch.results.versions import upgraded_description
 from rkdsearch.search import teachers
 from rkdsearch.search.teachers import TeacherStep
@@ -57,7 +57,7 @@ def must_match(space: SearchSpace) -> dict[str, Any]:
     # each process has a share of the batch, and BatchNorm's statistics are of the share
     found["resources.processes"] = space.resources.processes
     found["seed"] = space.seed
-    # they have the first ordinals
+    # baselines have the first ordinals, so another list would shift all others
     found["first"] = [
         {"label": baseline.label, **baseline.overrides} for baseline in space.baselines
     ]

@@ -26,8 +26,8 @@ TABLES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
 _HEAD = """\
 # The results of a study
 
-<!-- generated: python -c 'from rkdsearch.results import record; \
-print(record.markdown(), end="")' > docs/results.md -->
+<!-- generated: python -c 'from rkdsearch.results import tables; \
+print(tables.markdown(), end="")' > docs/results.md -->
 
 Schema version {version}. Every file has all columns of its table, and its metadata their units and
 meanings: `pandas.read_parquet("studies/digits/trials")` needs nothing of ours. Files are replaced

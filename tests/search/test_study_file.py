@@ -4,18 +4,18 @@ from pathlib import Path
 import pytest
 
 from rkdsearch.errors import StudyError
-from rkdsearch.search import folder
+from rkdsearch.search import study_file
 from tests.results import version_1
 from tests.search.files import SMALL, load_space
 
 
 def claimed(tmp_path: Path) -> Path:
-    folder.describe(tmp_path / "study", load_space(tmp_path), {})
+    study_file.describe(tmp_path / "study", load_space(tmp_path), {})
     return tmp_path / "study"
 
 
 def test_an_empty_folder_is_free(tmp_path: Path) -> None:
-    assert not folder.claim(tmp_path, load_space(tmp_path / "s"), resume=False)
+    assert not study_file.claim(tmp_path, load_space(tmp_path / "s"), resume=False)
 
 
 def test_a_study_that_exists_asks_for_resume(tmp_path: Path) -> None:
@@ -25,7 +25,7 @@ def test_a_study_that_exists_asks_for_resume(tmp_path: Path) -> None:
             r"holds a study already; continue it with --resume, or name another folder with --study"
         ),
     ):
-        folder.claim(claimed(tmp_path), load_space(tmp_path), resume=False)
+        study_file.claim(claimed(tmp_path), load_space(tmp_path), resume=False)
 
 
 def test_a_changed_range_is_refused_and_named(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_a_changed_range_is_refused_and_named(tmp_path: Path) -> None:
             r" search a folder"
         ),
     ):
-        folder.claim(claimed(tmp_path), load_space(tmp_path, search=search), resume=True)
+        study_file.claim(claimed(tmp_path), load_space(tmp_path, search=search), resume=True)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_whatever_makes_trials_comparable_may_not_change(
     tmp_path: Path, changes: dict[str, object]
 ) -> None:
     with pytest.raises(StudyError, match="was made by another space"):
-        folder.claim(claimed(tmp_path), load_space(tmp_path, **changes), resume=True)
+        study_file.claim(claimed(tmp_path), load_space(tmp_path, **changes), resume=True)
 
 
 @pytest.mark.parametrize(
@@ -71,14 +71,14 @@ def test_whatever_makes_trials_comparable_may_not_change(
 def test_who_proposes_who_stops_and_on_what_may_change(
     tmp_path: Path, changes: dict[str, object]
 ) -> None:
-    assert folder.claim(claimed(tmp_path), load_space(tmp_path, **changes), resume=True)
+    assert study_file.claim(claimed(tmp_path), load_space(tmp_path, **changes), resume=True)
 
 
 def test_a_setting_that_changed_is_said_in_a_line_and_one_that_did_not_is_not(
     tmp_path: Path,
 ) -> None:
     study, said = claimed(tmp_path), list[str]()
-    assert folder.claim(study, load_space(tmp_path), resume=True, notice=said.append)
+    assert study_file.claim(study, load_space(tmp_path), resume=True, notice=said.append)
     assert said == []
     changes = {
         "sampler": {**SMALL["sampler"], "name": "random"},
@@ -87,7 +87,7 @@ def test_a_setting_that_changed_is_said_in_a_line_and_one_that_did_not_is_not(
         "replicates": {"seeds": 2, "contenders": 5},
         "resources": {"cpu": 2},
     }
-    folder.claim(study, load_space(tmp_path, **changes), resume=True, notice=said.append)
+    study_file.claim(study, load_space(tmp_path, **changes), resume=True, notice=said.append)
     assert said == [
         "sampler.name was tpe, is random: accepted, proposals differ from here on",
         "scheduler.kind was promotion, is stopping: accepted, decisions differ from here on",
@@ -104,8 +104,8 @@ def test_a_setting_that_changed_is_said_in_a_line_and_one_that_did_not_is_not(
             " front changes"
         ),
     ]
-    folder.describe(study, load_space(tmp_path, **changes), {})
-    folder.claim(study, load_space(tmp_path, **changes), resume=True, notice=said.append)
+    study_file.describe(study, load_space(tmp_path, **changes), {})
+    study_file.claim(study, load_space(tmp_path, **changes), resume=True, notice=said.append)
     assert len(said) == 5, "once is enough"
 
 
@@ -119,26 +119,26 @@ def test_an_older_description_says_nothing_of_who_proposes_and_of_processes(tmp_
         described["replicates"],
     )
     (study / "study.json").write_text(json.dumps(described))
-    assert folder.claim(
+    assert study_file.claim(
         study,
         load_space(tmp_path, sampler={"name": "random"}, replicates={"seeds": 1}),
         resume=True,
         notice=said.append,
     )
     assert said == []
-    assert folder.claim(study, load_space(tmp_path, resources={"processes": 2}), resume=True)
+    assert study_file.claim(study, load_space(tmp_path, resources={"processes": 2}), resume=True)
 
 
 def test_a_description_of_schema_version_1_is_compared_under_its_old_names(tmp_path: Path) -> None:
     space, study = load_space(tmp_path), tmp_path / "study"
-    folder.describe(study, space, {})
+    study_file.describe(study, space, {})
     version_1.rewrite(study)
     old = json.loads((study / "study.json").read_text(encoding="utf-8"))
     assert {"laws", "exam"} < set(old)
-    assert folder.claim(study, space, resume=True)
+    assert study_file.claim(study, space, resume=True)
     with pytest.raises(StudyError, match="seed was 3, is 1"):
-        folder.claim(study, load_space(tmp_path, seed=1), resume=True)
-    folder.describe(study, space, {})
+        study_file.claim(study, load_space(tmp_path, seed=1), resume=True)
+    study_file.describe(study, space, {})
     new = json.loads((study / "study.json").read_text(encoding="utf-8"))
     assert new["schema_version"] == 2
     assert {"must_match", "validation_attack"} < set(new)
@@ -150,16 +150,16 @@ def test_a_study_whose_rungs_have_old_names_resumes_with_the_same_ladder(tmp_pat
     old = load_space(tmp_path, ladder=rungs)
     study = tmp_path / "study"
     study.mkdir()
-    folder.describe(study, old, {})
+    study_file.describe(study, old, {})
     described = json.loads((study / "study.json").read_text())
     assert described["must_match"]["ladder"][0]["training_attack_steps"] == 1
     described["must_match"]["ladder"] = rungs
     del described["schema_version"]
     (study / "study.json").write_text(json.dumps(described))
-    assert folder.claim(study, old, resume=True)
+    assert study_file.claim(study, old, resume=True)
     other = load_space(tmp_path, ladder=[{**rungs[0], "attack_steps": 2}, rungs[1]])
     with pytest.raises(StudyError, match="ladder was"):
-        folder.claim(study, other, resume=True)
+        study_file.claim(study, other, resume=True)
 
 
 def test_where_files_lie_may_change(tmp_path: Path) -> None:
@@ -176,12 +176,12 @@ def test_where_files_lie_may_change(tmp_path: Path) -> None:
             },
         ),
     )
-    assert folder.must_match(made) == folder.must_match(moved)
+    assert study_file.must_match(made) == study_file.must_match(moved)
     other = load_space(
         tmp_path / "other",
         fixed={**fixed, "teachers.robust": {**robust, "network": {"name": "small_cnn"}}},
     )
-    assert folder.must_match(made) != folder.must_match(other)
+    assert study_file.must_match(made) != study_file.must_match(other)
 
 
 @pytest.mark.parametrize("text", ["{", "{}", "[]"])
@@ -195,7 +195,7 @@ def test_a_damaged_description_is_said_to_be_damaged(tmp_path: Path, text: str) 
             r" of its own"
         ),
     ):
-        folder.claim(study, load_space(tmp_path), resume=True)
+        study_file.claim(study, load_space(tmp_path), resume=True)
 
 
 @pytest.mark.parametrize("resume", [False, True])
@@ -209,4 +209,4 @@ def test_trials_without_a_description_are_not_written_over(
         StudyError,
         match=r"holds trials but no study.json; put it back, or name another folder with --study",
     ):
-        folder.claim(tmp_path, load_space(tmp_path / "s"), resume=resume)
+        study_file.claim(tmp_path, load_space(tmp_path / "s"), resume=resume)

@@ -36,7 +36,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class FrontCandidate:
     """A configuration and the values that judge it: its run's, or means over `seeds` replicates.
 
     `failed` of its replicates failed and are not in the means.
@@ -59,7 +59,7 @@ class Candidate:
         )
 
 
-def judged(entries: Collection[Entry]) -> list[Candidate]:
+def judged(entries: Collection[Entry]) -> list[FrontCandidate]:
     """Every configuration with the values that judge it, in the given order, without replicates."""
     replicates = [entry for entry in entries if entry.replicate]
     over = all(entry.finished or entry.failed for entry in replicates)
@@ -71,7 +71,7 @@ def judged(entries: Collection[Entry]) -> list[Candidate]:
         seeds = [e for e in others if e.finished and e.values]
         failed = sum(e.failed for e in others) if seeds else 0
         found.append(
-            Candidate(
+            FrontCandidate(
                 own.trial_id,
                 own.finished,
                 values={**own.values, **_means(seeds)},
@@ -82,15 +82,15 @@ def judged(entries: Collection[Entry]) -> list[Candidate]:
     return found
 
 
-def candidates(configurations: Collection[Candidate]) -> list[Candidate]:
+def candidates(configurations: Collection[FrontCandidate]) -> list[FrontCandidate]:
     """The configurations that count: finished ones, and of these the replicated where any is."""
     replicated = any(one.seeds for one in configurations)
     return [one for one in configurations if one.finished and (one.seeds or not replicated)]
 
 
 def front(
-    found: Sequence[Candidate], objectives: Collection[str], limits: Mapping[str, float]
-) -> list[Candidate]:
+    found: Sequence[FrontCandidate], objectives: Collection[str], limits: Mapping[str, float]
+) -> list[FrontCandidate]:
     """The candidates within the limits that no other dominates, in the given order."""
     within = [one for one in found if one.within(limits)]
     kept = non_dominated([one.merits(objectives) for one in within])

@@ -28,7 +28,7 @@ Matrix = tuple[Tensor, Tensor, torch.Size]
 MATRIX_NUMBERS = 2**15
 
 
-class Unrolled(nn.Conv2d):
+class MatrixConvolution(nn.Conv2d):
     """A frozen convolution, computed as a matrix product wherever its matrix is small."""
 
     matrices: dict[torch.Size, Matrix | None]  # by the shape of an image (C, H, W)
@@ -44,10 +44,9 @@ class Unrolled(nn.Conv2d):
         return functional.linear(x.flatten(1), matrix, bias).view(-1, *into)
 
     def matrix(self, shape: torch.Size) -> Matrix | None:
-        """(outputs, C H W), the bias of every output, and the shape of an output.
+        """The convolution as a matrix (outputs, C H W), its biases, and the shape of its output.
 
-        None where the convolution is faster. The tensors stay the same objects when the weights
-        change.
+        None where the convolution is faster. New weights are written into the same tensors.
         """
         if shape not in self.matrices:
             into = self._conv_forward(
@@ -90,7 +89,7 @@ class Unrolled(nn.Conv2d):
 class Chain:
     """relu(... relu(x W1' + b1) ...) Wn' + bn over flattened images."""
 
-    layers: tuple[nn.Linear | Unrolled, ...]
+    layers: tuple[nn.Linear | MatrixConvolution, ...]
     # by shape, type and device of a batch
     prepared: dict[tuple[torch.Size, torch.dtype, torch.device], "Prepared | None"] = field(
         default_factory=dict
@@ -211,13 +210,13 @@ def register(network: nn.Module, graph: fx.Graph) -> None:
         _chains[network] = Chain(layers)
 
 
-def _step(node: fx.Node, module: nn.Module | None) -> nn.Linear | Unrolled | str:
+def _step(node: fx.Node, module: nn.Module | None) -> nn.Linear | MatrixConvolution | str:
     """A matrix layer, or a word for the operation between two of them."""
     if node.op == "call_module":
         match module:
-            case Unrolled():
+            case MatrixConvolution():
                 return module
-            # a parametrised layer, of another type, computes its weight at every access
+            # not a subclass: a parametrised layer computes its weight at every access
             case nn.Linear(bias=Tensor()) if type(module) is nn.Linear:
                 return module
             case nn.ReLU():
