@@ -13,6 +13,7 @@ again from the ledger.
 
 import math
 from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import assert_never
@@ -21,7 +22,7 @@ import numpy as np
 
 from rkdsearch.results import pareto
 from rkdsearch.results.states import Decision
-from rkdsearch.search.ranking import Ranking, by_sum
+from rkdsearch.search.ranking import Integers, Ranking, Values, by_sum
 from rkdsearch.space.settings import SchedulerConfig
 
 
@@ -73,7 +74,7 @@ class Scheduler:
         )
         match config.name:
             case "moasha" | "none":
-                self._fronts = pareto.ranks
+                self._fronts: Callable[[Values], Integers] = pareto.ranks
             case "asha":  # ranked by one number, each trial is a front of its own
                 self._fronts = by_sum(weights)
             case _:
