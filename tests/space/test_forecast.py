@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from rkdsearch.config.fidelity import Fidelity
+from rkdsearch.search import front
 from rkdsearch.space import forecast
 from rkdsearch.space.settings import SchedulerConfig
 from tests.search.files import CAPPED, load_space, run
@@ -96,7 +97,8 @@ def test_the_forecast_warns_where_no_searched_trial_can_reach_full_length(
         "WARNING: no searched trial is likely to reach full length: 8 configurations are too few"
         " for 3 rungs with a "
     )
-    assert {t.origin for t in run(tmp_path / "study", space, trials=8).finished()} == {"baseline"}
+    trials = run(tmp_path / "study", space, trials=8).trials.values()
+    assert {t.origin for t in front.finished(trials, space)} == {"baseline"}
     assert not [line for line in space.forecast(40) if "WARNING" in line]
     # the baseline alone was asked for
     assert not [line for line in space.forecast(1) if "WARNING" in line]
