@@ -26,7 +26,7 @@ from rkdsearch.training import teacher as teachers
 from rkdsearch.training.trainer import Trainer
 
 EPOCHS = 30
-DIGITS: Mapping[str, Any] = {
+COMMON: Mapping[str, Any] = {
     "data": {"name": "digits", "validation_fraction": 0.3, "test_fraction": 0.25},
     "validation": {"attack": {"eps": 0.15, "steps": 10}, "every": 6},
     "attack.eps": 0.15,
@@ -35,21 +35,6 @@ DIGITS: Mapping[str, Any] = {
     "schedule.name": "cosine",
     "training": {"epochs": EPOCHS, "device": "cpu"},
 }
-FASHION: Mapping[str, Any] = {
-    "data": {
-        "name": "parquet:/work/shared/data/fashion_mnist",
-        "validation_fraction": 0.02,
-        "train_images": 2000,
-    },
-    "validation": {"attack": {"eps": 0.1, "steps": 10}, "every": 10, "images": 400},
-    "attack.eps": 0.1,
-    "attack.steps": 5,
-    "attack.relative_step_size": 0.4,
-    "optimizer.lr": 0.05,
-    "schedule.name": "cosine",
-    "training": {"epochs": 20, "device": "cpu"},
-}
-SETS = {"digits": DIGITS, "fashion": FASHION}
 
 
 def _student(method: str, width: int, eps: float | None = None, **fields: object) -> dict[str, Any]:
@@ -69,54 +54,44 @@ def _student(method: str, width: int, eps: float | None = None, **fields: object
     return values | {own.get(name, f"method.{name}"): value for name, value in fields.items()}
 
 
-STUDENTS: Mapping[str, tuple[dict[str, Any], ...]] = {
-    "digits": (
-        _student("natural", 8),
-        _student("pgd_at", 8, 0.15),
-        _student("trades", 8, 0.15),
-        _student("rslad", 8, 0.15),
-        _student("iad", 8, 0.15, warm_up=0.1),
-        _student("ard", 8, 0.15, temperature=5.0),
-        _student("crdnd", 8, 0.15),
-        _student("ardir", 8, 0.15),
-        _student("adaad", 8, 0.15),
-        _student("saad", 8, 0.15),
-        _student("kd", 8),
-        _student("pgd_at", 2, 0.15),
-        _student("natural", 16, epochs=60),
-        _student("rslad", 16, 0.2, temperature=4.0),
-        _student("rslad", 8, 0.14, temperature=0.5),
-        _student("pgd_at", 4, 0.05, steps=2),
-        _student("iad", 2, 0.2, temperature=2.0, warm_up=0.0),
-        _student("pgd_at", 16, 0.25),
-        _student("saad", 4, 0.2),
-        _student("natural", 2, label_smoothing=0.3),
-        _student("trades", 4, 0.1, consistency_weight=1.0, steps=5),
-        _student("iad", 8, 0.13, temperature=0.5, warm_up=0.1),
-        _student("ard", 16, 0.1, temperature=30.0, steps=5),
-        _student("rslad", 4, 0.1, temperature=8.0, steps=5),
-        _student("crdnd", 4, 0.2),
-        _student("pgd_at", 8, 0.15, label_smoothing=0.3, steps=5),
-        _student("pgd_at", 16, 0.1, steps=5),
-        _student("trades", 2, 0.15),
-        _student("trades", 16, 0.25, consistency_weight=9.0),
-        _student("ardir", 16, 0.2, steps=5),
-        _student("adaad", 16, 0.1, steps=5),
-        _student("akd", 8, 0.15),
-        _student("absld", 8, 0.15),
-        _student("igdm", 8, 0.15, steps=5),
-        _student("kd", 16, temperature=4.0),
-        _student("pgd_at", 16, 0.15, epochs=100, steps=5),
-    ),
-    "fashion": (
-        _student("pgd_at", 4),
-        _student("trades", 8),
-        _student("rslad", 8),
-        _student("iad", 8, temperature=0.5),
-        _student("pgd_at", 8, 0.05),
-        _student("natural", 8),
-    ),
-}
+# those of many kinds first: whoever has little time stops early
+STUDENTS: tuple[Mapping[str, Any], ...] = (
+    _student("natural", 8),
+    _student("pgd_at", 8, 0.15),
+    _student("trades", 8, 0.15),
+    _student("rslad", 8, 0.15),
+    _student("iad", 8, 0.15, warm_up=0.1),
+    _student("ard", 8, 0.15, temperature=5.0),
+    _student("crdnd", 8, 0.15),
+    _student("ardir", 8, 0.15),
+    _student("adaad", 8, 0.15),
+    _student("saad", 8, 0.15),
+    _student("kd", 8),
+    _student("pgd_at", 2, 0.15),
+    _student("iad", 2, 0.2, temperature=2.0, warm_up=0.0, steps=5, epochs=20),
+    _student("rslad", 4, 0.1, temperature=8.0, steps=5, epochs=20),
+    _student("pgd_at", 4, 0.05, steps=2, epochs=20),
+    _student("rslad", 8, 0.14, temperature=0.5, steps=5, epochs=20),
+    _student("natural", 16),
+    _student("trades", 4, 0.1, consistency_weight=1.0, steps=5, epochs=20),
+    _student("pgd_at", 8, 0.15, label_smoothing=0.3, steps=5, epochs=20),
+    _student("trades", 2, 0.15, steps=5, epochs=20),
+    _student("crdnd", 4, 0.2, steps=5, epochs=20),
+    _student("ard", 8, 0.1, temperature=30.0, steps=5, epochs=20),
+    _student("pgd_at", 16, 0.25, steps=5, epochs=20),
+    _student("rslad", 16, 0.2, temperature=4.0, steps=5, epochs=20),
+    _student("natural", 2, label_smoothing=0.3),
+    _student("akd", 8, 0.15, steps=5, epochs=20),
+    _student("iad", 8, 0.13, temperature=0.5, warm_up=0.1, steps=5, epochs=20),
+    _student("saad", 4, 0.2, steps=5, epochs=20),
+    _student("kd", 16, temperature=4.0),
+    _student("absld", 8, 0.15, steps=5, epochs=20),
+    _student("trades", 16, 0.25, consistency_weight=9.0, steps=5, epochs=20),
+    _student("ardir", 16, 0.2, steps=5, epochs=20),
+    _student("igdm", 8, 0.15, steps=5, epochs=20),
+    _student("adaad", 16, 0.1, steps=5, epochs=20),
+    _student("pgd_at", 16, 0.15, epochs=100, steps=5),
+)
 
 
 @dataclass(frozen=True)
@@ -132,17 +107,17 @@ class Judged:
     robust: Tensor
 
 
-def judged(which: str, count: int, cache: Path, *, ready: bool = False) -> Iterator[Judged]:
-    """Each student of a set, trained and judged by AutoAttack on `count` validation images where that is not done yet.
+def judged(count: int, cache: Path, *, ready: bool = False) -> Iterator[Judged]:
+    """Each student, trained and judged by AutoAttack on `count` validation images where that is not done yet.
 
     With `ready`, only those where it is.
     """
-    roles = {role: _teacher(which, role, cache) for role in ROLES}
-    for settings in STUDENTS[which]:
-        values = run.merge(SETS[which], settings)
+    roles = {role: _teacher(role, cache) for role in ROLES}
+    for settings in STUDENTS:
+        values = run.merge(COMMON, settings)
         config = run.build({**values, "teachers": roles})
         name = _name(settings)
-        folder = cache / re.sub(r"[^a-z0-9.]+", "-", f"{which} {name}")
+        folder = cache / re.sub(r"[^a-z0-9.]+", "-", f"digits {name}")
         if ready and not (folder / f"autoattack-{count}.json").exists():
             continue
         seconds = _trained(config, folder)
@@ -157,7 +132,7 @@ def judged(which: str, count: int, cache: Path, *, ready: bool = False) -> Itera
             folder / f"autoattack-{count}.json", network, config, x, images.labels
         )
         print(
-            f"{which} {name:58} clean {clean.float().mean():.3f}  AutoAttack"
+            f"{name:58} clean {clean.float().mean():.3f}  AutoAttack"
             f" {robust.float().mean():.3f}  ({seconds:.0f} s to train, {by_autoattack:.0f} s"
             " AutoAttack)",
             flush=True,
@@ -175,17 +150,17 @@ def _name(settings: Mapping[str, Any]) -> str:
     return ", ".join([f"{settings['method.name']} w{settings['student']['width']}", *rest])
 
 
-def _teacher(which: str, role: str, cache: Path) -> dict[str, Any]:
+def _teacher(role: str, cache: Path) -> dict[str, Any]:
     """A teacher's section: small CNN of width 32 by TRADES, or by natural training."""
     robust = role == "robust"
     changes = {
         "method.name": "trades" if robust else "natural",
         "student": {"name": "small_cnn", "width": 32},
     }
-    if robust and which == "digits":
+    if robust:
         changes["training.epochs"] = 60
-    config = run.build(run.merge(SETS[which], changes))
-    folder = cache / (f"{which}-teacher" if robust else f"{which}-teacher-natural")
+    config = run.build(run.merge(COMMON, changes))
+    folder = cache / ("digits-teacher" if robust else "digits-teacher-natural")
     _trained(config, folder)
     return {"network": config.student.model_dump(), "path": str(folder / "best.safetensors")}
 
