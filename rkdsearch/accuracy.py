@@ -1,6 +1,6 @@
 """Clean and robust accuracy of one network, image by image, under a fixed protocol.
 
-The attacks grow stronger: none, PGD-k (validation), PGD-20, AutoAttack (test). Every image keeps
+The attacks: the margin attack (validation), PGD-20 and AutoAttack (test). Every image keeps
 its own result, so that two networks can be compared on the same images. The results do not depend
 on the number of processes.
 """
@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from rkdsearch.attacks import Attack, Noise
+from rkdsearch.attacks import Attack, MarginAttack, Noise
 from rkdsearch.attacks.autoattack import auto_attack
 from rkdsearch.errors import OutOfMemoryError, is_out_of_memory
 from rkdsearch.methods import Student, inner
@@ -95,22 +95,25 @@ def ieee_fp32() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
-def pgd(
+def attacked_images(
     network: nn.Module,
-    attack: Attack,
+    attack: Attack | MarginAttack,
     x: Tensor,
     y: Tensor,
     *,
     seed: int,
     part: slice = slice(None),
 ) -> Tensor:
-    """x' that maximises the cross-entropy of `network` (eval mode, frozen).
+    """x' against the labels y, of `network` in eval mode and frozen.
 
-    The start is drawn with `seed`. `part` restricts the attack to some of the images; their start
+    An `Attack` maximises the cross-entropy. The start is drawn with `seed`. `part` restricts the attack to some of the images; their start
     is the same as among all.
     """
     start = attack.start(x, Noise(torch.Generator(device=x.device).manual_seed(seed)))
-    return attack.climb(inner.classification(y[part]).of(Student(network)), x[part], start[part])
+    student = Student(network)
+    if isinstance(attack, MarginAttack):
+        return attack.climb(student, y[part], x[part], start[part])
+    return attack.climb(inner.classification(y[part]).of(student), x[part], start[part])
 
 
 @ieee_fp32()
@@ -118,7 +121,7 @@ def evaluate_accuracy(
     network: nn.Module,
     x: SliceableImages,
     y: Tensor,
-    attack: Attack,
+    attack: Attack | MarginAttack,
     *,
     restarts: int = 1,
     seed: int = 0,
@@ -127,7 +130,7 @@ def evaluate_accuracy(
     processes: int = 1,
     sum_over_processes: Callable[[Tensor], Tensor] = lambda counts: counts,
 ) -> tuple[ImageResults, TeacherReliability | None]:
-    """Clean and PGD results on x (N, C, H, W), y (N,); `network` is in eval mode.
+    """Clean and attacked results on x (N, C, H, W), y (N,); `network` is in eval mode.
 
     With a `teacher`, also its reliability on the first x'. Each of several processes takes every
     P-th batch, and `sum_over_processes` adds up their tensors. A batch that the device cannot hold
@@ -162,7 +165,7 @@ def evaluate_accuracy(
 
 def _batch_results(
     network: nn.Module,
-    attack: Attack,
+    attack: Attack | MarginAttack,
     x: Tensor,
     y: Tensor,
     seeds: Sequence[int],
@@ -182,7 +185,7 @@ def _batch_results(
 
     clean = robust = teacher_clean = teacher_adversarial = correct(network, x_part)
     for number, seed in enumerate(seeds):
-        x_adv = pgd(network, attack, x, y, seed=seed, part=part)
+        x_adv = attacked_images(network, attack, x, y, seed=seed, part=part)
         robust = robust & correct(network, x_adv)
         if teacher is not None and number == 0:
             teacher_clean, teacher_adversarial = correct(teacher, x_part), correct(teacher, x_adv)
@@ -215,7 +218,7 @@ def compute_in_parts(
 
 @ieee_fp32()
 def evaluate_autoattack(
-    network: nn.Module, x: Tensor, y: Tensor, *, attack: Attack, seed: int = 0
+    network: nn.Module, x: Tensor, y: Tensor, *, attack: Attack | MarginAttack, seed: int = 0
 ) -> tuple[ImageResults, list[str]]:
     """Results under AutoAttack, standard, in `attack`'s ball; and the package's own warnings."""
     with torch.no_grad():

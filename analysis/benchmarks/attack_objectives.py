@@ -2,10 +2,12 @@
 
 Logits z (N, K), labels y (N,), K >= 2; values (N,), slopes (N, K). A slope points along the
 gradient of its value and may be longer or shorter by one positive factor per image: steepest
-ascent (`Ball.direction`) does not see that factor, and leaving it out is what keeps a slope from
-vanishing in fp32. Each name below says whether such a factor is left out.
+ascent (`Ball.direction`) does not see that factor, and without it a slope cannot vanish in fp32.
+Each docstring below says where such a factor is left out.
 
 All but `cross_entropy` are invariant: a z + b with any a > 0 and b has the same slope directions.
+The package has the two that were chosen, "margin" and "soft others 6"
+(`rkdsearch/attacks/margin.py`).
 """
 
 from collections.abc import Callable, Mapping
@@ -17,6 +19,7 @@ import torch
 from torch import Tensor
 
 from rkdsearch import losses
+from rkdsearch.attacks import LogitLoss
 from rkdsearch.losses import probabilities
 
 Values = Callable[[Tensor, Tensor], Tensor]  # logits (N, K), labels (N,) to (N,)
@@ -25,11 +28,15 @@ Spread = Literal["range", "deviation", "first_third", "margin", "others"]
 
 
 @dataclass(frozen=True)
-class LogitObjective:
-    """What an attack climbs: value and slope."""
+class LogitFunction:
+    """A function of logits and labels that an attack maximises, and its slope."""
 
     value: Values
     slope: Slopes
+
+    def loss(self, y: Tensor) -> LogitLoss:
+        """The package's loss for these labels; its gradient is the slope."""
+        return LogitLoss(lambda z: self.value(z, y), lambda z: self.slope(z, y))
 
 
 def cross_entropy(z: Tensor, y: Tensor) -> Tensor:
@@ -43,7 +50,7 @@ def cross_entropy_slope(z: Tensor, y: Tensor) -> Tensor:
 
 
 def margin(z: Tensor, y: Tensor) -> Tensor:
-    """max_{k != y} z_k - z_y: positive where the image is misclassified (Carlini & Wagner, 2017)."""
+    """max_{k != y} z_k - z_y: positive where misclassified (Carlini & Wagner, 2017)."""
     return _others(z, y).amax(dim=1) - _own(z, y)
 
 
@@ -53,7 +60,10 @@ def margin_slope(z: Tensor, y: Tensor) -> Tensor:
 
 
 def dlr(z: Tensor, y: Tensor) -> Tensor:
-    """The margin over z_(1) - z_(3), the largest and third largest logit (Croce & Hein, 2020). K = 2: the margin."""
+    """The margin over z_(1) - z_(3), the largest and third largest logit (Croce & Hein, 2020).
+
+    K = 2: the margin.
+    """
     if z.shape[1] < 3:
         return margin(z, y)
     top = z.topk(3, dim=1).values
@@ -61,7 +71,10 @@ def dlr(z: Tensor, y: Tensor) -> Tensor:
 
 
 def dlr_slope(z: Tensor, y: Tensor) -> Tensor:
-    """(e_j - e_y) - dlr (e_(1) - e_(3)): the gradient times z_(1) - z_(3). K = 3: 0 where the label's logit is the last, misclassified already."""
+    """(e_j - e_y) - dlr (e_(1) - e_(3)): the gradient times z_(1) - z_(3).
+
+    K = 3: 0 where the label's logit is the smallest, and the image misclassified already.
+    """
     if z.shape[1] < 3:
         return margin_slope(z, y)
     top = z.topk(3, dim=1).indices
@@ -72,28 +85,28 @@ def dlr_slope(z: Tensor, y: Tensor) -> Tensor:
 def soft_margin(z: Tensor, y: Tensor, *, spread: Spread, sharpness: float) -> Tensor:
     """s logsumexp_{k != y}(z_k / s) - z_y, s = spread(z) / sharpness without gradient.
 
-    The margin with all other classes in it, each by how close it is. The same maximiser along the
-    same directions as the cross-entropy of z / s, -log p(y) = log(1 + exp(value / s)), whose
-    gradient is this one's times 1 - p(y) / s: the factor that underflows is left out. sharpness to
-    infinity: `margin`; K = 2: `margin`.
+    The margin in which every other class counts by its distance from the strongest. Along the same
+    directions as the cross-entropy of z / s, -log p(y) = log(1 + exp(value / s)), whose gradient
+    has the factor (1 - p(y)) / s: it underflows, and is left out. K = 2, and the limit of infinite
+    sharpness: `margin`.
     """
     s = (_spread(z, y, spread) / sharpness)[:, None]
     others = _others(z, y)
     strongest = others.amax(dim=1, keepdim=True)
-    # differences before quotients: z / s rounds them away where all logits are large
+    # Differences before quotients: z / s rounds them away where all logits are large.
     soft = torch.logsumexp((others - strongest) / s, dim=1, keepdim=True) * s
     return (soft + strongest).squeeze(1) - _own(z, y)
 
 
 def soft_margin_slope(z: Tensor, y: Tensor, *, spread: Spread, sharpness: float) -> Tensor:
-    """q - e_y, q = softmax of z / s over the classes other than y: its entries are never all small."""
+    """q - e_y, q = softmax of z / s over the classes other than y; never small as a whole."""
     s = (_spread(z, y, spread) / sharpness)[:, None]
     others = _others(z, y)
     return _minus_label(probabilities((others - others.amax(dim=1, keepdim=True)) / s), y)
 
 
 def attached_slope(z: Tensor, y: Tensor, *, spread: Spread, sharpness: float) -> Tensor:
-    """The direction of the gradient of CE(sharpness z / spread(z), y) where the spread carries gradient too.
+    """Direction of the gradient of CE(sharpness z / spread(z), y), the spread's gradient included.
 
     g - <g, z> dspread/dz / spread, g the soft margin's slope. K = 2: 0 everywhere.
     """
@@ -108,7 +121,7 @@ def attached_slope(z: Tensor, y: Tensor, *, spread: Spread, sharpness: float) ->
 
 
 def own_logit(z: Tensor, y: Tensor) -> Tensor:
-    """mean_k z_k - z_y: the label's logit must fall, whoever rises (a half of Ma et al.'s MD attack, 2020)."""
+    """mean_k z_k - z_y: the label's logit falls (one half of Ma et al.'s MD attack, 2020)."""
     return z.mean(dim=1) - _own(z, y)
 
 
@@ -117,13 +130,13 @@ def own_logit_slope(z: Tensor, y: Tensor) -> Tensor:
     return _minus_label(torch.full_like(z, 1 / z.shape[1]), y)
 
 
-def objectives() -> Mapping[str, LogitObjective]:
+def objectives() -> Mapping[str, LogitFunction]:
     """Every candidate, by the name that the tables print."""
     found = {
-        "cross-entropy": LogitObjective(cross_entropy, cross_entropy_slope),
-        "margin": LogitObjective(margin, margin_slope),
-        "dlr": LogitObjective(dlr, dlr_slope),
-        "own logit": LogitObjective(own_logit, own_logit_slope),
+        "cross-entropy": LogitFunction(cross_entropy, cross_entropy_slope),
+        "margin": LogitFunction(margin, margin_slope),
+        "dlr": LogitFunction(dlr, dlr_slope),
+        "own logit": LogitFunction(own_logit, own_logit_slope),
     }
     sharpnesses: Mapping[Spread, tuple[float, ...]] = {
         "range": (5, 10, 20, 40),
@@ -134,36 +147,38 @@ def objectives() -> Mapping[str, LogitObjective]:
     }
     for spread, values in sharpnesses.items():
         for value in values:
-            settings = {"spread": spread, "sharpness": value}
-            found[f"soft {spread} {value:g}"] = LogitObjective(
-                partial(soft_margin, **settings), partial(soft_margin_slope, **settings)
+            soft = partial(soft_margin, spread=spread, sharpness=value)
+            found[f"soft {spread} {value:g}"] = LogitFunction(
+                soft, partial(soft_margin_slope, spread=spread, sharpness=value)
             )
             if spread in ("range", "deviation", "first_third") and value in (4, 10):
-                found[f"soft {spread} {value:g}, attached"] = LogitObjective(
-                    partial(soft_margin, **settings), partial(attached_slope, **settings)
+                found[f"soft {spread} {value:g}, attached"] = LogitFunction(
+                    soft, partial(attached_slope, spread=spread, sharpness=value)
                 )
     return found
 
 
 def _spread(z: Tensor, y: Tensor, name: Spread) -> Tensor:
-    """(N,) positive numbers that grow with the scale of the logits and do not see what is added to all of them."""
+    """(N,) positive numbers, proportional to the scale of the logits and blind to their offset."""
     match name:
         case "range":
-            s = z.amax(dim=1) - z.amin(dim=1)
+            return _range(z)
         case "deviation":
-            # of z / range: squares of 1e25 or 1e-25 are no numbers of fp32
-            wide = _nonzero(z.amax(dim=1) - z.amin(dim=1)).detach()
-            s = (z / wide[:, None]).std(dim=1, correction=0) * wide
+            # Of z / range: squares of 1e25 or 1e-25 are no numbers of fp32.
+            wide = _range(z).detach()
+            return _nonzero((z / wide[:, None]).std(dim=1, correction=0) * wide)
         case "first_third":
             top = z.topk(min(3, z.shape[1]), dim=1).values
-            s = top[:, 0] - top[:, -1]
+            return _nonzero(top[:, 0] - top[:, -1])
         case "margin":
-            s = margin(z, y).abs()
-        case "others":  # the strongest other class above the median one: no outlier moves it
-            others = z.scatter(1, y[:, None], -torch.inf)
-            ranks = others.sort(dim=1, descending=True).values
-            s = ranks[:, 0] - ranks[:, (z.shape[1] - 1) // 2]
-    return _nonzero(s)
+            return _nonzero(margin(z, y).abs())
+        case "others":  # the strongest other class above their median: no outlier moves it
+            ranks = _others(z, y).sort(dim=1, descending=True).values
+            return _nonzero(ranks[:, 0] - ranks[:, (z.shape[1] - 1) // 2])
+
+
+def _range(z: Tensor) -> Tensor:
+    return _nonzero(z.amax(dim=1) - z.amin(dim=1))
 
 
 def _nonzero(s: Tensor) -> Tensor:
@@ -184,5 +199,5 @@ def _one_hot(k: Tensor, z: Tensor) -> Tensor:
 
 
 def _minus_label(q: Tensor, y: Tensor) -> Tensor:
-    """q - e_y, (N, K); q is written over."""
+    """q - e_y, (N, K). Overwrites q."""
     return q.scatter_add_(1, y[:, None], q.new_full((len(y), 1), -1))

@@ -1,8 +1,9 @@
-"""The students that validation attacks are compared on: many methods, widths, training eps and temperatures, and AutoAttack's verdict on each.
+"""The students that validation attacks are compared on, and AutoAttack's results on each.
 
-Everything is kept under a cache folder, and a second start does only what is missing: the teacher
-(small CNN of width 32 by TRADES), a folder of checkpoints for each student, and AutoAttack's
-verdicts on the first validation images. Test images are never opened.
+Many methods, widths, training eps and temperatures. Everything is kept in a cache folder, and a
+second start does only what is missing: two teachers (small CNNs of width 32, by TRADES and by
+natural training), a folder of checkpoints for each student, and AutoAttack's results on some
+validation images. Test images are never opened.
 """
 
 import json
@@ -18,17 +19,21 @@ from torch import Tensor, nn
 
 from rkdsearch import config as run
 from rkdsearch import data, models
-from rkdsearch.accuracy import judge_by_autoattack
+from rkdsearch.accuracy import evaluate_autoattack
 from rkdsearch.config import TrainConfig
-from rkdsearch.data.splits import some
-from rkdsearch.teacher import ROLES, load
+from rkdsearch.data.splits import stratified_subset
+from rkdsearch.teacher import ROLES, Role, load
 from rkdsearch.training import teacher as teachers
 from rkdsearch.training.trainer import Trainer
 
 EPOCHS = 30
 COMMON: Mapping[str, Any] = {
     "data": {"name": "digits", "validation_fraction": 0.3, "test_fraction": 0.25},
-    "validation": {"attack": {"eps": 0.15, "steps": 10}, "every": 6},
+    # PGD on the cross-entropy selects the best epochs, as when the attacks were first compared
+    "validation": {
+        "attack": {"objective": "cross_entropy", "eps": 0.15, "steps": 10},
+        "every": 6,
+    },
     "attack.eps": 0.15,
     "attack.steps": 10,
     "optimizer.lr": 0.1,
@@ -38,7 +43,11 @@ COMMON: Mapping[str, Any] = {
 
 
 def _student(method: str, width: int, eps: float | None = None, **fields: object) -> dict[str, Any]:
-    """A digits student; `fields` are its method's, but for `steps` (of its attack), `epochs`, `lr` and `label_smoothing`."""
+    """Settings of a digits student.
+
+    `fields` are its method's, except `steps` (of its training attack), `epochs`, `lr` and
+    `label_smoothing`.
+    """
     own = {
         "steps": "attack.steps",
         "epochs": "training.epochs",
@@ -54,7 +63,7 @@ def _student(method: str, width: int, eps: float | None = None, **fields: object
     return values | {own.get(name, f"method.{name}"): value for name, value in fields.items()}
 
 
-# those of many kinds first: whoever has little time stops early
+# Many kinds first: the run may be stopped early.
 STUDENTS: tuple[Mapping[str, Any], ...] = (
     _student("natural", 8),
     _student("pgd_at", 8, 0.15),
@@ -95,8 +104,11 @@ STUDENTS: tuple[Mapping[str, Any], ...] = (
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A folded student, validation images x (N, C, H, W) with labels y (N,), and which of them are right on x and after AutoAttack, (N,) booleans."""
+class EvaluatedStudent:
+    """A folded student, validation images x (N, C, H, W) with labels y (N,), AutoAttack's results.
+
+    `clean` and `robust` as in `ImageResults`, (N,) booleans.
+    """
 
     name: str
     network: nn.Module
@@ -107,37 +119,36 @@ class Judged:
     robust: Tensor
 
 
-def judged(count: int, cache: Path, *, ready: bool = False) -> Iterator[Judged]:
-    """Each student, trained and judged by AutoAttack on `count` validation images where that is not done yet.
+def evaluated_students(
+    count: int, cache: Path, *, ready: bool = False
+) -> Iterator[EvaluatedStudent]:
+    """Each student, trained and attacked by AutoAttack on `count` validation images.
 
-    With `ready`, only those where it is.
+    Only what is not in the cache is done. With `ready`, only students whose results are there.
     """
     roles = {role: _teacher(role, cache) for role in ROLES}
     for settings in STUDENTS:
-        values = run.merge(COMMON, settings)
-        config = run.build({**values, "teachers": roles})
+        config = run.build({**run.merge(COMMON, settings), "teachers": roles})
         name = _name(settings)
         folder = cache / re.sub(r"[^a-z0-9.]+", "-", f"digits {name}")
-        if ready and not (folder / f"autoattack-{count}.json").exists():
+        results = folder / f"autoattack-{count}.json"
+        if ready and not results.exists():
             continue
-        seconds = _trained(config, folder)
+        seconds = _train(config, folder)
         splits = data.load_training(config.data)
-        rows = some(
+        rows = stratified_subset(
             splits.validation.labels.numpy(), count, seed=config.data.split_seed, field="--images"
         )
-        images = splits.validation.take(torch.from_numpy(rows))
-        x = data.Pictures(images, torch.device("cpu"), torch.float32, True)[:count]
+        x, y = splits.validation.floats(torch.from_numpy(rows))
         network = _network(config, folder, splits)
-        clean, robust, by_autoattack = _verdict(
-            folder / f"autoattack-{count}.json", network, config, x, images.labels
-        )
+        clean, robust, by_autoattack = _autoattack(results, network, config, x, y)
         print(
             f"{name:58} clean {clean.float().mean():.3f}  AutoAttack"
             f" {robust.float().mean():.3f}  ({seconds:.0f} s to train, {by_autoattack:.0f} s"
             " AutoAttack)",
             flush=True,
         )
-        yield Judged(name, network, config.validation.attack.eps, x, images.labels, clean, robust)
+        yield EvaluatedStudent(name, network, config.validation.attack.eps, x, y, clean, robust)
 
 
 def _name(settings: Mapping[str, Any]) -> str:
@@ -150,10 +161,10 @@ def _name(settings: Mapping[str, Any]) -> str:
     return ", ".join([f"{settings['method.name']} w{settings['student']['width']}", *rest])
 
 
-def _teacher(role: str, cache: Path) -> dict[str, Any]:
-    """A teacher's section: small CNN of width 32 by TRADES, or by natural training."""
+def _teacher(role: Role, cache: Path) -> dict[str, Any]:
+    """A teacher's section of a config: a small CNN, by TRADES or by natural training."""
     robust = role == "robust"
-    changes = {
+    changes: dict[str, Any] = {
         "method.name": "trades" if robust else "natural",
         "student": {"name": "small_cnn", "width": 32},
     }
@@ -161,12 +172,12 @@ def _teacher(role: str, cache: Path) -> dict[str, Any]:
         changes["training.epochs"] = 60
     config = run.build(run.merge(COMMON, changes))
     folder = cache / ("digits-teacher" if robust else "digits-teacher-natural")
-    _trained(config, folder)
+    _train(config, folder)
     return {"network": config.student.model_dump(), "path": str(folder / "best.safetensors")}
 
 
-def _trained(config: TrainConfig, folder: Path) -> float:
-    """Train to the end where that is not done; returns the seconds of the run."""
+def _train(config: TrainConfig, folder: Path) -> float:
+    """Train to the end, unless that is done. Returns the seconds of the run."""
     if not teachers.is_trained(config, folder):
         for _ in Trainer(config, folder).epochs():
             pass
@@ -174,26 +185,19 @@ def _trained(config: TrainConfig, folder: Path) -> float:
 
 
 def _network(config: TrainConfig, folder: Path, splits: data.Splits) -> nn.Module:
-    train = splits.train
-    loaded = load(
-        folder / "best.safetensors",
-        config.student,
-        classes=len(train.classes),
-        channels=train.channels,
-        size=train.size,
-    )
-    return models.fold(loaded)
+    return models.fold(load(folder / "best.safetensors", config.student, splits.train.task))
 
 
-def _verdict(
+def _autoattack(
     file: Path, network: nn.Module, config: TrainConfig, x: Tensor, y: Tensor
 ) -> tuple[Tensor, Tensor, float]:
+    """Clean and robust, (N,) booleans, and seconds: of the file, which is written once."""
     if not file.exists():
         started = time.perf_counter()
-        verdict, _ = judge_by_autoattack(network, x, y, attack=config.validation.attack.build())
+        results, _ = evaluate_autoattack(network, x, y, attack=config.validation.attack.build())
         known = {
-            "clean": verdict.clean.int().tolist(),
-            "robust": verdict.robust.int().tolist(),
+            "clean": results.clean.int().tolist(),
+            "robust": results.robust.int().tolist(),
             "seconds": time.perf_counter() - started,
         }
         file.write_text(json.dumps(known), encoding="utf-8")

@@ -1,6 +1,7 @@
-"""Attacks: the balls, the objectives, the one ascent loop, AutoAttack."""
+"""Attacks: the balls, the objectives, the ascent loop, the margin attack, AutoAttack."""
 
 from rkdsearch.attacks.balls import BALLS, L2, Ball, Linf, Norm, Projection, build_ball
+from rkdsearch.attacks.margin import MarginAttack
 from rkdsearch.attacks.objectives import (
     AttackObjective,
     LogitLoss,
@@ -19,6 +20,7 @@ __all__ = [
     "Linf",
     "LogitLoss",
     "LogitObjective",
+    "MarginAttack",
     "Network",
     "Noise",
     "Norm",

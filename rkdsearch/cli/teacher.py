@@ -107,7 +107,7 @@ def verify(
         )
     attack = described.validation.attack
     say(
-        f"validation attack: {attack.norm}, eps {attack.eps:.4g} of [0, 1], PGD-{attack.steps},"
+        f"validation attack: {attack.norm}, eps {attack.eps:.4g} of [0, 1], {attack.title},"
         f" restarts {attack.restarts}; images of {described.data.name}"
     )
     # the second is that of `rkdsearch train`

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from rkdsearch.attacks import BALLS, Attack, Norm, Start, build_ball
+from rkdsearch.attacks import BALLS, Attack, MarginAttack, Norm, Start, build_ball
 from rkdsearch.config.section import Pixels, Section
 from rkdsearch.methods import BatchNormMode, inner
 
@@ -68,14 +68,25 @@ class AttackConfig(BallConfig):
 
 
 class ValidationAttack(BallConfig):
-    """The validation attack: PGD on the cross-entropy from a random start.
+    """The validation attack, from a random start in the ball.
 
     A search never changes it. Test evaluation attacks inside the same ball.
     """
 
-    steps: int = Field(20, ge=1, le=1000, description="PGD steps on validation images")
-    relative_step_size: float = Field(
-        0.25, gt=0, le=10, description="step size as a fraction of eps"
+    objective: Literal["margin", "cross_entropy"] = Field(
+        "margin",
+        description=(
+            "what x' maximises. margin: the lead of the other classes, whatever the scale of the"
+            " logits, by steps that fall from eps to 0; cross_entropy: the papers' PGD, which"
+            " large logits mislead"
+        ),
+    )
+    steps: int = Field(20, ge=1, le=1000, description="attack steps on validation images")
+    relative_step_size: float | None = Field(
+        None,
+        gt=0,
+        le=10,
+        description="cross_entropy: step size as a fraction of eps, 0.25 unless given",
     )
     restarts: int = Field(
         1,
@@ -84,14 +95,39 @@ class ValidationAttack(BallConfig):
         description="random starts; an image is robust when it survives all of them",
     )
 
-    def build(self) -> Attack:
+    @model_validator(mode="before")
+    @classmethod
+    def _step_size_of_the_objective(cls, values: object) -> object:
+        if not isinstance(values, dict):
+            return values
+        given = values.get("relative_step_size")
+        if values.get("objective", "margin") == "cross_entropy":
+            return {**values, "relative_step_size": 0.25 if given is None else given}
+        if given is not None:
+            raise ValueError(
+                "relative_step_size is used where objective is cross_entropy, and objective is"
+                f" margin, whose steps fall from eps to 0; leave it out (got {given})"
+            )
+        return values
+
+    def build(self) -> Attack | MarginAttack:
         """The attack itself."""
-        return Attack(
-            build_ball(self.norm, self.eps),
-            self.steps,
-            self.relative_step_size * self.eps,
-            "uniform_clipped",
-        )
+        ball = build_ball(self.norm, self.eps)
+        if self.objective == "margin":
+            return MarginAttack(ball, self.steps)
+        assert self.relative_step_size is not None, "the validator has filled it in"
+        step_size = self.relative_step_size * self.eps
+        return Attack(ball, self.steps, step_size, "uniform_clipped")
+
+    def papers_pgd(self, steps: int) -> Attack:
+        """PGD on the cross-entropy in the same ball, as papers report it; steps of eps / 4."""
+        step_size = (self.relative_step_size or 0.25) * self.eps
+        return Attack(build_ball(self.norm, self.eps), steps, step_size, "uniform_clipped")
+
+    @property
+    def title(self) -> str:
+        """Its name for people: `margin-10`, `PGD-10`."""
+        return f"{'margin' if self.objective == 'margin' else 'PGD'}-{self.steps}"
 
 
 class ValidationConfig(Section):

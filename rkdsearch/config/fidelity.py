@@ -62,8 +62,8 @@ def _capped(attack: _Attack, steps: int | None) -> _Attack:
     """The attack with at most `steps` steps, each longer by the same ratio, but at most eps."""
     if steps is None or attack.steps <= steps:
         return attack
-    # a weaker attack must still reach as far as the uncapped one
-    longer = min(1.0, attack.relative_step_size * attack.steps / steps)
-    return attack.model_copy(
-        update={"steps": steps, "relative_step_size": max(attack.relative_step_size, longer)}
-    )
+    length = attack.relative_step_size
+    if length is not None:  # the margin attack's first step has the length of eps in any case
+        # a weaker attack must still reach as far as the uncapped one
+        length = max(length, min(1.0, length * attack.steps / steps))
+    return attack.model_copy(update={"steps": steps, "relative_step_size": length})

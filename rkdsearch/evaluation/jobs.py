@@ -121,7 +121,7 @@ def _run_block(work: WorkerJob, images: tuple[Any, Any], block: int) -> BlockRes
     network = _network(job.target, device)
     validation_attack = config.validation.attack
     flags: list[str] = []
-    pgd = validation_attack.model_copy(update={"steps": PGD_STEPS}).build()
+    pgd = validation_attack.papers_pgd(PGD_STEPS)
     match job.attack:
         case "clean":
             right = evaluate_accuracy(network, x, y, pgd, restarts=0)[0].clean

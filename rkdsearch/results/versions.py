@@ -13,6 +13,8 @@ import pyarrow.compute as pc
 
 VERSION_KEY = "rkdsearch.schema_version"  # in the metadata of every Parquet file
 
+_OBJECTIVE = "config.validation.attack.objective"
+
 # table -> name in version 1 -> name in version 2
 _COLUMNS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
@@ -44,6 +46,9 @@ def upgraded(table: str, found: "pa.Table") -> "pa.Table":
         at, origin = found.column_names.index("origin"), found["origin"]
         baseline = pc.if_else(pc.equal(origin, "first"), "baseline", origin)
         found = found.set_column(at, "origin", baseline)
+    if table == "trials" and _OBJECTIVE not in found.column_names:
+        # Version 1 knew one validation attack: PGD on the cross-entropy.
+        found = found.append_column(_OBJECTIVE, pa.array(["cross_entropy"] * len(found)))
     return found
 
 
@@ -55,6 +60,8 @@ def upgraded_description(found: dict[str, Any]) -> dict[str, Any]:
     for place in (renamed, renamed.get("must_match")):
         if isinstance(place, dict) and isinstance(ladder := place.get("ladder"), list):
             place["ladder"] = [upgraded_rung(rung) for rung in ladder]
+    if isinstance(attack := renamed.get("validation_attack"), dict):
+        renamed["validation_attack"] = {"objective": "cross_entropy", **attack}
     return renamed
 
 

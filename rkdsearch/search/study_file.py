@@ -111,6 +111,7 @@ def claim(
             + (f" (and {len(changed) - 1} more)" if len(changed) > 1 else "")
             + "; give this search a folder of its own with --study"
         )
+    _refuse_another_validation_attack(folder, space, found.get("validation_attack"))
     for section, consequence in _SETTINGS.items():
         setting = getattr(space, section)
         known = found.get(section)
@@ -123,6 +124,19 @@ def claim(
                         f" accepted, {consequence}"
                     )
     return True
+
+
+def _refuse_another_validation_attack(folder: Path, space: SearchSpace, was: object) -> None:
+    """Raise StudyError where trials of the study were validated by another attack."""
+    now = space.example().validation.attack.model_dump(mode="json")
+    if not isinstance(was, dict) or was == now:
+        return
+    name = next(name for name in now if was.get(name) != now[name])
+    raise StudyError(
+        f"{folder}: its trials were validated by another attack: validation.attack.{name} was"
+        f" {_shown(was, name)}, is {_shown(now, name)}; set fixed.validation.attack.{name} to"
+        f" {_shown(was, name)} in the space, or give this search a folder of its own with --study"
+    )
 
 
 def _value(value: object) -> str:

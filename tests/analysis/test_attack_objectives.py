@@ -1,15 +1,21 @@
-"""The objectives that validation attacks are compared by: slopes along their gradients, at any scale of the logits."""
+"""The objectives of the compared validation attacks.
+
+Slopes along their gradients, at any scale of the logits.
+"""
 
 import pytest
 import torch
 from torch import Tensor
 
+from rkdsearch.attacks.margin import margin, soft_margin
 from tests.analysis.scripts import script
 
 objectives = script("attack_objectives")
 CANDIDATES = objectives.objectives()
 INVARIANT = [name for name in CANDIDATES if name != "cross-entropy"]
 DETACHED = [name for name in CANDIDATES if name.startswith("soft") and "attached" not in name]
+# The losses of the package's margin attack, by their names among the candidates.
+CHOSEN = {"margin": margin, "soft others 6": soft_margin}
 
 
 def batch(classes: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
@@ -30,7 +36,7 @@ def test_a_slope_points_along_the_gradient_of_its_value(name: str, classes: int)
     z.requires_grad_()
     (gradient,) = torch.autograd.grad(CANDIDATES[name].value(z, y).sum(), z)
     slope = CANDIDATES[name].slope(z.detach(), y)
-    moving = gradient.norm(dim=1) > 1e-12  # dlr stands still where the label is third or last
+    moving = gradient.norm(dim=1) > 1e-12  # dlr has no slope where the label is third or last
     assert moving.any()
     assert float(cosine(slope, gradient)[moving].min()) > 1 - 1e-9
     assert float(slope[~moving].abs().sum()) < 1e-9
@@ -38,12 +44,12 @@ def test_a_slope_points_along_the_gradient_of_its_value(name: str, classes: int)
 
 @pytest.mark.parametrize("classes", [2, 3, 10])
 @pytest.mark.parametrize("spread", ["range", "deviation", "first_third", "margin", "others"])
-def test_the_soft_margin_climbs_where_cross_entropy_of_scaled_logits_does(
+def test_the_soft_margin_has_the_direction_of_the_cross_entropy_of_scaled_logits(
     spread: str, classes: int
 ) -> None:
     z, y = batch(classes)
     z.requires_grad_()
-    # K = 2 and others: no spread, and every scale of two logits has one direction
+    # K = 2 and others: no spread, and two logits have one direction at every scale.
     scale = (objectives._spread(z, y, spread).detach() / 4).clamp_min(0.1)[:, None]
     (gradient,) = torch.autograd.grad(objectives.cross_entropy(z / scale, y).sum(), z)
     slope = objectives.soft_margin_slope(z.detach(), y, spread=spread, sharpness=4)
@@ -51,6 +57,17 @@ def test_the_soft_margin_climbs_where_cross_entropy_of_scaled_logits_does(
     if classes > 2:
         assert moving.any()
     assert bool((cosine(slope, gradient)[moving] > 1 - 1e-6).all())
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4, 10])
+@pytest.mark.parametrize("factor", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("name", CHOSEN)
+def test_the_chosen_ones_are_those_of_the_package(name: str, factor: float, classes: int) -> None:
+    z, y = batch(classes, torch.float32)
+    z = z * factor
+    ours, measured = CHOSEN[name](y), CANDIDATES[name].loss(y)
+    torch.testing.assert_close(measured(z), ours(z), rtol=1e-5, atol=0.0)
+    torch.testing.assert_close(measured.gradient(z), ours.gradient(z))
 
 
 @pytest.mark.parametrize("name", INVARIANT)
