@@ -106,8 +106,8 @@ def attacked_images(
 ) -> Tensor:
     """x' against the labels y, of `network` in eval mode and frozen.
 
-    An `Attack` maximises the cross-entropy. The start is drawn with `seed`. `part` restricts the attack to some of the images; their start
-    is the same as among all.
+    An `Attack` maximises the cross-entropy. The start is drawn with `seed`. `part` restricts the
+    attack to some of the images; their start is the same as among all.
     """
     start = attack.start(x, Noise(torch.Generator(device=x.device).manual_seed(seed)))
     student = Student(network)

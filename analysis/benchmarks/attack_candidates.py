@@ -133,11 +133,11 @@ def attack(
 
     ball = Linf(eps)
     objective = LogitLoss(lambda z: margin(z, y), slope).of(Student(network))
-    gradient, project = gradient_of(objective, x), ball.around(x)
+    gradient, project = gradient_of(objective, x), ball.projection_around(x)
     x_adv = x.clone()
     if candidate.start == "uniform":
         noise = Noise(torch.Generator().manual_seed(seed))
-        x_adv = project(x_adv + ball.fill(noise.uniform(x)))
+        x_adv = project(x_adv + ball.random_perturbation(noise.uniform(x)))
     before = x_adv.clone()
     for step in range(candidate.steps):
         direction = ball.direction(gradient(x_adv))

@@ -50,7 +50,7 @@ from typing_extensions import override
 
 from rkdsearch.attacks import input_gradient
 from rkdsearch.methods import Student
-from rkdsearch.models.chain import Unrolled
+from rkdsearch.models.closed_form import MatrixConvolution
 
 LOWEST_CLEAN = 0.3  # clean accuracy: a student below it has learned nothing
 
@@ -215,7 +215,9 @@ def signs(student: EvaluatedStudent) -> None:
     x, y = student.x, student.y
     double = copy.deepcopy(student.network).double()
     for module in double.modules():
-        if isinstance(module, Unrolled):  # `double` converts buffers, and its matrices are none
+        if isinstance(
+            module, MatrixConvolution
+        ):  # `double` converts buffers, and its matrices are none
             module.matrices.clear()
             module.units.clear()
     print(

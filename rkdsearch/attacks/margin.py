@@ -38,10 +38,10 @@ class MarginAttack:
 
     def start(self, x: Tensor, noise: Noise) -> Tensor:
         """x_0, in new memory: uniform noise in the ball, within [0, 1]."""
-        return (x + self.ball.fill(noise.uniform(x))).clamp(0, 1)
+        return (x + self.ball.random_perturbation(noise.uniform(x))).clamp(0, 1)
 
     def step_size(self, step: int) -> float:
-        """Length of step `step` of `steps`, from 0; pixels of [0, 1]. It falls from eps to near 0."""
+        """Length of step number `step`, from 0, in pixels of [0, 1]; it falls from eps to near 0."""
         return self.ball.eps * (1 + math.cos(math.pi * step / self.steps)) / 2
 
     def climb(self, network: Network, y: Tensor, x: Tensor, x_adv: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ class MarginAttack:
         """
         first_half = (self.steps + 1) // 2
         soft, hard = (gradient_of(loss(y).of(network), x) for loss in (soft_margin, margin))
-        project = self.ball.around(x)
+        project = self.ball.projection_around(x)
         x_adv = x_adv.detach().clone()
         for step in range(self.steps):
             gradient = soft if step < first_half else hard

@@ -66,7 +66,9 @@ def test_equal_logits_leave_a_gradient() -> None:
 
 def test_steps_fall_from_eps_along_a_cosine() -> None:
     attack = MarginAttack(Linf(0.1), steps=4)
-    assert [attack.step_size(k) for k in range(4)] == pytest.approx([0.1, 0.085355, 0.05, 0.014645], abs=1e-6)
+    assert [attack.step_size(k) for k in range(4)] == pytest.approx(
+        [0.1, 0.085355, 0.05, 0.014645], abs=1e-6
+    )
 
 
 class Loud(nn.Module):
