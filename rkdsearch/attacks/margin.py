@@ -41,7 +41,7 @@ class MarginAttack:
         return (x + self.ball.random_perturbation(noise.uniform(x))).clamp(0, 1)
 
     def step_size(self, step: int) -> float:
-        """Length of step number `step`, from 0, in pixels of [0, 1]; it falls from eps to near 0."""
+        """Length of step number `step`, from 0: from eps to near 0, in pixels of [0, 1]."""
         return self.ball.eps * (1 + math.cos(math.pi * step / self.steps)) / 2
 
     def climb(self, network: Network, y: Tensor, x: Tensor, x_adv: Tensor) -> Tensor:
