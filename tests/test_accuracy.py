@@ -3,16 +3,18 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from rkdsearch import config as configs
 from rkdsearch.accuracy import (
     BATCH,
     ImageResults,
     allow_tf32,
+    attacked_images,
     evaluate_accuracy,
     evaluate_autoattack,
-    pgd,
 )
-from rkdsearch.attacks import Attack, Linf
+from rkdsearch.attacks import Attack, Linf, MarginAttack
 from rkdsearch.errors import OutOfMemoryError
+from rkdsearch.training.trainer import Trainer
 
 
 class Threshold(nn.Module):
@@ -208,7 +210,9 @@ def test_another_restart_can_only_break_more_images() -> None:
 def test_the_same_seed_is_the_same_attack_and_another_seed_another() -> None:
     x, y = torch.rand(4, 1, 2, 2), torch.tensor([0, 1, 0, 1])
     attack = Attack(Linf(0.1), steps=0, step_size=0.0)
-    first, second, third = (pgd(Threshold(), attack, x, y, seed=seed) for seed in (1, 1, 2))
+    first, second, third = (
+        attacked_images(Threshold(), attack, x, y, seed=seed) for seed in (1, 1, 2)
+    )
     assert torch.equal(first, second)
     assert not torch.equal(first, third)
 
@@ -225,3 +229,57 @@ def test_autoattack_stays_in_the_validation_attacks_ball() -> None:
     results, _ = evaluate_autoattack(network, x, torch.tensor([1, 0, 0]), attack=ATTACK)
     assert results.clean.tolist() == [True, True, False]
     assert results.robust.tolist() == [False, False, False]
+
+
+class Gain(nn.Module):
+    """A network whose logits are multiplied: the same predictions, other gradients."""
+
+    def __init__(self, network: nn.Module, gain: float) -> None:
+        super().__init__()
+        self.network, self.gain = network, gain
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.network(x)
+        return self.gain * logits
+
+
+@pytest.fixture(scope="module")
+def natural() -> tuple[nn.Module, Tensor, Tensor]:
+    """A naturally trained network, and 60 validation images with their labels."""
+    config = configs.build(
+        {
+            "method": {"name": "natural"},
+            "data": {"name": "digits", "train_images": 600},
+            "student": {"name": "small_cnn", "width": 8},
+            "optimizer": {"lr": 0.1},
+            "validation": {"attack": {"eps": 0.1, "steps": 1}, "every": 10},
+            "training": {"epochs": 10, "batch_size": 50, "device": "cpu"},
+        }
+    )
+    trainer = Trainer(config)
+    assert [epoch.epoch for epoch in trainer.epochs()][-1] == 10
+    images = trainer.splits.validation.take(torch.arange(60))
+    return trainer.student.eval().requires_grad_(False), *images.floats(slice(None))
+
+
+@pytest.mark.parametrize("gain", [1e-4, 1e3, 1e6])
+def test_large_or_small_logits_do_not_mislead_the_margin_attack(
+    natural: tuple[nn.Module, Tensor, Tensor], gain: float
+) -> None:
+    network, x, y = natural
+    attack = MarginAttack(Linf(0.15), steps=10)
+    plain, _ = evaluate_accuracy(network, x, y, attack)
+    masked, _ = evaluate_accuracy(Gain(network, gain), x, y, attack)
+    assert plain.clean_accuracy > 0.8
+    assert plain.robust_accuracy < 0.2
+    assert torch.equal(masked.robust, plain.robust)
+
+
+def test_large_logits_mislead_the_papers_pgd(natural: tuple[nn.Module, Tensor, Tensor]) -> None:
+    network, x, y = natural
+    attack = Attack(Linf(0.15), steps=10, step_size=0.0375)
+    plain, _ = evaluate_accuracy(network, x, y, attack)
+    masked, _ = evaluate_accuracy(Gain(network, 1e3), x, y, attack)
+    assert plain.robust_accuracy < 0.3
+    assert masked.robust_accuracy > plain.robust_accuracy + 0.3
