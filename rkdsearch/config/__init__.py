@@ -10,6 +10,7 @@ from rkdsearch.config.reading import build, load, read_yaml
 from rkdsearch.config.run import TrainConfig
 from rkdsearch.config.section import Pixels
 from rkdsearch.config.sentences import members, sentence, unknown_field
+from rkdsearch.config.stored import build_stored, upgraded
 from rkdsearch.config.teachers import Recipe, TeacherConfig, TeachersConfig
 from rkdsearch.config.training import (
     AveragingConfig,
@@ -33,6 +34,7 @@ __all__ = [
     "ValidationAttack",
     "ValidationConfig",
     "build",
+    "build_stored",
     "flatten_tree",
     "load",
     "members",
@@ -41,5 +43,6 @@ __all__ = [
     "read_yaml",
     "sentence",
     "unknown_field",
+    "upgraded",
     "written",
 ]

@@ -84,7 +84,7 @@ def _target(folder: Path, row: Mapping[str, Any]) -> EvaluationTarget:
         )
     from rkdsearch.training import checkpoint
 
-    config = run.build(checkpoint.state_of(weights)["config"], row["trial_id"])
+    config = run.build_stored(checkpoint.state_of(weights)["config"], row["trial_id"])
     return EvaluationTarget(
         row["trial_id"], row["label"] or config_label(config), config, weights, fingerprint(weights)
     )

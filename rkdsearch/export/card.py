@@ -131,9 +131,11 @@ def _results(d: ExportedNetwork) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     n = d.trial["fidelity.validation_images"]
+    known = d.trial["fidelity.validation_attack_steps"]
+    steps = {"steps": int(known)} if known else {}
     for attack, name in (
         ("none", "clean"),
-        (f"PGD-{d.trial['fidelity.validation_attack_steps'] or validation_attack.steps}", "robust"),
+        (validation_attack.model_copy(update=steps).title, "robust"),
     ):
         value = d.trial[f"metric.{name}_accuracy"]
         if value is not None and n:
@@ -256,7 +258,7 @@ def _teacher_origin(home: Path, path: str | None, sha256: str) -> str:
             " training is not known."
         )
     try:
-        made = run.build(checkpoint.read(file)[1]["config"], path)
+        made = run.build_stored(checkpoint.read(file)[1]["config"], path)
     except (RkdError, KeyError, TypeError):
         return (
             f"From the file `{file.name}`, which does not record how or on which images it was"

@@ -46,7 +46,7 @@ def export_trial(
         raise CheckpointError(
             f"{weights}: holds no description of its run; name the trial's best.safetensors"
         )
-    config = run.build(state["config"], str(weights))
+    config = run.build_stored(state["config"], str(weights))
     images = data.load_training(config.data).train
     file = out / WEIGHTS
     # Whoever uses it as a teacher must know which images it was trained on.

@@ -47,8 +47,13 @@ def upgraded(table: str, found: "pa.Table") -> "pa.Table":
         baseline = pc.if_else(pc.equal(origin, "first"), "baseline", origin)
         found = found.set_column(at, "origin", baseline)
     if table == "trials" and _OBJECTIVE not in found.column_names:
-        # Version 1 knew one validation attack: PGD on the cross-entropy.
-        found = found.append_column(_OBJECTIVE, pa.array(["cross_entropy"] * len(found)))
+        # Version 1 knew one validation attack: PGD on the cross-entropy. Columns `config.*` are in
+        # order of name.
+        names = found.column_names
+        behind = (i for i, n in enumerate(names) if n.startswith("config.") and n > _OBJECTIVE)
+        before = [i for i, n in enumerate(names) if n.startswith("config.") and n < _OBJECTIVE]
+        at = next(behind, before[-1] + 1 if before else len(names))
+        found = found.add_column(at, _OBJECTIVE, pa.array(["cross_entropy"] * len(found)))
     return found
 
 

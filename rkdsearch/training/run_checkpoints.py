@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from rkdsearch.config import TrainConfig, flatten_tree
+from rkdsearch.config import TrainConfig, flatten_tree, upgraded
 from rkdsearch.config.fidelity import Fidelity
 from rkdsearch.data import Splits
 from rkdsearch.errors import CheckpointError
@@ -117,8 +117,9 @@ def refuse_another(file: Path, there: Mapping[str, Any], here: Mapping[str, Any]
 
     Fields that an earlier version did not write are not compared, except the config's fingerprint.
     """
-    if there.get("fingerprint") != here["fingerprint"]:
-        different = _first_difference(there["run"], here["run"]) if "run" in there else ""
+    was_run = upgraded(there["run"]) if "run" in there else None
+    if there.get("fingerprint") != here["fingerprint"] and was_run != here["run"]:
+        different = "" if was_run is None else _first_difference(was_run, here["run"])
         raise CheckpointError(
             f"{file}: belongs to a run with another config{different}; give this run its own"
             " folder, or delete that file"

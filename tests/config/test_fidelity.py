@@ -29,7 +29,8 @@ def test_a_capped_attack_takes_longer_steps_that_reach_as_far_but_none_longer_th
 
 def test_a_fidelity_may_validate_by_a_shorter_attack_on_fewer_images() -> None:
     validation = ValidationConfig(
-        attack=ValidationAttack(steps=20, relative_step_size=0.1), images=50
+        attack=ValidationAttack(objective="cross_entropy", steps=20, relative_step_size=0.1),
+        images=50,
     )
     lower = Fidelity(epochs=1, validation_attack_steps=10, validation_images=30).validation(
         validation

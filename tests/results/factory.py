@@ -19,6 +19,7 @@ CONFIG = (
     Column("config.method.adversarial_weight", "float", "", "alpha"),
     Column("config.optimizer.lr", "float", "", "initial learning rate"),
     Column("config.attack.eps", "float", "pixels of [0, 1]", "radius"),
+    Column("config.validation.attack.objective", "string", "", "validation attack"),
 )
 METHODS = ("natural", "pgd_at", "trades", "ard", "iad", "rslad", "adaad", "crdnd", "mtard", "igdm")
 START = datetime(2026, 11, 20, 9, 0, tzinfo=UTC)
@@ -119,6 +120,7 @@ def make_study(
                 "config.method.adversarial_weight": None if natural else weight,
                 "config.optimizer.lr": lr,
                 "config.attack.eps": eps,
+                "config.validation.attack.objective": "cross_entropy",
                 "metric.clean_accuracy": curve[best][0],
                 "metric.robust_accuracy": curve[best][1],
                 "metric.worst_class_accuracy": curve[best][1] * 0.8,
@@ -229,7 +231,13 @@ def write_tests(
 
 
 def _description(evil: str) -> dict[str, object]:
-    exam = {"norm": "linf", "eps": 8 / 255, "steps": 20, "restarts": 1}
+    exam = {
+        "objective": "cross_entropy",
+        "norm": "linf",
+        "eps": 8 / 255,
+        "steps": 20,
+        "restarts": 1,
+    }
     teacher = {
         "label": "WRN, adversarially trained" + evil,
         "sha256": "a" * 64,

@@ -111,7 +111,7 @@ def test_a_description_of_version_1_is_read_under_the_names_of_version_2(tmp_pat
     (tmp_path / "study.json").write_text(json.dumps(text), encoding="utf-8")
     assert Store(tmp_path).description() == {
         "name": "digits",
-        "validation_attack": {"steps": 10},
+        "validation_attack": {"objective": "cross_entropy", "steps": 10},
         "must_match": {"seed": 3},
         "version": "0.1.0",
     }
@@ -124,3 +124,13 @@ def test_the_page_of_a_version_1_study_says_the_same(tmp_path: Path) -> None:
     old = page.context(read_study(tmp_path))
     same = set(new) - {"study", "cost"}
     assert {name: old[name] for name in same} == {name: new[name] for name in same}
+
+
+def test_trials_of_version_1_were_validated_by_pgd_on_the_cross_entropy(tmp_path: Path) -> None:
+    version_1.write(tmp_path, "trials", "a", {"trial_id": ["a"], "ordinal": [0]})
+    assert list(Store(tmp_path).trials()["config.validation.attack.objective"]) == ["cross_entropy"]
+    (tmp_path / "study.json").write_text(json.dumps({"name": "old", "exam": {"steps": 10}}))
+    assert Store(tmp_path).description()["validation_attack"] == {
+        "objective": "cross_entropy",
+        "steps": 10,
+    }

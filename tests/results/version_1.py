@@ -27,6 +27,7 @@ def rewrite(study: Path) -> dict[str, int]:
             found = pq.ParquetFile(file).read()
             found = found.rename_columns([names.get(name, name) for name in found.column_names])
             if table == "trials":
+                found = found.drop_columns(["config.validation.attack.objective"])
                 origin = found["origin"]
                 first = pc.if_else(pc.equal(origin, "baseline"), "first", origin)
                 found = found.set_column(found.column_names.index("origin"), "origin", first)
@@ -40,6 +41,7 @@ def rewrite(study: Path) -> dict[str, int]:
         text.pop("schema_version", None)
         renamed = {"validation_attack": "exam", "must_match": "laws"}
         text = {renamed.get(name, name): value for name, value in text.items()}
+        text["exam"].pop("objective")
         description.write_text(json.dumps(text), encoding="utf-8")
     return {table: len(list((study / table).glob("*.parquet"))) for table in OLD_NAMES}
 

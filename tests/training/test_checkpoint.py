@@ -251,3 +251,18 @@ def test_what_a_killed_writer_left_behind_is_swept_away_when_its_run_goes_on(
     (tmp_path / ".part-last.safetensors-0123").write_bytes(b"half")
     train(described(teachers), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"last.safetensors", "best.safetensors"}
+
+
+def test_a_run_from_before_the_margin_attack_resumes_with_the_attack_that_it_had(
+    teachers: Path, tmp_path: Path
+) -> None:
+    papers = {"attack": {"objective": "cross_entropy", "eps": 0.1, "steps": 1}, "images": 30}
+    train(described(teachers, validation=papers), tmp_path, epochs=1)
+    tensors, state = checkpoint.read(tmp_path / "last.safetensors")
+    del state["run"]["validation"]["attack"]["objective"]  # the field did not exist
+    state["fingerprint"] = "of a run without that field"
+    checkpoint.write(tmp_path / "last.safetensors", tensors, state)
+    text = 'another config: validation.attack.objective was "cross_entropy", is "margin"'
+    with pytest.raises(CheckpointError, match=text):
+        train(described(teachers), tmp_path)
+    assert len(train(described(teachers, validation=papers), tmp_path).history) == 2
