@@ -20,7 +20,9 @@ CONFIG = """
 method: {name: rslad}
 data: {name: digits, validation_fraction: 0.3}
 student: {name: small_cnn, width: 4}
-validation: {attack: {eps: 0.05, steps: 2, relative_step_size: 0.5}, images: 200}
+validation:
+  attack: {objective: cross_entropy, eps: 0.05, steps: 2, relative_step_size: 0.5}
+  images: 200
 training: {epochs: 1, device: cpu}
 teachers:
   robust:

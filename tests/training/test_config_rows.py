@@ -37,6 +37,7 @@ NEEDS: dict[str, dict[str, Any]] = {
     "student.depth": {"student.name": "wide_resnet"},
     "student.mean": {"student.std": [0.5]},
     "student.std": {"student.mean": [0.5]},
+    "validation.attack.relative_step_size": {"validation.attack.objective": "cross_entropy"},
 }
 
 
