@@ -37,7 +37,7 @@ def must_match(space: SearchSpace) -> dict[str, Any]:
     found: dict[str, Any] = {
         f"fixed.{name}": value
         for name, value in space.fixed.items()
-        if not _may_move(f"fixed.{name}")
+        if not _compared_elsewhere(f"fixed.{name}")
     }
     for parameter in space.parameters:
         conditions = {parent: list(allowed) for parent, allowed in parameter.when.items()}
@@ -101,7 +101,7 @@ def claim(
     old.setdefault(
         "resources.processes", new["resources.processes"]
     )  # not in files of earlier versions
-    old = {name: value for name, value in old.items() if not _may_move(name)}
+    old = {name: value for name, value in old.items() if not _compared_elsewhere(name)}
     changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
     if changed:
         name = changed[0]
@@ -143,8 +143,14 @@ def _value(value: object) -> str:
     return "not there" if value is None else str(value)
 
 
-def _may_move(name: str) -> bool:
-    """True for paths and the device, which may change: `check_files` compares the files instead."""
+def _compared_elsewhere(name: str) -> bool:
+    """True for settings that are not compared by name.
+
+    Paths and the device may change: `check_files` compares the files. The validation attack is
+    compared whole, with the fields that the space leaves to their defaults.
+    """
+    if name.startswith("fixed.validation.attack."):
+        return True
     teachers = {f"fixed.teachers.{role}.{name}" for role in ROLES for name in ("path", "sha256")}
     return name in {"fixed.training.device"} | {f"fixed.data.{name}" for name in PLACES} | teachers
 

@@ -130,19 +130,40 @@ def test_an_older_description_says_nothing_of_who_proposes_and_of_processes(tmp_
 
 
 def test_a_description_of_schema_version_1_is_compared_under_its_old_names(tmp_path: Path) -> None:
-    space, study = load_space(tmp_path), tmp_path / "study"
+    papers = {**SMALL["fixed"], "validation.attack.objective": "cross_entropy"}
+    space, study = load_space(tmp_path, fixed=papers), tmp_path / "study"
     study_file.describe(study, space, {})
     version_1.rewrite(study)
     old = json.loads((study / "study.json").read_text(encoding="utf-8"))
     assert {"laws", "exam"} < set(old)
     assert study_file.claim(study, space, resume=True)
     with pytest.raises(StudyError, match="seed was 3, is 1"):
-        study_file.claim(study, load_space(tmp_path, seed=1), resume=True)
+        study_file.claim(study, load_space(tmp_path, seed=1, fixed=papers), resume=True)
     study_file.describe(study, space, {})
     new = json.loads((study / "study.json").read_text(encoding="utf-8"))
     assert new["schema_version"] == 2
     assert {"must_match", "validation_attack"} < set(new)
     assert not {"laws", "exam"} & set(new)
+
+
+def test_a_study_resumes_with_the_validation_attack_that_its_trials_had(tmp_path: Path) -> None:
+    papers = {**SMALL["fixed"], "validation.attack.objective": "cross_entropy"}
+    study = tmp_path / "study"
+    study_file.describe(study, load_space(tmp_path, fixed=papers), {})
+    # Written before the field existed: neither the space nor the study names it.
+    described = json.loads((study / "study.json").read_text(encoding="utf-8"))
+    del described["validation_attack"]["objective"], described["schema_version"]
+    (study / "study.json").write_text(json.dumps(described), encoding="utf-8")
+    assert study_file.claim(study, load_space(tmp_path, fixed=papers), resume=True)
+    text = (
+        'validation.attack.objective was "cross_entropy", is "margin"; set'
+        ' fixed.validation.attack.objective to "cross_entropy" in the space'
+    )
+    with pytest.raises(StudyError, match=text):
+        study_file.claim(study, load_space(tmp_path), resume=True)
+    shorter = {**papers, "validation.attack.steps": 5}
+    with pytest.raises(StudyError, match=r"validation.attack.steps was 20, is 5"):
+        study_file.claim(study, load_space(tmp_path, fixed=shorter), resume=True)
 
 
 def test_a_study_whose_rungs_have_old_names_resumes_with_the_same_ladder(tmp_path: Path) -> None:
