@@ -14,11 +14,10 @@ METHOD = "config.method.name"
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as plain values; None where a value is missing."""
-    plain = frame.astype(object)
-    return [
-        {str(key): value for key, value in row.items()}
-        for row in plain.where(frame.notna(), None).to_dict("records")
-    ]
+    names = [str(name) for name in frame.columns]
+    cells = frame.astype(object).to_numpy()
+    cells[frame.isna().to_numpy()] = None
+    return [dict(zip(names, row, strict=True)) for row in cells.tolist()]
 
 
 def parse(text: object) -> dict[str, Any]:
