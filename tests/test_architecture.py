@@ -200,6 +200,20 @@ def is_too_long(path: str, text: str) -> Iterable[str]:
         yield f"{path} has {count} lines of code, at most {LONGEST} are readable; cut it by subject"
 
 
+def is_too_wide(path: str, text: str) -> Iterable[str]:
+    """Lines of prose or of the page that are wider than 100 columns.
+
+    Tables, code blocks, headings, links and HTML of Markdown apart, which cannot be wrapped, and
+    single words.
+    """
+    code = False
+    for number, line in enumerate(text.splitlines(), start=1):
+        code ^= path.endswith(".md") and line.startswith("```")
+        unbreakable = path.endswith(".md") and line.startswith(("|", "<", "#", "!["))
+        if len(line) > 100 and " " in line.strip() and not code and not unbreakable:
+            yield f"{path}:{number} has {len(line)} columns, at most 100 are read at once"
+
+
 def unexpected(names: Iterable[str]) -> Iterable[str]:
     return (
         f"{name} is not part of the top level; see docs/architecture.md for where things go"
@@ -241,6 +255,20 @@ def unmirrored(modules: Iterable[str], tests: Iterable[str]) -> Iterable[str]:
         f"tests/{name}/ tests no package of that name"
         for name in sorted(folders - packages - singles - {"analysis"})
     )
+
+
+def test_no_page_is_too_wide_and_the_check_can_fail() -> None:
+    generated = {ROOT / "docs" / f"{name}.md" for name in ("methods", "results", "run")}
+    written = [p for p in files() if p.suffix in {".md", ".j2", ".css", ".js"}]
+    found = [
+        fault
+        for path in set(written) - generated
+        for fault in is_too_wide(path.relative_to(ROOT).as_posix(), path.read_text())
+    ]
+    assert found == []
+    assert list(is_too_wide("docs/x.md", "word " * 21)) != []
+    assert list(is_too_wide("docs/x.md", f"```\n{'word ' * 21}\n```\n| {'cell ' * 21} |")) == []
+    assert list(is_too_wide("rkdsearch/report/page.css", "| word " * 21)) != []
 
 
 EACH_FILE: dict[Callable[[str, str], Iterable[str]], tuple[str, str]] = {

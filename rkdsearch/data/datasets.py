@@ -63,6 +63,11 @@ def load_test(config: DataConfig) -> Images:
     return images
 
 
+def forget_images() -> None:
+    """Empty the memory of the last data set: the next `load_training` reads its files again."""
+    _splits.cache_clear()
+
+
 @lru_cache(maxsize=1)
 def _splits(config: DataConfig) -> Splits:
     held: dict[str, Indices] = {}

@@ -225,10 +225,10 @@ OTHERS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("other", OTHERS)
 def test_a_run_is_the_same_whatever_this_process_ran_before(teachers: Path, other: str) -> None:
     config = described(teachers, "mtard")
-    datasets._splits.cache_clear()
+    datasets.forget_images()
     CACHE.clear()
     alone = train(config)
-    datasets._splits.cache_clear()
+    datasets.forget_images()
     CACHE.clear()
     overrides = OTHERS[other]
     train(
