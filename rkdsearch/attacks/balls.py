@@ -4,6 +4,7 @@ A ball is one class, and its entry in `Norm` and `BALLS`. Configs, rows, model c
 read the rest from the class.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -94,9 +95,14 @@ class L2(Ball):
 
     @override
     def random_perturbation(self, noise: Tensor) -> Tensor:
-        # A random direction; the first pixel's number gives the length, between 0 and eps.
-        length = self.eps * noise.flatten(1)[:, 0].abs()
-        return noise / _length(noise).clamp_min(1e-12) * length[:, None, None, None]
+        # Uniform in the ball. Normal numbers have no preferred direction; their squared length is
+        # independent of it, and its distribution function (chi-square) is uniform in [0, 1].
+        normal = math.sqrt(2) * torch.erfinv(noise.clamp(-1 + 2**-23, 1 - 2**-23))
+        squared = normal.flatten(1).double().square().sum(dim=1).clamp_min(1e-24)
+        half = torch.full_like(squared, normal[0].numel() / 2)
+        length = self.eps * torch.special.gammainc(half, squared / 2) ** (0.5 / half)
+        scale: Tensor = (length / squared.sqrt()).to(normal.dtype)
+        return normal * scale[:, None, None, None]
 
 
 BALLS: dict[Norm, type[Ball]] = {ball.norm: ball for ball in (Linf, L2)}

@@ -99,4 +99,5 @@ class Attack:
         x_adv = x_adv.detach().clone()
         for _ in range(self.steps):
             x_adv = project(self.ascend(x_adv, gradient(x_adv)))
-        return x_adv.detach()
+        # Each step ends inside the ball and the pixel range; a start need not lie there.
+        return (x_adv if self.steps else project(x_adv)).detach()

@@ -37,7 +37,9 @@ class AttackConfig(BallConfig):
     A search may change it, but not the validation attack.
     """
 
-    steps: int = Field(10, ge=0, le=1000, description="ascent steps; 0 leaves the start as x'")
+    steps: int = Field(
+        10, ge=0, le=1000, description="ascent steps; 0: x' is the start, moved into the ball"
+    )
     relative_step_size: float = Field(
         0.25, gt=0, le=10, description="step size as a fraction of eps: 2/255 of 8/255 is 0.25"
     )

@@ -118,10 +118,42 @@ def test_a_gaussian_start_is_a_thousandth_of_a_normal_number_away() -> None:
     assert delta.std().item() == pytest.approx(0.001, rel=0.02)
 
 
-def test_an_l2_start_is_inside_the_ball_at_lengths_of_all_sizes() -> None:
-    lengths = length(L2(0.5).random_perturbation(noise().uniform(torch.zeros(200, 1, 4, 4))))
-    assert lengths.max() <= 0.5
-    assert lengths.mean().item() == pytest.approx(0.25, abs=0.03)
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 2), (1, 4, 4), (3, 8, 8), (3, 32, 32)])
+def test_an_l2_start_is_uniform_in_the_ball(shape: tuple[int, int, int]) -> None:
+    pixels, eps = torch.zeros(shape).numel(), 0.5
+    delta = L2(eps).random_perturbation(noise().uniform(torch.zeros(4000, *shape)))
+    lengths = length(delta).flatten().double()
+    assert lengths.max() <= eps * (1 + 1e-6)
+    # In d dimensions the mean length is eps d / (d + 1), and (length / eps)^d is uniform.
+    assert lengths.mean().item() == pytest.approx(eps * pixels / (pixels + 1), rel=0.02)
+    shares = (lengths / eps) ** pixels
+    assert shares.mean().item() == pytest.approx(0.5, abs=0.02)
+    assert shares.var().item() == pytest.approx(1 / 12, abs=0.01)
+    # No pixel is preferred: each has the variance eps^2 / (d + 2) and mean 0.
+    variance = delta.flatten(1).double().var(dim=0)
+    assert variance.mean().item() == pytest.approx(eps**2 / (pixels + 2), rel=0.03)
+    assert (variance / variance.mean()).max() < 1.25
+    assert delta.flatten(1).mean(dim=0).abs().max() < 0.08 * eps
+
+
+def test_a_noise_of_zeros_is_no_perturbation() -> None:
+    assert L2(0.5).random_perturbation(torch.zeros(2, 1, 2, 2)).abs().max() == 0
+
+
+@pytest.mark.parametrize("norm", get_args(Norm))
+@pytest.mark.parametrize("start", get_args(Start))
+def test_an_attack_without_steps_stays_in_the_ball_and_in_the_pixel_range(
+    norm: Norm, start: Start
+) -> None:
+    torch.manual_seed(0)
+    x = torch.rand(50, 1, 4, 4).round()  # black and white: every start would leave the range
+    for eps in (0.3, 1e-4):
+        attack = Attack(build_ball(norm, eps), steps=0, step_size=0.1, initial=start)
+        delta = attack.maximize(lambda z: z.flatten(1).sum(1), x, noise()) - x
+        assert (x + delta).min() >= 0
+        assert (x + delta).max() <= 1
+        size = length(delta).max() if norm == "l2" else delta.abs().max()
+        assert size <= eps * (1 + 1e-3)
 
 
 @pytest.mark.parametrize("draw", ["uniform", "normal"])

@@ -50,7 +50,7 @@ def test_a_field_gives_its_values_in_words_its_default_and_its_unit() -> None:
     assert row("attack.steps") == [
         "whole number >= 0, <= 1000",
         "10",
-        "ascent steps; 0 leaves the start as x'",
+        "ascent steps; 0: x' is the start, moved into the ball",
     ]
     assert row("schedule.milestones")[:2] == ["list (each a number >= 0, <= 1)", "[0.5, 0.75]"]
     assert row("teachers.robust.clean_accuracy")[:2] == ["number >= 0, <= 1 or `null`", "null"]
