@@ -17,6 +17,7 @@ from rkdsearch.execution.failures import as_rkd_error
 from rkdsearch.execution.messages import EpochReport, WorkOrder
 from rkdsearch.execution.trial import run_order
 from rkdsearch.space.settings import Resources
+from rkdsearch.training.accelerator import SHARED_DEVICE
 from rkdsearch.training.all_gather import leave_group
 
 # A gang whose collective operation hangs must not hold its GPUs for ever.
@@ -90,6 +91,8 @@ class Gang:
                 "LOCAL_WORLD_SIZE": str(addresses.count(address)),
                 "MASTER_ADDR": addresses[0],
                 "MASTER_PORT": str(port),
+                # Ray shows each process its own share: a part of one GPU may be another's too.
+                SHARED_DEVICE: str(int(0 < order.resources.gpu < 1)),
             }
             begun.append(process.begin.remote(environment, order))
         ray.get(begun)
