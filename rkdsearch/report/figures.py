@@ -21,7 +21,7 @@ from rkdsearch.report.traces import (
 from rkdsearch.results.cells import CLEAN, ROBUST, parse
 from rkdsearch.results.objectives import COSTS, OBJECTIVES
 
-_CURVES = 80  # more lines cannot be told apart, and are slow to draw
+CURVES = 80  # more lines cannot be told apart, and are slow to draw
 
 
 def curves(trials: Sequence[Row], epochs: Sequence[Row], front: Sequence[Row]) -> Figure | None:
@@ -40,7 +40,7 @@ def curves(trials: Sequence[Row], epochs: Sequence[Row], front: Sequence[Row]) -
     chosen = {row["trial_id"] for row in front}
     others = [
         row for row in trials if row["trial_id"] in by_trial and row["trial_id"] not in chosen
-    ][: max(0, _CURVES - len(chosen))]
+    ][: max(0, CURVES - len(chosen))]
     traces = []
     for row in [*others, *(row for row in front if row["trial_id"] in by_trial)]:
         seen = by_trial[row["trial_id"]]
@@ -131,9 +131,10 @@ def costs(trials: Sequence[Row], front: Sequence[Row]) -> Figure | None:
 
 
 def reliability(epochs: Sequence[Row], front: Sequence[Row]) -> Figure | None:
-    """Teacher's predictions on the images of each front student's last epoch, as three shares.
+    """Teacher's predictions on validation images, clean and attacked, as three shares.
 
-    None where no student of the front has a teacher.
+    The attacked ones are the validation attack's against each student of the front, at its last
+    validated epoch. None where no student of the front has a teacher.
     """
     last = {
         row["trial_id"]: row for row in epochs if row["teacher.right_on_adversarial"] is not None
