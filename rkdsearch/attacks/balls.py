@@ -76,6 +76,7 @@ class L2(Ball):
     title: ClassVar[str] = "L2"
     autoattack: ClassVar[str | None] = "L2"
     largest_eps: ClassVar[float] = 100.0
+    eps_required: ClassVar[bool] = True
 
     @override
     def projection_around(self, x: Tensor) -> Projection:

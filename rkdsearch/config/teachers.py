@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
 from rkdsearch import methods
-from rkdsearch.config.attack import AttackConfig
+from rkdsearch.config.attack import AttackConfig, check_start
 from rkdsearch.config.section import MethodField, Section, Share
 from rkdsearch.config.training import (
     AveragingConfig,
@@ -40,6 +40,11 @@ class Recipe(Section):
                 "a teacher is trained without a teacher, and attack.objective"
                 f" '{self.attack.objective}' needs one: choose label"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _attack_can_leave_its_start(self) -> Self:
+        check_start(self.method, self.attack)
         return self
 
 

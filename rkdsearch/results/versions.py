@@ -60,14 +60,28 @@ def upgraded(table: str, found: "pa.Table") -> "pa.Table":
 def upgraded_description(found: dict[str, Any]) -> dict[str, Any]:
     """The content of `study.json` with the names of the current version."""
     if "schema_version" in found:
-        return found
+        return _with_radii(found)
     renamed = {_DESCRIPTION.get(name, name): value for name, value in found.items()}
     for place in (renamed, renamed.get("must_match")):
         if isinstance(place, dict) and isinstance(ladder := place.get("ladder"), list):
             place["ladder"] = [upgraded_rung(rung) for rung in ladder]
     if isinstance(attack := renamed.get("validation_attack"), dict):
         renamed["validation_attack"] = {"objective": "cross_entropy", **attack}
-    return renamed
+    return _with_radii(renamed)
+
+
+def _with_radii(found: dict[str, Any]) -> dict[str, Any]:
+    """The same with the radius of every L2 ball that a space left out: it was linf's 8/255."""
+    laws = found.get("must_match")
+    if not isinstance(laws, dict):
+        return found
+    balls = [
+        name.removeprefix("fixed.").removesuffix("norm")
+        for name, value in laws.items()
+        if name.startswith("fixed.") and name.endswith("attack.norm") and value == "l2"
+    ]
+    radii = {f"fixed.{ball}eps": 8 / 255 for ball in balls if f"search.{ball}eps" not in laws}
+    return {**found, "must_match": {**radii, **laws}}
 
 
 def upgraded_rung(found: object) -> object:

@@ -28,6 +28,7 @@ from rkdsearch.config.fidelity import Fidelity, fidelity_at
 from rkdsearch.errors import CheckpointError, NonFiniteLossError, OutOfMemoryError
 from rkdsearch.pace import Pace
 from rkdsearch.training import microbatches, setup
+from rkdsearch.training.attack_start import check_start
 from rkdsearch.training.epoch import EpochResult
 from rkdsearch.training.epoch_losses import EpochLosses
 from rkdsearch.training.precision import WEIGHT_DTYPES
@@ -74,6 +75,7 @@ class Trainer:
             for p in group["params"]
         ]
         self._state = State(self.objective, self.optimizers, self.average)
+        check_start(config, self.objective, self.splits)
         self._forward = self.accelerator.prepare(self.objective)
         self._batches = parts.batches
         self._validator = Validator(

@@ -134,3 +134,20 @@ def test_trials_of_version_1_were_validated_by_pgd_on_the_cross_entropy(tmp_path
         "objective": "cross_entropy",
         "steps": 10,
     }
+
+
+def test_an_l2_ball_without_radius_had_that_of_linf(tmp_path: Path) -> None:
+    laws = {"fixed.attack.norm": "l2", "fixed.teachers.robust.recipe.attack.norm": "l2"}
+    searched = {"search.attack.eps": {}, "fixed.attack.norm": "l2"}
+    for given, eps in (
+        (laws, {"fixed.attack.eps": 8 / 255, "fixed.teachers.robust.recipe.attack.eps": 8 / 255}),
+        (
+            {**laws, "fixed.attack.norm": "linf"},
+            {"fixed.teachers.robust.recipe.attack.eps": 8 / 255},
+        ),
+        ({"fixed.attack.norm": "l2", "fixed.attack.eps": 0.5}, {}),
+        (searched, {}),
+    ):
+        text = {"schema_version": 2, "must_match": given}
+        (tmp_path / "study.json").write_text(json.dumps(text), encoding="utf-8")
+        assert Store(tmp_path).description()["must_match"] == {**eps, **given}
