@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from rkdsearch.attacks import Attack, MarginAttack, Noise
 from rkdsearch.attacks.autoattack import auto_attack
+from rkdsearch.attacks.objectives import finite_gradient_of
 from rkdsearch.errors import OutOfMemoryError, is_out_of_memory
 from rkdsearch.methods import Student, inner
 from rkdsearch.pace import Pace
@@ -103,17 +104,28 @@ def attacked_images(
     *,
     seed: int,
     part: slice = slice(None),
+    start: Tensor | None = None,
 ) -> Tensor:
     """x' against the labels y, of `network` in eval mode and frozen.
 
-    An `Attack` maximises the cross-entropy. The start is drawn with `seed`. `part` restricts the
-    attack to some of the images; their start is the same as among all.
+    An `Attack` maximises the cross-entropy. Without `start` (N, C, H, W) it is drawn with `seed`.
+    `part` restricts the attack to some of the images; their start is the same as among all.
+    Components of gradients that are not numbers are left out, so that every x' is an image.
     """
-    start = attack.start(x, Noise(torch.Generator(device=x.device).manual_seed(seed)))
+    if start is None:
+        start = attack.start(x, Noise(torch.Generator(device=x.device).manual_seed(seed)))
     student = Student(network)
     if isinstance(attack, MarginAttack):
         return attack.climb(student, y[part], x[part], start[part])
-    return attack.climb(inner.classification(y[part]).of(student), x[part], start[part])
+    objective = inner.classification(y[part]).of(student)
+    return attack.climb(objective, x[part], start[part], gradient_of=finite_gradient_of)
+
+
+@torch.no_grad()
+def correct(network: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
+    """(N,) True where the largest logit of an image is its label's; never where one is NaN."""
+    logits = network(x)
+    return (logits.argmax(dim=1) == y) & ~logits.isnan().any(dim=1)
 
 
 @ieee_fp32()
@@ -179,16 +191,14 @@ def _batch_results(
     """
     x_part, y_part = x[part], y[part]
 
-    def correct(evaluated: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-        with torch.no_grad():
-            return evaluated(images).argmax(dim=1) == y_part
-
-    clean = robust = teacher_clean = teacher_adversarial = correct(network, x_part)
+    clean = robust = teacher_clean = teacher_adversarial = correct(network, x_part, y_part)
     for number, seed in enumerate(seeds):
         x_adv = attacked_images(network, attack, x, y, seed=seed, part=part)
-        robust = robust & correct(network, x_adv)
+        robust = robust & correct(network, x_adv, y_part)
         if teacher is not None and number == 0:
-            teacher_clean, teacher_adversarial = correct(teacher, x_part), correct(teacher, x_adv)
+            teacher_clean, teacher_adversarial = (
+                correct(teacher, images, y_part) for images in (x_part, x_adv)
+            )
     return clean, robust, teacher_clean, teacher_adversarial
 
 

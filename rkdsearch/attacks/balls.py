@@ -43,6 +43,10 @@ class Ball(ABC):
         """The steepest ascent of unit length in this norm."""
 
     @abstractmethod
+    def grey_eps(self, pixels: int) -> float:
+        """The radius at which every image of so many numbers may become the one of all 1/2."""
+
+    @abstractmethod
     def random_perturbation(self, noise: Tensor) -> Tensor:
         """A perturbation inside the ball from noise in [-1, 1]."""
 
@@ -63,6 +67,10 @@ class Linf(Ball):
     @override
     def direction(self, gradient: Tensor) -> Tensor:
         return gradient.sign()
+
+    @override
+    def grey_eps(self, pixels: int) -> float:
+        return 0.5
 
     @override
     def random_perturbation(self, noise: Tensor) -> Tensor:
@@ -93,6 +101,10 @@ class L2(Ball):
         largest = gradient.flatten(1).abs().amax(dim=1)[:, None, None, None]
         scaled = gradient / largest.clamp_min(torch.finfo(gradient.dtype).tiny)
         return scaled / _length(scaled).clamp_min(1e-12)
+
+    @override
+    def grey_eps(self, pixels: int) -> float:
+        return math.sqrt(pixels) / 2
 
     @override
     def random_perturbation(self, noise: Tensor) -> Tensor:

@@ -11,13 +11,16 @@ from typing import Any, assert_never
 import numpy as np
 import torch
 
-from rkdsearch import data, models
+from rkdsearch import data, flags, models
 from rkdsearch.accuracy import BATCH, evaluate_accuracy, evaluate_autoattack
+from rkdsearch.attacks import MarginAttack
 from rkdsearch.data.splits import stratified_subset
 from rkdsearch.errors import OutOfMemoryError
 from rkdsearch.evaluation.targets import EvaluationTarget
+from rkdsearch.flags import ImageChecks
 from rkdsearch.plugins import allow_import
 from rkdsearch.results.columns import cells_of
+from rkdsearch.results.flags import raised
 from rkdsearch.results.intervals import accuracy
 from rkdsearch.results.rows import EvaluationRow, EvaluationRun
 from rkdsearch.results.states import EvaluationAttack
@@ -43,6 +46,7 @@ class WorkerJob:
     job: EvaluationJob
     gpu: float  # share of a GPU that the worker holds
     packages: tuple[str, ...]  # packages of the user that may be imported by name
+    checked: int  # images of each block that the checks behind flags look at
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,8 @@ class BlockResult:
     """One block of images under one job."""
 
     right: np.ndarray[Any, np.dtype[np.bool_]]  # (N,) classified correctly
-    flags: Sequence[str]  # signs of a broken evaluation
+    checks: ImageChecks | None  # None for clean images
+    warnings: Sequence[str]  # of AutoAttack's package
     seconds: float
     device: str
     torch: str  # version
@@ -120,7 +125,8 @@ def _run_block(work: WorkerJob, images: tuple[Any, Any], block: int) -> BlockRes
     x = data.to_layout(x, channels_last=config.training.channels_last)
     network = _network(job.target, device)
     validation_attack = config.validation.attack
-    flags: list[str] = []
+    warnings: list[str] = []
+    checks = None
     pgd = validation_attack.papers_pgd(PGD_STEPS)
     match job.attack:
         case "clean":
@@ -129,13 +135,19 @@ def _run_block(work: WorkerJob, images: tuple[Any, Any], block: int) -> BlockRes
             restarts, seed = validation_attack.restarts, job.seed + block
             right = evaluate_accuracy(network, x, y, pgd, restarts=restarts, seed=seed)[0].robust
         case "autoattack":
-            results, flags = evaluate_autoattack(network, x, y, attack=pgd, seed=job.seed)
+            results, warnings = evaluate_autoattack(network, x, y, attack=pgd, seed=job.seed)
             right = results.robust
         case _:
             assert_never(job.attack)
+    if job.attack != "clean":
+        some = torch.linspace(0, len(x) - 1, min(work.checked, len(x))).round().long()
+        # AutoAttack's losses are the cross-entropy and margins; what both miss, the margin misses
+        attack = pgd if job.attack == "pgd20" else MarginAttack(pgd.ball, PGD_STEPS)
+        checks = flags.check(network, x[some], y[some], attack)
     return BlockResult(
         right=right.cpu().numpy(),
-        flags=flags,
+        checks=checks,
+        warnings=warnings,
         seconds=time.perf_counter() - started,
         device=device_name(device),
         torch=str(torch.__version__),
@@ -160,6 +172,8 @@ def row_of(
     right = np.concatenate([block.right for block in blocks])
     validation_attack, attacked = job.target.config.validation.attack, job.attack != "clean"
     estimate = accuracy(int(right.sum()), len(right))
+    found = [block.checks for block in blocks if block.checks is not None]
+    checks = ImageChecks.joined(found).counts if found else None
     row = EvaluationRow(
         trial_id=job.target.trial_id,
         label=job.target.label,
@@ -178,7 +192,9 @@ def row_of(
         high=estimate.high,
         worst_class_accuracy=float(min(right[y == k].mean() for k in np.unique(y))),
         seconds=sum(block.seconds for block in blocks),
-        flags=sorted({flag for block in blocks for flag in block.flags}),
+        flags=None if checks is None else raised(checks),
+        check=checks,
+        warnings=sorted({text for block in blocks for text in block.warnings}),
         per_image="".join("1" if r else "0" for r in right),
         subset_sha256=digest,
         weights_sha256=job.target.sha256,

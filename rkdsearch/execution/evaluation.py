@@ -26,6 +26,7 @@ from rkdsearch.evaluation.jobs import (
     subset,
 )
 from rkdsearch.execution.ray_session import connected
+from rkdsearch.flags import IMAGES
 from rkdsearch.plugins import allowed_imports
 from rkdsearch.results.cells import records
 from rkdsearch.results.store import Store
@@ -79,7 +80,8 @@ def _run_blocks(
     for job in sorted(jobs, key=lambda j: j.attack != "autoattack"):
         gpu = share if job.target.config.training.device != "cpu" else 0.0
         target = replace(job.target, weights=job.target.weights.resolve())
-        work = WorkerJob(replace(job, target=target), gpu, allowed_imports())
+        checked = math.ceil(IMAGES / blocks)
+        work = WorkerJob(replace(job, target=target), gpu, allowed_imports(), checked)
         for block in range(blocks):
             waiting[task.options(num_gpus=gpu).remote(work, arrays, block)] = (job, block)
     results: dict[EvaluationJob, dict[int, BlockResult]] = {job: {} for job in jobs}

@@ -19,7 +19,7 @@ from rkdsearch.export.exported_network import (
     own_packages,
 )
 from rkdsearch.methods import name_of
-from rkdsearch.results.cells import flags_of
+from rkdsearch.results.flags import summary
 from rkdsearch.results.intervals import accuracy
 from rkdsearch.results.states import Origin, Status
 from rkdsearch.teacher import fingerprint
@@ -141,11 +141,14 @@ def _results(d: ExportedNetwork) -> str:
     ):
         value = d.trial[f"metric.{name}_accuracy"]
         if value is not None and n:
-            lines.append(f"| validation | {attack} | - | {_score(round(value * n), int(n))} | - |")
+            seen = summary(d.trial) if name == "robust" else "-"
+            lines.append(
+                f"| validation | {attack} | - | {_score(round(value * n), int(n))} | {seen} |"
+            )
     tested = d.tests
     for row in tested:
         name = attack_name(str(row["attack"]))
-        flags = "; ".join(flags_of(row["flags"])) or "none seen"
+        flags = "-" if row["attack"] == "clean" else summary(row)
         place = f"test ({row['images']} of {row['of_images']})"
         lines.append(
             f"| {place} | {name} | {row['seed']} | {_score(row['correct'], row['images'])} |"

@@ -1,11 +1,13 @@
 """Test results from the `evaluations` rows: which are current, and paired comparisons."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from rkdsearch.results.cells import records
+from rkdsearch.results.flags import TOLERATED, Flag, exceeds
 from rkdsearch.results.intervals import (
     Estimate,
     mean_over_seeds,
@@ -20,12 +22,39 @@ def current_tests(evaluations: pd.DataFrame) -> pd.DataFrame:
 
     Among equally many images the newest result counts.
     """
-    return _latest(
+    found = _latest(
         _newest_weights(evaluations),
         ["trial_id", "checkpoint", "attack"],
         "subset_sha256",
         by=["images", "evaluated"],
     )
+    return found.assign(pair_flags=pair_flags(found))
+
+
+def pair_flags(evaluations: pd.DataFrame) -> "pd.Series[str]":
+    """Flags that only two rows can raise, JSON lists: PGD against AutoAttack on the same images.
+
+    AutoAttack's row is flagged where another attack breaks images that it did not, the row of a
+    gradient attack where AutoAttack breaks many images that it did not. Null without a pair.
+    """
+    same = ["trial_id", "checkpoint", "weights_sha256", "norm", "eps", "subset_sha256"]
+    found: dict[object, list[str] | None] = dict.fromkeys(evaluations.index)
+    attacked = evaluations[evaluations["attack"] != "clean"]
+    for _, group in attacked.groupby(same, dropna=False, sort=False):
+        standard = group[group["attack"] == "autoattack"]
+        for place, row in group[group["attack"] != "autoattack"].iterrows():
+            for best, other in standard.iloc[:1].iterrows():
+                pairs = [*zip(str(row["per_image"]), str(other["per_image"]), strict=False)]
+                missed, below = pairs.count(("0", "1")), pairs.count(("1", "0"))
+                for at, flag, count in (
+                    (best, Flag.AUTOATTACK_MISSED, missed),
+                    (place, Flag.AUTOATTACK_BELOW, below),
+                ):
+                    flags = found[at] = found[at] or []
+                    if exceeds(count, len(pairs), TOLERATED[flag]) and flag not in flags:
+                        flags.append(flag)
+    texts = [None if flags is None else json.dumps(flags) for flags in found.values()]
+    return pd.Series(texts, index=evaluations.index, dtype=object)
 
 
 def _newest_weights(evaluations: pd.DataFrame) -> pd.DataFrame:

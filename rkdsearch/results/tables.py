@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from rkdsearch.results.columns import Column, columns_of
+from rkdsearch.results.flags import CHANCE, COUNTS, MEANINGS, TOLERATED
 from rkdsearch.results.rows import DecisionRow, EpochRow, EvaluationRow, TrialRow
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 CONFIG_GOES_AFTER = "notes"  # the `config.*` columns of `trials` stand behind this one
 
 _TRIAL_ID = columns_of(TrialRow)[0]
@@ -75,4 +76,25 @@ def markdown() -> str:
             "|---|---|---|---|---|",
         ]
         lines += [f"| `{c.name}` | {c.type} | {c.unit} | {c.meaning} | {c.source} |" for c in fixed]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_flags()]) + "\n"
+
+
+def _flags() -> list[str]:
+    """The section about the values of `flags`."""
+    lines = [
+        "",
+        "## flags",
+        "",
+        "Values of `trials.flags` and `evaluations.flags`. A flag is raised where so many images",
+        f"have less than {CHANCE:g} probability if the tolerated share were true (exact binomial);",
+        "what was not looked at is null and called not checked. Flags on validation images keep a",
+        "trial off the front; those of `evaluations` move nothing. The last two compare two rows:",
+        "readers raise them.",
+        "",
+        "| flag | meaning | count | tolerated |",
+        "|---|---|---|---|",
+    ]
+    for flag, meaning in MEANINGS.items():
+        count = f"`check.{COUNTS[flag]}`" if flag in COUNTS else "images of both rows"
+        lines.append(f"| `{flag}` | {meaning} | {count} | {100 * TOLERATED[flag]:g} % |")
+    return lines

@@ -1,7 +1,8 @@
 """Older schema versions, read as the current one. Only this module knows their names.
 
-Version 1 (releases before 0.2) is the only older version. For releases 0.x columns may be renamed
-with a mapping here (decision 13); from 1.0 on no column is renamed.
+Version 1 is of releases before 0.2; version 2 had no checks behind flags (decision 15). For
+releases 0.x columns may be renamed with a mapping here (decision 13); from 1.0 on no column is
+renamed.
 """
 
 from collections.abc import Mapping
@@ -38,6 +39,11 @@ RUNG = MappingProxyType(
 def upgraded(table: str, found: "pa.Table") -> "pa.Table":
     """One file of a table with the column names and values of the current version."""
     version = (found.schema.metadata or {}).get(VERSION_KEY.encode(), b"1")
+    if version in (b"1", b"2") and table == "evaluations":
+        # they were the warnings of AutoAttack's package; nobody had looked for signs of our own
+        found = found.rename_columns(
+            ["warnings" if name == "flags" else name for name in found.column_names]
+        )
     if version != b"1":
         return found
     names = _COLUMNS[table]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rkdsearch.accuracy import TeacherReliability
+from rkdsearch.results.rows import Checks
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class EpochResult:
     """One finished epoch. `epoch` counts from 1; `finished` is a Unix time in seconds.
 
     Accuracies are on validation images, fractions of 1; None where the epoch was not validated.
+    `checks` are of the best epoch's network, on validation images, and come with a full run's last
+    epoch.
     """
 
     epoch: int
@@ -50,6 +53,7 @@ class EpochResult:
     validation_attack_steps: int | None = None
     finished: float = 0.0
     processes: int | None = None
+    checks: Checks | None = None
 
     @property
     def robust_overfitting_gap(self) -> float | None:
@@ -63,9 +67,10 @@ class EpochResult:
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> "EpochResult":
         """The inverse of `dataclasses.asdict`."""
-        reliability, best = values["reliability"], values["best"]
+        reliability, best, checks = values["reliability"], values["best"], values.get("checks")
         return EpochResult(
-            **{k: v for k, v in values.items() if k not in ("reliability", "best")},
+            **{k: v for k, v in values.items() if k not in ("reliability", "best", "checks")},
             reliability=None if reliability is None else TeacherReliability(**reliability),
             best=None if best is None else Best(**best),
+            checks=None if checks is None else Checks(**checks),
         )

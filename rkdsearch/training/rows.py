@@ -16,7 +16,9 @@ import torch
 from rkdsearch.accuracy import TeacherReliability
 from rkdsearch.config import TrainConfig
 from rkdsearch.results.columns import cells_of
+from rkdsearch.results.flags import Flag, raised
 from rkdsearch.results.rows import (
+    Checks,
     EpochRow,
     Metrics,
     ReachedFidelity,
@@ -42,6 +44,17 @@ def metrics(epochs: Sequence[EpochResult]) -> Metrics | None:
         last_robust_accuracy=judged.robust_accuracy,
         robust_overfitting_gap=judged.robust_overfitting_gap,
     )
+
+
+def checks(epochs: Sequence[EpochResult]) -> Checks | None:
+    """The checks of a run's best network; None before its full length, and of earlier versions."""
+    return epochs[-1].checks if epochs else None
+
+
+def flags(epochs: Sequence[EpochResult]) -> tuple[Flag, ...] | None:
+    """The flags that these raise; None where there are none."""
+    found = checks(epochs)
+    return None if found is None else raised(found)
 
 
 def reached_fidelity(config: TrainConfig, epochs: Sequence[EpochResult]) -> ReachedFidelity:
@@ -134,6 +147,13 @@ def read_epoch(row: Mapping[str, Any]) -> EpochResult:
         },
         reliability=known,
     )
+
+
+def read_checks(row: Mapping[str, Any]) -> Checks | None:
+    """The checks in a row of `trials/`, nulls as None; None where nobody looked."""
+    counts = {f.name: row.get(f"check.{f.name}") for f in fields(Checks)}
+    known = {name: int(count) for name, count in counts.items() if count is not None}
+    return Checks(**known) if {"images", "right"} <= known.keys() else None
 
 
 def facts_of(trainer: Trainer) -> dict[str, object]:

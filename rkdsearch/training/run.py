@@ -119,6 +119,8 @@ def single_run(trainer: Trainer) -> Iterator[EpochResult]:
                 notes={},
                 metric=rows.metrics(trainer.history),
                 fidelity=rows.reached_fidelity(config, trainer.history),
+                flags=rows.flags(trainer.history),
+                check=rows.checks(trainer.history),
                 facts=facts,
                 run=rows.run_record(config, trainer.history, facts),
             )

@@ -11,12 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from rkdsearch import data, models
+from rkdsearch import data, flags, models
 from rkdsearch.accuracy import BATCH, evaluate_accuracy
 from rkdsearch.config import Recipe, TeacherConfig, TrainConfig
 from rkdsearch.data.splits import stratified_subset
 from rkdsearch.errors import OutOfMemoryError, TeacherError
 from rkdsearch.pace import Pace
+from rkdsearch.results.flags import raised, sentence
+from rkdsearch.results.rows import Checks
 from rkdsearch.teacher import Role, fingerprint, load, split_of
 from rkdsearch.training import checkpoint
 from rkdsearch.training.epoch import EpochResult
@@ -126,6 +128,32 @@ def measure(teacher: TeacherConfig, config: TrainConfig) -> TeacherAccuracy:
     """
     *_, (measured, _) = measuring(teacher, config)
     return measured
+
+
+def check(teacher: TeacherConfig, config: TrainConfig) -> Checks:
+    """The checks behind flags, by the run's validation attack on some of its validation images.
+
+    Raises TeacherError as `load_network` does.
+    """
+    splits, device = data.load_training(config.data), device_of(config)
+    network = models.fold(load_network(teacher, splits).to(device))
+    rows = _validation_rows(config, splits)
+    if len(rows) > flags.IMAGES:
+        rows = rows[np.linspace(0, len(rows) - 1, flags.IMAGES).round().astype(int)]
+    images = splits.validation.take(torch.from_numpy(rows)).to(device)
+    x = data.FloatImages(images, device, channels_last=config.training.channels_last)[:]
+    attack = config.validation.attack.build()
+    return flags.check(network, x, images.labels.to(device), attack).counts
+
+
+def refuse_flagged(found: Checks, place: str) -> None:
+    """Raise TeacherError where these checks raise flags."""
+    if signs := [sentence(flag) for flag in raised(found)]:
+        raise TeacherError(
+            f"{place}: the validation attack fails on it, and its robust accuracy is not to be"
+            f" believed: {'; '.join(signs)}; choose a teacher that does not hide its gradient (does"
+            " its network round, draw random numbers, or end in a softmax?)"
+        )
 
 
 def measuring(teacher: TeacherConfig, config: TrainConfig) -> Iterator[tuple[TeacherAccuracy, int]]:

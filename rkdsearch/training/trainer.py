@@ -27,6 +27,8 @@ from rkdsearch.config import TrainConfig
 from rkdsearch.config.fidelity import Fidelity, fidelity_at
 from rkdsearch.errors import CheckpointError, NonFiniteLossError, OutOfMemoryError
 from rkdsearch.pace import Pace
+from rkdsearch.results.rows import Checks
+from rkdsearch.teacher import load
 from rkdsearch.training import microbatches, setup
 from rkdsearch.training.attack_start import check_start
 from rkdsearch.training.epoch import EpochResult
@@ -197,6 +199,8 @@ class Trainer:
             or (epoch + 1) % self.config.validation.every == 0
         ):
             result = self._validated(result, fidelity)
+        if epoch + 1 == training.epochs and self.rank == 0:
+            result = replace(result, checks=self._checks_of_best(result))
         return replace(result, seconds=time.perf_counter() - started, finished=time.time())
 
     def _step(
@@ -288,6 +292,19 @@ class Trainer:
         network = self._delivered()
         network.eval()
         return self._validator.evaluate(network, protocol)
+
+    def _checks_of_best(self, result: EpochResult) -> Checks | None:
+        """The checks behind flags, of the best epoch's network; None where no file holds it."""
+        assert result.best is not None, "the last epoch is validated"
+        if result.best.epoch == result.epoch:
+            network = self.student if self.average is None else self.average.network
+        elif self._checkpoints is not None and self._checkpoints.best.exists():
+            best, task = self._checkpoints.best, self.splits.train.task
+            network = load(best, self.config.student, task)
+            setup.place(network, self.config, self.device)
+        else:
+            return None
+        return self._validator.check(network.eval())
 
     def _delivered(self) -> nn.Module:
         """The network to validate and deliver; an average gets new BatchNorm statistics."""

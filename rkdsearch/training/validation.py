@@ -7,10 +7,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from rkdsearch import data, models
+from rkdsearch import data, flags, models
 from rkdsearch.accuracy import ImageResults, TeacherReliability, evaluate_accuracy
 from rkdsearch.config import TrainConfig, ValidationConfig
 from rkdsearch.data.splits import stratified_subset
+from rkdsearch.results.rows import Checks
 from rkdsearch.training.epoch import Best, EpochResult
 from rkdsearch.training.precision import WEIGHT_DTYPES
 
@@ -82,6 +83,16 @@ class Validator:
                 accelerator.reduce(counts) if processes > 1 else counts
             ),
         )
+
+    def check(self, network: nn.Module) -> Checks:
+        """The checks behind flags, of `network` (eval mode) under the full validation attack.
+
+        On at most `flags.IMAGES` validation images of all classes; this process does them alone.
+        """
+        everything = self.images(self._config.validation.images)[1]
+        x, y = self.images(min(flags.IMAGES, len(everything)))
+        attack = self._config.validation.attack.build()
+        return flags.check(models.fold(network), x[:], y, attack).counts
 
 
 def with_validation(

@@ -18,6 +18,7 @@ from rkdsearch.evaluation.jobs import BlockResult, EvaluationJob, WorkerJob
 from rkdsearch.evaluation.targets import EvaluationTarget, evaluation_targets
 from rkdsearch.execution import evaluation
 from rkdsearch.execution.ray_session import ENVIRONMENT
+from rkdsearch.flags import ImageChecks
 from rkdsearch.results.cells import records
 from rkdsearch.results.store import Store
 from rkdsearch.teacher import Role, fingerprint
@@ -127,7 +128,7 @@ def test_a_full_device_is_a_sentence_that_names_the_knob(
     monkeypatch.setattr(jobs, "_run_block", full)
     job = EvaluationJob(target("t00004"), "autoattack", 0)
     with pytest.raises(OutOfMemoryError) as error:
-        jobs.run_block(WorkerJob(job, gpu, ()), (None, None), 0)
+        jobs.run_block(WorkerJob(job, gpu, (), 1), (None, None), 0)
     assert str(error.value).startswith(
         "t00004, autoattack: the device is out of memory with 250 images at a time; "
     )
@@ -139,9 +140,13 @@ def test_a_full_device_is_a_sentence_that_names_the_knob(
     [("clean", None, 0.0), ("pgd20", 20, 8 / 255), ("autoattack", None, 8 / 255)],
 )
 def test_a_row_adds_up_its_blocks(attack: str, steps: int | None, eps: float) -> None:
+    # Forty images a block, all moved by random numbers; clean images are not attacked.
+    yes, no, classes = torch.ones(40).bool(), torch.zeros(40).bool(), torch.arange(40) % 10
+    columns = [classes, classes, torch.full((40,), torch.nan), no, no, no, no, no, yes]
+    seen = None if attack == "clean" else ImageChecks(*columns)
     blocks = [
-        BlockResult(np.array([True, True, False]), ["b"], 1.5, "a CPU", "2.0"),
-        BlockResult(np.array([True]), ["a", "b"], 1.5, "a CPU", "2.0"),
+        BlockResult(np.array([True, True, False]), seen, ["b"], 1.5, "a CPU", "2.0"),
+        BlockResult(np.array([True]), seen, ["a", "b"], 1.5, "a CPU", "2.0"),
     ]
     row = jobs.row_of(
         EvaluationJob(target("t00003"), attack, 1), blocks, np.array([0, 1, 1, 1]), 450, "ab"
@@ -154,13 +159,16 @@ def test_a_row_adds_up_its_blocks(attack: str, steps: int | None, eps: float) ->
         "1101",
     )
     assert row["worst_class_accuracy"] == pytest.approx(2 / 3)
-    assert (row["test_attack_steps"], row["eps"], row["seed"], row["seconds"], row["flags"]) == (
+    assert (row["test_attack_steps"], row["eps"], row["seed"], row["seconds"], row["warnings"]) == (
         steps,
         eps,
         1,
         3.0,
         ["a", "b"],
     )
+    assert row["flags"] == (None if attack == "clean" else ("random",))
+    assert row.get("check.images") == (None if attack == "clean" else 80)
+    assert row.get("check.broken_without_gradient") is None
     assert (row["subset_sha256"], row["weights_sha256"]) == ("ab", "ab" * 32)
     assert isinstance(row["low"], float)
     assert row["low"] < 0.75

@@ -18,7 +18,8 @@ from rkdsearch.results.cells import CLEAN, ROBUST, records
 from rkdsearch.results.intervals import paired_difference
 from rkdsearch.results.store import Store
 from rkdsearch.results.study import read_study
-from tests.results.factory import make_study, repeat, write_tests
+from tests.results import version_1
+from tests.results.factory import flag, make_study, repeat, write_tests
 
 EVIL = "</script><img src=x onerror=document.title='owned'>{{ 7 * 7 }}\u2028'\"&<b>"
 
@@ -274,7 +275,7 @@ def test_what_an_attack_complained_about_is_flagged_at_its_result_and_told_below
     assert ">flag 1</span>" not in next(
         row for row in text.split("<tr>") if "igdm · igdm-044" in row
     )
-    assert "<li>white-box weaker than black-box</li>" in text
+    assert "<li>AutoAttack&#39;s package: white-box weaker than black-box</li>" in text
 
 
 def test_a_running_study_says_that_it_is_not_over(evil: Path) -> None:
@@ -462,3 +463,21 @@ def test_a_browser_draws_the_pictures_and_runs_nothing_else(evil: Path) -> None:
     assert done.stdout.count('class="main-svg"') >= 8
     assert "<title>owned" not in done.stdout
     assert not [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+def test_a_student_that_flags_keep_off_the_front_is_named_with_its_reason(tmp_path: Path) -> None:
+    store = make_study(tmp_path)
+    flag(store, "igdm-044", "huge_eps")
+    text = visible(page.render(read_study(tmp_path)))
+    assert "Kept off the front by flags, on validation images alone." in text
+    assert re.search(r"<li>igdm-044: huge_eps: the network stays right where", text)
+    assert "igdm-044" not in read_study(tmp_path).front["trial_id"].tolist()
+
+
+def test_what_nobody_checked_is_called_so(tmp_path: Path) -> None:
+    make_study(tmp_path)
+    assert "not checked" not in visible(page.render(read_study(tmp_path)))
+    version_1.rewrite(tmp_path)
+    text = visible(page.render(read_study(tmp_path)))
+    assert "<br><small>not checked</small>" in text
+    assert "33 of the trials that may be on the front were not checked for signs" in text

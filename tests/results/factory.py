@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 from rkdsearch.results.cells import PAIR, records
 from rkdsearch.results.columns import Column
 from rkdsearch.results.intervals import accuracy
+from rkdsearch.results.rows import Checks
 from rkdsearch.results.store import Store
 
 CONFIG = (
@@ -32,6 +34,10 @@ search:
   method.temperature:        {float: [1.0, 30.0], log: true, when: {method.name: [ard, iad, rslad]}}
   attack.eps:                {choice: [4/255, 8/255, 10/255]}
 """
+
+
+# The checks of a sound network.
+SEEN = {f"check.{f.name}": 0 for f in fields(Checks)} | {"check.images": 200, "check.right": 180}
 
 
 def make_study(
@@ -121,6 +127,8 @@ def make_study(
                 "config.optimizer.lr": lr,
                 "config.attack.eps": eps,
                 "config.validation.attack.objective": "cross_entropy",
+                "flags": [] if status == "finished" else None,
+                **(SEEN if status == "finished" else {}),
                 "metric.clean_accuracy": curve[best][0],
                 "metric.robust_accuracy": curve[best][1],
                 "metric.worst_class_accuracy": curve[best][1] * 0.8,
@@ -163,6 +171,22 @@ def make_study(
             random,
         )
     return store
+
+
+def flag(store: Store, trial_id: str, name: str) -> None:
+    """Flag a trial of a written study."""
+    (row,) = (r for r in records(store.trials()) if r["trial_id"] == trial_id)
+    store.write_trial({**row, "flags": [name]})
+
+
+def forget_checks(store: Store) -> None:
+    """Write the rows of a study again as if nobody had looked for flags."""
+    for rows, write in (
+        (store.trials(), store.write_trial),
+        (store.evaluations(), store.write_evaluation),
+    ):
+        for row in records(rows):
+            write({**row, **dict.fromkeys(SEEN), "flags": None})
 
 
 def repeat(store: Store, ordinals: Sequence[int]) -> None:
@@ -217,7 +241,9 @@ def write_tests(
                     "high": estimate.high,
                     "worst_class_accuracy": estimate.value * 0.8,
                     "seconds": 2.0,
-                    "flags": (
+                    "flags": None if attack == "clean" else [],
+                    **({} if attack == "clean" else SEEN),
+                    "warnings": (
                         ["white-box weaker than black-box"] if trial_id.startswith("crdnd") else []
                     ),
                     "per_image": "".join("1" if flag else "0" for flag in right),

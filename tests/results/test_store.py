@@ -44,7 +44,7 @@ def test_any_reader_sees_every_column_of_every_method_without_us(tmp_path: Path)
 def test_a_file_tells_its_schema_version_units_and_meanings(tmp_path: Path) -> None:
     Store(tmp_path).write_epochs("a", [{"epoch": 1, "seconds": 2.5}])
     schema = pq.read_schema(tmp_path / "epochs" / "a.parquet")
-    assert schema.metadata[b"rkdsearch.schema_version"] == str(SCHEMA_VERSION).encode() == b"2"
+    assert schema.metadata[b"rkdsearch.schema_version"] == str(SCHEMA_VERSION).encode() == b"3"
     assert schema.metadata[b"rkdsearch.table"] == b"epochs"
     assert schema.field("seconds").metadata[b"unit"] == b"seconds"
     assert schema.field("epoch").metadata[b"meaning"] == b"finished epochs, from 1"

@@ -10,7 +10,7 @@ from rkdsearch.results.cells import records
 from rkdsearch.results.store import Store
 from rkdsearch.results.study import read_study
 from tests.results import version_1
-from tests.results.factory import make_study
+from tests.results.factory import forget_checks, make_study
 
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
@@ -90,7 +90,7 @@ def test_the_other_origins_of_version_1_stay_as_they_are(tmp_path: Path) -> None
 def test_a_study_of_version_1_reads_as_the_same_study_of_version_2(
     tmp_path: Path, table: str
 ) -> None:
-    make_study(tmp_path / "study")
+    forget_checks(make_study(tmp_path / "study"))
     new = read_study(tmp_path / "study")
     assert version_1.rewrite(tmp_path / "study")[table] > 0
     old = read_study(tmp_path / "study")
@@ -118,7 +118,7 @@ def test_a_description_of_version_1_is_read_under_the_names_of_version_2(tmp_pat
 
 
 def test_the_page_of_a_version_1_study_says_the_same(tmp_path: Path) -> None:
-    make_study(tmp_path)
+    forget_checks(make_study(tmp_path))
     new = page.context(read_study(tmp_path))
     version_1.rewrite(tmp_path)
     old = page.context(read_study(tmp_path))
@@ -134,6 +134,20 @@ def test_trials_of_version_1_were_validated_by_pgd_on_the_cross_entropy(tmp_path
         "objective": "cross_entropy",
         "steps": 10,
     }
+
+
+def test_what_autoattacks_package_said_before_version_3_is_a_warning_and_no_flag(
+    tmp_path: Path,
+) -> None:
+    old = {"trial_id": ["a"], "attack": ["autoattack"], "flags": ['["randomised"]']}
+    version_1.write(tmp_path, "evaluations", "a", old, version="2")
+    version_1.write(tmp_path, "evaluations", "b", {**old, "trial_id": ["b"]})
+    for row in records(Store(tmp_path).evaluations()):
+        assert (row["warnings"], row["flags"], row["check.images"]) == (
+            '["randomised"]',
+            None,
+            None,
+        )
 
 
 def test_an_l2_ball_without_radius_had_that_of_linf(tmp_path: Path) -> None:

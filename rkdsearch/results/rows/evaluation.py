@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Annotated
 
 from rkdsearch.results.columns import JSON, Cell
+from rkdsearch.results.rows.checks import Checks
 from rkdsearch.results.rows.units import FRACTION, SECONDS, SHA256, UTC
 
 
@@ -58,10 +59,18 @@ class EvaluationRow:
     worst_class_accuracy: Annotated[float, Cell("accuracy of the worst class", "worker", FRACTION)]
     seconds: Annotated[float, Cell("time of this evaluation", "worker", SECONDS)]
     flags: Annotated[
-        Sequence[str],
+        Sequence[str] | None,
         Cell(
-            "list of signs that the attack failed (masked gradients and the like)", "worker", JSON
+            "list of signs that the attack failed; null for clean images, and where nobody looked."
+            " They move nothing",
+            "`results.flags.raised`",
+            JSON,
         ),
+    ]
+    check: Checks | None
+    warnings: Annotated[
+        Sequence[str],
+        Cell("list of what AutoAttack's package says of the network", "pyautoattack", JSON),
     ]
     per_image: Annotated[
         str,

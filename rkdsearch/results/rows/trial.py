@@ -1,12 +1,13 @@
 """The row of a trial in `trials/`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
 from rkdsearch.errors import Failure
 from rkdsearch.results.columns import JSON, Cell, Group, columns_of
+from rkdsearch.results.rows.checks import Checks
 from rkdsearch.results.rows.units import FRACTION, SECONDS, SHA256, UTC, cost_columns
 from rkdsearch.results.states import Origin, Status
 
@@ -229,5 +230,15 @@ class TrialRow:
     ]
     metric: Metrics | None
     fidelity: ReachedFidelity
+    flags: Annotated[
+        Sequence[str] | None,
+        Cell(
+            "list of signs that the validation attack failed on the best checkpoint: such a trial"
+            " is kept off the front; null where nobody looked, as before full length",
+            "`results.flags.raised`",
+            JSON,
+        ),
+    ]
+    check: Checks | None
     facts: Annotated[Mapping[str, object], Group(columns_of(RunFacts, "run."))]
     run: RunRecord
