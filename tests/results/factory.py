@@ -1,10 +1,14 @@
 """A made-up study with learning curves, stopped trials, baselines, test results, teachers."""
 
+import atexit
 import json
 import math
+import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -50,9 +54,17 @@ def make_study(
     seed: int = 0,
 ) -> Store:
     """Write a study; `evil` text goes into every label, error, name and JSON value."""
+    made = _made(trials, running, evil, seed, evaluated=evaluated)
+    shutil.copytree(made, folder, dirs_exist_ok=True)
+    return Store(folder, CONFIG)
+
+
+@cache  # many tests ask for the same study
+def _made(trials: int, running: int, evil: str, seed: int, *, evaluated: bool) -> Path:
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
     random = np.random.default_rng(seed)
     store = Store(folder, CONFIG)
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / "study.json").write_text(json.dumps(_description(evil)), encoding="utf-8")
     students: list[tuple[str, str, float, float]] = []
     for ordinal in range(trials):
@@ -170,7 +182,7 @@ def make_study(
             + [("teacher", "WRN teacher" + evil, 0.95, 0.74)],
             random,
         )
-    return store
+    return folder
 
 
 def flag(store: Store, trial_id: str, name: str) -> None:

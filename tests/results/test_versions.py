@@ -8,7 +8,7 @@ import pytest
 from rkdsearch.report import page
 from rkdsearch.results.cells import records
 from rkdsearch.results.store import Store
-from rkdsearch.results.study import read_study
+from rkdsearch.results.study import StudyResults, read_study
 from tests.results import version_1
 from tests.results.factory import forget_checks, make_study
 
@@ -86,14 +86,21 @@ def test_the_other_origins_of_version_1_stay_as_they_are(tmp_path: Path) -> None
     ]
 
 
+@pytest.fixture(scope="module")
+def rewritten(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyResults, StudyResults]:
+    """A study of version 2, and the same as version 1."""
+    folder = tmp_path_factory.mktemp("versions") / "study"
+    forget_checks(make_study(folder))
+    new = read_study(folder)
+    assert min(version_1.rewrite(folder).values()) > 0
+    return new, read_study(folder)
+
+
 @pytest.mark.parametrize("table", ["trials", "epochs", "rungs", "evaluations"])
 def test_a_study_of_version_1_reads_as_the_same_study_of_version_2(
-    tmp_path: Path, table: str
+    rewritten: tuple[StudyResults, StudyResults], table: str
 ) -> None:
-    forget_checks(make_study(tmp_path / "study"))
-    new = read_study(tmp_path / "study")
-    assert version_1.rewrite(tmp_path / "study")[table] > 0
-    old = read_study(tmp_path / "study")
+    new, old = rewritten
     pd.testing.assert_frame_equal(getattr(old, table), getattr(new, table))
     assert old.description == new.description
     pd.testing.assert_frame_equal(old.front, new.front)
@@ -117,11 +124,10 @@ def test_a_description_of_version_1_is_read_under_the_names_of_version_2(tmp_pat
     }
 
 
-def test_the_page_of_a_version_1_study_says_the_same(tmp_path: Path) -> None:
-    forget_checks(make_study(tmp_path))
-    new = page.context(read_study(tmp_path))
-    version_1.rewrite(tmp_path)
-    old = page.context(read_study(tmp_path))
+def test_the_page_of_a_version_1_study_says_the_same(
+    rewritten: tuple[StudyResults, StudyResults],
+) -> None:
+    new, old = (page.context(study) for study in rewritten)
     same = set(new) - {"study", "cost"}
     assert {name: old[name] for name in same} == {name: new[name] for name in same}
 
