@@ -40,6 +40,7 @@ def train(
     cache
         Folder of trained teachers: one folder each, named by a fingerprint of its recipe and data.
     """
+    from rkdsearch import data
     from rkdsearch.cli.console import say
     from rkdsearch.cli.progress import epoch_line, seconds_left
     from rkdsearch.errors import TeacherError
@@ -55,12 +56,14 @@ def train(
             " with `rkdsearch teacher verify`"
         )
     home = teachers.folder_of(recipe, cache)
+    accelerator_for(recipe)  # the launcher's processes wait for each other here
     if teachers.is_trained(recipe, home):
-        accelerator_for(recipe)  # the launcher's processes wait for each other here
         if is_first_process():
             say(f"{home}: is trained already, {recipe.training.epochs} epochs")
     else:
         done: list[EpochResult] = []
+        if (notice := data.check_test(recipe.data)) and is_first_process():
+            say(notice)
         for epoch in train_teacher(recipe, home):
             done.append(epoch)
             if is_first_process():

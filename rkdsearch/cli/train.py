@@ -23,7 +23,7 @@ def train(
         Folder of checkpoints and rows; default: runs/<name of the file>.
     """
     from rkdsearch import config as run
-    from rkdsearch import plugins
+    from rkdsearch import data, plugins
     from rkdsearch.cli.console import say, show_pace
     from rkdsearch.cli.options import parsed
     from rkdsearch.cli.progress import epoch_line, ready_line, seconds_left
@@ -48,6 +48,8 @@ def train(
     caches = home / "teachers", CACHE.absolute()  # the second is that of `rkdsearch teacher train`
     with exclusive_folder(described, home):
         try_student(described)
+        if (notice := data.check_test(described.data)) and is_first_process():
+            say(notice)
         for role, epoch in teacher_epochs(described, *caches):
             if is_first_process():
                 say(f"{role} teacher: {epoch_line(epoch)}")

@@ -6,11 +6,20 @@ from typing import Any
 
 from rkdsearch.config.reading import build
 from rkdsearch.config.run import TrainConfig
+from rkdsearch.data import DataConfig
+
+# Fields of `data` that earlier versions did not have, and what those versions did.
+_LATER_DATA = {
+    name: DataConfig.model_fields[name].default
+    for name in ("resize", "sampling", "image_column", "label_column")
+}
 
 
 def upgraded(stored: Mapping[str, Any]) -> dict[str, Any]:
     """The nested values of a whole stored config, with the fields that came later."""
     values = copy.deepcopy(dict(stored))
+    if isinstance(values.get("data"), dict):
+        values["data"] = {**_LATER_DATA, **values["data"]}
     # Before ADR 14 the validation attack was PGD on the cross-entropy, and had no such field.
     attack = values.get("validation", {}).get("attack")
     if attack is not None:

@@ -160,8 +160,7 @@ def _network(target: EvaluationTarget, device: torch.device) -> torch.nn.Module:
     network_config = (
         config.student if target.role is None else config.teachers.of(target.role).network
     )
-    task = data.load_training(config.data).train.task
-    network = load(target.weights, network_config, task, sha256=target.sha256)
+    network = load(target.weights, network_config, target.task, sha256=target.sha256)
     return models.fold(network.to(device))
 
 

@@ -13,6 +13,7 @@ from rkdsearch.results.cost import cost_of
 from rkdsearch.results.states import Origin, Status
 from rkdsearch.results.study import StudyResults, read_study
 from rkdsearch.search import ledger
+from rkdsearch.task import ImageTask
 from rkdsearch.teacher import ROLES, Role, fingerprint
 
 Notice = Callable[[str], None]
@@ -27,6 +28,7 @@ class EvaluationTarget:
     config: TrainConfig
     weights: Path
     sha256: str
+    task: ImageTask
     role: Role | None = None  # None: a student
 
 
@@ -72,7 +74,7 @@ def evaluation_targets(
             " (`tune` with --resume) to continue it"
         )
     found = [_target(folder, row) for row in chosen]
-    return found + list(_teachers(study, found[0].config, notice))
+    return found + list(_teachers(study, found[0], notice))
 
 
 def _target(folder: Path, row: Mapping[str, Any]) -> EvaluationTarget:
@@ -84,10 +86,28 @@ def _target(folder: Path, row: Mapping[str, Any]) -> EvaluationTarget:
         )
     from rkdsearch.training import checkpoint
 
-    config = run.build_stored(checkpoint.state_of(weights)["config"], row["trial_id"])
+    state = checkpoint.state_of(weights)
+    config = run.build_stored(state["config"], row["trial_id"])
     return EvaluationTarget(
-        row["trial_id"], row["label"] or config_label(config), config, weights, fingerprint(weights)
+        row["trial_id"],
+        row["label"] or config_label(config),
+        config,
+        weights,
+        fingerprint(weights),
+        trained_task(state, config),
     )
+
+
+def trained_task(state: Mapping[str, Any], config: TrainConfig) -> ImageTask:
+    """The task of a trained network, from the state of its file.
+
+    Files of earlier versions do not have it: then the training images are looked at.
+    """
+    if "task" in state:
+        return ImageTask(**state["task"])
+    from rkdsearch import data
+
+    return data.load_training(config.data).train.task
 
 
 def config_label(config: TrainConfig) -> str:
@@ -101,8 +121,9 @@ def config_label(config: TrainConfig) -> str:
 
 
 def _teachers(
-    study: StudyResults, config: TrainConfig, notice: Notice
+    study: StudyResults, taught: EvaluationTarget, notice: Notice
 ) -> Iterator[EvaluationTarget]:
+    config = taught.config
     described = study.description.get("teachers", {})
     for role in ROLES:
         facts = described.get(role, {})
@@ -121,4 +142,6 @@ def _teachers(
             )
         else:
             trial_id = "teacher" if role == "robust" else f"teacher-{role}"
-            yield EvaluationTarget(trial_id, f"{role} teacher", config, path, sha256, role)
+            yield EvaluationTarget(
+                trial_id, f"{role} teacher", config, path, sha256, taught.task, role
+            )

@@ -48,6 +48,11 @@ def run_jobs(
     store = Store(folder)
     config = jobs[0].target.config
     test = data.load_test(config.data)
+    if (trained := jobs[0].target.task) != test.task:
+        raise StudyError(
+            f"{folder}: its networks were trained for {trained}, and the test images of"
+            f" {config.data.name} are of {test.task}; put the images of then back"
+        )
     rows, digest = subset(test, images, config.data.split_seed)
     known = store.evaluations()
     known = known[known["subset_sha256"] == digest]

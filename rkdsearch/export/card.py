@@ -66,9 +66,11 @@ def _description(d: ExportedNetwork) -> str:
     task, weights = d.task, d.trial["run.parameters"] or "an unknown number of"
     return (
         f"A `{network_text(d.config.student)}` with {weights} trainable weights. It takes images of"
-        f" {task.channels} x {task.height} x {task.width} pixels in [0, 1] (normalisation is"
+        f" {task.channels} x {task.height} x {task.width} (channels, height, width) pixels in"
+        " [0, 1] (normalisation is"
         f" inside) and gives {task.classes} logits, in this order:"
         f" {', '.join(d.classes)}."
+        + (f" Its images were {d.preprocessing}." if d.preprocessing else "")
     )
 
 

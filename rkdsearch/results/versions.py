@@ -29,6 +29,8 @@ _COLUMNS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "evaluations": {"steps": "test_attack_steps"},
     }
 )
+# Columns of numbers that became JSON text: `image_size` is [H, W] where images are not square.
+_TEXT_SINCE_2 = ("config.data.image_size",)
 _DESCRIPTION = MappingProxyType({"exam": "validation_attack", "laws": "must_match"})
 # of a rung of `ladder`, in study.json; a search space may still have the old names
 RUNG = MappingProxyType(
@@ -38,6 +40,10 @@ RUNG = MappingProxyType(
 
 def upgraded(table: str, found: "pa.Table") -> "pa.Table":
     """One file of a table with the column names and values of the current version."""
+    for name in _TEXT_SINCE_2:
+        at = found.schema.get_field_index(name)
+        if at >= 0 and pa.types.is_integer(found.schema.field(at).type):
+            found = found.set_column(at, name, found[name].cast(pa.string()))
     version = (found.schema.metadata or {}).get(VERSION_KEY.encode(), b"1")
     if version in (b"1", b"2") and table == "evaluations":
         # they were the warnings of AutoAttack's package; nobody had looked for signs of our own

@@ -159,11 +159,14 @@ def _shown(settings: Mapping[str, Any], name: str) -> str:
     return json.dumps(settings[name]) if name in settings else "not there"
 
 
-def check_files(folder: Path, space: SearchSpace) -> None:
+def check_files(
+    folder: Path, space: SearchSpace, notice: Callable[[str], None] = lambda _: None
+) -> None:
     """Open the images and the teachers' files that the search will read.
 
-    Raises DataError and TeacherError where one cannot be read, StudyError where the study in the
-    folder used others.
+    `notice` is told where there are no test images to evaluate on later. Raises DataError and
+    TeacherError where a file cannot be read, or test images do not belong to the training images;
+    StudyError where the study in the folder used others.
     """
     config, known = space.example(), Store(folder).description()
     splits = data.load_training(config.data)
@@ -175,6 +178,8 @@ def check_files(folder: Path, space: SearchSpace) -> None:
                 " its own with --study"
             )
     try_student(config)
+    if untested := data.check_test(config.data):
+        notice(untested)
     for role in ROLES:
         teacher = config.teachers.get(role)
         if (

@@ -170,6 +170,7 @@ def facts_of(trainer: Trainer) -> dict[str, object]:
         costs=asdict(trainer.size),
         teacher_sha256=trainer.teacher_hashes.get("robust"),
         natural_teacher_sha256=trainer.teacher_hashes.get("natural"),
+        preprocessing=trainer.splits.train.preprocessing or None,
         **trainer.splits.hashes,
     )
     return cells_of(facts, "run.")

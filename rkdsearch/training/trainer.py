@@ -43,7 +43,8 @@ from rkdsearch.training.validation import Validator, with_validation
 class Trainer:
     """One run of `config`, resumed from `folder` and saved there after every epoch.
 
-    Without a `folder` nothing is saved. Each of the `fidelities` is trained and validated as it
+    Without a `folder` nothing is saved. `splits` are images in memory (`data.splits_of`), where
+    `data.name` is `arrays`. Each of the `fidelities` is trained and validated as it
     says, and ends with a validation; the run ends with the last one. Raises ConfigError, DataError
     or TeacherError where the run cannot be set up, OutOfMemoryError where it does not fit.
     """
@@ -58,11 +59,12 @@ class Trainer:
         folder: str | Path | None = None,
         *,
         fidelities: Sequence[Fidelity] = (),
+        splits: data.Splits | None = None,
     ) -> None:
         self.config = config
         self.folder = None if folder is None else Path(folder)
         self._fidelities = tuple(fidelities)
-        parts = setup.build_run(config)
+        parts = setup.build_run(config, splits)
         self.accelerator, self.splits = parts.accelerator, parts.splits
         self.device = self.accelerator.device
         self.processes, self.rank = self.accelerator.num_processes, self.accelerator.process_index

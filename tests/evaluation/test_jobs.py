@@ -58,7 +58,7 @@ def run_alone(
 
 
 def target(trial_id: str, role: Role | None = None) -> EvaluationTarget:
-    return EvaluationTarget(trial_id, "", CONFIG, Path("best.safetensors"), "ab" * 32, role)
+    return EvaluationTarget(trial_id, "", CONFIG, Path("best.safetensors"), "ab" * 32, DIGITS, role)
 
 
 def test_every_network_has_every_attack_but_teachers_no_autoattack_and_clean_images_one_seed() -> (
@@ -94,7 +94,7 @@ def test_a_block_has_the_verdicts_of_the_networks_own_logits(
 
     def block(number: int, attack: str = "clean", sha256: str | None = None) -> BlockResult:
         network_of_trial = EvaluationTarget(
-            "t00000", "", CONFIG, weights, sha256 or fingerprint(weights)
+            "t00000", "", CONFIG, weights, sha256 or fingerprint(weights), DIGITS
         )
         job = EvaluationJob(network_of_trial, attack, 0)
         return jobs.run_block(WorkerJob(job, gpu=0.0, packages=()), images, number)

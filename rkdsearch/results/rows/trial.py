@@ -143,6 +143,10 @@ class RunFacts:
     extra_sha256: Annotated[
         str | None, Cell("fingerprint of data.extra; null without", "`Splits`", SHA256)
     ]
+    preprocessing: Annotated[
+        str | None,
+        Cell("how image files became pixels; null where pixels are read as they are", "`Images`"),
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
