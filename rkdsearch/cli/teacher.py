@@ -135,7 +135,7 @@ def verify(
 
 
 @app.command
-def convert(file: Path, out: Path) -> None:
+def convert(file: Path, out: Path, *, key: str | None = None) -> None:
     """Rewrite a checkpoint as safetensors, which runs no code when loaded. Tensors keep all bits.
 
     Parameters
@@ -144,12 +144,17 @@ def convert(file: Path, out: Path) -> None:
         torch or safetensors file of any suffix; content other than weights is refused, not run.
     out
         New file, OUT.safetensors.
+    key
+        Entry of the file that holds the weights, such as state_dict_ema; default: the usual one.
     """
     from rkdsearch.cli.console import say
     from rkdsearch.export.weights import convert as rewritten
     from rkdsearch.teacher import fingerprint
 
-    tensors = rewritten(file, out)
+    contents = rewritten(file, out, key)
+    tensors = contents.tensors
+    if contents.described:
+        say(f"{file}: {contents.described}")
     say(
         f"{out}: {len(tensors)} tensors, {sum(t.numel() for t in tensors.values()):,} numbers,"
         f" sha256 {fingerprint(out)}"
@@ -206,4 +211,6 @@ def _print_accuracy(config: "TrainConfig", role: "Role", home: Path | None) -> "
             f" {interval.high:.3f}]{claim}"
         )
     say(f"  on {found.measured_on}")
+    if found.contents:
+        say(f"  {found.contents}")
     return found

@@ -20,6 +20,10 @@ def upgraded(stored: Mapping[str, Any]) -> dict[str, Any]:
     values = copy.deepcopy(dict(stored))
     if isinstance(values.get("data"), dict):
         values["data"] = {**_LATER_DATA, **values["data"]}
+    for teacher in (values.get("teachers") or {}).values():
+        if isinstance(teacher, dict):
+            teacher.setdefault("key", None)
+            teacher.setdefault("ignore", [])
     # Before ADR 14 the validation attack was PGD on the cross-entropy, and had no such field.
     attack = values.get("validation", {}).get("attack")
     if attack is not None:

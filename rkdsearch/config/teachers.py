@@ -56,6 +56,17 @@ class TeacherConfig(Section):
     sha256: str | None = Field(
         None, description="sha256 of the file, hexadecimal; another file is refused"
     )
+    key: str | None = Field(
+        None,
+        description=(
+            "entry of the file that holds the weights, by dotted path (`state_dict_ema`), or the"
+            " prefix of their names (`student`); null: the usual one, which `teacher verify` names"
+        ),
+    )
+    ignore: tuple[str, ...] = Field(
+        (),
+        description="entries of the file that begin so are spare, such as a second head (`head2.`)",
+    )
     clean_accuracy: Share | None = Field(
         None,
         description=(

@@ -85,7 +85,7 @@ class Batches:
         self._rank, self._processes = rank, processes
         # Rows of each class, where every class is to be drawn as often.
         self._by_class = (
-            [np.flatnonzero(images.labels.cpu().numpy() == k) for k in images.labels.unique()]
+            [np.flatnonzero(images.labels.cpu().numpy() == k) for k in range(len(images.classes))]
             if sampling == "balanced"
             else []
         )

@@ -141,8 +141,9 @@ class _File:
         """
         if isinstance(value, str):
             return names.plain(value)
-        known = isinstance(value, int) and self.names is not None and 0 <= value < len(self.names)
-        return self.names[value] if known else None  # type: ignore[index]  # both are known
+        if isinstance(value, int) and self.names is not None and 0 <= value < len(self.names):
+            return self.names[value]
+        return None
 
     def values(self) -> list[Any]:
         """The label column as it is."""

@@ -157,10 +157,18 @@ def _run_block(work: WorkerJob, images: tuple[Any, Any], block: int) -> BlockRes
 def _network(target: EvaluationTarget, device: torch.device) -> torch.nn.Module:
     """The inference copy of the target's network."""
     config = target.config
-    network_config = (
-        config.student if target.role is None else config.teachers.of(target.role).network
-    )
-    network = load(target.weights, network_config, target.task, sha256=target.sha256)
+    if target.role is None:
+        network = load(target.weights, config.student, target.task, sha256=target.sha256)
+    else:
+        teacher = config.teachers.of(target.role)
+        network = load(
+            target.weights,
+            teacher.network,
+            target.task,
+            sha256=target.sha256,
+            key=teacher.key,
+            ignore=teacher.ignore,
+        )
     return models.fold(network.to(device))
 
 
