@@ -4,9 +4,13 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from rkdsearch import methods
 from rkdsearch.config.reading import build
 from rkdsearch.config.run import TrainConfig
 from rkdsearch.data import DataConfig
+from rkdsearch.errors import ConfigError
+from rkdsearch.plugins import is_dotted
+from rkdsearch.teacher import ROLES
 
 # Fields of `data` that earlier versions did not have, and what those versions did.
 _LATER_DATA = {
@@ -32,5 +36,24 @@ def upgraded(stored: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def build_stored(stored: Mapping[str, Any], place: str) -> TrainConfig:
-    """The config of a run that was stored whole. Raises ConfigError."""
-    return build(upgraded(stored), place)
+    """The config of a run that was stored whole, to read its network and not to train.
+
+    A method of the user's is taken by its name and fields: its code is not needed. Raises
+    ConfigError.
+    """
+    values = upgraded(stored)
+    method = values.get("method")
+    if isinstance(method, dict) and is_dotted(str(method.get("name"))):
+        name = method.pop("name")
+        teachers = values.get("teachers") or {}
+        roles = [role for role in ROLES if teachers.get(role) is not None]
+        values["method"] = methods.stand_in(name, method, roles, _reconstructed(name))
+    return build(values, place)
+
+
+def _reconstructed(name: str) -> str | None:
+    """The method's own note on its origin, where its code may be imported."""
+    try:
+        return methods.load(name).reconstructed
+    except (ConfigError, ImportError):
+        return None

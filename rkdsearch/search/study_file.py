@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rkdsearch import data
+from rkdsearch import data, plugins
 from rkdsearch.data.config import PLACES
 from rkdsearch.errors import StudyError
 from rkdsearch.results.store import Store, replace_file
@@ -189,6 +189,24 @@ def check_files(
         ):
             load_network(teacher, splits)
             teachers.check_same(folder, known, role, fingerprint(Path(teacher.path)))
+    for changed in changed_packages(known.get("packages"), plugins.imported_packages()):
+        notice(f"{folder}: {changed}")
+
+
+def changed_packages(was: object, now: Mapping[str, Mapping[str, str | None]]) -> list[str]:
+    """A sentence for each package of the user's that is not what it was; `was` is as stored."""
+    known = was if isinstance(was, dict) else {}
+    return [
+        f"the package {name} has changed: its sha256 was {_state(known[name])}, is {_state(state)};"
+        " what is trained from here on is trained by other code than what was trained before"
+        for name, state in now.items()
+        if name in known and known[name].get("sha256") != state["sha256"]
+    ]
+
+
+def _state(state: Mapping[str, str | None]) -> str:
+    commit = f" (commit {state['git_commit']})" if state.get("git_commit") else ""
+    return f"{str(state.get('sha256'))[:12]}{commit}"
 
 
 def describe(folder: Path, space: SearchSpace, ready: Mapping[Role, TeacherStep]) -> None:
@@ -211,6 +229,7 @@ def describe(folder: Path, space: SearchSpace, ready: Mapping[Role, TeacherStep]
         "data": config.data.model_dump(mode="json"),
         **data.load_training(config.data).hashes,
         "teachers": teachers.described(folder, config, ready),
+        "packages": plugins.imported_packages(),
         "version": version("rkdsearch"),
         "created": known.get("created", datetime.now(UTC).isoformat(timespec="seconds")),
     }

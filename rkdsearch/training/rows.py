@@ -2,7 +2,6 @@
 
 import json
 import platform
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ import torch
 
 from rkdsearch.accuracy import TeacherReliability
 from rkdsearch.config import TrainConfig
+from rkdsearch.plugins import commit_of, imported_packages
 from rkdsearch.results.columns import cells_of
 from rkdsearch.results.flags import Flag, raised
 from rkdsearch.results.rows import (
@@ -160,6 +160,7 @@ def facts_of(trainer: Trainer) -> dict[str, object]:
     """Cells of `RunFacts`: code, versions, device, student and files of this run."""
     facts = RunFacts(
         git_commit=git_commit(),
+        packages=imported_packages() or None,
         version=version("rkdsearch"),
         torch=torch.__version__,
         ray=None,
@@ -176,23 +177,9 @@ def facts_of(trainer: Trainer) -> dict[str, object]:
     return cells_of(facts, "run.")
 
 
-@lru_cache(maxsize=1)
 def git_commit() -> str | None:
-    """Commit of the code, with `-dirty` where files were changed; None outside a checkout."""
-    where = Path(__file__).parent
-    try:
-        done = subprocess.run(
-            # git is looked up in PATH, as everywhere
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],  # noqa: S607
-            cwd=where,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None
+    """Commit of this package's own checkout; None where it is installed."""
+    return commit_of(Path(__file__))
 
 
 def device_name(device: torch.device) -> str:

@@ -102,7 +102,20 @@ class RunFacts:
 
     git_commit: Annotated[
         str | None,
-        Cell("commit of the code, with `-dirty` where files were changed", "`git describe`"),
+        Cell(
+            "commit of the code, with `-dirty` where files were changed; null where no checkout"
+            " tracks it",
+            "`git describe`",
+        ),
+    ]
+    packages: Annotated[
+        Mapping[str, Any] | None,
+        Cell(
+            "packages of the user's that the run imported from: name -> sha256 of its Python"
+            " files, git_commit; null without",
+            "`plugins`",
+            JSON,
+        ),
     ]
     version: Annotated[str, Cell("version of rkdsearch", "package metadata")]
     torch: Annotated[str, Cell("version of PyTorch", "`torch`")]
