@@ -26,6 +26,32 @@ BATCH = 250  # images; fixed, because the position of a batch seeds its random s
 
 
 @dataclass(frozen=True)
+class ByClass:
+    """Clean and robust accuracy of each class, fractions of 1, in the order of the labels.
+
+    None for a class without images.
+    """
+
+    clean: tuple[float | None, ...]
+    robust: tuple[float | None, ...]
+
+    @property
+    def balanced_clean(self) -> float:
+        """Mean of the classes' clean accuracies: every class counts as much."""
+        return _mean(self.clean)
+
+    @property
+    def balanced_robust(self) -> float:
+        """The same of their robust accuracies."""
+        return _mean(self.robust)
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known)
+
+
+@dataclass(frozen=True)
 class ImageResults:
     """Results of N images, each tensor (N,).
 
@@ -50,10 +76,19 @@ class ImageResults:
     @property
     def worst_class_accuracy(self) -> float:
         """Smallest robust accuracy of any class that has images, a fraction of 1."""
+        return min(value for value in self.by_class.robust if value is not None)
+
+    @property
+    def by_class(self) -> ByClass:
+        """Accuracies of the classes up to the highest label."""
         classes = int(self.y.max()) + 1
-        images = torch.bincount(self.y, minlength=classes)
-        robust = torch.bincount(self.y[self.robust], minlength=classes)
-        return float((robust[images > 0].double() / images[images > 0]).min())
+        images = torch.bincount(self.y, minlength=classes).tolist()
+
+        def shares(right: Tensor) -> tuple[float | None, ...]:
+            counts = torch.bincount(self.y[right], minlength=classes).tolist()
+            return tuple(k / n if n else None for k, n in zip(counts, images, strict=True))
+
+        return ByClass(shares(self.clean), shares(self.robust))
 
 
 @dataclass(frozen=True)

@@ -84,8 +84,9 @@ class Batches:
         self._seed, self._augment, self._device = seed, augment, torch.device(device)
         self._rank, self._processes = rank, processes
         # Rows of each class, where every class is to be drawn as often.
+        labels = images.labels.cpu().numpy()
         self._by_class = (
-            [np.flatnonzero(images.labels.cpu().numpy() == k) for k in range(len(images.classes))]
+            [np.flatnonzero(labels == k) for k in np.unique(labels)]
             if sampling == "balanced"
             else []
         )
@@ -146,7 +147,7 @@ class Batches:
         for k, rows in enumerate(self._by_class):
             wanted = share + (k in more)
             passes = [generator.permutation(rows) for _ in range(-(-wanted // len(rows)))]
-            drawn.append(np.concatenate([rows[:0], *passes])[:wanted])
+            drawn.append(np.concatenate([*passes, rows[:0]])[:wanted])
         return generator.permutation(np.concatenate(drawn))
 
     def _sizes(self) -> list[tuple[int, int]]:

@@ -16,6 +16,7 @@ from plotly.offline import get_plotlyjs
 from rkdsearch.errors import DiskError, StudyError
 from rkdsearch.pace import duration
 from rkdsearch.report import figures, pareto_figure
+from rkdsearch.report.by_class import by_class
 from rkdsearch.report.traces import Row, number, percent, settings, title
 from rkdsearch.results.cells import ROBUST, records
 from rkdsearch.results.cost import by_method, cost_of, counted, survival
@@ -115,6 +116,7 @@ def context(study: StudyResults) -> dict[str, Any]:
         "kept_off": kept_off(study.trials),
         "attacks": list(_ATTACKS.items()),
         "protocol": protocol(tests),
+        "by_class": by_class(front, study.description.get("classes")),
         "comparisons": comparisons(study, trials, front),
         "facts": {name: distinct(rows, column) for name, column in _FACTS.items()},
         "missing": missing(study, rows, front, tests),

@@ -124,6 +124,7 @@ class StoredTrials:
                     epoch.clean_accuracy,
                     epoch.robust_accuracy,
                     epoch.worst_class_accuracy,
+                    epoch.by_class,
                 )
                 if best is None or measured.merit(select) > best.merit(select):
                     best = measured

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rkdsearch.accuracy import TeacherReliability
+from rkdsearch.accuracy import ByClass, TeacherReliability
 from rkdsearch.results.rows import Checks
 
 
@@ -16,6 +16,7 @@ class Best:
     clean_accuracy: float
     robust_accuracy: float
     worst_class_accuracy: float
+    by_class: ByClass | None = None  # None where an earlier version measured
 
     def merit(self, select: str) -> float:
         """The value that selects an epoch: the accuracy `select`, or `mean` of clean and robust."""
@@ -46,6 +47,7 @@ class EpochResult:
     clean_accuracy: float | None = None
     robust_accuracy: float | None = None
     worst_class_accuracy: float | None = None
+    by_class: ByClass | None = None
     reliability: TeacherReliability | None = None
     best: Best | None = None
     robust_peak: float | None = None
@@ -68,9 +70,17 @@ class EpochResult:
     def from_dict(values: Mapping[str, Any]) -> "EpochResult":
         """The inverse of `dataclasses.asdict`."""
         reliability, best, checks = values["reliability"], values["best"], values.get("checks")
+        nested = ("reliability", "best", "by_class", "checks")
         return EpochResult(
-            **{k: v for k, v in values.items() if k not in ("reliability", "best", "checks")},
+            **{k: v for k, v in values.items() if k not in nested},
+            by_class=_by_class(values.get("by_class")),
             reliability=None if reliability is None else TeacherReliability(**reliability),
-            best=None if best is None else Best(**best),
+            best=None
+            if best is None
+            else Best(**{**best, "by_class": _by_class(best.get("by_class"))}),
             checks=None if checks is None else Checks(**checks),
         )
+
+
+def _by_class(values: Mapping[str, Any] | None) -> ByClass | None:
+    return None if values is None else ByClass(tuple(values["clean"]), tuple(values["robust"]))

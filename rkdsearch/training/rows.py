@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 
-from rkdsearch.accuracy import TeacherReliability
+from rkdsearch.accuracy import ByClass, TeacherReliability
 from rkdsearch.config import TrainConfig
 from rkdsearch.plugins import commit_of, imported_packages
 from rkdsearch.results.columns import cells_of
 from rkdsearch.results.flags import Flag, raised
 from rkdsearch.results.rows import (
     Checks,
+    ClassCells,
     EpochRow,
     Metrics,
     ReachedFidelity,
@@ -39,6 +40,7 @@ def metrics(epochs: Sequence[EpochResult]) -> Metrics | None:
         clean_accuracy=judged.best.clean_accuracy,
         robust_accuracy=judged.best.robust_accuracy,
         worst_class_accuracy=judged.best.worst_class_accuracy,
+        by_class=_class_cells(judged.best.by_class),
         best_epoch=judged.best.epoch,
         last_clean_accuracy=judged.clean_accuracy,
         last_robust_accuracy=judged.robust_accuracy,
@@ -55,6 +57,25 @@ def flags(epochs: Sequence[EpochResult]) -> tuple[Flag, ...] | None:
     """The flags that these raise; None where there are none."""
     found = checks(epochs)
     return None if found is None else raised(found)
+
+
+def _class_cells(measured: ByClass | None) -> ClassCells | None:
+    if measured is None:
+        return None
+    return ClassCells(
+        balanced_clean_accuracy=measured.balanced_clean,
+        balanced_robust_accuracy=measured.balanced_robust,
+        clean_accuracy=measured.clean,
+        robust_accuracy=measured.robust,
+    )
+
+
+def _read_classes(row: Mapping[str, Any]) -> ByClass | None:
+    texts = [row.get(f"by_class.{kind}_accuracy") for kind in ("clean", "robust")]
+    if None in texts:
+        return None
+    clean, robust = (tuple(json.loads(str(text))) for text in texts)
+    return ByClass(clean, robust)
 
 
 def reached_fidelity(config: TrainConfig, epochs: Sequence[EpochResult]) -> ReachedFidelity:
@@ -121,6 +142,7 @@ def epoch(result: EpochResult, segment: int = 0) -> EpochRow:
         clean_accuracy=result.clean_accuracy,
         robust_accuracy=result.robust_accuracy,
         worst_class_accuracy=result.worst_class_accuracy,
+        by_class=_class_cells(result.by_class),
         teacher=None if shares is None else ReliabilityCells(**asdict(shares)),
         lr=result.lr,
         images_per_second=result.images_per_second,
@@ -145,6 +167,7 @@ def read_epoch(row: Mapping[str, Any]) -> EpochResult:
             "terms": json.loads(row["terms"] or "{}"),
             "finished": row["finished"].timestamp(),
         },
+        by_class=_read_classes(row),
         reliability=known,
     )
 

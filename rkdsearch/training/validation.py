@@ -109,6 +109,7 @@ def with_validation(
         images.clean_accuracy,
         images.robust_accuracy,
         images.worst_class_accuracy,
+        images.by_class,
     )
     if result.best is not None and result.best.merit(select) >= best.merit(select):
         best = result.best
@@ -117,6 +118,7 @@ def with_validation(
         clean_accuracy=images.clean_accuracy,
         robust_accuracy=images.robust_accuracy,
         worst_class_accuracy=images.worst_class_accuracy,
+        by_class=images.by_class,
         reliability=reliability,
         best=best,
         robust_peak=max(result.robust_peak or 0.0, images.robust_accuracy),

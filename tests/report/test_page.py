@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from rkdsearch.errors import StudyError
 from rkdsearch.report import page
+from rkdsearch.report.by_class import by_class
 from rkdsearch.results.cells import CLEAN, ROBUST, records
 from rkdsearch.results.intervals import paired_difference
 from rkdsearch.results.store import Store
@@ -258,6 +259,29 @@ def test_a_member_that_loses_to_one_baseline_is_not_hidden_behind_another(tmp_pa
         ("second", "-10.0"),
     ]
     assert "The 2 intervals of this table hold at once" in table
+
+
+def test_accuracies_by_class_stand_in_a_table_of_the_front(good: str) -> None:
+    assert "Accuracy by class, on validation images" in good
+    assert '<td class="n">12.3<br>4.6' in good
+    assert '<th class="n">balanced</th>' in good
+
+
+def test_of_many_classes_the_least_robust_are_shown_by_their_names() -> None:
+    robust = [k / 100 for k in range(30, 0, -1)]
+    row = {
+        "metric.by_class.clean_accuracy": json.dumps([1.0] * 30),
+        "metric.by_class.robust_accuracy": json.dumps(robust),
+    }
+    found = by_class([row, {}], [f"class {k}" for k in range(30)])
+    assert found is not None
+    assert (found["names"][0], found["names"][-1], found["left_out"]) == (
+        "class 10",
+        "class 29",
+        10,
+    )
+    assert found["rows"][0]["cells"][-1] == (1.0, 0.01)
+    assert by_class([{}], None) is None
 
 
 def test_reconstructed_methods_say_so(good: str) -> None:

@@ -4,6 +4,7 @@ Writers construct these classes: `search/ledger.py` and `training/run.py` a tria
 `training/rows.py` an epoch, `search/trial.py` a decision, `evaluation/jobs.py` a test result.
 """
 
+from rkdsearch.results.rows.by_class import ClassCells
 from rkdsearch.results.rows.checks import Checks
 from rkdsearch.results.rows.decision import DecisionRow
 from rkdsearch.results.rows.epoch import EpochRow, ReliabilityCells
@@ -20,6 +21,7 @@ from rkdsearch.results.rows.trial import (
 __all__ = [
     "ALONE",
     "Checks",
+    "ClassCells",
     "DecisionRow",
     "EpochRow",
     "EvaluationRow",

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from rkdsearch.errors import Failure
 from rkdsearch.results.columns import JSON, Cell, Group, columns_of
+from rkdsearch.results.rows.by_class import ClassCells
 from rkdsearch.results.rows.checks import Checks
 from rkdsearch.results.rows.units import FRACTION, SECONDS, SHA256, UTC, cost_columns
 from rkdsearch.results.states import Origin, Status
@@ -37,6 +38,7 @@ class Metrics:
             FRACTION,
         ),
     ]
+    by_class: ClassCells | None  # at the best epoch
     best_epoch: Annotated[
         int,
         Cell(
