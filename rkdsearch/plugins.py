@@ -11,6 +11,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib.metadata import entry_points
@@ -94,6 +95,22 @@ def imported_packages() -> dict[str, dict[str, str | None]]:
     """sha256 and git_commit of every allowed package that this process has imported, by name."""
     names = sorted({prefix.partition(".")[0] for prefix in allowed_imports()})
     return {name: asdict(_state_of(name)) for name in names if name in sys.modules}
+
+
+def changed_packages(was: object) -> list[str]:
+    """A sentence for each package that is not what it was; `was` as `imported_packages` gave it."""
+    known = was if isinstance(was, dict) else {}
+    return [
+        f"the package {name} has changed: its sha256 was {_shown(known[name])}, is {_shown(state)};"
+        " what is trained from here on is trained by other code than what was trained before"
+        for name, state in imported_packages().items()
+        if name in known and known[name].get("sha256") != state["sha256"]
+    ]
+
+
+def _shown(state: Mapping[str, str | None]) -> str:
+    commit = f" (commit {state['git_commit']})" if state.get("git_commit") else ""
+    return f"{str(state.get('sha256'))[:12]}{commit}"
 
 
 @lru_cache(maxsize=64)

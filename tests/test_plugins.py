@@ -102,7 +102,13 @@ def test_an_imported_package_is_known_by_the_hash_of_its_files_and_its_commit(
     assert before["git_commit"] is None
     (tmp_path / lab / "nets.py").write_text("value = 4")
     plugins._state_of.cache_clear()
-    assert plugins.imported_packages()[lab]["sha256"] != before["sha256"]
+    after = plugins.imported_packages()[lab]["sha256"]
+    assert after != before["sha256"]
+    (said,) = plugins.changed_packages({lab: before, "forgotten": before})
+    assert (
+        f"the package their_lab has changed: its sha256 was {str(before['sha256'])[:12]}," in said
+    )
+    assert plugins.changed_packages({}) == plugins.changed_packages(None) == []
 
 
 def git(folder: Path, *command: str) -> str:

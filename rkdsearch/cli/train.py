@@ -30,6 +30,7 @@ def train(
     from rkdsearch.cli.teacher import CACHE
     from rkdsearch.training.allocator import keep_memory
     from rkdsearch.training.run import (
+        changed_packages,
         exclusive_folder,
         is_first_process,
         leave_group,
@@ -58,6 +59,8 @@ def train(
         speaks = is_first_process()
         left = epochs - len(trainer.resume())
         if speaks:
+            for changed in changed_packages(home) if left else ():
+                say(f"{home}: {changed}")
             say(ready_line(trainer) if left else f"nothing left to do: {epochs} epochs are trained")
         for epoch in single_run(trainer):
             if speaks:

@@ -189,24 +189,8 @@ def check_files(
         ):
             load_network(teacher, splits)
             teachers.check_same(folder, known, role, fingerprint(Path(teacher.path)))
-    for changed in changed_packages(known.get("packages"), plugins.imported_packages()):
+    for changed in plugins.changed_packages(known.get("packages")):
         notice(f"{folder}: {changed}")
-
-
-def changed_packages(was: object, now: Mapping[str, Mapping[str, str | None]]) -> list[str]:
-    """A sentence for each package of the user's that is not what it was; `was` is as stored."""
-    known = was if isinstance(was, dict) else {}
-    return [
-        f"the package {name} has changed: its sha256 was {_state(known[name])}, is {_state(state)};"
-        " what is trained from here on is trained by other code than what was trained before"
-        for name, state in now.items()
-        if name in known and known[name].get("sha256") != state["sha256"]
-    ]
-
-
-def _state(state: Mapping[str, str | None]) -> str:
-    commit = f" (commit {state['git_commit']})" if state.get("git_commit") else ""
-    return f"{str(state.get('sha256'))[:12]}{commit}"
 
 
 def describe(folder: Path, space: SearchSpace, ready: Mapping[Role, TeacherStep]) -> None:

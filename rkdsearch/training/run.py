@@ -7,11 +7,13 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
+from rkdsearch import plugins
 from rkdsearch.config import TeacherConfig, TrainConfig
 from rkdsearch.data import Splits
 from rkdsearch.errors import CheckpointError, NonFiniteLossError, OutOfMemoryError
 from rkdsearch.file_lock import one_writer
 from rkdsearch.methods import name_of
+from rkdsearch.results.cells import parse
 from rkdsearch.results.columns import cells_of
 from rkdsearch.results.rows import ALONE, TrialRow
 from rkdsearch.results.states import Origin, Status
@@ -81,6 +83,18 @@ def with_teachers(config: TrainConfig, *caches: Path) -> TrainConfig:
         elif given.sha256 is None:  # the hash identifies the run, wherever the file lies
             ready[role] = given.model_copy(update={"sha256": fingerprint(Path(str(given.path)))})
     return config.model_copy(update={"teachers": config.teachers.model_copy(update=ready)})
+
+
+def changed_packages(folder: Path) -> list[str]:
+    """Sentences about packages of the user's that changed since the run in this folder was written.
+
+    For whoever resumes it; none where there is no run.
+    """
+    return [
+        sentence
+        for row in Store(folder).trials().to_dict("records")
+        for sentence in plugins.changed_packages(parse(row.get("run.packages")))
+    ]
 
 
 def is_first_process() -> bool:
