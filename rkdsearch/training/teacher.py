@@ -147,7 +147,7 @@ def check(teacher: TeacherConfig, config: TrainConfig) -> Checks:
     Raises TeacherError as `load_network` does.
     """
     splits, device = data.load_training(config.data), device_of(config)
-    network = models.fold(load_network(teacher, splits).to(device))
+    network = models.fold(load_network(teacher, splits)[0].to(device))
     rows = _validation_rows(config, splits)
     if len(rows) > flags.IMAGES:
         rows = rows[np.linspace(0, len(rows) - 1, flags.IMAGES).round().astype(int)]
