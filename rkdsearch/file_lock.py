@@ -63,6 +63,19 @@ def one_writer(
                 file.truncate(0)
 
 
+def locked_by(folder: Path) -> str | None:
+    """Name of the folder's writer, `searched by process ...`; None without one."""
+    try:
+        with (folder / WRITER_FILE).open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read().decode(errors="replace").strip() or "written by another process"
+    except OSError:  # no such file, or a file system without locks
+        pass
+    return None
+
+
 @contextmanager
 def one_at_a_time(folder: Path) -> Iterator[None]:
     """Wait until no other process, on any host, is inside such a block of this folder.

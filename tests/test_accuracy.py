@@ -10,7 +10,6 @@ from rkdsearch import accuracy
 from rkdsearch import config as configs
 from rkdsearch.accuracy import (
     BATCH,
-    ByClass,
     ImageResults,
     allow_tf32,
     attacked_images,
@@ -54,16 +53,6 @@ def test_the_worst_class_is_the_lowest_robust_share_of_any_class_that_has_images
     y = torch.tensor([0, 0, 0, 0, 2, 2, 5])  # classes 1, 3 and 4 have none
     robust = torch.tensor([True, True, True, False, True, False, True])
     assert ImageResults(y, torch.ones(7, dtype=torch.bool), robust).worst_class_accuracy == 0.5
-
-
-def test_balanced_accuracy_counts_every_class_as_much_however_few_its_images() -> None:
-    y = torch.tensor([0, 0, 0, 0, 0, 0, 2, 2])
-    clean = torch.tensor([1, 1, 1, 1, 1, 1, 1, 0]).bool()
-    robust = torch.tensor([1, 1, 1, 0, 0, 0, 0, 0]).bool()
-    found = ImageResults(y, clean, robust)
-    assert found.by_class == ByClass(clean=(1.0, None, 0.5), robust=(0.5, None, 0.0))
-    assert (found.clean_accuracy, found.by_class.balanced_clean) == (0.875, 0.75)
-    assert (found.robust_accuracy, found.by_class.balanced_robust) == (0.375, 0.25)
 
 
 def test_a_teacher_is_right_on_x_adv_or_on_x_alone_or_on_neither_and_rarely_on_x_adv_alone() -> (

@@ -30,11 +30,6 @@ app.command(
     name="status",
     help="Print the state of a study, also while it runs; nothing is written.",
 )
-app.command(
-    "rkdsearch.cli.describe:describe",
-    name="describe",
-    help="Print a method's paper, min-max problem and fields; your own too.",
-)
 app.command("rkdsearch.cli.space:app", name="space", help="Check, show or sample a search space.")
 app.command("rkdsearch.cli.teacher:app", name="teacher", help="Train, verify or convert a teacher.")
 app.command(

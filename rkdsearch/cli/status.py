@@ -19,7 +19,7 @@ def status(study: Path) -> None:
     from rkdsearch.report.traces import Row, method_of, percent, settings
     from rkdsearch.results.cells import CLEAN, ROBUST, records
     from rkdsearch.results.cost import cost_of, counted
-    from rkdsearch.results.front import configurations, kept_off
+    from rkdsearch.results.front import configurations
     from rkdsearch.results.objectives import OBJECTIVES, USUAL
     from rkdsearch.results.states import Status
     from rkdsearch.results.study import read_study
@@ -84,16 +84,9 @@ def status(study: Path) -> None:
         for row in others:
             table.add_row(*cells(row))
         console.print(table)
-    kept = [
-        f"kept off the front: {row['trial_id']}"
-        + (f" ({row['label']})" if row["label"] else "")
-        + f": {'; '.join(row['signs'])}"
-        for row in kept_off(found.trials)
-    ]
-    failed = [
-        f"failed: {row['trial_id']}: {row['error'] or 'no reason was recorded'}"
-        for row in records(found.trials[found.trials["status"] == Status.FAILED])
-    ]
-    damaged = [f"left out, because it cannot be read: {path}" for path in found.damaged]
-    for line in (*kept, *failed, *damaged):
-        console.print(escape(line), soft_wrap=True)
+    for row in records(found.trials[found.trials["status"] == Status.FAILED]):
+        console.print(
+            f"failed: {escape(row['trial_id'])}: {escape(row['error'] or 'no reason was recorded')}"
+        )
+    for path in found.damaged:
+        console.print(f"left out, because it cannot be read: {escape(str(path))}")

@@ -19,7 +19,7 @@ from rkdsearch.export.exported_network import (
     own_packages,
 )
 from rkdsearch.methods import name_of
-from rkdsearch.results.flags import summary
+from rkdsearch.results.cells import flags_of
 from rkdsearch.results.intervals import accuracy
 from rkdsearch.results.states import Origin, Status
 from rkdsearch.teacher import fingerprint
@@ -66,11 +66,9 @@ def _description(d: ExportedNetwork) -> str:
     task, weights = d.task, d.trial["run.parameters"] or "an unknown number of"
     return (
         f"A `{network_text(d.config.student)}` with {weights} trainable weights. It takes images of"
-        f" {task.channels} x {task.height} x {task.width} (channels, height, width) pixels in"
-        " [0, 1] (normalisation is"
+        f" {task.channels} x {task.height} x {task.width} pixels in [0, 1] (normalisation is"
         f" inside) and gives {task.classes} logits, in this order:"
         f" {', '.join(d.classes)}."
-        + (f" Its images were {d.preprocessing}." if d.preprocessing else "")
     )
 
 
@@ -143,17 +141,14 @@ def _results(d: ExportedNetwork) -> str:
     ):
         value = d.trial[f"metric.{name}_accuracy"]
         if value is not None and n:
-            seen = summary(d.trial) if name == "robust" else "-"
-            lines.append(
-                f"| validation | {attack} | - | {_score(round(value * n), int(n))} | {seen} |"
-            )
+            lines.append(f"| validation | {attack} | - | {_score(round(value * n), int(n))} | - |")
     tested = d.tests
     for row in tested:
         name = attack_name(str(row["attack"]))
-        flags = "-" if row["attack"] == "clean" else summary(row)
+        flags = "; ".join(flags_of(row["flags"])) or "none seen"
         place = f"test ({row['images']} of {row['of_images']})"
         lines.append(
-            f"| {place} | {name} | {row['seed']} | {_score(row['correct'], row['images'])} |"
+            f"| {place} | {name} | {row['attack_seed']} | {_score(row['correct'], row['images'])} |"
             f" {flags} |"
         )
     text = "\n".join(lines)

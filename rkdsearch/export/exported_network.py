@@ -27,7 +27,6 @@ class ExportedNetwork:
     config: TrainConfig
     task: ImageTask
     classes: tuple[str, ...]  # their names, in the order of the logits
-    preprocessing: str  # how files became pixels; empty where they are read as they are
     sha256: str
     evaluations: Sequence[Row]
     # The next two describe the exported segment: distinct values, in the order of its epochs.

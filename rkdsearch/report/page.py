@@ -16,13 +16,11 @@ from plotly.offline import get_plotlyjs
 from rkdsearch.errors import DiskError, StudyError
 from rkdsearch.pace import duration
 from rkdsearch.report import figures, pareto_figure
-from rkdsearch.report.by_class import by_class
 from rkdsearch.report.traces import Row, number, percent, settings, title
-from rkdsearch.results.cells import ROBUST, records
+from rkdsearch.results.cells import ROBUST, flags_of, records
 from rkdsearch.results.cost import by_method, cost_of, counted, survival
 from rkdsearch.results.evaluations import compare, over_seeds
-from rkdsearch.results.flags import signs
-from rkdsearch.results.front import configurations, kept_off
+from rkdsearch.results.front import configurations
 from rkdsearch.results.objectives import COSTS, OBJECTIVES, USUAL
 from rkdsearch.results.seed_noise import seed_noise
 from rkdsearch.results.states import Origin
@@ -113,10 +111,8 @@ def context(study: StudyResults) -> dict[str, Any]:
                 sign for row in networks for test in row["tests"].values() for sign in test["signs"]
             )
         ),
-        "kept_off": kept_off(study.trials),
         "attacks": list(_ATTACKS.items()),
         "protocol": protocol(tests),
-        "by_class": by_class(front, study.description.get("classes")),
         "comparisons": comparisons(study, trials, front),
         "facts": {name: distinct(rows, column) for name, column in _FACTS.items()},
         "missing": missing(study, rows, front, tests),
@@ -167,22 +163,18 @@ def tested(
             )
             seen["attack_seeds"] += 1
             seen["n"] = test["images"] if len(counts[test["attack"]]) > 1 else None
-            seen["signs"] = sorted({*seen.get("signs", ()), *signs(test)})
-            seen["checked"] = seen.get("checked", True) and _checked(test)
+            seen["signs"] = sorted({*seen.get("signs", ()), *flags_of(test["flags"])})
     means: dict[int, dict[str, dict[str, Any]]] = {}
     for mean in over_seeds(study.tests, study.trials):
-        runs = [
-            test
+        signs = {
+            sign
             for test in tests
             if test["attack"] == mean.attack
             and (run := own.get(test["trial_id"], {})).get("origin") == Origin.REPLICATE
             and run["ordinal"] == mean.ordinal
-        ]
-        means.setdefault(mean.ordinal, {})[mean.attack] = {
-            "mean": mean,
-            "signs": sorted({sign for test in runs for sign in signs(test)}),
-            "checked": all(map(_checked, runs)),
+            for sign in flags_of(test["flags"])
         }
+        means.setdefault(mean.ordinal, {})[mean.attack] = {"mean": mean, "signs": sorted(signs)}
     on_front = {row["trial_id"] for row in front}
     known = [*front, *(row for row in trials if row["trial_id"] not in on_front)]
     rows: list[dict[str, Any]] = []
@@ -206,11 +198,6 @@ def tested(
         for name, found in by_network.items()
         if name not in own  # a replicate is in its configuration's means
     ]
-
-
-def _checked(test: Row) -> bool:
-    """True where somebody looked for signs that the attack failed; clean images have none."""
-    return test["attack"] == "clean" or test["flags"] is not None
 
 
 def protocol(tests: Sequence[Row]) -> list[str]:
@@ -275,10 +262,6 @@ def missing(
     study: StudyResults, trials: Sequence[Row], front: Sequence[Row], tests: Sequence[Row]
 ) -> list[str]:
     """Sentences about what is missing from the page, and why."""
-    unchecked = sum(
-        row["status"] == "finished" and row["origin"] != "replicate" and row["flags"] is None
-        for row in trials
-    )
     active = sum(row["status"] in {"running", "paused"} for row in trials)
     said = {
         "No trial has written a row yet.": not trials,
@@ -290,10 +273,6 @@ def missing(
             "The test set has not been opened: everything here is validation. rkdsearch"
             " evaluate STUDY --front opens it."
         ): (bool(front) and not tests),
-        (
-            f"{unchecked} of the trials that may be on the front were not checked for signs that"
-            " the validation attack failed: an earlier version trained them."
-        ): bool(unchecked),
         "There is no study.json: the search space, its seed and the teachers are unknown.": (
             not study.description
         ),

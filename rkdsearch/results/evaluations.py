@@ -1,13 +1,11 @@
 """Test results from the `evaluations` rows: which are current, and paired comparisons."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from rkdsearch.results.cells import records
-from rkdsearch.results.flags import TOLERATED, Flag, exceeds
 from rkdsearch.results.intervals import (
     Estimate,
     mean_over_seeds,
@@ -20,41 +18,27 @@ from rkdsearch.results.states import Origin, Status
 def current_tests(evaluations: pd.DataFrame) -> pd.DataFrame:
     """The current test results: each network's newest weights, each attack's most images.
 
-    Among equally many images the newest result counts.
+    On the network's own test images and in its own ball. Among equally many images the newest
+    result counts.
     """
+    network_and_attack = ["trial_id", "checkpoint", "attack"]
     found = _latest(
-        _newest_weights(evaluations),
-        ["trial_id", "checkpoint", "attack"],
+        _newest_weights(own_protocol(evaluations)),
+        network_and_attack,
         "subset_sha256",
         by=["images", "evaluated"],
     )
-    return found.assign(pair_flags=pair_flags(found))
+    # such as AutoAttack by two versions of its package
+    return _latest(found, network_and_attack, "attack_settings", by=["evaluated"])
 
 
-def pair_flags(evaluations: pd.DataFrame) -> "pd.Series[str]":
-    """Flags that only two rows can raise, JSON lists: PGD against AutoAttack on the same images.
+def own_protocol(evaluations: pd.DataFrame) -> pd.DataFrame:
+    """The results on networks' own test images and in their own balls.
 
-    AutoAttack's row is flagged where another attack breaks images that it did not, the row of a
-    gradient attack where AutoAttack breaks many images that it did not. Null without a pair.
+    Others were asked for by `evaluate --data`, `--eps` or `--norm`.
     """
-    same = ["trial_id", "checkpoint", "weights_sha256", "norm", "eps", "subset_sha256"]
-    found: dict[object, list[str] | None] = dict.fromkeys(evaluations.index)
-    attacked = evaluations[evaluations["attack"] != "clean"]
-    for _, group in attacked.groupby(same, dropna=False, sort=False):
-        standard = group[group["attack"] == "autoattack"]
-        for place, row in group[group["attack"] != "autoattack"].iterrows():
-            for best, other in standard.iloc[:1].iterrows():
-                pairs = [*zip(str(row["per_image"]), str(other["per_image"]), strict=False)]
-                missed, below = pairs.count(("0", "1")), pairs.count(("1", "0"))
-                for at, flag, count in (
-                    (best, Flag.AUTOATTACK_MISSED, missed),
-                    (place, Flag.AUTOATTACK_BELOW, below),
-                ):
-                    flags = found[at] = found[at] or []
-                    if exceeds(count, len(pairs), TOLERATED[flag]) and flag not in flags:
-                        flags.append(flag)
-    texts = [None if flags is None else json.dumps(flags) for flags in found.values()]
-    return pd.Series(texts, index=evaluations.index, dtype=object)
+    own_ball = evaluations["own_ball"].fillna(True)
+    return evaluations[(evaluations["split"] != "other") & own_ball.astype(bool)]
 
 
 def _newest_weights(evaluations: pd.DataFrame) -> pd.DataFrame:
@@ -90,7 +74,7 @@ def compare(evaluations: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> list
     Of each attack the most images that both saw count, and of these the lowest common attack seed.
     The intervals of all comparisons hold at once 19 times of 20 (`paired_difference`).
     """
-    found = _newest_weights(evaluations)
+    found = _newest_weights(own_protocol(evaluations))
     by_trial: dict[str, dict[_Protocol, str]] = {}
     for row in records(found[(found["checkpoint"] == "best") & found["subset_sha256"].notna()]):
         if row["per_image"]:
@@ -108,7 +92,7 @@ def compare(evaluations: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> list
 
 
 # Two rows with the same values are of the same images under the same attack.
-_PROTOCOL = ("attack", "norm", "eps", "test_attack_steps", "seed", "subset_sha256")
+_PROTOCOL = ("attack", "norm", "eps", "test_attack_steps", "attack_seed", "subset_sha256")
 _Protocol = tuple[object, ...]
 
 
@@ -117,7 +101,7 @@ def _on_the_same_images(
 ) -> list[tuple[str, str, str]]:
     """Attack and both results, image by image, of each attack that both networks met."""
     met = [key for key in first if key in second and len(first[key]) == len(second[key])]
-    seed = _PROTOCOL.index("seed")
+    seed = _PROTOCOL.index("attack_seed")
     met.sort(key=lambda key: (str(key[0]), -len(first[key]), str(key[seed])))
     chosen = {str(key[0]): key for key in reversed(met)}
     return [(attack, first[chosen[attack]], second[chosen[attack]]) for attack in sorted(chosen)]
@@ -161,8 +145,8 @@ def over_seeds(tests: pd.DataFrame, trials: pd.DataFrame) -> list[SeedMean]:
     for _, rows in found.groupby(["attack", "ordinal"]):
         protocols = [
             list(same.drop_duplicates("trial_id")["per_image"])
-            for _, same in rows.sort_values("seed", kind="stable").groupby(
-                ["subset_sha256", "seed", "norm", "eps", "test_attack_steps"], dropna=False
+            for _, same in rows.sort_values("attack_seed", kind="stable").groupby(
+                ["subset_sha256", "attack_seed", "norm", "eps", "test_attack_steps"], dropna=False
             )
         ]
         key = str(rows["attack"].iloc[0]), int(rows["ordinal"].iloc[0])

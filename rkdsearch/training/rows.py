@@ -12,14 +12,11 @@ from typing import Any
 
 import torch
 
-from rkdsearch.accuracy import ByClass, TeacherReliability
+from rkdsearch.accuracy import TeacherReliability
 from rkdsearch.config import TrainConfig
-from rkdsearch.plugins import commit_of, imported_packages
+from rkdsearch.provenance import git_commit
 from rkdsearch.results.columns import cells_of
-from rkdsearch.results.flags import Flag, raised
 from rkdsearch.results.rows import (
-    Checks,
-    ClassCells,
     EpochRow,
     Metrics,
     ReachedFidelity,
@@ -40,42 +37,11 @@ def metrics(epochs: Sequence[EpochResult]) -> Metrics | None:
         clean_accuracy=judged.best.clean_accuracy,
         robust_accuracy=judged.best.robust_accuracy,
         worst_class_accuracy=judged.best.worst_class_accuracy,
-        by_class=_class_cells(judged.best.by_class),
         best_epoch=judged.best.epoch,
         last_clean_accuracy=judged.clean_accuracy,
         last_robust_accuracy=judged.robust_accuracy,
         robust_overfitting_gap=judged.robust_overfitting_gap,
     )
-
-
-def checks(epochs: Sequence[EpochResult]) -> Checks | None:
-    """The checks of a run's best network; None before its full length, and of earlier versions."""
-    return epochs[-1].checks if epochs else None
-
-
-def flags(epochs: Sequence[EpochResult]) -> tuple[Flag, ...] | None:
-    """The flags that these raise; None where there are none."""
-    found = checks(epochs)
-    return None if found is None else raised(found)
-
-
-def _class_cells(measured: ByClass | None) -> ClassCells | None:
-    if measured is None:
-        return None
-    return ClassCells(
-        balanced_clean_accuracy=measured.balanced_clean,
-        balanced_robust_accuracy=measured.balanced_robust,
-        clean_accuracy=measured.clean,
-        robust_accuracy=measured.robust,
-    )
-
-
-def _read_classes(row: Mapping[str, Any]) -> ByClass | None:
-    texts = [row.get(f"by_class.{kind}_accuracy") for kind in ("clean", "robust")]
-    if None in texts:
-        return None
-    clean, robust = (tuple(json.loads(str(text))) for text in texts)
-    return ByClass(clean, robust)
 
 
 def reached_fidelity(config: TrainConfig, epochs: Sequence[EpochResult]) -> ReachedFidelity:
@@ -142,7 +108,6 @@ def epoch(result: EpochResult, segment: int = 0) -> EpochRow:
         clean_accuracy=result.clean_accuracy,
         robust_accuracy=result.robust_accuracy,
         worst_class_accuracy=result.worst_class_accuracy,
-        by_class=_class_cells(result.by_class),
         teacher=None if shares is None else ReliabilityCells(**asdict(shares)),
         lr=result.lr,
         images_per_second=result.images_per_second,
@@ -167,23 +132,14 @@ def read_epoch(row: Mapping[str, Any]) -> EpochResult:
             "terms": json.loads(row["terms"] or "{}"),
             "finished": row["finished"].timestamp(),
         },
-        by_class=_read_classes(row),
         reliability=known,
     )
-
-
-def read_checks(row: Mapping[str, Any]) -> Checks | None:
-    """The checks in a row of `trials/`, nulls as None; None where nobody looked."""
-    counts = {f.name: row.get(f"check.{f.name}") for f in fields(Checks)}
-    known = {name: int(count) for name, count in counts.items() if count is not None}
-    return Checks(**known) if {"images", "right"} <= known.keys() else None
 
 
 def facts_of(trainer: Trainer) -> dict[str, object]:
     """Cells of `RunFacts`: code, versions, device, student and files of this run."""
     facts = RunFacts(
         git_commit=git_commit(),
-        packages=imported_packages() or None,
         version=version("rkdsearch"),
         torch=torch.__version__,
         ray=None,
@@ -194,15 +150,9 @@ def facts_of(trainer: Trainer) -> dict[str, object]:
         costs=asdict(trainer.size),
         teacher_sha256=trainer.teacher_hashes.get("robust"),
         natural_teacher_sha256=trainer.teacher_hashes.get("natural"),
-        preprocessing=trainer.splits.train.preprocessing or None,
         **trainer.splits.hashes,
     )
     return cells_of(facts, "run.")
-
-
-def git_commit() -> str | None:
-    """Commit of this package's own checkout; None where it is installed."""
-    return commit_of(Path(__file__))
 
 
 def device_name(device: torch.device) -> str:

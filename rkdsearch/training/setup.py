@@ -42,22 +42,15 @@ class RunParts:
     average: Average | None
 
 
-def build_run(config: TrainConfig, splits: data.Splits | None = None) -> RunParts:
+def build_run(config: TrainConfig) -> RunParts:
     """Build every part; all weights are drawn from the global generator, seeded by `training.seed`.
 
-    `splits` are the images where `data.name` is `arrays`, and None otherwise. Raises ConfigError,
-    DataError or TeacherError where a part cannot be built as the config says.
+    Raises ConfigError, DataError or TeacherError where a part cannot be built as the config says.
     """
     training = config.training
     accelerator = accelerator_for(config)
     device, processes = accelerator.device, accelerator.num_processes
-    if splits is None:
-        splits = data.load_training(config.data)
-    elif splits.train.name != config.data.name:
-        raise ConfigError(
-            f"data.name must be '{splits.train.name}' where the images are given, got"
-            f" '{config.data.name}': rows and model card name the images by it"
-        )
+    splits = data.load_training(config.data)
     train = splits.train
     torch.manual_seed(training.seed)
     student = build_student(config, train)
@@ -88,7 +81,6 @@ def build_run(config: TrainConfig, splits: data.Splits | None = None) -> RunPart
         batch_size=training.batch_size,
         seed=training.seed,
         augment=config.data.augment,
-        sampling=config.data.sampling,
         extra=splits.extra,
         extra_fraction=config.data.extra_fraction,
         device=device,

@@ -68,15 +68,14 @@ def evaluation(attack: str, seed: int, correct: str, **more: Any) -> dict[str, o
         "attack": attack,
         "norm": "linf",
         "eps": 8 / 255,
-        "seed": seed,
+        "attack_seed": seed,
         "images": len(correct),
         "of_images": 450,
         "correct": right,
         "accuracy": right / len(correct),
         "low": 0.0,
         "high": 1.0,
-        "flags": None if attack == "clean" else [],
-        "warnings": [],
+        "flags": [],
         "per_image": correct,
         "subset_sha256": "ab",
         "evaluated": datetime(2026, 1, 2, tzinfo=UTC),
@@ -89,7 +88,7 @@ def evaluated(alone: Path) -> Path:
     store = Store(alone)
     store.write_evaluation(evaluation("clean", 0, "1" * 9 + "0"))
     store.write_evaluation(
-        evaluation("autoattack", 0, "1111100000", warnings=["gradients are masked"])
+        evaluation("autoattack", 0, "1111100000", flags=["gradients are masked"])
     )
     store.write_evaluation(evaluation("autoattack", 1, "0111110000"))
     return alone
@@ -355,10 +354,10 @@ def test_test_results_carry_n_and_the_entry_counts_what_no_seed_broke(
 ) -> None:
     export(evaluated, trial="run", out=tmp_path)
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert "| test (10 of 450) | none | 0 | 9/10 | 90.00 % | 59.58 to 98.21 % | - |" in card
+    assert "| test (10 of 450) | none | 0 | 9/10 | 90.00 % | 59.58 to 98.21 % | none seen |" in card
     assert (
         "| test (10 of 450) | AutoAttack, standard | 0 | 5/10 | 50.00 % | 23.66 to 76.34 % |"
-        " AutoAttack's package: gradients are masked |" in card
+        " gradients are masked |" in card
     )
     entry = json.loads((tmp_path / "robustbench.json").read_text())
     assert (entry["clean_acc"], entry["autoattack_acc"], entry["eps"], entry["threat_model"]) == (

@@ -14,13 +14,11 @@ from hypothesis import strategies as st
 
 from rkdsearch.errors import StudyError
 from rkdsearch.report import page
-from rkdsearch.report.by_class import by_class
 from rkdsearch.results.cells import CLEAN, ROBUST, records
 from rkdsearch.results.intervals import paired_difference
 from rkdsearch.results.store import Store
 from rkdsearch.results.study import read_study
-from tests.results import version_1
-from tests.results.factory import flag, make_study, repeat, write_tests
+from tests.results.factory import make_study, repeat, write_tests
 
 EVIL = "</script><img src=x onerror=document.title='owned'>{{ 7 * 7 }}\u2028'\"&<b>"
 
@@ -156,7 +154,8 @@ def test_test_results_stand_beside_validation_with_n_eps_and_intervals(good: str
 def test_rows_of_different_numbers_of_images_say_so(tmp_path: Path) -> None:
     store = make_study(tmp_path, trials=12)
     row = next(r for r in records(store.evaluations()) if r["attack"] == "pgd20")
-    (tmp_path / "evaluations" / f"{row['trial_id']}-best-pgd20-0-cccccccc.parquet").unlink()
+    (file,) = (tmp_path / "evaluations").glob(f"{row['trial_id']}-best-pgd20-0-cccccccc-*")
+    file.unlink()
     store.write_evaluation({**row, "subset_sha256": "d" * 64, "images": 60})
     text = visible(page.build(tmp_path).read_text(encoding="utf-8"))
     assert "PGD-20, linf eps = 8/255: n = 60 or 297 of 297 test images" in text
@@ -240,7 +239,7 @@ def test_a_member_that_loses_to_one_baseline_is_not_hidden_behind_another(tmp_pa
                 "checkpoint": "best",
                 "split": "test",
                 "attack": "autoattack",
-                "seed": 0,
+                "attack_seed": 0,
                 "images": 300,
                 "of_images": 300,
                 "correct": right.count("1"),
@@ -261,29 +260,6 @@ def test_a_member_that_loses_to_one_baseline_is_not_hidden_behind_another(tmp_pa
     assert "The 2 intervals of this table hold at once" in table
 
 
-def test_accuracies_by_class_stand_in_a_table_of_the_front(good: str) -> None:
-    assert "Accuracy by class, on validation images" in good
-    assert '<td class="n">12.3<br>4.6' in good
-    assert '<th class="n">balanced</th>' in good
-
-
-def test_of_many_classes_the_least_robust_are_shown_by_their_names() -> None:
-    robust = [k / 100 for k in range(30, 0, -1)]
-    row = {
-        "metric.by_class.clean_accuracy": json.dumps([1.0] * 30),
-        "metric.by_class.robust_accuracy": json.dumps(robust),
-    }
-    found = by_class([row, {}], [f"class {k}" for k in range(30)])
-    assert found is not None
-    assert (found["names"][0], found["names"][-1], found["left_out"]) == (
-        "class 10",
-        "class 29",
-        10,
-    )
-    assert found["rows"][0]["cells"][-1] == (1.0, 0.01)
-    assert by_class([{}], None) is None
-
-
 def test_reconstructed_methods_say_so(good: str) -> None:
     text = visible(good)
     assert re.search(r"<th scope=\"row\">crdnd <span class=\"mark\"[^>]*>RECONSTRUCTED", text)
@@ -299,7 +275,7 @@ def test_what_an_attack_complained_about_is_flagged_at_its_result_and_told_below
     assert ">flag 1</span>" not in next(
         row for row in text.split("<tr>") if "igdm · igdm-044" in row
     )
-    assert "<li>AutoAttack&#39;s package: white-box weaker than black-box</li>" in text
+    assert "<li>white-box weaker than black-box</li>" in text
 
 
 def test_a_running_study_says_that_it_is_not_over(evil: Path) -> None:
@@ -423,7 +399,7 @@ def test_replicates_are_counted_apart_and_their_test_results_are_means(tmp_path:
 def test_several_attack_seeds_are_not_called_training_seeds(tmp_path: Path) -> None:
     store = make_study(tmp_path, trials=12)
     row = next(r for r in records(store.evaluations()) if r["attack"] == "pgd20")
-    store.write_evaluation({**row, "seed": 1})
+    store.write_evaluation({**row, "attack_seed": 1})
     text = visible(page.build(tmp_path).read_text(encoding="utf-8"))
     assert text.count("1 of 2 attack seeds") == 1
 
@@ -487,21 +463,3 @@ def test_a_browser_draws_the_pictures_and_runs_nothing_else(evil: Path) -> None:
     assert done.stdout.count('class="main-svg"') >= 8
     assert "<title>owned" not in done.stdout
     assert not [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-
-
-def test_a_student_that_flags_keep_off_the_front_is_named_with_its_reason(tmp_path: Path) -> None:
-    store = make_study(tmp_path)
-    flag(store, "igdm-044", "huge_eps")
-    text = visible(page.render(read_study(tmp_path)))
-    assert "Kept off the front by flags, on validation images alone." in text
-    assert re.search(r"<li>igdm-044: huge_eps: the network stays right where", text)
-    assert "igdm-044" not in read_study(tmp_path).front["trial_id"].tolist()
-
-
-def test_what_nobody_checked_is_called_so(tmp_path: Path) -> None:
-    make_study(tmp_path)
-    assert "not checked" not in visible(page.render(read_study(tmp_path)))
-    version_1.rewrite(tmp_path)
-    text = visible(page.render(read_study(tmp_path)))
-    assert "<br><small>not checked</small>" in text
-    assert "33 of the trials that may be on the front were not checked for signs" in text

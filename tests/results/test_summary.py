@@ -354,7 +354,7 @@ def examined(store: Store, trial_id: str, right: str, **more: object) -> None:
         "trial_id": trial_id,
         "checkpoint": "best",
         "attack": "pgd20",
-        "seed": 0,
+        "attack_seed": 0,
         "per_image": right,
         "subset_sha256": "c",
     }
@@ -369,8 +369,8 @@ def test_students_are_compared_on_the_same_images_only(tmp_path: Path) -> None:
     examined(store, "b", "01", attack="clean", subset_sha256="other")
     examined(store, "b", "0000", checkpoint="last")
     examined(store, "c", "1111", checkpoint="last")
-    examined(store, "a", "0000", seed=1)
-    examined(store, "b", "1111", seed=1)
+    examined(store, "a", "0000", attack_seed=1)
+    examined(store, "b", "1111", attack_seed=1)
     (found,) = compare(store.evaluations(), [("a", "b")])
     assert (found.attack, found.images, found.difference.value) == ("pgd20", 4, 0.25)
     assert compare(store.evaluations(), [("a", "c")]) == []
@@ -380,8 +380,8 @@ def test_a_quick_look_stands_behind_the_whole_exam_and_old_weights_behind_new_on
     tmp_path: Path,
 ) -> None:
     store, day = Store(tmp_path), START
-    examined(store, "a", "1111", images=4, seed=0, evaluated=day)
-    examined(store, "a", "1100", images=4, seed=1, evaluated=day)
+    examined(store, "a", "1111", images=4, attack_seed=0, evaluated=day)
+    examined(store, "a", "1100", images=4, attack_seed=1, evaluated=day)
     examined(store, "a", "10", images=2, subset_sha256="few", evaluated=day + timedelta(days=1))
     examined(store, "a", "11", images=2, subset_sha256="others", attack="clean", evaluated=day)
     examined(
@@ -404,7 +404,7 @@ def test_a_quick_look_stands_behind_the_whole_exam_and_old_weights_behind_new_on
         evaluated=day + timedelta(days=1),
     )
     shown = (
-        current_tests(store.evaluations())[["trial_id", "attack", "seed", "per_image"]]
+        current_tests(store.evaluations())[["trial_id", "attack", "attack_seed", "per_image"]]
         .to_numpy()
         .tolist()
     )
@@ -487,7 +487,7 @@ def test_means_are_over_the_images_that_most_replicates_saw(tmp_path: Path) -> N
     evaluated_replicates(tmp_path, (0, 1, "10"), (0, 2, "10"))
     store = Store(tmp_path)
     examined(store, "0-r1", "1111", images=4, subset_sha256="more")
-    examined(store, "0-r2", "0000", seed=1, images=2)
+    examined(store, "0-r2", "0000", attack_seed=1, images=2)
     found = read_study(tmp_path)
     # Of the first replicate the current result is the one on more images: they share none.
     (mean,) = over_seeds(found.evaluations, found.trials)
