@@ -223,8 +223,7 @@ def evaluate_autoattack(
     """Results under AutoAttack, standard, in `attack`'s ball; and the package's own warnings."""
     with torch.no_grad():
         clean = torch.cat([network(xs).argmax(dim=1) for xs in torch.split(x, BATCH)]) == y
-    # The package takes views of gradients, whose layout is the images'.
-    robust, flags = auto_attack(network, x.contiguous(), y, ball=attack.ball, seed=seed)
+    robust, flags = auto_attack(network, x, y, ball=attack.ball, seed=seed)
     return ImageResults(y.cpu(), clean.cpu(), robust.cpu()), flags
 
 

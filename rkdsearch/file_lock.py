@@ -7,6 +7,7 @@
 import errno
 import fcntl
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,6 +22,20 @@ WAITING_FILE = ".rkdsearch.lock"
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
+def refuse_object_storage(folder: Path) -> None:
+    """Raise StudyError where the folder is a URL, such as s3://bucket/study.
+
+    A path would make a local folder of that name: `s3:`.
+    """
+    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", folder.as_posix())
+    if found is not None:
+        raise StudyError(
+            f"{folder}: {found[1]} storage is not supported: rows and checkpoints need a rename"
+            " that replaces a file, and locks; name a folder that all nodes mount (NFS, EFS,"
+            " Filestore, Lustre), and copy it to a bucket afterwards"
+        )
+
+
 @contextmanager
 def one_writer(
     folder: Path,
@@ -31,8 +46,9 @@ def one_writer(
 
     The error of a second process says what the first is `doing`. Raises StudyError, with the first
     writer's process and the `way_out`, where the folder has a writer; DiskError where the folder
-    cannot be written. Both come before anything is computed.
+    cannot be written or is a URL. All come before anything is computed.
     """
+    refuse_object_storage(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / WRITER_FILE).open("a+b", buffering=0)
@@ -54,6 +70,7 @@ def one_writer(
                 f" {datetime.now(UTC):%Y-%m-%d %H:%M} UTC\n"
             )
             file.write(writer.encode())
+            os.fsync(file.fileno())  # workers on other hosts read it
         except OSError as error:  # a full disk is reported before anything is computed
             raise DiskError.at(folder, error) from error
         try:
@@ -63,17 +80,12 @@ def one_writer(
                 file.truncate(0)
 
 
-def locked_by(folder: Path) -> str | None:
-    """Name of the folder's writer, `searched by process ...`; None without one."""
+def writer_of(folder: Path) -> str:
+    """The line that the folder's writer wrote of itself; empty where none is to be seen."""
     try:
-        with (folder / WRITER_FILE).open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return file.read().decode(errors="replace").strip() or "written by another process"
-    except OSError:  # no such file, or a file system without locks
-        pass
-    return None
+        return (folder / WRITER_FILE).read_text(errors="replace").strip()
+    except OSError:
+        return ""
 
 
 @contextmanager

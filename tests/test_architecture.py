@@ -27,7 +27,8 @@ TOP_LEVEL = {
 }  # fmt: skip
 MAY_READ_TEST_IMAGES = (
     "rkdsearch/data/",
-    "rkdsearch/evaluation/other_images.py",
+    "rkdsearch/evaluation/jobs.py",
+    "rkdsearch/execution/evaluation.py",
     "rkdsearch/cli/evaluate.py",
 )
 NOT_METHODS = {

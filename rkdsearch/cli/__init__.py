@@ -30,6 +30,11 @@ app.command(
     name="status",
     help="Print the state of a study, also while it runs; nothing is written.",
 )
+app.command(
+    "rkdsearch.cli.doctor:doctor",
+    name="doctor",
+    help="Look for what would stop a search, here or on every node of a cluster.",
+)
 app.command("rkdsearch.cli.space:app", name="space", help="Check, show or sample a search space.")
 app.command("rkdsearch.cli.teacher:app", name="teacher", help="Train, verify or convert a teacher.")
 app.command(

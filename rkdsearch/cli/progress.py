@@ -201,13 +201,14 @@ class SearchProgress:
             for s in (Status.FINISHED, Status.STOPPED, Status.PAUSED, Status.FAILED)
             if counts[s]
         )
-        elapsed = time.monotonic() - self._started
+        elapsed, waiting = time.monotonic() - self._started, len(study.ledger.waiting)
         of = "" if study.max_trials is None else f" of {study.max_trials}"
         replicates = study.ledger.replicates
         text = (
             f"{elapsed:4.0f} s  {len(study.trials) - len(replicates)}{of} configurations,"
-            f" {len(study.ledger.executing)} running"
+            f" {len(study.ledger.executing) - waiting} running"
         )
+        text += f", {waiting} waiting for a place" if waiting else ""
         if replicates:
             ended = sum(t.status != Status.RUNNING for t in replicates)
             text += f", {ended} of {len(replicates)} replicates"

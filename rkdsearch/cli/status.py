@@ -1,33 +1,39 @@
 """`rkdsearch status STUDY`: the state of a search. It reads only."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rkdsearch.report.traces import Row
+    from rkdsearch.results.study import StudyResults
+
+# Lines of each list on one screen.
+FRONT, OTHERS, FAILED = 8, 5, 3
 
 
-def status(study: Path) -> None:
+def status(study: Path, *, all_trials: Annotated[bool, Parameter(name="--all")] = False) -> None:
     """Print the trials of a study by status, its cost, its hypervolume and its front so far.
 
     Parameters
     ----------
     study
         Folder of the study; the search may be running, and the folder may be a copy.
+    all_trials
+        List every finished and failed trial; default: those that fit on a screen.
     """
     from rich.console import Console
-    from rich.markup import escape as without_markup
     from rich.table import Table
 
     from rkdsearch.pace import duration
     from rkdsearch.report.traces import Row, method_of, percent, settings
     from rkdsearch.results.cells import CLEAN, ROBUST, records
     from rkdsearch.results.cost import cost_of, counted
-    from rkdsearch.results.front import configurations
     from rkdsearch.results.objectives import OBJECTIVES, USUAL
-    from rkdsearch.results.states import Status
     from rkdsearch.results.study import read_study
-
-    def escape(text: str) -> str:
-        # Labels and errors may come from a stranger: neither markup nor control characters may
-        # reach the terminal.
-        return without_markup("".join(letter if letter.isprintable() else " " for letter in text))
 
     def cells(row: Row) -> tuple[str, ...]:
         spread = (
@@ -40,53 +46,94 @@ def status(study: Path) -> None:
             )
         )
         spread += f", {row['failed']} failed" if row["failed"] else ""
-        student = escape(row["label"] or method_of(row)) + (
+        student = _safe(row["label"] or method_of(row)) + (
             " RECONSTRUCTED" if row["reconstructed"] else ""
         )
         return (
-            escape(row["trial_id"]),
+            _safe(row["trial_id"]),
             percent(row[CLEAN]),
             percent(row[ROBUST]) + spread,
             *(known.shown(row[known.column]) for known in further),
             student,
         )
 
+    def tell(rows: "Sequence[Row]", shown: "Sequence[Row]", what: str) -> None:
+        if len(shown) < len(rows):
+            console.print(f"and {len(rows) - len(shown)} more {what}: --all lists them")
+
+    def listed(
+        title: str,
+        what: str,
+        rows: "Sequence[Row]",
+        shown: "Sequence[Row]",
+        *,
+        epochs: bool = False,
+    ) -> None:
+        if not rows:
+            return
+        heads = ("trial", "clean %", "robust %", *(known.title for known in further), "student")
+        more = ("best epoch",) if epochs else ()
+        table = Table(*heads, *more, title=title, title_justify="left")
+        for row in shown:
+            best = f"{row['metric.best_epoch']} of {row['fidelity.of_epochs']}"
+            table.add_row(*cells(row), *([best] if epochs else []))
+        console.print(table)
+        tell(rows, shown, what)
+
     found = read_study(study)
     further = [OBJECTIVES[name] for name in found.objectives if name not in USUAL]
     cost = cost_of(found.trials)
-    front = records(found.front)
-    finished = (
-        configurations(found.trials)
-        .query(f"status == '{Status.FINISHED}'")
-        .sort_values(ROBUST, ascending=False, kind="stable")
-    )
-    others = [
-        row for row in records(finished) if row["trial_id"] not in {on["trial_id"] for on in front}
-    ]
+    front, others, failed = records(found.front), _others(found), _failed(found)
     console = Console(soft_wrap=False, highlight=False)
-    console.print(f"[bold]{escape(found.name)}[/]  {counted(found.trials)}")
+    console.print(f"[bold]{_safe(found.name)}[/]  {counted(found.trials)}")
     spent = (
         f"device time {duration(cost.device_seconds)} in a span of {duration(cost.span_seconds)}"
     )
     console.print(f"{spent}, hypervolume {found.volume:.4f}")
-    heads = ("trial", "clean %", "robust %", *(known.title for known in further), "student")
-    if front:
-        table = Table(
-            *heads, "best epoch", title="the front so far (validation)", title_justify="left"
-        )
-        for row in front:
-            table.add_row(*cells(row), f"{row['metric.best_epoch']} of {row['fidelity.of_epochs']}")
-        console.print(table)
-        for row in front:  # as lines: a column beside the others would be one word wide
-            console.print(f"{escape(row['trial_id'])}: {escape(settings(row))}", soft_wrap=True)
-    if others:
-        table = Table(*heads, title="finished, not on the front (validation)", title_justify="left")
-        for row in others:
-            table.add_row(*cells(row))
-        console.print(table)
-    for row in records(found.trials[found.trials["status"] == Status.FAILED]):
+    shown = front if all_trials else _spread(front, FRONT)
+    listed("the front so far (validation)", "on the front", front, shown, epochs=True)
+    for row in shown:  # as lines: a column beside the others would be one word wide
+        console.print(f"{_safe(row['trial_id'])}: {_safe(settings(row))}", soft_wrap=True)
+    shown = others if all_trials else others[:OTHERS]
+    listed("finished, not on the front (validation)", "finished", others, shown)
+    shown = failed if all_trials else failed[-FAILED:]
+    for row in shown:
         console.print(
-            f"failed: {escape(row['trial_id'])}: {escape(row['error'] or 'no reason was recorded')}"
+            f"failed: {_safe(row['trial_id'])}: {_safe(row['error'] or 'no reason was recorded')}"
         )
+    tell(failed, shown, "failed")
     for path in found.damaged:
-        console.print(f"left out, because it cannot be read: {escape(str(path))}")
+        console.print(f"left out, because it cannot be read: {_safe(str(path))}")
+
+
+def _safe(text: str) -> str:
+    """Text without markup and control characters: its author may be a stranger."""
+    from rich.markup import escape
+
+    return escape("".join(letter if letter.isprintable() else " " for letter in text))
+
+
+def _others(found: "StudyResults") -> "list[dict[str, Any]]":
+    """Finished configurations that are not on the front, the most robust first."""
+    from rkdsearch.results.cells import ROBUST, records
+    from rkdsearch.results.front import configurations
+    from rkdsearch.results.states import Status
+
+    table = configurations(found.trials)
+    finished = table[table["status"] == Status.FINISHED]
+    others = finished[~finished["trial_id"].isin(found.front["trial_id"])]
+    return records(others.sort_values(ROBUST, ascending=False, kind="stable"))
+
+
+def _failed(found: "StudyResults") -> "list[dict[str, Any]]":
+    from rkdsearch.results.cells import records
+    from rkdsearch.results.states import Status
+
+    return records(found.trials[found.trials["status"] == Status.FAILED])
+
+
+def _spread(rows: "Sequence[Row]", most: int) -> "Sequence[Row]":
+    """At most so many rows, evenly chosen, both ends among them."""
+    if len(rows) <= most:
+        return rows
+    return [rows[round(n * (len(rows) - 1) / (most - 1))] for n in range(most)]

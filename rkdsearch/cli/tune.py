@@ -68,9 +68,12 @@ def tune(
             held.enter_context(one_writer(study))
         existed = study_file.claim(study, searched, resume=resume, notice=say)
         study_file.check_files(study, searched)
+        from rkdsearch.execution import doctor
         from rkdsearch.execution.placement import available_resources
 
-        held.enter_context(available_resources(searched.resources, address, say))
+        held.enter_context(available_resources(searched.resources, address))
+        if address is not None:
+            doctor.check_cluster(searched, study, say)
         if dry_run:
             return
         try:

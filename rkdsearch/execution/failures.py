@@ -6,7 +6,18 @@ from pathlib import Path
 
 import torch
 
-from rkdsearch.errors import FileError, OutOfMemoryError, RkdError, WorkerError, is_out_of_memory
+from rkdsearch.errors import (
+    Failure,
+    FileError,
+    OutOfMemoryError,
+    RkdError,
+    StudyError,
+    WorkerError,
+    is_out_of_memory,
+)
+
+# So many trials in a row that the machine failed in the same way end the search.
+ALIKE = 3
 
 # In the messages of a process whose peer has ended.
 _PEER = re.compile("gloo|nccl|closed by peer", re.IGNORECASE)
@@ -36,3 +47,39 @@ def as_rkd_error(error: Exception) -> RkdError:
         )
     kind = FileError if isinstance(error, OSError) else RkdError
     return kind(f"{type(error).__name__}: {error} {place}")
+
+
+class Streak:
+    """Failures of the machine since the last finished epoch of any trial.
+
+    A cluster whose workers cannot meet, or do not see a folder, would fail every trial of the
+    search within minutes.
+    """
+
+    def __init__(self) -> None:
+        self._alike: list[str] = []  # trials in a row that failed in one way
+        self._way = ""
+
+    def end(self) -> None:
+        """Note a finished epoch: the machine is able to train."""
+        self._alike.clear()
+
+    def add(self, trial_id: str, error: str, failure: Failure) -> None:
+        """Note a failed trial. Raises StudyError where it is one of `ALIKE` in a row.
+
+        Failures of the method, and full devices, which depend on the trial, are left out.
+        """
+        if failure not in (Failure.WORKER, Failure.FILES):
+            return
+        way = re.sub(r"\d+", "0", error)  # ports, processes and trials have other numbers each time
+        if way != self._way:
+            self._alike.clear()
+        self._way = way
+        self._alike.append(trial_id)
+        if len(self._alike) == ALIKE:
+            raise StudyError(
+                f"{ALIKE} trials in a row ({', '.join(self._alike)}) failed in the same way, and no"
+                f" epoch was finished in between: {error}; the search has stopped, so that the"
+                " others do not fail too: mend the cause (`rkdsearch doctor` looks for it), then"
+                " continue with --resume, which retries these trials"
+            )

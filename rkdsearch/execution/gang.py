@@ -6,9 +6,10 @@ torchrun sets, and its own `Accelerator()`.
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import psutil
 import ray
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -17,11 +18,65 @@ from rkdsearch.execution.failures import as_rkd_error
 from rkdsearch.execution.messages import EpochReport, WorkOrder
 from rkdsearch.execution.trial import run_order
 from rkdsearch.space.settings import Resources
-from rkdsearch.training.accelerator import SHARED_DEVICE
 from rkdsearch.training.all_gather import leave_group
 
 # A gang whose collective operation hangs must not hold its GPUs for ever.
 STEP_TIMEOUT_SECONDS = 6 * 3600.0
+
+
+def interface_of(address: str, interfaces: Mapping[str, Sequence[Any]]) -> str | None:
+    """Name of the network interface that bears this address; None where none of them does.
+
+    `interfaces` as `psutil.net_if_addrs` returns them.
+    """
+    bears = [
+        name
+        for name, known in interfaces.items()
+        # IPv6 addresses carry their interface behind a %
+        if any(one.address.partition("%")[0] == address for one in known)
+    ]
+    if not bears and address.startswith("127."):  # all of 127/8 is the loopback's
+        bears = [
+            name
+            for name, known in interfaces.items()
+            if any(a.address == "127.0.0.1" for a in known)
+        ]
+    return bears[0] if bears else None
+
+
+def network_of(address: str) -> dict[str, str]:
+    """Environment variables that bind Gloo and NCCL to the interface of this node's Ray address.
+
+    Left alone, Gloo asks for the address of the host's name, which Debian and Ubuntu map to
+    127.0.1.1: processes of two nodes would never meet. A variable that the user set stays.
+    """
+    interface = interface_of(address, psutil.net_if_addrs())
+    if interface is None:
+        return {}
+    # NCCL takes a name for a prefix unless = stands before it
+    wanted = {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": f"={interface}"}
+    return {name: value for name, value in wanted.items() if name not in os.environ}
+
+
+def rendezvous(addresses: Sequence[str], port: int) -> list[dict[str, str]]:
+    """Environment variables of each rank, as torchrun sets them, by the nodes of the ranks."""
+    return [
+        {
+            "RANK": str(rank),
+            "WORLD_SIZE": str(len(addresses)),
+            "LOCAL_RANK": str(addresses[:rank].count(address)),
+            "LOCAL_WORLD_SIZE": str(addresses.count(address)),
+            "MASTER_ADDR": addresses[0],
+            "MASTER_PORT": str(port),
+        }
+        for rank, address in enumerate(addresses)
+    ]
+
+
+def meeting(processes: Sequence[Any]) -> list[dict[str, str]]:
+    """`rendezvous` of these actors, which are asked for their addresses and rank 0 for a port."""
+    addresses = ray.get([process.address.remote() for process in processes])
+    return rendezvous(addresses, ray.get(processes[0].free_port.remote()))
 
 
 class GangProcess:
@@ -41,7 +96,7 @@ class GangProcess:
     def begin(self, environment: dict[str, str], order: WorkOrder) -> None:
         """Leave the process group of the last trial, and prepare that of this one."""
         leave_group()
-        os.environ.update(environment)
+        os.environ.update(environment | network_of(self.address()))
         self._reports = run_order(order)
 
     def step(self) -> EpochReport | None:
@@ -66,8 +121,7 @@ class Gang:
                 num_cpus=resources.cpu,
                 num_gpus=resources.gpu,
                 scheduling_strategy=(
-                    # bundle 0 is that of the trial's own actor
-                    PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank + 1)
+                    PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank)
                     if group
                     else "DEFAULT"
                 ),
@@ -80,21 +134,10 @@ class Gang:
 
         Raises WorkerError where an epoch takes longer than STEP_TIMEOUT_SECONDS.
         """
-        addresses = ray.get([p.address.remote() for p in self._processes])
-        port = ray.get(self._processes[0].free_port.remote())
-        begun = []
-        for rank, (process, address) in enumerate(zip(self._processes, addresses, strict=True)):
-            environment = {
-                "RANK": str(rank),
-                "WORLD_SIZE": str(len(addresses)),
-                "LOCAL_RANK": str(addresses[:rank].count(address)),
-                "LOCAL_WORLD_SIZE": str(addresses.count(address)),
-                "MASTER_ADDR": addresses[0],
-                "MASTER_PORT": str(port),
-                # Ray shows each process its own share: a part of one GPU may be another's too.
-                SHARED_DEVICE: str(int(0 < order.resources.gpu < 1)),
-            }
-            begun.append(process.begin.remote(environment, order))
+        begun = [
+            process.begin.remote(environment, order)
+            for process, environment in zip(self._processes, meeting(self._processes), strict=True)
+        ]
         ray.get(begun)
         while True:
             try:

@@ -11,6 +11,7 @@ Ray Tune carries dictionaries, and merges, flattens and prints what it finds in 
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rkdsearch.errors import DiskError, Failure, RkdError
@@ -28,6 +29,8 @@ class WorkOrder:
     assignment: Assignment
     packages: tuple[str, ...]  # packages of the user that may be imported by name
     resources: Resources
+    study: Path = Path()
+    writer: str = ""  # what the study's `.driver` file says where the search runs; empty: nothing
 
 
 @dataclass(frozen=True)

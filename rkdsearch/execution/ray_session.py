@@ -9,6 +9,7 @@ from typing import Any
 import ray
 
 from rkdsearch.errors import StudyError
+from rkdsearch.execution.reach import reach
 
 # Read by Ray in the driver and in its workers.
 ENVIRONMENT = {
@@ -22,7 +23,8 @@ ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     # the user reads one sentence about a lost worker, not Ray's traceback
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "TUNE_MAX_PENDING_TRIALS_PG": "1",
+    # `StudySearcher` limits them
+    "TUNE_MAX_PENDING_TRIALS_PG": "100000",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "PYTHONWARNINGS": "ignore",
 }
@@ -50,6 +52,7 @@ def connected(address: str | None) -> Iterator[None]:
         # Ray prestarted (6 s of 21).
         ray.init(include_dashboard=False, **quiet)
     else:
+        reach(address)
         try:
             ray.init(address=address, runtime_env={"env_vars": ENVIRONMENT}, **quiet)
         # SystemExit: nobody answered within two minutes

@@ -13,8 +13,9 @@ import ray
 from ray import tune
 
 from rkdsearch.errors import DiskError
+from rkdsearch.execution.failures import Streak
 from rkdsearch.execution.interruption import CtrlC, Interruption
-from rkdsearch.execution.placement import check_machine, placement
+from rkdsearch.execution.placement import check_machine, placement, places
 from rkdsearch.execution.ray_session import connected
 from rkdsearch.execution.trainable import RayTrial
 from rkdsearch.execution.tune_adapters import StudyCallback, StudyScheduler, StudySearcher
@@ -34,7 +35,7 @@ def run_search(
     checkpoints. Raises KeyboardInterrupt on Ctrl-C, and DiskError where a row or a checkpoint
     cannot be written; after both, the study can be resumed.
     """
-    interruption = Interruption(study.folder)
+    interruption, streak = Interruption(study.folder), Streak()
     with connected(address):
         resources = study.space.resources
         if address is None:
@@ -47,8 +48,10 @@ def run_search(
                     RayTrial,
                     name="search",
                     config={},
-                    search_alg=StudySearcher(study, interruption),
-                    scheduler=StudyScheduler(study, notice, interruption),
+                    search_alg=StudySearcher(
+                        study, interruption, streak, lambda: places(resources)
+                    ),
+                    scheduler=StudyScheduler(study, notice, interruption, streak),
                     callbacks=[StudyCallback(study, listener, notice, interruption)],
                     num_samples=-1,
                     resources_per_trial=placement(resources),

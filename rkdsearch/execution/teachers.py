@@ -13,6 +13,8 @@ import torch
 
 from rkdsearch.config import TeacherConfig, TrainConfig
 from rkdsearch.errors import RkdError, StudyError
+from rkdsearch.execution.trial import see_study
+from rkdsearch.file_lock import writer_of
 from rkdsearch.plugins import allow_import, allowed_imports
 from rkdsearch.results.store import Store
 from rkdsearch.search.teachers import TeacherStep, check_same, needed_roles
@@ -72,7 +74,11 @@ def on_cluster(resources: Resources) -> Work:
             _remote_work
         ).options(num_returns="streaming")
         try:
-            steps: Any = task.remote(replace(order, cache=order.cache.resolve()), allowed_imports())
+            steps: Any = task.remote(
+                replace(order, cache=order.cache.resolve()),
+                allowed_imports(),
+                writer_of(order.cache.parent),
+            )
             for step in steps:
                 found: TeacherStep = ray.get(step)
                 yield found
@@ -89,7 +95,10 @@ def on_cluster(resources: Resources) -> Work:
     return work
 
 
-def _remote_work(order: TeacherOrder, packages: tuple[str, ...]) -> Iterator[TeacherStep]:
+def _remote_work(
+    order: TeacherOrder, packages: tuple[str, ...], writer: str
+) -> Iterator[TeacherStep]:
+    see_study(order.cache.parent, writer)
     allow_import(*packages)
     yield from train_and_measure(order)
 

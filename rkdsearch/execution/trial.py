@@ -6,11 +6,14 @@ start.
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import ray
 import torch
 
+from rkdsearch.errors import WorkerError
 from rkdsearch.execution.messages import EpochReport, WorkOrder
+from rkdsearch.file_lock import writer_of
 from rkdsearch.plugins import allow_import
 from rkdsearch.search.assignment import Assignment
 from rkdsearch.training.allocator import keep_memory
@@ -32,8 +35,21 @@ def run_trial(assignment: Assignment) -> Iterator[EpochReport]:
         yield EpochReport(epoch, facts)
 
 
+def see_study(study: Path, writer: str) -> None:
+    """Raise WorkerError where the study's folder on this node is not the one that is searched.
+
+    A node that joined late, or lost a mount, would train into its own disk.
+    """
+    if writer and writer_of(study) != writer:
+        raise WorkerError(
+            f"node {ray.util.get_node_ip_address()} does not see {study} as the search does: mount"  # type: ignore[no-untyped-call]  # Ray is untyped
+            " the shared file system at the same path on every node"
+        )
+
+
 def run_order(order: WorkOrder) -> Iterator[EpochReport]:
     """The epochs of an order, after setting up this process for it."""
+    see_study(order.study, order.writer)
     allow_import(*order.packages)
     keep_memory()
     torch.set_num_threads(max(1, int(order.resources.cpu)))

@@ -3,6 +3,7 @@
 They translate only. The study decides which trial runs, trains on or stops.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +17,7 @@ from typing_extensions import override
 
 from rkdsearch.errors import DiskError, Failure
 from rkdsearch.execution import messages
+from rkdsearch.execution.failures import Streak
 from rkdsearch.execution.interruption import Interruption
 from rkdsearch.execution.messages import (
     Answer,
@@ -25,10 +27,12 @@ from rkdsearch.execution.messages import (
     TrialFailure,
     WorkOrder,
 )
+from rkdsearch.file_lock import writer_of
 from rkdsearch.plugins import allowed_imports
 from rkdsearch.search.study import Study
 
 LISTEN_EVERY_SECONDS = 0.25
+PLACES_EVERY_SECONDS = 2.0
 
 
 class _StudyAdapter:
@@ -49,14 +53,26 @@ def _trial_id(trial: Any) -> str:
 class StudySearcher(_StudyAdapter, Searcher):
     """Tune's searcher: the study's next assignment, and trials that ended without an answer."""
 
-    def __init__(self, study: Study, interruption: Interruption) -> None:
+    def __init__(
+        self,
+        study: Study,
+        interruption: Interruption,
+        streak: Streak,
+        places: Callable[[], int],
+    ) -> None:
         super().__init__()
         self.study = study
         self._interruption = interruption
+        self._places = places
+        self._places_now, self._places_at = 0, -math.inf
+        self._streak = streak
+        self._writer = writer_of(study.folder)
         self._trial_ids: dict[str, str] = {}  # Tune's name of a trial -> the study's
 
     @override
     def suggest(self, trial_id: str) -> Any:
+        if self._full:
+            return None
         assignment = self.study.next()
         if assignment is None:
             return Searcher.FINISHED if self.study.done else None
@@ -65,8 +81,23 @@ class StudySearcher(_StudyAdapter, Searcher):
             replace(assignment, folder=assignment.folder.resolve()),
             allowed_imports(),
             self.study.space.resources,
+            self.study.folder.resolve(),
+            self._writer,
         )
         return {"trial_id": assignment.trial_id, **messages.packed(order)}
+
+    @property
+    def _full(self) -> bool:
+        """True where as many trials wait as the cluster can take, and one at least.
+
+        A trial that waits longer than it must was proposed without the results of the meantime.
+        """
+        executing, waiting = len(self.study.ledger.executing), len(self.study.ledger.waiting)
+        if not waiting:
+            return False
+        if time.monotonic() - self._places_at > PLACES_EVERY_SECONDS:
+            self._places_now, self._places_at = self._places(), time.monotonic()
+        return executing >= self._places_now
 
     @override
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -82,7 +113,9 @@ class StudySearcher(_StudyAdapter, Searcher):
         with self._interruption.noting():
             if error:
                 lost = self.study.space.resources.max_failures + 1
-                self.study.fail(known, f"its worker or node was lost {lost} times", Failure.WORKER)
+                reason = f"its worker or node was lost {lost} times"
+                self.study.fail(known, reason, Failure.WORKER)
+                self._streak.add(known, reason, Failure.WORKER)
             else:
                 self.study.interrupt(known)
 
@@ -99,12 +132,17 @@ class StudyScheduler(_StudyAdapter, FIFOScheduler):
     """Tune's scheduler: the study's decision on each answer of a worker."""
 
     def __init__(
-        self, study: Study, notice: Callable[[str], None], interruption: Interruption
+        self,
+        study: Study,
+        notice: Callable[[str], None],
+        interruption: Interruption,
+        streak: Streak,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Ray is untyped
         self.study = study
         self._notice = notice
         self._interruption = interruption
+        self._streak = streak
 
     @override
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
@@ -122,9 +160,11 @@ class StudyScheduler(_StudyAdapter, FIFOScheduler):
     def _continues(self, trial_id: str, answer: Answer) -> bool:
         match answer:
             case EpochReport(result, facts):
+                self._streak.end()
                 return self.study.report(trial_id, result, facts)
             case TrialFailure(error, kind):
                 self.study.fail(trial_id, error, kind)
+                self._streak.add(trial_id, error, kind)
                 return False
             case FullDisk(error):
                 raise DiskError(error)
@@ -152,7 +192,13 @@ class StudyCallback(_StudyAdapter, tune.Callback):
         self._listen_at = 0.0
 
     @override
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        with self._interruption.noting():
+            self.study.place(_trial_id(trial))
+
+    @override
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.study.displace(_trial_id(trial))
         most = self.study.space.resources.max_failures
         self._notice(
             f"trial {_trial_id(trial)} lost its worker, started again"

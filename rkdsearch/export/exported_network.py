@@ -10,7 +10,6 @@ from rkdsearch.attacks import BALLS
 from rkdsearch.config import TrainConfig, ValidationAttack
 from rkdsearch.models import ModelConfig
 from rkdsearch.plugins import is_dotted
-from rkdsearch.results.evaluations import SeedMean
 from rkdsearch.task import ImageTask
 
 WEIGHTS = "student.safetensors"  # the file of the weights, beside the card
@@ -33,10 +32,6 @@ class ExportedNetwork:
     training_attack_steps: Sequence[int]
     processes: Sequence[int]
     teachers: Mapping[str, Row]
-    # Of its configuration: seeds, means and deviations over replicates (`replicated`), and the test
-    # results over those that were evaluated; None and empty where it has none.
-    replicates: Row | None = None
-    over_seeds: Sequence[SeedMean] = ()
 
     @property
     def tests(self) -> list[Row]:

@@ -13,8 +13,6 @@ from rkdsearch.export.robustbench import entry
 from rkdsearch.export.run_file import RUN, run_yaml
 from rkdsearch.export.weights import read_back, write_file, write_weights
 from rkdsearch.results.cells import records
-from rkdsearch.results.evaluations import over_seeds
-from rkdsearch.results.seed_noise import replicated
 from rkdsearch.results.study import StudyResults, read_study
 from rkdsearch.teacher import fingerprint
 from rkdsearch.training import checkpoint
@@ -73,19 +71,6 @@ def export_trial(
         processes=_distinct(rows, trial_id, "processes")
         or [int(n) for n in (found[0]["run.processes"],) if n],
         teachers=teachers if isinstance(teachers, dict) else {},
-        replicates=next(
-            (
-                row
-                for row in records(replicated(rows.trials).reset_index())
-                if row["ordinal"] == found[0]["ordinal"]
-            ),
-            None,
-        ),
-        over_seeds=[
-            mean
-            for mean in over_seeds(rows.tests, rows.trials)
-            if mean.ordinal == found[0]["ordinal"]
-        ],
     )
     write_file(out / CARD, model_card(delivery).encode())
     write_file(out / ENTRY, (json.dumps(entry(delivery), indent=2) + "\n").encode())

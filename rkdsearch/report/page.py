@@ -16,16 +16,18 @@ from plotly.offline import get_plotlyjs
 from rkdsearch.errors import DiskError, StudyError
 from rkdsearch.pace import duration
 from rkdsearch.report import figures, pareto_figure
-from rkdsearch.report.traces import Row, number, percent, settings, title
-from rkdsearch.results.cells import ROBUST, flags_of, records
+from rkdsearch.report.traces import Row, method_of, number, percent, settings, title
+from rkdsearch.results.cells import CLEAN, ROBUST, flags_of, records
 from rkdsearch.results.cost import by_method, cost_of, counted, survival
-from rkdsearch.results.evaluations import compare, over_seeds
+from rkdsearch.results.evaluations import compare
 from rkdsearch.results.front import configurations
 from rkdsearch.results.objectives import COSTS, OBJECTIVES, USUAL
 from rkdsearch.results.seed_noise import seed_noise
 from rkdsearch.results.states import Origin
 from rkdsearch.results.store import replace_file
 from rkdsearch.results.study import StudyResults, read_study
+
+DRAWN = 1500  # more marks hide each other
 
 
 def build(study: Path, out: Path | None = None) -> Path:
@@ -70,24 +72,27 @@ def render(study: StudyResults) -> str:
 
 def context(study: StudyResults) -> dict[str, Any]:
     """Values of the template: plain rows, tables and pictures."""
-    rows, epochs = records(study.trials), records(study.epochs)
-    own = configurations(study.trials)
+    rows, own = records(study.trials), configurations(study.trials)
     trials, front = records(own), records(study.front)
+    drawn = thinned(trials, front)
+    epochs = records(study.epochs[study.epochs["trial_id"].isin(with_curves(drawn, front))])
     teachers, ladder = _mapping(study.description.get("teachers")), study.description.get("ladder")
     pictures = {
-        "pareto": pareto_figure.pareto(trials, front, teachers) if trials else None,
-        "costs": figures.costs(trials, front),
-        "curves": figures.curves(trials, epochs, front),
+        "pareto": pareto_figure.pareto(drawn, front, teachers) if trials else None,
+        "costs": figures.costs(drawn, front),
+        "curves": figures.curves(drawn, epochs, front),
         "reliability": figures.reliability(epochs, front),
-        "slices": figures.slices(trials),
+        "slices": figures.slices(drawn),
     }
     tests = records(study.tests)
     replicates: list[Row] = [{**row, "seeds": None} for row in rows if row["origin"] == "replicate"]
-    networks = tested(study, tests, trials, front)
+    networks = tested(tests, [*trials, *replicates], front)
     return {
         "study": study,
         "description": study.description,
-        "rows": rows,
+        "listed": [*drawn, *replicates] if len(drawn) < len(trials) else rows,
+        "drawn": len(drawn),
+        "thinning": one_in(len(trials)),
         "counted": counted(study.trials),
         "statuses": cost_of(own).trials,
         "replicates": len(replicates),
@@ -116,10 +121,36 @@ def context(study: StudyResults) -> dict[str, Any]:
         "comparisons": comparisons(study, trials, front),
         "facts": {name: distinct(rows, column) for name, column in _FACTS.items()},
         "missing": missing(study, rows, front, tests),
-        "curves_drawn": figures.CURVES,
         "pictures": {name: picture for name, picture in pictures.items() if picture},
         "pictures_json": embedded({name: picture for name, picture in pictures.items() if picture}),
     }
+
+
+def thinned(trials: Sequence[Row], front: Sequence[Row]) -> list[Row]:
+    """The trials that are drawn and listed: all, or `DRAWN` of them and a few more.
+
+    Of more, the front, the baselines, and every so-many-th of the others, good or bad: a page of
+    10,000 trials would be slow to open, and its marks would hide each other.
+    """
+    if len(trials) <= DRAWN:
+        return list(trials)
+    always = {row["trial_id"] for row in front}
+    step = one_in(len(trials))
+    return [
+        row
+        for n, row in enumerate(trials)
+        if n % step == 0 or row["trial_id"] in always or row["origin"] == Origin.BASELINE
+    ]
+
+
+def one_in(trials: int) -> int:
+    """Of so many trials one is drawn, so that about `DRAWN` of all of them are."""
+    return -(-trials // DRAWN)
+
+
+def with_curves(drawn: Sequence[Row], front: Sequence[Row]) -> set[str]:
+    """Names of the trials whose epochs the pictures may need."""
+    return {row["trial_id"] for row in [*front, *drawn[: 4 * figures.CURVES]]}
 
 
 _ATTACKS = {"clean": "clean", "pgd20": "PGD-20", "autoattack": "AutoAttack"}
@@ -142,61 +173,40 @@ _FACTS = {
 
 
 def tested(
-    study: StudyResults, tests: Sequence[Row], trials: Sequence[Row], front: Sequence[Row]
+    tests: Sequence[Row], trials: Sequence[Row], front: Sequence[Row]
 ) -> list[dict[str, Any]]:
-    """One row a network, and before it one for the means over its replicates, where it has some.
+    """One row a tested network, with test results of its best checkpoint by attack.
 
-    The front comes first, then other tested trials, then teachers. A row's `tests` are those of its
-    network's best checkpoint by attack, or the means over training seeds; of several attack seeds
-    the first is shown, with their number. `n` is set where networks saw different numbers of
-    images.
+    The front comes first, then other trials, then teachers. Of several seeds the first is shown,
+    with their number. `n` is set where networks saw different numbers of images.
     """
     counts: dict[str, set[int]] = {}
     for test in tests:
         counts.setdefault(test["attack"], set()).add(test["images"])
-    own = {row["trial_id"]: row for row in records(study.trials)}
     by_network: dict[str, dict[str, dict[str, Any]]] = {}
+    students = {row["trial_id"] for row in trials}
     for test in tests:
-        if test["checkpoint"] == "best" or test["trial_id"] not in own:
+        if test["checkpoint"] == "best" or test["trial_id"] not in students:
             seen = by_network.setdefault(test["trial_id"], {}).setdefault(
-                test["attack"], {**test, "attack_seeds": 0}
+                test["attack"], {**test, "seeds": 0}
             )
-            seen["attack_seeds"] += 1
+            seen["seeds"] += 1
             seen["n"] = test["images"] if len(counts[test["attack"]]) > 1 else None
             seen["signs"] = sorted({*seen.get("signs", ()), *flags_of(test["flags"])})
-    means: dict[int, dict[str, dict[str, Any]]] = {}
-    for mean in over_seeds(study.tests, study.trials):
-        signs = {
-            sign
-            for test in tests
-            if test["attack"] == mean.attack
-            and (run := own.get(test["trial_id"], {})).get("origin") == Origin.REPLICATE
-            and run["ordinal"] == mean.ordinal
-            for sign in flags_of(test["flags"])
-        }
-        means.setdefault(mean.ordinal, {})[mean.attack] = {"mean": mean, "signs": sorted(signs)}
     on_front = {row["trial_id"] for row in front}
     known = [*front, *(row for row in trials if row["trial_id"] not in on_front)]
-    rows: list[dict[str, Any]] = []
-    for row in known:
-        found, place = by_network.pop(row["trial_id"], {}), row["trial_id"] in on_front
-        over = means.get(row["ordinal"], {})
-        if not (found or over or place):
-            continue
-        if row["seeds"]:
-            rows.append({"kind": "means", "trial": row, "on_front": place, "tests": over})
-        rows.append(
-            {
-                "kind": "delivered" if row["seeds"] else "run",
-                "trial": own[row["trial_id"]],
-                "on_front": place,
-                "tests": found,
-            }
-        )
+    rows = [
+        {
+            "trial": row,
+            "on_front": row["trial_id"] in on_front,
+            "tests": by_network.pop(row["trial_id"], {}),
+        }
+        for row in known
+    ]
+    rows = [row for row in rows if row["tests"] or row["on_front"]]
     return rows + [
-        {"kind": "teacher", "trial": None, "on_front": False, "tests": found, "name": name}
+        {"trial": None, "on_front": False, "tests": found, "name": name}
         for name, found in by_network.items()
-        if name not in own  # a replicate is in its configuration's means
     ]
 
 
@@ -225,37 +235,43 @@ def radius(eps: float) -> str:
     return f"{round(steps)}/255" if abs(steps - round(steps)) < 1e-6 else number(eps)
 
 
-def comparisons(study: StudyResults, trials: Sequence[Row], front: Sequence[Row]) -> dict[str, Any]:
-    """Each member of the front against each baseline, in pairs; both were selected on validation.
+def comparisons(
+    study: StudyResults, trials: Sequence[Row], front: Sequence[Row]
+) -> list[dict[str, Any]]:
+    """Paired comparisons of the most robust student, selected on validation images.
 
-    `rows` have the two students and their comparisons by attack; `intervals` are all of them,
-    `attacks` those that any pair met. Two baselines meet once.
+    Against the most accurate naturally trained student and the most robust baseline.
     """
-    baselines = [row for row in trials if row["origin"] == Origin.BASELINE]
-    pairs: list[tuple[Row, Row]] = []
-    for first in front:
-        for second in baselines:
-            ids = {first["trial_id"], second["trial_id"]}
-            if len(ids) == 2 and all(ids != {a["trial_id"], b["trial_id"]} for a, b in pairs):
-                pairs.append((first, second))
-    found = compare(study.evaluations, [(a["trial_id"], b["trial_id"]) for a, b in pairs])
-    rows = [
-        {
-            "first": first,
-            "second": second,
-            "by_attack": {
-                one.attack: one
-                for one in found
-                if (one.first, one.second) == (first["trial_id"], second["trial_id"])
-            },
-        }
-        for first, second in pairs
+    if not front:
+        return []
+    finished = [
+        row
+        for row in trials
+        if row["status"] == "finished" and row[CLEAN] is not None and row[ROBUST] is not None
     ]
-    return {
-        "rows": [row for row in rows if row["by_attack"]],
-        "intervals": len(found),
-        "attacks": [name for name in _ATTACKS if any(one.attack == name for one in found)],
-    }
+    best = max(front, key=lambda row: float(row[ROBUST]))
+    natural = max(
+        (row for row in finished if method_of(row) == "natural"),
+        key=lambda row: float(row[CLEAN]),
+        default=None,
+    )
+    baseline = max(
+        (row for row in finished if row["origin"] == Origin.BASELINE),
+        key=lambda row: float(row[ROBUST]),
+        default=None,
+    )
+    found = []
+    for other in (natural, baseline):
+        if other is not None and other["trial_id"] != best["trial_id"]:
+            pairs = {
+                c.attack: c for c in compare(study.evaluations, best["trial_id"], other["trial_id"])
+            }
+            found += [
+                {"first": best, "second": other, "pair": pairs[attack]}
+                for attack in _ATTACKS
+                if attack in pairs
+            ]
+    return found
 
 
 def missing(

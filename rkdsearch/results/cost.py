@@ -34,7 +34,14 @@ def cost_of(trials: pd.DataFrame) -> Cost:
 def counted(trials: pd.DataFrame) -> str:
     """The number of trials by status, and of replicates, as a sentence's part."""
     own = trials[trials["origin"] != Origin.REPLICATE]
-    counts = ", ".join(f"{count} {status}" for status, count in cost_of(own).trials.items())
+    known = cost_of(own).trials
+    # Studies of earlier versions do not say who waits.
+    waits = (own["status"] == Status.RUNNING) & own["placed"].isna()
+    waiting = int(waits.sum()) if own["placed"].notna().any() else 0
+    if waiting:
+        known[Status.RUNNING.value] -= waiting
+        known["waiting for a place"] = waiting
+    counts = ", ".join(f"{count} {status}" for status, count in known.items() if count)
     replicates = len(trials) - len(own)
     return (
         f"{len(own)} trials"

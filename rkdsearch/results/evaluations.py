@@ -1,44 +1,23 @@
 """Test results from the `evaluations` rows: which are current, and paired comparisons."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-from rkdsearch.results.cells import records
-from rkdsearch.results.intervals import (
-    Estimate,
-    mean_over_seeds,
-    paired_difference,
-    pooled_variance,
-)
-from rkdsearch.results.states import Origin, Status
+from rkdsearch.results.intervals import Estimate, paired_difference
 
 
 def current_tests(evaluations: pd.DataFrame) -> pd.DataFrame:
     """The current test results: each network's newest weights, each attack's most images.
 
-    On the network's own test images and in its own ball. Among equally many images the newest
-    result counts.
+    Among equally many images the newest result counts.
     """
-    network_and_attack = ["trial_id", "checkpoint", "attack"]
-    found = _latest(
-        _newest_weights(own_protocol(evaluations)),
-        network_and_attack,
+    return _latest(
+        _newest_weights(evaluations),
+        ["trial_id", "checkpoint", "attack"],
         "subset_sha256",
         by=["images", "evaluated"],
     )
-    # such as AutoAttack by two versions of its package
-    return _latest(found, network_and_attack, "attack_settings", by=["evaluated"])
-
-
-def own_protocol(evaluations: pd.DataFrame) -> pd.DataFrame:
-    """The results on networks' own test images and in their own balls.
-
-    Others were asked for by `evaluate --data`, `--eps` or `--norm`.
-    """
-    own_ball = evaluations["own_ball"].fillna(True)
-    return evaluations[(evaluations["split"] != "other") & own_ball.astype(bool)]
 
 
 def _newest_weights(evaluations: pd.DataFrame) -> pd.DataFrame:
@@ -68,101 +47,29 @@ class Comparison:
     difference: Estimate
 
 
-def compare(evaluations: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> list[Comparison]:
-    """Compare the best checkpoints of these pairs of trials, one comparison an attack and pair.
+def compare(evaluations: pd.DataFrame, first: str, second: str) -> list[Comparison]:
+    """Compare two trials' best checkpoints in pairs, one comparison an attack; empty without pairs.
 
-    Of each attack the most images that both saw count, and of these the lowest common attack seed.
-    The intervals of all comparisons hold at once 19 times of 20 (`paired_difference`).
+    Of each attack the most images that both saw count, and of these the lowest common seed.
     """
-    found = _newest_weights(own_protocol(evaluations))
-    by_trial: dict[str, dict[_Protocol, str]] = {}
-    for row in records(found[(found["checkpoint"] == "best") & found["subset_sha256"].notna()]):
-        if row["per_image"]:
-            protocol = tuple(row[name] for name in _PROTOCOL)
-            by_trial.setdefault(row["trial_id"], {})[protocol] = row["per_image"]
-    same = [
-        (first, second, attack, a, b)
-        for first, second in pairs
-        for attack, a, b in _on_the_same_images(by_trial.get(first, {}), by_trial.get(second, {}))
+    found = _newest_weights(evaluations)
+    best = found[
+        (found["checkpoint"] == "best")
+        & found["per_image"].notna()
+        & found["subset_sha256"].notna()
     ]
+    same = ["attack", "norm", "eps", "test_attack_steps", "seed", "subset_sha256"]
+    sides = [best.loc[best["trial_id"] == trial, [*same, "per_image"]] for trial in (first, second)]
+    # the keys of clean rows hold nulls, which pandas joins to nulls: that is meant
+    pairs = sides[0].merge(sides[1], on=same)
+    pairs = pairs.assign(images=pairs["per_image_x"].str.len()).sort_values(
+        ["images", "seed"], ascending=[False, True], kind="stable"
+    )
+    pairs = pairs.drop_duplicates("attack").sort_values("attack", kind="stable")
     return [
-        Comparison(first, second, attack, len(a), paired_difference(a, b, len(same)))
-        for first, second, attack, a, b in same
-    ]
-
-
-# Two rows with the same values are of the same images under the same attack.
-_PROTOCOL = ("attack", "norm", "eps", "test_attack_steps", "attack_seed", "subset_sha256")
-_Protocol = tuple[object, ...]
-
-
-def _on_the_same_images(
-    first: Mapping[_Protocol, str], second: Mapping[_Protocol, str]
-) -> list[tuple[str, str, str]]:
-    """Attack and both results, image by image, of each attack that both networks met."""
-    met = [key for key in first if key in second and len(first[key]) == len(second[key])]
-    seed = _PROTOCOL.index("attack_seed")
-    met.sort(key=lambda key: (str(key[0]), -len(first[key]), str(key[seed])))
-    chosen = {str(key[0]): key for key in reversed(met)}
-    return [(attack, first[chosen[attack]], second[chosen[attack]]) for attack in sorted(chosen)]
-
-
-@dataclass(frozen=True)
-class SeedMean:
-    """Mean test accuracy of a configuration's replicates under one attack.
-
-    `estimate` covers images and training seeds; its ends equal its value where no configuration has
-    two replicates on the same images, so that nothing tells how seeds differ.
-    """
-
-    ordinal: int
-    attack: str
-    seeds: int
-    images: int
-    estimate: Estimate
-
-    @property
-    def has_interval(self) -> bool:
-        """True where the interval is one."""
-        return self.estimate.low < self.estimate.high
-
-
-def over_seeds(tests: pd.DataFrame, trials: pd.DataFrame) -> list[SeedMean]:
-    """Means over the replicates that were evaluated, by configuration and attack.
-
-    `tests` are current results. Of each attack the images count that most of a configuration's
-    replicates saw, of these the most, and the lowest attack seed.
-    """
-    replicates = trials[
-        (trials["origin"] == Origin.REPLICATE) & (trials["status"] == Status.FINISHED)
-    ]
-    found = tests[
-        (tests["checkpoint"] == "best")
-        & tests["per_image"].notna()
-        & tests["subset_sha256"].notna()
-    ].merge(replicates[["trial_id", "ordinal"]], on="trial_id")
-    groups: dict[tuple[str, int], list[str]] = {}
-    for _, rows in found.groupby(["attack", "ordinal"]):
-        protocols = [
-            list(same.drop_duplicates("trial_id")["per_image"])
-            for _, same in rows.sort_values("attack_seed", kind="stable").groupby(
-                ["subset_sha256", "attack_seed", "norm", "eps", "test_attack_steps"], dropna=False
-            )
-        ]
-        key = str(rows["attack"].iloc[0]), int(rows["ordinal"].iloc[0])
-        groups[key] = max(protocols, key=lambda runs: (len(runs), len(runs[0])))
-    means: list[SeedMean] = []
-    for attack in dict.fromkeys(attack for attack, _ in groups):
-        of_attack = {ordinal: runs for (name, ordinal), runs in groups.items() if name == attack}
-        variance, freedom = pooled_variance(
-            [[run.count("1") / len(run) for run in runs] for runs in of_attack.values()]
+        Comparison(first, second, attack, len(a), paired_difference(a, b))
+        for attack, a, b in zip(
+            pairs["attack"], pairs["per_image_x"], pairs["per_image_y"], strict=True
         )
-        for ordinal, runs in of_attack.items():
-            mean = sum(run.count("1") for run in runs) / sum(map(len, runs))
-            estimate = (
-                mean_over_seeds(runs, variance, freedom)
-                if freedom and len(runs[0]) > 1
-                else Estimate(mean, mean, mean)
-            )
-            means.append(SeedMean(ordinal, attack, len(runs), len(runs[0]), estimate))
-    return means
+        if len(a) == len(b) > 0
+    ]

@@ -4,9 +4,7 @@ from enum import StrEnum
 from typing import Literal
 
 # Attacks of the test evaluation, as the column `attack` names them.
-EvaluationAttack = Literal[
-    "clean", "pgd20", "pgd100", "margin", "targeted", "square", "autoattack", "transfer"
-]
+EvaluationAttack = Literal["clean", "pgd20", "autoattack"]
 
 
 class Status(StrEnum):

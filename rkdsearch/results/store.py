@@ -1,16 +1,18 @@
-"""A study's folder: tables of small Parquet files, written whole and renamed into place."""
+"""A study's folder: four tables of Parquet files, written whole and renamed into place.
 
-import hashlib
+A trial that is trained has a file of its own in each table; those that are not are packed.
+"""
+
 import json
 import math
 import os
 import re
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import pandas as pd
@@ -19,19 +21,19 @@ import pyarrow.parquet as pq
 
 from rkdsearch.errors import DiskError, StudyError
 from rkdsearch.results.columns import Column
+from rkdsearch.results.packs import Packer, gathered, own_files_in, without_empty
 from rkdsearch.results.tables import SCHEMA_VERSION, columns
 from rkdsearch.results.versions import upgraded, upgraded_description
 
 _TRIAL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TEMPORARY = ".tmp-"  # a leading dot: dataset readers skip such files
 _STALE_SECONDS = 60.0
+_PACKED = ("trials", "epochs", "rungs")
 _ORDER = {
     "trials": ["ordinal", "trial_id"],
     "epochs": ["trial_id", "segment", "epoch"],
     "rungs": ["decided", "trial_id", "epochs"],
-    "evaluations": ["trial_id", "checkpoint", "attack", "attack_seed"],
-    "subsets": ["subset_sha256", "position"],
-    "openings": ["opened"],
+    "evaluations": ["trial_id", "checkpoint", "attack", "seed"],
 }
 
 
@@ -49,6 +51,10 @@ class Store:
         self.damaged: list[Path] = []
         self._config_columns = tuple(config_columns)
         self._fsync = fsync
+        self._packers = {
+            table: Packer(folder / table, partial(replace_file, fsync=True, pack=True))
+            for table in _PACKED
+        }
 
     def write_trial(self, row: Mapping[str, object]) -> None:
         """Replace the row of a trial. Raises StudyError for an unsafe trial_id."""
@@ -63,25 +69,31 @@ class Store:
         self._write("rungs", trial_id, [{"trial_id": trial_id, **row} for row in rows])
 
     def write_evaluation(self, row: Mapping[str, object]) -> None:
-        """Replace the result of this trial, checkpoint, attack, ball, seed and set of images.
+        """Replace the result of this trial, checkpoint, attack, seed and set of images.
 
         A result on few images never replaces one on many.
         """
-        attack = {name: row.get(name) for name in ("norm", "eps", "attack_settings")}
-        digits = hashlib.sha256(json.dumps(attack, sort_keys=True).encode()).hexdigest()[:8]
-        key = (row["checkpoint"], row["attack"], row["attack_seed"])
-        suffix = "".join(f"-{part}" for part in (*key, str(row["subset_sha256"])[:8], digits))
-        self._write("evaluations", row["trial_id"], [row], suffix=suffix)
+        key = (row["checkpoint"], row["attack"], row["seed"], str(row["subset_sha256"])[:8])
+        self._write(
+            "evaluations", row["trial_id"], [row], suffix="".join(f"-{part}" for part in key)
+        )
 
-    def write_subset(self, rows: Sequence[Mapping[str, object]]) -> None:
-        """Write the images of an evaluated set, unless they are there."""
-        name = str(rows[0]["subset_sha256"])[:16]
-        if not (self.folder / "subsets" / f"{name}.parquet").exists():
-            self._write("subsets", name, rows)
+    def pack(self, trial_ids: Iterable[str]) -> None:
+        """Move the rows of these trials, which are not trained now, into one file a table."""
+        for packer in self._packers.values():
+            packer.pack(trial_ids)
 
-    def write_opening(self, row: Mapping[str, object]) -> None:
-        """Write an opening of test images."""
-        self._write("openings", row["opening"], [row])
+    def rewrite_packed(self, rows: Sequence[Mapping[str, object]]) -> None:
+        """Replace the rows of `trials/` of packed trials, all at once."""
+        self._packers["trials"].replace(self._table("trials", rows))
+
+    def packed(self, trial_id: str) -> bool:
+        """True where the trial's row is in a pack."""
+        return self._packers["trials"].holds(trial_id)
+
+    def own_files(self) -> set[str]:
+        """Trials whose rows are in files of their own."""
+        return {path.stem for path in own_files_in(self.folder / "trials")}
 
     def trials(self) -> pd.DataFrame:
         """Every trial, by ordinal and name."""
@@ -96,19 +108,11 @@ class Store:
         return self._read("rungs")
 
     def evaluations(self) -> pd.DataFrame:
-        """Every test result, by trial, checkpoint, attack and attack seed.
+        """Every test result, by trial, checkpoint, attack and seed.
 
         `evaluations.current_tests` selects those that readers show.
         """
         return self._read("evaluations")
-
-    def subsets(self) -> pd.DataFrame:
-        """Every image of every evaluated set, by set and position."""
-        return self._read("subsets")
-
-    def openings(self) -> pd.DataFrame:
-        """Every opening of test images, by time."""
-        return self._read("openings")
 
     def description(self) -> dict[str, object]:
         """The content of `study.json`; empty where there is none or it cannot be read."""
@@ -145,6 +149,12 @@ class Store:
                 f" letter or digit, got {trial_id!r}"
             )
         assert re.fullmatch(r"[\w-]*", suffix), f"{table}: not a part of a file's name: {suffix!r}"
+        path = self.folder / table / f"{trial_id}{suffix}.parquet"
+        replace_file(path, self._table(table, rows), fsync=self._fsync)
+        if table in self._packers:
+            self._packers[table].drop({trial_id})
+
+    def _table(self, table: str, rows: Sequence[Mapping[str, object]]) -> "pa.Table":
         wanted = columns(table, self._config_columns)
         unknown = {key for row in rows for key in row} - {column.name for column in wanted}
         assert not unknown, f"{table} has no columns {sorted(unknown)}"
@@ -152,21 +162,19 @@ class Store:
             pa.array([_value(column, row.get(column.name)) for row in rows], _arrow(column))
             for column in wanted
         ]
-        replace_file(
-            self.folder / table / f"{trial_id}{suffix}.parquet",
-            pa.table(arrays, schema=_schema(table, wanted)),
-            fsync=self._fsync,
-        )
+        return pa.table(arrays, schema=_schema(table, wanted))
 
     def _read(self, table: str) -> pd.DataFrame:
-        found: dict[Path, pa.Table] = {}
-        for path in sorted((self.folder / table).glob("[!._]*.parquet")):
+        def read(path: Path) -> "pa.Table | None":
             try:
-                found[path] = upgraded(table, pq.ParquetFile(path).read())
-            except FileNotFoundError:  # removed since it was listed
-                continue
+                return upgraded(table, pq.ParquetFile(path).read())
+            except FileNotFoundError:
+                raise
             except (OSError, pa.ArrowException):
                 self._damage(path)
+                return None
+
+        found = dict(gathered(self.folder / table, read))
         schema = _schema(table, columns(table))
         tables = [schema.empty_table()]
         fields = [
@@ -175,7 +183,7 @@ class Store:
         # of those with values, if there are any
         types = {f.name: f.type for f, valued in sorted(fields, key=lambda pair: pair[1])}
         for path, each in found.items():
-            known = _without_empty(each, types)
+            known = without_empty(each, types)
             try:
                 schema = pa.unify_schemas([schema, known.schema], promote_options="permissive")
             except pa.ArrowException:
@@ -194,10 +202,13 @@ class Store:
             self.damaged.append(path)
 
 
-def replace_file(path: Path, content: "pa.Table | str", *, fsync: bool = False) -> None:
+def replace_file(
+    path: Path, content: "pa.Table | str", *, fsync: bool = False, pack: bool = False
+) -> None:
     """Write a Parquet table or text to `path` by a rename: readers see the old file or the new one.
 
-    Creates the folder. Raises DiskError, and leaves the old file as it was.
+    A `pack` of many rows is compressed for its size, a small table for the time of writing. Creates
+    the folder. Raises DiskError, and leaves the old file as it was.
     """
     temporary = path.parent / f"{_TEMPORARY}{uuid.uuid4().hex}"
     try:
@@ -206,13 +217,13 @@ def replace_file(path: Path, content: "pa.Table | str", *, fsync: bool = False) 
             if isinstance(content, str):
                 file.write(content.encode())
             else:
-                # A row or a few: dictionaries and statistics would take longer to write than the
-                # values themselves.
+                # Of a row or a few, dictionaries and statistics would take longer to write than
+                # the values themselves.
                 pq.write_table(
                     content,
                     file,
-                    compression="snappy",
-                    use_dictionary=False,
+                    compression="zstd" if pack else "snappy",
+                    use_dictionary=pack,
                     write_statistics=False,
                 )
             if fsync:
@@ -224,19 +235,6 @@ def replace_file(path: Path, content: "pa.Table | str", *, fsync: bool = False) 
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-
-
-def _without_empty(found: "pa.Table", types: "Mapping[str, pa.DataType]") -> "pa.Table":
-    """The table without columns that hold no value here and have another type elsewhere.
-
-    Their writer could not know the type.
-    """
-    other = [
-        f.name
-        for f in found.schema
-        if types.get(f.name, f.type) != f.type and found[f.name].null_count == len(found)
-    ]
-    return found.drop_columns(other) if other else found
 
 
 def _arrow(column: Column) -> "pa.DataType":

@@ -1,6 +1,7 @@
 """A study's results, read from its folder: tables, description, front and current test results."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ class StudyResults:
         asked = [str(name) for name in found] if isinstance(found, list) else []
         return tuple(asked) if len(asked) > 1 and set(asked) <= set(OBJECTIVES) else USUAL
 
-    @property
+    @cached_property
     def front(self) -> pd.DataFrame:
         """The front in these objectives, within these limits, as `front_rows` has it."""
         return front_rows(self.trials, self.objectives, self.limits)

@@ -1,8 +1,7 @@
 """Older schema versions, read as the current one. Only this module knows their names.
 
-Version 1 are releases before 0.2; version 2 had `seed` for `attack_seed` in `evaluations`.
-For releases 0.x columns may be renamed with a mapping here (decision 13); from 1.0 on no column is
-renamed.
+Version 1 (releases before 0.2) is the only older version. For releases 0.x columns may be renamed
+with a mapping here (decision 13); from 1.0 on no column is renamed.
 """
 
 from collections.abc import Mapping
@@ -39,13 +38,10 @@ RUNG = MappingProxyType(
 def upgraded(table: str, found: "pa.Table") -> "pa.Table":
     """One file of a table with the column names and values of the current version."""
     version = (found.schema.metadata or {}).get(VERSION_KEY.encode(), b"1")
-    if version in (b"1", b"2") and table == "evaluations":
-        names = ["attack_seed" if name == "seed" else name for name in found.column_names]
-        found = found.rename_columns(names)
     if version != b"1":
         return found
-    new = _COLUMNS[table]
-    found = found.rename_columns([new.get(name, name) for name in found.column_names])
+    names = _COLUMNS[table]
+    found = found.rename_columns([names.get(name, name) for name in found.column_names])
     if table == "trials" and "origin" in found.column_names:
         at, origin = found.column_names.index("origin"), found["origin"]
         baseline = pc.if_else(pc.equal(origin, "first"), "baseline", origin)

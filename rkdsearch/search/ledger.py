@@ -6,10 +6,11 @@ reads it back.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from rkdsearch.results import packs
 from rkdsearch.results.columns import cells_of
 from rkdsearch.results.objectives import OBJECTIVES
 from rkdsearch.results.rows import ALONE, TrialRow
@@ -34,6 +35,7 @@ class Ledger:
         self.unreadable: set[int] = set()
         self.unreadable_seconds = 0.0  # device seconds in these rows
         self._written_at: dict[str, float] = {}
+        self._unpacked: set[str] = set()  # trials that are not trained, with files of their own
         self._device_seconds: dict[str, float] = {}  # of trials that do not execute
 
     @property
@@ -48,8 +50,13 @@ class Ledger:
 
     @property
     def executing(self) -> list[Trial]:
-        """Trials that are being trained now."""
+        """Trials that are being trained now, or wait for a place."""
         return [t for t in self.trials.values() if t.executing]
+
+    @property
+    def waiting(self) -> list[Trial]:
+        """Trials that are to be trained now, and wait for a place on the cluster."""
+        return [t for t in self.executing if t.placed is None]
 
     @property
     def interrupted(self) -> Trial | None:
@@ -80,8 +87,9 @@ class Ledger:
         return folder_of(self.folder, trial.trial_id) / trial.segment_folder
 
     def start(self, trial: Trial) -> None:
-        """Mark a trial as being trained from now on."""
+        """Mark a trial as being trained from now on; it waits until a worker takes it."""
         trial.executing = True
+        trial.placed = None
         self._device_seconds.pop(trial.trial_id, None)
         trial.status = Status.RUNNING
         self.write(trial, epochs=False)
@@ -102,7 +110,42 @@ class Ledger:
                     for e in epochs_of_segment
                 ],
             )
-        self.store.write_trial(row_of(trial, self.folder.name, config_rows.row(trial.config)))
+        self.store.write_trial(self._row(trial))
+        if trial.status == Status.RUNNING:
+            self._unpacked.discard(trial.trial_id)
+        else:
+            self._unpacked.add(trial.trial_id)
+            self._pack()
+
+    def write_ended(self, trials: Sequence[Trial]) -> None:
+        """Write the rows of trials that ended without another epoch, those in packs at once."""
+        packed = [trial for trial in trials if self.store.packed(trial.trial_id)]
+        for trial in packed:
+            trial.written_status = trial.status
+        if packed:
+            self.store.rewrite_packed([self._row(trial) for trial in packed])
+        for trial in trials:
+            if trial.written_status != trial.status:
+                self.write(trial)
+
+    def _row(self, trial: Trial) -> dict[str, object]:
+        return row_of(trial, self.folder.name, config_rows.row(trial.config))
+
+    def take_over(self) -> None:
+        """Note which trials of an earlier session have files of their own."""
+        self._unpacked = {
+            name
+            for name in self.store.own_files()
+            if name in self.trials and self.trials[name].status != Status.RUNNING
+        }
+        self._pack()
+
+    def _pack(self) -> None:
+        """Pack the files of trials that are not trained, where they are many enough."""
+        while len(self._unpacked) >= packs.SIZE:
+            several = sorted(self._unpacked)[: packs.SIZE]
+            self._unpacked.difference_update(several)
+            self.store.pack(several)
 
     def write_decisions(self, trial: Trial) -> None:
         """Write the decisions about a trial."""
@@ -132,6 +175,7 @@ def row_of(trial: Trial, study: str, config_row: Mapping[str, object]) -> dict[s
         failure=trial.failure,
         reconstructed=trial.config.method.reconstructed is not None,
         asked=trial.asked,
+        placed=trial.placed,
         hyperparameters=trial.hyperparameters,
         notes=trial.notes,
         metric=rows.metrics(trial.epochs),

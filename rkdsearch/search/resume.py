@@ -14,7 +14,12 @@ from rkdsearch.search.decisions import Decisions
 from rkdsearch.search.feasibility import Feasibility
 from rkdsearch.search.ledger import Ledger
 from rkdsearch.search.scheduler import Rung
-from rkdsearch.search.stored_trials import StoredTrials, hyperparameters_of, put_aside
+from rkdsearch.search.stored_trials import (
+    StoredTrials,
+    hyperparameters_of,
+    put_aside,
+    put_orphans_aside,
+)
 from rkdsearch.search.trial import Trial, segments_of
 from rkdsearch.space.space import SearchSpace
 
@@ -35,6 +40,8 @@ def reconcile(
     stored = StoredTrials(ledger.store)
     for file in ledger.store.damaged:
         put_aside(ledger.folder, file)
+        if file.parent.name == "trials":
+            put_orphans_aside(ledger.folder, {row["trial_id"] for row in stored.rows})
     for row in stored.rows:
         trial = _restored(row, stored, ledger, space, feasibility)
         if trial is None:
@@ -57,6 +64,7 @@ def reconcile(
     ]
     for trial in ledger.trials.values():
         _settle(trial, ledger, decisions)
+    ledger.take_over()
     return retried
 
 

@@ -6,7 +6,7 @@ A damaged file is put aside, and its part of the search is done again.
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from rkdsearch.config import TrainConfig
 from rkdsearch.config.fidelity import fidelity_at
 from rkdsearch.errors import Failure
 from rkdsearch.results.cells import records
+from rkdsearch.results.packs import is_pack
 from rkdsearch.results.states import Origin, Status
 from rkdsearch.results.store import Store
 from rkdsearch.search.ledger import folder_of
@@ -66,6 +67,7 @@ class StoredTrials:
             failure=Failure(row["failure"]) if failed else None,
             written_status=Status(row["status"]),
             asked=_plain(row["asked"] or row["run.updated"]),
+            placed=_plain(row["placed"]),
             decisions=[
                 RungDecision.from_row({k: _plain(v) for k, v in rung.items()})
                 for rung in self._rungs[row["trial_id"]]
@@ -162,15 +164,23 @@ def put_aside(study: Path, file: Path) -> None:
     Where it is a row of `trials/`, its checkpoints are hidden too, and its other rows are deleted:
     that ordinal is asked for again.
     """
-    if file.parent.name == "trials":
-        checkpoints = folder_of(study, file.stem)
-        if checkpoints.exists():
-            checkpoints.rename(
-                checkpoints.with_name(f".{checkpoints.name}.damaged-{time.time_ns()}")
-            )
+    if file.parent.name == "trials" and not is_pack(file):
+        _hide(folder_of(study, file.stem))
         for table in ("epochs", "rungs"):
             (study / table / file.name).unlink(missing_ok=True)
-    file.rename(file.with_name(f".{file.name}.damaged-{time.time_ns()}"))
+    _hide(file)
+
+
+def put_orphans_aside(study: Path, known: Collection[str]) -> None:
+    """Hide checkpoints of trials without a row: a damaged pack had it, and they are asked again."""
+    for checkpoints in (study / "checkpoints").glob("[!.]*"):
+        if checkpoints.name not in known:
+            _hide(checkpoints)
+
+
+def _hide(path: Path) -> None:
+    if path.exists():
+        path.rename(path.with_name(f".{path.name}.damaged-{time.time_ns()}"))
 
 
 def _rename_segments(home: Path, segments: int) -> None:

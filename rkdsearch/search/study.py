@@ -6,6 +6,7 @@
 import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -219,21 +220,30 @@ class Study:
         trial.error, trial.failure = error, failure
         self._end(trial, Status.FAILED)
 
+    def place(self, trial_id: str) -> None:
+        """Note that a worker has taken the trial."""
+        trial = self.trials[trial_id]
+        trial.placed = datetime.now(UTC)
+        self.ledger.write(trial, epochs=False)
+
+    def displace(self, trial_id: str) -> None:
+        """Note that the trial has lost its worker, and waits for another place."""
+        self.trials[trial_id].placed = None
+
     def interrupt(self, trial_id: str) -> None:
         """Note that the trial is not trained any more, through no fault of its own: it resumes."""
         trial = self.trials[trial_id]
         trial.executing = False
+        trial.placed = None
         self.ledger.write(trial)
 
     def close(self) -> None:
         """End the search: trials that are still paused are stopped."""
-        for trial in self.trials.values():
-            if trial.status != Status.PAUSED:
-                continue
-            if trial.written_status == Status.STOPPED:
-                trial.status = Status.STOPPED  # as its row says: a finished study is not rewritten
-            else:
-                self._end(trial, Status.STOPPED)
+        stopped = [trial for trial in self.trials.values() if trial.status == Status.PAUSED]
+        for trial in stopped:
+            trial.status = Status.STOPPED
+        # A finished study, whose rows say so, is not rewritten.
+        self.ledger.write_ended([t for t in stopped if t.written_status != Status.STOPPED])
         if self._journal is not None:
             # trials that were paused already when the study was resumed are not in it yet
             self._journal.sync(self.trials.values())

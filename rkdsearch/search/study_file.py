@@ -10,6 +10,7 @@ from typing import Any
 from rkdsearch import data
 from rkdsearch.data.config import PLACES
 from rkdsearch.errors import StudyError
+from rkdsearch.file_lock import refuse_object_storage
 from rkdsearch.results.store import Store, replace_file
 from rkdsearch.results.tables import SCHEMA_VERSION
 from rkdsearch.results.versions import upgraded_description
@@ -76,6 +77,7 @@ def claim(
     `notice` is given a sentence for each setting that has changed. Raises StudyError where the
     study was made by another space, is damaged, or `resume` is missing.
     """
+    refuse_object_storage(folder)  # a dry run takes no lock, which would refuse it
     file = folder / "study.json"
     if not file.exists():
         if any((folder / "trials").glob("[!._]*.parquet")):

@@ -112,6 +112,7 @@ class Trial:
     facts: dict[str, object] = field(default_factory=dict)  # columns `run.*`, as its worker reports
     lost_seconds: float = 0.0  # of epochs that were trained, and whose checkpoint was lost
     executing: bool = False
+    placed: datetime | None = None  # when a worker took it; None: it waits for a place
     written_status: Status | None = None  # status in its row on disk
     asked: datetime = field(default_factory=lambda: datetime.now(UTC))
 

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
@@ -14,7 +15,6 @@ import torch
 
 from rkdsearch.accuracy import TeacherReliability
 from rkdsearch.config import TrainConfig
-from rkdsearch.provenance import git_commit
 from rkdsearch.results.columns import cells_of
 from rkdsearch.results.rows import (
     EpochRow,
@@ -153,6 +153,25 @@ def facts_of(trainer: Trainer) -> dict[str, object]:
         **trainer.splits.hashes,
     )
     return cells_of(facts, "run.")
+
+
+@lru_cache(maxsize=1)
+def git_commit() -> str | None:
+    """Commit of the code, with `-dirty` where files were changed; None outside a checkout."""
+    where = Path(__file__).parent
+    try:
+        done = subprocess.run(
+            # git is looked up in PATH, as everywhere
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],  # noqa: S607
+            cwd=where,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
 
 
 def device_name(device: torch.device) -> str:

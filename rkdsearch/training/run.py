@@ -115,6 +115,7 @@ def single_run(trainer: Trainer) -> Iterator[EpochResult]:
                 failure=None,
                 reconstructed=config.method.reconstructed is not None,
                 asked=None,
+                placed=None,
                 hyperparameters={},
                 notes={},
                 metric=rows.metrics(trainer.history),

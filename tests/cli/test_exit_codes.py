@@ -12,7 +12,7 @@ import pytest
 from rkdsearch import config
 from rkdsearch.__main__ import main
 from rkdsearch.cli import options
-from rkdsearch.execution import placement, teachers
+from rkdsearch.execution import doctor, placement, teachers
 from rkdsearch.file_lock import one_writer
 from rkdsearch.search import study_file, warm_start
 from tests.search.files import SMALL, load_space, write_space
@@ -211,7 +211,7 @@ def test_a_dry_run_prints_the_ladder_and_makes_nothing(
             },
             "gone.pt: cannot be read: No such file or directory; check the path",
         ),
-        ({"resources": {"cpu": 1000}}, "asks 1000 CPU, which must be <="),
+        ({"resources": {"cpu": 1000}}, "asks 1000 CPU, and this machine has"),
     ],
     ids=["images", "teacher", "machine"],
 )
@@ -307,6 +307,7 @@ def test_what_to_type_after_ctrl_c_has_every_word_that_the_search_needs(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(placement, "available_resources", lambda *_: nullcontext())
+    monkeypatch.setattr(doctor, "check_cluster", lambda *_: None)
     monkeypatch.setattr(teachers, "prepare", interrupted)
     file = write_space(tmp_path / "my spaces")
     words = (

@@ -1,10 +1,12 @@
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from rkdsearch.cli.status import status
 from rkdsearch.errors import StudyError
+from rkdsearch.results.store import Store
 from tests.results.factory import make_study, repeat
 
 
@@ -35,7 +37,7 @@ def test_status_lists_every_finished_trial_by_the_name_that_export_asks_for(
 ) -> None:
     store = make_study(tmp_path / "digits")
     repeat(store, (2, 41, 44))
-    status(tmp_path / "digits")
+    status(tmp_path / "digits", all_trials=True)
     out = capsys.readouterr().out
     front, others = out.split("finished, not on the front (validation)")
     trials = store.trials()
@@ -50,6 +52,38 @@ def test_status_lists_every_finished_trial_by_the_name_that_export_asks_for(
     assert re.search(r"igdm-044 +│ 86\.2 +│ 77\.3 ± 1\.4 of 2 seeds", front)
     assert re.search(r"trades-002 +│ .* ± 1\.4 of 2 seeds │ TRADES, published", others)
     assert "60 trials (33 finished, 24 stopped, 3 failed) and 6 replicates" in front
+
+
+def test_status_of_many_trials_is_one_screen_and_says_what_it_leaves_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    make_study(tmp_path / "digits", trials=90)
+    status(tmp_path / "digits")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) < 45
+    left_out = {re.sub(r"\d+", "N", line) for line in lines if line.startswith("and ")}
+    assert left_out == {
+        "and N more on the front: --all lists them",
+        "and N more finished: --all lists them",
+        "and N more failed: --all lists them",
+    }
+    status(tmp_path / "digits", all_trials=True)
+    assert "--all" not in (text := capsys.readouterr().out)
+    assert text.count("failed: ") == 5
+
+
+def test_trials_that_wait_for_a_place_are_not_counted_as_running(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(tmp_path)
+    noon = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+    for n, placed in enumerate((noon, noon, None, None, None)):
+        store.write_trial(
+            {"trial_id": f"t{n}", "ordinal": n, "status": "running", "placed": placed}
+        )
+    status(tmp_path)
+    assert "5 trials (2 running, 3 waiting for a place)" in capsys.readouterr().out
 
 
 def test_what_else_names_the_front_is_shown(

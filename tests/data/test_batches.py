@@ -322,3 +322,18 @@ def test_the_host_waits_for_no_batch_that_comes_from_a_file() -> None:
     with Transfers() as transfers:
         assert [batch.x.device.type for batch in running] == ["meta"] * 3
     assert transfers.found == [True] * 6  # pixels and labels
+
+
+@pytest.mark.gpu
+def test_a_cuda_device_sees_the_same_bytes() -> None:
+    arguments: dict[str, Any] = {
+        "augment": "crop_flip",
+        "extra": images(9, mapped=True),
+        "extra_fraction": 0.25,
+    }
+    for a, b in zip(
+        epoch(images(30), **arguments), epoch(images(30), device="cuda", **arguments), strict=True
+    ):
+        assert b.x.device.type == b.y.device.type == b.index.device.type == "cuda"
+        assert torch.equal(a.index, b.index.cpu())
+        assert torch.equal((a.x * 255).round(), (b.x.cpu() * 255).round())

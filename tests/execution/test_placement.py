@@ -2,17 +2,25 @@ import pytest
 import ray
 
 from rkdsearch.errors import StudyError
-from rkdsearch.execution.placement import available_resources, check_machine, placement
+from rkdsearch.execution.placement import (
+    available_resources,
+    check_machine,
+    missing_on_cluster,
+    placement,
+    trials_on,
+)
 from rkdsearch.space.settings import Resources
 
 
 def test_a_trial_that_can_never_be_placed_is_refused_with_the_way_out() -> None:
     check_machine(Resources(cpu=1), {"CPU": 2.0})
+    check_machine(Resources(cpu=1, processes=2), {"CPU": 2.0})
     with pytest.raises(
-        StudyError, match=r"resources: a trial of 2 processes asks 2.01 CPU, which must be <= 2"
+        StudyError,
+        match=r"resources: a trial asks 3 processes of 1 CPU, and this machine has 2 CPU; lower",
     ):
-        check_machine(Resources(processes=2), {"CPU": 2.0})
-    with pytest.raises(StudyError, match=r"asks 1 GPU, which must be <= 0"):
+        check_machine(Resources(processes=3), {"CPU": 2.0})
+    with pytest.raises(StudyError, match=r"asks 1 CPU and 1 GPU, and this machine has 2 CPU and 0"):
         check_machine(Resources(gpu=1), {"CPU": 2.0})
 
 
@@ -20,58 +28,55 @@ def test_this_machine_is_asked_before_ray_is_started(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", None)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with available_resources(Resources(cpu=1), None, str):
+    with available_resources(Resources(cpu=1), None):
         pass
     with (
         pytest.raises(StudyError, match="asks 1000 CPU"),
-        available_resources(Resources(cpu=1000), None, str),
+        available_resources(Resources(cpu=1000), None),
     ):
         pass
 
 
+G5 = {"CPU": 4.0, "GPU": 1.0}  # a g5.xlarge as cluster.yaml counts it
+
+
 @pytest.mark.parametrize(
-    ("resources", "sentence"),
+    ("resources", "nodes", "trials"),
     [
-        (Resources(cpu=4, gpu=1), None),
-        (Resources(cpu=4, gpu=1, processes=2), None),
-        (
-            Resources(cpu=4, gpu=2),
-            (
-                "no node of the cluster has 4 CPU and 2 GPU now, which a trial's process"
-                " asks: trials wait until it grows"
-            ),
-        ),
-        (
-            Resources(cpu=16, gpu=1),
-            (
-                "no node of the cluster has 16 CPU and 1 GPU now, which a trial's process"
-                " asks: trials wait until it grows"
-            ),
-        ),
-        (
-            Resources(gpu=1, processes=3),
-            "the cluster has 2 GPU now, and a trial asks 3: trials wait until it grows",
-        ),
+        # the gang's own actor needs no room beside its processes
+        (Resources(cpu=4, gpu=1, processes=2), [G5, G5], 1),
+        (Resources(cpu=4, gpu=1), [G5, G5], 2),
+        (Resources(cpu=1, processes=2), [{"CPU": 2.0}], 1),
+        (Resources(cpu=1, processes=2), [{"CPU": 1.0}] * 3, 1),
+        # 6 CPUs in all, and no node that holds two processes of 2
+        (Resources(cpu=2, processes=2), [{"CPU": 3.0}, {"CPU": 3.0}], 1),
+        (Resources(cpu=2, processes=3), [{"CPU": 3.0}, {"CPU": 3.0}], 0),
+        (Resources(cpu=1, gpu=1, processes=2), [{"CPU": 8.0}, {"CPU": 1.0, "GPU": 2.0}], 0),
+        # a share of a GPU lies on one GPU
+        (Resources(cpu=1, gpu=0.6), [{"CPU": 9.0, "GPU": 3.0}], 3),
+        (Resources(cpu=1, gpu=0.3), [{"CPU": 9.0, "GPU": 2.0}], 6),
+        (Resources(cpu=0.1), [{"CPU": 0.3}], 3),
+        (Resources(gpu=1), [{"CPU": 16.0}], 0),
     ],
 )
-def test_what_a_cluster_lacks_now_is_said_once_and_is_no_error(
-    monkeypatch: pytest.MonkeyPatch, resources: Resources, sentence: str | None
+def test_trials_that_nodes_hold_are_counted_by_packing_their_processes(
+    resources: Resources, nodes: list[dict[str, float]], trials: int
 ) -> None:
-    node = {"CPU": 8.0, "GPU": 1.0}
-    nodes = [(True, {"CPU": 16.0}), (True, node), (True, node), (False, {"CPU": 64.0, "GPU": 8.0})]
-    monkeypatch.setattr(ray, "is_initialized", lambda: True)
-    monkeypatch.setattr(
-        ray, "nodes", lambda: [{"Alive": alive, "Resources": has} for alive, has in nodes]
+    assert trials_on(nodes, resources) == trials
+    assert (missing_on_cluster(resources, nodes) is None) == (trials > 0)
+
+
+def test_what_a_cluster_lacks_is_one_sentence() -> None:
+    assert missing_on_cluster(Resources(cpu=16, gpu=1), [{"CPU": 16.0}, G5]) == (
+        "no node of the cluster has 16 CPU and 1 GPU, which a process of a trial asks"
     )
-    told: list[str] = []
-    with available_resources(resources, "auto", told.append):
-        assert told == ([] if sentence is None else [sentence])
+    assert missing_on_cluster(Resources(cpu=2, processes=3), [{"CPU": 3.0}] * 2) == (
+        "the nodes of the cluster hold 2 processes of 2 CPU, and a trial has 3"
+    )
 
 
-def test_a_gang_is_one_atomic_group_of_its_actor_and_its_processes() -> None:
+def test_the_actor_of_a_gang_asks_nothing_and_lives_in_the_bundle_of_rank_0() -> None:
     assert placement(Resources(cpu=2, gpu=0.25)).bundles == [{"CPU": 2.0, "GPU": 0.25}]
-    assert placement(Resources(cpu=2, gpu=1, processes=2)).bundles == [
-        {"CPU": 0.01},
-        {"CPU": 2.0, "GPU": 1.0},
-        {"CPU": 2.0, "GPU": 1.0},
-    ]
+    gang = placement(Resources(cpu=2, gpu=1, processes=2))
+    assert gang.bundles == [{"CPU": 2.0, "GPU": 1.0}, {"CPU": 2.0, "GPU": 1.0}]
+    assert gang.head_bundle_is_empty

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from rkdsearch.errors import DiskError, Failure
+from rkdsearch.errors import DiskError, Failure, StudyError
+from rkdsearch.execution.failures import Streak
 from rkdsearch.execution.interruption import Interruption
 from rkdsearch.execution.messages import (
     Answer,
@@ -22,9 +23,57 @@ from tests.search.files import load_space
 from tests.search.witness import fill_disk
 
 
+def searcher_of(study: Study, interruption: Interruption, places: int = 1) -> StudySearcher:
+    return StudySearcher(study, interruption, Streak(), lambda: places)
+
+
+def started(trial_id: str) -> SimpleNamespace:
+    """Tune's trial, as the callback is given it."""
+    return SimpleNamespace(config={"trial_id": trial_id}, num_failures=1)
+
+
+def test_as_many_trials_wait_as_the_cluster_can_take_and_one_where_it_is_full(
+    tmp_path: Path,
+) -> None:
+    study = Study(tmp_path, load_space(tmp_path), 9, {})
+    interruption = Interruption(study.folder)
+    searcher = searcher_of(study, interruption, places=3)
+    callback = StudyCallback(study, None, str, interruption)
+    assert [searcher.suggest(str(n)) is not None for n in range(4)] == [True, True, True, False]
+    assert len(study.ledger.waiting) == 3
+    for trial_id in list(study.trials):
+        callback.on_trial_start(1, [], started(trial_id))
+    assert (len(study.ledger.executing), len(study.ledger.waiting)) == (3, 0)
+    # one waits for the next place that becomes free
+    assert [searcher.suggest(str(n)) is not None for n in range(4, 6)] == [True, False]
+    callback.on_trial_recover(1, [], started("t00001"))
+    assert [t.trial_id for t in study.ledger.waiting] == ["t00001", "t00003"]
+
+
+def test_three_trials_in_a_row_that_the_machine_failed_alike_end_the_search(tmp_path: Path) -> None:
+    study = Study(tmp_path, load_space(tmp_path), 9, {})
+    interruption = Interruption(study.folder)
+    searcher = searcher_of(study, interruption, places=9)
+    scheduler = StudyScheduler(study, str, interruption, searcher._streak)
+    trials = [SimpleNamespace(config=searcher.suggest(str(n)), max_failures=3) for n in range(5)]
+    for port, trial in enumerate(trials[:2]):
+        failed = TrialFailure(f"connectFullMesh failed, port {port}", Failure.WORKER)
+        scheduler.on_trial_result(None, trial, packed(failed))
+    scheduler.on_trial_result(None, trials[2], packed(REPORT))
+    for port, trial in enumerate(trials[:3]):
+        assert interruption.reason is None
+        failed = TrialFailure(f"connectFullMesh failed, port 7{port}", Failure.WORKER)
+        scheduler.on_trial_result(None, trial, packed(failed))
+    assert isinstance(interruption.reason, StudyError)
+    assert str(interruption.reason).startswith(
+        "3 trials in a row (t00000, t00001, t00002) failed in the same way, and no epoch was"
+        " finished in between: connectFullMesh failed, port 72; the search has stopped"
+    )
+
+
 def test_a_trial_whose_worker_is_lost_too_often_fails_and_says_so(tmp_path: Path) -> None:
     study = Study(tmp_path, load_space(tmp_path, resources={"max_failures": 1}), 2, {})
-    searcher = StudySearcher(study, Interruption(study.folder))
+    searcher = searcher_of(study, Interruption(study.folder))
     searcher.suggest("a")
     searcher.on_trial_complete("a", error=True)
     lost = study.trials["t00000"]
@@ -43,7 +92,7 @@ def test_a_row_that_cannot_be_written_is_kept_for_the_end_of_rays_step(
 ) -> None:
     study = Study(tmp_path, load_space(tmp_path), 2, {})
     interruption = Interruption(study.folder)
-    searcher = StudySearcher(study, interruption)
+    searcher = searcher_of(study, interruption)
     searcher.suggest("a")
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", os.replace)  # undone here
@@ -76,11 +125,11 @@ def test_each_answer_of_a_worker_has_its_consequence(
 ) -> None:
     study = Study(tmp_path, load_space(tmp_path), 2, {})
     interruption, notices = Interruption(study.folder), list[str]()
-    config = StudySearcher(study, interruption).suggest("a")
+    config = searcher_of(study, interruption).suggest("a")
     order: WorkOrder = unpacked(config)
     assert (order.assignment.trial_id, order.assignment.folder.is_absolute()) == ("t00000", True)
     trial = SimpleNamespace(config=config, max_failures=3)
-    scheduler = StudyScheduler(study, notices.append, interruption)
+    scheduler = StudyScheduler(study, notices.append, interruption, Streak())
     assert scheduler.on_trial_result(None, trial, packed(answer)) == decision
     assert study.trials["t00000"].status == status
     assert trial.max_failures == (

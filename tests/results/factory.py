@@ -208,7 +208,7 @@ def write_tests(
                     "norm": None if attack == "clean" else "linf",
                     "eps": None if attack == "clean" else 8 / 255,
                     "test_attack_steps": 20 if attack == "pgd20" else None,
-                    "attack_seed": 0,
+                    "seed": 0,
                     "images": TEST_IMAGES,
                     "of_images": TEST_IMAGES,
                     "correct": int(right.sum()),

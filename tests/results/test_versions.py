@@ -3,7 +3,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 
 from rkdsearch.report import page
@@ -70,22 +69,11 @@ def test_every_table_of_version_1_is_read_under_the_names_of_version_2(tmp_path:
     assert (rung["epochs"], rung["validation_attack_steps"]) == (3, 10)
     assert (rung["training_attack_steps"], rung["validation_images"]) == (2, 100)
     (test,) = records(store.evaluations())
-    assert (test["test_attack_steps"], test["images"], test["attack_seed"]) == (20, 9, 0)
+    assert (test["test_attack_steps"], test["images"]) == (20, 9)
     assert not store.damaged
     for table in (store.trials(), store.epochs(), store.rungs(), store.evaluations()):
         old = {"sampled", "metric.images", "leg", "rung", "attack_steps", "steps"}
         assert not old & set(table.columns)
-
-
-def test_version_2_called_the_seed_of_an_attack_seed(tmp_path: Path) -> None:
-    row = {"trial_id": "a", "checkpoint": "best", "attack": "pgd20", "attack_seed": 3}
-    Store(tmp_path).write_evaluation({**row, "subset_sha256": "c" * 64})
-    (file,) = (tmp_path / "evaluations").iterdir()
-    table = pq.ParquetFile(file).read()
-    names = ["seed" if name == "attack_seed" else name for name in table.column_names]
-    metadata = {"rkdsearch.table": "evaluations", "rkdsearch.schema_version": "2"}
-    pq.write_table(table.rename_columns(names).replace_schema_metadata(metadata), file)
-    assert Store(tmp_path).evaluations()["attack_seed"].tolist() == [3]
 
 
 def test_the_other_origins_of_version_1_stay_as_they_are(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ OLD_NAMES = {
         "validation_attack_steps": "attack_steps",
         "validation_images": "images",
     },
-    "evaluations": {"test_attack_steps": "steps", "attack_seed": "seed"},
+    "evaluations": {"test_attack_steps": "steps"},
 }
 NO_ROWS = {"trials": 0, "epochs": 0, "rungs": 0, "evaluations": 0}
 

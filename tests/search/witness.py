@@ -15,6 +15,7 @@ from rkdsearch.methods import AttackDefaults, Loss, Method, Step
 
 # names the file in which it is written down; faults that come and go are files beside it
 VARIABLE = "RKD_WITNESS"
+NODE = "RKD_TEST_NODE"  # in tests of a cluster, the node on which a process runs
 
 
 class Witness(Method):
@@ -35,6 +36,8 @@ class Witness(Method):
         seen = {
             "pid": os.getpid(),
             "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+            "node": os.environ.get(NODE, ""),
+            "rank": os.environ.get("RANK"),
             "mood": self.mood,
             "epoch": step.epoch,
             "time": time.time(),

@@ -221,6 +221,10 @@ class TrialRow:
     asked: Annotated[
         datetime | None, Cell("when the search asked for this configuration", "clock", UTC)
     ]
+    placed: Annotated[
+        datetime | None,
+        Cell("when a worker last took it; null: it waits for a place on the cluster", "clock", UTC),
+    ]
     hyperparameters: Annotated[
         Mapping[str, Any], Cell("searched values: dotted name -> value", "sampler; `first`", JSON)
     ]

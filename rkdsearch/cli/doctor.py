@@ -1,0 +1,68 @@
+"""`rkdsearch doctor`: find what would stop a search, before compute is spent."""
+
+from pathlib import Path
+
+from rkdsearch.cli.options import Address, AllowImport
+
+
+def doctor(
+    space: Path | None = None,
+    *,
+    study: Path | None = None,
+    address: Address = None,
+    allow_import: AllowImport = (),
+) -> None:
+    """Look at this machine or at every node of a cluster; nothing is trained, no file stays.
+
+    Versions, GPUs, and, of a space, its images, teachers and place for a trial. Where a trial has
+    several processes, two nodes add a number together. `tune --address` begins with the same look.
+
+    Parameters
+    ----------
+    space
+        YAML file of a search space: what its trials need is looked for too.
+    study
+        Folder of the results: every node writes and reads a file there.
+    """
+    from contextlib import ExitStack
+
+    from rkdsearch import plugins
+    from rkdsearch.cli.console import say
+    from rkdsearch.cli.space import checked
+    from rkdsearch.errors import StudyError
+    from rkdsearch.execution import doctor as examination
+    from rkdsearch.execution.placement import available_resources
+    from rkdsearch.file_lock import refuse_object_storage
+    from rkdsearch.search import study_file
+    from rkdsearch.space.settings import Resources
+
+    plugins.allow_import(*allow_import)
+    searched = None if space is None else checked(space)[0]
+    if study is not None:
+        refuse_object_storage(study)
+    if searched is not None:
+        # without a folder the images and teachers are compared with no earlier study's
+        study_file.check_files(study or Path(), searched)
+    resources = Resources() if searched is None else searched.resources
+    found = 0
+    with ExitStack() as held:
+        held.enter_context(available_resources(resources, address))
+        sights = (
+            [("this machine", examination.here(searched, study))]
+            if address is None
+            else examination.examine(searched, study)
+        )
+        for node, sight in sights:
+            say(f"{node}: {sight.facts or 'no answer'}")
+            for complaint in sight.complaints:
+                found += 1
+                say(f"  {node} {complaint}")
+        if address is not None and searched is not None:
+            for complaint in examination.group_complaints(resources):
+                found += 1
+                say(f"  {complaint}")
+    if found:
+        raise StudyError(
+            f"doctor: {found} {'problem' if found == 1 else 'problems'} found, see above"
+        )
+    say("nothing found that would stop a search")

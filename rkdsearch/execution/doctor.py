@@ -1,0 +1,269 @@
+"""Examination of a cluster before compute is spent.
+
+One task on every node that can train: it sees the study's folder, the images and the teachers that
+the driver sees, in the same versions; where trials are gangs, two processes on two nodes add a
+number together. What is wrong is told in sentences.
+"""
+
+import pickle
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import (
+    NodeAffinitySchedulingStrategy,
+    PlacementGroupSchedulingStrategy,
+)
+
+from rkdsearch import data
+from rkdsearch.errors import DiskError, RkdError, StudyError
+from rkdsearch.execution.gang import GangProcess, meeting, network_of
+from rkdsearch.execution.placement import (
+    live_nodes,
+    missing_on_cluster,
+    nodes_at_most,
+    process_bundle,
+    processes_on,
+)
+from rkdsearch.execution.sight import Order, Sight, last_line, look, versions
+from rkdsearch.plugins import allowed_imports
+from rkdsearch.search.teachers import needed_roles
+from rkdsearch.space.settings import Resources
+from rkdsearch.space.space import SearchSpace
+from rkdsearch.teacher import ROLES, fingerprint
+
+LOOK_SECONDS = 300.0  # for one node: it imports torch, reads the images and hashes the teachers
+MEET_SECONDS = 60.0
+LEAST_FREE_BYTES = 1 << 30  # below it the disk of the study is called full
+
+
+def examine(space: SearchSpace | None, folder: Path | None) -> Iterator[tuple[str, Sight]]:
+    """Every node of the connected cluster that can train a process of the space, and its sight.
+
+    Without a space every node is looked at. At most 64 nodes: the others are like these, and a
+    worker refuses a folder that is not the study's.
+    """
+    resources = Resources() if space is None else space.resources
+    nodes = [
+        node
+        for node in live_nodes()
+        if space is None or processes_on(node["Resources"], process_bundle(resources))
+    ]
+    with _witness(folder) as witness:
+        order = _order(space, folder, witness)
+        task = ray.remote(num_cpus=0, max_retries=0)(look)
+        looks = {
+            task.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            ).remote(order): _name(node)
+            for node in nodes[:64]
+        }
+        waiting = list(looks)
+        while waiting:
+            ready, waiting = ray.wait(waiting, num_returns=1, timeout=LOOK_SECONDS)
+            if not ready:
+                for late in waiting:
+                    yield (
+                        looks[late],
+                        Sight(
+                            "", (f"did not answer within {LOOK_SECONDS:g} s: is it overloaded?",)
+                        ),
+                    )
+                return
+            yield looks[ready[0]], _sight(ready[0])
+
+
+def check_cluster(space: SearchSpace, folder: Path, notice: Callable[[str], None]) -> None:
+    """Refuse a connected cluster on which this search would not go well.
+
+    `notice` is told where the cluster is too small now, which is no fault: it may grow. Raises
+    StudyError with what is wrong, in a sentence or a few.
+    """
+    complaints = [
+        f"node {node} {complaint}"
+        for node, sight in examine(space, folder)
+        for complaint in sight.complaints
+    ]
+    complaints += impossible(space.resources)
+    if not complaints:  # nodes with another folder or version need no further test
+        complaints += strangers(space.resources)
+    if complaints:
+        more = f" (and {len(complaints) - 3} more)" if len(complaints) > 3 else ""
+        raise StudyError("\n".join(complaints[:3]) + more)
+    missing = missing_on_cluster(space.resources, [node["Resources"] for node in live_nodes()])
+    if missing is not None:
+        notice(f"{missing}: trials wait until it grows")
+
+
+def here(space: SearchSpace | None, folder: Path | None) -> Sight:
+    """The sight of this machine, which needs no Ray."""
+    with _witness(folder) as witness:
+        return look(_order(space, folder, witness))
+
+
+def group_complaints(resources: Resources) -> Iterator[str]:
+    """Sentences about why the connected cluster holds no trial now, or ever."""
+    missing = missing_on_cluster(resources, [node["Resources"] for node in live_nodes()])
+    if missing is not None:
+        yield f"{missing}: trials wait until it grows"
+    yield from impossible(resources)
+    yield from strangers(resources)
+
+
+def impossible(resources: Resources) -> Iterator[str]:
+    """A sentence where the cluster can never hold one trial, however far it grows."""
+    most = nodes_at_most()
+    missing = None if most is None else missing_on_cluster(resources, most)
+    if missing is not None:
+        yield (
+            f"{missing}, even where the autoscaler has started all it may: lower resources, or let"
+            " it start other nodes"
+        )
+
+
+def strangers(resources: Resources) -> Iterator[str]:
+    """A sentence where two nodes of a gang cannot meet.
+
+    Nothing where a trial has one process, or the cluster one node for them.
+    """
+    process = process_bundle(resources)
+    able = [node for node in live_nodes() if processes_on(node["Resources"], process)]
+    if resources.processes == 1 or len(able) < 2:
+        return
+    addresses = [str(node["NodeManagerAddress"]) for node in able]
+    backend = "nccl" if resources.gpu else "gloo"
+    group = placement_group([process, process], strategy="STRICT_SPREAD")
+    try:
+        if not group.wait(MEET_SECONDS):
+            return  # other work holds the nodes: the gangs will find out
+        meeting_process: Any = ray.remote(_Meeting)
+        actors = [
+            meeting_process.options(
+                num_cpus=process.get("CPU", 0),
+                num_gpus=process.get("GPU", 0),
+                scheduling_strategy=PlacementGroupSchedulingStrategy(
+                    group, placement_group_bundle_index=rank
+                ),
+            ).remote()
+            for rank in range(2)
+        ]
+        environments = meeting(actors)
+        addresses = ray.get([actor.address.remote() for actor in actors])
+        ray.get(
+            [
+                actor.meet.remote(environment, backend)
+                for actor, environment in zip(actors, environments, strict=True)
+            ],
+            timeout=3 * MEET_SECONDS,
+        )
+    except (ray.exceptions.RayError, RkdError) as error:
+        yield (
+            f"nodes {' and '.join(addresses)} cannot add a number together ({backend}:"
+            f" {last_line(getattr(error, 'cause', None) or error)}), as the processes of a trial"
+            " must: open all ports between the nodes, or name the right interface with"
+            " GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME on every node"
+        )
+    finally:
+        remove_placement_group(group)  # ends its actors too
+
+
+class _Meeting(GangProcess):
+    """A process of a gang that only meets the other one."""
+
+    def meet(self, environment: dict[str, str], backend: str) -> None:
+        """Sum 1 over the processes. Raises RkdError where they do not meet."""
+        import os
+
+        os.environ.update(environment | network_of(self.address()))
+        try:
+            torch.distributed.init_process_group(backend, timeout=timedelta(seconds=MEET_SECONDS))
+            one = torch.ones(1, device="cuda" if backend == "nccl" else "cpu")
+            torch.distributed.all_reduce(one)
+            torch.distributed.destroy_process_group()
+        except RuntimeError as error:
+            raise RkdError(last_line(error)) from None
+        assert one.item() == 2, "the sum over two processes"
+
+
+@contextmanager
+def _witness(folder: Path | None) -> Iterator[str]:
+    """Name of a file in the folder that only who sees this very folder can read.
+
+    Nodes write files beside it; all are removed. Raises DiskError where it cannot be written.
+    """
+    name = f".doctor-{uuid.uuid4().hex}"
+    if folder is None:
+        yield name
+        return
+    created = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+        (folder / name).write_text(name[-8:])
+    except OSError as error:
+        raise DiskError.at(folder, error) from error
+    try:
+        if free < LEAST_FREE_BYTES:
+            raise DiskError(
+                f"{folder}: {free / 2**20:.0f} MiB are free, which must be >= 1024: trials write"
+                " checkpoints there; free some, or name another folder with --study"
+            )
+        yield name
+    finally:
+        for file in folder.glob(f"{name}*"):
+            file.unlink(missing_ok=True)
+        if created:  # a dry run leaves nothing
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def _order(space: SearchSpace | None, folder: Path | None, witness: str) -> bytes:
+    config = None if space is None else space.example()
+    files = (
+        {}
+        if config is None or space is None
+        else {
+            str(teacher.path): fingerprint(Path(teacher.path))
+            for role in ROLES
+            if role in needed_roles(space)
+            and (teacher := config.teachers.get(role)) is not None
+            and teacher.path is not None
+        }
+    )
+    return pickle.dumps(
+        Order(
+            versions=versions(),
+            folder=None if folder is None else folder.resolve(),
+            witness=witness,
+            images=None if config is None else config.data,
+            hashes={} if config is None else data.load_training(config.data).hashes,
+            teachers=files,
+            packages=allowed_imports(),
+            gpu=space is not None and space.resources.gpu > 0,
+        )
+    )
+
+
+def _sight(reference: Any) -> Sight:
+    """A node's answer, or why it has none."""
+    try:
+        found: Sight = ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        cause = getattr(error, "cause", None) or error
+        return Sight(
+            "", (f"cannot run rkdsearch: {last_line(cause)}; install one lock on all nodes",)
+        )
+    except ray.exceptions.RayError as error:
+        return Sight("", (f"was lost while it looked ({type(error).__name__})",))
+    return found
+
+
+def _name(node: Mapping[str, Any]) -> str:
+    return f"{node['NodeManagerAddress']} ({node['NodeManagerHostname']})"

@@ -1,0 +1,161 @@
+"""The look of one node at what a search needs: folder, images, teachers, versions, GPU.
+
+It runs on the node, as a Ray task of the doctor, or in this process for a single machine.
+"""
+
+import hashlib
+import pickle
+import platform
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+
+import ray
+import torch
+
+from rkdsearch import data
+from rkdsearch.data.config import DataConfig
+from rkdsearch.errors import RkdError
+from rkdsearch.plugins import allow_import, load_module
+from rkdsearch.teacher import fingerprint
+
+
+@dataclass(frozen=True)
+class Order:
+    """Things that a node is asked to look at, and how the driver sees them."""
+
+    versions: Mapping[str, str]
+    folder: Path | None  # of the study, with the file `witness` in it
+    witness: str
+    images: DataConfig | None
+    hashes: Mapping[str, str | None]
+    teachers: Mapping[str, str]  # paths -> sha256
+    packages: tuple[str, ...]
+    gpu: bool
+
+
+@dataclass(frozen=True)
+class Sight:
+    """One node: a line of facts, and sentences about what is wrong."""
+
+    facts: str
+    complaints: tuple[str, ...]
+
+
+def versions() -> dict[str, str]:
+    """Versions that all nodes must share, by name."""
+    return {
+        "Python": platform.python_version().rpartition(".")[0],  # a patch makes no difference
+        "Ray": ray.__version__,
+        "torch": torch.__version__.partition("+")[0],  # a head needs no CUDA build
+        "rkdsearch": f"{version('rkdsearch')} ({_source()})",
+    }
+
+
+@lru_cache(maxsize=1)
+def _source() -> str:
+    """Short hash of the package's modules: two checkouts may have one version."""
+    home = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for file in sorted(home.rglob("*.py")):
+        digest.update(f"{file.relative_to(home)}".encode() + file.read_bytes())
+    return digest.hexdigest()[:8]
+
+
+def look(packed: bytes) -> Sight:
+    """Look at everything of an order on this node. Complaints begin with the verb."""
+    order: Order = pickle.loads(packed)  # noqa: S301 - `examine` wrote it, in this process's job
+    mine = versions()
+    complaints = [
+        f"{name} is {mine[name]}, and {wanted} where the search runs: install one lock on all nodes"
+        for name, wanted in order.versions.items()
+        if mine[name] != wanted
+    ]
+    complaints += [
+        complaint
+        for check in (_imports, _folder, _images, _teachers, _gpu)
+        for complaint in check(order)
+    ]
+    devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    gpu = f", {torch.cuda.get_device_name(0)} x {devices}" if devices else ""
+    return Sight(", ".join(f"{k} {v}" for k, v in mine.items()) + gpu, tuple(complaints))
+
+
+def _imports(order: Order) -> Iterator[str]:
+    allow_import(*order.packages)
+    for package in order.packages:
+        try:
+            load_module(package, place="--allow-import")
+        except Exception as error:  # noqa: BLE001 - the user's own module may raise anything
+            yield f"{package} cannot be imported: {last_line(error)}; install it on every node"
+
+
+def _folder(order: Order) -> Iterator[str]:
+    if order.folder is None:
+        return
+    try:
+        seen = (order.folder / order.witness).read_text()
+    except OSError as error:
+        yield (
+            f"does not see {order.folder} as the search does ({error.strerror}): mount the shared"
+            " file system at the same path on every node, or name a folder on it with --study"
+        )
+        return
+    try:
+        (order.folder / f"{order.witness}-{seen}-{socket.gethostname()}").write_text(seen)
+    except OSError as error:
+        yield (
+            f"cannot write to {order.folder} ({error.strerror}): trials write checkpoints there;"
+            " let the user that Ray runs as write to it"
+        )
+
+
+def _images(order: Order) -> Iterator[str]:
+    if order.images is None:
+        return
+    try:
+        found = data.load_training(order.images).hashes
+    except RkdError as error:
+        yield f"cannot read the images: {error}"
+        return
+    for name, wanted in order.hashes.items():
+        if found[name] != wanted:
+            yield (
+                f"has other images of {order.images.name}: {name} is {found[name]}, and {wanted}"
+                " where the search runs; put them on the shared file system"
+            )
+
+
+def _teachers(order: Order) -> Iterator[str]:
+    for path, wanted in order.teachers.items():
+        try:
+            found = fingerprint(Path(path))
+        except RkdError as error:
+            yield f"cannot read a teacher: {error}"
+            continue
+        if found != wanted:
+            yield (
+                f"has another teacher at {path}: sha256 is {found}, and {wanted} where the search"
+                " runs; put it on the shared file system"
+            )
+
+
+def _gpu(order: Order) -> Iterator[str]:
+    if not order.gpu:
+        return
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # torch has no type for it
+    except (RuntimeError, AssertionError) as error:
+        yield (
+            f"has a GPU by Ray's count that torch cannot use: {last_line(error)}; install the"
+            " driver, and a torch built for it"
+        )
+
+
+def last_line(error: BaseException) -> str:
+    """The last line of an error that is not empty."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
