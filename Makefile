@@ -23,8 +23,9 @@ demo: .venv/.installed ## the main job on the embedded digits: search, test the 
 	$(BIN)/rkdsearch evaluate $(STUDY) --front --images 150
 	$(BIN)/rkdsearch report $(STUDY)
 
+# Bytecode may be written: the processes that tests start read it, and so does the next run.
 test: .venv/.installed ## the quick tests, minutes on two cores
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long and not gpu"
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long and not gpu"
 
 test-all: .venv/.installed ## every test, the long ones too
 	$(BIN)/pytest

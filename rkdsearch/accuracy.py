@@ -17,11 +17,38 @@ from torch import Tensor, nn
 
 from rkdsearch.attacks import Attack, MarginAttack, Noise
 from rkdsearch.attacks.autoattack import auto_attack
+from rkdsearch.attacks.objectives import finite_gradient_of
 from rkdsearch.errors import OutOfMemoryError, is_out_of_memory
 from rkdsearch.methods import Student, inner
 from rkdsearch.pace import Pace
 
 BATCH = 250  # images; fixed, because the position of a batch seeds its random start
+
+
+@dataclass(frozen=True)
+class ByClass:
+    """Clean and robust accuracy of each class, fractions of 1, in the order of the labels.
+
+    None for a class without images.
+    """
+
+    clean: tuple[float | None, ...]
+    robust: tuple[float | None, ...]
+
+    @property
+    def balanced_clean(self) -> float:
+        """Mean of the classes' clean accuracies: every class counts as much."""
+        return _mean(self.clean)
+
+    @property
+    def balanced_robust(self) -> float:
+        """The same of their robust accuracies."""
+        return _mean(self.robust)
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known)
 
 
 @dataclass(frozen=True)
@@ -49,10 +76,19 @@ class ImageResults:
     @property
     def worst_class_accuracy(self) -> float:
         """Smallest robust accuracy of any class that has images, a fraction of 1."""
+        return min(value for value in self.by_class.robust if value is not None)
+
+    @property
+    def by_class(self) -> ByClass:
+        """Accuracies of the classes up to the highest label."""
         classes = int(self.y.max()) + 1
-        images = torch.bincount(self.y, minlength=classes)
-        robust = torch.bincount(self.y[self.robust], minlength=classes)
-        return float((robust[images > 0].double() / images[images > 0]).min())
+        images = torch.bincount(self.y, minlength=classes).tolist()
+
+        def shares(right: Tensor) -> tuple[float | None, ...]:
+            counts = torch.bincount(self.y[right], minlength=classes).tolist()
+            return tuple(k / n if n else None for k, n in zip(counts, images, strict=True))
+
+        return ByClass(shares(self.clean), shares(self.robust))
 
 
 @dataclass(frozen=True)
@@ -103,17 +139,28 @@ def attacked_images(
     *,
     seed: int,
     part: slice = slice(None),
+    start: Tensor | None = None,
 ) -> Tensor:
     """x' against the labels y, of `network` in eval mode and frozen.
 
-    An `Attack` maximises the cross-entropy. The start is drawn with `seed`. `part` restricts the
-    attack to some of the images; their start is the same as among all.
+    An `Attack` maximises the cross-entropy. Without `start` (N, C, H, W) it is drawn with `seed`.
+    `part` restricts the attack to some of the images; their start is the same as among all.
+    Components of gradients that are not numbers are left out, so that every x' is an image.
     """
-    start = attack.start(x, Noise(torch.Generator(device=x.device).manual_seed(seed)))
+    if start is None:
+        start = attack.start(x, Noise(torch.Generator(device=x.device).manual_seed(seed)))
     student = Student(network)
     if isinstance(attack, MarginAttack):
         return attack.climb(student, y[part], x[part], start[part])
-    return attack.climb(inner.classification(y[part]).of(student), x[part], start[part])
+    objective = inner.classification(y[part]).of(student)
+    return attack.climb(objective, x[part], start[part], gradient_of=finite_gradient_of)
+
+
+@torch.no_grad()
+def correct(network: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
+    """(N,) True where the largest logit of an image is its label's; never where one is NaN."""
+    logits = network(x)
+    return (logits.argmax(dim=1) == y) & ~logits.isnan().any(dim=1)
 
 
 @ieee_fp32()
@@ -179,16 +226,14 @@ def _batch_results(
     """
     x_part, y_part = x[part], y[part]
 
-    def correct(evaluated: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-        with torch.no_grad():
-            return evaluated(images).argmax(dim=1) == y_part
-
-    clean = robust = teacher_clean = teacher_adversarial = correct(network, x_part)
+    clean = robust = teacher_clean = teacher_adversarial = correct(network, x_part, y_part)
     for number, seed in enumerate(seeds):
         x_adv = attacked_images(network, attack, x, y, seed=seed, part=part)
-        robust = robust & correct(network, x_adv)
+        robust = robust & correct(network, x_adv, y_part)
         if teacher is not None and number == 0:
-            teacher_clean, teacher_adversarial = correct(teacher, x_part), correct(teacher, x_adv)
+            teacher_clean, teacher_adversarial = (
+                correct(teacher, images, y_part) for images in (x_part, x_adv)
+            )
     return clean, robust, teacher_clean, teacher_adversarial
 
 
@@ -223,7 +268,8 @@ def evaluate_autoattack(
     """Results under AutoAttack, standard, in `attack`'s ball; and the package's own warnings."""
     with torch.no_grad():
         clean = torch.cat([network(xs).argmax(dim=1) for xs in torch.split(x, BATCH)]) == y
-    robust, flags = auto_attack(network, x, y, ball=attack.ball, seed=seed)
+    # The package takes views of gradients, whose layout is the images'.
+    robust, flags = auto_attack(network, x.contiguous(), y, ball=attack.ball, seed=seed)
     return ImageResults(y.cpu(), clean.cpu(), robust.cpu()), flags
 
 

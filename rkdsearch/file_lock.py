@@ -80,6 +80,19 @@ def one_writer(
                 file.truncate(0)
 
 
+def locked_by(folder: Path) -> str | None:
+    """Name of the folder's writer, `searched by process ...`; None without one."""
+    try:
+        with (folder / WRITER_FILE).open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read().decode(errors="replace").strip() or "written by another process"
+    except OSError:  # no such file, or a file system without locks
+        pass
+    return None
+
+
 def writer_of(folder: Path) -> str:
     """The line that the folder's writer wrote of itself; empty where none is to be seen."""
     try:

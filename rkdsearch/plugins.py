@@ -5,9 +5,17 @@ command line's `--allow-import their_lab`) or an installed entry point of the gr
 `rkdsearch.methods` and `rkdsearch.models` names that prefix.
 """
 
+import hashlib
 import importlib
+import importlib.util
 import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
 from importlib.metadata import entry_points
+from pathlib import Path
 from types import ModuleType
 
 from rkdsearch.errors import ConfigError
@@ -16,6 +24,18 @@ GROUPS = ("rkdsearch.methods", "rkdsearch.models")
 
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _allowed: set[str] = set()
+
+
+@dataclass(frozen=True)
+class Package:
+    """The state of a package of the user's, read once by each process that imported from it.
+
+    `sha256` is of its Python files, `git_commit` of the checkout that tracks it, where there is
+    one.
+    """
+
+    sha256: str
+    git_commit: str | None
 
 
 def allow_import(*prefixes: str) -> None:
@@ -69,3 +89,68 @@ def load_module(name: str, *, place: str) -> ModuleType:
         raise ConfigError(
             f"{place}: no module '{name}' (looked for '{error.name}'); is its folder on PYTHONPATH?"
         ) from None
+
+
+def imported_packages() -> dict[str, dict[str, str | None]]:
+    """sha256 and git_commit of every allowed package that this process has imported, by name."""
+    names = sorted({prefix.partition(".")[0] for prefix in allowed_imports()})
+    return {name: asdict(_state_of(name)) for name in names if name in sys.modules}
+
+
+def changed_packages(was: object) -> list[str]:
+    """A sentence for each package that is not what it was; `was` as `imported_packages` gave it."""
+    known = was if isinstance(was, dict) else {}
+    return [
+        f"the package {name} has changed: its sha256 was {_shown(known[name])}, is {_shown(state)};"
+        " what is trained from here on is trained by other code than what was trained before"
+        for name, state in imported_packages().items()
+        if name in known and known[name].get("sha256") != state["sha256"]
+    ]
+
+
+def _shown(state: Mapping[str, str | None]) -> str:
+    commit = f" (commit {state['git_commit']})" if state.get("git_commit") else ""
+    return f"{str(state.get('sha256'))[:12]}{commit}"
+
+
+@lru_cache(maxsize=64)
+def _state_of(package: str) -> Package:
+    """Hash of all Python files of a top-level package or module, by their relative paths."""
+    spec = importlib.util.find_spec(package)
+    assert spec is not None, "it has just been imported"
+    roots = [Path(place) for place in spec.submodule_search_locations or ()]
+    files = [(file.relative_to(root), file) for root in roots for file in root.rglob("*.py")]
+    if not roots and spec.origin is not None:
+        files = [(Path(Path(spec.origin).name), Path(spec.origin))]
+    digest = hashlib.sha256()
+    for place, file in sorted(files):
+        digest.update(f"{place.as_posix()}\n".encode() + file.read_bytes() + b"\n")
+    return Package(digest.hexdigest(), commit_of(files[0][1]) if files else None)
+
+
+@lru_cache(maxsize=64)
+def commit_of(file: Path) -> str | None:
+    """Commit of the checkout that tracks this file, with `-dirty` where files were changed there.
+
+    None where no checkout tracks it: a package installed inside another project's folder is not
+    that project's.
+    """
+    tracked = _git(file, "ls-files", "--error-unmatch", file.name)
+    if not tracked:
+        return None
+    return _git(file, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
+
+
+def _git(file: Path, *command: str) -> str | None:
+    try:
+        done = subprocess.run(  # noqa: S603 - the words are ours, but for a file's name
+            ["git", *command],  # noqa: S607 - git is looked up in PATH, as everywhere
+            cwd=file.parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None

@@ -16,9 +16,3 @@ class ImageTask:
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of one image."""
         return self.channels, self.height, self.width
-
-    @property
-    def side(self) -> int:
-        """H = W, in pixels. Whatever needs square images asks here, and nowhere else."""
-        assert self.height == self.width, "data sets refuse images that are not square"
-        return self.height

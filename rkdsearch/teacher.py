@@ -10,7 +10,9 @@ import hashlib
 import json
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isclose
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +30,7 @@ from rkdsearch.task import ImageTask
 Role = Literal["robust", "natural"]  # the names by which methods ask for teachers
 ROLES: tuple[Role, ...] = ("robust", "natural")
 
-# Keys under which published files keep their weights, best first: of `best` and `last` (early
+# Entries in which published files keep their weights, best first: of `best` and `last` (early
 # stopping), `best` is read.
 _WRAPPINGS = (
     "state_dict",
@@ -39,6 +41,9 @@ _WRAPPINGS = (
     "student",
     "best",
     "last",
+    "module",
+    "weights",
+    "params",
 )
 _ZIP, _OLD_TORCH = b"PK\x03\x04", b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"
 _NOT_WEIGHTS = (
@@ -52,29 +57,123 @@ _NOT_WEIGHTS = (
 )
 
 
+@dataclass(frozen=True)
+class Contents:
+    """Weights of a file by name, the entry that holds them, and the other entries around it."""
+
+    tensors: dict[str, Tensor]
+    entry: str
+    left: tuple[str, ...]
+
+    @property
+    def described(self) -> str:
+        """The entry and what was left, for people; empty where the file holds weights alone."""
+        read = f"read '{self.entry}'" if self.entry else ""
+        left = f"left: {', '.join(self.left[:8])}" if self.left else ""
+        return "; ".join(filter(None, (read, left)))
+
+
 def load(
     path: Path,
     config: ModelConfig,
     task: ImageTask,
     *,
     sha256: str | None = None,
+    key: str | None = None,
+    ignore: Sequence[str] = (),
 ) -> nn.Module:
-    """The network of `config` with the file's weights, in eval mode and without gradients.
+    """The network of `config` with the file's weights, as `load_and_tell` gives it."""
+    return load_and_tell(path, config, task, sha256=sha256, key=key, ignore=ignore)[0]
 
-    The global random state stays as it was. Raises TeacherError where the file is not what `sha256`
-    says, cannot be read safely, or does not fit; ConfigError where `config` is no network.
+
+def load_and_tell(
+    path: Path,
+    config: ModelConfig,
+    task: ImageTask,
+    *,
+    sha256: str | None = None,
+    key: str | None = None,
+    ignore: Sequence[str] = (),
+) -> tuple[nn.Module, str]:
+    """The network in eval mode and without gradients, and what of the file it was given.
+
+    `key` chooses the file's entry, and entries that begin with one of `ignore` are spare. Where
+    the file itself describes its network, as ours do, `config` may leave width, depth and
+    normalisation out. The global random state stays as it was. Raises TeacherError where the file
+    is not what `sha256` says, cannot be read safely, does not fit, or describes another network;
+    ConfigError where `config` is no network.
     """
     if sha256 is not None and (found := fingerprint(path)) != sha256:
         raise TeacherError(
             f"{path}: sha256 must be {sha256}, got {found}: this is another file; put the right one"
             " back, or change sha256"
         )
-    state = read_state(path)
+    contents = read_contents(path, key)
     # A trial with a cached teacher must draw the numbers that a trial without one draws.
     with torch.random.fork_rng(devices=[]):
-        network = build(config, task)
-    fit(network, state, str(path))
-    return network.eval().requires_grad_(False)
+        network = build(_as_described(path, config), task)
+    fitted = fit(network, contents.tensors, str(path), ignore=ignore)
+    told = "; ".join(filter(None, (contents.described, fitted.described)))
+    return network.eval().requires_grad_(False), told
+
+
+def _as_described(path: Path, config: ModelConfig) -> ModelConfig:
+    """`config` with what it leaves out and the file's header says of its network.
+
+    Raises TeacherError where both say something, and not the same.
+    """
+    described = header_network(path)
+    if described is None:
+        return config
+    for field in ModelConfig.model_fields:
+        ours, theirs = getattr(config, field), getattr(described, field)
+        if ours is None or _agree(ours, theirs):
+            continue
+        if field in ("width", "depth") and theirs is None and ours == described.sized[field]:
+            continue
+        raise TeacherError(
+            f"{path}: is a {described.name} whose header says {field} {_said(theirs)}, and the"
+            f" config's network has {field} {_said(ours)}; leave it out, or name the file's"
+        )
+    return described
+
+
+def _agree(ours: object, theirs: object) -> bool:
+    if isinstance(ours, tuple) and isinstance(theirs, tuple) and len(ours) == len(theirs):
+        return all(isclose(a, b, abs_tol=1e-6) for a, b in zip(ours, theirs, strict=True))
+    return ours == theirs
+
+
+def _said(value: object) -> str:
+    return "none" if value is None else str(value)
+
+
+def header_network(path: Path) -> ModelConfig | None:
+    """The network that a file of ours describes in its header; None for any other file."""
+    known = header(path)
+    try:
+        values = (
+            json.loads(known["network"])
+            if "network" in known
+            else json.loads(known["state"])["config"]["student"]
+        )
+        return ModelConfig.model_validate(values)
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def classes_of(path: Path) -> tuple[str, ...] | None:
+    """Class names in the order of the logits, as a file of ours records them; None elsewhere."""
+    known = header(path)
+    try:
+        found = (
+            json.loads(known["classes"])
+            if "classes" in known
+            else json.loads(known["state"])["classes"]
+        )
+        return tuple(map(str, found))
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def fingerprint(path: Path) -> str:
@@ -107,10 +206,16 @@ def split_of(path: Path) -> str | None:
     return split if isinstance(split, str) else None
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Tensors by name, on the CPU, from a safetensors or torch file of any suffix.
+def read_state(path: Path, key: str | None = None) -> dict[str, Tensor]:
+    """Tensors by name, on the CPU, as `read_contents` finds them."""
+    return read_contents(path, key).tensors
 
-    Raises TeacherError where the file is missing, damaged, or of any other kind.
+
+def read_contents(path: Path, key: str | None = None) -> Contents:
+    """The weights in a safetensors or torch file of any suffix, on the CPU.
+
+    `key` is the dotted path of an entry (`ema.module`), or a prefix of names (`student`). Raises
+    TeacherError where the file is missing, damaged, of any other kind, or has no such entry.
     """
     try:
         with path.open("rb") as file:
@@ -128,10 +233,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
             " download it by hand"
         )
     if head.startswith((_ZIP, _OLD_TORCH)):
-        return _weights_in(_unpickle(path), path)
+        return _chosen(_unpickle(path), path, key)
     if head[8:9] == b"{":
         try:
-            return load_file(path)
+            return _chosen(load_file(path), path, key)
         except SafetensorError as error:
             raise TeacherError(
                 f"{path}: is truncated or damaged ({error}); download it again"
@@ -182,25 +287,61 @@ def _summary(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def _weights_in(loaded: object, path: Path) -> dict[str, Tensor]:
-    """The innermost mapping of names to tensors."""
-    if isinstance(loaded, Mapping):
-        mapping: Mapping[Any, Any] = loaded
-        for key in _WRAPPINGS:
-            if isinstance(mapping.get(key), Mapping):
-                return _weights_in(mapping[key], path)
+def _chosen(loaded: object, path: Path, key: str | None) -> Contents:
+    """The weights in the entry `key`, or in the innermost entry that usually holds them."""
+    entry, left, rest = "", list[str](), key or ""
+    while rest and isinstance(loaded, Mapping):
+        heads = [rest, *(rest[:at] for at in range(len(rest) - 1, 0, -1) if rest[at] == ".")]
+        head = next((head for head in heads if isinstance(loaded.get(head), Mapping)), None)
+        if head is None:
+            break
+        left += [f"{entry}{name}" for name in loaded if name != head]
+        loaded, entry, rest = loaded[head], f"{entry}{head}.", rest[len(head) + 1 :]
+    while isinstance(loaded, Mapping) and not rest:
+        holders = [name for name, value in loaded.items() if isinstance(value, Mapping)]
+        head = next((name for name in _WRAPPINGS if name in holders), None)
+        if head is None and not _tensors(loaded):
+            weights = [name for name in holders if _tensors(loaded[name])]
+            head = weights[0] if len(weights) == 1 else None
+        if head is None:
+            break
+        left += [f"{entry}{name}" for name in loaded if name != head]
+        loaded, entry = loaded[head], f"{entry}{head}."
+    tensors = _tensors(loaded)
+    if rest:
+        left += [name for name in tensors if not name.startswith(f"{rest}.")]
+        entries = loaded if isinstance(loaded, Mapping) else {}
+        names = dict.fromkeys(str(name).partition(".")[0] for name in entries)
         tensors = {
-            name: value.detach()
-            for name, value in mapping.items()
-            if isinstance(name, str) and isinstance(value, Tensor)
+            name.removeprefix(f"{rest}."): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(f"{rest}.")
         }
-        if tensors:
-            return tensors
+        if not tensors:
+            raise TeacherError(
+                f"{path}: has no entry '{key}'; there are {', '.join([*names][:12]) or 'none'}"
+            )
+        entry += f"{rest}."
+    if tensors:
+        return Contents(tensors, entry.removesuffix("."), tuple(left))
+    if isinstance(loaded, Mapping):
         raise TeacherError(
-            f"{path}: holds no weights: its entries are {', '.join(map(str, mapping)) or 'none'};"
+            f"{path}: holds no weights: its entries are {', '.join(map(str, loaded)) or 'none'};"
+            " name one of several by the teacher's key (teachers.robust.key, convert --key), or"
             " save a state_dict()"
         )
     raise TeacherError(
         f"{path}: holds {type(loaded).__name__}, not a mapping of names to tensors; save a"
         " state_dict()"
     )
+
+
+def _tensors(loaded: object) -> dict[str, Tensor]:
+    if not isinstance(loaded, Mapping):
+        return {}
+    entries: Mapping[Any, Any] = loaded
+    return {
+        name: value.detach()
+        for name, value in entries.items()
+        if isinstance(name, str) and isinstance(value, Tensor)
+    }

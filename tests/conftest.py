@@ -1,5 +1,6 @@
 """Set-up of all tests: one thread, no network, and reasons for skipped tests."""
 
+import gc
 import ipaddress
 import os
 import shutil
@@ -18,6 +19,9 @@ os.environ.update(
     HF_HUB_OFFLINE="1",
     TOKENIZERS_PARALLELISM="false",
 )
+
+# A million objects are imported and stay: the collector looks through them once, and no more.
+gc.disable()
 
 
 def is_public(address: object) -> bool:
@@ -55,6 +59,17 @@ def no_network() -> Iterator[None]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run real searches first, so that no worker is left with the longest file at the end."""
     items.sort(key=lambda item: item.path.stem not in ("test_kills", "test_search"))
+
+
+def pytest_collection_finish() -> None:
+    """Garbage is collected from here on, among what tests make."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -1,11 +1,16 @@
+from typing import Any
+
 import pytest
 import torch
+from pyautoattack.checks import check_zero_gradients
 from torch import Tensor, nn
 from typing_extensions import override
 
+from rkdsearch import accuracy
 from rkdsearch import config as configs
 from rkdsearch.accuracy import (
     BATCH,
+    ByClass,
     ImageResults,
     allow_tf32,
     attacked_images,
@@ -49,6 +54,16 @@ def test_the_worst_class_is_the_lowest_robust_share_of_any_class_that_has_images
     y = torch.tensor([0, 0, 0, 0, 2, 2, 5])  # classes 1, 3 and 4 have none
     robust = torch.tensor([True, True, True, False, True, False, True])
     assert ImageResults(y, torch.ones(7, dtype=torch.bool), robust).worst_class_accuracy == 0.5
+
+
+def test_balanced_accuracy_counts_every_class_as_much_however_few_its_images() -> None:
+    y = torch.tensor([0, 0, 0, 0, 0, 0, 2, 2])
+    clean = torch.tensor([1, 1, 1, 1, 1, 1, 1, 0]).bool()
+    robust = torch.tensor([1, 1, 1, 0, 0, 0, 0, 0]).bool()
+    found = ImageResults(y, clean, robust)
+    assert found.by_class == ByClass(clean=(1.0, None, 0.5), robust=(0.5, None, 0.0))
+    assert (found.clean_accuracy, found.by_class.balanced_clean) == (0.875, 0.75)
+    assert (found.robust_accuracy, found.by_class.balanced_robust) == (0.375, 0.25)
 
 
 def test_a_teacher_is_right_on_x_adv_or_on_x_alone_or_on_neither_and_rarely_on_x_adv_alone() -> (
@@ -215,6 +230,22 @@ def test_the_same_seed_is_the_same_attack_and_another_seed_another() -> None:
     )
     assert torch.equal(first, second)
     assert not torch.equal(first, third)
+
+
+def test_autoattack_takes_colour_images_that_are_laid_out_channels_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def as_the_package_does(_: nn.Module, x: Tensor, y: Tensor, **__: Any) -> Any:
+        # Its targeted attack sums gradients in memory laid out like the images, and views them.
+        check_zero_gradients(torch.ones_like(x))
+        return torch.ones_like(y, dtype=torch.bool), []
+
+    monkeypatch.setattr(accuracy, "auto_attack", as_the_package_does)
+    x = torch.rand(4, 3, 8, 8).contiguous(memory_format=torch.channels_last)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 10))
+    evaluate_autoattack(network, x, torch.zeros(4, dtype=torch.int64), attack=ATTACK)
+    with pytest.raises(RuntimeError, match="view size is not compatible"):
+        check_zero_gradients(torch.ones_like(x))
 
 
 def test_autoattack_stays_in_the_validation_attacks_ball() -> None:

@@ -27,8 +27,7 @@ TOP_LEVEL = {
 }  # fmt: skip
 MAY_READ_TEST_IMAGES = (
     "rkdsearch/data/",
-    "rkdsearch/evaluation/jobs.py",
-    "rkdsearch/execution/evaluation.py",
+    "rkdsearch/evaluation/other_images.py",
     "rkdsearch/cli/evaluate.py",
 )
 NOT_METHODS = {

@@ -155,3 +155,63 @@ def test_certain_answers_stay_finite() -> None:
     )
     assert losses.kl_divergence(other, target=sure).item() == pytest.approx(1000.0)
     assert losses.entropy(sure).item() == 0.0
+
+
+# Logits of two networks that nearly agree; float64 by the plain sum is the reference.
+ONE = torch.randn(64, 10, generator=torch.Generator().manual_seed(0)) * 2
+OTHER = ONE + 0.03 * torch.randn(64, 10, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("temperature", [50.0, 100.0, 1e3, 1e4])
+@pytest.mark.parametrize("scale", [1.0, 1e3])
+def test_a_softened_divergence_is_no_rounding_noise_in_value_or_gradients(
+    temperature: float, scale: float
+) -> None:
+    def measured(dtype: torch.dtype) -> list[Tensor]:
+        prediction, target = ((scale * z).to(dtype).requires_grad_() for z in (ONE, OTHER))
+        values = [
+            temperature**2 * losses.kl_divergence(prediction, target=one, temperature=temperature)
+            for one in (target, target.detach())
+        ]
+        gradients = torch.autograd.grad(values[0].sum(), (prediction, target))
+        to_constant = torch.autograd.grad(values[1].sum(), prediction)
+        return [found.detach().double() for found in (*values, *gradients, *to_constant)]
+
+    exact = measured(torch.float64)
+    assert float(exact[0].mean()) > 1e-4
+    for found, reference in zip(measured(torch.float32), exact, strict=True):
+        error = (found - reference).norm() / reference.norm()
+        assert float(error) < (3e-4 if temperature == 1e4 else 1e-5)  # 1e4: float64's own noise
+
+
+def test_rows_that_differ_much_keep_the_plain_formula_beside_rows_that_do_not() -> None:
+    prediction = torch.tensor([[0.0, 1.0, 2.0], [0.0, 1e6, -1e6]], requires_grad=True)
+    target = torch.tensor([[0.1, 1.0, 2.0], [1e6, 0.0, 0.0]])
+    value = losses.kl_divergence(prediction, target=target, temperature=100.0)
+    assert value.tolist() == pytest.approx([1.1058e-07, 1e4], rel=1e-3)
+    (gradient,) = torch.autograd.grad(value.sum(), prediction)
+    assert gradient[1].tolist() == pytest.approx([-0.01, 0.01, 0.0])
+    assert bool(torch.isfinite(gradient).all())
+
+
+def test_an_offset_of_the_logits_changes_no_softened_divergence() -> None:
+    prediction, target = torch.tensor([[0.0, 1.0, 3.0]]), torch.tensor([[0.5, 1.0, 2.0]])
+    plain, moved = (
+        losses.kl_divergence(prediction + offset, target=target, temperature=1e3)
+        for offset in (0.0, 4096.0)
+    )
+    assert moved.item() == pytest.approx(plain.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [50.0, 1e4])
+def test_the_slope_and_the_soft_cross_entropy_have_the_same_gradient(temperature: float) -> None:
+    prediction = ONE.clone().requires_grad_()
+    slope = losses.divergence_slope(ONE, target=OTHER, temperature=temperature)
+    entropic = losses.soft_cross_entropy(prediction, target=OTHER, temperature=temperature)
+    exact = losses.divergence_slope(ONE.double(), target=OTHER.double(), temperature=temperature)
+    assert float((slope - exact).norm() / exact.norm()) < 1e-5
+    (gradient,) = torch.autograd.grad(entropic.sum(), prediction)
+    assert float((gradient * temperature - exact).norm() / exact.norm()) < 1e-5
+    assert entropic.mean().item() == pytest.approx(
+        losses.entropy(OTHER.double(), temperature).mean().item(), rel=1e-4
+    )

@@ -1,3 +1,4 @@
+import subprocess
 import sys
 from pathlib import Path
 
@@ -88,3 +89,46 @@ def test_a_missing_module_is_told_from_one_that_misses_something(lab: str) -> No
 def test_what_is_no_dotted_path_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="network name must be a dotted path of Python names"):
         plugins.load_module(name, place="network name")
+
+
+def test_an_imported_package_is_known_by_the_hash_of_its_files_and_its_commit(
+    lab: str, tmp_path: Path
+) -> None:
+    plugins.allow_import(lab)
+    plugins._state_of.cache_clear()
+    assert lab not in plugins.imported_packages()
+    plugins.load_module(f"{lab}.nets", place="method.name")
+    before = plugins.imported_packages()[lab]
+    assert before["git_commit"] is None
+    (tmp_path / lab / "nets.py").write_text("value = 4")
+    plugins._state_of.cache_clear()
+    after = plugins.imported_packages()[lab]["sha256"]
+    assert after != before["sha256"]
+    (said,) = plugins.changed_packages({lab: before, "forgotten": before})
+    assert (
+        f"the package their_lab has changed: its sha256 was {str(before['sha256'])[:12]}," in said
+    )
+    assert plugins.changed_packages({}) == plugins.changed_packages(None) == []
+
+
+def git(folder: Path, *command: str) -> str:
+    names = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "init.defaultBranch=main"]
+    done = subprocess.run(
+        ["git", *names, *command], cwd=folder, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def test_a_commit_is_of_the_checkout_that_tracks_the_file_and_of_no_other(tmp_path: Path) -> None:
+    git(tmp_path, "init")
+    tracked, installed = tmp_path / "ours.py", tmp_path / ".venv" / "lib" / "theirs.py"
+    installed.parent.mkdir(parents=True)
+    for file in (tracked, installed):
+        file.write_text("value = 1")
+    git(tmp_path, "add", "ours.py")
+    git(tmp_path, "commit", "-m", "one")
+    assert plugins.commit_of(tracked) == git(tmp_path, "rev-parse", "HEAD")[:12]
+    assert plugins.commit_of(installed) is None
+    tracked.write_text("value = 2")
+    plugins.commit_of.cache_clear()
+    assert plugins.commit_of(tracked) == git(tmp_path, "rev-parse", "HEAD")[:12] + "-dirty"

@@ -18,10 +18,10 @@ from rkdsearch import plugins
 from rkdsearch.accuracy import evaluate_accuracy
 from rkdsearch.attacks import Attack, Linf
 from rkdsearch.errors import TeacherError
-from rkdsearch.models import ModelConfig, build, features
+from rkdsearch.models import ModelConfig, build, features, normalisation
 from rkdsearch.task import ImageTask
-from rkdsearch.teacher import fingerprint, load, read_state
-from tests.tasks import CIFAR10, square
+from rkdsearch.teacher import classes_of, fingerprint, load, read_contents, read_state
+from tests.tasks import CIFAR10, DIGITS, square
 
 STATE = {"conv.weight": torch.arange(6.0).reshape(2, 3), "conv.bias": torch.tensor([1.0, 2.0])}
 MLP = ModelConfig(name="mlp", width=4)
@@ -92,6 +92,92 @@ def test_numpy_numbers_of_older_numpys_are_read(tmp_path: Path) -> None:
 def test_safetensors_are_known_by_their_content(tmp_path: Path) -> None:
     save_file(STATE, tmp_path / "teacher.pt")
     assert same(read_state(tmp_path / "teacher.pt"))
+
+
+OTHER = {name: -tensor for name, tensor in STATE.items()}
+
+
+@pytest.mark.parametrize(
+    ("content", "key", "told"),
+    [
+        (
+            {"state_dict": OTHER, "state_dict_ema": STATE, "epoch": 3},
+            "state_dict_ema",
+            "read 'state_dict_ema'; left: state_dict, epoch",
+        ),
+        ({"model": OTHER, "model_ema": {"module": STATE}}, "model_ema", None),
+        ({"ema": {"net": STATE, "decay": 0.9}, "net": OTHER}, "ema.net", None),
+        ({"student": OTHER, "teacher": STATE}, "teacher", "read 'teacher'; left: student"),
+        (
+            {
+                f"{who}.{name}": t
+                for who, s in (("s", OTHER), ("t", STATE))
+                for name, t in s.items()
+            },
+            "t",
+            None,
+        ),
+        ({"encoder": STATE, "epoch": 3}, None, "read 'encoder'; left: epoch"),
+        ({"state_dict": STATE, "optimizer": {}}, None, "read 'state_dict'; left: optimizer"),
+    ],
+)
+def test_an_entry_is_chosen_by_key_and_what_was_left_is_told(
+    content: object, key: str | None, told: str | None, tmp_path: Path
+) -> None:
+    found = read_contents(saved(content, tmp_path / "teacher.pt"), key)
+    assert same(found.tensors)
+    assert told in (None, found.described)
+
+
+def test_a_key_that_is_not_there_is_told_what_is(tmp_path: Path) -> None:
+    path = saved({"model": STATE, "model_ema": STATE}, tmp_path / "teacher.pt")
+    with pytest.raises(TeacherError, match="has no entry 'ema'; there are model, model_ema"):
+        read_contents(path, "ema")
+    path = saved({"first": STATE, "second": STATE}, tmp_path / "two.pt")
+    with pytest.raises(TeacherError, match="entries are first, second; name one of several by"):
+        read_contents(path)
+
+
+NORMALISED = ModelConfig(name="mlp", width=7, mean=(0.4,), std=(0.2,))
+
+
+def ours(path: Path) -> Path:
+    """A file that describes its network, as `export` writes it."""
+    network = build(NORMALISED, DIGITS)
+    metadata = {"network": NORMALISED.model_dump_json(), "classes": '["a", "b"]'}
+    save_file(network.state_dict(), path, metadata)
+    return path
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        ModelConfig(name="mlp"),
+        ModelConfig(name="mlp", width=7),
+        ModelConfig(name="mlp", width=7, mean=(0.4,), std=(0.2,)),
+    ],
+)
+def test_a_file_of_ours_brings_its_width_and_its_normalisation(
+    config: ModelConfig, tmp_path: Path
+) -> None:
+    network = load(ours(tmp_path / "student.safetensors"), config, DIGITS)
+    assert normalisation(network) == (pytest.approx((0.4,)), pytest.approx((0.2,)))
+    assert classes_of(tmp_path / "student.safetensors") == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("config", "law"),
+    [
+        (ModelConfig(name="mlp", mean=(0.5,), std=(0.2,)), r"header says mean \(0.4,\), and the"),
+        (ModelConfig(name="mlp", width=8), "says width 7, and the config's network has width 8"),
+        (ModelConfig(), "header says name mlp, and the config's network has name small_cnn"),
+    ],
+)
+def test_a_config_that_contradicts_a_file_of_ours_is_refused(
+    config: ModelConfig, law: str, tmp_path: Path
+) -> None:
+    with pytest.raises(TeacherError, match=law):
+        load(ours(tmp_path / "student.safetensors"), config, DIGITS)
 
 
 def tar(path: Path) -> None:

@@ -1,9 +1,10 @@
 """The students that validation attacks are compared on, and AutoAttack's results on each.
 
-Many methods, widths, training eps and temperatures. Everything is kept in a cache folder, and a
-second start does only what is missing: two teachers (small CNNs of width 32, by TRADES and by
-natural training), a folder of checkpoints for each student, and AutoAttack's results on some
-validation images. Test images are never opened.
+Many methods, widths, training eps and temperatures, on digits (8x8), and some on Fashion-MNIST
+(28x28) where its Parquet files are there. Everything is kept in a cache folder, and a second start
+does only what is missing: two teachers of each data set (small CNNs, by TRADES and by natural
+training), a folder of checkpoints for each student, and AutoAttack's results on some validation
+images. Test images are never opened.
 """
 
 import json
@@ -42,8 +43,23 @@ COMMON: Mapping[str, Any] = {
 }
 
 
+# Fashion-MNIST: fewer images and epochs, because an image costs 50 times as much.
+COMMON_FASHION: Mapping[str, Any] = {
+    **COMMON,
+    "data": {"validation_fraction": 0.02, "train_images": 4000},
+    "validation": {
+        "attack": {"objective": "cross_entropy", "eps": 0.1, "steps": 5},
+        "images": 200,
+        "every": 5,
+    },
+    "attack.eps": 0.1,
+    "attack.steps": 5,
+    "training": {"epochs": 10, "device": "cpu"},
+}
+
+
 def _student(method: str, width: int, eps: float | None = None, **fields: object) -> dict[str, Any]:
-    """Settings of a digits student.
+    """Settings of a student.
 
     `fields` are its method's, except `steps` (of its training attack), `epochs`, `lr` and
     `label_smoothing`.
@@ -101,6 +117,40 @@ STUDENTS: tuple[Mapping[str, Any], ...] = (
     _student("adaad", 16, 0.1, steps=5, epochs=20),
     _student("pgd_at", 16, 0.15, epochs=100, steps=5),
 )
+FASHION_STUDENTS: tuple[Mapping[str, Any], ...] = (
+    _student("natural", 8, lr=0.02),
+    _student("pgd_at", 8),
+    _student("trades", 4),
+    _student("rslad", 8),
+    _student("adaad", 4, steps=3),
+    _student("iad", 8, warm_up=0.1, lr=0.02),
+    _student("ard", 8, 0.05, temperature=5.0, lr=0.02),
+    _student("kd", 8),
+    _student("pgd_at", 2, lr=0.02),
+    _student("trades", 8, 0.15, consistency_weight=1.0),
+)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Students of one data set: its name, what their runs share, and teachers' width and epochs."""
+
+    name: str
+    common: Mapping[str, Any]
+    students: tuple[Mapping[str, Any], ...]
+    teacher_width: int = 32
+    robust_teacher_epochs: int = 60
+
+
+DIGITS = Benchmark("digits", COMMON, STUDENTS)
+
+
+def fashion_mnist(folder: Path) -> Benchmark:
+    """Students on Fashion-MNIST, from a folder of train*.parquet files."""
+    common = {**COMMON_FASHION, "data": {**COMMON_FASHION["data"], "name": f"parquet:{folder}"}}
+    return Benchmark(
+        "fashion-mnist", common, FASHION_STUDENTS, teacher_width=16, robust_teacher_epochs=15
+    )
 
 
 @dataclass(frozen=True)
@@ -120,17 +170,17 @@ class EvaluatedStudent:
 
 
 def evaluated_students(
-    count: int, cache: Path, *, ready: bool = False
+    benchmark: Benchmark, count: int, cache: Path, *, ready: bool = False
 ) -> Iterator[EvaluatedStudent]:
     """Each student, trained and attacked by AutoAttack on `count` validation images.
 
     Only what is not in the cache is done. With `ready`, only students whose results are there.
     """
-    roles = {role: _teacher(role, cache) for role in ROLES}
-    for settings in STUDENTS:
-        config = run.build({**run.merge(COMMON, settings), "teachers": roles})
+    roles = {role: _teacher(benchmark, role, cache) for role in ROLES}
+    for settings in benchmark.students:
+        config = run.build({**run.merge(benchmark.common, settings), "teachers": roles})
         name = _name(settings)
-        folder = cache / re.sub(r"[^a-z0-9.]+", "-", f"digits {name}")
+        folder = cache / re.sub(r"[^a-z0-9.]+", "-", f"{benchmark.name} {name}")
         results = folder / f"autoattack-{count}.json"
         if ready and not results.exists():
             continue
@@ -148,6 +198,8 @@ def evaluated_students(
             " AutoAttack)",
             flush=True,
         )
+        if benchmark is not DIGITS:  # names are keys of the cache
+            name = f"{benchmark.name} {name}"
         yield EvaluatedStudent(name, network, config.validation.attack.eps, x, y, clean, robust)
 
 
@@ -161,17 +213,17 @@ def _name(settings: Mapping[str, Any]) -> str:
     return ", ".join([f"{settings['method.name']} w{settings['student']['width']}", *rest])
 
 
-def _teacher(role: Role, cache: Path) -> dict[str, Any]:
+def _teacher(benchmark: Benchmark, role: Role, cache: Path) -> dict[str, Any]:
     """A teacher's section of a config: a small CNN, by TRADES or by natural training."""
     robust = role == "robust"
     changes: dict[str, Any] = {
         "method.name": "trades" if robust else "natural",
-        "student": {"name": "small_cnn", "width": 32},
+        "student": {"name": "small_cnn", "width": benchmark.teacher_width},
     }
     if robust:
-        changes["training.epochs"] = 60
-    config = run.build(run.merge(COMMON, changes))
-    folder = cache / ("digits-teacher" if robust else "digits-teacher-natural")
+        changes["training.epochs"] = benchmark.robust_teacher_epochs
+    config = run.build(run.merge(benchmark.common, changes))
+    folder = cache / (f"{benchmark.name}-teacher" + ("" if robust else "-natural"))
     _train(config, folder)
     return {"network": config.student.model_dump(), "path": str(folder / "best.safetensors")}
 

@@ -93,8 +93,8 @@ def main() -> None:
     sides: dict[str, tuple[Callable[[], Iterator[Tensor]], int]] = {
         "floor": (lambda: floor(images, size, device), many),
         "ours": (lambda: ours(images, size, device), many),
-        "torchvision": (lambda: torchvision(tensors, images.task.side, size, device), few),
-        "pillow": (lambda: torchvision(pictures, images.task.side, size, device), few),
+        "torchvision": (lambda: torchvision(tensors, images.task.height, size, device), few),
+        "pillow": (lambda: torchvision(pictures, images.task.height, size, device), few),
     }
     for epoch, count in sides.values():
         images_per_second(epoch, count, device)

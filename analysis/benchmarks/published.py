@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rkdsearch import models
+
 Climb = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -46,7 +48,7 @@ def rslad(script: Script, x: Tensor, y: Tensor, generator: torch.Generator) -> T
     with torch.no_grad():
         teacher_logits = script.teacher(x)
     script.student.eval()
-    x_adv = x.detach() + 0.001 * torch.randn(x.shape, generator=generator, dtype=x.dtype)
+    x_adv = x.detach() + 0.001 * _normal(x, generator)
     x_adv = _attack(
         script, x, x_adv, lambda images: _kl(script.student(images), teacher_logits, "sum")
     )
@@ -95,7 +97,7 @@ def adaad(script: Script, x: Tensor, y: Tensor, generator: torch.Generator) -> T
     The attack maximises the first in eval mode, through the teacher too.
     """
     script.student.eval()
-    x_adv = x.detach() + 0.001 * torch.randn(x.shape, generator=generator, dtype=x.dtype)
+    x_adv = x.detach() + 0.001 * _normal(x, generator)
     x_adv = _attack(
         script, x, x_adv, lambda images: _kl(script.student(images), script.teacher(images), "sum")
     )
@@ -108,12 +110,60 @@ def adaad(script: Script, x: Tensor, y: Tensor, generator: torch.Generator) -> T
     return _descend(script, adversarial + 0 * natural)
 
 
+def crdnd(script: Script, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+    """RSLAD towards q, in which the true class leads by 0.05, and KL between batch similarities.
+
+    No script of it is public: the structure is that of the others.
+    """
+    with torch.no_grad():
+        teacher = models.features(script.teacher, x)
+    script.student.eval()
+    x_adv = x.detach() + 0.001 * _normal(x, generator)
+    x_adv = _attack(
+        script, x, x_adv, lambda images: _kl(script.student(images), teacher.logits, "sum")
+    )
+    script.student.train()
+    script.optimizer.zero_grad()
+    adversarial, natural = (models.features(script.student, images) for images in (x_adv, x))
+    with torch.no_grad():
+        label = functional.one_hot(y, teacher.logits.shape[1]).to(x.dtype)
+        p = functional.softmax(teacher.logits, dim=1)
+        own, wrong = (p * label).sum(dim=1), (p - label).amax(dim=1)
+        c = ((wrong - own + 0.05) / (1 - own + wrong).clamp_min(1e-12)).clamp(0, 1)
+        q = p + c[:, None] * (label - p)
+        on_adversarial = models.features(script.teacher, x_adv)
+        wanted = _similarities(on_adversarial.penultimate, teacher.penultimate)
+    found = _similarities(adversarial.penultimate, natural.penultimate)
+    loss = (
+        5 / 6 * _kl_to(q, adversarial.logits)
+        + 1 / 6 * _kl_to(q, natural.logits)
+        + _kl(found / 0.1, wanted / 0.1, "batchmean")
+    )
+    return _descend(script, loss)
+
+
 STEPS: Mapping[str, Callable[[Script, Tensor, Tensor, torch.Generator], Tensor]] = {
     "rslad": rslad,
     "ard": ard,
     "iad": iad,
     "adaad": adaad,
+    "crdnd": crdnd,
 }
+
+
+def _normal(x: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+
+
+def _similarities(vectors: Tensor, others: Tensor) -> Tensor:
+    """Cosines (N, N)."""
+    return functional.normalize(vectors, dim=1) @ functional.normalize(others, dim=1).T
+
+
+def _kl_to(target: Tensor, prediction: Tensor) -> Tensor:
+    return functional.kl_div(
+        functional.log_softmax(prediction, dim=1), target, reduction="batchmean"
+    )
 
 
 def _label_attack(script: Script, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
@@ -123,7 +173,7 @@ def _label_attack(script: Script, x: Tensor, y: Tensor, generator: torch.Generat
     """
     script.student.train()
     x_adv = x.detach() + script.eps * (
-        2 * torch.rand(x.shape, generator=generator, dtype=x.dtype) - 1
+        2 * torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device) - 1
     )
     return _attack(
         script,

@@ -16,6 +16,7 @@ from rkdsearch.data import Batch
 from rkdsearch.task import ImageTask
 from rkdsearch.training.objective import TrainingObjective
 from rkdsearch.training.optimizers import build_optimizers
+from rkdsearch.training.precision import forward_context
 
 CLIMBS = {"backward": published.by_backward, "images": published.by_images_alone}
 Layout = Literal["contiguous", "channels last", "transposed"]
@@ -35,6 +36,9 @@ class Workload:
     size: int = 32
     steps: int = 10
     precision: str = "fp32"
+    device: str = "cpu"
+    channels_last: bool = True  # on our side
+    compiled: bool = False  # on our side
 
     def config(self) -> TrainConfig:
         """The run that a user would describe. One epoch: IAD is past its warm-up."""
@@ -47,7 +51,9 @@ class Workload:
                 "epochs": 1,
                 "batch_size": self.batch,
                 "precision": self.precision,
-                "device": "cpu",
+                "channels_last": self.channels_last,
+                "compile": self.compiled,
+                "device": "cpu" if self.device == "cpu" else "auto",
             },
         }
         return config.build(values)
@@ -66,13 +72,18 @@ class Workload:
         with torch.no_grad():
             for network in (student, teacher):
                 network.train()(torch.rand(16, 3, self.size, self.size, dtype=self.dtype))
-        return student, teacher.eval()
+        return student.to(self.device), teacher.to(self.device).eval()
 
     def images(self) -> tuple[Tensor, Tensor]:
         """x (N, 3, H, W) pixels of [0, 1], and y (N,)."""
         generator = torch.Generator().manual_seed(1)
         x = torch.rand(self.batch, 3, self.size, self.size, generator=generator, dtype=self.dtype)
-        return x, torch.randint(10, (self.batch,), generator=generator)
+        y = torch.randint(10, (self.batch,), generator=generator)
+        return x.to(self.device), y.to(self.device)
+
+    def generator(self) -> torch.Generator:
+        """Random numbers of a step: the same at every call."""
+        return torch.Generator(device=self.device).manual_seed(2)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -124,15 +135,20 @@ class Published:
         self._script = published.Script(
             *called, self.optimizer, CLIMBS[climb], attack.ball.eps, attack.step_size, attack.steps
         )
-        self._step = published.STEPS[work.method]
+        self._step, self._work = published.STEPS[work.method], work
 
     def step(self) -> Tensor:
         """One step from the same random numbers; its loss."""
-        return self._step(self._script, self._x, self._y, torch.Generator().manual_seed(2))
+        return self._run(self._script)
 
     def warm_up(self) -> None:
         """A step with one attack iteration: memory is touched, kernels are chosen."""
-        self._step(replace(self._script, steps=1), self._x, self._y, torch.Generator())
+        self._run(replace(self._script, steps=1))
+
+    def _run(self, script: published.Script) -> Tensor:
+        # In half precision as its users would: the whole step under autocast.
+        with forward_context(self._work.precision, self._x.device)():
+            return self._step(script, self._x, self._y, self._work.generator())
 
 
 class Ours:
@@ -141,21 +157,23 @@ class Ours:
     def __init__(self, work: Workload) -> None:
         self.student, teacher = work.networks()
         described = work.config()
-        self.student.to(memory_format=torch.channels_last)
-        teacher = models.fold(teacher.requires_grad_(False)).to(memory_format=torch.channels_last)
+        layout = torch.channels_last if work.channels_last else torch.contiguous_format
+        self.student.to(memory_format=layout)
+        teacher = models.fold(teacher.requires_grad_(False)).to(memory_format=layout)
         self._objective = TrainingObjective(
             described, self.student, {}, {"robust": teacher}, 1
         ).train()
         self.optimizer = build_optimizers(described.optimizer, self.student, {})[0]
         x, y = work.images()
         self._batch = Batch(
-            x.contiguous(memory_format=torch.channels_last), y, torch.arange(len(y))
+            x.contiguous(memory_format=layout), y, torch.arange(len(y), device=x.device)
         )
+        self._work = work
 
     def step(self) -> Tensor:
         """One step from the same random numbers; its loss."""
         self.optimizer.zero_grad(set_to_none=True)
-        noise = Noise(torch.Generator().manual_seed(2))
+        noise = Noise(self._work.generator())
         total: Tensor
         total, _ = self._objective(self._batch, noise, epoch=0, lr_factor=1.0, teacher_logits={})
         total.backward()  # type: ignore[no-untyped-call]  # torch's own

@@ -37,7 +37,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
 
-import published
 import torch
 from sides import CLIMBS, LAYOUTS, Layout, Ours, Published, Workload
 from torch import Tensor, nn
@@ -177,8 +176,8 @@ def useful_flops(work: Workload) -> float:
     attack = work.steps * 2 * (student + (teacher if work.method == "adaad" else 0))
     # Forward, and backward to images and weights: of x' and x, where x weighs something; BatchNorm
     # sees it in any case.
-    learnt = {"rslad": 3 + 3, "ard": 3 + 1, "iad": 3 + 3, "adaad": 3 + 1}[work.method] * student
-    answers = {"rslad": 1, "ard": 1, "iad": 2, "adaad": 2}[work.method] * teacher
+    learnt = {"ard": 3 + 1, "adaad": 3 + 1}.get(work.method, 3 + 3) * student
+    answers = {"rslad": 1, "ard": 1}.get(work.method, 2) * teacher
     return float(work.batch * (attack + learnt + answers))
 
 
@@ -284,7 +283,10 @@ def main() -> int:
         "--quick", action="store_true", help="RSLAD alone, few repeats: within 8 minutes on 2 cores"
     )
     parser.add_argument(
-        "--methods", nargs="+", default=list(published.STEPS), choices=list(published.STEPS)
+        "--methods",
+        nargs="+",
+        default=list(dict.fromkeys(method for method, _ in BARS)),
+        choices=list(dict.fromkeys(method for method, _ in BARS)),
     )
     parser.add_argument(
         "--students",

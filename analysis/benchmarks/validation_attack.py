@@ -1,19 +1,23 @@
 """Comparison of validation attacks with AutoAttack at equal cost and any scale of the logits.
 
-Real students (`attacked_students.py`: digits, many methods, widths, training eps, temperatures),
-each attacked once by AutoAttack on validation images. Each candidate (`attack_candidates.py`) is
-one PGD run with one start. Candidates differ in the objective (`attack_objectives.py`), the step
-sizes, the momentum, and in the iterates that count: an image is broken by the last x' alone, or by
-any x', which costs nothing.
+Real students (`attacked_students.py`: digits and Fashion-MNIST, many methods, widths, training eps,
+temperatures), each attacked once by AutoAttack on validation images. Each candidate
+(`attack_candidates.py`) is one PGD run with one start. Candidates differ in the objective
+(`attack_objectives.py`), the step sizes, the momentum, and in the iterates that count: an image is
+broken by the last x' alone, or by any x', which costs nothing.
 
 Gap: accuracy under the candidate minus accuracy under AutoAttack, in points; mean over students
 with the standard error of its paired difference from cross-entropy, and the largest. rho, tau:
 Spearman and Kendall rank correlation of both accuracies over students.
 
     python analysis/benchmarks/validation_attack.py [--cache FOLDER] [--images 200] [--seeds 2]
+        [--data digits fashion_mnist] [--fashion-mnist FOLDER]
 
-Cost: some 25 s of one CPU core a student to train and to run AutoAttack, 15 s for the candidates.
-The cache keeps all of it; `--ready` takes only the students that are in the cache.
+Fashion-MNIST is read from a folder of Parquet files in the image layout of Hugging Face, and left
+out where there is none. Its students are compared by a shorter list of candidates.
+
+Cost on digits: some 25 s of one CPU core a student to train and to run AutoAttack, 15 s for the
+candidates. The cache keeps all of it; `--ready` takes only the students that are in the cache.
 """
 
 import argparse
@@ -41,7 +45,13 @@ from attack_candidates import (
     trials_and_errors,
 )
 from attack_objectives import LogitFunction
-from attacked_students import EvaluatedStudent, evaluated_students
+from attacked_students import (
+    DIGITS,
+    Benchmark,
+    EvaluatedStudent,
+    evaluated_students,
+    fashion_mnist,
+)
 from numpy.typing import NDArray
 from scipy.stats import kendalltau, spearmanr
 from torch import Tensor, nn
@@ -53,6 +63,8 @@ from rkdsearch.methods import Student
 from rkdsearch.models.closed_form import MatrixConvolution
 
 LOWEST_CLEAN = 0.3  # clean accuracy: a student below it has learned nothing
+# Beside the checkout, as tests have it.
+_FOLDERS = {"fashion_mnist": Path(__file__).parents[2].parent / "shared" / "data" / "fashion_mnist"}
 
 
 class Cache:
@@ -284,6 +296,17 @@ def few_classes(students: Sequence[EvaluatedStudent]) -> None:
             print(f"{name:32} mean {statistics.mean(gaps):6.2f}  max {max(gaps):6.2f}", flush=True)
 
 
+def short_list() -> list[Candidate]:
+    """Candidates of ADR 14's table: the classics, and the best with falling steps; 10 and 20."""
+    return [
+        *(Candidate(name) for name in CLASSICS),
+        *(Candidate(name, sizes="cosine") for name in ("cross-entropy", "margin", *BEST[3:])),
+        *(Candidate(name, sizes="cosine") for name in MIXTURES),
+        Candidate("cross-entropy", 20),
+        Candidate("soft others 6 > margin", 20, sizes="cosine"),
+    ]
+
+
 def _spread_out(students: Sequence[EvaluatedStudent], count: int) -> list[EvaluatedStudent]:
     """`count` students, evenly spaced from the least to the most robust."""
     ranked = sorted(students, key=autoattack_of)
@@ -302,6 +325,8 @@ def main() -> int:
     parser.add_argument(
         "--ready", action="store_true", help="only students that are in the cache already"
     )
+    parser.add_argument("--data", nargs="+", default=["digits"], choices=["digits", *_FOLDERS])
+    parser.add_argument("--fashion-mnist", type=Path, default=_FOLDERS["fashion_mnist"])
     parser.add_argument(
         "--tables",
         nargs="+",
@@ -312,11 +337,30 @@ def main() -> int:
     torch.set_num_threads(1)
     arguments.cache.mkdir(parents=True, exist_ok=True)
     print(turns.head())
-    found = list(evaluated_students(arguments.images, arguments.cache, ready=arguments.ready))
-    # A student that learned nothing is constant, and all attacks are alike on it.
-    students = [s for s in found if float(s.clean.double().mean()) > LOWEST_CLEAN]
-    print(f"{len(found) - len(students)} of {len(found)} students learned nothing and are left out")
     known = Cache(arguments.cache / "attacks.json")
+
+    def learned(benchmark: Benchmark) -> list[EvaluatedStudent]:
+        found = list(
+            evaluated_students(benchmark, arguments.images, arguments.cache, ready=arguments.ready)
+        )
+        # A student that learned nothing is constant, and all attacks are alike on it.
+        students = [s for s in found if float(s.clean.double().mean()) > LOWEST_CLEAN]
+        print(
+            f"{benchmark.name}: {len(found) - len(students)} of {len(found)} students learned"
+            " nothing and are left out"
+        )
+        return students
+
+    if "fashion_mnist" in arguments.data:
+        folder = arguments.fashion_mnist.resolve()
+        if any(folder.glob("train*.parquet")):
+            students = learned(fashion_mnist(folder))
+            compare("Fashion-MNIST", short_list(), students, known, arguments.seeds)
+        else:
+            print(f"Fashion-MNIST is left out: {folder} has no train*.parquet")
+    if "digits" not in arguments.data:
+        return 0
+    students = learned(DIGITS)
     looks = {"objectives": first_look, "sizes": step_sizes, "trials": trials_and_errors}
     for name, candidates in looks.items():
         if name in arguments.tables:

@@ -43,6 +43,10 @@ class Ball(ABC):
         """The steepest ascent of unit length in this norm."""
 
     @abstractmethod
+    def grey_eps(self, pixels: int) -> float:
+        """The radius at which every image of so many numbers may become the one of all 1/2."""
+
+    @abstractmethod
     def random_perturbation(self, noise: Tensor) -> Tensor:
         """A perturbation inside the ball from noise in [-1, 1]."""
 
@@ -65,6 +69,10 @@ class Linf(Ball):
         return gradient.sign()
 
     @override
+    def grey_eps(self, pixels: int) -> float:
+        return 0.5
+
+    @override
     def random_perturbation(self, noise: Tensor) -> Tensor:
         return noise * self.eps
 
@@ -76,6 +84,7 @@ class L2(Ball):
     title: ClassVar[str] = "L2"
     autoattack: ClassVar[str | None] = "L2"
     largest_eps: ClassVar[float] = 100.0
+    eps_required: ClassVar[bool] = True
 
     @override
     def projection_around(self, x: Tensor) -> Projection:
@@ -92,6 +101,10 @@ class L2(Ball):
         largest = gradient.flatten(1).abs().amax(dim=1)[:, None, None, None]
         scaled = gradient / largest.clamp_min(torch.finfo(gradient.dtype).tiny)
         return scaled / _length(scaled).clamp_min(1e-12)
+
+    @override
+    def grey_eps(self, pixels: int) -> float:
+        return math.sqrt(pixels) / 2
 
     @override
     def random_perturbation(self, noise: Tensor) -> Tensor:

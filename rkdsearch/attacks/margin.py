@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from rkdsearch.attacks.balls import Ball
-from rkdsearch.attacks.objectives import LogitLoss, Network, gradient_of
+from rkdsearch.attacks.objectives import LogitLoss, Network, finite_gradient_of
 from rkdsearch.attacks.pgd import Noise
 
 SHARPNESS = 6.0  # the spread of the other logits, in units of the softmax's temperature
@@ -50,7 +50,7 @@ class MarginAttack:
         Computes no parameter's gradient.
         """
         first_half = (self.steps + 1) // 2
-        soft, hard = (gradient_of(loss(y).of(network), x) for loss in (soft_margin, margin))
+        soft, hard = (finite_gradient_of(loss(y).of(network), x) for loss in (soft_margin, margin))
         project = self.ball.projection_around(x)
         x_adv = x_adv.detach().clone()
         for step in range(self.steps):

@@ -73,15 +73,32 @@ def gradient_of(objective: AttackObjective, x: Tensor) -> Gradient:
     )
 
 
+def finite_gradient_of(objective: AttackObjective, x: Tensor) -> Gradient:
+    """`gradient_of` with 0 for what is not a number and the largest number for infinity.
+
+    A network may have no derivative somewhere (the root of a black pixel); the other pixels have.
+    """
+    gradient = gradient_of(objective, x)
+    return lambda x_adv: gradient(x_adv).nan_to_num()
+
+
 def input_gradient(objective: AttackObjective, x: Tensor) -> Tensor:
     """d(sum of objective)/dx, of x's shape."""
     return gradient_of(objective, x)(x)
 
 
 def _by_autograd(function: Callable[[Tensor], Tensor], slope: Slope, x: Tensor) -> Tensor:
-    """dJ/dx, of x's shape, where `slope` turns the function's output into dJ/doutput."""
+    """dJ/dx, of x's shape, where `slope` turns the function's output into dJ/doutput.
+
+    0 where the output does not depend on x by any derivative.
+    """
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         output = function(x)
-    (gradient,) = torch.autograd.grad(output, x, slope(output.detach()).to(output.dtype))
+    if not output.requires_grad:
+        return torch.zeros_like(x)
+    # zeros where x takes no part in the graph: this is not the network's only input
+    (gradient,) = torch.autograd.grad(
+        output, x, slope(output.detach()).to(output.dtype), materialize_grads=True
+    )
     return gradient

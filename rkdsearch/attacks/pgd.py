@@ -18,6 +18,7 @@ from torch import Tensor
 
 from rkdsearch.attacks.balls import Ball, Projection
 from rkdsearch.attacks.objectives import AttackObjective, gradient_of
+from rkdsearch.models import Gradient
 
 Start = Literal["uniform", "uniform_clipped", "gaussian", "none"]
 
@@ -92,8 +93,15 @@ class Attack:
         """
         return self.climb(objective, x, self.start(x, noise))
 
-    def climb(self, objective: AttackObjective, x: Tensor, x_adv: Tensor) -> Tensor:
-        """The same as `maximize`, from `x_adv`."""
+    def climb(
+        self,
+        objective: AttackObjective,
+        x: Tensor,
+        x_adv: Tensor,
+        *,
+        gradient_of: Callable[[AttackObjective, Tensor], Gradient] = gradient_of,
+    ) -> Tensor:
+        """The same as `maximize`, from `x_adv`; validation leaves out what is not a number."""
         gradient, project = gradient_of(objective, x), self.projection_around(x)
         # Overwritten at every step, because this memory is still in cache.
         x_adv = x_adv.detach().clone()

@@ -31,6 +31,11 @@ app.command(
     help="Print the state of a study, also while it runs; nothing is written.",
 )
 app.command(
+    "rkdsearch.cli.describe:describe",
+    name="describe",
+    help="Print a method's paper, min-max problem and fields; your own too.",
+)
+app.command(
     "rkdsearch.cli.doctor:doctor",
     name="doctor",
     help="Look for what would stop a search, here or on every node of a cluster.",

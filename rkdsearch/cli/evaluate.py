@@ -1,78 +1,214 @@
 """`rkdsearch evaluate`: the only command that reads the test set."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from rkdsearch.cli.options import Address, AllowImport
 from rkdsearch.results.states import EvaluationAttack
 
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from rkdsearch.evaluation.runner import Executor
+    from rkdsearch.evaluation.targets import Chosen, Targets
+
 
 def evaluate(
     study: Path,
-    *,
+    *overrides: str,
     front: bool = False,
     trial: str | None = None,
-    seeds: int = 1,
-    images: int | None = None,
+    methods: Literal["best"] | None = None,
+    config: Path | None = None,
     attacks: Annotated[tuple[EvaluationAttack, ...], Parameter(negative=())] = (
         "clean",
         "pgd20",
         "autoattack",
     ),
+    eps: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    norm: Literal["linf", "l2"] | None = None,
+    attack_seeds: Annotated[int, Parameter(name=["--attack-seeds", "--seeds"])] = 1,
+    images: int | None = None,
+    data: str | None = None,
+    severity: Annotated[tuple[int, ...], Parameter(negative=())] = (),
+    out: Path | None = None,
+    local: Annotated[bool, Parameter(negative=())] = False,
     gpu: float | None = None,
     address: Address = None,
     allow_import: AllowImport = (),
 ) -> None:
-    """Evaluate finished networks on test images; evaluations that exist are skipped.
+    """Evaluate networks on test images; what exists is skipped, an interrupted evaluation goes on.
+
+    Each opening of test images is recorded in openings/ of the folder.
 
     Parameters
     ----------
     study
-        Folder of a study or of a single run.
+        Folder of a study or of a single run; or a bare checkpoint, such as an exported student.
+    overrides
+        How the images of --data are read, such as data.image_size=32 data.channels=1.
     front
-        The validation front and the baselines, in place of all finished trials.
+        The validation front and the baselines, with their replicates, in place of all finished
+        trials.
     trial
         Only this trial.
-    seeds
-        Number of seeds of each attack.
-    images
-        Number of test images, stratified by class, the same for all networks; default: all.
+    methods
+        `best`: the best searched student of every method, and the baselines, with replicates.
+    config
+        A bare checkpoint's run; default: what the file says, or run.yaml beside it.
     attacks
         An attack; repeat the option for several.
+    eps
+        Radius of the attacks' ball, such as 4/255, in place of each run's own; repeat the option
+        for an accuracy curve.
+    norm
+        Norm of the ball, in place of each run's own; needs --eps where it differs.
+    attack_seeds
+        Number of seeds of each attack.
+    images
+        Number of images, stratified by class, the same for all networks; default: all.
+    data
+        Other images, in place of the test images: folder:PATH, parquet:PATH, FILE.npz, or
+        npy:PATH in the layout of CIFAR-10-C.
+    severity
+        Of npy:PATH, only this severity, 1 to 5; repeat the option for several.
+    out
+        Folder of the results of a bare checkpoint; default: FILE-evaluation beside it.
+    local
+        In this process, without Ray.
     gpu
         Share of a GPU for each worker, such as 0.25; default: a whole GPU where Ray sees one.
     """
     from rkdsearch import plugins
-    from rkdsearch.cli.console import say
+    from rkdsearch.cli.console import say, show_pace
+    from rkdsearch.cli.options import parsed
     from rkdsearch.errors import StudyError
     from rkdsearch.evaluation import jobs
-    from rkdsearch.evaluation.targets import evaluation_targets
-    from rkdsearch.execution.evaluation import run_jobs
+    from rkdsearch.evaluation.other_images import image_sets
+    from rkdsearch.evaluation.runner import JobFailure, evaluate
 
-    if seeds < 1 or (images is not None and images < 1):
-        raise StudyError(f"--seeds and --images must be >= 1, got {seeds} and {images}")
+    _check_options(front=front, trial=trial, methods=methods, seeds=attack_seeds, images=images)
     if gpu is not None and not 0 < gpu <= 1:
         raise StudyError(f"--gpu must be > 0 and <= 1, got {gpu:g}")
+    if local and address is not None:
+        raise StudyError("--local is without Ray, and --address names a Ray cluster; leave one out")
+    show_pace()
     plugins.allow_import(*allow_import)
-    todo = jobs.evaluation_jobs(
-        evaluation_targets(study, front=front, trial=trial, notice=say), attacks, seeds
-    )
+    radii = [_radius(text) for text in eps]
+    folder, targets = _targets(study, front, trial, methods, config, out)
+    failures = list(targets.problems)
+    for sentence in (*targets.notices, *failures):
+        say(sentence)
+    todo = jobs.evaluation_jobs(targets, attacks, seeds=attack_seeds, eps=radii, norm=norm)
+    sets = image_sets(data, parsed(overrides), severity, targets.networks, images)
     say(
-        f"{study}: {len({s.target.trial_id for s in todo})} networks, {len(todo)} evaluation jobs"
-        " on test images"
+        f"{folder}: {len(targets.networks)} networks, {len(todo) * len(sets)} evaluation jobs on"
+        f" {', '.join(found.name for found in sets[:3])}{', ...' if len(sets) > 3 else ''}"
     )
     done = 0
-    for job, row in run_jobs(study, todo, images=images, gpu=gpu, address=address):
-        done += 1
-        say(
-            f"{job.target.trial_id:10} {job.attack:10} seed {job.seed}:"
-            f" {row['correct']}/{row['images']} = {row['accuracy']:.3f} [{row['low']:.3f},"
-            f" {row['high']:.3f}]  {job.target.label}"
+    with _executor(gpu, address, local=local) as executor:
+        for found in sets:
+            for outcome in evaluate(folder, todo, found, executor, notice=say):
+                if isinstance(outcome, JobFailure):
+                    failures.append(f"{outcome.job.name}: {outcome.sentence}")
+                    say(failures[-1])
+                    continue
+                done += 1
+                job, row = outcome
+                say(
+                    f"{job.target.trial_id:10} {job.attack.title:10} seed {job.seed}:"
+                    f" {row['correct']}/{row['images']} = {row['accuracy']:.3f}"
+                    f" [{row['low']:.3f}, {row['high']:.3f}]  {job.target.label}"
+                    + (f"  {found.name}" if len(sets) > 1 else "")
+                )
+    skipped = len(todo) * len(sets) - done - len(failures) + len(targets.problems)
+    if skipped:
+        say(f"{skipped} evaluation jobs were skipped: {folder / 'evaluations'} has their results")
+    if failures:
+        raise StudyError(
+            "\n".join(
+                [
+                    (
+                        f"{folder}: {len(failures)} of the evaluations failed; all others are kept,"
+                        " and the same command tries these again:"
+                    ),
+                    *(f"  {sentence}" for sentence in dict.fromkeys(failures)),
+                ]
+            )
         )
-    if done < len(todo):
-        say(
-            f"{len(todo) - done} evaluation jobs were skipped: {study / 'evaluations'} has their"
-            " results"
+
+
+def _executor(
+    gpu: float | None, address: str | None, *, local: bool
+) -> "AbstractContextManager[Executor]":
+    """The executor: this process, or Ray."""
+    from contextlib import nullcontext
+
+    if local:
+        from rkdsearch.evaluation.runner import here
+
+        return nullcontext(here)
+    from rkdsearch.execution.evaluation import ray_executor
+
+    return ray_executor(gpu, address)
+
+
+def _check_options(
+    *, front: bool, trial: str | None, methods: str | None, seeds: int, images: int | None
+) -> None:
+    from rkdsearch.errors import StudyError
+
+    if seeds < 1 or (images is not None and images < 1):
+        raise StudyError(f"--attack-seeds and --images must be >= 1, got {seeds} and {images}")
+    if sum((front, trial is not None, methods is not None)) > 1:
+        raise StudyError("--front, --trial and --methods each choose networks; give one of them")
+
+
+def _targets(
+    named: Path,
+    front: bool,
+    trial: str | None,
+    methods: str | None,
+    config: Path | None,
+    out: Path | None,
+) -> tuple[Path, "Targets"]:
+    """The folder of the results, and the networks.
+
+    A file in the folder of a study's trial is that trial; any other file is a bare checkpoint.
+    """
+    from rkdsearch import config as run
+    from rkdsearch.errors import StudyError
+    from rkdsearch.evaluation.targets import Targets, checkpoint_target, study_targets
+
+    if not named.is_file():
+        if config is not None or out is not None:
+            raise StudyError(
+                f"{named}: --config and --out belong to a bare checkpoint, and this is no file;"
+                " leave them out, or name a file of weights"
+            )
+        chosen: Chosen = "front" if front else "best of methods" if methods else "finished"
+        return named, study_targets(named, chosen=chosen, trial=trial)
+    if front or methods or trial:
+        raise StudyError(
+            f"{named}: is a bare checkpoint; --front, --trial and --methods choose networks of a"
+            " study: name its folder"
         )
+    beside = named.parent / "run.yaml"
+    if config is None and beside.exists():
+        config = beside
+    target = checkpoint_target(named, None if config is None else run.load(config, {}))
+    home = out or named.with_name(f"{named.stem}-evaluation")
+    return home, Targets([target])
+
+
+def _radius(text: str) -> float:
+    """The radius in a text such as `8/255` or `0.03`. Raises ConfigError."""
+    from rkdsearch.errors import ConfigError
+
+    top, _, bottom = text.partition("/")
+    try:
+        return float(top) / float(bottom or 1)
+    except (ValueError, ZeroDivisionError):
+        raise ConfigError(f"--eps must be a number or a ratio such as 8/255, got {text}") from None

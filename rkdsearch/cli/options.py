@@ -12,8 +12,8 @@ AllowImport = Annotated[
         negative=(),
         show_default=False,
         help=(
-            "A package of yours from which methods and networks may be imported; repeat the option"
-            " for several."
+            "A package of yours from which methods, networks and images may be imported; repeat"
+            " the option for several."
         ),
     ),
 ]

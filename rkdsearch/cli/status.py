@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from rkdsearch.report.traces import Row
     from rkdsearch.results.study import StudyResults
@@ -96,14 +96,14 @@ def status(study: Path, *, all_trials: Annotated[bool, Parameter(name="--all")] 
         console.print(f"{_safe(row['trial_id'])}: {_safe(settings(row))}", soft_wrap=True)
     shown = others if all_trials else others[:OTHERS]
     listed("finished, not on the front (validation)", "finished", others, shown)
+    for line in _left_out(found):
+        console.print(_safe(line), soft_wrap=True)
     shown = failed if all_trials else failed[-FAILED:]
     for row in shown:
         console.print(
             f"failed: {_safe(row['trial_id'])}: {_safe(row['error'] or 'no reason was recorded')}"
         )
     tell(failed, shown, "failed")
-    for path in found.damaged:
-        console.print(f"left out, because it cannot be read: {_safe(str(path))}")
 
 
 def _safe(text: str) -> str:
@@ -123,6 +123,17 @@ def _others(found: "StudyResults") -> "list[dict[str, Any]]":
     finished = table[table["status"] == Status.FINISHED]
     others = finished[~finished["trial_id"].isin(found.front["trial_id"])]
     return records(others.sort_values(ROBUST, ascending=False, kind="stable"))
+
+
+def _left_out(found: "StudyResults") -> "Iterator[str]":
+    """A line about each trial that flags keep off the front, and each file that cannot be read."""
+    from rkdsearch.results.front import kept_off
+
+    for row in kept_off(found.trials):
+        named = f"{row['trial_id']} ({row['label']})" if row["label"] else row["trial_id"]
+        yield f"kept off the front: {named}: {'; '.join(row['signs'])}"
+    for path in found.damaged:
+        yield f"left out, because it cannot be read: {path}"
 
 
 def _failed(found: "StudyResults") -> "list[dict[str, Any]]":

@@ -9,6 +9,7 @@ from rkdsearch.cli.options import AllowImport
 
 if TYPE_CHECKING:
     from rkdsearch.config import TrainConfig
+    from rkdsearch.results.rows import Checks
     from rkdsearch.teacher import Role
     from rkdsearch.training.epoch import EpochResult
     from rkdsearch.training.teacher import TeacherAccuracy
@@ -39,6 +40,7 @@ def train(
     cache
         Folder of trained teachers: one folder each, named by a fingerprint of its recipe and data.
     """
+    from rkdsearch import data
     from rkdsearch.cli.console import say
     from rkdsearch.cli.progress import epoch_line, seconds_left
     from rkdsearch.errors import TeacherError
@@ -54,12 +56,14 @@ def train(
             " with `rkdsearch teacher verify`"
         )
     home = teachers.folder_of(recipe, cache)
+    accelerator_for(recipe)  # the launcher's processes wait for each other here
     if teachers.is_trained(recipe, home):
-        accelerator_for(recipe)  # the launcher's processes wait for each other here
         if is_first_process():
             say(f"{home}: is trained already, {recipe.training.epochs} epochs")
     else:
         done: list[EpochResult] = []
+        if (notice := data.check_test(recipe.data)) and is_first_process():
+            say(notice)
         for epoch in train_teacher(recipe, home):
             done.append(epoch)
             if is_first_process():
@@ -83,7 +87,8 @@ def verify(
     """Measure a run's teachers on your validation images, and compare with the published claims.
 
     A claim (teachers.<role>.clean_accuracy, .robust_accuracy) that exceeds the measured 99 %
-    interval by more than a point is refuted: exit code 2.
+    interval by more than a point is refuted: exit code 2. So does a teacher end on which the attack
+    fails (hidden gradients): every check is printed, with the number of images.
 
     Parameters
     ----------
@@ -112,7 +117,7 @@ def verify(
     )
     # the second is that of `rkdsearch train`
     caches = cache, Path("runs") / config.stem / "teachers"
-    measured = {}
+    measured, checked = {}, {}
     for role in given:
         recipe = teachers.recipe_run(described, role)
         home = None if recipe is None else teachers.folder_of(recipe, *caches)
@@ -122,13 +127,15 @@ def verify(
                 f" nor in {caches[1]}; `rkdsearch teacher train {config} --role {role}` does it"
             )
         measured[role] = _print_accuracy(described, role, home)
+        checked[role] = _print_checks(described, role, home)
     # only after all teachers are printed, because the first refuted claim ends the command
     for role, found in measured.items():
+        teachers.refuse_flagged(checked[role], f"{config}: teachers.{role}")
         teachers.check_claims(described.teachers.of(role), found, f"{config}: teachers.{role}")
 
 
 @app.command
-def convert(file: Path, out: Path) -> None:
+def convert(file: Path, out: Path, *, key: str | None = None) -> None:
     """Rewrite a checkpoint as safetensors, which runs no code when loaded. Tensors keep all bits.
 
     Parameters
@@ -137,12 +144,17 @@ def convert(file: Path, out: Path) -> None:
         torch or safetensors file of any suffix; content other than weights is refused, not run.
     out
         New file, OUT.safetensors.
+    key
+        Entry of the file that holds the weights, such as state_dict_ema; default: the usual one.
     """
     from rkdsearch.cli.console import say
     from rkdsearch.export.weights import convert as rewritten
     from rkdsearch.teacher import fingerprint
 
-    tensors = rewritten(file, out)
+    contents = rewritten(file, out, key)
+    tensors = contents.tensors
+    if contents.described:
+        say(f"{file}: {contents.described}")
     say(
         f"{out}: {len(tensors)} tensors, {sum(t.numel() for t in tensors.values()):,} numbers,"
         f" sha256 {fingerprint(out)}"
@@ -158,6 +170,24 @@ def _read(config: Path, overrides: tuple[str, ...], allow_import: tuple[str, ...
     show_pace()
     plugins.allow_import(*allow_import)
     return run.load(config, parsed(overrides))
+
+
+def _print_checks(config: "TrainConfig", role: "Role", home: Path | None) -> "Checks":
+    """Look for signs that the validation attack fails on a teacher; print what was looked at."""
+    from rkdsearch.cli.console import say
+    from rkdsearch.results import flags
+    from rkdsearch.training import teacher as teachers
+
+    teacher = config.teachers.of(role)
+    found = teachers.check(teacher if home is None else teachers.from_folder(teacher, home), config)
+    raised = flags.raised(found)
+    say(f"  signs of a failed attack, on {found.images} images:")
+    for flag in flags.Flag:
+        name = flags.COUNTS.get(flag)
+        count = None if name is None else getattr(found, name)
+        seen = flags.NOT_CHECKED if count is None else f"{count} images"
+        say(f"    {'FLAG' if flag in raised else '':5}{flag:21} {seen}")
+    return found
 
 
 def _print_accuracy(config: "TrainConfig", role: "Role", home: Path | None) -> "TeacherAccuracy":
@@ -181,4 +211,6 @@ def _print_accuracy(config: "TrainConfig", role: "Role", home: Path | None) -> "
             f" {interval.high:.3f}]{claim}"
         )
     say(f"  on {found.measured_on}")
+    if found.contents:
+        say(f"  {found.contents}")
     return found

@@ -23,13 +23,14 @@ def train(
         Folder of checkpoints and rows; default: runs/<name of the file>.
     """
     from rkdsearch import config as run
-    from rkdsearch import plugins
+    from rkdsearch import data, plugins
     from rkdsearch.cli.console import say, show_pace
     from rkdsearch.cli.options import parsed
     from rkdsearch.cli.progress import epoch_line, ready_line, seconds_left
     from rkdsearch.cli.teacher import CACHE
     from rkdsearch.training.allocator import keep_memory
     from rkdsearch.training.run import (
+        changed_packages,
         exclusive_folder,
         is_first_process,
         leave_group,
@@ -48,6 +49,8 @@ def train(
     caches = home / "teachers", CACHE.absolute()  # the second is that of `rkdsearch teacher train`
     with exclusive_folder(described, home):
         try_student(described)
+        if (notice := data.check_test(described.data)) and is_first_process():
+            say(notice)
         for role, epoch in teacher_epochs(described, *caches):
             if is_first_process():
                 say(f"{role} teacher: {epoch_line(epoch)}")
@@ -56,6 +59,8 @@ def train(
         speaks = is_first_process()
         left = epochs - len(trainer.resume())
         if speaks:
+            for changed in changed_packages(home) if left else ():
+                say(f"{home}: {changed}")
             say(ready_line(trainer) if left else f"nothing left to do: {epochs} epochs are trained")
         for epoch in single_run(trainer):
             if speaks:

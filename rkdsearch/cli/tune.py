@@ -67,7 +67,7 @@ def tune(
         if not dry_run:
             held.enter_context(one_writer(study))
         existed = study_file.claim(study, searched, resume=resume, notice=say)
-        study_file.check_files(study, searched)
+        study_file.check_files(study, searched, notice=say)
         from rkdsearch.execution import doctor
         from rkdsearch.execution.placement import available_resources
 

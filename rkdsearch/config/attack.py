@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from rkdsearch import methods
 from rkdsearch.attacks import BALLS, Attack, MarginAttack, Norm, Start, build_ball
 from rkdsearch.config.section import Pixels, Section
 from rkdsearch.methods import BatchNormMode, inner
@@ -17,7 +18,7 @@ class BallConfig(Section):
         8 / 255,
         description=(
             "the ball's radius, pixels of [0, 1]; a ratio such as 8/255 is read too; linf: at"
-            " most 1"
+            " most 1; l2: must be given, because a sensible radius grows with the image"
         ),
     )
 
@@ -25,7 +26,10 @@ class BallConfig(Section):
     def _eps_is_in_pixels(self) -> Self:
         ball = BALLS[self.norm]
         if ball.eps_required and "eps" not in self.model_fields_set:
-            raise ValueError(f"eps is required: the {ball.title} ball has no default radius")
+            raise ValueError(
+                f"eps is required where norm is {self.norm}: 8/255 is a radius of linf, and the"
+                f" {ball.title} ball has no default; set it (papers take 128/255 for 32x32 images)"
+            )
         if self.eps > ball.largest_eps:
             raise ValueError(f"eps is in pixels of [0, 1]: 8/255 is 0.0314; got {self.eps:g}")
         return self
@@ -67,6 +71,30 @@ class AttackConfig(BallConfig):
             self.relative_step_size * self.eps,
             self.start,
         )
+
+
+def flat_start(method: str) -> str:
+    """Sentence about an attack that begins where its gradient is 0."""
+    return (
+        "attack.start must not be 'none' here: x' begins at x, and what it maximises (method"
+        f" '{method}' or attack.objective) compares the student with itself there: its gradient is"
+        " 0, and no image would ever move; choose gaussian, uniform or uniform_clipped"
+    )
+
+
+def check_start(method: methods.Method, attack: AttackConfig) -> None:
+    """Raise ValueError where the attack begins at x and its gradient there is known to be 0.
+
+    A method whose paper begins at x makes no attack, or knows why.
+    """
+    flat = method.flat_at_x if attack.objective is None else attack.objective == "student_clean"
+    if (
+        flat
+        and attack.start == "none"
+        and attack.steps > 0
+        and method.attack_defaults.start != "none"
+    ):
+        raise ValueError(flat_start(methods.name_of(method)))
 
 
 class ValidationAttack(BallConfig):

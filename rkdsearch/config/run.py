@@ -11,7 +11,7 @@ from typing import Any, Self
 from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
 from rkdsearch import methods
-from rkdsearch.config.attack import AttackConfig, ValidationConfig
+from rkdsearch.config.attack import AttackConfig, ValidationConfig, check_start
 from rkdsearch.config.section import MethodField, Section
 from rkdsearch.config.teachers import TeacherConfig, TeachersConfig
 from rkdsearch.config.training import (
@@ -64,6 +64,11 @@ class TrainConfig(Section):
                 f"data.extra_fraction: {share:g} of a batch of {size} is no image; raise it or"
                 " training.batch_size"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _attack_can_leave_its_start(self) -> Self:
+        check_start(self.method, self.attack)
         return self
 
     @model_validator(mode="wrap")

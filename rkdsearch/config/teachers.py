@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
 from rkdsearch import methods
-from rkdsearch.config.attack import AttackConfig
+from rkdsearch.config.attack import AttackConfig, check_start
 from rkdsearch.config.section import MethodField, Section, Share
 from rkdsearch.config.training import (
     AveragingConfig,
@@ -42,6 +42,11 @@ class Recipe(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _attack_can_leave_its_start(self) -> Self:
+        check_start(self.method, self.attack)
+        return self
+
 
 class TeacherConfig(Section):
     """A frozen network to learn from: a file of weights, or a recipe to make one."""
@@ -50,6 +55,17 @@ class TeacherConfig(Section):
     path: str | None = Field(None, description=".safetensors, .pt or .pth")
     sha256: str | None = Field(
         None, description="sha256 of the file, hexadecimal; another file is refused"
+    )
+    key: str | None = Field(
+        None,
+        description=(
+            "entry of the file that holds the weights, by dotted path (`state_dict_ema`), or the"
+            " prefix of their names (`student`); null: the usual one, which `teacher verify` names"
+        ),
+    )
+    ignore: tuple[str, ...] = Field(
+        (),
+        description="entries of the file that begin so are spare, such as a second head (`head2.`)",
     )
     clean_accuracy: Share | None = Field(
         None,

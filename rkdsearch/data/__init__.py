@@ -2,7 +2,7 @@
 
 from rkdsearch.data.batches import Batch, Batches
 from rkdsearch.data.config import DataConfig
-from rkdsearch.data.datasets import load_test, load_training
+from rkdsearch.data.datasets import check_test, load_test, load_training, splits_of
 from rkdsearch.data.images import FloatImages, Images, to_layout
 from rkdsearch.data.splits import Splits
 
@@ -13,7 +13,9 @@ __all__ = [
     "FloatImages",
     "Images",
     "Splits",
+    "check_test",
     "load_test",
     "load_training",
+    "splits_of",
     "to_layout",
 ]

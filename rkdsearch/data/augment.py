@@ -22,17 +22,17 @@ class Shifts:
         return Shifts(self.down[part], self.right[part], self.mirror[part])
 
 
-def padding(size: int) -> int:
-    """Black pixels around an image before it is cropped: `size` // 8, so 4 for the usual 32."""
-    return size // 8
+def padding(side: int) -> int:
+    """Black pixels on each side of a height or width before a crop: an eighth, 4 of 32."""
+    return side // 8
 
 
 def crop_and_flip(pixels: Tensor, shifts: Shifts) -> Tensor:
     """Pad bytes (n, H, W, C) with black, crop to the same shape, mirror where asked."""
     n, height, width, channels = pixels.shape
-    pad = padding(height)
-    padded = pixels.new_zeros(n, height + 2 * pad, width + 2 * pad, channels)
-    padded[:, pad : pad + height, pad : pad + width] = pixels
+    above, left = padding(height), padding(width)
+    padded = pixels.new_zeros(n, height + 2 * above, width + 2 * left, channels)
+    padded[:, above : above + height, left : left + width] = pixels
 
     # 32-bit indices halve what a gather on one CPU thread reads: 1.07 times as fast as 64-bit ones.
     def count(end: int) -> Tensor:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rkdsearch.data.augment import Shifts, crop_and_flip, padding
-from rkdsearch.data.config import Augmentation
+from rkdsearch.data.config import Augmentation, Sampling
 from rkdsearch.data.images import Images, to_floats
 from rkdsearch.errors import DataError
 
@@ -43,9 +43,11 @@ class Batches:
     batch. The parts of all processes, laid end to end, are the batch of a single process,
     augmentation included.
 
-    An epoch passes once over `images`. The last batch may be smaller; it is cut to a multiple of
-    `processes`, and each epoch leaves out different images. A last batch of one image per process
-    is dropped unless it is the only batch, because BatchNorm has no variance of one value.
+    An epoch passes once over `images`. With `sampling` balanced it has as many images, and as many
+    of every class: those of a small class come several times, and of a large one a part. The last
+    batch may be smaller; it is cut to a multiple of `processes`, and each epoch leaves out
+    different images. A last batch of one image per process is dropped unless it is the only batch,
+    because BatchNorm has no variance of one value.
 
     `extra` images are drawn anew for every batch, with replacement, and spread evenly over it.
     Pixels stay bytes: on `device`, or in their memory-mapped file, from which a thread reads ahead.
@@ -58,6 +60,7 @@ class Batches:
         batch_size: int,
         seed: int,
         augment: Augmentation = "none",
+        sampling: Sampling = "shuffled",
         extra: Images | None = None,
         extra_fraction: float = 0.0,
         device: torch.device | str = "cpu",
@@ -80,7 +83,15 @@ class Batches:
             )
         self._seed, self._augment, self._device = seed, augment, torch.device(device)
         self._rank, self._processes = rank, processes
-        self._size, self._scale = images.task.side, images.scale
+        # Rows of each class, where every class is to be drawn as often.
+        labels = images.labels.cpu().numpy()
+        self._by_class = (
+            [np.flatnonzero(labels == k) for k in np.unique(labels)]
+            if sampling == "balanced"
+            else []
+        )
+        self._scale = images.scale
+        self._ways = [2 * padding(side) + 1 for side in (images.task.height, images.task.width)]
         self._own = _Store(images, self._device)
         self._extra = None if extra is None else _Store(extra, self._device)
 
@@ -98,9 +109,7 @@ class Batches:
         sizes = self._sizes()
         is_extra = np.concatenate([_spread(total, extra) for total, extra in sizes])
         rows = np.empty(len(is_extra), dtype=np.int64)
-        rows[~is_extra] = shuffling.permutation(len(self._own.labels))[
-            : len(is_extra) - is_extra.sum()
-        ]
+        rows[~is_extra] = self._order(shuffling)[: len(is_extra) - is_extra.sum()]
         if self._extra is not None:
             rows[is_extra] = drawing.integers(len(self._extra.labels), size=is_extra.sum())
         shifts = self._draw_shifts(shifting, len(is_extra))
@@ -122,6 +131,24 @@ class Batches:
                 y,
                 index,
             )
+
+    def _order(self, generator: np.random.Generator) -> NDArray[np.int64]:
+        """Rows of an epoch in random order: each once, or all classes as often.
+
+        A class is drawn without replacement until it is used up, then again; the images that do
+        not divide among the classes go to random ones.
+        """
+        count = len(self._own.labels)
+        if not self._by_class:
+            return generator.permutation(count)
+        share, rest = divmod(count, len(self._by_class))
+        more = set(generator.permutation(len(self._by_class))[:rest].tolist())
+        drawn = []
+        for k, rows in enumerate(self._by_class):
+            wanted = share + (k in more)
+            passes = [generator.permutation(rows) for _ in range(-(-wanted // len(rows)))]
+            drawn.append(np.concatenate([*passes, rows[:0]])[:wanted])
+        return generator.permutation(np.concatenate(drawn))
 
     def _sizes(self) -> list[tuple[int, int]]:
         """(images, extra images among them) for every batch of an epoch."""
@@ -146,9 +173,8 @@ class Batches:
         """Shifts of a whole epoch, sent to the device once instead of once per batch."""
         if self._augment == "none":
             return None
-        way = 2 * padding(self._size) + 1
         drawn = torch.from_numpy(
-            generator.integers([way, way, 2], size=(count, 3), dtype=np.int32)
+            generator.integers([*self._ways, 2], size=(count, 3), dtype=np.int32)
         ).to(self._device)
         mirror = (
             drawn[:, 2] == 1

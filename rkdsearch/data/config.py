@@ -1,29 +1,49 @@
 """Config section `data`."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from rkdsearch.errors import did_you_mean
+from rkdsearch.plugins import is_dotted
 
 Augmentation = Literal["none", "crop", "crop_flip"]
+Sampling = Literal["shuffled", "balanced"]
 
 STANDARD = ("cifar10", "cifar100", "svhn", "mnist", "fashion_mnist")
-NAMES = ("digits", *STANDARD, "folder:PATH", "parquet:PATH")
+ARRAYS = "arrays"  # images that the caller of `Trainer` holds in memory
+DOTTED = "your.module.images"  # stands for a function or class of the user's
+NAMES = ("digits", *STANDARD, "folder:PATH", "parquet:PATH", DOTTED, ARRAYS)
 
+_FILES = ("folder", "parquet")
 # Fields of some data sets only. Elsewhere a value would be ignored silently, so it is refused.
 _ONLY_FOR = {
-    "root": STANDARD,
+    "root": (*STANDARD, DOTTED),
     "download": STANDARD,
     "test_fraction": ("digits",),
-    "image_size": ("folder", "parquet"),
-    "channels": ("folder", "parquet"),
-    "memory_gib": ("folder", "parquet"),
-    "cache": ("folder", "parquet"),
+    "image_size": _FILES,
+    "resize": _FILES,
+    "channels": _FILES,
+    "memory_gib": _FILES,
+    "cache": _FILES,
+    "image_column": ("parquet",),
+    "label_column": ("parquet",),
 }
 
 # Where the files lie and how they are read. These fields do not change the images.
 PLACES = ("root", "download", "memory_gib", "cache")
+
+
+def _image_size(value: Any) -> Any:
+    """N for a square, (H, W) for other images. Raises ValueError for anything else."""
+    if value is None:
+        return None
+    sides = list(value) if isinstance(value, list | tuple) else [value]
+    if len(sides) not in (1, 2) or any(type(side) is not int or side < 1 for side in sides):
+        raise ValueError(
+            f"must be N or [H, W] (height, then width), whole numbers of 1 or more, got {value!r}"
+        )
+    return sides[0] if len(set(sides)) == 1 else tuple(sides)
 
 
 class DataConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
@@ -35,7 +55,7 @@ class DataConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
         Field(
             description=(
                 "CIFAR, SVHN and MNIST sets: folder of their files, as torchvision or their authors"
-                " lay them out"
+                " lay them out; a function of yours: its argument `root`"
             )
         ),
     ] = None
@@ -75,11 +95,20 @@ class DataConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
         Augmentation,
         Field(
             description=(
-                "crop: shift by up to size // 8 pixels over black; crop_flip: and mirror half of"
-                " the images"
+                "crop: shift by up to an eighth of height and width over black; crop_flip: and"
+                " mirror half of the images"
             )
         ),
     ] = "none"
+    sampling: Annotated[
+        Sampling,
+        Field(
+            description=(
+                "images of an epoch. shuffled: each once; balanced: as many, and as many of every"
+                " class, for data sets whose classes differ in size"
+            )
+        ),
+    ] = "shuffled"
     extra: Annotated[
         str | None,
         Field(description="npz of generated images: `image` (N, H, W, C) uint8 and `label` (N,)"),
@@ -94,20 +123,29 @@ class DataConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
         ),
     ] = None
     image_size: Annotated[
-        int | None,
+        int | tuple[int, int] | None,
+        BeforeValidator(_image_size),
         Field(
-            ge=1,
             description=(
-                "folder, parquet: crop to a square and resize to so many pixels a side; null:"
-                " images must agree"
+                "folder, parquet: N or [H, W] in pixels; images are cropped at the centre to that"
+                " shape and resized; null: all must agree"
             ),
         ),
     ] = None
+    resize: Annotated[
+        Literal["bicubic", "bilinear", "lanczos", "box", "nearest"],
+        Field(
+            description=(
+                "folder, parquet: the filter of `image_size`, as Pillow defines it, antialiased"
+            )
+        ),
+    ] = "bicubic"
     channels: Annotated[
         Literal[1, 3] | None,
         Field(
             description=(
-                "folder, parquet: decode to grey (1) or colour (3); null: as the first image is"
+                "folder, parquet: decode to grey (1) or colour (3); null: as the first training"
+                " image is"
             )
         ),
     ] = None
@@ -125,11 +163,25 @@ class DataConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
         str | None,
         Field(description="folder, parquet: where that file goes; null: beside the data"),
     ] = None
+    image_column: Annotated[
+        str | None,
+        Field(description="parquet: column of the images; null: found by name and type"),
+    ] = None
+    label_column: Annotated[
+        str | None,
+        Field(description="parquet: column of the labels; null: found by name and type"),
+    ] = None
 
     @property
     def kind(self) -> str:
-        """`folder` of `folder:PATH`; otherwise the name."""
-        return self.name.partition(":")[0]
+        """`folder` of `folder:PATH`; `DOTTED` for a dotted path; otherwise the name."""
+        return DOTTED if is_dotted(self.name) else self.name.partition(":")[0]
+
+    @property
+    def height_and_width(self) -> tuple[int, int] | None:
+        """`image_size` as two numbers."""
+        size = self.image_size
+        return (size, size) if isinstance(size, int) else size
 
     @property
     def path(self) -> str:
@@ -138,7 +190,9 @@ class DataConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
 
     @model_validator(mode="after")
     def _laws(self) -> Self:
-        known = self.path != "" if self.kind in ("folder", "parquet") else self.name in NAMES
+        known = (
+            self.path != "" if self.kind in _FILES else is_dotted(self.name) or self.name in NAMES
+        )
         if not known:
             hint = did_you_mean(self.name, NAMES, f"known: {', '.join(NAMES)}")
             raise ValueError(f"unknown data set {self.name!r}; {hint}")

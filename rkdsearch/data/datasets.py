@@ -1,17 +1,19 @@
 """Loading of data sets: `load_training` for training and selection, `load_test` for evaluation."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 
-from rkdsearch.data.config import STANDARD, DataConfig
-from rkdsearch.data.encoded import Split
+from rkdsearch.data import folder, parquet
+from rkdsearch.data.arrays import images_of, read_dotted
+from rkdsearch.data.config import ARRAYS, DOTTED, STANDARD, DataConfig
+from rkdsearch.data.encoded import Decoder, Encoded, Split, UnlabelledError, check_headers, decode
 from rkdsearch.data.extra import load_extra
-from rkdsearch.data.folder import read_folder
 from rkdsearch.data.images import Images
-from rkdsearch.data.parquet import read_parquet
 from rkdsearch.data.splits import (
     Indices,
     Splits,
@@ -36,31 +38,78 @@ def load_training(config: DataConfig) -> Splits:
     The last data set stays in memory, because one process runs many trials on it. Raises DataError
     where files are missing or are not what they claim to be.
     """
-    # Augmentation and extra images change no file here: trials that vary them share the cache.
-    splits = _splits(
-        config.model_copy(update={"augment": "none", "extra": None, "extra_fraction": 0.0})
-    )
-    if config.extra is None:
-        return splits
-    extra = load_extra(config.extra, splits.train)
-    return replace(splits, extra=extra, extra_pixels=pixel_hash(extra))
+    # These change no file here: trials that vary them share the cache.
+    shared = {"augment": "none", "sampling": "shuffled", "extra": None, "extra_fraction": 0.0}
+    return _with_extra(_splits(config.model_copy(update=shared)), config)
+
+
+def splits_of(
+    config: DataConfig,
+    train: tuple[Any, Any],
+    validation: tuple[Any, Any] | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+) -> Splits:
+    """Splits of images in memory, for `Trainer(config, splits=...)` with `data.name: arrays`.
+
+    `train` and `validation` are (pixels, labels): pixels (N, H, W, C) or (N, H, W) uint8, labels
+    (N,) integers of 0..K-1. Without `validation`, images are held out as `config` says. Raises
+    DataError.
+    """
+    if config.name != ARRAYS:
+        raise DataError(
+            f"data.name must be {ARRAYS} for images in memory, got '{config.name}': rows and model"
+            " card name the images by it"
+        )
+    whole = replace(images_of(*train, classes, "train"), name=ARRAYS, split="train")
+    brought = None
+    if validation is not None:
+        found = images_of(*validation, whole.classes, "validation")
+        brought = _as_trained(replace(found, name=ARRAYS, split="validation"), whole)
+    _check_classes(whole)
+    return _with_extra(_divided(config, whole, brought, {}), config)
 
 
 def load_test(config: DataConfig) -> Images:
     """The test images. Only the test evaluation calls this; nothing else reads test images.
 
-    Raises DataError as `load_training` does.
+    Raises DataError as `load_training` does, and where they do not belong to the training images.
     """
     if config.kind == "digits":
         whole, test = _digits(config)
         return select(whole, test, "test")
-    images = _read(config, "test")
+    images = _read(config, "test", load_training(config).train if config.kind == DOTTED else None)
     if images is None:
-        raise DataError(
-            f"{config.name}: has no test images, and a test evaluation needs them; add test files"
-            " beside the training files"
-        )
+        raise DataError(f"{_no_test(config)}; a test evaluation needs them")
     return images
+
+
+def check_test(config: DataConfig) -> str | None:
+    """Check before any training that the test images belong to the training images.
+
+    Reads the names, the labels and the headers of image files, and no pixel of them; images that
+    are no files are loaded and dropped. Returns a notice where there are no test images, or none
+    that could be evaluated. Raises DataError where `load_test` would refuse them.
+    """
+    if config.kind in ("digits", ARRAYS):
+        return None
+    if config.kind in STANDARD:
+        try:
+            read_standard(config, "test")
+        except DataError as error:
+            return f"no test images: `rkdsearch evaluate` will need them: {error}"
+        return None
+    try:
+        if config.kind == DOTTED:
+            found = _read(config, "test", load_training(config).train)
+            return _notice(_no_test(config)) if found is None else None
+        encoded = _encoded(config, "test")
+    except UnlabelledError as error:
+        return _notice(str(error))
+    if encoded is None:
+        return _notice(_no_test(config))
+    check_headers(encoded, Decoder.of(_training(config), config))
+    return None
 
 
 def forget_images() -> None:
@@ -70,14 +119,26 @@ def forget_images() -> None:
 
 @lru_cache(maxsize=1)
 def _splits(config: DataConfig) -> Splits:
-    held: dict[str, Indices] = {}
-    whole: Images | None
+    if config.name == ARRAYS:
+        raise DataError(
+            "data.name: images of 'arrays' are in the memory of a Python program: give them as"
+            " Trainer(config, splits=rkdsearch.data.splits_of(...)); elsewhere, name a function"
+            " that returns them, such as my_lab.data.images, with --allow-import my_lab"
+        )
     if config.kind == "digits":
-        whole, held["test"] = _digits(config)
-    else:
-        whole = _read(config, "train")
-    assert whole is not None, "every reader raises where training images are missing"
-    brought = None if config.kind == "digits" else _read(config, "validation")
+        whole, test = _digits(config)
+        return _divided(config, whole, None, {"test": test})
+    training = _read(config, "train")
+    if training is None:
+        raise DataError(f"{config.name}: has no training images")
+    return _divided(config, training, _read(config, "validation", training), {})
+
+
+def _divided(
+    config: DataConfig, whole: Images, brought: Images | None, held: dict[str, Indices]
+) -> Splits:
+    """Training and validation images of `whole`, or `brought` ones; `held` are set aside."""
+    held = dict(held)
     pool = np.setdiff1d(np.arange(len(whole)), held.get("test", []))
     labels = whole.labels.numpy()
     if brought is None:
@@ -106,28 +167,110 @@ def _splits(config: DataConfig) -> Splits:
     )
 
 
-def _read(config: DataConfig, split: Split) -> Images | None:
-    """The images of a split, as its files have them; None where there is no such split."""
+def _with_extra(splits: Splits, config: DataConfig) -> Splits:
+    if config.extra is None:
+        return splits
+    extra = load_extra(config.extra, splits.train)
+    return replace(splits, extra=extra, extra_pixels=pixel_hash(extra))
+
+
+def _read(config: DataConfig, split: Split, train: Images | None = None) -> Images | None:
+    """The images of a split, as the training images are; None where there is none.
+
+    A function of the user's needs the images `train` for comparison, files bring their own.
+    """
     if config.name in STANDARD:
         images = None if split == "validation" else read_standard(config, split)
+    elif config.kind == DOTTED:
+        images = read_dotted(config, split, train)
+        if images is not None and train is not None:
+            images = _as_trained(images, train)
     else:
-        images = (read_folder if config.kind == "folder" else read_parquet)(config, split)
-    if images is None:
-        return None
+        encoded = _encoded(config, split)
+        training = encoded if split == "train" else _training(config)
+        assert training is not None, "readers raise where training images are missing"
+        images = (
+            None
+            if encoded is None
+            else decode(encoded, Decoder.of(training, config), config, split)
+        )
+    if images is not None:
+        _check_classes(images)
+    return images
+
+
+def _encoded(config: DataConfig, split: Split) -> Encoded | None:
+    return (folder.files if config.kind == "folder" else parquet.files)(config, split)
+
+
+def _training(config: DataConfig) -> Encoded:
+    encoded = _encoded(config, "train")
+    assert encoded is not None, "readers raise where training images are missing"
+    return encoded
+
+
+def _check_classes(images: Images) -> None:
+    """Raise DataError for a label without class, a training class without image, a lone class."""
     counts = images.labels.bincount(minlength=len(images.classes))
     if len(counts) > len(images.classes):
         row = int(images.labels.argmax())
         raise DataError(
-            f"{config.name}, {split} image {row}: label must be 0 to {len(images.classes) - 1}, got"
-            f" {images.labels[row]}; the file is damaged, fetch it again"
+            f"{images.name}, {images.split} image {row}: label must be 0 to"
+            f" {len(images.classes) - 1}, got {images.labels[row]}; the file is damaged, fetch it"
+            " again"
         )
-    if split == "train" and (counts == 0).any():
+    if images.split != "train":
+        return
+    if len(images.classes) < 2:
+        raise DataError(
+            f"{images.name}: training images must have two classes or more, got one,"
+            f" {images.classes[0]!r}; is a folder or a column of another meaning read as the class?"
+        )
+    if (counts == 0).any():
         missing = images.classes[int(counts.argmin())]
         raise DataError(
-            f"{config.name}: class {missing!r} has no training image; add images, or remove the"
+            f"{images.name}: class {missing!r} has no training image; add images, or remove the"
             " class"
         )
-    return images
+
+
+def _as_trained(images: Images, train: Images) -> Images:
+    """The images with the training images' classes, by name.
+
+    Raises DataError where they are of another shape, or of a class without training images.
+    """
+    if images.task.shape != train.task.shape:
+        raise DataError(
+            f"{images.name}: {images.split} images must have the shape of the training images,"
+            f" {_shape(train)}, got {_shape(images)}; convert them"
+        )
+    unknown = [name for name in images.classes if name not in train.classes]
+    if unknown:
+        raise DataError(
+            f"{images.name}: {images.split} images have a class '{unknown[0]}' and training images"
+            f" have not; their classes are {', '.join(train.classes)}"
+        )
+    numbers = torch.tensor([train.classes.index(name) for name in images.classes])
+    return replace(images, labels=numbers[images.labels], classes=train.classes)
+
+
+def _shape(images: Images) -> str:
+    channels, height, width = images.task.shape
+    return f"{height} x {width} pixels and {channels} channel{'s' if channels > 1 else ''}"
+
+
+def _no_test(config: DataConfig) -> str:
+    path = config.path or config.name
+    expected = {
+        "folder": f"; expected {path}/test/CLASS/IMAGE.png",
+        "parquet": f"; expected {path}/test*.parquet",
+        DOTTED: ": it returns None for split 'test'",
+    }
+    return f"{config.name}: has no test images{expected.get(config.kind, '')}"
+
+
+def _notice(reason: str) -> str:
+    return f"{reason}. Training needs no test images, but `rkdsearch evaluate` will"
 
 
 def _digits(config: DataConfig) -> tuple[Images, Indices]:

@@ -27,24 +27,28 @@ from rkdsearch.pace import Pace
 
 Split = Literal["train", "validation", "test"]
 Pixels = NDArray[np.uint8]
+Item = tuple[str, Path | bytes]  # place for messages, file or its bytes
 
 _CHUNK = 1024  # files read at a time: encoded files need not all fit into memory
 _TASK = 64  # images per task: submitting a task costs as much as decoding one small image
 _GREY = ("1", "L", "LA")
 
 
+class UnlabelledError(DataError):
+    """Images of a split have no labels, so that nothing can be measured on them."""
+
+
 @dataclass(frozen=True)
 class Encoded:
     """Labelled image files.
 
-    `items()` yields (place for messages, file or its bytes) in the order of `labels` (N,); `key`
-    changes when the files do.
+    `items()` yields them in the order of `labels` (N,); `key()` changes when the files do.
     """
 
-    items: Callable[[], Iterator[tuple[str, Path | bytes]]]
+    items: Callable[[], Iterator[Item]]
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
-    key: str
+    key: Callable[[], str]
 
 
 def key_of(folder: Path, files: list[Path]) -> str:
@@ -55,21 +59,93 @@ def key_of(folder: Path, files: list[Path]) -> str:
     ).hexdigest()
 
 
-def decode(encoded: Encoded, config: DataConfig, split: Split) -> Images:
+@dataclass(frozen=True)
+class Decoder:
+    """The way from files to pixels, the same for every split of a data set.
+
+    `shape` (H, W, C) is that of the first training image, or as the config says. Where `resample`
+    is given, images are cropped at the centre to the aspect of `shape` and resized by this filter.
+    With `convert`, colour may become grey.
+    """
+
+    shape: tuple[int, int, int]
+    resample: str | None
+    convert: bool
+
+    @classmethod
+    def of(cls, training: Encoded, config: DataConfig) -> "Decoder":
+        """The decoder of a data set, by its first training image and the config."""
+        place, source = next(training.items())
+        (width, height), mode = _opened(place, source, lambda image: (image.size, image.mode))
+        height, width = config.height_and_width or (height, width)
+        channels = config.channels or (1 if mode in _GREY else 3)
+        return cls(
+            (height, width, channels),
+            config.resize if config.image_size is not None else None,
+            convert=config.channels is not None,
+        )
+
+    @property
+    def described(self) -> str:
+        """The same in words, for whoever must repeat it."""
+        from PIL import __version__
+
+        height, width, channels = self.shape
+        text = f"decoded by Pillow {__version__} to {'grey' if channels == 1 else 'RGB'}"
+        if self.resample is not None:
+            smooth = "" if self.resample == "nearest" else ", antialiased"
+            text += (
+                f", cropped at the centre to the aspect {height}:{width} (height:width), resized"
+                f" to {height} x {width} pixels by Pillow's {self.resample} filter{smooth}"
+            )
+        return f"{text}; rotation in EXIF is not applied"
+
+    def __call__(self, place: str, source: Path | bytes) -> Pixels:
+        """Bytes (H, W, C). Raises DataError where the image is of another size or colour."""
+        decoded: Pixels = _opened(place, source, lambda image: self._pixels(place, image))
+        return decoded
+
+    def check(self, place: str, source: Path | bytes) -> None:
+        """Raise as a call would, as far as the header of the file shows: size and colour."""
+        _opened(place, source, lambda image: self._check(place, image))
+
+    def _pixels(self, place: str, image: Any) -> Pixels:
+        from PIL import Image, ImageOps
+
+        self._check(place, image)
+        height, width, channels = self.shape
+        converted = image.convert("L" if channels == 1 else "RGB")
+        if self.resample is not None:
+            chosen = Image.Resampling[self.resample.upper()]
+            converted = ImageOps.fit(converted, (width, height), method=chosen)
+        return np.asarray(converted, dtype=np.uint8).reshape(self.shape)
+
+    def _check(self, place: str, image: Any) -> None:
+        height, width, channels = self.shape
+        if image.mode.startswith(("I", "F")):
+            raise DataError(
+                f"{place}: images must have 8 bits a channel, got mode {image.mode}; convert them"
+            )
+        if channels == 1 and image.mode not in _GREY and not self.convert:
+            raise DataError(
+                f"{place}: a colour image (mode {image.mode}), and the first training image is"
+                " grey; set data.channels to 3, or to 1 to keep brightness only"
+            )
+        if self.resample is None and image.size != (width, height):
+            raise DataError(
+                f"{place}: must have the height and width of the first training image, {height} x"
+                f" {width}, got {image.height} x {image.width}; set data.image_size to crop and"
+                " resize all"
+            )
+
+
+def decode(encoded: Encoded, decoder: Decoder, config: DataConfig, split: Split) -> Images:
     """All images, decoded into memory if they fit `memory_gib`, else into a memory-mapped file.
 
     The next run finds that file again. Raises DataError naming the image that cannot be decoded, or
-    that differs from the first in shape or colour.
+    that differs from the first training image in size or colour.
     """
-    place, first = next(encoded.items())
-    channels = config.channels or (1 if _mode(place, first) in _GREY else 3)
-    decoder = _Decoder(channels, config.image_size, convert=config.channels is not None)
-    shape = (len(encoded.labels), *decoder(place, first).shape)
-    if shape[1] != shape[2]:
-        raise DataError(
-            f"{place}: images must be square, got {shape[1]} x {shape[2]} pixels; set"
-            " data.image_size to crop and resize them"
-        )
+    shape = (len(encoded.labels), *decoder.shape)
     mapped = int(np.prod(shape)) > config.memory_gib * 2**30
     if mapped:
         pixels = _from_cache(encoded, config, split, decoder, shape)
@@ -84,44 +160,13 @@ def decode(encoded: Encoded, config: DataConfig, split: Split) -> Images:
         config.name,
         split,
         mapped=mapped,
+        preprocessing=decoder.described,
     )
 
 
-@dataclass(frozen=True)
-class _Decoder:
-    channels: int
-    size: int | None
-    convert: bool  # may turn colour into grey, because data.channels says so
-
-    def __call__(self, place: str, source: Path | bytes) -> Pixels:
-        """Bytes (H, W, C)."""
-        from PIL import ImageOps
-
-        def pixels(image: Any) -> Pixels:
-            if image.mode.startswith(("I", "F")):
-                raise DataError(
-                    f"{place}: images must have 8 bits a channel, got mode {image.mode}; convert"
-                    " them"
-                )
-            if self.channels == 1 and image.mode not in _GREY and not self.convert:
-                raise DataError(
-                    f"{place}: a colour image (mode {image.mode}) in a data set that begins in"
-                    " grey; set data.channels to 3, or to 1 to keep brightness only"
-                )
-            converted = image.convert("L" if self.channels == 1 else "RGB")
-            if self.size is not None:
-                converted = ImageOps.fit(converted, (self.size, self.size))
-            return np.asarray(converted, dtype=np.uint8).reshape(
-                converted.height, converted.width, self.channels
-            )
-
-        decoded: Pixels = _opened(place, source, pixels)
-        return decoded
-
-
-def _mode(place: str, source: Path | bytes) -> str:
-    mode: str = _opened(place, source, lambda image: image.mode)
-    return mode
+def check_headers(encoded: Encoded, decoder: Decoder) -> None:
+    """Raise DataError where an image could not be decoded as `decoder` asks. Reads no pixels."""
+    _each(encoded, "looking at the headers of images: {}", lambda _, item: decoder.check(*item))
 
 
 def _opened(place: str, source: Path | bytes, use: Callable[[Any], Any]) -> Any:
@@ -144,24 +189,27 @@ def _opened(place: str, source: Path | bytes, use: Callable[[Any], Any]) -> Any:
         ) from error
 
 
-def _fill(pixels: Pixels, encoded: Encoded, decoder: _Decoder) -> None:
+def _fill(pixels: Pixels, encoded: Encoded, decoder: Decoder) -> None:
     """Decode every item into its row of `pixels` (N, H, W, C)."""
 
-    def decode_part(part: list[tuple[int, tuple[str, Path | bytes]]]) -> None:
-        for row, (place, source) in part:
-            image = decoder(place, source)
-            if image.shape != pixels.shape[1:]:
-                raise DataError(
-                    f"{place}: must have the shape of the first image, {pixels.shape[1:]}, got"
-                    f" {image.shape}; set data.image_size to crop and resize all"
-                )
-            pixels[row] = image
+    def decode_row(row: int, item: Item) -> None:
+        pixels[row] = decoder(*item)
 
-    items, pace = enumerate(encoded.items()), Pace("decoding images: {}", len(pixels))
+    _each(encoded, "decoding images: {}", decode_row)
+
+
+def _each(encoded: Encoded, what: str, use: Callable[[int, Item], None]) -> None:
+    """Call `use` with every item and its row, by threads."""
+
+    def use_part(part: list[tuple[int, Item]]) -> None:
+        for row, item in part:
+            use(row, item)
+
+    items, pace = enumerate(encoded.items()), Pace(what, len(encoded.labels))
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         while chunk := list(islice(items, _CHUNK)):
             for done in [
-                pool.submit(decode_part, chunk[first : first + _TASK])
+                pool.submit(use_part, chunk[first : first + _TASK])
                 for first in range(0, len(chunk), _TASK)
             ]:
                 done.result()
@@ -169,13 +217,13 @@ def _fill(pixels: Pixels, encoded: Encoded, decoder: _Decoder) -> None:
 
 
 def _from_cache(
-    encoded: Encoded, config: DataConfig, split: Split, decoder: _Decoder, shape: tuple[int, ...]
+    encoded: Encoded, config: DataConfig, split: Split, decoder: Decoder, shape: tuple[int, ...]
 ) -> Pixels:
     """Memory-mapped (N, H, W, C) file of these images, written first where it is missing.
 
     Files of earlier versions of the data set are left alone.
     """
-    key = hashlib.sha256(f"{encoded.key} {shape} {decoder}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{encoded.key()} {shape} {decoder}".encode()).hexdigest()[:16]
     folder = Path(config.cache or config.path).expanduser()
     path = folder / f".rkdsearch-{split}-{key}.npy"
     if not path.is_file():
@@ -187,7 +235,7 @@ def _from_cache(
     return mapped
 
 
-def _write(path: Path, encoded: Encoded, decoder: _Decoder, shape: tuple[int, ...]) -> None:
+def _write(path: Path, encoded: Encoded, decoder: Decoder, shape: tuple[int, ...]) -> None:
     partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")
     try:
         pixels = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)

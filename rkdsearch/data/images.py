@@ -1,6 +1,7 @@
 """Images as bytes, which become floats one batch at a time on the device that computes."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,12 +26,22 @@ class Images:
     split: str
     mapped: bool = False
     rows: Tensor | None = None
+    preprocessing: str = ""  # how files became pixels; empty where pixels are read as they are
 
     @property
     def task(self) -> ImageTask:
         """The task that these images and classes define."""
         _, height, width, channels = self.pixels.shape
         return ImageTask(len(self.classes), channels, height, width)
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """Facts about these images that a file of weights records, as plain values."""
+        return {
+            "task": asdict(self.task),
+            "classes": list(self.classes),
+            "preprocessing": self.preprocessing,
+        }
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -1,192 +1,182 @@
-"""Evaluation jobs: a network under an attack with a seed, measured in blocks of test images."""
+"""Evaluation jobs: a network under an attack with a seed, and their rows."""
 
-import hashlib
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any, assert_never
+from typing import Any
 
 import numpy as np
-import torch
 
-from rkdsearch import data, models
-from rkdsearch.accuracy import BATCH, evaluate_accuracy, evaluate_autoattack
-from rkdsearch.data.splits import stratified_subset
-from rkdsearch.errors import OutOfMemoryError
-from rkdsearch.evaluation.targets import EvaluationTarget
-from rkdsearch.plugins import allow_import
+from rkdsearch.attacks import BALLS, Norm
+from rkdsearch.errors import ConfigError
+from rkdsearch.evaluation.attacks import PGD_STEPS, PlannedAttack
+from rkdsearch.evaluation.blocks import BlockResult, EvaluationJob
+from rkdsearch.evaluation.images import EvaluatedImages
+from rkdsearch.evaluation.targets import EvaluationTarget, Targets, without
+from rkdsearch.flags import ImageChecks
+from rkdsearch.provenance import Provenance
 from rkdsearch.results.columns import cells_of
+from rkdsearch.results.flags import raised
 from rkdsearch.results.intervals import accuracy
 from rkdsearch.results.rows import EvaluationRow, EvaluationRun
 from rkdsearch.results.states import EvaluationAttack
-from rkdsearch.teacher import load
 
-BLOCK_IMAGES = BATCH  # `evaluate_accuracy` seeds random starts by batch: a block is one batch of it
-PGD_STEPS = 20
-
-
-@dataclass(frozen=True)
-class EvaluationJob:
-    """One network under one attack with one seed."""
-
-    target: EvaluationTarget
-    attack: EvaluationAttack
-    seed: int
-
-
-@dataclass(frozen=True)
-class WorkerJob:
-    """An evaluation job as a worker is given it."""
-
-    job: EvaluationJob
-    gpu: float  # share of a GPU that the worker holds
-    packages: tuple[str, ...]  # packages of the user that may be imported by name
-
-
-@dataclass(frozen=True)
-class BlockResult:
-    """One block of images under one job."""
-
-    right: np.ndarray[Any, np.dtype[np.bool_]]  # (N,) classified correctly
-    flags: Sequence[str]  # signs of a broken evaluation
-    seconds: float
-    device: str
-    torch: str  # version
+# Teachers are attacked, so that a student can be compared with its teacher, but by no attack that
+# takes hours, or is made on themselves.
+_FOR_STUDENTS = ("autoattack", "transfer")
 
 
 def evaluation_jobs(
-    targets: Sequence[EvaluationTarget], attacks: Sequence[EvaluationAttack], seeds: int
+    targets: Targets,
+    attacks: Sequence[EvaluationAttack],
+    *,
+    seeds: int = 1,
+    eps: Sequence[float] = (),
+    norm: Norm | None = None,
 ) -> list[EvaluationJob]:
-    """One job per network, attack and seed.
+    """One job per network, attack, radius and seed.
 
-    Clean images need one seed. Teachers skip AutoAttack: it serves to compare students.
+    Clean images need one seed. Teachers skip AutoAttack and transfer. Without `eps`: each
+    network's own ball. Raises ConfigError for a radius that no ball of this norm has.
     """
     return [
-        EvaluationJob(target, attack, seed)
-        for target in targets
-        for attack in attacks
-        if not (target.role is not None and attack == "autoattack")
-        for seed in range(1 if attack == "clean" else seeds)
+        EvaluationJob(
+            target, attack, seed, without(targets.sources, target) if attack.sources else ()
+        )
+        for target in targets.networks
+        for name in attacks
+        if not (target.role is not None and name in _FOR_STUDENTS)
+        for attack in planned(name, target, targets.sources, eps, norm)
+        for seed in range(1 if name == "clean" else seeds)
     ]
 
 
-def subset(
-    images: data.Images, count: int | None, seed: int
-) -> tuple[np.ndarray[Any, np.dtype[np.int64]], str]:
-    """Indices of `count` test images, stratified by class, and their fingerprint.
-
-    They are the same for every network. None takes all images.
-    """
-    labels = images.labels.numpy()
-    rows = stratified_subset(labels, count, seed=seed, field="--images")
-    digest = hashlib.sha256(rows.astype("<i8").tobytes())
-    digest.update(labels[rows].astype("<i8").tobytes())
-    return rows, digest.hexdigest()
-
-
-def run_block(work: WorkerJob, images: tuple[Any, Any], block: int) -> BlockResult:
-    """Measure one block of `images`, which are arrays x (N, C, H, W) and y (N,).
-
-    Raises OutOfMemoryError where the device is full.
-    """
-    try:
-        return _run_block(work, images, block)
-    except torch.OutOfMemoryError:
-        raise OutOfMemoryError(
-            f"{work.job.target.trial_id}, {work.job.attack}: the device is out of memory with"
-            f" {BLOCK_IMAGES} images at a time; "
-            + (
-                "does another program use it?"
-                if work.gpu == 1
-                else f"raise --gpu, each worker's share of a GPU (now {work.gpu:g}, at most 1)"
+def planned(
+    name: EvaluationAttack,
+    target: EvaluationTarget,
+    sources: Sequence[EvaluationTarget],
+    eps: Sequence[float],
+    norm: Norm | None,
+) -> list[PlannedAttack]:
+    """The attack of this name on this target, once for each radius."""
+    if name == "clean":
+        return [PlannedAttack("clean")]
+    own = target.config.validation.attack
+    chosen = norm or own.norm
+    if chosen != own.norm and not eps:
+        raise ConfigError(
+            f"--norm {chosen}: {target.trial_id} has a radius of {own.eps:g} in {own.norm}, which"
+            f" says nothing about {chosen}; give --eps too"
+        )
+    largest = BALLS[chosen].largest_eps
+    for radius in eps:
+        if not 0 < radius <= largest:
+            raise ConfigError(
+                f"--eps must be > 0 and <= {largest:g} in {chosen} (pixels of [0, 1]; 8/255 is"
+                f" 0.0314), got {radius:g}"
             )
-        ) from None
+    made_on = tuple(s.short_name for s in without(sources, target)) if name == "transfer" else ()
+    if name == "transfer" and not made_on:
+        raise ConfigError(
+            f"--attacks transfer: there is no other network to attack {target.trial_id} from: it"
+            " needs a teacher or another member of the front; leave transfer out"
+        )
+    return [
+        PlannedAttack(name, chosen, radius, own.restarts, own.relative_step_size or 0.25, made_on)
+        for radius in eps or (own.eps,)
+    ]
 
 
-def _run_block(work: WorkerJob, images: tuple[Any, Any], block: int) -> BlockResult:
-    # Accelerate, which these import, is slow to load: the driver does without it.
-    from rkdsearch.training.rows import device_name
-    from rkdsearch.training.teacher import device_of
-
-    started = time.perf_counter()
-    allow_import(*work.packages)
-    torch.set_num_threads(1)
-    job, config = work.job, work.job.target.config
-    device = device_of(config)
-    rows = slice(block * BLOCK_IMAGES, (block + 1) * BLOCK_IMAGES)
-    x, y = (torch.tensor(a[rows], device=device) for a in images)
-    x = data.to_layout(x, channels_last=config.training.channels_last)
-    network = _network(job.target, device)
-    validation_attack = config.validation.attack
-    flags: list[str] = []
-    pgd = validation_attack.papers_pgd(PGD_STEPS)
-    match job.attack:
-        case "clean":
-            right = evaluate_accuracy(network, x, y, pgd, restarts=0)[0].clean
-        case "pgd20":
-            restarts, seed = validation_attack.restarts, job.seed + block
-            right = evaluate_accuracy(network, x, y, pgd, restarts=restarts, seed=seed)[0].robust
-        case "autoattack":
-            results, flags = evaluate_autoattack(network, x, y, attack=pgd, seed=job.seed)
-            right = results.robust
-        case _:
-            assert_never(job.attack)
-    return BlockResult(
-        right=right.cpu().numpy(),
-        flags=flags,
-        seconds=time.perf_counter() - started,
-        device=device_name(device),
-        torch=str(torch.__version__),
+def key_of(job: EvaluationJob) -> tuple[object, ...]:
+    """All that a job's result depends on besides the images."""
+    attack = job.attack
+    settings = attack.settings(job.target.task.classes)
+    return (
+        job.target.trial_id,
+        job.target.sha256,
+        attack.name,
+        attack.norm,
+        attack.eps,
+        settings,
+        job.seed,
     )
 
 
-def _network(target: EvaluationTarget, device: torch.device) -> torch.nn.Module:
-    """The inference copy of the target's network."""
-    config = target.config
-    network_config = (
-        config.student if target.role is None else config.teachers.of(target.role).network
-    )
-    task = data.load_training(config.data).train.task
-    network = load(target.weights, network_config, task, sha256=target.sha256)
-    return models.fold(network.to(device))
+def known_keys(rows: Sequence[Mapping[str, Any]]) -> list[tuple[object, ...]]:
+    """The keys of rows of `evaluations/`."""
+    return [
+        (
+            row["trial_id"],
+            row["weights_sha256"],
+            row["attack"],
+            row["norm"],
+            row["eps"],
+            json.loads(row["attack_settings"] or "null"),
+            row["attack_seed"],
+        )
+        for row in rows
+    ]
 
 
 def row_of(
-    job: EvaluationJob, blocks: Sequence[BlockResult], y: Any, of_images: int, digest: str
+    job: EvaluationJob,
+    blocks: Sequence[BlockResult],
+    images: EvaluatedImages,
+    opening: str,
+    code: Provenance,
 ) -> dict[str, object]:
-    """The job's row in `evaluations/`, from its blocks in their order and the labels y (N,)."""
-    right = np.concatenate([block.right for block in blocks])
-    validation_attack, attacked = job.target.config.validation.attack, job.attack != "clean"
+    """The job's row in `evaluations/`, from its blocks in their order."""
+    right, y = np.concatenate([block.right for block in blocks]), images.pixels.labels
+    target, attack, own = job.target, job.attack, job.target.config.validation.attack
     estimate = accuracy(int(right.sum()), len(right))
+    found = [block.checks for block in blocks if block.checks is not None]
+    checks = ImageChecks.joined(found).counts if found else None
+    per_class = {
+        images.classes[k]: [int(right[y == k].sum()), int((y == k).sum())] for k in np.unique(y)
+    }
+    parts = dict.fromkeys(name for block in blocks for name in block.survivors)
     row = EvaluationRow(
-        trial_id=job.target.trial_id,
-        label=job.target.label,
+        trial_id=target.trial_id,
+        label=target.label,
+        training_seed=target.config.training.seed if target.role is None else None,
         checkpoint="best",
-        split="test",
-        attack=job.attack,
-        norm=validation_attack.norm if attacked else None,
-        eps=validation_attack.eps if attacked else 0.0,
-        test_attack_steps=PGD_STEPS if job.attack == "pgd20" else None,
-        seed=job.seed,
+        split=images.split,
+        dataset=images.name,
+        attack=attack.name,
+        attack_settings=attack.settings(target.task.classes),
+        norm=attack.norm,
+        eps=attack.eps,
+        own_ball=attack.norm is None or (attack.norm, attack.eps) == (own.norm, own.eps),
+        test_attack_steps=PGD_STEPS.get(attack.name) or attack.steps,
+        attack_seed=job.seed,
         images=len(right),
-        of_images=of_images,
+        of_images=images.of_images,
         correct=int(right.sum()),
         accuracy=float(right.mean()),
         low=estimate.low,
         high=estimate.high,
-        worst_class_accuracy=float(min(right[y == k].mean() for k in np.unique(y))),
+        worst_class_accuracy=min(correct / of for correct, of in per_class.values()),
+        per_class=per_class,
+        survivors={name: sum(block.survivors[name] for block in blocks) for name in parts},
         seconds=sum(block.seconds for block in blocks),
-        flags=sorted({flag for block in blocks for flag in block.flags}),
+        flags=None if checks is None else raised(checks),
+        check=checks,
+        warnings=sorted({text for block in blocks for text in block.warnings}),
         per_image="".join("1" if r else "0" for r in right),
-        subset_sha256=digest,
-        weights_sha256=job.target.sha256,
+        subset_sha256=images.sha256,
+        weights_sha256=target.sha256,
+        opening=opening,
         evaluated=datetime.now(UTC),
         run=EvaluationRun(
             torch=blocks[0].torch,
             device=blocks[0].device,
+            threads=blocks[0].threads,
             version=version("rkdsearch"),
+            versions=code.versions,
+            git_commit=code.git_commit,
+            git_diff_sha256=code.git_diff_sha256,
+            command=code.command,
         ),
     )
     return cells_of(row)

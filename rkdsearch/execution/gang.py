@@ -18,6 +18,7 @@ from rkdsearch.execution.failures import as_rkd_error
 from rkdsearch.execution.messages import EpochReport, WorkOrder
 from rkdsearch.execution.trial import run_order
 from rkdsearch.space.settings import Resources
+from rkdsearch.training.accelerator import SHARED_DEVICE
 from rkdsearch.training.all_gather import leave_group
 
 # A gang whose collective operation hangs must not hold its GPUs for ever.
@@ -134,8 +135,10 @@ class Gang:
 
         Raises WorkerError where an epoch takes longer than STEP_TIMEOUT_SECONDS.
         """
+        # Ray shows each process its own share: a part of one GPU may be another's too.
+        shared = {SHARED_DEVICE: str(int(0 < order.resources.gpu < 1))}
         begun = [
-            process.begin.remote(environment, order)
+            process.begin.remote({**environment, **shared}, order)
             for process, environment in zip(self._processes, meeting(self._processes), strict=True)
         ]
         ray.get(begun)

@@ -19,9 +19,9 @@ from rkdsearch.export.exported_network import (
     own_packages,
 )
 from rkdsearch.methods import name_of
-from rkdsearch.results.cells import flags_of
+from rkdsearch.results.flags import summary
 from rkdsearch.results.intervals import accuracy
-from rkdsearch.results.states import Status
+from rkdsearch.results.states import Origin, Status
 from rkdsearch.teacher import fingerprint
 from rkdsearch.training import checkpoint
 from rkdsearch.training.teacher import find_file
@@ -52,6 +52,8 @@ def model_card(d: ExportedNetwork) -> str:
         THREAT.format(ball=ball_text(attack)),
         "## Results",
         _results(d),
+        "## The same configuration with other training seeds",
+        _replicates(d),
         "## How it was made",
         _made(d),
         "## Teachers",
@@ -64,9 +66,11 @@ def _description(d: ExportedNetwork) -> str:
     task, weights = d.task, d.trial["run.parameters"] or "an unknown number of"
     return (
         f"A `{network_text(d.config.student)}` with {weights} trainable weights. It takes images of"
-        f" {task.channels} x {task.height} x {task.width} pixels in [0, 1] (normalisation is"
+        f" {task.channels} x {task.height} x {task.width} (channels, height, width) pixels in"
+        " [0, 1] (normalisation is"
         f" inside) and gives {task.classes} logits, in this order:"
         f" {', '.join(d.classes)}."
+        + (f" Its images were {d.preprocessing}." if d.preprocessing else "")
     )
 
 
@@ -125,7 +129,7 @@ def _results(d: ExportedNetwork) -> str:
     validation_attack = d.config.validation.attack
     lines = [
         (
-            "| images | attack | seed | correct | accuracy | 95 % interval |"
+            "| images | attack | attack seed | correct | accuracy | 95 % interval |"
             " signs of a failed attack |"
         ),
         "|---|---|---|---|---|---|---|",
@@ -139,36 +143,83 @@ def _results(d: ExportedNetwork) -> str:
     ):
         value = d.trial[f"metric.{name}_accuracy"]
         if value is not None and n:
-            lines.append(f"| validation | {attack} | - | {_score(round(value * n), int(n))} | - |")
+            seen = summary(d.trial) if name == "robust" else "-"
+            lines.append(
+                f"| validation | {attack} | - | {_score(round(value * n), int(n))} | {seen} |"
+            )
     tested = d.tests
     for row in tested:
-        name = {"clean": "none", "autoattack": "AutoAttack, standard"}.get(
-            row["attack"], str(row["attack"]).upper().replace("PGD", "PGD-")
-        )
-        flags = "; ".join(flags_of(row["flags"])) or "none seen"
+        name = attack_name(str(row["attack"]))
+        flags = "-" if row["attack"] == "clean" else summary(row)
         place = f"test ({row['images']} of {row['of_images']})"
         lines.append(
-            f"| {place} | {name} | {row['seed']} | {_score(row['correct'], row['images'])} |"
+            f"| {place} | {name} | {row['attack_seed']} | {_score(row['correct'], row['images'])} |"
             f" {flags} |"
         )
     text = "\n".join(lines)
     text += (
-        f"\n\nAttacks stay within {ball_text(validation_attack)}. Intervals are Wilson's, over"
-        " images; they do not cover the choice of the training seed."
+        f"\n\nThis one network, training seed {d.trial['run.seed']}. Attacks stay within"
+        f" {ball_text(validation_attack)}. Intervals are Wilson's, over images; they do not cover"
+        " the choice of the training seed."
+    )
+    selected = "the epoch" if d.trial["origin"] == Origin.BASELINE else "the epoch and the trial"
+    biased = (
+        f"The validation rows selected {selected}: they are optimistically biased by that"
+        " selection."
     )
     if tested:
-        return (
-            text + "\nThe validation rows selected the epoch and the trial: they are optimistically"
-            " biased by that selection."
-        )
+        return f"{text}\n{biased}"
     remedy = (
         f"`rkdsearch evaluate STUDY --trial {d.trial['trial_id']}` does it"
         if d.trial["status"] == Status.FINISHED
         else "Only full runs are evaluated"
     )
-    return (
-        f"{text}\n**Not evaluated on test images.** {remedy}. The validation rows selected the"
-        " epoch and the trial: they are optimistically biased by that selection."
+    return f"{text}\n**Not evaluated on test images.** {remedy}. {biased}"
+
+
+def _replicates(d: ExportedNetwork) -> str:
+    """Means over the training runs of the same configuration with other seeds."""
+    if d.replicates is None:
+        return (
+            "None: this configuration was trained once, so nothing here says how much another"
+            " training seed would change."
+        )
+    found = d.replicates
+    failed = f", and {found['failed']} more failed" if found["failed"] else ""
+    what = "baseline" if not found["selected"] else "configuration that the search chose"
+    lines = [
+        (
+            f"This {what} was trained again with {found['seeds']} other training seed(s){failed};"
+            " the network of this card is not among these runs. A single network promises no more"
+            " than their means."
+        ),
+        "",
+        "| images | attack | runs | mean accuracy | over runs |",
+        "|---|---|---|---|---|",
+    ]
+    for name in ("clean", "robust"):
+        attack = "none" if name == "clean" else d.config.validation.attack.title
+        deviation = found[f"{name}_sd"]
+        spread = "one run" if deviation is None else f"standard deviation {100 * deviation:.2f}"
+        lines.append(
+            f"| validation | {attack} | {found['seeds']} | {100 * found[name]:.2f} % | {spread} |"
+        )
+    for mean in d.over_seeds:
+        ends = f"{100 * mean.estimate.low:.2f} to {100 * mean.estimate.high:.2f} %"
+        interval = f"95 % interval {ends}" if mean.has_interval else "no interval from one run"
+        lines.append(
+            f"| test ({mean.images}) | {attack_name(mean.attack)} | {mean.seeds} |"
+            f" {100 * mean.estimate.value:.2f} % | {interval} |"
+        )
+    if d.over_seeds:
+        lines += ["", "Test intervals cover images and training seeds (Student's t)."]
+    return "\n".join(lines)
+
+
+def attack_name(attack: str) -> str:
+    """An attack's name for people."""
+    return {"clean": "none", "autoattack": "AutoAttack, standard"}.get(
+        attack, attack.upper().replace("PGD", "PGD-")
     )
 
 
@@ -193,7 +244,7 @@ def _made(d: ExportedNetwork) -> str:
     facts = (
         f"Trial `{trial['trial_id']}` of the study `{d.study}` ({trial['origin']}); {where}.\nBest"
         f" epoch {trial['metric.best_epoch']} of {trial['fidelity.epochs']} trained, by {select};"
-        f" seed {trial['run.seed']}, {processes} process(es),"
+        f" training seed {trial['run.seed']}, {processes} process(es),"
         f" training and validation split sha256 `{split}`."
     )
     settings = [

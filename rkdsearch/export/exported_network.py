@@ -10,6 +10,7 @@ from rkdsearch.attacks import BALLS
 from rkdsearch.config import TrainConfig, ValidationAttack
 from rkdsearch.models import ModelConfig
 from rkdsearch.plugins import is_dotted
+from rkdsearch.results.evaluations import SeedMean
 from rkdsearch.task import ImageTask
 
 WEIGHTS = "student.safetensors"  # the file of the weights, beside the card
@@ -26,12 +27,17 @@ class ExportedNetwork:
     config: TrainConfig
     task: ImageTask
     classes: tuple[str, ...]  # their names, in the order of the logits
+    preprocessing: str  # how files became pixels; empty where they are read as they are
     sha256: str
     evaluations: Sequence[Row]
     # The next two describe the exported segment: distinct values, in the order of its epochs.
     training_attack_steps: Sequence[int]
     processes: Sequence[int]
     teachers: Mapping[str, Row]
+    # Of its configuration: seeds, means and deviations over replicates (`replicated`), and the test
+    # results over those that were evaluated; None and empty where it has none.
+    replicates: Row | None = None
+    over_seeds: Sequence[SeedMean] = ()
 
     @property
     def tests(self) -> list[Row]:

@@ -37,6 +37,7 @@ def write(network: nn.Module, images: Tensor, target: Path) -> None:
     """
     temporary = target.with_name(f".{uuid.uuid4().hex}-{target.name}")
     try:
+        temporary.touch()  # a folder that takes no file is told before the export, which is slow
         # Two images, because torch takes a dimension of 1 for a constant.
         program = torch.onnx.export(
             network,

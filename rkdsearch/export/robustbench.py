@@ -6,7 +6,7 @@ from typing import Any
 from rkdsearch.attacks import BALLS
 from rkdsearch.export.exported_network import ExportedNetwork, Row, eps_text, network_text
 from rkdsearch.methods import name_of
-from rkdsearch.results.cells import flags_of
+from rkdsearch.results.flags import signs
 
 
 def entry(d: ExportedNetwork) -> dict[str, Any]:
@@ -36,15 +36,20 @@ def entry(d: ExportedNetwork) -> dict[str, Any]:
         "clean_acc": None if clean is None else f"{100 * clean:.2f}",
         "autoattack_acc": None if robust is None else f"{100 * robust:.2f}",
         "reported": None,
-        "unreliable": any(flags_of(row["flags"]) for row in autoattack_rows)
-        if autoattack_rows
-        else None,
+        "unreliable": any(signs(row) for row in autoattack_rows) if autoattack_rows else None,
         "test_images": images[0] if len(images) == 1 else images or None,
         "seeds": len(autoattack_rows) or None,
         "method": name_of(d.config.method),
         "reconstructed": d.config.method.reconstructed is not None,
         "sha256": d.sha256,
     }
+
+
+def _unreliable(rows: Sequence[Row]) -> bool | None:
+    """True with any sign of a failed attack; None where nobody looked for some of them."""
+    if any(signs(row) for row in rows):
+        return True
+    return None if not rows or any(row["flags"] is None for row in rows) else False
 
 
 def robust_to_every_seed(rows: Sequence[Row]) -> float | None:

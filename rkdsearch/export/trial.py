@@ -3,6 +3,9 @@
 import json
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from rkdsearch import config as run
 from rkdsearch import data
 from rkdsearch.errors import CheckpointError, StudyError
@@ -13,7 +16,10 @@ from rkdsearch.export.robustbench import entry
 from rkdsearch.export.run_file import RUN, run_yaml
 from rkdsearch.export.weights import read_back, write_file, write_weights
 from rkdsearch.results.cells import records
+from rkdsearch.results.evaluations import over_seeds
+from rkdsearch.results.seed_noise import replicated
 from rkdsearch.results.study import StudyResults, read_study
+from rkdsearch.task import ImageTask
 from rkdsearch.teacher import fingerprint
 from rkdsearch.training import checkpoint
 
@@ -28,9 +34,9 @@ def export_trial(
     """Write all files of a trial's best network into `out`; returns their paths.
 
     `weights` is the trial's `best.safetensors`. Raises StudyError for an unknown trial,
-    CheckpointError for missing weights, DataError where the training images are gone (they give the
-    network its shape), RkdError where `onnx` is requested and not installed, or where its file
-    computes other logits than the network.
+    CheckpointError for missing weights, DataError where the file is of an earlier version, which
+    does not know the shape of its images, and these are gone, RkdError where `onnx` is requested
+    and not installed, or where its file computes other logits than the network.
     """
     if onnx:
         onnx_model.require_packages()
@@ -47,39 +53,63 @@ def export_trial(
             f"{weights}: holds no description of its run; name the trial's best.safetensors"
         )
     config = run.build_stored(state["config"], str(weights))
-    images = data.load_training(config.data).train
+    # An earlier version's file does not describe its images.
+    about = state if "task" in state else data.load_training(config.data).train.described
+    task = ImageTask(**about["task"])
     file = out / WEIGHTS
     # Whoever uses it as a teacher must know which images it was trained on.
     described = {
         "network": config.student.model_dump(mode="json"),
         "state": {"split_sha256": state.get("split_sha256")},
+        "task": about["task"],
+        "classes": about["classes"],
     }
     metadata = {name: json.dumps(value, sort_keys=True) for name, value in described.items()}
     write_weights(file, tensors, metadata)
-    network = read_back(file, weights, config.student, images.task, tensors)
+    network = read_back(file, weights, config.student, task, tensors)
     teachers = rows.description.get("teachers") or {}
     delivery = ExportedNetwork(
         home=study,
         study=rows.name,
         trial=found[0],
         config=config,
-        task=images.task,
-        classes=tuple(map(str, images.classes)),
+        task=task,
+        classes=tuple(map(str, about["classes"])),
+        preprocessing=about["preprocessing"],
         sha256=fingerprint(file),
         evaluations=records(rows.tests),
         training_attack_steps=_distinct(rows, trial_id, "training_attack_steps"),
         processes=_distinct(rows, trial_id, "processes")
         or [int(n) for n in (found[0]["run.processes"],) if n],
         teachers=teachers if isinstance(teachers, dict) else {},
+        replicates=next(
+            (
+                row
+                for row in records(replicated(rows.trials).reset_index())
+                if row["ordinal"] == found[0]["ordinal"]
+            ),
+            None,
+        ),
+        over_seeds=[
+            mean
+            for mean in over_seeds(rows.tests, rows.trials)
+            if mean.ordinal == found[0]["ordinal"]
+        ],
     )
     write_file(out / CARD, model_card(delivery).encode())
     write_file(out / ENTRY, (json.dumps(entry(delivery), indent=2) + "\n").encode())
     write_file(out / RUN, run_yaml(delivery).encode())
     files = [file, out / CARD, out / ENTRY, out / RUN]
     if onnx:
-        onnx_model.write(network, images.floats(slice(COMPARED_IMAGES))[0], out / ONNX)
+        onnx_model.write(network, _noise(task), out / ONNX)
         files.append(out / ONNX)
     return tuple(files)
+
+
+def _noise(task: ImageTask) -> Tensor:
+    """Images (N, C, H, W) of uniform noise: the data set need not be on this machine."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(COMPARED_IMAGES, *task.shape, generator=generator)
 
 
 def _distinct(study: StudyResults, trial_id: str, column: str) -> list[int]:

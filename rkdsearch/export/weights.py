@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from rkdsearch.errors import CheckpointError, RkdError, TeacherError
 from rkdsearch.models import ModelConfig
 from rkdsearch.task import ImageTask
-from rkdsearch.teacher import fingerprint, header, load, read_state
+from rkdsearch.teacher import Contents, fingerprint, header, load, read_contents
 
 
-def convert(source: Path, target: Path) -> dict[str, Tensor]:
+def convert(source: Path, target: Path, key: str | None = None) -> Contents:
     """Rewrite a torch or safetensors file as safetensors, with the same names and bits and no code.
 
-    Returns the tensors by name. Raises TeacherError where `source` cannot be read safely, or
-    `target` exists or is not named as safetensors.
+    Returns what was read, of the entry `key` where it is given. Raises TeacherError where `source`
+    cannot be read safely, or `target` exists or is not named as safetensors.
     """
     if target.suffix != ".safetensors":
         raise TeacherError(
@@ -33,10 +33,11 @@ def convert(source: Path, target: Path) -> dict[str, Tensor]:
             f"{target}: exists already and is not overwritten; name another file, or remove it"
         )
     # Cloned, because tied weights share memory, and safetensors stores each tensor on its own.
-    tensors = {name: tensor.clone().contiguous() for name, tensor in read_state(source).items()}
+    contents = read_contents(source, key)
+    tensors = {name: tensor.clone().contiguous() for name, tensor in contents.tensors.items()}
     origin = {"source": source.name, "source_sha256": fingerprint(source)}
     write_weights(target, tensors, {**header(source), **origin})
-    return tensors
+    return contents
 
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

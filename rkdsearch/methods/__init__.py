@@ -18,6 +18,7 @@ from rkdsearch.methods.base.fields import Factor, KLScale, Parity, Temperature, 
 from rkdsearch.methods.base.method import AttackDefaults, Companion, Loss, Method
 from rkdsearch.methods.base.networks import BatchNormMode, Precision, Student, Teacher
 from rkdsearch.methods.base.step import Step
+from rkdsearch.methods.base.stored import stand_in
 from rkdsearch.plugins import allow_import, allowed_imports, load_module
 from rkdsearch.teacher import Role
 
@@ -47,6 +48,7 @@ __all__ = [
     "load",
     "name_of",
     "names",
+    "stand_in",
 ]
 
 _NOT_METHODS = {"base", "describe", "inner"}

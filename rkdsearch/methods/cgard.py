@@ -22,7 +22,6 @@ from pydantic import Field
 from torch import Tensor
 from typing_extensions import override
 
-from rkdsearch.attacks import input_gradient
 from rkdsearch.errors import ConfigError
 from rkdsearch.losses import cross_entropy, kl_divergence
 from rkdsearch.methods import KLScale, Loss, Method, Step, Weight
@@ -62,10 +61,17 @@ def _search(step: Step) -> tuple[Tensor, Tensor]:
             f" '{step.inner_problem.__name__}'; leave it out"
         )
 
-    def disagreement(pair: Tensor) -> Tensor:
-        x_adv, x_guide = pair.chunk(2)
-        student, teacher = step.student(x_adv), step.teacher(x_guide)
-        return (kl_divergence(student, target=teacher) + kl_divergence(teacher, target=student)) / 2
+    def uphill(pair: Tensor) -> Tensor:
+        # Each image is a leaf of its own: torch's compiler warns of other inputs with gradients.
+        x_adv, x_guide = (half.detach().requires_grad_() for half in pair.chunk(2))
+        with torch.enable_grad():
+            student, teacher = step.student(x_adv), step.teacher(x_guide)
+            there, back = (
+                kl_divergence(student, target=teacher),
+                kl_divergence(teacher, target=student),
+            )
+            disagreement = (there + back).sum() / 2
+        return torch.cat(torch.autograd.grad(disagreement, (x_adv, x_guide)))
 
     with torch.no_grad():
         harm_on_clean = cross_entropy(step.teacher(step.x), step.y)
@@ -75,7 +81,7 @@ def _search(step: Step) -> tuple[Tensor, Tensor]:
             [step.attack.start(step.x, step.noise), step.attack.start(step.x, step.noise)]
         )
         for _ in range(step.attack.steps):
-            pair = project(step.attack.ascend(pair, input_gradient(disagreement, pair)))
+            pair = project(step.attack.ascend(pair, uphill(pair)))
             x_adv, x_guide = pair.chunk(2)
             with torch.no_grad():
                 harmed = cross_entropy(step.teacher(x_guide), step.y) > harm_on_clean

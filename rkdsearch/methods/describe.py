@@ -3,7 +3,7 @@
 Everything is read from the class and its module's docstring, which has these paragraphs: the title
 (authors, venue), the link, the problem (`outer`, `inner`), the idea, and those that begin with
 `Where ...`, `Defaults:` and `Confirmed:`. `python -m rkdsearch.methods docs/methods.md` writes the
-page of all methods.
+page of all methods, `rkdsearch describe NAME` prints one, also of the user's.
 """
 
 import inspect
@@ -123,6 +123,8 @@ def cell(text: str) -> str:
 
 
 def _teachers(method: type[Method]) -> str:
+    if any(info.is_required() for info in method.model_fields.values()):
+        return "as its fields say"  # no default run to ask
     every = {
         teacher
         for setting in _choices_of_fields(method)
@@ -159,7 +161,11 @@ def _fields(method: type[Method]) -> list[tuple[str, str, str]]:
     for name, info in method.model_fields.items():
         when = condition(info)
         default = (
-            _value(info.default)
+            (
+                "required"
+                if info.is_required()
+                else _value(info.get_default(call_default_factory=True))
+            )
             if when is None
             else "; ".join(
                 f"{_value(value)} where {when.of} is {choice}"

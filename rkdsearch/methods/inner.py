@@ -12,7 +12,13 @@ import torch
 from torch import Tensor
 
 from rkdsearch.attacks import AttackObjective, LogitLoss
-from rkdsearch.losses import cross_entropy, kl_divergence, probabilities
+from rkdsearch.losses import (
+    HIGH_TEMPERATURE,
+    cross_entropy,
+    divergence_slope,
+    kl_divergence,
+    probabilities,
+)
 from rkdsearch.methods.base.step import InnerProblem, Step
 
 Name = Literal["label", "teacher_clean", "teacher_adversarial", "student_clean"]
@@ -71,12 +77,15 @@ def imitation(target: Tensor, *, temperature: float = 1.0, offset: float = 0.0) 
     Its gradient is (softmax(logits / temperature) - p) / temperature. `offset` as in
     `losses.kl_divergence`: it moves the value alone.
     """
-    p = probabilities(target, temperature)
+    p = probabilities(target, temperature) if temperature < HIGH_TEMPERATURE else None
 
     def value(logits: Tensor) -> Tensor:
         return kl_divergence(logits, target=target, temperature=temperature, offset=offset)
 
     def gradient(logits: Tensor) -> Tensor:
+        if p is None:
+            slope = divergence_slope(logits, target=target, temperature=temperature)
+            return slope / temperature
         difference = probabilities(logits, temperature).sub_(p)
         return difference if temperature == 1 else difference / temperature
 

@@ -15,6 +15,8 @@ ball is 0.031 with steps of 0.007.
 Confirmed: the authors' script, value and gradients.
 """
 
+from typing import ClassVar
+
 from pydantic import Field
 from typing_extensions import override
 
@@ -24,6 +26,8 @@ from rkdsearch.methods import Factor, KLScale, Loss, Method, Role, Step, inner
 
 class TRADES(Method):
     """Learn clean labels, and the same prediction inside the whole ball."""
+
+    flat_at_x: ClassVar[bool] = True
 
     consistency_weight: Factor = Field(6.0, description="beta")
     kl_scale: KLScale = 1.0

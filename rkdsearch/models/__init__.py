@@ -114,6 +114,12 @@ class ModelConfig(BaseModel):
             raise ValueError(f"std must be > 0 in every channel, got {self.std}")
         return self
 
+    @property
+    def sized(self) -> dict[str, int | None]:
+        """Width and depth, the defaults of this network where they are left out."""
+        depth = _WIDE_RESNET_DEPTH if self.name == "wide_resnet" else None
+        return {"width": self.width or _WIDTHS.get(self.name), "depth": self.depth or depth}
+
 
 def names() -> tuple[str, ...]:
     """Names of the built-in networks."""

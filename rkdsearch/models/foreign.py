@@ -46,9 +46,19 @@ def _torchvision(name: str, classes: int, channels: int) -> nn.Module:
     if channels != 3:
         raise ConfigError(
             f"{_PLACE}: torchvision's networks see 3 channels, the images have {channels}; choose"
-            f" timm:{name} or a built-in network"
+            f" a built-in network, {_timms(name)}or images in colour (data.channels: 3 of a folder"
+            " or Parquet set)"
         )
     return cast(nn.Module, models.get_model(name, weights=None, num_classes=classes))
+
+
+def _timms(name: str) -> str:
+    """`timm:NAME, ` where timm is installed and has a network of this name."""
+    try:
+        import timm
+    except ModuleNotFoundError:
+        return ""
+    return f"timm:{name}, " if name in timm.list_models() else ""
 
 
 def _timm(name: str, classes: int, channels: int) -> nn.Module:
@@ -84,8 +94,14 @@ def _check(name: str, known: Iterable[str], library: str) -> None:
 
 
 def _users(name: str, task: ImageTask) -> nn.Module:
-    """Call the user's class or function with `classes`, `channels`, `size`: those that it names."""
-    known = {"classes": task.classes, "channels": task.channels, "size": task.side}
+    """Call the user's class or function with what it names of the task.
+
+    `classes`, `channels`, `height` and `width`; `size`, where images are square, is both. Arguments
+    in `**kwargs` are given as classes, channels, and size or height and width.
+    """
+    sides = {"height": task.height, "width": task.width}
+    square = {"size": task.height} if task.height == task.width else {}
+    known = {"classes": task.classes, "channels": task.channels, **sides, **square}
     module_name, _, attribute = name.rpartition(".")
     maker = vars(load_module(module_name, place=_PLACE)).get(attribute)
     if not callable(maker):
@@ -98,14 +114,20 @@ def _users(name: str, task: ImageTask) -> nn.Module:
         and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
         and p.name not in known
     ]
+    wanted = {p.name for p in parameters}
+    if "size" in wanted and not square:
+        raise ConfigError(
+            f"{_PLACE}: {name} asks for size, and the images are not square, but {task.height} x"
+            f" {task.width}; ask for height and width in its place, or make the images square"
+        )
     if required:
         raise ConfigError(
-            f"{_PLACE}: {name} asks for {', '.join(required)}; only classes, channels and size are"
-            " known: give the others defaults"
+            f"{_PLACE}: {name} asks for {', '.join(required)}; only classes, channels, height,"
+            " width and size are known: give the others defaults"
         )
-    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    wanted = {p.name for p in parameters}
-    network = maker(**{key: value for key, value in known.items() if takes_all or key in wanted})
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        wanted |= {"classes", "channels", *(square or sides)}
+    network = maker(**{key: value for key, value in known.items() if key in wanted})
     if not isinstance(network, nn.Module):
         raise ConfigError(f"{_PLACE}: {name} made {type(network).__name__}, not a torch.nn.Module")
     return network
@@ -141,7 +163,7 @@ def _try(network: nn.Module, name: str, task: ImageTask) -> None:
     if waiting is not None:
         raise ConfigError(
             f"{_PLACE}: {name} has no shape for {waiting} before it sees images; give its lazy"
-            " layers their sizes: classes, channels and size are known to its constructor"
+            " layers their sizes: classes, channels, height and width are known to its constructor"
         )
     try:
         logits, gradient = _forward_backward(network, torch.zeros(2, *task.shape))
@@ -155,8 +177,9 @@ def _try(network: nn.Module, name: str, task: ImageTask) -> None:
                 " no inplace=True before its first layer"
             ) from error
         raise ConfigError(
-            f"{_PLACE}: {name} fails on {shape}: {_reason(error)}; choose another network or image"
-            " size"
+            f"{_PLACE}: {name} fails on {shape}: {_reason(error)}; {_input_of(network)}choose"
+            " another network, or, of a folder or Parquet set, another data.image_size or"
+            " data.channels"
         ) from error
     if not isinstance(logits, torch.Tensor) or logits.shape != (2, task.classes):
         found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
@@ -169,6 +192,15 @@ def _try(network: nn.Module, name: str, task: ImageTask) -> None:
             f"{_PLACE}: {name} must give logits with a gradient to the image, got none: attacks"
             " follow it; remove detach(), no_grad() or whatever else cuts it off in forward"
         )
+
+
+def _input_of(network: nn.Module) -> str:
+    """`it was made for images of 3x224x224; ` where a network of timm says so."""
+    described = getattr(network, "default_cfg", None)
+    found = described.get("input_size") if isinstance(described, dict) else None
+    if not found:
+        return ""
+    return f"it was made for images of {'x'.join(map(str, found))} pixels; "
 
 
 def _forward_backward(

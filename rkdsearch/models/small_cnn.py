@@ -17,22 +17,22 @@ from rkdsearch.task import ImageTask
 class SmallCNN(Classifier):
     """3x3 convolutions, each of twice the width of the last, and one linear layer.
 
-    Their strides are 2, 1 below 16 pixels, and 2, 2, 2 from there.
+    Their strides are 2, 1 where height or width is below 16 pixels, and 2, 2, 2 from there.
     """
 
     independent: ClassVar[bool] = True
 
     def __init__(self, task: ImageTask, *, width: int = 16) -> None:
         super().__init__()
-        channels, size = task.channels, task.side
-        strides = (2, 1) if size < 16 else (2, 2, 2)
+        channels, height, across = task.shape
+        strides = (2, 1) if min(height, across) < 16 else (2, 2, 2)
         convolutions = []
         for stride in strides:
             convolutions.append(nn.Conv2d(channels, width, 3, stride, padding=1))
             channels, width = width, 2 * width
-            size = (size - 1) // stride + 1
+            height, across = (height - 1) // stride + 1, (across - 1) // stride + 1
         self.convolutions = nn.ModuleList(convolutions)
-        self.linear = nn.Linear(channels * size * size, task.classes)
+        self.linear = nn.Linear(channels * height * across, task.classes)
 
     @override
     def features(self, x: Tensor) -> Features:

@@ -131,9 +131,10 @@ def costs(trials: Sequence[Row], front: Sequence[Row]) -> Figure | None:
 
 
 def reliability(epochs: Sequence[Row], front: Sequence[Row]) -> Figure | None:
-    """Teacher's predictions on the images of each front student's last epoch, as three shares.
+    """Teacher's predictions on validation images, clean and attacked, as three shares.
 
-    None where no student of the front has a teacher.
+    The attacked ones are the validation attack's against each student of the front, at its last
+    validated epoch. None where no student of the front has a teacher.
     """
     last = {
         row["trial_id"]: row for row in epochs if row["teacher.right_on_adversarial"] is not None

@@ -16,11 +16,13 @@ from plotly.offline import get_plotlyjs
 from rkdsearch.errors import DiskError, StudyError
 from rkdsearch.pace import duration
 from rkdsearch.report import figures, pareto_figure
-from rkdsearch.report.traces import Row, method_of, number, percent, settings, title
-from rkdsearch.results.cells import CLEAN, ROBUST, flags_of, records
+from rkdsearch.report.by_class import by_class
+from rkdsearch.report.traces import Row, number, percent, settings, title
+from rkdsearch.results.cells import ROBUST, records
 from rkdsearch.results.cost import by_method, cost_of, counted, survival
-from rkdsearch.results.evaluations import compare
-from rkdsearch.results.front import configurations
+from rkdsearch.results.evaluations import compare, over_seeds
+from rkdsearch.results.flags import signs
+from rkdsearch.results.front import configurations, kept_off
 from rkdsearch.results.objectives import COSTS, OBJECTIVES, USUAL
 from rkdsearch.results.seed_noise import seed_noise
 from rkdsearch.results.states import Origin
@@ -86,7 +88,7 @@ def context(study: StudyResults) -> dict[str, Any]:
     }
     tests = records(study.tests)
     replicates: list[Row] = [{**row, "seeds": None} for row in rows if row["origin"] == "replicate"]
-    networks = tested(tests, [*trials, *replicates], front)
+    networks = tested(study, tests, trials, front)
     return {
         "study": study,
         "description": study.description,
@@ -116,11 +118,14 @@ def context(study: StudyResults) -> dict[str, Any]:
                 sign for row in networks for test in row["tests"].values() for sign in test["signs"]
             )
         ),
+        "kept_off": kept_off(study.trials),
         "attacks": list(_ATTACKS.items()),
         "protocol": protocol(tests),
+        "by_class": by_class(front, study.description.get("classes")),
         "comparisons": comparisons(study, trials, front),
         "facts": {name: distinct(rows, column) for name, column in _FACTS.items()},
         "missing": missing(study, rows, front, tests),
+        "curves_drawn": figures.CURVES,
         "pictures": {name: picture for name, picture in pictures.items() if picture},
         "pictures_json": embedded({name: picture for name, picture in pictures.items() if picture}),
     }
@@ -173,41 +178,71 @@ _FACTS = {
 
 
 def tested(
-    tests: Sequence[Row], trials: Sequence[Row], front: Sequence[Row]
+    study: StudyResults, tests: Sequence[Row], trials: Sequence[Row], front: Sequence[Row]
 ) -> list[dict[str, Any]]:
-    """One row a tested network, with test results of its best checkpoint by attack.
+    """One row a network, and before it one for the means over its replicates, where it has some.
 
-    The front comes first, then other trials, then teachers. Of several seeds the first is shown,
-    with their number. `n` is set where networks saw different numbers of images.
+    The front comes first, then other tested trials, then teachers. A row's `tests` are those of its
+    network's best checkpoint by attack, or the means over training seeds; of several attack seeds
+    the first is shown, with their number. `n` is set where networks saw different numbers of
+    images.
     """
     counts: dict[str, set[int]] = {}
     for test in tests:
         counts.setdefault(test["attack"], set()).add(test["images"])
+    own = {row["trial_id"]: row for row in records(study.trials)}
     by_network: dict[str, dict[str, dict[str, Any]]] = {}
-    students = {row["trial_id"] for row in trials}
     for test in tests:
-        if test["checkpoint"] == "best" or test["trial_id"] not in students:
+        if test["checkpoint"] == "best" or test["trial_id"] not in own:
             seen = by_network.setdefault(test["trial_id"], {}).setdefault(
-                test["attack"], {**test, "seeds": 0}
+                test["attack"], {**test, "attack_seeds": 0}
             )
-            seen["seeds"] += 1
+            seen["attack_seeds"] += 1
             seen["n"] = test["images"] if len(counts[test["attack"]]) > 1 else None
-            seen["signs"] = sorted({*seen.get("signs", ()), *flags_of(test["flags"])})
+            seen["signs"] = sorted({*seen.get("signs", ()), *signs(test)})
+            seen["checked"] = seen.get("checked", True) and _checked(test)
+    means: dict[int, dict[str, dict[str, Any]]] = {}
+    for mean in over_seeds(study.tests, study.trials):
+        runs = [
+            test
+            for test in tests
+            if test["attack"] == mean.attack
+            and (run := own.get(test["trial_id"], {})).get("origin") == Origin.REPLICATE
+            and run["ordinal"] == mean.ordinal
+        ]
+        means.setdefault(mean.ordinal, {})[mean.attack] = {
+            "mean": mean,
+            "signs": sorted({sign for test in runs for sign in signs(test)}),
+            "checked": all(map(_checked, runs)),
+        }
     on_front = {row["trial_id"] for row in front}
     known = [*front, *(row for row in trials if row["trial_id"] not in on_front)]
-    rows = [
-        {
-            "trial": row,
-            "on_front": row["trial_id"] in on_front,
-            "tests": by_network.pop(row["trial_id"], {}),
-        }
-        for row in known
-    ]
-    rows = [row for row in rows if row["tests"] or row["on_front"]]
+    rows: list[dict[str, Any]] = []
+    for row in known:
+        found, place = by_network.pop(row["trial_id"], {}), row["trial_id"] in on_front
+        over = means.get(row["ordinal"], {})
+        if not (found or over or place):
+            continue
+        if row["seeds"]:
+            rows.append({"kind": "means", "trial": row, "on_front": place, "tests": over})
+        rows.append(
+            {
+                "kind": "delivered" if row["seeds"] else "run",
+                "trial": own[row["trial_id"]],
+                "on_front": place,
+                "tests": found,
+            }
+        )
     return rows + [
-        {"trial": None, "on_front": False, "tests": found, "name": name}
+        {"kind": "teacher", "trial": None, "on_front": False, "tests": found, "name": name}
         for name, found in by_network.items()
+        if name not in own  # a replicate is in its configuration's means
     ]
+
+
+def _checked(test: Row) -> bool:
+    """True where somebody looked for signs that the attack failed; clean images have none."""
+    return test["attack"] == "clean" or test["flags"] is not None
 
 
 def protocol(tests: Sequence[Row]) -> list[str]:
@@ -235,49 +270,47 @@ def radius(eps: float) -> str:
     return f"{round(steps)}/255" if abs(steps - round(steps)) < 1e-6 else number(eps)
 
 
-def comparisons(
-    study: StudyResults, trials: Sequence[Row], front: Sequence[Row]
-) -> list[dict[str, Any]]:
-    """Paired comparisons of the most robust student, selected on validation images.
+def comparisons(study: StudyResults, trials: Sequence[Row], front: Sequence[Row]) -> dict[str, Any]:
+    """Each member of the front against each baseline, in pairs; both were selected on validation.
 
-    Against the most accurate naturally trained student and the most robust baseline.
+    `rows` have the two students and their comparisons by attack; `intervals` are all of them,
+    `attacks` those that any pair met. Two baselines meet once.
     """
-    if not front:
-        return []
-    finished = [
-        row
-        for row in trials
-        if row["status"] == "finished" and row[CLEAN] is not None and row[ROBUST] is not None
+    baselines = [row for row in trials if row["origin"] == Origin.BASELINE]
+    pairs: list[tuple[Row, Row]] = []
+    for first in front:
+        for second in baselines:
+            ids = {first["trial_id"], second["trial_id"]}
+            if len(ids) == 2 and all(ids != {a["trial_id"], b["trial_id"]} for a, b in pairs):
+                pairs.append((first, second))
+    found = compare(study.evaluations, [(a["trial_id"], b["trial_id"]) for a, b in pairs])
+    rows = [
+        {
+            "first": first,
+            "second": second,
+            "by_attack": {
+                one.attack: one
+                for one in found
+                if (one.first, one.second) == (first["trial_id"], second["trial_id"])
+            },
+        }
+        for first, second in pairs
     ]
-    best = max(front, key=lambda row: float(row[ROBUST]))
-    natural = max(
-        (row for row in finished if method_of(row) == "natural"),
-        key=lambda row: float(row[CLEAN]),
-        default=None,
-    )
-    baseline = max(
-        (row for row in finished if row["origin"] == Origin.BASELINE),
-        key=lambda row: float(row[ROBUST]),
-        default=None,
-    )
-    found = []
-    for other in (natural, baseline):
-        if other is not None and other["trial_id"] != best["trial_id"]:
-            pairs = {
-                c.attack: c for c in compare(study.evaluations, best["trial_id"], other["trial_id"])
-            }
-            found += [
-                {"first": best, "second": other, "pair": pairs[attack]}
-                for attack in _ATTACKS
-                if attack in pairs
-            ]
-    return found
+    return {
+        "rows": [row for row in rows if row["by_attack"]],
+        "intervals": len(found),
+        "attacks": [name for name in _ATTACKS if any(one.attack == name for one in found)],
+    }
 
 
 def missing(
     study: StudyResults, trials: Sequence[Row], front: Sequence[Row], tests: Sequence[Row]
 ) -> list[str]:
     """Sentences about what is missing from the page, and why."""
+    unchecked = sum(
+        row["status"] == "finished" and row["origin"] != "replicate" and row["flags"] is None
+        for row in trials
+    )
     active = sum(row["status"] in {"running", "paused"} for row in trials)
     said = {
         "No trial has written a row yet.": not trials,
@@ -289,6 +322,10 @@ def missing(
             "The test set has not been opened: everything here is validation. rkdsearch"
             " evaluate STUDY --front opens it."
         ): (bool(front) and not tests),
+        (
+            f"{unchecked} of the trials that may be on the front were not checked for signs that"
+            " the validation attack failed: an earlier version trained them."
+        ): bool(unchecked),
         "There is no study.json: the search space, its seed and the teachers are unknown.": (
             not study.description
         ),

@@ -44,7 +44,7 @@ def pareto(trials: Sequence[Row], front: Sequence[Row], teachers: Mapping[str, R
     """
     measured = [row for row in trials if row[CLEAN] is not None and row[ROBUST] is not None]
     style = looks([method_of(row) for row in trials])
-    view = closer_view(measured, teachers)
+    view = default_view(measured, teachers)
     corners = edge_of(front)
     edge: Figure = {
         "name": "front",
@@ -91,15 +91,11 @@ def pareto(trials: Sequence[Row], front: Sequence[Row], teachers: Mapping[str, R
         axis: {"title": {"text": f"{name} accuracy (validation)"}, **ACCURACY}
         for axis, name in _AXES.items()
     }
-    outside = [
-        row
-        for row in measured
-        if not all(low <= row[key] <= high for key, (low, high) in view.items())
-    ]
-    if outside:
+    closer = closer_view(measured, teachers)
+    if not all(_inside(row, closer) for row in measured):
         for (axis, settings), limits in zip(layout.items(), view.values(), strict=True):
             layout[axis] = {**settings, "range": list(limits)}
-        layout["updatemenus"] = [_views(view, len(outside))]
+        layout["updatemenus"] = [_views(closer, view, measured)]
     return figure(traces, 580, layout)
 
 
@@ -244,24 +240,56 @@ def closer_view(measured: Sequence[Row], teachers: object) -> View:
         {CLEAN: facts["clean_accuracy"], ROBUST: facts["robust_accuracy"]}
         for facts in drawable(teachers).values()
     ]
-    near += [row for row in robust([*near, *taught]) if row in taught]
+    return _around([*near, *(row for row in robust([*near, *taught]) if row in taught)])
+
+
+def default_view(measured: Sequence[Row], teachers: object) -> View:
+    """The closer view, widened to show every baseline: nobody compares with what is hidden."""
+    closer = closer_view(measured, teachers)
+    outside = [
+        row for row in measured if row["origin"] == Origin.BASELINE and not _inside(row, closer)
+    ]
+    if not outside:
+        return closer
+    ends = [{key: limits[end] for key, limits in closer.items()} for end in (0, 1)]
+    return _around([*ends, *outside])
+
+
+def _around(rows: Sequence[Row]) -> View:
     view = {}
     for key in PAIR:
-        values = [row[key] for row in near] or [0.0, 1.0]
+        values = [row[key] for row in rows] or [0.0, 1.0]
         margin = 0.1 * (max(values) - min(values)) + 0.005
         view[key] = (min(values) - margin, max(values) + margin)
     return view
 
 
-def _views(view: View, outside: int) -> Figure:
-    """Two buttons: the closer view, with the number of marks outside, and all trials."""
-    closer = {
-        f"{axis}.range": list(limits) for axis, limits in zip(_AXES, view.values(), strict=True)
-    }
-    choices = (
-        (f"closer view: {outside} marks lie outside", closer),
-        ("all trials", {f"{axis}.autorange": True for axis in _AXES}),
-    )
+def _inside(row: Row, view: View) -> bool:
+    return all(low <= row[key] <= high for key, (low, high) in view.items())
+
+
+def _views(closer: View, default: View, measured: Sequence[Row]) -> Figure:
+    """Buttons for the views that differ, the narrowest first; each says what it leaves out."""
+
+    def ranges(view: View) -> Figure:
+        return {
+            f"{axis}.range": list(limits) for axis, limits in zip(_AXES, view.values(), strict=True)
+        }
+
+    def left_out(view: View) -> str:
+        rows = [row for row in measured if not _inside(row, view)]
+        baselines = sum(row["origin"] == Origin.BASELINE for row in rows)
+        marks = f"{len(rows)} mark{'' if len(rows) == 1 else 's'}"
+        return f"{marks} outside" + (f", {baselines} of them baselines" if baselines else "")
+
+    choices = [(f"closer view: {left_out(closer)}", ranges(closer))]
+    if default != closer:
+        if any(not _inside(row, default) for row in measured):
+            choices.append((f"all baselines: {left_out(default)}", ranges(default)))
+        else:
+            choices.append(("all trials", ranges(default)))
+    if choices[-1][0] != "all trials":
+        choices.append(("all trials", {f"{axis}.autorange": True for axis in _AXES}))
     buttons = [{"label": label, "method": "relayout", "args": [args]} for label, args in choices]
     place = {
         "type": "buttons",

@@ -27,7 +27,7 @@ def parse(text: object) -> dict[str, Any]:
 
 
 def flags_of(text: object) -> list[str]:
-    """The texts in the JSON list `flags` of an evaluation; empty for any other text."""
+    """The texts in a JSON list, such as `flags` and `warnings`; empty for any other text."""
     found = _json(text)
     return [str(flag) for flag in found] if isinstance(found, list) else []
 

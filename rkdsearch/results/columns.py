@@ -11,6 +11,7 @@ import types
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime
+from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 Type = Literal["string", "int", "float", "bool", "time"]
@@ -50,33 +51,38 @@ class Group:
 
 def columns_of(row_class: type, prefix: str = "") -> tuple[Column, ...]:
     """The columns of a row class in the order of its fields."""
-    hints = get_type_hints(row_class, include_extras=True)
     found: list[Column] = []
-    for field in fields(row_class):
-        kind, about = _parts(hints[field.name])
+    for field, kind, about in _fields(row_class):
         if isinstance(about, Group):
             found += about.columns
         elif isinstance(about, Cell):
-            name = prefix + field.name
+            name = prefix + field
             found.append(Column(name, _type(kind, about), about.unit, about.meaning, about.source))
         else:
-            found += columns_of(kind, f"{prefix}{field.name}.")
+            found += columns_of(kind, f"{prefix}{field}.")
     return tuple(found)
 
 
 def cells_of(row: Any, prefix: str = "") -> dict[str, object]:
     """The values of a row by column name."""
-    hints = get_type_hints(type(row), include_extras=True)
+    row_class: type = type(row)
     cells: dict[str, object] = {}
-    for field in fields(row):
-        value, about = getattr(row, field.name), _parts(hints[field.name])[1]
+    for field, _, about in _fields(row_class):
+        value = getattr(row, field)
         if isinstance(about, Group):
             cells |= {about.prefix + name: cell for name, cell in value.items()}
         elif isinstance(about, Cell):
-            cells[prefix + field.name] = value
+            cells[prefix + field] = value
         elif value is not None:
-            cells |= cells_of(value, f"{prefix}{field.name}.")
+            cells |= cells_of(value, f"{prefix}{field}.")
     return cells
+
+
+@cache  # every row that is written asks
+def _fields(row_class: type) -> tuple[tuple[str, Any, Cell | Group | None], ...]:
+    """Name, type without None, and what is said about it, of each field of a row class."""
+    hints = get_type_hints(row_class, include_extras=True)
+    return tuple((field.name, *_parts(hints[field.name])) for field in fields(row_class))
 
 
 def _parts(hint: Any) -> tuple[Any, Cell | Group | None]:

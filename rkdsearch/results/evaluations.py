@@ -1,23 +1,73 @@
 """Test results from the `evaluations` rows: which are current, and paired comparisons."""
 
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-from rkdsearch.results.intervals import Estimate, paired_difference
+from rkdsearch.results.cells import records
+from rkdsearch.results.flags import TOLERATED, Flag, exceeds
+from rkdsearch.results.intervals import (
+    Estimate,
+    mean_over_seeds,
+    paired_difference,
+    pooled_variance,
+)
+from rkdsearch.results.states import Origin, Status
 
 
 def current_tests(evaluations: pd.DataFrame) -> pd.DataFrame:
     """The current test results: each network's newest weights, each attack's most images.
 
-    Among equally many images the newest result counts.
+    On the network's own test images and in its own ball. Among equally many images the newest
+    result counts.
     """
-    return _latest(
-        _newest_weights(evaluations),
-        ["trial_id", "checkpoint", "attack"],
+    network_and_attack = ["trial_id", "checkpoint", "attack"]
+    found = _latest(
+        _newest_weights(own_protocol(evaluations)),
+        network_and_attack,
         "subset_sha256",
         by=["images", "evaluated"],
     )
+    # such as AutoAttack by two versions of its package
+    found = _latest(found, network_and_attack, "attack_settings", by=["evaluated"])
+    return found.assign(pair_flags=pair_flags(found))
+
+
+def own_protocol(evaluations: pd.DataFrame) -> pd.DataFrame:
+    """The results on networks' own test images and in their own balls.
+
+    Others were asked for by `evaluate --data`, `--eps` or `--norm`.
+    """
+    own_ball = evaluations["own_ball"].fillna(True)
+    return evaluations[(evaluations["split"] != "other") & own_ball.astype(bool)]
+
+
+def pair_flags(evaluations: pd.DataFrame) -> "pd.Series[str]":
+    """Flags that only two rows can raise, JSON lists: PGD against AutoAttack on the same images.
+
+    AutoAttack's row is flagged where another attack breaks images that it did not, the row of a
+    gradient attack where AutoAttack breaks many images that it did not. Null without a pair.
+    """
+    same = ["trial_id", "checkpoint", "weights_sha256", "norm", "eps", "subset_sha256"]
+    found: dict[object, list[str] | None] = dict.fromkeys(evaluations.index)
+    attacked = evaluations[evaluations["attack"] != "clean"]
+    for _, group in attacked.groupby(same, dropna=False, sort=False):
+        standard = group[group["attack"] == "autoattack"]
+        for place, row in group[group["attack"] != "autoattack"].iterrows():
+            for best, other in standard.iloc[:1].iterrows():
+                pairs = [*zip(str(row["per_image"]), str(other["per_image"]), strict=False)]
+                missed, below = pairs.count(("0", "1")), pairs.count(("1", "0"))
+                for at, flag, count in (
+                    (best, Flag.AUTOATTACK_MISSED, missed),
+                    (place, Flag.AUTOATTACK_BELOW, below),
+                ):
+                    flags = found[at] = found[at] or []
+                    if exceeds(count, len(pairs), TOLERATED[flag]) and flag not in flags:
+                        flags.append(flag)
+    texts = [None if flags is None else json.dumps(flags) for flags in found.values()]
+    return pd.Series(texts, index=evaluations.index, dtype=object)
 
 
 def _newest_weights(evaluations: pd.DataFrame) -> pd.DataFrame:
@@ -47,29 +97,101 @@ class Comparison:
     difference: Estimate
 
 
-def compare(evaluations: pd.DataFrame, first: str, second: str) -> list[Comparison]:
-    """Compare two trials' best checkpoints in pairs, one comparison an attack; empty without pairs.
+def compare(evaluations: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> list[Comparison]:
+    """Compare the best checkpoints of these pairs of trials, one comparison an attack and pair.
 
-    Of each attack the most images that both saw count, and of these the lowest common seed.
+    Of each attack the most images that both saw count, and of these the lowest common attack seed.
+    The intervals of all comparisons hold at once 19 times of 20 (`paired_difference`).
     """
-    found = _newest_weights(evaluations)
-    best = found[
-        (found["checkpoint"] == "best")
-        & found["per_image"].notna()
-        & found["subset_sha256"].notna()
+    found = _newest_weights(own_protocol(evaluations))
+    by_trial: dict[str, dict[_Protocol, str]] = {}
+    for row in records(found[(found["checkpoint"] == "best") & found["subset_sha256"].notna()]):
+        if row["per_image"]:
+            protocol = tuple(row[name] for name in _PROTOCOL)
+            by_trial.setdefault(row["trial_id"], {})[protocol] = row["per_image"]
+    same = [
+        (first, second, attack, a, b)
+        for first, second in pairs
+        for attack, a, b in _on_the_same_images(by_trial.get(first, {}), by_trial.get(second, {}))
     ]
-    same = ["attack", "norm", "eps", "test_attack_steps", "seed", "subset_sha256"]
-    sides = [best.loc[best["trial_id"] == trial, [*same, "per_image"]] for trial in (first, second)]
-    # the keys of clean rows hold nulls, which pandas joins to nulls: that is meant
-    pairs = sides[0].merge(sides[1], on=same)
-    pairs = pairs.assign(images=pairs["per_image_x"].str.len()).sort_values(
-        ["images", "seed"], ascending=[False, True], kind="stable"
-    )
-    pairs = pairs.drop_duplicates("attack").sort_values("attack", kind="stable")
     return [
-        Comparison(first, second, attack, len(a), paired_difference(a, b))
-        for attack, a, b in zip(
-            pairs["attack"], pairs["per_image_x"], pairs["per_image_y"], strict=True
-        )
-        if len(a) == len(b) > 0
+        Comparison(first, second, attack, len(a), paired_difference(a, b, len(same)))
+        for first, second, attack, a, b in same
     ]
+
+
+# Two rows with the same values are of the same images under the same attack.
+_PROTOCOL = ("attack", "norm", "eps", "test_attack_steps", "attack_seed", "subset_sha256")
+_Protocol = tuple[object, ...]
+
+
+def _on_the_same_images(
+    first: Mapping[_Protocol, str], second: Mapping[_Protocol, str]
+) -> list[tuple[str, str, str]]:
+    """Attack and both results, image by image, of each attack that both networks met."""
+    met = [key for key in first if key in second and len(first[key]) == len(second[key])]
+    seed = _PROTOCOL.index("attack_seed")
+    met.sort(key=lambda key: (str(key[0]), -len(first[key]), str(key[seed])))
+    chosen = {str(key[0]): key for key in reversed(met)}
+    return [(attack, first[chosen[attack]], second[chosen[attack]]) for attack in sorted(chosen)]
+
+
+@dataclass(frozen=True)
+class SeedMean:
+    """Mean test accuracy of a configuration's replicates under one attack.
+
+    `estimate` covers images and training seeds; its ends equal its value where no configuration has
+    two replicates on the same images, so that nothing tells how seeds differ.
+    """
+
+    ordinal: int
+    attack: str
+    seeds: int
+    images: int
+    estimate: Estimate
+
+    @property
+    def has_interval(self) -> bool:
+        """True where the interval is one."""
+        return self.estimate.low < self.estimate.high
+
+
+def over_seeds(tests: pd.DataFrame, trials: pd.DataFrame) -> list[SeedMean]:
+    """Means over the replicates that were evaluated, by configuration and attack.
+
+    `tests` are current results. Of each attack the images count that most of a configuration's
+    replicates saw, of these the most, and the lowest attack seed.
+    """
+    replicates = trials[
+        (trials["origin"] == Origin.REPLICATE) & (trials["status"] == Status.FINISHED)
+    ]
+    found = tests[
+        (tests["checkpoint"] == "best")
+        & tests["per_image"].notna()
+        & tests["subset_sha256"].notna()
+    ].merge(replicates[["trial_id", "ordinal"]], on="trial_id")
+    groups: dict[tuple[str, int], list[str]] = {}
+    for _, rows in found.groupby(["attack", "ordinal"]):
+        protocols = [
+            list(same.drop_duplicates("trial_id")["per_image"])
+            for _, same in rows.sort_values("attack_seed", kind="stable").groupby(
+                ["subset_sha256", "attack_seed", "norm", "eps", "test_attack_steps"], dropna=False
+            )
+        ]
+        key = str(rows["attack"].iloc[0]), int(rows["ordinal"].iloc[0])
+        groups[key] = max(protocols, key=lambda runs: (len(runs), len(runs[0])))
+    means: list[SeedMean] = []
+    for attack in dict.fromkeys(attack for attack, _ in groups):
+        of_attack = {ordinal: runs for (name, ordinal), runs in groups.items() if name == attack}
+        variance, freedom = pooled_variance(
+            [[run.count("1") / len(run) for run in runs] for runs in of_attack.values()]
+        )
+        for ordinal, runs in of_attack.items():
+            mean = sum(run.count("1") for run in runs) / sum(map(len, runs))
+            estimate = (
+                mean_over_seeds(runs, variance, freedom)
+                if freedom and len(runs[0]) > 1
+                else Estimate(mean, mean, mean)
+            )
+            means.append(SeedMean(ordinal, attack, len(runs), len(runs[0]), estimate))
+    return means

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from rkdsearch.results import front_rule
-from rkdsearch.results.cells import records
+from rkdsearch.results.cells import flags_of, records
+from rkdsearch.results.flags import signs
 from rkdsearch.results.front_rule import Entry, FrontCandidate
 from rkdsearch.results.objectives import COSTS, OBJECTIVES, USUAL, merits
 from rkdsearch.results.pareto import hypervolume
@@ -56,6 +58,26 @@ def configurations(trials: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
+def kept_off(trials: pd.DataFrame) -> list[dict[str, Any]]:
+    """Finished configurations that flags keep off the front: `trial_id`, `label` and `signs`.
+
+    A sign of a replicate names it.
+    """
+    finished = trials[trials["status"] == Status.FINISHED]
+    found: dict[int, dict[str, Any]] = {}
+    for row in records(finished.sort_values(["ordinal", "trial_id"], kind="stable")):
+        if flags_of(row.get("flags")):
+            replicate = row["origin"] == Origin.REPLICATE
+            entry = found.setdefault(
+                row["ordinal"],
+                {"trial_id": row["trial_id"], "label": row.get("label"), "signs": []},
+            )
+            entry["signs"] += [
+                f"{row['trial_id']}: {sign}" if replicate else sign for sign in signs(row)
+            ]
+    return list(found.values())
+
+
 def volume(front: pd.DataFrame, objectives: Sequence[str] = USUAL) -> float:
     """Hypervolume of a front above 0 in merits: 1 is perfect accuracies at zero cost."""
     return hypervolume(_merits(front, objectives), [0.0] * len(objectives))
@@ -63,7 +85,8 @@ def volume(front: pd.DataFrame, objectives: Sequence[str] = USUAL) -> float:
 
 def _judged(trials: pd.DataFrame) -> list[FrontCandidate]:
     columns = {name: objective.column for name, objective in OBJECTIVES.items()}
-    rows = records(trials[["trial_id", "ordinal", "origin", "status", *columns.values()]])
+    names = ["trial_id", "ordinal", "origin", "status", "flags", *columns.values()]
+    rows = records(trials[[name for name in names if name in trials]])
     return front_rule.judged(
         [
             Entry(
@@ -76,6 +99,7 @@ def _judged(trials: pd.DataFrame) -> list[FrontCandidate]:
                     name: float("nan") if row[column] is None else float(row[column])
                     for name, column in columns.items()
                 },
+                flagged=bool(flags_of(row.get("flags"))),
             )
             for row in rows
         ]

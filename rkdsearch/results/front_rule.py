@@ -1,7 +1,8 @@
 """The one rule for the front, on plain entries. The search and the readers of rows adapt to it.
 
 1. Only finished configurations count: metrics of a stopped trial belong to another length and
-   perhaps to a weaker attack.
+   perhaps to a weaker attack. None that is flagged counts, by its own run or by a replicate: its
+   robust accuracy on validation images is not to be believed (`results.flags`).
 2. Once every replicate is over and one has finished, only replicated configurations count. Their
    accuracies are then means over their replicates: the run that selected a configuration must not
    judge it too.
@@ -24,7 +25,8 @@ from rkdsearch.results.pareto import non_dominated
 class Entry:
     """One trial as the rule sees it: `finished` at full length, `failed`, or neither yet.
 
-    `values` are its objectives by name; NaN is not measured.
+    `values` are its objectives by name; NaN is not measured. `flagged` where the validation attack
+    failed on it.
     """
 
     trial_id: str
@@ -33,13 +35,15 @@ class Entry:
     finished: bool
     failed: bool
     values: Mapping[str, float]
+    flagged: bool = False
 
 
 @dataclass(frozen=True)
 class FrontCandidate:
     """A configuration and the values that judge it: its run's, or means over `seeds` replicates.
 
-    `failed` of its replicates failed and are not in the means.
+    `failed` of its replicates failed and are not in the means. `flagged` where its run or one of
+    the others is.
     """
 
     trial_id: str
@@ -47,6 +51,7 @@ class FrontCandidate:
     values: Mapping[str, float]
     seeds: int = 0
     failed: int = 0
+    flagged: bool = False
 
     def merits(self, objectives: Collection[str]) -> NDArray[np.float64]:
         """Merits of these objectives (D,), all maximised."""
@@ -77,15 +82,17 @@ def judged(entries: Collection[Entry]) -> list[FrontCandidate]:
                 values={**own.values, **_means(seeds)},
                 seeds=len(seeds),
                 failed=failed,
+                flagged=own.flagged or any(e.flagged for e in seeds),
             )
         )
     return found
 
 
 def candidates(configurations: Collection[FrontCandidate]) -> list[FrontCandidate]:
-    """The configurations that count: finished ones, and of these the replicated where any is."""
-    replicated = any(one.seeds for one in configurations)
-    return [one for one in configurations if one.finished and (one.seeds or not replicated)]
+    """The configurations that count: finished, not flagged, and replicated where any is."""
+    trusted = [one for one in configurations if not one.flagged]
+    replicated = any(one.seeds for one in trusted)
+    return [one for one in trusted if one.finished and (one.seeds or not replicated)]
 
 
 def front(

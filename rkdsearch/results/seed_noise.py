@@ -1,19 +1,23 @@
-"""Seed noise: deviations of accuracies over training seeds, and selection bias of single runs."""
+"""Seed noise: deviations of accuracies over training seeds, and selection gaps of single runs."""
 
+import math
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from rkdsearch.results.cells import CLEAN, ROBUST
+from rkdsearch.results.intervals import pooled_variance
 from rkdsearch.results.states import Origin, Status
 
 
 def replicated(trials: pd.DataFrame) -> pd.DataFrame:
     """One row a replicated configuration, by ordinal: seeds, means and sample deviations over them.
 
-    `failed` counts its failed replicates, which are in no mean. `clean_bias` and `robust_bias` are
-    the selection bias: accuracy of the run that selected the configuration minus the mean. They are
-    null for baselines, which no result selected.
+    `failed` counts its failed replicates, which are in no mean. `clean_gap` and `robust_gap` are
+    the accuracy of its first run minus the mean. Where a search chose it (`selected`) that is the
+    selection gap: selection bias and the effect of another seed together. Of a baseline, which no
+    result selected, it is the seed's effect alone.
     """
     finished = trials[trials["status"] == Status.FINISHED]
     replicate = trials["origin"] == Origin.REPLICATE
@@ -27,56 +31,99 @@ def replicated(trials: pd.DataFrame) -> pd.DataFrame:
         robust_sd=(ROBUST, "std"),
     )
     own = finished[finished["origin"] != Origin.REPLICATE]
-    selecting = own.drop_duplicates("ordinal").set_index("ordinal").reindex(table.index)
-    best = selecting[[CLEAN, ROBUST]].where(selecting["origin"] != Origin.BASELINE)
+    first = own.drop_duplicates("ordinal").set_index("ordinal").reindex(table.index)
     return table.assign(
         failed=failed.reindex(table.index, fill_value=0),
-        clean_bias=best[CLEAN] - table["clean"],
-        robust_bias=best[ROBUST] - table["robust"],
+        selected=first["origin"] != Origin.BASELINE,
+        clean_gap=first[CLEAN] - table["clean"],
+        robust_gap=first[ROBUST] - table["robust"],
     )
 
 
 @dataclass(frozen=True)
 class SeedNoise:
-    """Pooled sample deviations over training seeds, and mean selection biases.
+    """Differences between runs of one configuration with other training seeds, fractions of 1.
 
-    `failed` replicates are in no mean. Baselines have no selection bias.
+    `clean_sd`, `robust_sd`: pooled sample deviations within configurations, which a single new run
+    has. `clean_residual`, `robust_residual`: what is left of them where seeds are blocks, because
+    all configurations have the same: residual deviations, with `freedom`, of a model that adds a
+    configuration's part and a seed's. Differences between configurations are judged by these.
+    `clean_gap`, `robust_gap`: mean selection gaps; `baseline_clean_gap`, `baseline_robust_gap`:
+    mean gaps of baselines. `failed` replicates are in no mean.
     """
 
     configurations: int
     runs: int
     failed: int
+    seeds: tuple[int, ...]
     clean_sd: float | None
     robust_sd: float | None
-    clean_bias: float | None
-    robust_bias: float | None
+    clean_residual: float | None
+    robust_residual: float | None
+    freedom: int
+    clean_gap: float | None
+    robust_gap: float | None
+    baseline_clean_gap: float | None
+    baseline_robust_gap: float | None
 
 
 def seed_noise(trials: pd.DataFrame) -> SeedNoise | None:
     """Seed noise over all replicated configurations; None where nothing was replicated.
 
-    Deviations are None where each has one replicate; biases are None where all are baselines.
+    Deviations are None where each has one replicate, residuals where the same seeds were not given
+    to several; gaps are None where there is no such configuration.
     """
     table = replicated(trials)
     if table.empty:
         return None
-    free = table["seeds"] - 1
-
-    def pooled(deviation: str) -> float | None:
-        return (
-            float(((free * table[deviation].fillna(0) ** 2).sum() / free.sum()) ** 0.5)
-            if free.sum()
-            else None
-        )
-
-    bias = table[["clean_bias", "robust_bias"]].dropna().mean()
-    failed = (trials["origin"] == Origin.REPLICATE) & (trials["status"] == Status.FAILED)
+    replicate = trials["origin"] == Origin.REPLICATE
+    runs = trials[replicate & (trials["status"] == Status.FINISHED)]
+    residuals, freedom = _residuals(runs)
+    gaps = {
+        f"{prefix}{name}": _mean(table.loc[table["selected"] == selected, name])
+        for prefix, selected in (("", True), ("baseline_", False))
+        for name in ("clean_gap", "robust_gap")
+    }
     return SeedNoise(
         configurations=len(table),
-        runs=int(table["seeds"].sum()),
-        failed=int(failed.sum()),
-        clean_sd=pooled("clean_sd"),
-        robust_sd=pooled("robust_sd"),
-        clean_bias=None if pd.isna(bias["clean_bias"]) else float(bias["clean_bias"]),
-        robust_bias=None if pd.isna(bias["robust_bias"]) else float(bias["robust_bias"]),
+        runs=len(runs),
+        failed=int((replicate & (trials["status"] == Status.FAILED)).sum()),
+        seeds=tuple(sorted({int(seed) for seed in runs["run.seed"].dropna()})),
+        clean_sd=_pooled(runs, CLEAN),
+        robust_sd=_pooled(runs, ROBUST),
+        clean_residual=residuals.get(CLEAN),
+        robust_residual=residuals.get(ROBUST),
+        freedom=freedom,
+        **gaps,
     )
+
+
+def _pooled(runs: pd.DataFrame, column: str) -> float | None:
+    variance, freedom = pooled_variance(
+        [list(group) for _, group in runs.groupby("ordinal")[column]]
+    )
+    return float(variance**0.5) if freedom else None
+
+
+def _residuals(runs: pd.DataFrame) -> tuple[dict[str, float], int]:
+    """Residual deviation of each accuracy in the additive model, and the degrees of freedom.
+
+    Least squares, because failed replicates leave holes. Empty, and 0, without freedom.
+    """
+    known = runs[runs["run.seed"].notna()]
+    parts = [known[column].to_numpy(dtype=float) for column in ("ordinal", "run.seed")]
+    design = np.hstack([(part[:, None] == np.unique(part)).astype(float) for part in parts])
+    freedom = len(known) - int(np.linalg.matrix_rank(design)) if len(known) else 0
+    if freedom < 1:
+        return {}, 0
+    found = {}
+    for column in (CLEAN, ROBUST):
+        values = known[column].to_numpy(dtype=float)
+        left = values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
+        found[column] = float((left @ left / freedom) ** 0.5)
+    return found, freedom
+
+
+def _mean(gaps: pd.Series) -> float | None:
+    mean = float(gaps.mean())
+    return None if math.isnan(mean) else mean

@@ -4,7 +4,9 @@ from enum import StrEnum
 from typing import Literal
 
 # Attacks of the test evaluation, as the column `attack` names them.
-EvaluationAttack = Literal["clean", "pgd20", "autoattack"]
+EvaluationAttack = Literal[
+    "clean", "pgd20", "pgd100", "margin", "targeted", "square", "autoattack", "transfer"
+]
 
 
 class Status(StrEnum):

@@ -1,8 +1,9 @@
-"""A study's folder: four tables of Parquet files, written whole and renamed into place.
+"""A study's folder: tables of Parquet files, written whole and renamed into place.
 
 A trial that is trained has a file of its own in each table; those that are not are packed.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -33,7 +34,9 @@ _ORDER = {
     "trials": ["ordinal", "trial_id"],
     "epochs": ["trial_id", "segment", "epoch"],
     "rungs": ["decided", "trial_id", "epochs"],
-    "evaluations": ["trial_id", "checkpoint", "attack", "seed"],
+    "evaluations": ["trial_id", "checkpoint", "attack", "attack_seed"],
+    "subsets": ["subset_sha256", "position"],
+    "openings": ["opened"],
 }
 
 
@@ -51,6 +54,7 @@ class Store:
         self.damaged: list[Path] = []
         self._config_columns = tuple(config_columns)
         self._fsync = fsync
+        self._tables: dict[str, tuple[Mapping[str, Column], pa.Schema]] = {}
         self._packers = {
             table: Packer(folder / table, partial(replace_file, fsync=True, pack=True))
             for table in _PACKED
@@ -69,14 +73,25 @@ class Store:
         self._write("rungs", trial_id, [{"trial_id": trial_id, **row} for row in rows])
 
     def write_evaluation(self, row: Mapping[str, object]) -> None:
-        """Replace the result of this trial, checkpoint, attack, seed and set of images.
+        """Replace the result of this trial, checkpoint, attack, ball, seed and set of images.
 
         A result on few images never replaces one on many.
         """
-        key = (row["checkpoint"], row["attack"], row["seed"], str(row["subset_sha256"])[:8])
-        self._write(
-            "evaluations", row["trial_id"], [row], suffix="".join(f"-{part}" for part in key)
-        )
+        attack = {name: row.get(name) for name in ("norm", "eps", "attack_settings")}
+        digits = hashlib.sha256(json.dumps(attack, sort_keys=True).encode()).hexdigest()[:8]
+        key = (row["checkpoint"], row["attack"], row["attack_seed"])
+        suffix = "".join(f"-{part}" for part in (*key, str(row["subset_sha256"])[:8], digits))
+        self._write("evaluations", row["trial_id"], [row], suffix=suffix)
+
+    def write_subset(self, rows: Sequence[Mapping[str, object]]) -> None:
+        """Write the images of an evaluated set, unless they are there."""
+        name = str(rows[0]["subset_sha256"])[:16]
+        if not (self.folder / "subsets" / f"{name}.parquet").exists():
+            self._write("subsets", name, rows)
+
+    def write_opening(self, row: Mapping[str, object]) -> None:
+        """Write an opening of test images."""
+        self._write("openings", row["opening"], [row])
 
     def pack(self, trial_ids: Iterable[str]) -> None:
         """Move the rows of these trials, which are not trained now, into one file a table."""
@@ -108,11 +123,19 @@ class Store:
         return self._read("rungs")
 
     def evaluations(self) -> pd.DataFrame:
-        """Every test result, by trial, checkpoint, attack and seed.
+        """Every test result, by trial, checkpoint, attack and attack seed.
 
         `evaluations.current_tests` selects those that readers show.
         """
         return self._read("evaluations")
+
+    def subsets(self) -> pd.DataFrame:
+        """Every image of every evaluated set, by set and position."""
+        return self._read("subsets")
+
+    def openings(self) -> pd.DataFrame:
+        """Every opening of test images, by time."""
+        return self._read("openings")
 
     def description(self) -> dict[str, object]:
         """The content of `study.json`; empty where there is none or it cannot be read."""
@@ -155,14 +178,22 @@ class Store:
             self._packers[table].drop({trial_id})
 
     def _table(self, table: str, rows: Sequence[Mapping[str, object]]) -> "pa.Table":
-        wanted = columns(table, self._config_columns)
-        unknown = {key for row in rows for key in row} - {column.name for column in wanted}
+        wanted, schema = self._wanted(table)
+        unknown = {key for row in rows for key in row} - wanted.keys()
         assert not unknown, f"{table} has no columns {sorted(unknown)}"
-        arrays = [
-            pa.array([_value(column, row.get(column.name)) for row in rows], _arrow(column))
-            for column in wanted
-        ]
-        return pa.table(arrays, schema=_schema(table, wanted))
+        # rows at once: an array for each column would take thrice as long
+        values = pa.array(
+            [{name: _value(wanted[name], value) for name, value in row.items()} for row in rows],
+            pa.struct(list(schema)),
+        )
+        return pa.Table.from_struct_array(values).replace_schema_metadata(schema.metadata)
+
+    def _wanted(self, table: str) -> "tuple[Mapping[str, Column], pa.Schema]":
+        """Columns by name, and the schema of a table's files."""
+        if table not in self._tables:
+            wanted = columns(table, self._config_columns)
+            self._tables[table] = ({c.name: c for c in wanted}, _schema(table, wanted))
+        return self._tables[table]
 
     def _read(self, table: str) -> pd.DataFrame:
         def read(path: Path) -> "pa.Table | None":

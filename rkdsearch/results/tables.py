@@ -1,4 +1,4 @@
-"""The four tables: their columns, and `docs/results.md`, which is `markdown()` of this module.
+"""The tables: their columns, and `docs/results.md`, which is `markdown()` of this module.
 
 `rows` has every column. A column may be renamed with a new SCHEMA_VERSION and a mapping in
 `versions.py`; see decision 13.
@@ -8,9 +8,17 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from rkdsearch.results.columns import Column, columns_of
-from rkdsearch.results.rows import DecisionRow, EpochRow, EvaluationRow, TrialRow
+from rkdsearch.results.flags import CHANCE, COUNTS, MEANINGS, TOLERATED
+from rkdsearch.results.rows import (
+    DecisionRow,
+    EpochRow,
+    EvaluationRow,
+    OpeningRow,
+    SubsetRow,
+    TrialRow,
+)
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 CONFIG_GOES_AFTER = "notes"  # the `config.*` columns of `trials` stand behind this one
 
 _TRIAL_ID = columns_of(TrialRow)[0]
@@ -20,6 +28,8 @@ TABLES: Mapping[str, tuple[Column, ...]] = MappingProxyType(
         "epochs": (_TRIAL_ID, *columns_of(EpochRow)),
         "rungs": (_TRIAL_ID, *columns_of(DecisionRow)),
         "evaluations": columns_of(EvaluationRow),
+        "subsets": columns_of(SubsetRow),
+        "openings": columns_of(OpeningRow),
     }
 )
 
@@ -43,11 +53,23 @@ _ABOUT = {
     "epochs": "One row an epoch of each segment of a trial, in `epochs/<trial_id>.parquet`.",
     "rungs": "One row a decision of the scheduler, in `rungs/<trial_id>.parquet`.",
     "evaluations": (
-        "One row a checkpoint, attack, seed and set of images: the only test results. The file is\n"
-        "`evaluations/<trial_id>-<checkpoint>-<attack>-<seed>-<8 digits of"
-        " subset_sha256>.parquet`.\n"
+        "One row a checkpoint, attack, attack seed and set of images: the only test results. The"
+        " file is\n"
+        "`evaluations/<trial_id>-<checkpoint>-<attack>-<seed>-<8 digits of subset_sha256>-<8 digits"
+        " of the ball and the settings>.parquet`.\n"
         "Where a network was evaluated more than once, readers show its newest weights and, of\n"
-        "each attack, the most images."
+        "each attack, the most images. They show rows of the network's own test images and ball;\n"
+        "other images (`split` is other) and other radii (`own_ball` is false) are for whoever asks"
+        " for them."
+    ),
+    "subsets": (
+        "One row an image of an evaluated set, in `subsets/<16 digits of subset_sha256>.parquet`,"
+        " in the\norder of the digits of `evaluations.per_image`."
+    ),
+    "openings": (
+        "One row an opening of test images, in `openings/<opening>.parquet`, written before the"
+        " first\nimage is attacked. Every result that is looked at can influence what is done"
+        " next: their number\nbelongs to a claim."
     ),
 }
 
@@ -75,4 +97,25 @@ def markdown() -> str:
             "|---|---|---|---|---|",
         ]
         lines += [f"| `{c.name}` | {c.type} | {c.unit} | {c.meaning} | {c.source} |" for c in fixed]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_flags()]) + "\n"
+
+
+def _flags() -> list[str]:
+    """The section about the values of `flags`."""
+    lines = [
+        "",
+        "## flags",
+        "",
+        "Values of `trials.flags` and `evaluations.flags`. A flag is raised where so many images",
+        f"have less than {CHANCE:g} probability if the tolerated share were true (exact binomial);",
+        "what was not looked at is null and called not checked. Flags on validation images keep a",
+        "trial off the front; those of `evaluations` move nothing. The last two compare two rows:",
+        "readers raise them.",
+        "",
+        "| flag | meaning | count | tolerated |",
+        "|---|---|---|---|",
+    ]
+    for flag, meaning in MEANINGS.items():
+        count = f"`check.{COUNTS[flag]}`" if flag in COUNTS else "images of both rows"
+        lines.append(f"| `{flag}` | {meaning} | {count} | {100 * TOLERATED[flag]:g} % |")
+    return lines

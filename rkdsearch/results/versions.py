@@ -1,7 +1,9 @@
 """Older schema versions, read as the current one. Only this module knows their names.
 
-Version 1 (releases before 0.2) is the only older version. For releases 0.x columns may be renamed
-with a mapping here (decision 13); from 1.0 on no column is renamed.
+Version 1 is of releases before 0.2; version 2 had no checks behind flags (decision 15), and `seed`
+for `attack_seed` in `evaluations`. For releases 0.x columns may be renamed with a mapping here
+(decision 13); from 1.0 on no column is
+renamed.
 """
 
 from collections.abc import Mapping
@@ -28,6 +30,8 @@ _COLUMNS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "evaluations": {"steps": "test_attack_steps"},
     }
 )
+# Columns of numbers that became JSON text: `image_size` is [H, W] where images are not square.
+_TEXT_SINCE_2 = ("config.data.image_size",)
 _DESCRIPTION = MappingProxyType({"exam": "validation_attack", "laws": "must_match"})
 # of a rung of `ladder`, in study.json; a search space may still have the old names
 RUNG = MappingProxyType(
@@ -37,11 +41,19 @@ RUNG = MappingProxyType(
 
 def upgraded(table: str, found: "pa.Table") -> "pa.Table":
     """One file of a table with the column names and values of the current version."""
+    for name in _TEXT_SINCE_2:
+        at = found.schema.get_field_index(name)
+        if at >= 0 and pa.types.is_integer(found.schema.field(at).type):
+            found = found.set_column(at, name, found[name].cast(pa.string()))
     version = (found.schema.metadata or {}).get(VERSION_KEY.encode(), b"1")
+    if version in (b"1", b"2") and table == "evaluations":
+        # flags were the warnings of AutoAttack's package; nobody had looked for signs of our own
+        newer = {"flags": "warnings", "seed": "attack_seed"}
+        found = found.rename_columns([newer.get(name, name) for name in found.column_names])
     if version != b"1":
         return found
-    names = _COLUMNS[table]
-    found = found.rename_columns([names.get(name, name) for name in found.column_names])
+    new = _COLUMNS[table]
+    found = found.rename_columns([new.get(name, name) for name in found.column_names])
     if table == "trials" and "origin" in found.column_names:
         at, origin = found.column_names.index("origin"), found["origin"]
         baseline = pc.if_else(pc.equal(origin, "first"), "baseline", origin)
@@ -60,14 +72,28 @@ def upgraded(table: str, found: "pa.Table") -> "pa.Table":
 def upgraded_description(found: dict[str, Any]) -> dict[str, Any]:
     """The content of `study.json` with the names of the current version."""
     if "schema_version" in found:
-        return found
+        return _with_radii(found)
     renamed = {_DESCRIPTION.get(name, name): value for name, value in found.items()}
     for place in (renamed, renamed.get("must_match")):
         if isinstance(place, dict) and isinstance(ladder := place.get("ladder"), list):
             place["ladder"] = [upgraded_rung(rung) for rung in ladder]
     if isinstance(attack := renamed.get("validation_attack"), dict):
         renamed["validation_attack"] = {"objective": "cross_entropy", **attack}
-    return renamed
+    return _with_radii(renamed)
+
+
+def _with_radii(found: dict[str, Any]) -> dict[str, Any]:
+    """The same with the radius of every L2 ball that a space left out: it was linf's 8/255."""
+    laws = found.get("must_match")
+    if not isinstance(laws, dict):
+        return found
+    balls = [
+        name.removeprefix("fixed.").removesuffix("norm")
+        for name, value in laws.items()
+        if name.startswith("fixed.") and name.endswith("attack.norm") and value == "l2"
+    ]
+    radii = {f"fixed.{ball}eps": 8 / 255 for ball in balls if f"search.{ball}eps" not in laws}
+    return {**found, "must_match": {**radii, **laws}}
 
 
 def upgraded_rung(found: object) -> object:

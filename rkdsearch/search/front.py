@@ -105,10 +105,14 @@ def to_replicate(trials: Collection[Trial], space: SearchSpace) -> list[Trial]:
 
 
 def _full_length(trials: Collection[Trial]) -> list[tuple[Trial, Best]]:
+    """Configurations that may be on the front, with their best epochs: no flagged one is."""
     configurations = [
         t
         for t in trials
-        if t.origin != Origin.REPLICATE and t.status == Status.FINISHED and t.full_length
+        if t.origin != Origin.REPLICATE
+        and t.status == Status.FINISHED
+        and t.full_length
+        and not t.flags
     ]
     return [(trial, trial.best) for trial in configurations if trial.best is not None]
 
@@ -131,4 +135,5 @@ def _entry(trial: Trial) -> Entry:
             "worst_class_accuracy": best.worst_class_accuracy,
             **trial.costs,
         },
+        flagged=bool(trial.flags),
     )

@@ -180,6 +180,8 @@ def row_of(trial: Trial, study: str, config_row: Mapping[str, object]) -> dict[s
         notes=trial.notes,
         metric=rows.metrics(trial.epochs),
         fidelity=rows.reached_fidelity(trial.config, trial.epochs),
+        flags=rows.flags(trial.epochs),
+        check=rows.checks(trial.epochs),
         facts={**trial.facts, **costs},
         run=replace(
             rows.run_record(trial.config, trial.epochs, trial.facts, earlier=earlier),

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from scipy.stats import qmc
 from typing_extensions import override
 
 from rkdsearch.space.settings import SamplerConfig
@@ -87,6 +86,8 @@ def propose(
 
 def _sobol_point(space: SearchSpace, ordinal: int) -> dict[str, Any]:
     """Point `ordinal` of a scrambled Sobol sequence over the space."""
+    from scipy.stats import qmc  # imported here: a second and a half at every other search's start
+
     sequence = qmc.Sobol(
         len(space.parameters), scramble=True, rng=np.random.default_rng(space.seed)
     )

@@ -84,7 +84,7 @@ class StoredTrials:
 
     def _fill_segments(self, trial: Trial, row: Mapping[str, Any]) -> None:
         """Add the epochs of every segment that has begun: its checkpoint's, or else its rows'."""
-        home, images = folder_of(self._folder, trial.trial_id), row["fidelity.validation_images"]
+        home = folder_of(self._folder, trial.trial_id)
         _rename_segments(home, len(trial.segments))
         for number, segment in enumerate(trial.segments):
             epochs = checkpoint_history(home / trial.folder_of_segment(number))
@@ -94,17 +94,16 @@ class StoredTrials:
                 # without a checkpoint this segment starts afresh, and its rungs are decided again
                 trial.decisions = [d for d in trial.decisions if not segment.has(d.epochs)]
             elif not epochs:
-                trial.epochs_by_segment[number] = self._epochs_of(
-                    trial, number, None if images is None else int(images)
-                )
+                trial.epochs_by_segment[number] = self._epochs_of(trial, number, row)
             if not next_begun:
                 break
 
-    def _epochs_of(self, trial: Trial, number: int, images: int | None) -> list[EpochResult]:
-        """Epochs of one segment by the rows of `epochs/`; best epochs are determined again.
-
-        `images` is the number of validation images.
-        """
+    def _epochs_of(
+        self, trial: Trial, number: int, trial_row: Mapping[str, Any]
+    ) -> list[EpochResult]:
+        """Epochs of one segment by the rows of `epochs/`; best epochs are determined again."""
+        known = trial_row["fidelity.validation_images"]
+        images = None if known is None else int(known)
         select, fidelities = trial.config.validation.select, trial.segments[number].fidelities
         found: list[EpochResult] = []
         best: Best | None = None
@@ -127,6 +126,7 @@ class StoredTrials:
                     epoch.clean_accuracy,
                     epoch.robust_accuracy,
                     epoch.worst_class_accuracy,
+                    epoch.by_class,
                 )
                 if best is None or measured.merit(select) > best.merit(select):
                     best = measured
@@ -140,6 +140,8 @@ class StoredTrials:
                     images=images,
                 )
             )
+        if found and number == len(trial.segments) - 1:
+            found[-1] = replace(found[-1], checks=rows.read_checks(trial_row))
         return found
 
 

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rkdsearch import data
+from rkdsearch import data, plugins
 from rkdsearch.data.config import PLACES
 from rkdsearch.errors import StudyError
 from rkdsearch.file_lock import refuse_object_storage
@@ -161,11 +161,14 @@ def _shown(settings: Mapping[str, Any], name: str) -> str:
     return json.dumps(settings[name]) if name in settings else "not there"
 
 
-def check_files(folder: Path, space: SearchSpace) -> None:
+def check_files(
+    folder: Path, space: SearchSpace, notice: Callable[[str], None] = lambda _: None
+) -> None:
     """Open the images and the teachers' files that the search will read.
 
-    Raises DataError and TeacherError where one cannot be read, StudyError where the study in the
-    folder used others.
+    `notice` is told where there are no test images to evaluate on later. Raises DataError and
+    TeacherError where a file cannot be read, or test images do not belong to the training images;
+    StudyError where the study in the folder used others.
     """
     config, known = space.example(), Store(folder).description()
     splits = data.load_training(config.data)
@@ -177,6 +180,8 @@ def check_files(folder: Path, space: SearchSpace) -> None:
                 " its own with --study"
             )
     try_student(config)
+    if untested := data.check_test(config.data):
+        notice(untested)
     for role in ROLES:
         teacher = config.teachers.get(role)
         if (
@@ -186,6 +191,8 @@ def check_files(folder: Path, space: SearchSpace) -> None:
         ):
             load_network(teacher, splits)
             teachers.check_same(folder, known, role, fingerprint(Path(teacher.path)))
+    for changed in plugins.changed_packages(known.get("packages")):
+        notice(f"{folder}: {changed}")
 
 
 def describe(folder: Path, space: SearchSpace, ready: Mapping[Role, TeacherStep]) -> None:
@@ -206,8 +213,10 @@ def describe(folder: Path, space: SearchSpace, ready: Mapping[Role, TeacherStep]
         "replicates": space.replicates.model_dump(),
         "validation_attack": config.validation.attack.model_dump(),
         "data": config.data.model_dump(mode="json"),
-        **data.load_training(config.data).hashes,
+        **(splits := data.load_training(config.data)).hashes,
+        "classes": list(splits.train.classes),
         "teachers": teachers.described(folder, config, ready),
+        "packages": plugins.imported_packages(),
         "version": version("rkdsearch"),
         "created": known.get("created", datetime.now(UTC).isoformat(timespec="seconds")),
     }

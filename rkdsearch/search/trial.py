@@ -8,6 +8,7 @@ from typing import Any, Self
 from rkdsearch.config import TrainConfig
 from rkdsearch.errors import Failure
 from rkdsearch.results.columns import cells_of
+from rkdsearch.results.flags import Flag
 from rkdsearch.results.objectives import COSTS, OBJECTIVES, merits
 from rkdsearch.results.rows import DecisionRow
 from rkdsearch.results.states import Decision, Origin, Status
@@ -166,6 +167,11 @@ class Trial:
     def best(self) -> Best | None:
         """Best epoch so far, by which the trial is compared."""
         return self.epochs[-1].best if self.epochs else None
+
+    @property
+    def flags(self) -> tuple[Flag, ...]:
+        """Signs that the validation attack failed on it; none before its full length."""
+        return rows.flags(self.epochs) or ()
 
     @property
     def full_length(self) -> bool:

@@ -2,7 +2,8 @@
 
 import os
 
-from accelerate import Accelerator, DistributedDataParallelKwargs
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
 
 from rkdsearch.accuracy import allow_tf32
@@ -12,6 +13,10 @@ from rkdsearch.errors import ConfigError
 _SHARDING = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG")  # of ACCELERATE_USE_...
 # Variables in which Accelerate looks for the number of processes.
 _COUNTS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+
+# `1`: this run's processes share a device, which NCCL refuses; `0`: each has its own. Whoever gives
+# each process a view of one device alone sets it, because no process can tell then.
+SHARED_DEVICE = "RKDSEARCH_SHARED_DEVICE"
 
 
 def accelerator_for(config: TrainConfig) -> Accelerator:
@@ -48,17 +53,20 @@ def accelerator_for(config: TrainConfig) -> Accelerator:
     known = AcceleratorState._shared_state  # noqa: SLF001
     if known and known.get("num_processes", 1) == 1 and bool(known.get("_cpu")) != on_cpu:
         AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001
+    distributed: list[DistributedDataParallelKwargs | InitProcessGroupKwargs] = [
+        DistributedDataParallelKwargs(
+            broadcast_buffers=False, find_unused_parameters=config.method.may_skip_parameters
+        )
+    ]
+    if not on_cpu and _share_a_device():
+        distributed.append(InitProcessGroupKwargs(backend="gloo"))
     accelerator = Accelerator(
         cpu=on_cpu,
         # the objective's own forward passes apply half precision where the config asks for it
         mixed_precision="no",
         # where the config asks to compile, the student is compiled and not the whole objective
         dynamo_backend="no",
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(
-                broadcast_buffers=False, find_unused_parameters=config.method.may_skip_parameters
-            )
-        ],
+        kwargs_handlers=distributed,
     )
     if config.training.precision == "tf32" and accelerator.device.type != "cuda":
         raise ConfigError(
@@ -69,3 +77,12 @@ def accelerator_for(config: TrainConfig) -> Accelerator:
     # A launcher's variable would divide the loss; parts of a batch are the config's to set.
     accelerator.gradient_accumulation_steps = 1
     return accelerator
+
+
+def _share_a_device() -> bool:
+    """True where several processes of this run use one GPU."""
+    told = os.environ.get(SHARED_DEVICE)
+    if told is not None:
+        return told == "1"
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return torch.cuda.is_available() and here > torch.cuda.device_count()

@@ -12,6 +12,9 @@ from rkdsearch.errors import ConfigError
 from rkdsearch.methods import Method
 from rkdsearch.results.columns import Column
 
+# A number or a list of numbers: one column has one type, so both are JSON text.
+_NUMBER_OR_LIST = frozenset({"config.data.image_size"})
+
 
 def columns(extra_methods: Iterable[str] = ()) -> tuple[Column, ...]:
     """The `config.*` columns; `extra_methods` are dotted paths of methods that are not built in.
@@ -42,7 +45,8 @@ def row(config: TrainConfig) -> dict[str, object]:
     values: dict[str, object] = {}
     for name, value in flatten_tree({"config": config.to_dict()}).items():
         if value is not None and ".recipe." not in name:
-            values[name] = json.dumps(value) if isinstance(value, list) else value
+            as_text = isinstance(value, list) or name in _NUMBER_OR_LIST
+            values[name] = json.dumps(value) if as_text else value
     return values
 
 
@@ -55,6 +59,8 @@ def _columns_of(kind: type[BaseModel], prefix: str) -> Iterable[Column]:
                 yield from _columns_of(section, f"{prefix}{name}.")
             continue
         types = {_column_type(kind) for kind in kinds}
+        if prefix + name in _NUMBER_OR_LIST:
+            types = {"string"}
         yield Column(
             prefix + name,
             "float" if types == {"int", "float"} else types.pop(),

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rkdsearch.accuracy import TeacherReliability
+from rkdsearch.accuracy import ByClass, TeacherReliability
+from rkdsearch.results.rows import Checks
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,7 @@ class Best:
     clean_accuracy: float
     robust_accuracy: float
     worst_class_accuracy: float
+    by_class: ByClass | None = None  # None where an earlier version measured
 
     def merit(self, select: str) -> float:
         """The value that selects an epoch: the accuracy `select`, or `mean` of clean and robust."""
@@ -30,6 +32,8 @@ class EpochResult:
     """One finished epoch. `epoch` counts from 1; `finished` is a Unix time in seconds.
 
     Accuracies are on validation images, fractions of 1; None where the epoch was not validated.
+    `checks` are of the best epoch's network, on validation images, and come with a full run's last
+    epoch.
     """
 
     epoch: int
@@ -43,6 +47,7 @@ class EpochResult:
     clean_accuracy: float | None = None
     robust_accuracy: float | None = None
     worst_class_accuracy: float | None = None
+    by_class: ByClass | None = None
     reliability: TeacherReliability | None = None
     best: Best | None = None
     robust_peak: float | None = None
@@ -50,6 +55,7 @@ class EpochResult:
     validation_attack_steps: int | None = None
     finished: float = 0.0
     processes: int | None = None
+    checks: Checks | None = None
 
     @property
     def robust_overfitting_gap(self) -> float | None:
@@ -63,9 +69,18 @@ class EpochResult:
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> "EpochResult":
         """The inverse of `dataclasses.asdict`."""
-        reliability, best = values["reliability"], values["best"]
+        reliability, best, checks = values["reliability"], values["best"], values.get("checks")
+        nested = ("reliability", "best", "by_class", "checks")
         return EpochResult(
-            **{k: v for k, v in values.items() if k not in ("reliability", "best")},
+            **{k: v for k, v in values.items() if k not in nested},
+            by_class=_by_class(values.get("by_class")),
             reliability=None if reliability is None else TeacherReliability(**reliability),
-            best=None if best is None else Best(**best),
+            best=None
+            if best is None
+            else Best(**{**best, "by_class": _by_class(best.get("by_class"))}),
+            checks=None if checks is None else Checks(**checks),
         )
+
+
+def _by_class(values: Mapping[str, Any] | None) -> ByClass | None:
+    return None if values is None else ByClass(tuple(values["clean"]), tuple(values["robust"]))

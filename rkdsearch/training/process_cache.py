@@ -82,7 +82,14 @@ def file_version(path: Path) -> tuple[int, int]:
 def load_unfolded(config: TeacherConfig, task: ImageTask, precision: str, device: str) -> nn.Module:
     """The teacher as its file has it, with its BatchNorm; read anew, never cached."""
     assert config.path is not None
-    network = load_teacher(Path(config.path), config.network, task, sha256=config.sha256)
+    network = load_teacher(
+        Path(config.path),
+        config.network,
+        task,
+        sha256=config.sha256,
+        key=config.key,
+        ignore=config.ignore,
+    )
     return network.to(device, WEIGHT_DTYPES[precision])
 
 

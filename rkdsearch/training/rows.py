@@ -2,7 +2,6 @@
 
 import json
 import platform
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
@@ -13,10 +12,15 @@ from typing import Any
 
 import torch
 
-from rkdsearch.accuracy import TeacherReliability
+from rkdsearch.accuracy import ByClass, TeacherReliability
 from rkdsearch.config import TrainConfig
+from rkdsearch.plugins import imported_packages
+from rkdsearch.provenance import git_commit
 from rkdsearch.results.columns import cells_of
+from rkdsearch.results.flags import Flag, raised
 from rkdsearch.results.rows import (
+    Checks,
+    ClassCells,
     EpochRow,
     Metrics,
     ReachedFidelity,
@@ -37,11 +41,42 @@ def metrics(epochs: Sequence[EpochResult]) -> Metrics | None:
         clean_accuracy=judged.best.clean_accuracy,
         robust_accuracy=judged.best.robust_accuracy,
         worst_class_accuracy=judged.best.worst_class_accuracy,
+        by_class=_class_cells(judged.best.by_class),
         best_epoch=judged.best.epoch,
         last_clean_accuracy=judged.clean_accuracy,
         last_robust_accuracy=judged.robust_accuracy,
         robust_overfitting_gap=judged.robust_overfitting_gap,
     )
+
+
+def checks(epochs: Sequence[EpochResult]) -> Checks | None:
+    """The checks of a run's best network; None before its full length, and of earlier versions."""
+    return epochs[-1].checks if epochs else None
+
+
+def flags(epochs: Sequence[EpochResult]) -> tuple[Flag, ...] | None:
+    """The flags that these raise; None where there are none."""
+    found = checks(epochs)
+    return None if found is None else raised(found)
+
+
+def _class_cells(measured: ByClass | None) -> ClassCells | None:
+    if measured is None:
+        return None
+    return ClassCells(
+        balanced_clean_accuracy=measured.balanced_clean,
+        balanced_robust_accuracy=measured.balanced_robust,
+        clean_accuracy=measured.clean,
+        robust_accuracy=measured.robust,
+    )
+
+
+def _read_classes(row: Mapping[str, Any]) -> ByClass | None:
+    texts = [row.get(f"by_class.{kind}_accuracy") for kind in ("clean", "robust")]
+    if None in texts:
+        return None
+    clean, robust = (tuple(json.loads(str(text))) for text in texts)
+    return ByClass(clean, robust)
 
 
 def reached_fidelity(config: TrainConfig, epochs: Sequence[EpochResult]) -> ReachedFidelity:
@@ -108,6 +143,7 @@ def epoch(result: EpochResult, segment: int = 0) -> EpochRow:
         clean_accuracy=result.clean_accuracy,
         robust_accuracy=result.robust_accuracy,
         worst_class_accuracy=result.worst_class_accuracy,
+        by_class=_class_cells(result.by_class),
         teacher=None if shares is None else ReliabilityCells(**asdict(shares)),
         lr=result.lr,
         images_per_second=result.images_per_second,
@@ -132,14 +168,23 @@ def read_epoch(row: Mapping[str, Any]) -> EpochResult:
             "terms": json.loads(row["terms"] or "{}"),
             "finished": row["finished"].timestamp(),
         },
+        by_class=_read_classes(row),
         reliability=known,
     )
+
+
+def read_checks(row: Mapping[str, Any]) -> Checks | None:
+    """The checks in a row of `trials/`, nulls as None; None where nobody looked."""
+    counts = {f.name: row.get(f"check.{f.name}") for f in fields(Checks)}
+    known = {name: int(count) for name, count in counts.items() if count is not None}
+    return Checks(**known) if {"images", "right"} <= known.keys() else None
 
 
 def facts_of(trainer: Trainer) -> dict[str, object]:
     """Cells of `RunFacts`: code, versions, device, student and files of this run."""
     facts = RunFacts(
         git_commit=git_commit(),
+        packages=imported_packages() or None,
         version=version("rkdsearch"),
         torch=torch.__version__,
         ray=None,
@@ -150,28 +195,10 @@ def facts_of(trainer: Trainer) -> dict[str, object]:
         costs=asdict(trainer.size),
         teacher_sha256=trainer.teacher_hashes.get("robust"),
         natural_teacher_sha256=trainer.teacher_hashes.get("natural"),
+        preprocessing=trainer.splits.train.preprocessing or None,
         **trainer.splits.hashes,
     )
     return cells_of(facts, "run.")
-
-
-@lru_cache(maxsize=1)
-def git_commit() -> str | None:
-    """Commit of the code, with `-dirty` where files were changed; None outside a checkout."""
-    where = Path(__file__).parent
-    try:
-        done = subprocess.run(
-            # git is looked up in PATH, as everywhere
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],  # noqa: S607
-            cwd=where,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None
 
 
 def device_name(device: torch.device) -> str:

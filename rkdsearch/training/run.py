@@ -7,10 +7,13 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
+from rkdsearch import plugins
 from rkdsearch.config import TeacherConfig, TrainConfig
+from rkdsearch.data import Splits
 from rkdsearch.errors import CheckpointError, NonFiniteLossError, OutOfMemoryError
 from rkdsearch.file_lock import one_writer
 from rkdsearch.methods import name_of
+from rkdsearch.results.cells import parse
 from rkdsearch.results.columns import cells_of
 from rkdsearch.results.rows import ALONE, TrialRow
 from rkdsearch.results.states import Origin, Status
@@ -35,7 +38,9 @@ def exclusive_folder(
     return one_writer(folder, "trained in", way_out) if is_first_process() else nullcontext()
 
 
-def train_teacher(made_by: TrainConfig, folder: Path) -> Iterator[EpochResult]:
+def train_teacher(
+    made_by: TrainConfig, folder: Path, splits: Splits | None = None
+) -> Iterator[EpochResult]:
     """Train a teacher with all processes; yields the epochs that are left to do.
 
     Raises as `exclusive_folder` does.
@@ -43,23 +48,25 @@ def train_teacher(made_by: TrainConfig, folder: Path) -> Iterator[EpochResult]:
     with exclusive_folder(
         made_by, folder, "wait for its end: this run then finds the teacher trained"
     ):
-        trainer = Trainer(made_by, folder)
+        trainer = Trainer(made_by, folder, splits=splits)
         yield from trainer.epochs()
         # The other processes read the file that the first one writes.
         trainer.accelerator.wait_for_everyone()
 
 
-def teacher_epochs(config: TrainConfig, *caches: Path) -> Iterator[tuple[str, EpochResult]]:
+def teacher_epochs(
+    config: TrainConfig, *caches: Path, splits: Splits | None = None
+) -> Iterator[tuple[str, EpochResult]]:
     """Train the teachers that are recipes; yields each epoch that is left to do with its role.
 
-    After the last one, `caches` contain their files.
+    After the last one, `caches` contain their files. `splits`: as of `Trainer`.
     """
     for role in config.teacher_roles:
         made_by = teacher.recipe_run(config, role)
         if made_by is not None:
             home = teacher.folder_of(made_by, *caches)
             if not teacher.is_trained(made_by, home):
-                yield from ((role, epoch) for epoch in train_teacher(made_by, home))
+                yield from ((role, epoch) for epoch in train_teacher(made_by, home, splits))
 
 
 def with_teachers(config: TrainConfig, *caches: Path) -> TrainConfig:
@@ -76,6 +83,18 @@ def with_teachers(config: TrainConfig, *caches: Path) -> TrainConfig:
         elif given.sha256 is None:  # the hash identifies the run, wherever the file lies
             ready[role] = given.model_copy(update={"sha256": fingerprint(Path(str(given.path)))})
     return config.model_copy(update={"teachers": config.teachers.model_copy(update=ready)})
+
+
+def changed_packages(folder: Path) -> list[str]:
+    """Sentences about packages of the user's that changed since the run in this folder was written.
+
+    For whoever resumes it; none where there is no run.
+    """
+    return [
+        sentence
+        for row in Store(folder).trials().to_dict("records")
+        for sentence in plugins.changed_packages(parse(row.get("run.packages")))
+    ]
 
 
 def is_first_process() -> bool:
@@ -120,6 +139,8 @@ def single_run(trainer: Trainer) -> Iterator[EpochResult]:
                 notes={},
                 metric=rows.metrics(trainer.history),
                 fidelity=rows.reached_fidelity(config, trainer.history),
+                flags=rows.flags(trainer.history),
+                check=rows.checks(trainer.history),
                 facts=facts,
                 run=rows.run_record(config, trainer.history, facts),
             )

@@ -76,6 +76,7 @@ class RunCheckpoints:
                 "config": self._config.to_dict(),
                 "best": asdict(result.best),
                 "split_sha256": self._splits.fingerprint,
+                **self._splits.train.described,
             }
             checkpoint.write(self.best, network.state_dict(), described, keep=True, sync=sync)
         metadata = {

@@ -42,15 +42,22 @@ class RunParts:
     average: Average | None
 
 
-def build_run(config: TrainConfig) -> RunParts:
+def build_run(config: TrainConfig, splits: data.Splits | None = None) -> RunParts:
     """Build every part; all weights are drawn from the global generator, seeded by `training.seed`.
 
-    Raises ConfigError, DataError or TeacherError where a part cannot be built as the config says.
+    `splits` are the images where `data.name` is `arrays`, and None otherwise. Raises ConfigError,
+    DataError or TeacherError where a part cannot be built as the config says.
     """
     training = config.training
     accelerator = accelerator_for(config)
     device, processes = accelerator.device, accelerator.num_processes
-    splits = data.load_training(config.data)
+    if splits is None:
+        splits = data.load_training(config.data)
+    elif splits.train.name != config.data.name:
+        raise ConfigError(
+            f"data.name must be '{splits.train.name}' where the images are given, got"
+            f" '{config.data.name}': rows and model card name the images by it"
+        )
     train = splits.train
     torch.manual_seed(training.seed)
     student = build_student(config, train)
@@ -81,6 +88,7 @@ def build_run(config: TrainConfig) -> RunParts:
         batch_size=training.batch_size,
         seed=training.seed,
         augment=config.data.augment,
+        sampling=config.data.sampling,
         extra=splits.extra,
         extra_fraction=config.data.extra_fraction,
         device=device,

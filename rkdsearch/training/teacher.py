@@ -11,13 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from rkdsearch import data, models
+from rkdsearch import data, flags, models
 from rkdsearch.accuracy import BATCH, evaluate_accuracy
 from rkdsearch.config import Recipe, TeacherConfig, TrainConfig
 from rkdsearch.data.splits import stratified_subset
 from rkdsearch.errors import OutOfMemoryError, TeacherError
 from rkdsearch.pace import Pace
-from rkdsearch.teacher import Role, fingerprint, load, split_of
+from rkdsearch.results.flags import raised, sentence
+from rkdsearch.results.rows import Checks
+from rkdsearch.teacher import Role, classes_of, fingerprint, load_and_tell, split_of
 from rkdsearch.training import checkpoint
 from rkdsearch.training.epoch import EpochResult
 from rkdsearch.training.validation import VALIDATION_SEED
@@ -47,6 +49,7 @@ class TeacherAccuracy:
     robust_accuracy: float
     images: int
     measured_on: str
+    contents: str = ""  # which entries of the file were read, and which were left
 
 
 def recipe_run(config: TrainConfig, role: Role) -> TrainConfig | None:
@@ -105,17 +108,27 @@ def find_file(study: Path, path: str) -> Path | None:
     return next((place for place in (own, Path(path)) if place.is_file()), None)
 
 
-def load_network(teacher: TeacherConfig, splits: data.Splits) -> nn.Module:
-    """The network in the teacher's file, for these images.
+def load_network(teacher: TeacherConfig, splits: data.Splits) -> tuple[nn.Module, str]:
+    """The network in the teacher's file, for these images, and what of the file it was given.
 
-    Raises TeacherError for a file that cannot be trusted or does not fit.
+    Raises TeacherError for a file that cannot be trusted, does not fit, or has these classes in
+    another order.
     """
     assert teacher.path is not None
-    return load(
-        Path(teacher.path),
+    path, classes = Path(teacher.path), splits.train.classes
+    theirs = classes_of(path)
+    if theirs is not None and theirs != classes and set(theirs) == set(classes):
+        raise TeacherError(
+            f"{path}: its logits are in the order {', '.join(theirs)}, and the classes of the"
+            f" images are {', '.join(classes)}; name and number them alike"
+        )
+    return load_and_tell(
+        path,
         teacher.network,
         splits.train.task,
         sha256=teacher.sha256,
+        key=teacher.key,
+        ignore=teacher.ignore,
     )
 
 
@@ -126,6 +139,32 @@ def measure(teacher: TeacherConfig, config: TrainConfig) -> TeacherAccuracy:
     """
     *_, (measured, _) = measuring(teacher, config)
     return measured
+
+
+def check(teacher: TeacherConfig, config: TrainConfig) -> Checks:
+    """The checks behind flags, by the run's validation attack on some of its validation images.
+
+    Raises TeacherError as `load_network` does.
+    """
+    splits, device = data.load_training(config.data), device_of(config)
+    network = models.fold(load_network(teacher, splits)[0].to(device))
+    rows = _validation_rows(config, splits)
+    if len(rows) > flags.IMAGES:
+        rows = rows[np.linspace(0, len(rows) - 1, flags.IMAGES).round().astype(int)]
+    images = splits.validation.take(torch.from_numpy(rows)).to(device)
+    x = data.FloatImages(images, device, channels_last=config.training.channels_last)[:]
+    attack = config.validation.attack.build()
+    return flags.check(network, x, images.labels.to(device), attack).counts
+
+
+def refuse_flagged(found: Checks, place: str) -> None:
+    """Raise TeacherError where these checks raise flags."""
+    if signs := [sentence(flag) for flag in raised(found)]:
+        raise TeacherError(
+            f"{place}: the validation attack fails on it, and its robust accuracy is not to be"
+            f" believed: {'; '.join(signs)}; choose a teacher that does not hide its gradient (does"
+            " its network round, draw random numbers, or end in a softmax?)"
+        )
 
 
 def measuring(teacher: TeacherConfig, config: TrainConfig) -> Iterator[tuple[TeacherAccuracy, int]]:
@@ -142,7 +181,8 @@ def measuring(teacher: TeacherConfig, config: TrainConfig) -> Iterator[tuple[Tea
     )
     sha256, said = fingerprint(path), measured_on(teacher, path, splits)
     with OutOfMemoryError.told(f"{path}, to be measured", "does another program use it?"):
-        network = load_network(teacher, splits).to(device)
+        network, contents = load_network(teacher, splits)
+        network = network.to(device)
         if config.training.channels_last:
             models.check_channels_last(teacher.network, network, splits.train.task)
         network = models.fold(network)
@@ -173,7 +213,7 @@ def measuring(teacher: TeacherConfig, config: TrainConfig) -> Iterator[tuple[Tea
         pace.at(done)
         yield (
             TeacherAccuracy(
-                sha256, float(clean.sum()) / done, float(robust.sum()) / done, done, said
+                sha256, float(clean.sum()) / done, float(robust.sum()) / done, done, said, contents
             ),
             len(y),
         )

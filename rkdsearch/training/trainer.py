@@ -27,7 +27,10 @@ from rkdsearch.config import TrainConfig
 from rkdsearch.config.fidelity import Fidelity, fidelity_at
 from rkdsearch.errors import CheckpointError, NonFiniteLossError, OutOfMemoryError
 from rkdsearch.pace import Pace
+from rkdsearch.results.rows import Checks
+from rkdsearch.teacher import load
 from rkdsearch.training import microbatches, setup
+from rkdsearch.training.attack_start import check_start
 from rkdsearch.training.epoch import EpochResult
 from rkdsearch.training.epoch_losses import EpochLosses
 from rkdsearch.training.precision import WEIGHT_DTYPES
@@ -40,7 +43,8 @@ from rkdsearch.training.validation import Validator, with_validation
 class Trainer:
     """One run of `config`, resumed from `folder` and saved there after every epoch.
 
-    Without a `folder` nothing is saved. Each of the `fidelities` is trained and validated as it
+    Without a `folder` nothing is saved. `splits` are images in memory (`data.splits_of`), where
+    `data.name` is `arrays`. Each of the `fidelities` is trained and validated as it
     says, and ends with a validation; the run ends with the last one. Raises ConfigError, DataError
     or TeacherError where the run cannot be set up, OutOfMemoryError where it does not fit.
     """
@@ -55,11 +59,12 @@ class Trainer:
         folder: str | Path | None = None,
         *,
         fidelities: Sequence[Fidelity] = (),
+        splits: data.Splits | None = None,
     ) -> None:
         self.config = config
         self.folder = None if folder is None else Path(folder)
         self._fidelities = tuple(fidelities)
-        parts = setup.build_run(config)
+        parts = setup.build_run(config, splits)
         self.accelerator, self.splits = parts.accelerator, parts.splits
         self.device = self.accelerator.device
         self.processes, self.rank = self.accelerator.num_processes, self.accelerator.process_index
@@ -74,6 +79,7 @@ class Trainer:
             for p in group["params"]
         ]
         self._state = State(self.objective, self.optimizers, self.average)
+        check_start(config, self.objective, self.splits)
         self._forward = self.accelerator.prepare(self.objective)
         self._batches = parts.batches
         self._validator = Validator(
@@ -195,6 +201,8 @@ class Trainer:
             or (epoch + 1) % self.config.validation.every == 0
         ):
             result = self._validated(result, fidelity)
+        if epoch + 1 == training.epochs and self.rank == 0:
+            result = replace(result, checks=self._checks_of_best(result))
         return replace(result, seconds=time.perf_counter() - started, finished=time.time())
 
     def _step(
@@ -286,6 +294,19 @@ class Trainer:
         network = self._delivered()
         network.eval()
         return self._validator.evaluate(network, protocol)
+
+    def _checks_of_best(self, result: EpochResult) -> Checks | None:
+        """The checks behind flags, of the best epoch's network; None where no file holds it."""
+        assert result.best is not None, "the last epoch is validated"
+        if result.best.epoch == result.epoch:
+            network = self.student if self.average is None else self.average.network
+        elif self._checkpoints is not None and self._checkpoints.best.exists():
+            best, task = self._checkpoints.best, self.splits.train.task
+            network = load(best, self.config.student, task)
+            setup.place(network, self.config, self.device)
+        else:
+            return None
+        return self._validator.check(network.eval())
 
     def _delivered(self) -> nn.Module:
         """The network to validate and deliver; an average gets new BatchNorm statistics."""

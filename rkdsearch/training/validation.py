@@ -7,10 +7,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from rkdsearch import data, models
+from rkdsearch import data, flags, models
 from rkdsearch.accuracy import ImageResults, TeacherReliability, evaluate_accuracy
 from rkdsearch.config import TrainConfig, ValidationConfig
 from rkdsearch.data.splits import stratified_subset
+from rkdsearch.results.rows import Checks
 from rkdsearch.training.epoch import Best, EpochResult
 from rkdsearch.training.precision import WEIGHT_DTYPES
 
@@ -83,6 +84,16 @@ class Validator:
             ),
         )
 
+    def check(self, network: nn.Module) -> Checks:
+        """The checks behind flags, of `network` (eval mode) under the full validation attack.
+
+        On at most `flags.IMAGES` validation images of all classes; this process does them alone.
+        """
+        everything = self.images(self._config.validation.images)[1]
+        x, y = self.images(min(flags.IMAGES, len(everything)))
+        attack = self._config.validation.attack.build()
+        return flags.check(models.fold(network), x[:], y, attack).counts
+
 
 def with_validation(
     result: EpochResult,
@@ -98,6 +109,7 @@ def with_validation(
         images.clean_accuracy,
         images.robust_accuracy,
         images.worst_class_accuracy,
+        images.by_class,
     )
     if result.best is not None and result.best.merit(select) >= best.merit(select):
         best = result.best
@@ -106,6 +118,7 @@ def with_validation(
         clean_accuracy=images.clean_accuracy,
         robust_accuracy=images.robust_accuracy,
         worst_class_accuracy=images.worst_class_accuracy,
+        by_class=images.by_class,
         reliability=reliability,
         best=best,
         robust_peak=max(result.robust_peak or 0.0, images.robust_accuracy),

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 BENCHMARKS = Path(__file__).parents[2] / "analysis" / "benchmarks"
-METHODS = ["rslad", "ard", "iad", "adaad"]
+METHODS = ["rslad", "ard", "iad", "adaad", "crdnd"]
 TINY = {"name": "wide_resnet", "depth": 10, "width": 1}
 CASES = [
     *((method, TINY, climb) for method in METHODS for climb in ("backward", "images")),

@@ -22,6 +22,7 @@ from rkdsearch.errors import CheckpointError, RkdError, StudyError
 from rkdsearch.export import onnx_model
 from rkdsearch.export.exported_network import eps_text
 from rkdsearch.export.robustbench import robust_to_every_seed
+from rkdsearch.results.cells import CLEAN, ROBUST, records
 from rkdsearch.results.columns import cells_of
 from rkdsearch.results.store import Store
 from rkdsearch.teacher import fingerprint, load, split_of
@@ -67,14 +68,15 @@ def evaluation(attack: str, seed: int, correct: str, **more: Any) -> dict[str, o
         "attack": attack,
         "norm": "linf",
         "eps": 8 / 255,
-        "seed": seed,
+        "attack_seed": seed,
         "images": len(correct),
         "of_images": 450,
         "correct": right,
         "accuracy": right / len(correct),
         "low": 0.0,
         "high": 1.0,
-        "flags": [],
+        "flags": None if attack == "clean" else [],
+        "warnings": [],
         "per_image": correct,
         "subset_sha256": "ab",
         "evaluated": datetime(2026, 1, 2, tzinfo=UTC),
@@ -87,7 +89,7 @@ def evaluated(alone: Path) -> Path:
     store = Store(alone)
     store.write_evaluation(evaluation("clean", 0, "1" * 9 + "0"))
     store.write_evaluation(
-        evaluation("autoattack", 0, "1111100000", flags=["gradients are masked"])
+        evaluation("autoattack", 0, "1111100000", warnings=["gradients are masked"])
     )
     store.write_evaluation(evaluation("autoattack", 1, "0111110000"))
     return alone
@@ -132,7 +134,7 @@ def test_the_card_names_protocol_threat_and_teacher(alone: Path, tmp_path: Path)
     )
     assert "at most 1 epochs, on the training images of digits" in card
     assert 'method.name: "crdnd"' in card
-    assert "seed 0, 1 process(es)" in card
+    assert "training seed 0, 1 process(es)" in card
     assert re.search(r"split sha256 `[0-9a-f]{64}`", card)
 
 
@@ -353,10 +355,10 @@ def test_test_results_carry_n_and_the_entry_counts_what_no_seed_broke(
 ) -> None:
     export(evaluated, trial="run", out=tmp_path)
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert "| test (10 of 450) | none | 0 | 9/10 | 90.00 % | 59.58 to 98.21 % | none seen |" in card
+    assert "| test (10 of 450) | none | 0 | 9/10 | 90.00 % | 59.58 to 98.21 % | - |" in card
     assert (
         "| test (10 of 450) | AutoAttack, standard | 0 | 5/10 | 50.00 % | 23.66 to 76.34 % |"
-        " gradients are masked |" in card
+        " AutoAttack's package: gradients are masked |" in card
     )
     entry = json.loads((tmp_path / "robustbench.json").read_text())
     assert (entry["clean_acc"], entry["autoattack_acc"], entry["eps"], entry["threat_model"]) == (
@@ -381,6 +383,43 @@ def test_test_results_carry_n_and_the_entry_counts_what_no_seed_broke(
         "venue",
         "architecture",
     } <= entry.keys()
+
+
+def test_the_card_keeps_other_training_seeds_apart_from_its_own_network(
+    evaluated: Path, tmp_path: Path
+) -> None:
+    export(evaluated, trial="run", out=tmp_path / "single")
+    card = (tmp_path / "single" / "README.md").read_text(encoding="utf-8")
+    assert "None: this configuration was trained once" in card
+    assert "The validation rows selected the epoch: they are" in card
+    shutil.copytree(evaluated, tmp_path / "study")
+    store = Store(tmp_path / "study")
+    (row,) = records(store.trials())
+    own = {name: value for name, value in row.items() if not name.startswith("config.")}
+    store.write_trial({**own, "origin": "search"})
+    for seed, robust in ((1, 0.50), (2, 0.54)):
+        name = f"run-r{seed}"
+        replicate = {"trial_id": name, "origin": "replicate", CLEAN: 0.9, ROBUST: robust}
+        store.write_trial({**own, **replicate, "run.seed": seed})
+        right = "1" * (2 + 2 * seed) + "0" * (8 - 2 * seed)
+        store.write_evaluation(evaluation("autoattack", 0, right, trial_id=name))
+    export(tmp_path / "study", trial="run", out=tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    results, others = card.split("## Results")[1].split("## The same configuration")
+    others = others.split("## How it was made")[0]
+    assert "This one network, training seed 0." in results
+    assert "| AutoAttack, standard | 0 | 5/10 | 50.00 %" in results
+    assert "selected the epoch and the trial" in results
+    assert (
+        "This configuration that the search chose was trained again with 2 other training seed(s);"
+        " the network of this card is not among these runs." in others
+    )
+    assert "| 2 | 90.00 % | standard deviation 0.00 |" in others
+    assert "| 2 | 52.00 % | standard deviation 2.83 |" in others
+    assert (
+        "| test (10) | AutoAttack, standard | 2 | 50.00 % | 95 % interval 7.17 to 92.83 % |"
+        in others
+    )
 
 
 def test_an_image_stands_when_no_seed_broke_it() -> None:

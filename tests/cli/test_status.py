@@ -7,7 +7,7 @@ import pytest
 from rkdsearch.cli.status import status
 from rkdsearch.errors import StudyError
 from rkdsearch.results.store import Store
-from tests.results.factory import make_study, repeat
+from tests.results.factory import flag, make_study, repeat
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +97,16 @@ def test_what_else_names_the_front_is_shown(
     )
     status(tmp_path)
     assert capsys.readouterr().out.count("worst class %") == 2
+
+
+def test_a_flagged_student_is_named_with_its_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flag(make_study(tmp_path / "digits"), "igdm-044", "random")
+    status(tmp_path / "digits")
+    front, others = capsys.readouterr().out.split("finished, not on the front (validation)")
+    assert "igdm-044" not in front
+    assert "kept off the front: igdm-044: random: two evaluations of the same images" in others
 
 
 def test_status_writes_nothing(tmp_path: Path) -> None:

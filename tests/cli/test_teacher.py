@@ -1,5 +1,6 @@
 """`rkdsearch teacher`: train once, measure with n and intervals, check claims, convert files."""
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from rkdsearch import config as run
 from rkdsearch.cli.teacher import convert, train, verify
 from rkdsearch.cli.train import train as train_run
 from rkdsearch.errors import ConfigError, TeacherError
+from rkdsearch.results.flags import Flag
 from rkdsearch.results.store import Store
 from rkdsearch.teacher import fingerprint
 
@@ -122,7 +124,14 @@ def test_verify_prints_n_and_the_interval_of_both_accuracies(
         out[0] == "validation attack: linf, eps 0.05 of [0, 1], PGD-2, restarts 1; images of digits"
     )
     assert fingerprint(weights_of(trained)) in out[1]
-    assert out[4:] == ["  on validation images, held out from its training"]
+    assert out[4:6] == [
+        "  on validation images, held out from its training",
+        "  signs of a failed attack, on 200 images:",
+    ]
+    signs = {line.split()[0]: line.split(maxsplit=1)[1] for line in out[6:]}
+    assert list(signs) == [flag.value for flag in Flag]
+    assert signs["random"] == "0 images"
+    assert signs["autoattack_below"] == "not checked"
     clean, robust = (line.split() for line in out[2:4])
     assert (clean[0], robust[0]) == ("clean", "robust")
     for line in (clean, robust):
@@ -132,6 +141,24 @@ def test_verify_prints_n_and_the_interval_of_both_accuracies(
         low, high = (float(end.strip("[],")) for end in line[-2:])
         assert low < right / 200 < high
     assert int(clean[1].split("/")[0]) > int(robust[1].split("/")[0])
+
+
+def test_a_teacher_that_hides_its_gradient_is_an_error_although_its_claim_holds(
+    config: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hidden = "teachers.robust.network.name=tests.training.networks.RoundedMLP"
+    with pytest.raises(
+        TeacherError, match=r"teachers.robust: the validation attack fails.*zero_gradients: the "
+    ):
+        verify(
+            config,
+            f"teachers.robust.path={weights_of(trained)}",
+            hidden,
+            "teachers.robust.network.width=null",
+            "teachers.robust.robust_accuracy=0.5",
+            allow_import=("tests",),
+        )
+    assert re.search(r"FLAG zero_gradients +[1-9]\d+ images", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("name", ["clean_accuracy", "robust_accuracy"])

@@ -64,6 +64,57 @@ def test_start_and_batchnorm_default_to_the_methods_paper() -> None:
     assert built(**{"attack.start": "none"}).attack.start == "none"
 
 
+@pytest.mark.parametrize(
+    ("values", "method"),
+    [
+        ({"method": {"name": "trades"}}, "trades"),
+        ({"attack.objective": "student_clean"}, "rslad"),
+        (
+            {"method": {"name": "trades"}, "attack.objective": "student_clean"},
+            "trades",
+        ),
+    ],
+)
+def test_an_attack_that_compares_the_student_with_itself_may_not_begin_at_x(
+    values: dict[str, Any], method: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"'none' here.*'{method}'.*gaussian, uniform"):
+        built(**values, **{"attack.start": "none"})
+    assert built(**values, **{"attack.start": "none", "attack.steps": 0}).attack.steps == 0
+    assert built(**values, **{"attack.start": "gaussian"}).attack.start == "gaussian"
+
+
+def test_trades_with_another_inner_problem_may_begin_at_x() -> None:
+    config = built(
+        method={"name": "trades"}, **{"attack.start": "none", "attack.objective": "label"}
+    )
+    assert config.attack.start == "none"
+
+
+def test_a_teachers_recipe_may_not_begin_at_x_either() -> None:
+    recipe = {"method": {"name": "trades"}, "attack": {"start": "none"}}
+    with pytest.raises(ConfigError, match=r"teachers.robust.recipe.*'none' here"):
+        built(teachers={"robust": {"recipe": recipe}})
+
+
+@pytest.mark.parametrize("ball", ["attack", "validation.attack"])
+def test_an_l2_ball_needs_a_radius_and_keeps_no_radius_of_linf(ball: str) -> None:
+    with pytest.raises(ConfigError, match=f"{ball}.*eps is required where norm is l2"):
+        built(**{f"{ball}.norm": "l2"})
+    assert built(**{f"{ball}.norm": "l2", f"{ball}.eps": "128/255"}).to_dict()
+
+
+def test_an_l2_ball_of_a_teachers_recipe_needs_a_radius_too() -> None:
+    recipe = {"method": {"name": "pgd_at"}, "attack": {"norm": "l2"}}
+    with pytest.raises(ConfigError, match="eps is required where norm is l2"):
+        built(teachers={"robust": {"recipe": recipe}})
+
+
+def test_a_stored_run_with_an_l2_ball_keeps_its_radius() -> None:
+    stored = built(**{"attack.norm": "l2", "attack.eps": 8 / 255}).to_dict()
+    assert configs.build(stored).attack.eps == 8 / 255
+
+
 def test_a_file_that_is_there_is_the_teacher_and_its_recipe_no_part_of_the_run() -> None:
     recipe = {"recipe": {"method": {"name": "pgd_at"}}}
     with_both = built(teachers={"robust": {**TEACHER, **recipe}, "natural": TEACHER})
@@ -86,7 +137,7 @@ def test_a_fingerprint_is_of_the_values_and_of_nothing_else() -> None:
     assert built(**{"teachers.robust.trained_on": "train"}).fingerprint() == built().fingerprint()
     # A new field or default changes this number: `config/stored.py` must then say what an earlier
     # run had, or no earlier checkpoint can be continued.
-    assert built().fingerprint()[:16] == "703c7befe79450db"
+    assert built().fingerprint()[:16] == "729082b234ce76cc"
 
 
 def test_where_a_runs_files_lie_is_no_part_of_it_where_something_else_says_what_they_are() -> None:

@@ -18,10 +18,11 @@ from pyarrow import parquet
 Bytes = NDArray[np.uint8]
 
 
-def pictures(count: int, size: int, channels: int, seed: int = 0) -> Bytes:
-    """(count, size, size, channels) of noise."""
+def pictures(count: int, size: int | tuple[int, int], channels: int, seed: int = 0) -> Bytes:
+    """(count, height, width, channels) of noise; `size` is both, or (height, width)."""
+    height, width = (size, size) if isinstance(size, int) else size
     return np.random.default_rng(seed).integers(
-        256, size=(count, size, size, channels), dtype=np.uint8
+        256, size=(count, height, width, channels), dtype=np.uint8
     )
 
 
@@ -35,7 +36,7 @@ def png(pixels: Bytes) -> bytes:
 def write_parquet(
     path: Path,
     images: list[bytes | None],
-    labels: list[int | None],
+    labels: list[int | None] | list[str],
     names: list[str] | None = None,
     columns: tuple[str, str] = ("image", "label"),
     **more: list[int],
@@ -46,7 +47,7 @@ def write_parquet(
                 [{"bytes": image, "path": None} for image in images],
                 pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
             ),
-            columns[1]: pa.array(labels, pa.int64()),
+            columns[1]: pa.array(labels, None if isinstance((*labels, 0)[0], str) else pa.int64()),
             **more,
         }
     )
@@ -62,7 +63,9 @@ def write_parquet(
     parquet.write_table(rows, path, row_group_size=3)
 
 
-def write_folder(root: Path, counts: dict[str, int], size: int = 8, channels: int = 3) -> None:
+def write_folder(
+    root: Path, counts: dict[str, int], size: int | tuple[int, int] = 8, channels: int = 3
+) -> None:
     """Folders of PNG files; `counts`: {"train/cat": 5, ...}."""
     for seed, (place, count) in enumerate(counts.items()):
         (root / place).mkdir(parents=True, exist_ok=True)

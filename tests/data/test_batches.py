@@ -2,6 +2,7 @@
 
 import threading
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,32 @@ def test_an_epoch_shows_every_image_once_with_its_own_label_and_pixels() -> None
     x, y = data.floats(index)
     assert torch.equal(torch.cat([batch.x for batch in batches]), x)
     assert torch.equal(torch.cat([batch.y for batch in batches]), y)
+
+
+def test_balanced_sampling_draws_every_class_as_often_and_repeats_a_small_one() -> None:
+    data = images(30)
+    data = replace(data, labels=torch.tensor([0] * 24 + [1] * 4 + [2] * 2))
+    loader = Batches(data, batch_size=8, seed=0, sampling="balanced")
+    first, second = (torch.cat([batch.index for batch in loader.epoch(e)]) for e in (0, 1))
+    for index in (first, second):
+        assert data.labels[index].bincount().tolist() == [10, 10, 10]
+        counts = index.bincount(minlength=30)
+        assert counts[:24].max() == 1
+        assert sorted(counts[24:28].tolist()) == [2, 2, 3, 3]
+        assert counts[28:].tolist() == [5, 5]
+    assert not torch.equal(first, second)
+    again = torch.cat([batch.index for batch in loader.epoch(0)])
+    assert torch.equal(first, again)
+
+
+def test_shifts_are_an_eighth_of_height_and_of_width_each() -> None:
+    pixels = torch.zeros(400, 16, 40, 1, dtype=torch.uint8)
+    pixels[:, 8, 20] = 255
+    data = Images(pixels, torch.arange(400) % 2, 255.0, ("a", "b"), "dot", "train")
+    x = torch.cat([batch.x for batch in epoch(data, batch_size=100, augment="crop")])
+    assert x.shape == (400, 1, 16, 40)
+    _, _, rows, columns = x.nonzero(as_tuple=True)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (6, 10, 15, 25)
 
 
 def test_images_are_float32_of_0_to_1_and_channels_last() -> None:
@@ -322,18 +349,3 @@ def test_the_host_waits_for_no_batch_that_comes_from_a_file() -> None:
     with Transfers() as transfers:
         assert [batch.x.device.type for batch in running] == ["meta"] * 3
     assert transfers.found == [True] * 6  # pixels and labels
-
-
-@pytest.mark.gpu
-def test_a_cuda_device_sees_the_same_bytes() -> None:
-    arguments: dict[str, Any] = {
-        "augment": "crop_flip",
-        "extra": images(9, mapped=True),
-        "extra_fraction": 0.25,
-    }
-    for a, b in zip(
-        epoch(images(30), **arguments), epoch(images(30), device="cuda", **arguments), strict=True
-    ):
-        assert b.x.device.type == b.y.device.type == b.index.device.type == "cuda"
-        assert torch.equal(a.index, b.index.cpu())
-        assert torch.equal((a.x * 255).round(), (b.x.cpu() * 255).round())

@@ -15,7 +15,7 @@ from torchvision.datasets import ImageFolder
 
 from rkdsearch.data import Batches, DataConfig, load_test, load_training
 from rkdsearch.data import encoded as encoded_files
-from rkdsearch.data.folder import read_folder
+from rkdsearch.data.datasets import _read
 from rkdsearch.errors import DataError
 from tests.data.files import pictures, png, write_folder, write_parquet
 
@@ -155,7 +155,7 @@ def test_images_in_sub_folders_belong_to_their_class_in_the_order_of_image_folde
     )
     write_folder(tmp_path / "elsewhere", {"more": 2})
     (tmp_path / "train" / "dog" / "more").symlink_to(tmp_path / "elsewhere" / "more")
-    images = read_folder(folder_config(tmp_path), "train")
+    images = _read(folder_config(tmp_path), "train")
     assert images is not None
     assert images.labels.tolist() == [0] * 6 + [1] * 4
     places = [
@@ -176,7 +176,10 @@ def test_faults_of_a_folder_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="must hold one folder of images per class, found none"):
         load_training(folder_config(tmp_path))
     write_folder(tmp_path, {"train/cat": 3, "train/dog": 3, "test/cow": 1})
-    with pytest.raises(DataError, match=r"test.cow: the class is not in .*train"):
+    with pytest.raises(DataError, match=r"test.cow: holds images without labels|test: holds"):
+        load_test(folder_config(tmp_path))
+    write_folder(tmp_path, {"test/cat": 1})
+    with pytest.raises(DataError, match=r"test.cow: the class has no training images"):
         load_test(folder_config(tmp_path))
     (tmp_path / "train/empty").mkdir()
     with pytest.raises(DataError, match="class 'empty' has no training image"):
@@ -196,8 +199,8 @@ def test_without_test_images_there_is_no_test_evaluation(tmp_path: Path) -> None
         (
             pictures(1, 9, 3)[0],
             (
-                r"must have the shape of the first image, \(8, 8, 3\), got \(9, 9, 3\); set"
-                r" data.image_size"
+                r"must have the height and width of the first training image, 8 x 8, got 9 x 9;"
+                r" set data.image_size"
             ),
         ),
         (pictures(1, 8, 1)[0], None),  # grey among colour is colour
@@ -221,7 +224,7 @@ def test_colour_among_grey_is_refused_until_the_user_decides(tmp_path: Path) -> 
     with pytest.raises(
         DataError,
         match=(
-            r"001\.png: a colour image \(mode RGB\) in a data set that begins in grey; set"
+            r"001\.png: a colour image \(mode RGB\), and the first training image is grey; set"
             r" data.channels"
         ),
     ):
@@ -359,28 +362,33 @@ def test_the_columns_of_hugging_faces_cifar_are_read(
     ("columns", "message"),
     [
         (
-            {"picture": b"", "label": 0},
-            "must have one column image or img, got picture, label; rename or drop columns",
-        ),
-        (
-            {"image": b"", "coarse_label": 0},
-            "must have one column label or fine_label, got image, coarse_label; rename",
-        ),
-        (
-            {"image": b"", "label": 0, "fine_label": 0},
-            "must have one column label or fine_label, got image, label, fine_label; rename",
-        ),
-        (
             {"image": b"", "img": b"", "label": 0},
-            "must have one column image or img, got image, img, label; rename",
+            (
+                "must have one column of images, such as image or img, got columns image, img,"
+                " label; name it by data.image_column"
+            ),
         ),
         (
-            {"img": b"", "label": 0},
-            "column img must be a struct<bytes, path>, got binary; convert it",
+            {"picture": b"", "thumbnail": b"", "label": 0},
+            (
+                "must have one column of images, such as image or img, got columns picture,"
+                " thumbnail, label; name it by data.image_column"
+            ),
+        ),
+        (
+            {"image": b"", "coarse": 0, "fine": 0},
+            (
+                "must have one column of labels, such as label or fine_label, got columns image,"
+                " coarse, fine; name it by data.label_column"
+            ),
+        ),
+        (
+            {"img": 1, "label": 0},
+            "column img must be a struct<bytes, path> or binary, got int64; convert it",
         ),
         (
             {"img": {"bytes": b""}, "fine_label": 0.5},
-            "column fine_label must hold integers, got double; convert it",
+            "column fine_label must hold integers or class names, got double; convert it",
         ),
     ],
 )

@@ -51,18 +51,6 @@ def space(
     }
 
 
-def compiled(folder: Path) -> dict[str, str]:
-    """Environment variables that give Ray's processes one folder for compiled modules.
-
-    They are needed where Python may write none: each process would compile torch again.
-    """
-    return (
-        {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder)}
-        if sys.dont_write_bytecode
-        else {}
-    )
-
-
 @dataclass
 class Search:
     """One study, which a test can start several times."""
@@ -94,7 +82,6 @@ class Search:
         """`rkdsearch tune` in a process of its own, with its output in `log`."""
         env = {
             **os.environ,
-            **compiled(self.folder / "compiled"),
             "PYTHONPATH": str(ROOT),
             VARIABLE: str(self.witness),
             "COLUMNS": "200",

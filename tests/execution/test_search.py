@@ -27,7 +27,7 @@ from rkdsearch.search import ledger
 from rkdsearch.search.study import Study
 from rkdsearch.space.space import SearchSpace
 from rkdsearch.training.epoch import EpochResult
-from tests.execution.real import FIXED, ROOT, Search, compiled, space
+from tests.execution.real import FIXED, ROOT, Search, space
 from tests.search.files import load_space
 from tests.search.witness import VARIABLE
 
@@ -43,8 +43,6 @@ def witness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         # Ray counts what it is told, and touches none
         patch.setattr(ray, "init", partial(ray.init, num_gpus=1))
-        for name, value in compiled(file.parent / "compiled").items():
-            patch.setenv(name, value)
         patch.setenv(VARIABLE, str(file))
         patch.setenv("PYTHONPATH", str(ROOT))
         patch.setenv("COLUMNS", "200")

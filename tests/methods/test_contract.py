@@ -1,6 +1,7 @@
 """Every method x every law. A method that passes here can be searched over."""
 
 import math
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,9 @@ import pytest
 import torch
 
 from rkdsearch import methods
+from rkdsearch.attacks import Linf
 from rkdsearch.methods import Method
+from rkdsearch.training import attack_start
 from tests.methods import laws, processes
 from tests.methods.laws import EPS, Bench
 
@@ -54,6 +57,13 @@ def test_the_loss_reaches_every_weight_of_the_student_and_of_its_companions(meth
     gradients = [p.grad for p in bench.trained().values() if p.grad is not None]
     assert all(g.isfinite().all() for g in gradients)
     assert any(g.any() for g in gradients)
+
+
+def test_a_method_says_whether_its_inner_problem_is_flat_at_x(method: Method) -> None:
+    bench, probe = Bench(method), attack_start.Probe(Linf(EPS), 2, EPS / 4, "none")
+    with suppress(attack_start.Seen):
+        bench.loss(attack=probe, epoch=0)
+    assert probe.flat == method.flat_at_x
 
 
 def test_teachers_are_left_as_they_were_without_gradients(method: Method) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rkdsearch import methods
+from rkdsearch import methods, plugins
 from rkdsearch.errors import ConfigError
 from rkdsearch.methods.describe import describe, page
 
@@ -52,3 +52,16 @@ def test_a_description_gives_fields_defaults_and_laws() -> None:
 def test_a_description_of_an_unknown_method_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean 'rslad'"):
         describe("rslda")
+
+
+def test_a_strangers_method_is_described_as_ours_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="allow it with --allow-import tests"):
+        describe("tests.strangers.soft_at")
+    monkeypatch.setattr(plugins, "_allowed", {"tests.strangers"})
+    text = describe("tests.strangers.soft_at")
+    assert text.startswith("tests.strangers.soft_at: A third party's method")
+    assert "Teachers: none. Attack: gaussian, eval." in text
+    assert "smoothing: 0.1\n      s: the share" in text
+    bare = describe("tests.strangers.required")
+    assert "Teachers: as its fields say." in bare
+    assert "weight: required\n" in bare

@@ -192,7 +192,7 @@ def test_a_users_network_gets_the_shape_parameters_that_it_names() -> None:
         ),
         (
             "tests.foreign_networks.TooCurious",
-            "asks for depth; only classes, channels and size are known",
+            "asks for depth; only classes, channels, height, width and size are known",
         ),
         ("tests.foreign_networks.not_a_network", "made str, not a torch.nn.Module"),
         ("tests.foreign_networks.LeNet5", "fails on images of 1x8x8 pixels"),

@@ -55,6 +55,8 @@ def old(state: State) -> State:
         lambda state: below("module.")(trades(state)),
         old,
         lambda state: {name: tensor.half().float() for name, tensor in state.items()},
+        lambda state: {"n_averaged": torch.tensor(3), **below("module.")(state)},
+        lambda state: below("model.")(state) | below("attacker.model.")(state),
     ],
     ids=[
         "bare",
@@ -65,6 +67,8 @@ def old(state: State) -> State:
         "TRADES in DataParallel",
         "old torch",
         "half",
+        "AveragedModel",
+        "robustness",
     ],
 )
 def test_weights_under_a_wrappers_names_are_the_networks_own(
@@ -87,6 +91,8 @@ def test_weights_under_a_wrappers_names_are_the_networks_own(
         ("module.model.", ("module.mean", "module.std"), (3, 1, 1)),
         ("1.", ("0.mean", "0.std"), (3,)),
         ("", ("normalize.mean", "normalize.std"), (1, 3, 1, 1)),
+        ("module.model.", ("module.normalizer.new_mean", "module.normalizer.new_std"), (3, 1, 1)),
+        ("module.1.", ("module.0.means", "module.0.sds"), (3,)),
     ],
 )
 def test_a_wrappers_normalisation_moves_inside(
@@ -171,3 +177,46 @@ def test_what_does_not_fit_is_refused_whole(spoil: Callable[[State], State], law
     with pytest.raises(TeacherError, match=law):
         fit(ours, spoil(network().state_dict()), "teacher.pt")
     assert all(torch.equal(tensor, before[name]) for name, tensor in ours.state_dict().items())
+
+
+def test_madrys_attacker_is_left_with_its_normalisation() -> None:
+    theirs, ours = network(), network()
+    constants = {
+        f"module.{place}.new_{name}": torch.full((3, 1, 1), value)
+        for place in ("normalizer", "attacker.normalize")
+        for name, value in (("mean", 0.4), ("std", 0.2))
+    }
+    state = theirs.state_dict()
+    copies = below("module.model.")(state) | below("module.attacker.model.")(state)
+    fitted = fit(ours, {**constants, **copies}, "madry.pt")
+    x = torch.rand(2, 3, 8, 8)
+    torch.testing.assert_close(ours(x), theirs((x - 0.4) / 0.2))
+    assert fitted.prefix == "module.model."
+    assert len(fitted.left) == len(state) + 2
+    assert "left unread: module.attacker.normalize.new_mean, " in fitted.described
+
+
+def test_two_networks_in_one_file_are_named_and_not_guessed() -> None:
+    state = below("student.")(network().state_dict()) | below("teacher.")(network().state_dict())
+    with pytest.raises(TeacherError, match=r"under student\. and teacher\.; choose one by the"):
+        fit(network(), state, "both.pt")
+
+
+def test_a_spare_head_is_named_and_left_where_it_is_asked_for() -> None:
+    theirs, ours = network(), network()
+    state = below("module.")({**theirs.state_dict(), "rot.weight": torch.zeros(4, 64)})
+    law = r"also has rot\.weight\. Name .*such as teachers\.robust\.ignore=\[rot\.\]"
+    with pytest.raises(TeacherError, match=law):
+        fit(ours, state, "heads.pt")
+    assert fit(ours, state, "heads.pt", ignore=["rot."]).left == ("module.rot.weight",)
+    x = torch.rand(2, 3, 8, 8)
+    torch.testing.assert_close(ours(x), theirs(x))
+
+
+def test_a_file_that_almost_fits_is_told_by_the_entries_that_differ() -> None:
+    state = below("module.")({"n_averaged": torch.tensor(1), **network().state_dict()})
+    del state["module.fc.bias"]
+    state["module.fc.offset"] = torch.zeros(3)
+    with pytest.raises(TeacherError) as caught:
+        fit(network(), state, "renamed.pt")
+    assert "lacks fc.bias; also has fc.offset. Name" in str(caught.value)

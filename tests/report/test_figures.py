@@ -88,16 +88,53 @@ def test_forty_two_methods_look_different() -> None:
     assert len({(look.colour, look.shape) for look in looks.values()}) == 42
 
 
-def test_undefended_students_do_not_squeeze_the_others(study: StudyResults) -> None:
+def lies_in(view: Any, row: dict[str, Any]) -> bool:
+    (x0, x1), (y0, y1) = view
+    return bool(x0 <= row[CLEAN] <= x1 and y0 <= row[ROBUST] <= y1)
+
+
+def test_the_default_view_hides_no_baseline_and_says_what_it_hides(study: StudyResults) -> None:
     layout = pareto(study)["layout"]
-    assert layout["yaxis"]["range"][0] > 0.4
-    outside = sum(
-        not (layout["xaxis"]["range"][0] <= row[CLEAN] <= layout["xaxis"]["range"][1])
-        or not (layout["yaxis"]["range"][0] <= row[ROBUST] <= layout["yaxis"]["range"][1])
-        for row in rows(study)
-    )
-    labels = [button["label"] for button in layout["updatemenus"][0]["buttons"]]
-    assert labels == [f"closer view: {outside} marks lie outside", "all trials"]
+    default = (layout["xaxis"]["range"], layout["yaxis"]["range"])
+    measured = [row for row in rows(study) if row[CLEAN] is not None]
+    baselines = [row for row in measured if row["origin"] == "baseline"]
+    assert len(baselines) == 6
+    assert all(lies_in(default, row) for row in baselines)
+    closer, wide, every = layout["updatemenus"][0]["buttons"]
+    assert wide["args"] == [{f"{axis}.range": layout[axis]["range"] for axis in ("xaxis", "yaxis")}]
+    near = closer["args"][0]
+    view = (near["xaxis.range"], near["yaxis.range"])
+    assert view[1][0] > 0.4, "undefended students do not squeeze the others there"
+    outside = [row for row in measured if not lies_in(view, row)]
+    hidden = sum(row["origin"] == "baseline" for row in outside)
+    assert hidden == 1  # natural training
+    assert closer["label"] == f"closer view: {len(outside)} marks outside, 1 of them baselines"
+    assert every["label"] == "all trials"
+
+
+def test_where_every_baseline_is_near_the_default_is_the_closer_view() -> None:
+    def row(robust: float, origin: str) -> dict[str, Any]:
+        return {CLEAN: 0.9, ROBUST: robust, "origin": origin, "status": "finished"}
+
+    near = [row(0.5, "baseline"), row(0.6, "search"), row(0.55, "search")]
+    far = row(0.02, "search")
+    closer = pareto_figure.closer_view([*near, far], {})
+    assert pareto_figure.default_view([*near, far], {}) == closer
+    assert closer[ROBUST][0] > 0.4
+    wide = pareto_figure.default_view([*near, far, row(0.1, "baseline")], {})
+    assert 0.02 < wide[ROBUST][0] < 0.1, "as far as the baseline, and no further"
+    far_baseline = [*near, far, row(0.1, "baseline")]
+    labels = [
+        button["label"]
+        for button in pareto_figure._views(
+            pareto_figure.closer_view(far_baseline, {}), wide, far_baseline
+        )["buttons"]
+    ]
+    assert labels == [
+        "closer view: 2 marks outside, 1 of them baselines",
+        "all baselines: 1 mark outside",
+        "all trials",
+    ]
 
 
 def test_a_number_searched_over_decades_has_a_logarithmic_axis(study: StudyResults) -> None:

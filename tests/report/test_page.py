@@ -14,9 +14,13 @@ from hypothesis import strategies as st
 
 from rkdsearch.errors import StudyError
 from rkdsearch.report import page
+from rkdsearch.report.by_class import by_class
 from rkdsearch.results.cells import CLEAN, ROBUST, records
+from rkdsearch.results.intervals import paired_difference
 from rkdsearch.results.store import Store
-from tests.results.factory import make_study, repeat, write_tests
+from rkdsearch.results.study import read_study
+from tests.results import version_1
+from tests.results.factory import flag, make_study, repeat, write_tests
 
 EVIL = "</script><img src=x onerror=document.title='owned'>{{ 7 * 7 }}\u2028'\"&<b>"
 
@@ -152,11 +156,13 @@ def test_test_results_stand_beside_validation_with_n_eps_and_intervals(good: str
 def test_rows_of_different_numbers_of_images_say_so(tmp_path: Path) -> None:
     store = make_study(tmp_path, trials=12)
     row = next(r for r in records(store.evaluations()) if r["attack"] == "pgd20")
-    (tmp_path / "evaluations" / f"{row['trial_id']}-best-pgd20-0-cccccccc.parquet").unlink()
+    (file,) = (tmp_path / "evaluations").glob(f"{row['trial_id']}-best-pgd20-0-cccccccc-*")
+    file.unlink()
     store.write_evaluation({**row, "subset_sha256": "d" * 64, "images": 60})
     text = visible(page.build(tmp_path).read_text(encoding="utf-8"))
     assert "PGD-20, linf eps = 8/255: n = 60 or 297 of 297 test images" in text
     assert "AutoAttack, linf eps = 8/255: n = 297 of 297 test images" in text
+    text = section(text, "The front, with test results")
     assert text.count(", n = 60</small>") == 1
     assert text.count(", n = 297</small>") == len(store.evaluations()) // 3 - 1
 
@@ -166,15 +172,117 @@ def test_a_radius_is_written_as_the_field_writes_it(eps: float, text: str) -> No
     assert page.radius(eps) == text
 
 
-def test_the_most_robust_student_is_compared_with_natural_and_best_baseline_in_pairs(
-    good: str,
+def section(text: str, title: str) -> str:
+    """The visible text from this heading to the next."""
+    begin = text.index(f">{title}")
+    return text[begin : text.index("<h2>", begin)]
+
+
+def test_each_member_of_the_front_is_compared_with_each_baseline_clean_and_attacked(
+    tmp_path: Path,
 ) -> None:
-    text = visible(good)
-    pairs = text[text.index("<h2>Paired comparisons") : text.index("<h2>Methods")]
-    assert pairs.count("igdm · igdm-044") == 6
-    assert pairs.count("natural · natural-010") == 3
-    assert pairs.count("RSLAD, published") == 3
-    assert "+64.3 to +74.9" in pairs
+    store = make_study(tmp_path)
+    text = visible(page.build(tmp_path).read_text(encoding="utf-8"))
+    table = section(text, "The front against each baseline")
+    trials = store.trials()
+    front = list(read_study(tmp_path).front["trial_id"])
+    baselines = list(trials.loc[trials["origin"] == "baseline", "trial_id"])
+    assert len(baselines) == 6
+    pairs = {frozenset((a, b)) for a in front for b in baselines if a != b}
+    body = table[table.index("<tbody>") :]
+    assert body.count("<tr>") == len(pairs)
+    assert re.findall(r'<th class="n">([^<]+)</th>', table) == ["clean", "PGD-20", "AutoAttack"]
+    cells = re.findall(
+        r'<td class="n">([+-][\d.]+)<br><small>([+-][\d.]+) to ([+-][\d.]+), n = 297</small></td>',
+        body,
+    )
+    assert len(cells) == 3 * len(pairs)
+    assert all(float(low) <= float(value) <= float(high) for value, low, high in cells)
+    assert f"The {len(cells)} intervals of this table hold at once 19 times of 20" in table
+    # The widest and the narrowest as Bonett and Price have them at 1 - 0.05 / m.
+    rows = records(store.evaluations())
+    flags = {(r["trial_id"], r["attack"]): r["per_image"] for r in rows}
+    expected = [
+        paired_difference(flags[a, attack], flags[b, attack], len(cells))
+        for a in front
+        for b in baselines
+        if a != b
+        for attack in ("clean", "pgd20", "autoattack")
+    ]
+    shown = {tuple(f"{100 * v:+.1f}" for v in (e.value, e.low, e.high)) for e in expected}
+    assert set(cells) <= shown
+
+
+def test_a_member_that_loses_to_one_baseline_is_not_hidden_behind_another(tmp_path: Path) -> None:
+    # As robust as the first baseline on validation, and less on test images than the second.
+    store = Store(tmp_path)
+    for ordinal, (name, origin, robust, right) in enumerate(
+        (
+            ("searched", "search", 0.61, "1" * 140 + "0" * 160),
+            ("first", "baseline", 0.60, "1" * 140 + "0" * 160),
+            ("second", "baseline", 0.60, "1" * 170 + "0" * 130),
+        )
+    ):
+        store.write_trial(
+            {
+                "trial_id": name,
+                "ordinal": ordinal,
+                "origin": origin,
+                "label": name,
+                "status": "finished",
+                CLEAN: 0.9,
+                ROBUST: robust,
+            }
+        )
+        store.write_evaluation(
+            {
+                "trial_id": name,
+                "label": name,
+                "checkpoint": "best",
+                "split": "test",
+                "attack": "autoattack",
+                "attack_seed": 0,
+                "images": 300,
+                "of_images": 300,
+                "correct": right.count("1"),
+                "accuracy": right.count("1") / 300,
+                "low": 0.0,
+                "high": 1.0,
+                "flags": [],
+                "per_image": right,
+                "subset_sha256": "c" * 64,
+            }
+        )
+    text = visible(page.build(tmp_path).read_text(encoding="utf-8"))
+    table = section(text, "The front against each baseline")
+    assert re.findall(r"<td>(\w+)</td> <td class=\"n\">([+-][\d.]+)<", table) == [
+        ("first", "+0.0"),
+        ("second", "-10.0"),
+    ]
+    assert "The 2 intervals of this table hold at once" in table
+
+
+def test_accuracies_by_class_stand_in_a_table_of_the_front(good: str) -> None:
+    assert "Accuracy by class, on validation images" in good
+    assert '<td class="n">12.3<br>4.6' in good
+    assert '<th class="n">balanced</th>' in good
+
+
+def test_of_many_classes_the_least_robust_are_shown_by_their_names() -> None:
+    robust = [k / 100 for k in range(30, 0, -1)]
+    row = {
+        "metric.by_class.clean_accuracy": json.dumps([1.0] * 30),
+        "metric.by_class.robust_accuracy": json.dumps(robust),
+    }
+    found = by_class([row, {}], [f"class {k}" for k in range(30)])
+    assert found is not None
+    assert (found["names"][0], found["names"][-1], found["left_out"]) == (
+        "class 10",
+        "class 29",
+        10,
+    )
+    assert found["rows"][0]["cells"][-1] == (1.0, 0.01)
+    assert by_class([{}], None) is None
 
 
 def test_reconstructed_methods_say_so(good: str) -> None:
@@ -192,7 +300,7 @@ def test_what_an_attack_complained_about_is_flagged_at_its_result_and_told_below
     assert ">flag 1</span>" not in next(
         row for row in text.split("<tr>") if "igdm · igdm-044" in row
     )
-    assert "<li>white-box weaker than black-box</li>" in text
+    assert "<li>AutoAttack&#39;s package: white-box weaker than black-box</li>" in text
 
 
 def test_a_running_study_says_that_it_is_not_over(evil: Path) -> None:
@@ -229,39 +337,102 @@ def test_rows_without_configuration_or_description_are_shown_all_the_same(tmp_pa
     assert "c.parquet in trials could not be read and is left out." in text
 
 
-def test_the_front_of_repeated_contenders_shows_means_spread_and_luck(tmp_path: Path) -> None:
+def test_means_over_replicates_and_the_delivered_network_have_a_row_each(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    for name, robust in {"a": 0.56, "a-r1": 0.50, "a-r2": 0.54}.items():
-        origin = "replicate" if "-" in name else "search"
-        row = {
-            "trial_id": name,
-            "ordinal": 3,
-            "origin": origin,
-            "status": "finished",
-            CLEAN: 0.9,
-            ROBUST: robust,
-        }
-        store.write_trial(row)
+    for name, robust, seed in (("a", 0.56, 0), ("a-r1", 0.50, 1), ("a-r2", 0.54, 2)):
+        store.write_trial(
+            {
+                "trial_id": name,
+                "ordinal": 3,
+                "origin": "replicate" if "-" in name else "search",
+                "status": "finished",
+                "run.seed": seed,
+                CLEAN: 0.9,
+                ROBUST: robust,
+            }
+        )
     text = visible(page.build(tmp_path).read_text(encoding="utf-8"))
-    assert "<small>± 2.8, n = 2 replicates</small>" in text
-    assert "1 configurations were trained again with other seeds, 2 runs in all" in text
-    assert "by 0.0 and robust accuracy by 2.8 percentage points" in text
-    assert "better than their replicates by +0.0 clean and +4.0 robust, on average." in text
+    rows = section(text, "The front").split("<tr>")
+    (means,) = [row for row in rows if "means over 2 replicates" in row]
+    (delivered,) = [row for row in rows if "its delivered network, training seed 0" in row]
+    assert "52.0<br><small>± 2.8</small>" in means
+    assert ">56.0</td>" in delivered
+    assert "56.0" not in means
+    assert "52.0" not in delivered
+    assert "1 configuration was trained again with other training seeds (1, 2), 2 runs" in text
+    assert "Runs of one configuration differ by 0.0 clean and 2.8 robust percentage points" in text
+    assert (
+        "better than their replicates by +0.0 clean and +4.0 robust, on average. That is selection"
+        " bias and the effect of another training seed together." in text
+    )
+    assert "The seeds are the same for all" not in text, "one configuration has no blocks"
+    assert "first runs of baselines" not in text
 
 
-def test_repeats_are_counted_apart_and_are_no_trials_of_their_own(tmp_path: Path) -> None:
+def test_seeds_that_all_configurations_share_are_blocks_and_both_figures_are_said(
+    tmp_path: Path,
+) -> None:
+    store = Store(tmp_path)
+    cells = {(0, 1): 0.505, (0, 2): 0.555, (1, 1): 0.595, (1, 2): 0.665}
+    for ordinal, origin, first in ((0, "baseline", 0.60), (1, "search", 0.70)):
+        own = {"trial_id": f"t{ordinal}", "origin": origin, "run.seed": 0, ROBUST: first}
+        again = [
+            {
+                "trial_id": f"t{ordinal}-r{seed}",
+                "origin": "replicate",
+                "run.seed": seed,
+                ROBUST: cells[ordinal, seed],
+            }
+            for seed in (1, 2)
+        ]
+        for row in (own, *again):
+            store.write_trial({"ordinal": ordinal, "status": "finished", CLEAN: 0.9, **row})
+    text = visible(page.build(tmp_path).read_text(encoding="utf-8"))
+    assert "differ by 0.0 clean and 4.3 robust percentage points" in text
+    assert "0.0 clean and 1.0 robust are left" in text
+    assert "1 degrees of freedom" in text
+    assert "by +0.0 clean and +7.0 robust, on average" in text
+    assert "were better than theirs by +0.0 and +7.0: the effect of the seed alone." in text
+
+
+def test_replicates_are_counted_apart_and_their_test_results_are_means(tmp_path: Path) -> None:
     store = make_study(tmp_path)
     repeat(store, (2, 41, 44))
-    write_tests(store, [("igdm-044-r1", "", 0.9, 0.7)], np.random.default_rng(0))
+    runs = [(f"{name}-r{n}", "", 0.9, 0.7) for name in ("igdm-044", "rslad-041") for n in (1, 2)]
+    write_tests(store, runs, np.random.default_rng(0))
     text = visible(page.build(tmp_path).read_text(encoding="utf-8"))
     assert "<dd>60<small>33 finished, 24 stopped, 3 failed; and 6 replicates</small></dd>" in text
     assert "60 trials (33 finished, 24 stopped, 3 failed) and 6 replicates as a table" in text
-    assert text.count("igdm-044-r1") == 2, "its test result and its own row"
+    assert text.count("igdm-044-r1") == 1, "its own row; its test result is in the mean"
+    rows = section(text, "The front, with test results").split("<tr>")
+    (means,) = [row for row in rows if "igdm · igdm-044" in row]
+    tests = {(r["trial_id"], r["attack"]): r["correct"] / 297 for r in records(store.evaluations())}
+    both = [tests[f"igdm-044-r{n}", "autoattack"] for n in (1, 2)]
+    assert f"{100 * sum(both) / 2:.1f}<br><small>" in means
+    assert means.count(", 2 training seeds</small>") == 3
+    delivered = rows[rows.index(means) + 1]
+    assert "its delivered network" in delivered
+    assert f"{100 * tests['igdm-044', 'autoattack']:.1f}<br><small>" in delivered
+    assert "training seeds" not in delivered.replace("training seed 44", "")
     pictures = json.loads(
         Elements((tmp_path / "report.html").read_text(encoding="utf-8")).scripts[0]
     )
     assert "training.seed" not in json.dumps(pictures)
     assert "-r1" not in json.dumps(pictures)
+
+
+def test_several_attack_seeds_are_not_called_training_seeds(tmp_path: Path) -> None:
+    store = make_study(tmp_path, trials=12)
+    row = next(r for r in records(store.evaluations()) if r["attack"] == "pgd20")
+    store.write_evaluation({**row, "attack_seed": 1})
+    text = visible(page.build(tmp_path).read_text(encoding="utf-8"))
+    assert text.count("1 of 2 attack seeds") == 1
+
+
+def test_the_teachers_reliability_is_said_to_be_on_validation_images(good: str) -> None:
+    said = section(visible(good), "Reliability of the teacher")
+    assert "Predictions of the teacher on validation images" in said
+    assert "trained" not in said
 
 
 def test_the_page_is_replaced_whole_and_may_go_elsewhere(tmp_path: Path) -> None:
@@ -317,3 +488,21 @@ def test_a_browser_draws_the_pictures_and_runs_nothing_else(evil: Path) -> None:
     assert done.stdout.count('class="main-svg"') >= 8
     assert "<title>owned" not in done.stdout
     assert not [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+def test_a_student_that_flags_keep_off_the_front_is_named_with_its_reason(tmp_path: Path) -> None:
+    store = make_study(tmp_path)
+    flag(store, "igdm-044", "huge_eps")
+    text = visible(page.render(read_study(tmp_path)))
+    assert "Kept off the front by flags, on validation images alone." in text
+    assert re.search(r"<li>igdm-044: huge_eps: the network stays right where", text)
+    assert "igdm-044" not in read_study(tmp_path).front["trial_id"].tolist()
+
+
+def test_what_nobody_checked_is_called_so(tmp_path: Path) -> None:
+    make_study(tmp_path)
+    assert "not checked" not in visible(page.render(read_study(tmp_path)))
+    version_1.rewrite(tmp_path)
+    text = visible(page.render(read_study(tmp_path)))
+    assert "<br><small>not checked</small>" in text
+    assert "33 of the trials that may be on the front were not checked for signs" in text

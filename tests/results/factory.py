@@ -1,9 +1,14 @@
 """A made-up study with learning curves, stopped trials, baselines, test results, teachers."""
 
+import atexit
 import json
 import math
+import shutil
+import tempfile
 from collections.abc import Sequence
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +16,7 @@ import numpy as np
 from rkdsearch.results.cells import PAIR, records
 from rkdsearch.results.columns import Column
 from rkdsearch.results.intervals import accuracy
+from rkdsearch.results.rows import Checks
 from rkdsearch.results.store import Store
 
 CONFIG = (
@@ -34,6 +40,10 @@ search:
 """
 
 
+# The checks of a sound network.
+SEEN = {f"check.{f.name}": 0 for f in fields(Checks)} | {"check.images": 200, "check.right": 180}
+
+
 def make_study(
     folder: Path,
     *,
@@ -44,9 +54,17 @@ def make_study(
     seed: int = 0,
 ) -> Store:
     """Write a study; `evil` text goes into every label, error, name and JSON value."""
+    made = _made(trials, running, evil, seed, evaluated=evaluated)
+    shutil.copytree(made, folder, dirs_exist_ok=True)
+    return Store(folder, CONFIG)
+
+
+@cache  # many tests ask for the same study
+def _made(trials: int, running: int, evil: str, seed: int, *, evaluated: bool) -> Path:
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
     random = np.random.default_rng(seed)
     store = Store(folder, CONFIG)
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / "study.json").write_text(json.dumps(_description(evil)), encoding="utf-8")
     students: list[tuple[str, str, float, float]] = []
     for ordinal in range(trials):
@@ -121,9 +139,15 @@ def make_study(
                 "config.optimizer.lr": lr,
                 "config.attack.eps": eps,
                 "config.validation.attack.objective": "cross_entropy",
+                "flags": [] if status == "finished" else None,
+                **(SEEN if status == "finished" else {}),
                 "metric.clean_accuracy": curve[best][0],
                 "metric.robust_accuracy": curve[best][1],
                 "metric.worst_class_accuracy": curve[best][1] * 0.8,
+                "metric.by_class.balanced_clean_accuracy": curve[best][0],
+                "metric.by_class.balanced_robust_accuracy": curve[best][1],
+                "metric.by_class.clean_accuracy": [1.0, None, 0.123],
+                "metric.by_class.robust_accuracy": [0.5, None, 0.0456],
                 "metric.best_epoch": best + 1,
                 "metric.last_clean_accuracy": curve[-1][0],
                 "metric.last_robust_accuracy": curve[-1][1],
@@ -162,7 +186,23 @@ def make_study(
             + [("teacher", "WRN teacher" + evil, 0.95, 0.74)],
             random,
         )
-    return store
+    return folder
+
+
+def flag(store: Store, trial_id: str, name: str) -> None:
+    """Flag a trial of a written study."""
+    (row,) = (r for r in records(store.trials()) if r["trial_id"] == trial_id)
+    store.write_trial({**row, "flags": [name]})
+
+
+def forget_checks(store: Store) -> None:
+    """Write the rows of a study again as if nobody had looked for flags."""
+    for rows, write in (
+        (store.trials(), store.write_trial),
+        (store.evaluations(), store.write_evaluation),
+    ):
+        for row in records(rows):
+            write({**row, **dict.fromkeys(SEEN), "flags": None})
 
 
 def repeat(store: Store, ordinals: Sequence[int]) -> None:
@@ -208,7 +248,7 @@ def write_tests(
                     "norm": None if attack == "clean" else "linf",
                     "eps": None if attack == "clean" else 8 / 255,
                     "test_attack_steps": 20 if attack == "pgd20" else None,
-                    "seed": 0,
+                    "attack_seed": 0,
                     "images": TEST_IMAGES,
                     "of_images": TEST_IMAGES,
                     "correct": int(right.sum()),
@@ -217,7 +257,9 @@ def write_tests(
                     "high": estimate.high,
                     "worst_class_accuracy": estimate.value * 0.8,
                     "seconds": 2.0,
-                    "flags": (
+                    "flags": None if attack == "clean" else [],
+                    **({} if attack == "clean" else SEEN),
+                    "warnings": (
                         ["white-box weaker than black-box"] if trial_id.startswith("crdnd") else []
                     ),
                     "per_image": "".join("1" if flag else "0" for flag in right),

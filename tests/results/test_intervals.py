@@ -68,6 +68,69 @@ def test_flags_may_be_booleans() -> None:
     ) == intervals.paired_difference("101", "110")
 
 
+def test_of_four_intervals_each_is_one_of_98_75_percent() -> None:
+    a, b = "1" * 60 + "1" * 20 + "0" * 8 + "0" * 12, "1" * 60 + "0" * 20 + "1" * 8 + "0" * 12
+    found = intervals.paired_difference(a, b, intervals=4)
+    # 0.1176471 with a standard error of 0.0524196, as above, times 2.4977055
+    assert (found.value, found.low) == (pytest.approx(0.12), pytest.approx(-0.0132816, abs=1e-6))
+
+
+def test_ten_intervals_hold_at_once_nineteen_times_of_twenty() -> None:
+    random, held = np.random.default_rng(0), 0
+    for _ in range(150):
+        # One network beside ten others, each right on an image with the chance of that image.
+        hard = random.uniform(0.3, 0.9, size=100)
+        one, *others = (random.uniform(size=100) < hard for _ in range(11))
+        held += all(
+            found.low <= 0 <= found.high
+            for other in others
+            for found in [intervals.paired_difference(list(one), list(other), intervals=10)]
+        )
+    assert held / 150 >= 0.93
+
+
+def test_a_mean_over_seeds_holds_the_truth_nineteen_times_of_twenty() -> None:
+    random, held = np.random.default_rng(1), 0
+    for _ in range(200):
+        # Truth 0.6; images differ by 0.2, seeds by 0.03 for all images; five settings share seeds.
+        groups = []
+        for _ in range(5):
+            hard = np.clip(random.normal(0.6, 0.2, size=150), 0, 1)
+            groups.append(
+                [
+                    "".join(
+                        "01"[int(right)]
+                        for right in random.uniform(size=150) < hard + random.normal(0, 0.03)
+                    )
+                    for _ in range(2)
+                ]
+            )
+        variance, freedom = intervals.pooled_variance(
+            [[run.count("1") / 150 for run in runs] for runs in groups]
+        )
+        found = intervals.mean_over_seeds(groups[0], variance, freedom)
+        held += found.low <= 0.6 <= found.high
+    assert 0.93 <= held / 200 <= 0.99
+
+
+@pytest.mark.parametrize(
+    ("runs", "freedom"), [(["10", "1"], 1), (["1", "1"], 1), (["10", "11"], 0)]
+)
+def test_a_mean_over_other_images_or_without_a_known_spread_is_refused(
+    runs: list[str], freedom: int
+) -> None:
+    with pytest.raises(ValueError, match="need two images or more"):
+        intervals.mean_over_seeds(runs, 0.1, freedom)
+
+
+def test_groups_of_one_say_nothing_about_the_variance_within() -> None:
+    assert intervals.pooled_variance([[0.5], [0.7]]) == (0.0, 0)
+    assert intervals.pooled_variance([[0.5, 0.6], [0.7, 0.7, 0.7], [0.1]]) == (
+        pytest.approx(0.005 / 3),
+        3,
+    )
+
+
 @pytest.mark.parametrize(("a", "b"), [("", ""), ("10", "1")])
 def test_flags_of_other_images_are_refused(a: str, b: str) -> None:
     with pytest.raises(ValueError, match="as many flags"):

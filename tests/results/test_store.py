@@ -44,7 +44,7 @@ def test_any_reader_sees_every_column_of_every_method_without_us(tmp_path: Path)
 def test_a_file_tells_its_schema_version_units_and_meanings(tmp_path: Path) -> None:
     Store(tmp_path).write_epochs("a", [{"epoch": 1, "seconds": 2.5}])
     schema = pq.read_schema(tmp_path / "epochs" / "a.parquet")
-    assert schema.metadata[b"rkdsearch.schema_version"] == str(SCHEMA_VERSION).encode() == b"2"
+    assert schema.metadata[b"rkdsearch.schema_version"] == str(SCHEMA_VERSION).encode() == b"3"
     assert schema.metadata[b"rkdsearch.table"] == b"epochs"
     assert schema.field("seconds").metadata[b"unit"] == b"seconds"
     assert schema.field("epoch").metadata[b"meaning"] == b"finished epochs, from 1"
@@ -170,22 +170,24 @@ def test_an_evaluation_replaces_only_its_own_checkpoint_attack_seed_and_images(
         "trial_id": "a",
         "checkpoint": "best",
         "attack": "pgd20",
-        "seed": 0,
+        "attack_seed": 0,
         "subset_sha256": "a" * 64,
     }
     others = (
         {"checkpoint": "last"},
         {"attack": "clean"},
-        {"seed": 1},
+        {"attack_seed": 1},
+        {"eps": 0.1},
+        {"attack_settings": {"steps": 40}},
         {"trial_id": "a-best"},
         {"subset_sha256": "b" * 64},
     )
     for change in ({"accuracy": 0.5}, *others, {"accuracy": 0.25}):
         store.write_evaluation({**first, **change})
     frame = store.evaluations()
-    assert len(frame) == 6
+    assert len(frame) == 8
     assert frame["accuracy"].dropna().tolist() == [0.25]
-    assert (tmp_path / "evaluations" / "a-best-pgd20-0-bbbbbbbb.parquet").exists()
+    assert len(list((tmp_path / "evaluations").glob("a-best-pgd20-0-bbbbbbbb-*.parquet"))) == 1
 
 
 def test_a_damaged_file_is_left_out_and_named(tmp_path: Path) -> None:

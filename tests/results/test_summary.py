@@ -2,11 +2,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from scipy.stats import t
 
 from rkdsearch.errors import StudyError
 from rkdsearch.results.cells import CLEAN, ROBUST, parse, records
 from rkdsearch.results.cost import Cost, by_method, cost_of, counted, survival
-from rkdsearch.results.evaluations import compare, current_tests
+from rkdsearch.results.evaluations import compare, current_tests, over_seeds
 from rkdsearch.results.front import configurations, front_rows, volume
 from rkdsearch.results.objectives import USUAL
 from rkdsearch.results.seed_noise import replicated, seed_noise
@@ -172,7 +173,7 @@ def test_repeats_give_mean_and_sample_deviation_of_the_fresh_seeds_alone(tmp_pat
     assert table["seeds"].tolist() == [3, 2]
     assert table["robust"].tolist() == pytest.approx([0.52, 0.54])
     assert table["robust_sd"].tolist() == pytest.approx([0.02, 0.02 / 2**0.5])
-    assert table["robust_bias"].tolist() == pytest.approx([0.08, 0.01])
+    assert table["robust_gap"].tolist() == pytest.approx([0.08, 0.01])
     assert table["failed"].tolist() == [1, 0]
 
 
@@ -264,11 +265,11 @@ def test_noise_is_pooled_over_contenders_and_luck_is_its_mean(tmp_path: Path) ->
     assert noise is not None
     assert (noise.configurations, noise.runs) == (2, 5)
     assert noise.robust_sd == pytest.approx(((2 * 0.02**2 + 0.02**2 / 2) / 3) ** 0.5)
-    assert (noise.clean_bias, noise.robust_bias) == (pytest.approx(0.01), pytest.approx(0.045))
+    assert (noise.clean_gap, noise.robust_gap) == (pytest.approx(0.01), pytest.approx(0.045))
     assert seed_noise(study(tmp_path / "b", trial("a", 0.9, 0.5)).trials) is None
 
 
-def test_a_baseline_was_chosen_by_nobody_and_had_no_luck(tmp_path: Path) -> None:
+def test_the_gap_of_a_baseline_is_the_seeds_alone_and_stands_apart(tmp_path: Path) -> None:
     again = {"origin": "replicate"}
     baseline = (
         trial("p", 0.90, 0.60, origin="baseline"),
@@ -276,12 +277,13 @@ def test_a_baseline_was_chosen_by_nobody_and_had_no_luck(tmp_path: Path) -> None
     )
     alone = seed_noise(study(tmp_path / "alone", *baseline).trials)
     assert alone is not None
-    assert (alone.configurations, alone.runs, alone.clean_bias, alone.robust_bias) == (
+    assert (alone.configurations, alone.runs, alone.clean_gap, alone.robust_gap) == (
         1,
         2,
         None,
         None,
     )
+    assert alone.baseline_robust_gap == pytest.approx(0.15)
     assert alone.robust_sd == pytest.approx(0.1 / 2**0.5)
     searched = (
         trial("s", 0.94, 0.55) | {"ordinal": 1},
@@ -289,7 +291,8 @@ def test_a_baseline_was_chosen_by_nobody_and_had_no_luck(tmp_path: Path) -> None
     )
     both = seed_noise(study(tmp_path / "both", *baseline, *searched).trials)
     assert both is not None
-    assert (both.configurations, both.robust_bias) == (2, pytest.approx(0.03))
+    assert (both.configurations, both.robust_gap) == (2, pytest.approx(0.03))
+    assert both.baseline_robust_gap == pytest.approx(0.15)
 
 
 def test_one_fresh_seed_each_says_nothing_about_deviations(tmp_path: Path) -> None:
@@ -297,7 +300,53 @@ def test_one_fresh_seed_each_says_nothing_about_deviations(tmp_path: Path) -> No
         study(tmp_path, trial("a", 0.9, 0.5), trial("a-r1", 0.9, 0.4, origin="replicate")).trials
     )
     assert noise is not None
-    assert (noise.clean_sd, noise.robust_sd, noise.robust_bias) == (None, None, pytest.approx(0.1))
+    assert (noise.clean_sd, noise.robust_sd, noise.robust_gap) == (None, None, pytest.approx(0.1))
+    assert (noise.robust_residual, noise.freedom) == (None, 0)
+
+
+def blocks(folder: Path, *rows: tuple[int, int, float]) -> StudyResults:
+    """Replicates of configurations: ordinal, training seed, robust accuracy."""
+    return study(
+        folder,
+        *(
+            trial(f"{ordinal}-r{seed}", 0.9, robust, origin="replicate", run__seed=seed)
+            | {"ordinal": ordinal}
+            for ordinal, seed, robust in rows
+        ),
+    )
+
+
+def test_what_a_seed_does_to_all_configurations_alike_is_taken_out_of_the_residual(
+    tmp_path: Path,
+) -> None:
+    # Seed 2 is 0.06 better for everybody; what is left is +-0.005 in each of the four cells.
+    rows = ((0, 1, 0.505), (0, 2, 0.555), (1, 1, 0.595), (1, 2, 0.665))
+    noise = seed_noise(blocks(tmp_path, *rows).trials)
+    assert noise is not None
+    assert noise.seeds == (1, 2)
+    assert noise.robust_sd == pytest.approx(((0.05**2 + 0.07**2) / 2 / 2) ** 0.5)
+    assert (noise.robust_residual, noise.freedom) == (pytest.approx(0.01), 1)
+    assert noise.clean_residual == pytest.approx(0)
+
+
+def test_a_failed_replicate_leaves_a_hole_and_no_bias(tmp_path: Path) -> None:
+    # Exactly additive: 0.5, 0.6, 0.7 with 0, 0.02 and 0.05 for the seeds; one cell is missing.
+    rows = [
+        (ordinal, seed, 0.5 + 0.1 * ordinal + (0.0, 0.02, 0.05)[seed])
+        for ordinal in range(3)
+        for seed in range(3)
+        if (ordinal, seed) != (1, 2)
+    ]
+    noise = seed_noise(blocks(tmp_path, *rows).trials)
+    assert noise is not None
+    assert (noise.robust_residual, noise.freedom) == (pytest.approx(0, abs=1e-12), 3)
+
+
+def test_seeds_that_no_two_configurations_share_are_no_blocks(tmp_path: Path) -> None:
+    noise = seed_noise(blocks(tmp_path, (0, 1, 0.5), (0, 2, 0.6), (1, 3, 0.7), (1, 4, 0.8)).trials)
+    assert noise is not None
+    assert noise.robust_sd is not None
+    assert (noise.robust_residual, noise.freedom) == (None, 0)
 
 
 def examined(store: Store, trial_id: str, right: str, **more: object) -> None:
@@ -305,7 +354,7 @@ def examined(store: Store, trial_id: str, right: str, **more: object) -> None:
         "trial_id": trial_id,
         "checkpoint": "best",
         "attack": "pgd20",
-        "seed": 0,
+        "attack_seed": 0,
         "per_image": right,
         "subset_sha256": "c",
     }
@@ -320,19 +369,19 @@ def test_students_are_compared_on_the_same_images_only(tmp_path: Path) -> None:
     examined(store, "b", "01", attack="clean", subset_sha256="other")
     examined(store, "b", "0000", checkpoint="last")
     examined(store, "c", "1111", checkpoint="last")
-    examined(store, "a", "0000", seed=1)
-    examined(store, "b", "1111", seed=1)
-    (found,) = compare(store.evaluations(), "a", "b")
+    examined(store, "a", "0000", attack_seed=1)
+    examined(store, "b", "1111", attack_seed=1)
+    (found,) = compare(store.evaluations(), [("a", "b")])
     assert (found.attack, found.images, found.difference.value) == ("pgd20", 4, 0.25)
-    assert compare(store.evaluations(), "a", "c") == []
+    assert compare(store.evaluations(), [("a", "c")]) == []
 
 
 def test_a_quick_look_stands_behind_the_whole_exam_and_old_weights_behind_new_ones(
     tmp_path: Path,
 ) -> None:
     store, day = Store(tmp_path), START
-    examined(store, "a", "1111", images=4, seed=0, evaluated=day)
-    examined(store, "a", "1100", images=4, seed=1, evaluated=day)
+    examined(store, "a", "1111", images=4, attack_seed=0, evaluated=day)
+    examined(store, "a", "1100", images=4, attack_seed=1, evaluated=day)
     examined(store, "a", "10", images=2, subset_sha256="few", evaluated=day + timedelta(days=1))
     examined(store, "a", "11", images=2, subset_sha256="others", attack="clean", evaluated=day)
     examined(
@@ -355,7 +404,7 @@ def test_a_quick_look_stands_behind_the_whole_exam_and_old_weights_behind_new_on
         evaluated=day + timedelta(days=1),
     )
     shown = (
-        current_tests(store.evaluations())[["trial_id", "attack", "seed", "per_image"]]
+        current_tests(store.evaluations())[["trial_id", "attack", "attack_seed", "per_image"]]
         .to_numpy()
         .tolist()
     )
@@ -365,7 +414,7 @@ def test_a_quick_look_stands_behind_the_whole_exam_and_old_weights_behind_new_on
         ["a", "pgd20", 1, "1100"],
         ["b", "pgd20", 0, "01"],
     ]
-    (found,) = compare(store.evaluations(), "a", "b")
+    (found,) = compare(store.evaluations(), [("a", "b")])
     assert (found.images, found.difference.value) == (
         2,
         0.0,
@@ -379,7 +428,7 @@ def test_students_are_compared_on_the_most_images_that_both_saw(tmp_path: Path) 
     for trial_id, few, many in (("a", "11", "1111"), ("b", "00", "0111")):
         examined(store, trial_id, few, images=2, subset_sha256="few")
         examined(store, trial_id, many, images=4)
-    (found,) = compare(store.evaluations(), "a", "b")
+    (found,) = compare(store.evaluations(), [("a", "b")])
     assert (found.images, found.difference.value) == (4, 0.25)
 
 
@@ -389,7 +438,60 @@ def test_clean_results_pair_although_they_have_no_ball(tmp_path: Path) -> None:
         examined(
             store, trial_id, right, attack="clean", norm=None, eps=None, test_attack_steps=None
         )
-    assert [c.attack for c in compare(store.evaluations(), "a", "b")] == ["clean"]
+    assert [c.attack for c in compare(store.evaluations(), [("a", "b")])] == ["clean"]
+
+
+def test_comparisons_that_are_read_together_have_wider_intervals(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for trial_id, right in (("a", "1110"), ("b", "0110"), ("c", "0100")):
+        examined(store, trial_id, right)
+    (alone,) = compare(store.evaluations(), [("a", "b")])
+    both = compare(store.evaluations(), [("a", "b"), ("a", "c")])
+    assert [(c.first, c.second) for c in both] == [("a", "b"), ("a", "c")]
+    assert both[0].difference.value == alone.difference.value == 0.25
+    assert both[0].difference.low < alone.difference.low
+
+
+def evaluated_replicates(folder: Path, *runs: tuple[int, int, str]) -> StudyResults:
+    """Replicates with test results: ordinal, training seed, right or wrong by image."""
+    found = blocks(folder, *((ordinal, seed, 0.5) for ordinal, seed, _ in runs))
+    for ordinal, seed, right in runs:
+        examined(Store(folder), f"{ordinal}-r{seed}", right, images=len(right))
+    return read_study(found.folder)
+
+
+def test_a_configurations_test_result_is_the_mean_of_its_replicates_over_both_draws(
+    tmp_path: Path,
+) -> None:
+    found = evaluated_replicates(
+        tmp_path, (0, 1, "11110000"), (0, 2, "11111100"), (1, 1, "11000000"), (1, 2, "11000000")
+    )
+    first, second = over_seeds(found.tests, found.trials)
+    assert (first.ordinal, first.attack, first.seeds, first.images) == (0, "pgd20", 2, 8)
+    assert (first.estimate.value, second.estimate.value) == (0.625, 0.25)
+    # Seeds: (0.25^2 / 2 + 0) / 2 with 2 degrees of freedom; images: 1, 1, 1, 1, 0.5, 0.5, 0, 0.
+    by_seeds, by_images = 0.015625 / 2, 0.19642857142857142 / 8
+    effective = (by_seeds + by_images) ** 2 / (by_seeds**2 / 2 + by_images**2 / 7)
+    half = float(t.ppf(0.975, effective)) * (by_seeds + by_images) ** 0.5
+    assert first.estimate.low == pytest.approx(0.625 - half)
+    assert first.estimate.high == 1.0 < 0.625 + half
+
+
+def test_one_replicate_each_has_a_mean_and_no_interval(tmp_path: Path) -> None:
+    found = evaluated_replicates(tmp_path, (0, 1, "1110"), (1, 1, "1000"))
+    means = over_seeds(found.tests, found.trials)
+    assert [(m.estimate.value, m.has_interval) for m in means] == [(0.75, False), (0.25, False)]
+
+
+def test_means_are_over_the_images_that_most_replicates_saw(tmp_path: Path) -> None:
+    evaluated_replicates(tmp_path, (0, 1, "10"), (0, 2, "10"))
+    store = Store(tmp_path)
+    examined(store, "0-r1", "1111", images=4, subset_sha256="more")
+    examined(store, "0-r2", "0000", attack_seed=1, images=2)
+    found = read_study(tmp_path)
+    # Of the first replicate the current result is the one on more images: they share none.
+    (mean,) = over_seeds(found.evaluations, found.trials)
+    assert (mean.seeds, mean.images, mean.estimate.value) == (2, 2, 0.5)
 
 
 def test_missing_values_become_none(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ OLD_NAMES = {
         "validation_attack_steps": "attack_steps",
         "validation_images": "images",
     },
-    "evaluations": {"test_attack_steps": "steps"},
+    "evaluations": {"test_attack_steps": "steps", "warnings": "flags", "attack_seed": "seed"},
 }
 NO_ROWS = {"trials": 0, "epochs": 0, "rungs": 0, "evaluations": 0}
 
@@ -25,6 +25,8 @@ def rewrite(study: Path) -> dict[str, int]:
     for table, names in OLD_NAMES.items():
         for file in (study / table).glob("*.parquet"):
             found = pq.ParquetFile(file).read()
+            late = [n for n in found.column_names if n == "flags" or n.startswith("check.")]
+            found = found.drop_columns(late)
             found = found.rename_columns([names.get(name, name) for name in found.column_names])
             if table == "trials":
                 found = found.drop_columns(["config.validation.attack.objective"])
@@ -46,9 +48,11 @@ def rewrite(study: Path) -> dict[str, int]:
     return {table: len(list((study / table).glob("*.parquet"))) for table in OLD_NAMES}
 
 
-def write(folder: Path, table: str, name: str, columns: dict[str, list[object]]) -> None:
-    """Write one version-1 file with these columns alone."""
-    metadata = {"rkdsearch.table": table, "rkdsearch.schema_version": "1"}
+def write(
+    folder: Path, table: str, name: str, columns: dict[str, list[object]], version: str = "1"
+) -> None:
+    """Write one file of version 1, or another, with these columns alone."""
+    metadata = {"rkdsearch.table": table, "rkdsearch.schema_version": version}
     (folder / table).mkdir(parents=True, exist_ok=True)
     content = pa.table(columns).replace_schema_metadata(metadata)
     pq.write_table(content, folder / table / f"{name}.parquet")

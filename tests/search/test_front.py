@@ -1,15 +1,19 @@
 """Who is on the front: the driver's answer, and that a reader of its rows gives the same."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
 from rkdsearch.errors import SpaceError
-from rkdsearch.results.front import volume
+from rkdsearch.results.cells import records
+from rkdsearch.results.flags import Flag
+from rkdsearch.results.front import kept_off, volume
+from rkdsearch.results.rows import Checks
 from rkdsearch.results.seed_noise import replicated
 from rkdsearch.results.study import StudyResults, read_study
 from rkdsearch.search import front
@@ -17,6 +21,7 @@ from rkdsearch.search.sampler import Proposal, frozen_trial
 from rkdsearch.search.scheduler import Scheduler
 from rkdsearch.search.study import Study
 from rkdsearch.space.space import SearchSpace
+from rkdsearch.training import checkpoint
 from tests.search.files import SIZES, FakeWorker, load_space, run
 
 pytestmark = pytest.mark.usefixtures("unhurried")
@@ -321,3 +326,75 @@ def test_a_resumed_search_knows_what_its_students_cost(tmp_path: Path) -> None:
     assert [one.trial.trial_id for one in front.front(after.trials.values(), after.space)] == [
         one.trial.trial_id for one in front.front(before.trials.values(), before.space)
     ]
+
+
+def checked(study: Study, trial_id: str, **counts: int) -> None:
+    """As if its last epoch had brought these checks, of 200 images."""
+    trial = study.trials[trial_id]
+    checks = Checks(images=200, right=180, **{"without_gradient": 0, "differing": 0, **counts})
+    trial.segment_epochs[-1] = replace(trial.segment_epochs[-1], checks=checks)
+    study.ledger.write(trial)
+
+
+def test_a_flagged_student_is_on_no_front_and_is_named_with_its_reason(tmp_path: Path) -> None:
+    study = run(tmp_path, load_space(tmp_path, **ALL), trials=3)
+    measured_anew(study, "t00001", clean_accuracy=0.99, robust_accuracy=0.99)
+    assert names(study) == ["t00001"]
+    checked(study, "t00001", without_gradient=1)  # one image of 200 is no flag
+    assert names(study) == ["t00001"]
+    checked(study, "t00001", without_gradient=150, differing=200)
+    assert "t00001" not in names(study)
+    assert names(study)
+    (kept,) = kept_off(read(study).trials)
+    assert kept["trial_id"] == "t00001"
+    assert [sign.partition(":")[0] for sign in kept["signs"]] == ["zero_gradients", "random"]
+
+
+def test_a_flagged_student_is_not_replicated(tmp_path: Path) -> None:
+    replicates = {"seeds": 1, "contenders": 2, "baselines": True}
+    study = run(tmp_path, load_space(tmp_path, **ALL), trials=3)
+    study.space = replace(
+        study.space, replicates=study.space.replicates.model_copy(update=replicates)
+    )
+    for trial_id in ("t00000", "t00001"):
+        measured_anew(study, trial_id, clean_accuracy=0.99, robust_accuracy=0.99)
+        checked(study, trial_id, differing=200)
+    assert [t.trial_id for t in front.to_replicate(study.trials.values(), study.space)] == [
+        "t00002"
+    ]
+    FakeWorker().drive(study)
+    assert {t.trial_id for t in study.ledger.replicates} == {"t00002-r1"}
+    assert names(study) == ["t00002"]
+
+
+def test_a_flagged_replicate_keeps_its_configuration_off_the_front(tmp_path: Path) -> None:
+    replicates = {"seeds": 2, "contenders": 2, "baselines": False}
+    study = run(tmp_path, load_space(tmp_path, replicates=replicates, **ALL), trials=3)
+    best, other = (t.trial_id for t in front.contenders(study.trials.values(), study.space))
+    for number in (1, 2):
+        measured_anew(study, f"{best}-r{number}", clean_accuracy=0.99, robust_accuracy=0.99)
+    assert names(study) == [best]
+    checked(study, f"{best}-r2", differing=200)
+    assert names(study) == [other]
+    (kept,) = kept_off(read(study).trials)
+    assert kept["signs"][0].startswith(f"{best}-r2: random: ")
+
+
+@pytest.mark.parametrize("with_checkpoint", [True, False])
+def test_flags_are_remembered_by_a_resumed_study(tmp_path: Path, *, with_checkpoint: bool) -> None:
+    space = load_space(tmp_path, **ALL)
+    study = run(tmp_path, space, trials=2)
+    checked(study, "t00001", differing=200)
+    last = study.ledger.checkpoints(study.trials["t00001"]) / "last.safetensors"
+    if with_checkpoint:
+        history = [asdict(epoch) for epoch in study.trials["t00001"].segment_epochs]
+        checkpoint.write(last, {"w": torch.zeros(1)}, {"history": history})
+    else:
+        last.unlink()
+    again = Study(study.folder, space, 2, {})
+    again.reconcile()
+    assert again.trials["t00001"].flags == (Flag.RANDOM,)
+    assert again.trials["t00000"].flags == ()
+    (row,) = (r for r in records(read(again).trials) if r["trial_id"] == "t00001")
+    assert (row["flags"], row["check.differing"]) == ('["random"]', 200)
+    assert row["check.probabilities"] is None  # not checked, and not 0

@@ -141,7 +141,7 @@ def test_a_description_of_schema_version_1_is_compared_under_its_old_names(tmp_p
         study_file.claim(study, load_space(tmp_path, seed=1, fixed=papers), resume=True)
     study_file.describe(study, space, {})
     new = json.loads((study / "study.json").read_text(encoding="utf-8"))
-    assert new["schema_version"] == 2
+    assert new["schema_version"] == 3
     assert {"must_match", "validation_attack"} < set(new)
     assert not {"laws", "exam"} & set(new)
 

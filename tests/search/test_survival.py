@@ -3,7 +3,7 @@ import itertools
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,50 @@ KINDS: dict[str, tuple[type[FakeWorker], dict[str, Any]]] = {
         {**CAPPED, "sampler": {"name": "tpe", "startup": 2}, "scheduler": {"reduction": 2}},
     ),
 }
-Uninterrupted = tuple[type[FakeWorker], SearchSpace, dict[str, Any], list[str]]
+
+
+@dataclass(frozen=True)
+class Remains:
+    """What SIGKILL leaves of a search at one moment: its folder, and what its worker trained."""
+
+    moment: str
+    folder: Path
+    trained: list[tuple[str, int]]
+
+
+@dataclass(frozen=True)
+class Uninterrupted:
+    """A whole search, and what it would have left behind at some of its moments."""
+
+    kind: type[FakeWorker]
+    space: SearchSpace
+    on_disk: dict[str, Any]
+    remains: list[Remains]
+
+
+def uninterrupted_search(folder: Path, name: str, *, at_every_moment: bool) -> Uninterrupted:
+    """Search of this name in `KINDS`.
+
+    Its remains are of every moment, or of every kind of moment in every kind of company, once: the
+    moment with the one before it.
+    """
+    kind, changes = KINDS[name]
+    space = load_space(folder, **changes)
+    remains, pairs, last = list[Remains](), set[tuple[str, str]](), ""
+
+    def moment(name: str) -> None:
+        nonlocal last
+        pair, last = (last, name), name
+        if at_every_moment or pair not in pairs:
+            pairs.add(pair)
+            left = folder / str(len(remains)) / "study"
+            if (folder / "study").exists():
+                shutil.copytree(folder / "study", left)
+            remains.append(Remains(name, left, [*worker.trained]))
+
+    worker = kind(moment)
+    worker.drive(watched(Study(folder / "study", space, TRIALS, {}), moment))
+    return Uninterrupted(kind, space, on_disk(folder / "study"), remains)
 
 
 @pytest.fixture(scope="module", params=list(KINDS))
@@ -78,66 +121,41 @@ def uninterrupted(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ledger, "EPOCHS_EVERY_SECONDS", 1e9)
         folder = tmp_path_factory.mktemp("whole")
-        kind, changes = KINDS[request.param]
-        space = load_space(folder, **changes)
-        moments: list[str] = []
-        moment = kill_at(0, moments)
-        kind(moment).drive(watched(Study(folder / "study", space, TRIALS, {}), moment))
-        return kind, space, on_disk(folder / "study"), moments
+        return uninterrupted_search(folder, request.param, at_every_moment=False)
 
 
-def killed_and_resumed(
-    folder: Path, kind: type[FakeWorker], space: SearchSpace, number: int
-) -> tuple[dict[str, Any], list[tuple[str, int]], str]:
-    moments: list[str] = []
-    moment = kill_at(number, moments)
-    first, second = kind(moment), kind()
-    with pytest.raises(Killed):
-        first.drive(watched(Study(folder, space, TRIALS, {}), moment))
-    run(folder, space, second)
-    return on_disk(folder), first.trained + second.trained, moments[-1]
-
-
-def first_of_each(moments: list[str]) -> list[int]:
-    """Every kind of moment in every kind of company, once: the moment with the one before it."""
-    found: dict[tuple[str, ...], int] = {}
-    for number in range(1, len(moments) + 1):
-        found.setdefault(tuple(moments[max(0, number - 2) : number]), number)
-    return list(found.values())
-
-
-def agree(tmp_path: Path, uninterrupted: Uninterrupted, numbers: list[int]) -> None:
-    kind, space, whole, _ = uninterrupted
-    for number in numbers:
-        found, trained, name = killed_and_resumed(tmp_path / str(number), kind, space, number)
-        place = f"killed at moment {number}, {name}"
-        assert found["trials"] == whole["trials"], place
-        assert found["rungs"] == whole["rungs"], place
-        assert found["epochs"] == whole["epochs"], place
+def resume_each(search: Uninterrupted) -> None:
+    """Check that a search that was killed at any of these moments ends as if it never was."""
+    for remains in search.remains:
+        worker = search.kind()
+        run(remains.folder, search.space, worker)
+        found, place = on_disk(remains.folder), f"killed at {remains.moment}, {remains.folder}"
+        assert found["trials"] == search.on_disk["trials"], place
+        assert found["rungs"] == search.on_disk["rungs"], place
+        assert found["epochs"] == search.on_disk["epochs"], place
+        trained = remains.trained + worker.trained
         assert len(set(trained)) == len(trained), f"{place}: an epoch was repeated"
 
 
 def test_a_search_killed_at_any_kind_of_moment_ends_as_if_it_never_was(
-    tmp_path: Path, uninterrupted: Uninterrupted
+    uninterrupted: Uninterrupted,
 ) -> None:
-    kind, _, _, moments = uninterrupted
-    begun = "asked, not begun" if kind is FakeWorker else "begun, and asked ahead"
-    assert set(moments) >= {
+    begun = "asked, not begun" if uninterrupted.kind is FakeWorker else "begun, and asked ahead"
+    assert {remains.moment for remains in uninterrupted.remains} >= {
         begun,
         "checkpoint written, not reported",
         "before write_trial",
         "after write_rungs",
         "assignment over",
     }
-    agree(tmp_path, uninterrupted, first_of_each(moments))
+    resume_each(uninterrupted)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_a_search_killed_at_every_moment_ends_as_if_it_never_was(
-    tmp_path: Path, uninterrupted: Uninterrupted
-) -> None:
-    agree(tmp_path, uninterrupted, list(range(1, len(uninterrupted[-1]) + 1)))
+@pytest.mark.parametrize("name", KINDS)
+def test_a_search_killed_at_every_moment_ends_as_if_it_never_was(tmp_path: Path, name: str) -> None:
+    resume_each(uninterrupted_search(tmp_path, name, at_every_moment=True))
 
 
 def test_a_finished_search_has_nothing_to_do_when_resumed(tmp_path: Path) -> None:
@@ -396,7 +414,7 @@ def full_at(number: int) -> Callable[[Path, Path], None]:
 def test_a_disk_that_is_full_ends_the_search_in_a_sentence_and_room_is_all_that_it_needs(
     tmp_path: Path, uninterrupted: Uninterrupted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kind, space, whole, _ = uninterrupted
+    kind, space, whole = uninterrupted.kind, uninterrupted.space, uninterrupted.on_disk
     refused = set()
     for number in (1, 2, 3, 4, 5, 6, 7, 12, 19, 26, 33):
         folder, first, second = tmp_path / str(number), kind(), kind()

@@ -1,10 +1,12 @@
 """A network with BatchNorm that trains in milliseconds: the built-in one that does is without."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import override
 
-from rkdsearch.models import Classifier, Features
+from rkdsearch.models import Classifier, Features, ImageTask
+from rkdsearch.models.mlp import MLP
 
 
 class Tiny(Classifier):
@@ -24,3 +26,22 @@ class Tiny(Classifier):
         return Features(
             self.linear(pooled), {"stage1": first, "stage2": second, "penultimate": pooled}
         )
+
+
+class Rounded(Tiny):
+    """The same of pixels in nine levels: no attack by gradients moves any image."""
+
+    @override
+    def features(self, x: Tensor) -> Features:
+        return super().features(torch.round(8 * x) / 8)
+
+
+class RoundedMLP(MLP):
+    """An MLP of 16 hidden units on pixels in nine levels."""
+
+    def __init__(self, classes: int, channels: int) -> None:
+        super().__init__(ImageTask(classes, channels, 8, 8), width=16)
+
+    @override
+    def features(self, x: Tensor) -> Features:
+        return super().features(torch.round(8 * x) / 8)

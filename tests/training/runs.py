@@ -18,7 +18,6 @@ from rkdsearch.config import TrainConfig
 from rkdsearch.models import ModelConfig
 from rkdsearch.training import checkpoint
 from rkdsearch.training.epoch import EpochResult
-from rkdsearch.training.run import single_run, teacher_epochs, with_teachers
 from rkdsearch.training.trainer import Trainer
 from tests.tasks import DIGITS
 
@@ -78,6 +77,9 @@ def train(config: TrainConfig, folder: Path | None = None, epochs: int | None = 
 
 def train_alone(config: TrainConfig, folder: Path) -> Iterator[EpochResult]:
     """Train as `rkdsearch train` does: first the recipes, then the run with its rows."""
+    # Rows need pandas, which the tests of a GPU do without.
+    from rkdsearch.training.run import single_run, teacher_epochs, with_teachers
+
     for _ in teacher_epochs(config, folder / "teachers"):
         pass
     yield from single_run(Trainer(with_teachers(config, folder / "teachers"), folder))

@@ -20,6 +20,7 @@ VALUES: dict[str, Any] = {
     "attack.objective": "label",
     "data.name": "mnist",
     "data.extra_fraction": 0.3,
+    "data.image_size": [8, 4],
     "schedule.milestones": [0.2, 0.8],
     "student.depth": 16,
     "student.mean": [0.5],
@@ -29,7 +30,10 @@ VALUES: dict[str, Any] = {
 NEEDS: dict[str, dict[str, Any]] = {
     **{
         f"data.{name}": {"data.name": "folder:images"}
-        for name in ("image_size", "channels", "memory_gib", "cache")
+        for name in ("image_size", "resize", "channels", "memory_gib", "cache")
+    },
+    **{
+        f"data.{name}": {"data.name": "parquet:images"} for name in ("image_column", "label_column")
     },
     **{f"data.{name}": {"data.name": "cifar10"} for name in ("root", "download")},
     "data.extra": {"data.extra_fraction": 0.3},

@@ -1,5 +1,6 @@
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -32,6 +33,10 @@ def test_a_row_holds_the_best_epoch_and_the_last_one_beside_it(teachers: Path) -
     assert row["metric.clean_accuracy"] == best.clean_accuracy
     assert row["metric.robust_accuracy"] == best.robust_accuracy
     assert row["metric.best_epoch"] == best.epoch
+    assert best.by_class is not None
+    assert row["metric.by_class.robust_accuracy"] == best.by_class.robust
+    assert min(best.by_class.robust) == best.worst_class_accuracy  # type: ignore[type-var]
+    assert EpochResult.from_dict(json.loads(json.dumps(asdict(last)))) == last
     assert row["metric.last_robust_accuracy"] == last.robust_accuracy
     assert row["metric.robust_overfitting_gap"] == last.robust_overfitting_gap
     assert (

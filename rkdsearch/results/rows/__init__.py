@@ -1,12 +1,15 @@
-"""The rows of the four tables: every column with type, unit, meaning and source of its value.
+"""The rows of the tables: every column with type, unit, meaning and source of its value.
 
 Writers construct these classes: `search/ledger.py` and `training/run.py` a trial,
-`training/rows.py` an epoch, `search/trial.py` a decision, `evaluation/jobs.py` a test result.
+`training/rows.py` an epoch, `search/trial.py` a decision, `evaluation/` a test result, its images
+and openings.
 """
 
+from rkdsearch.results.rows.by_class import ClassCells
+from rkdsearch.results.rows.checks import Checks
 from rkdsearch.results.rows.decision import DecisionRow
 from rkdsearch.results.rows.epoch import EpochRow, ReliabilityCells
-from rkdsearch.results.rows.evaluation import EvaluationRow, EvaluationRun
+from rkdsearch.results.rows.evaluation import EvaluationRow, EvaluationRun, OpeningRow, SubsetRow
 from rkdsearch.results.rows.trial import (
     ALONE,
     Metrics,
@@ -18,14 +21,18 @@ from rkdsearch.results.rows.trial import (
 
 __all__ = [
     "ALONE",
+    "Checks",
+    "ClassCells",
     "DecisionRow",
     "EpochRow",
     "EvaluationRow",
     "EvaluationRun",
     "Metrics",
+    "OpeningRow",
     "ReachedFidelity",
     "ReliabilityCells",
     "RunFacts",
     "RunRecord",
+    "SubsetRow",
     "TrialRow",
 ]

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Annotated
 
 from rkdsearch.results.columns import JSON, Cell
+from rkdsearch.results.rows.by_class import ClassCells
 from rkdsearch.results.rows.units import FRACTION, SECONDS, UTC
 
 
@@ -74,6 +75,7 @@ class EpochRow:
             FRACTION,
         ),
     ]
+    by_class: ClassCells | None
     teacher: ReliabilityCells | None
     lr: Annotated[float, Cell("learning rate at the end of the epoch", "`Trainer`")]
     images_per_second: Annotated[

@@ -1,12 +1,14 @@
 """The row of a trial in `trials/`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
 from rkdsearch.errors import Failure
 from rkdsearch.results.columns import JSON, Cell, Group, columns_of
+from rkdsearch.results.rows.by_class import ClassCells
+from rkdsearch.results.rows.checks import Checks
 from rkdsearch.results.rows.units import FRACTION, SECONDS, SHA256, UTC, cost_columns
 from rkdsearch.results.states import Origin, Status
 
@@ -36,6 +38,7 @@ class Metrics:
             FRACTION,
         ),
     ]
+    by_class: ClassCells | None  # at the best epoch
     best_epoch: Annotated[
         int,
         Cell(
@@ -101,7 +104,20 @@ class RunFacts:
 
     git_commit: Annotated[
         str | None,
-        Cell("commit of the code, with `-dirty` where files were changed", "`git describe`"),
+        Cell(
+            "commit of the code, with `-dirty` where files were changed; null where no checkout"
+            " tracks it",
+            "`git describe`",
+        ),
+    ]
+    packages: Annotated[
+        Mapping[str, Any] | None,
+        Cell(
+            "packages of the user's that the run imported from: name -> sha256 of its Python"
+            " files, git_commit; null without",
+            "`plugins`",
+            JSON,
+        ),
     ]
     version: Annotated[str, Cell("version of rkdsearch", "package metadata")]
     torch: Annotated[str, Cell("version of PyTorch", "`torch`")]
@@ -141,6 +157,10 @@ class RunFacts:
     ]
     extra_sha256: Annotated[
         str | None, Cell("fingerprint of data.extra; null without", "`Splits`", SHA256)
+    ]
+    preprocessing: Annotated[
+        str | None,
+        Cell("how image files became pixels; null where pixels are read as they are", "`Images`"),
     ]
 
 
@@ -233,5 +253,15 @@ class TrialRow:
     ]
     metric: Metrics | None
     fidelity: ReachedFidelity
+    flags: Annotated[
+        Sequence[str] | None,
+        Cell(
+            "list of signs that the validation attack failed on the best checkpoint: such a trial"
+            " is kept off the front; null where nobody looked, as before full length",
+            "`results.flags.raised`",
+            JSON,
+        ),
+    ]
+    check: Checks | None
     facts: Annotated[Mapping[str, object], Group(columns_of(RunFacts, "run."))]
     run: RunRecord

@@ -1,0 +1,350 @@
+"""The sets of images of an evaluation: the networks' own test images, or those of `--data`.
+
+    folder:PATH    PATH/CLASS/IMAGE or PATH/test/CLASS/IMAGE, at any depth below CLASS
+    parquet:PATH   a file, or a folder of test*.parquet or *.parquet, in the layout of Hugging Face
+    npz:FILE       image(s), x or x_test with label(s), y or y_test; FILE.npz alone is enough
+    npy:PATH       the layout of CIFAR-10-C: labels.npy, and one file of images a corruption, with
+                   its severities one after the other; PATH is the folder or one of the files
+
+Classes are told apart by name where the files name them: by the network's class names, or by their
+numbers in the order of its logits.
+"""
+
+import io
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rkdsearch import data
+from rkdsearch.data.folder import SUFFIXES
+from rkdsearch.errors import ConfigError, DataError
+from rkdsearch.evaluation.images import EvaluatedImages, ImageSet, evaluated_images
+from rkdsearch.evaluation.targets import EvaluationTarget
+
+Bytes = NDArray[np.uint8]
+Indices = NDArray[np.int64]
+
+SEVERITIES = 5
+_IMAGE_KEYS = ("image", "images", "x", "x_test", "data", "pixels")
+_LABEL_KEYS = ("label", "labels", "y", "y_test", "fine_label")
+_KNOWN = "folder:PATH, parquet:PATH, npz:FILE or npy:PATH"
+
+
+def image_sets(
+    spec: str | None,
+    overrides: Mapping[str, Any],
+    severities: Sequence[int],
+    networks: Sequence[EvaluationTarget],
+    count: int | None,
+) -> list[EvaluatedImages]:
+    """The sets, each evaluated for itself: `count` images each, or all.
+
+    `overrides` are fields `data.*`. Raises DataError where files are missing or not what they
+    claim to be, ConfigError where an option has no meaning here.
+    """
+    first = networks[0]
+    given = _fields(overrides)
+    if severities and (spec is None or not spec.startswith("npy:")):
+        raise ConfigError(
+            "--severity chooses among the severities of --data npy:PATH; leave it out"
+        )
+    if spec is None:
+        config = type(first.config.data).model_validate(first.config.data.model_dump() | given)
+        found = [ImageSet.of_test(data.load_test(config))]
+    else:
+        names = first.classes or tuple(map(str, range(first.task.classes)))
+        found = _named(spec, _Form.of(given), names, severities)
+    seed = first.config.data.split_seed
+    return [evaluated_images(each, count, seed=seed) for each in found]
+
+
+def _fields(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of section `data`. Raises ConfigError for any other name."""
+    wrong = [name for name in overrides if not name.startswith("data.")]
+    if wrong:
+        raise ConfigError(
+            f"{wrong[0]}: evaluate changes no run; it takes fields of the images alone, such as"
+            " data.image_size=32"
+        )
+    return {name.removeprefix("data."): value for name, value in overrides.items()}
+
+
+class _Form:
+    """Form of images as bytes (H, W, C): `data.channels` and `data.image_size`, where given."""
+
+    def __init__(self, channels: int | None, size: tuple[int, int] | None) -> None:
+        self.channels, self.size = channels, size
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> "_Form":
+        unknown = given.keys() - {"channels", "image_size"}
+        if unknown:
+            raise ConfigError(
+                f"data.{min(unknown)}: has no meaning for images of --data; data.channels and"
+                " data.image_size have"
+            )
+        channels, size = given.get("channels"), given.get("image_size")
+        if channels not in (None, 1, 3):
+            raise ConfigError(f"data.channels must be 1 or 3, got {channels}")
+        sides = [size, size] if isinstance(size, int) else size
+        if sides is not None and not (
+            isinstance(sides, list | tuple)
+            and len(sides) == 2
+            and all(isinstance(side, int) and side > 0 for side in sides)
+        ):
+            raise ConfigError(f"data.image_size must be N or [H, W] in pixels, got {size!r}")
+        return cls(channels, None if sides is None else (int(sides[0]), int(sides[1])))
+
+    def __call__(self, image: Any) -> Bytes:
+        """Bytes (H, W, C) of a Pillow image."""
+        from PIL import ImageOps
+
+        channels = self.channels or (1 if image.mode in ("1", "L", "LA") else 3)
+        converted = image.convert("L" if channels == 1 else "RGB")
+        if self.size is not None:
+            converted = ImageOps.fit(converted, (self.size[1], self.size[0]))
+        return np.asarray(converted, dtype=np.uint8).reshape(
+            converted.height, converted.width, channels
+        )
+
+    def array(self, image: Bytes) -> Bytes:
+        """The same of bytes (H, W, C)."""
+        from PIL import Image
+
+        as_it_is = self.size is None and self.channels in (None, image.shape[2])
+        return (
+            image
+            if as_it_is
+            else self(Image.fromarray(image[..., 0] if image.shape[2] == 1 else image))
+        )
+
+
+def _named(
+    spec: str, form: _Form, classes: tuple[str, ...], severities: Sequence[int]
+) -> list[ImageSet]:
+    kind, colon, place = spec.partition(":")
+    path = Path(place if colon else spec).expanduser()
+    if not colon and path.suffix == ".npz":
+        kind = "npz"
+    elif not (colon and place):
+        raise ConfigError(f"--data {spec}: must be {_KNOWN}")
+    match kind:
+        case "folder":
+            return [_folder(spec, path, form, classes)]
+        case "parquet":
+            return [_parquet(spec, path, form, classes)]
+        case "npz":
+            return [_npz(spec, path, form, classes)]
+        case "npy":
+            return _npy(path, form, classes, severities)
+        case _:
+            raise ConfigError(f"--data {spec}: must be {_KNOWN}")
+
+
+def _folder(spec: str, path: Path, form: _Form, classes: tuple[str, ...]) -> ImageSet:
+    home = path / "test" if (path / "test").is_dir() else path
+    folders = sorted(f for f in home.glob("*") if f.is_dir() and not f.name.startswith("."))
+    files: list[Path] = []
+    labels: list[int] = []
+    numbers = _numbers([folder.name for folder in folders], classes, str(home))
+    for folder, k in zip(folders, numbers, strict=True):
+        found = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES)
+        files += found
+        labels += [k] * len(found)
+    if not files:
+        raise DataError(f"{home}: holds no images in folders of classes; expected PATH/CLASS/IMAGE")
+    return ImageSet(
+        spec,
+        np.array(labels, dtype=np.int64),
+        classes,
+        255.0,
+        lambda rows: _decoded([(str(files[row]), files[row]) for row in rows], form),
+        "other",
+    )
+
+
+def _parquet(spec: str, path: Path, form: _Form, classes: tuple[str, ...]) -> ImageSet:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    files = [path] if path.is_file() else sorted(path.glob("test*.parquet"))
+    files = files or sorted(path.glob("*.parquet"))
+    if not files:
+        raise DataError(f"{path}: holds no Parquet file; name a file, or a folder of them")
+    try:
+        tables = [parquet.read_table(file) for file in files]
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: cannot be read as Parquet: {error}; fetch it again") from error
+    names = tables[0].column_names
+    image = next((n for n in ("image", "img") if n in names), None)
+    label = next((n for n in _LABEL_KEYS if n in names), None)
+    if image is None or label is None:
+        raise DataError(
+            f"{files[0]}: must have a column image or img, and label; got {', '.join(names)}"
+        )
+    contents = [
+        (f"{file}, row {row}", value)
+        for file, table in zip(files, tables, strict=True)
+        for row, value in enumerate(table[image].to_pylist())
+    ]
+    labels = _checked(
+        np.concatenate([table[label].to_numpy() for table in tables]), classes, str(files[0])
+    )
+
+    def encoded(row: int) -> tuple[str, bytes]:
+        name, value = contents[row]
+        found = value.get("bytes") if isinstance(value, dict) else value
+        if not isinstance(found, bytes):
+            raise DataError(f"{name}: holds no bytes of an image; embed the files")
+        return name, found
+
+    return ImageSet(
+        spec, labels, classes, 255.0, lambda rows: _decoded(map(encoded, rows), form), "other"
+    )
+
+
+def _npz(spec: str, path: Path, form: _Form, classes: tuple[str, ...]) -> ImageSet:
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            image = next((key for key in _IMAGE_KEYS if key in archive), None)
+            label = next((key for key in _LABEL_KEYS if key in archive), None)
+            if image is None or label is None:
+                raise DataError(
+                    f"{path}: must hold images (one of {', '.join(_IMAGE_KEYS)}) and labels (one of"
+                    f" {', '.join(_LABEL_KEYS)}), got {', '.join(archive)}"
+                )
+            pixels, labels = archive[image], archive[label]
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{path}: cannot be read as npz: {error}; write it by numpy.savez"
+        ) from error
+    return _array_set(spec, pixels, _checked(labels, classes, str(path)), form, classes, str(path))
+
+
+def _npy(
+    path: Path, form: _Form, classes: tuple[str, ...], severities: Sequence[int]
+) -> list[ImageSet]:
+    folder = path.parent if path.is_file() else path
+    files = [path] if path.is_file() else sorted(folder.glob("*.npy"))
+    files = [file for file in files if file.name != "labels.npy"]
+    if not files or not (folder / "labels.npy").exists():
+        raise DataError(f"{path}: must hold labels.npy and one file of images a corruption")
+    labels = _checked(_array(folder / "labels.npy"), classes, str(folder / "labels.npy"))
+    found = []
+    for file in files:
+        pixels = _array(file)
+        one = len(pixels) // SEVERITIES
+        if len(pixels) % SEVERITIES or not (
+            len(labels) == one
+            or (
+                len(labels) == len(pixels)
+                and (labels.reshape(SEVERITIES, one) == labels[:one]).all()
+            )
+        ):
+            if severities or len(labels) != len(pixels):
+                raise DataError(
+                    f"{file}: {len(pixels)} images and {len(labels)} labels are not"
+                    f" {SEVERITIES} severities of the same images, one after the other"
+                )
+            found.append(_array_set(f"npy:{file}", pixels, labels, form, classes, str(file)))
+            continue
+        for severity in severities or range(1, SEVERITIES + 1):
+            if not 1 <= severity <= SEVERITIES:
+                raise ConfigError(f"--severity must be 1 to {SEVERITIES}, got {severity}")
+            part = slice((severity - 1) * one, severity * one)
+            name = f"npy:{file}, severity {severity}"
+            found.append(_array_set(name, pixels[part], labels[:one], form, classes, str(file)))
+    return found
+
+
+def _array(file: Path) -> NDArray[Any]:
+    try:
+        found: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{file}: cannot be read as npy: {error}; fetch it again") from error
+    return found
+
+
+def _array_set(
+    name: str,
+    pixels: NDArray[Any],
+    labels: Indices,
+    form: _Form,
+    classes: tuple[str, ...],
+    place: str,
+) -> ImageSet:
+    """Images (N, H, W, C) or (N, H, W): bytes, or floats that are 255ths of [0, 1]."""
+    shaped = pixels[..., None] if pixels.ndim == 3 else pixels
+    if shaped.ndim != 4 or shaped.shape[3] not in (1, 3) or len(shaped) != len(labels):
+        raise DataError(
+            f"{place}: images must be (N, H, W, C) with 1 or 3 channels, or (N, H, W), one for each"
+            f" of {len(labels)} labels, got {pixels.shape}; transpose them"
+        )
+
+    def chosen(rows: Indices) -> Bytes:
+        some = np.asarray(shaped[rows])
+        if some.dtype != np.uint8:
+            levels = some.astype(np.float64) * (255 if some.dtype.kind == "f" else 1)
+            some = np.rint(levels).clip(0, 255).astype(np.uint8)
+            if np.abs(levels - some).max(initial=0) > 1e-3:
+                raise DataError(
+                    f"{place}: images must be bytes, or floats of [0, 1] that are 255ths; another"
+                    " number would be rounded, and be another image"
+                )
+        return np.stack([form.array(image) for image in some])
+
+    return ImageSet(name, labels, classes, 255.0, chosen, "other")
+
+
+def _decoded(sources: Any, form: _Form) -> Bytes:
+    """Bytes (n, H, W, C) of image files, given as (place, file or its bytes)."""
+    from PIL import Image
+
+    found: list[Bytes] = []
+    for place, source in sources:
+        try:
+            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+                found.append(form(image))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise DataError(
+                f"{place}: must be an image that Pillow can decode: {error}; replace it"
+            ) from error
+        if found[-1].shape != found[0].shape:
+            raise DataError(
+                f"{place}: must have the shape of the first image, {found[0].shape}, got"
+                f" {found[-1].shape}; set data.image_size and data.channels"
+            )
+    return np.stack(found)
+
+
+def _numbers(names: Sequence[str], classes: tuple[str, ...], place: str) -> list[int]:
+    """The classes with these names, or these numbers. Raises DataError for any other."""
+    by_name = {name: k for k, name in enumerate(classes)}
+    by_number = {str(k): k for k in range(len(classes))}
+    known = by_number if all(name in by_number for name in names) else by_name
+    known = by_name if all(name in by_name for name in names) else known
+    for name in names:
+        if name not in known:
+            raise DataError(
+                f"{place}: class '{name}' is not one of the network's: {', '.join(classes)}; rename"
+                " the folder, or leave it out"
+            )
+    return [known[name] for name in names]
+
+
+def _checked(labels: NDArray[Any], classes: tuple[str, ...], place: str) -> Indices:
+    """Labels (N,) as integers of 0..K-1. Raises DataError for others."""
+    flat = labels.reshape(-1)
+    if flat.dtype.kind not in "iu" or not len(flat):
+        raise DataError(f"{place}: labels must be integers, got {flat.dtype} {labels.shape}")
+    wrong = np.flatnonzero((flat < 0) | (flat >= len(classes)))
+    if len(wrong):
+        raise DataError(
+            f"{place}: label must be 0 to {len(classes) - 1}, the network's classes, got"
+            f" {flat[wrong[0]]} in row {wrong[0]}; correct it, or evaluate another network"
+        )
+    return flat.astype(np.int64)

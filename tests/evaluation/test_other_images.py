@@ -1,0 +1,155 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from rkdsearch.errors import ConfigError, DataError, RkdError
+from rkdsearch.evaluation.images import EvaluatedImages
+from rkdsearch.evaluation.other_images import image_sets
+from rkdsearch.task import ImageTask
+from tests.evaluation.files import target
+
+NETWORK = replace(target("t"), task=ImageTask(2, 1, 4, 4), classes=("cat", "dog"))
+GREY = np.arange(6 * 16, dtype=np.uint8).reshape(6, 4, 4)
+LABELS = np.array([0, 1, 1, 0, 1, 0])
+
+
+def sets(spec: str, severities: tuple[int, ...] = (), **overrides: Any) -> list[EvaluatedImages]:
+    given = {f"data.{name}": value for name, value in overrides.items()}
+    return image_sets(spec, given, severities, [NETWORK], None)
+
+
+def write_folder(root: Path, names: tuple[str, str] = ("cat", "dog")) -> Path:
+    for i, (image, k) in enumerate(zip(GREY, LABELS, strict=True)):
+        (root / names[k]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(root / names[k] / f"{i}.png")
+    return root
+
+
+@pytest.mark.parametrize("names", [("cat", "dog"), ("0", "1")])
+@pytest.mark.parametrize("inside", [".", "test"])
+def test_folders_are_the_networks_classes_by_name_or_by_number(
+    tmp_path: Path, names: tuple[str, str], inside: str
+) -> None:
+    write_folder(tmp_path / inside, names)
+    (found,) = sets(f"folder:{tmp_path}")
+    assert (found.split, found.name, found.task) == ("other", f"folder:{tmp_path}", NETWORK.task)
+    assert found.pixels.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    order = [0, 3, 5, 1, 2, 4]
+    np.testing.assert_array_equal(found.pixels.pixels[..., 0], GREY[order])
+
+
+def test_parquet_npz_and_npy_hold_the_same_images(tmp_path: Path) -> None:
+    files = sorted(write_folder(tmp_path / "images").rglob("*.png"), key=lambda f: f.stem)
+    rows = [{"bytes": file.read_bytes(), "path": None} for file in files]
+    pq.write_table(pa.table({"img": rows, "label": LABELS}), tmp_path / "test-0.parquet")
+    np.savez(tmp_path / "a.npz", x_test=GREY, y_test=LABELS)
+    np.savez(tmp_path / "b.npz", images=(GREY / 255).astype("f4")[..., None], labels=LABELS)
+    for spec in (
+        f"parquet:{tmp_path}",
+        f"parquet:{tmp_path / 'test-0.parquet'}",
+        f"npz:{tmp_path / 'a.npz'}",
+        str(tmp_path / "b.npz"),
+    ):
+        (found,) = sets(spec)
+        np.testing.assert_array_equal(found.pixels.pixels[..., 0], GREY)
+        assert found.pixels.labels.tolist() == LABELS.tolist()
+
+
+def write_severities(folder: Path, labels: np.ndarray) -> None:
+    for n, name in enumerate(("fog", "snow")):
+        np.save(folder / f"{name}.npy", np.concatenate([GREY + 10 * s + n for s in range(5)]))
+    np.save(folder / "labels.npy", labels)
+
+
+@pytest.mark.parametrize("labels", [np.tile(LABELS, 5), LABELS], ids=["of all", "of one"])
+def test_the_layout_of_cifar10_c_is_a_set_a_corruption_and_severity(
+    tmp_path: Path, labels: np.ndarray
+) -> None:
+    write_severities(tmp_path, labels)
+    found = sets(f"npy:{tmp_path}")
+    assert len(found) == 10
+    assert found[8].name == f"npy:{tmp_path / 'snow.npy'}, severity 4"
+    np.testing.assert_array_equal(found[8].pixels.pixels[..., 0], GREY + 31)
+    assert found[8].pixels.labels.tolist() == LABELS.tolist()
+    assert len({each.sha256 for each in found}) == 10
+    chosen = sets(f"npy:{tmp_path / 'fog.npy'}", (5, 1))
+    assert [int(each.pixels.pixels[0, 0, 0, 0]) for each in chosen] == [40, 0]
+
+
+def test_image_size_and_channels_may_be_set(tmp_path: Path) -> None:
+    colour = np.repeat(np.repeat(np.repeat(GREY[..., None], 3, 3), 2, 1), 2, 2)
+    np.savez(tmp_path / "c.npz", image=colour, label=LABELS)
+    (found,) = sets(f"npz:{tmp_path / 'c.npz'}", image_size=4, channels=1)
+    assert found.task == NETWORK.task
+    (wide,) = sets(f"npz:{tmp_path / 'c.npz'}", image_size=[2, 6])
+    assert wide.pixels.pixels.shape == (6, 2, 6, 3)
+
+
+def test_of_many_images_only_the_asked_ones_are_decoded(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path)
+    (found,) = image_sets(f"folder:{tmp_path}", {}, (), [NETWORK], 2)
+    (left,) = {*folder.glob("cat/*.png")} - {
+        sorted(folder.glob("cat/*.png"))[found.rows[0]],
+        sorted(folder.glob("cat/*.png"))[(found.rows[0] + 1) % 3],
+    }
+    left.write_text("no image")
+    (again,) = image_sets(f"folder:{tmp_path}", {}, (), [NETWORK], 2)
+    assert again.sha256 == found.sha256
+
+
+def _write(folder: Path) -> None:
+    write_folder(folder / "others", ("cat", "wolf"))
+    np.savez(folder / "labels.npz", x=GREY, y=LABELS + 1)
+    np.savez(folder / "float.npz", x=GREY / 100, y=LABELS)
+    np.savez(folder / "names.npz", pictures=GREY, y=LABELS)
+    np.savez(folder / "first.npz", x=GREY.reshape(1, 6, 4, 4), y=LABELS)
+    (folder / "cut.npz").write_bytes((folder / "float.npz").read_bytes()[:40])
+    (folder / "odd").mkdir()
+    write_severities(folder / "odd", LABELS[:5])
+    (folder / "empty").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("spec", "sentence"),
+    [
+        ("folder:{}/others", "class 'wolf' is not one of the network's: cat, dog"),
+        ("folder:{}/empty", "holds no images in folders of classes"),
+        ("parquet:{}/empty", "holds no Parquet file"),
+        ("npy:{}/empty", "must hold labels.npy and one file"),
+        ("npz:{}/labels.npz", "label must be 0 to 1, the network's classes, got 2 in row 1"),
+        ("npz:{}/float.npz", "must be bytes, or floats of [0, 1] that are 255ths"),
+        ("npz:{}/names.npz", "must hold images (one of image, images, x,"),
+        ("npz:{}/first.npz", "must be (N, H, W, C) with 1 or 3 channels"),
+        ("npz:{}/cut.npz", "cannot be read as npz"),
+        ("npz:{}/gone.npz", "cannot be read as npz"),
+        ("npy:{}/odd", "30 images and 5 labels are not 5 severities of the same images"),
+        ("tar:{}/x", "must be folder:PATH, parquet:PATH, npz:FILE or npy:PATH"),
+        ("cifar10", "must be folder:PATH, parquet:PATH, npz:FILE or npy:PATH"),
+    ],
+)
+def test_what_is_not_what_it_claims_is_one_sentence(
+    tmp_path: Path, spec: str, sentence: str
+) -> None:
+    _write(tmp_path)
+    with pytest.raises(RkdError) as error:
+        sets(spec.format(tmp_path))
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_options_that_mean_nothing_are_refused(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    with pytest.raises(ConfigError, match="--severity chooses among the severities of --data npy"):
+        sets(f"folder:{tmp_path}", (1,))
+    with pytest.raises(ConfigError, match=r"data\.augment: has no meaning for images of --data"):
+        sets(f"folder:{tmp_path}", augment="crop")
+    with pytest.raises(ConfigError, match="evaluate changes no run"):
+        image_sets(None, {"optimizer.lr": 1}, (), [NETWORK], None)
+    with pytest.raises(DataError, match="--images: 1 of 6"):
+        image_sets(f"folder:{tmp_path}", {}, (), [NETWORK], 1)

@@ -1,0 +1,225 @@
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rkdsearch import config as run
+from rkdsearch.errors import ConfigError, DiskError, TeacherError
+from rkdsearch.evaluation import runner
+from rkdsearch.evaluation.blocks import BlockResult, WorkerJob
+from rkdsearch.evaluation.images import EvaluatedImages
+from rkdsearch.evaluation.jobs import evaluation_jobs
+from rkdsearch.evaluation.runner import JobFailure, Outcome, evaluate, here
+from rkdsearch.evaluation.targets import Targets, study_targets
+from rkdsearch.file_lock import one_writer
+from rkdsearch.results.cells import records
+from rkdsearch.results.evaluations import current_tests
+from rkdsearch.results.store import Store
+from rkdsearch.teacher import fingerprint
+from tests.evaluation.files import VALUES, digits, run_alone, target
+
+
+def fake(right: Any = True) -> Any:
+    """A `run_block` that computes nothing."""
+
+    def run_block(work: WorkerJob, images: Any, block: int) -> BlockResult:
+        of_block = len(images.labels[block * 250 : (block + 1) * 250])
+        digits = np.full(of_block, right, dtype=bool)
+        return BlockResult(digits, {"clean": of_block}, ["b"], 1.5, "a CPU", 1, "2.0")
+
+    return run_block
+
+
+def evaluated(
+    folder: Path,
+    attacks: Sequence[str] = ("clean", "pgd20"),
+    images: EvaluatedImages | None = None,
+    said: list[str] | None = None,
+    **more: Any,
+) -> list[Outcome]:
+    todo = evaluation_jobs(study_targets(folder), attacks, **more)  # type: ignore[arg-type]
+    notice = [].append if said is None else said.append
+    return list(evaluate(folder, todo, images or digits(40), here, notice=notice))
+
+
+def test_every_network_has_every_attack_but_teachers_no_autoattack_and_clean_images_one_seed() -> (
+    None
+):
+    networks = Targets([target("t00000"), target("teacher", "robust")])
+    found = evaluation_jobs(networks, ("clean", "pgd20", "autoattack"), seeds=2)
+    assert [(s.target.trial_id, s.attack.name, s.seed) for s in found] == [
+        ("t00000", "clean", 0),
+        ("t00000", "pgd20", 0),
+        ("t00000", "pgd20", 1),
+        ("t00000", "autoattack", 0),
+        ("t00000", "autoattack", 1),
+        ("teacher", "clean", 0),
+        ("teacher", "pgd20", 0),
+        ("teacher", "pgd20", 1),
+    ]
+
+
+def test_a_curve_has_one_job_a_radius_and_another_norm_needs_one() -> None:
+    networks = Targets([target("t00000")])
+    found = evaluation_jobs(networks, ("clean", "margin"), eps=(0.01, 0.02))
+    assert [(s.attack.name, s.attack.norm, s.attack.eps) for s in found] == [
+        ("clean", None, 0.0),
+        ("margin", "linf", 0.01),
+        ("margin", "linf", 0.02),
+    ]
+    with pytest.raises(ConfigError, match=r"--norm l2: t00000 has a radius of 0\.0313725 in linf"):
+        evaluation_jobs(networks, ("margin",), norm="l2")
+    with pytest.raises(ConfigError, match=r"--eps must be > 0 and <= 1 in linf .*, got 8"):
+        evaluation_jobs(networks, ("margin",), eps=(8.0,))
+    with pytest.raises(ConfigError, match="transfer: there is no other network"):
+        evaluation_jobs(networks, ("transfer",))
+
+
+def test_a_second_evaluation_repeats_nothing_and_a_quick_look_or_new_weights_replace_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "run_block", fake())
+    run_alone(tmp_path)
+    first = fingerprint(tmp_path / "best.safetensors")
+    assert len(evaluated(tmp_path)) == 2
+    assert evaluated(tmp_path) == []
+    assert len(evaluated(tmp_path, images=digits(20))) == 2
+    run_alone(tmp_path, seed=1)  # another network in the same place
+    second = fingerprint(tmp_path / "best.safetensors")
+    assert len(evaluated(tmp_path, images=digits(20))) == 2
+    assert len(evaluated(tmp_path, ("pgd20",), images=digits(20), eps=(0.01,))) == 1
+    store = Store(tmp_path)
+    rows = records(store.evaluations())
+    assert sorted((r["attack"], r["images"], r["weights_sha256"], r["own_ball"]) for r in rows) == [
+        ("clean", 20, second, True),
+        ("clean", 40, first, True),
+        ("pgd20", 20, second, False),
+        ("pgd20", 20, second, True),
+        ("pgd20", 40, first, True),
+    ]
+    assert current_tests(store.evaluations())["own_ball"].all(), "readers show the own ball alone"
+    assert store.subsets().groupby("subset_sha256").size().tolist() in ([20, 40], [40, 20])
+    assert len(store.openings()) == 4, "the evaluation that computed nothing opened nothing"
+    assert not (tmp_path / "partial").exists()
+
+
+def test_a_row_adds_up_its_blocks_and_says_where_every_digit_belongs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = digits()
+    right = np.arange(449) % 3 > 0
+
+    def run_block(_: WorkerJob, __: Any, block: int) -> BlockResult:
+        part = right[block * 250 : (block + 1) * 250]
+        survivors = {"clean": len(part), "start 1": int(part.sum())}
+        flags = ["b"] if block else ["a", "b"]
+        return BlockResult(part, survivors, flags, 1.5, "a CPU", 1, "2.0")
+
+    monkeypatch.setattr(runner, "run_block", run_block)
+    run_alone(tmp_path)
+    evaluated(tmp_path, ("pgd20",), images)
+    store = Store(tmp_path)
+    (row,) = records(store.evaluations())
+    assert (row["images"], row["of_images"], row["correct"], row["seconds"]) == (449, 449, 299, 3.0)
+    assert row["per_image"] == "".join(str(int(r)) for r in right)
+    assert json.loads(row["flags"]) == ["a", "b"]
+    assert json.loads(row["survivors"]) == {"clean": 449, "start 1": 299}
+    assert (row["test_attack_steps"], row["training_seed"], row["attack_seed"]) == (20, 0, 0)
+    assert (row["split"], row["dataset"], row["low"] < 299 / 449) == ("test", "digits", True)
+    subset = store.subsets()
+    assert subset["subset_sha256"].unique().tolist() == [row["subset_sha256"]]
+    per_class = {
+        name: [int((right & (subset["class_name"] == name)).sum()), int(n)]
+        for name, n in subset["class_name"].value_counts().items()
+    }
+    assert json.loads(row["per_class"]) == per_class
+    assert row["worst_class_accuracy"] == min(c / n for c, n in per_class.values())
+    (opening,) = records(store.openings())
+    assert row["opening"] == opening["opening"]
+    assert json.loads(opening["checkpoints"]) == {"run": row["weights_sha256"]}
+    assert json.loads(opening["attacks"]) == ["pgd20, linf 0.03137, seed 0"]
+    assert json.loads(row["run.versions"])["torch"]
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (TeacherError("t.pt: is empty"), "t.pt: is empty"),
+        (ZeroDivisionError("division by zero"), "ZeroDivisionError: division by zero (test_runner"),
+        (IndexError("list index\nout of range"), "IndexError: list index out of range"),
+    ],
+)
+def test_an_error_of_any_class_ends_its_own_job_only_and_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, sentence: str
+) -> None:
+    def run_block(work: WorkerJob, images: Any, block: int) -> BlockResult:
+        if work.job.attack.name == "clean" and block == 1:
+            raise error
+        result: BlockResult = fake()(work, images, block)
+        return result
+
+    monkeypatch.setattr(runner, "run_block", run_block)
+    run_alone(tmp_path)
+    failed, done = evaluated(tmp_path, images=digits())
+    assert isinstance(failed, JobFailure)
+    assert failed.sentence.startswith(sentence)
+    assert failed.job.attack.name == "clean"
+    assert not isinstance(done, JobFailure)
+    assert [row["attack"] for row in records(Store(tmp_path).evaluations())] == ["pgd20"]
+
+
+def test_a_full_disk_ends_all_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_block(*_: object) -> BlockResult:
+        raise DiskError("partial/0.json: could not be written")
+
+    monkeypatch.setattr(runner, "run_block", run_block)
+    run_alone(tmp_path)
+    with pytest.raises(DiskError):
+        evaluated(tmp_path)
+
+
+def test_a_network_for_other_pixels_is_a_sentence_of_its_own(tmp_path: Path) -> None:
+    run_alone(tmp_path)
+    colour = digits(20)
+    pixels = colour.pixels.pixels
+    object.__setattr__(colour.pixels, "pixels", np.concatenate([pixels] * 3, axis=3))
+    (failed,) = evaluated(tmp_path, ("clean",), colour)
+    assert isinstance(failed, JobFailure)
+    assert failed.sentence.startswith(
+        "its network takes 1 x 8 x 8 pixels (channels, height, width), and digits has 3 x 8 x 8;"
+        " set data.channels=1 and data.image_size=8"
+    )
+    assert Store(tmp_path).openings().empty
+
+
+def test_weights_that_do_not_fit_are_a_sentence_and_the_others_are_evaluated(
+    tmp_path: Path,
+) -> None:
+    run_alone(tmp_path)
+    wide = run.build(VALUES | {"student": {"name": "small_cnn", "width": 8}})
+    found = study_targets(tmp_path).networks
+    broken = type(found[0])("wide", "", wide, found[0].weights, found[0].sha256, found[0].task)
+    jobs = evaluation_jobs(Targets([broken, *found]), ("clean",))
+    failed, done = list(evaluate(tmp_path, jobs, digits(20), here))
+    assert isinstance(failed, JobFailure)
+    assert "does not fit into SmallCNN" in failed.sentence
+    assert not isinstance(done, JobFailure)
+
+
+def test_an_evaluation_during_a_search_says_what_that_does_and_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "run_block", fake())
+    run_alone(tmp_path)
+    said: list[str] = []
+    with one_writer(tmp_path):
+        evaluated(tmp_path, ("clean",), said=said)
+    assert len(said) == 1
+    assert "is being searched by process" in said[0]
+    assert "selects on test images" in said[0]
+    evaluated(tmp_path, ("pgd20",), said=said)
+    assert len(said) == 1
+    assert Store(tmp_path).openings()["searching"].tolist() == [True, False]
