@@ -27,7 +27,9 @@ QUERIES = 100  # of Square
 SEED = 20_260_101
 DIFFERENCE = 1e-3  # of the largest logit; rounding in another order is some 1e-6 of it
 SCALES = (0.01, 0.1)  # of eps: lengths of the small steps uphill
-NUDGE = 1e-3  # pixels: moves units that are on, and hardly turns any on or off
+NUDGE = 1e-4  # pixels: moves units that are on, and hardly turns any on or off
+# of the change that equal nudges of the other pixels make: what a few units near 0 may make
+NUDGED = 0.02
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,11 @@ class ImageChecks:
             given_one_class=int((self.predicted[other] == modal).sum()),
             of_other_classes=int(other.sum()),
         )
+
+
+def spread(images: int, most: int = IMAGES) -> Tensor:
+    """Positions of at most `most` of so many images, evenly spaced: of all classes in most sets."""
+    return torch.linspace(0, images - 1, min(images, most)).round().long()
 
 
 @ieee_fp32()
@@ -161,8 +168,13 @@ def _gradients(
     for loss in losses:
         gradient = input_gradient(loss.of(student), start)
         zero, finite = gradient == 0, gradient.flatten(1).isfinite().all(dim=1)
-        nudged = _logits(network, torch.where(zero, start + NUDGE * (0.5 - start).sign(), start))
-        moved = (nudged - before).abs().amax(dim=1) > 1e-5 * before.abs().amax(dim=1)
+        nudged = start + NUDGE * (0.5 - start).sign()
+        without, rest = (
+            (_logits(network, torch.where(here, nudged, start)) - before).abs().amax(dim=1)
+            for here in (zero, ~zero)
+        )
+        rounding = 1e-6 * before.abs().amax(dim=1)
+        moved = zero.flatten(1).any(dim=1) & (without > NUDGED * rest + rounding)
         none = zero.flatten(1).all(dim=1) | moved | ~finite
         uphill = torch.zeros_like(none)
         for scale in SCALES:

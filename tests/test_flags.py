@@ -128,8 +128,9 @@ class Brightness(nn.Module):
         return torch.stack([-lead, lead], dim=1)
 
 
-# 40 images, brightness 0.5 + d with d = 0.005, 0.01, ... 0.2: within reach of eps 0.1 are 20.
-BRIGHT = (0.5 + 0.005 * torch.arange(1.0, 41))[:, None, None, None].expand(40, 1, 8, 8).contiguous()
+# 40 images, brightness 0.5 + d with d = 0.0025, 0.0075, ... 0.1975: within reach of eps 0.1 are 20.
+LEADS = 0.005 * torch.arange(1.0, 41) - 0.0025
+BRIGHT = (0.5 + LEADS)[:, None, None, None].expand(40, 1, 8, 8).contiguous()
 ONES = torch.ones(40, dtype=torch.int64)
 
 
@@ -139,7 +140,7 @@ def test_a_linear_network_shows_no_sign_in_either_ball(norm: Any, eps: float) ->
     network = Brightness()
     counts = check(network, BRIGHT, ONES, attack).counts
     results, _ = evaluate_accuracy(network, BRIGHT, ONES, attack)
-    assert results.robust_accuracy == pytest.approx(0.5, abs=0.03)  # one image lies on the edge
+    assert results.robust_accuracy == 0.5
     assert (counts.images, counts.right) == (40, 40)
     assert (counts.without_gradient, counts.not_uphill) == (0, 0)
     assert (counts.right_at_huge_eps, counts.broken_without_gradient) == (0, 0)
@@ -203,6 +204,13 @@ def test_checks_are_the_same_at_any_number_of_threads_of_memory(
     monkeypatch.setattr(flags, "_checked", full)
     assert check(Brightness(), BRIGHT, ONES, MARGIN).counts == whole.counts
     assert calls[:3] == [40, 20, 10]
+
+
+def test_the_images_of_a_large_set_are_spread_over_it() -> None:
+    assert flags.spread(10_000).tolist()[::50] == [0, 2512, 5025, 7537]
+    assert len(flags.spread(10_000)) == 200
+    assert flags.spread(3).tolist() == [0, 1, 2]
+    assert flags.spread(7, 3).tolist() == [0, 3, 6]
 
 
 def test_parts_of_a_set_are_counted_together() -> None:

@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 from rkdsearch import plugins
 from rkdsearch.accuracy import evaluate_accuracy
-from rkdsearch.attacks import Attack, Linf
+from rkdsearch.attacks import Attack, Linf, MarginAttack
 from rkdsearch.errors import TeacherError
+from rkdsearch.flags import check
 from rkdsearch.models import ModelConfig, build, features, normalisation
+from rkdsearch.results.flags import raised
 from rkdsearch.task import ImageTask
 from rkdsearch.teacher import classes_of, fingerprint, load, read_contents, read_state
 from tests.tasks import CIFAR10, DIGITS, square
@@ -418,3 +420,14 @@ def test_a_published_robust_teacher_is_as_robust_here_as_where_it_was_measured(
             Attack(Linf(eps), steps=20, step_size=eps / 8, initial="uniform_clipped"),
         )
         assert results.robust_accuracy == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["LeNet5", "ResNet4b", "cnn_a"])
+def test_no_sign_of_a_failed_attack_is_seen_on_a_published_robust_teacher(
+    published: dict[str, Published], name: str
+) -> None:
+    teacher, x, y = published[name].opened()
+    for eps in published[name].robust:
+        found = check(teacher.eval(), x[:100], y[:100], MarginAttack(Linf(eps), 10)).counts
+        assert raised(found) == ()

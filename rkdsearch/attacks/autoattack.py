@@ -88,6 +88,7 @@ class AutoAttack:
                 f"AutoAttack has no {self.ball.title} ball; choose other attacks with --attacks, or"
                 " another norm"
             )
+        network = _WithGraph(network)
         x = x.contiguous()  # the package takes views of gradients, whose layout is the images'
         with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
             match part.attack:
@@ -244,3 +245,22 @@ def flags() -> Iterator[list[str]]:
     finally:
         logger.removeHandler(handler)
         logger.propagate = propagate
+
+
+class _WithGraph(nn.Module):
+    """A network whose outputs always have a graph, and are copies.
+
+    A network that looks up its answers or detaches its input has derivative 0; autograd raises
+    there. The package writes over outputs.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.network(x)
+        if x.requires_grad and not logits.requires_grad:
+            return logits + 0 * x.flatten(1).sum(dim=1, keepdim=True)
+        return logits.clone()

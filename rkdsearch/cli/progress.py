@@ -269,14 +269,17 @@ def _epochs_left(study: "Study", max_trials: int) -> float:
 
 
 def front_table(study: "Study") -> Table:
-    """The front so far, of full-length trials, in the study's objectives."""
+    """The front so far, of full-length trials, and who is kept off it by flags, with the flags."""
     from rkdsearch.evaluation.targets import config_label
     from rkdsearch.search import front
 
+    flagged = [f"{t.trial_id} ({', '.join(t.flags)})" for t in study.trials.values() if t.flags]
     shown = dict.fromkeys((*USUAL, *study.space.objectives))
     table = Table(
         title=f"front of {study.folder}: validation, full-length trials",
         title_justify="left",
+        caption=f"kept off by flags: {', '.join(flagged)}" if flagged else None,
+        caption_justify="left",
         box=None,
     )
     for heading in ("trial", *(OBJECTIVES[name].title for name in shown), "configuration"):

@@ -126,12 +126,18 @@ def _others(found: "StudyResults") -> "list[dict[str, Any]]":
 
 
 def _left_out(found: "StudyResults") -> "Iterator[str]":
-    """A line about each trial that flags keep off the front, and each file that cannot be read."""
+    """A line about each trial that flags keep off the front, test result with flags, bad file."""
+    from rkdsearch.results.cells import records
+    from rkdsearch.results.flags import signs
     from rkdsearch.results.front import kept_off
 
     for row in kept_off(found.trials):
         named = f"{row['trial_id']} ({row['label']})" if row["label"] else row["trial_id"]
         yield f"kept off the front: {named}: {'; '.join(row['signs'])}"
+    for test in records(found.tests):
+        if told := signs(test):
+            name = f"{test['trial_id']}, {test['attack']}"
+            yield f"flagged on test images, which moves nothing: {name}: {'; '.join(told)}"
     for path in found.damaged:
         yield f"left out, because it cannot be read: {path}"
 

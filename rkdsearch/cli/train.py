@@ -28,6 +28,8 @@ def train(
     from rkdsearch.cli.options import parsed
     from rkdsearch.cli.progress import epoch_line, ready_line, seconds_left
     from rkdsearch.cli.teacher import CACHE
+    from rkdsearch.results.flags import sentence
+    from rkdsearch.training import rows
     from rkdsearch.training.allocator import keep_memory
     from rkdsearch.training.run import (
         changed_packages,
@@ -72,5 +74,7 @@ def train(
                 f"best epoch {best.epoch}: clean {best.clean_accuracy:.3f}, robust"
                 f" {best.robust_accuracy:.3f}"
             )
+            for flag in rows.flags(trainer.history) or ():
+                say(f"FLAG {sentence(flag)}")
             say(f"{home}: best.safetensors, last.safetensors, and the row in trials/")
     leave_group()

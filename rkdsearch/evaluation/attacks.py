@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from rkdsearch.attacks import Attack, Ball, LogitLoss, MarginAttack, Norm, build_ball
 from rkdsearch.attacks import autoattack as aa
 from rkdsearch.attacks.image_noise import ImageNoise
-from rkdsearch.attacks.objectives import gradient_of
+from rkdsearch.attacks.objectives import finite_gradient_of
 from rkdsearch.methods import Student, inner
 from rkdsearch.results.states import EvaluationAttack
 
@@ -181,7 +181,8 @@ def pgd_attack(
 ) -> Tensor:
     """x' of PGD on the cross-entropy."""
     objective = inner.classification(y).of(Student(network))
-    return attack.climb(objective, x, uniform_start(attack.ball, x, names))
+    start = uniform_start(attack.ball, x, names)
+    return attack.climb(objective, x, start, gradient_of=finite_gradient_of)
 
 
 def margin_attack(
@@ -207,7 +208,8 @@ def targeted_attack(
         return found
 
     loss = LogitLoss(lambda z: z[rows, target] - z[rows, y], slope)
-    gradient, project = gradient_of(loss.of(Student(network)), x), ball.projection_around(x)
+    gradient = finite_gradient_of(loss.of(Student(network)), x)
+    project = ball.projection_around(x)
     x_adv = uniform_start(ball, x, (seed, "targeted", rank))
     for step in range(TARGETED_STEPS):
         length = ball.eps * (1 + math.cos(math.pi * step / TARGETED_STEPS)) / 2

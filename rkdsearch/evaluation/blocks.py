@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from rkdsearch import flags, models
-from rkdsearch.accuracy import BATCH, compute_in_parts, ieee_fp32
+from rkdsearch.accuracy import BATCH, compute_in_parts, correct, ieee_fp32
 from rkdsearch.attacks import Attack, MarginAttack, build_ball
 from rkdsearch.attacks import autoattack as aa
 from rkdsearch.evaluation.attacks import PGD_STEPS, Part, PlannedAttack
@@ -155,8 +155,7 @@ def _run_parts(
 
         def compute(rows: slice) -> tuple[Tensor, ...]:
             x_adv = xs[rows] if part is None else part.attacked(xs[rows], ys[rows])
-            with torch.no_grad():
-                return (network(x_adv).argmax(dim=1) == ys[rows],)
+            return (correct(network, x_adv, ys[rows]),)
 
         (found,), at_once = compute_in_parts(compute, len(ys), at_once, place=place)
         return found
@@ -199,7 +198,7 @@ def _checks(
     """
     if attack.norm is None:
         return None
-    some = torch.linspace(0, len(x) - 1, min(images, len(x))).round().long()
+    some = flags.spread(len(x), images)
     ball = build_ball(attack.norm, attack.eps)
     checked: Attack | MarginAttack = MarginAttack(ball, _CHECK_STEPS)
     if attack.name in PGD_STEPS:

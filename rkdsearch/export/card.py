@@ -19,6 +19,7 @@ from rkdsearch.export.exported_network import (
     own_packages,
 )
 from rkdsearch.methods import name_of
+from rkdsearch.results.cells import flags_of
 from rkdsearch.results.flags import summary
 from rkdsearch.results.intervals import accuracy
 from rkdsearch.results.states import Origin, Status
@@ -111,6 +112,11 @@ def _notices(d: ExportedNetwork) -> list[str]:
         found.append(
             f"> **RECONSTRUCTED.** This {name_of(d.config.method)} follows the paper's abstract:"
             f" {why}. These are not its authors' results."
+        )
+    if flags := flags_of(d.trial["flags"]):
+        found.append(
+            f"> **The attack fails on this network** ({', '.join(flags)}). Its robust accuracy on"
+            " validation images is not to be believed; the table of results says why."
         )
     if d.trial["status"] != Status.FINISHED:
         length = f"{d.trial['fidelity.epochs']} of {d.trial['fidelity.of_epochs']} epochs"

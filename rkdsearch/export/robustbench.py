@@ -36,7 +36,7 @@ def entry(d: ExportedNetwork) -> dict[str, Any]:
         "clean_acc": None if clean is None else f"{100 * clean:.2f}",
         "autoattack_acc": None if robust is None else f"{100 * robust:.2f}",
         "reported": None,
-        "unreliable": any(signs(row) for row in autoattack_rows) if autoattack_rows else None,
+        "unreliable": _unreliable(autoattack_rows),
         "test_images": images[0] if len(images) == 1 else images or None,
         "seeds": len(autoattack_rows) or None,
         "method": name_of(d.config.method),

@@ -149,9 +149,8 @@ def check(teacher: TeacherConfig, config: TrainConfig) -> Checks:
     splits, device = data.load_training(config.data), device_of(config)
     network = models.fold(load_network(teacher, splits)[0].to(device))
     rows = _validation_rows(config, splits)
-    if len(rows) > flags.IMAGES:
-        rows = rows[np.linspace(0, len(rows) - 1, flags.IMAGES).round().astype(int)]
-    images = splits.validation.take(torch.from_numpy(rows)).to(device)
+    some = torch.from_numpy(rows)[flags.spread(len(rows))]
+    images = splits.validation.take(some).to(device)
     x = data.FloatImages(images, device, channels_last=config.training.channels_last)[:]
     attack = config.validation.attack.build()
     return flags.check(network, x, images.labels.to(device), attack).counts

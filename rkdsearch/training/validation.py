@@ -87,12 +87,14 @@ class Validator:
     def check(self, network: nn.Module) -> Checks:
         """The checks behind flags, of `network` (eval mode) under the full validation attack.
 
-        On at most `flags.IMAGES` validation images of all classes; this process does them alone.
+        On at most `flags.IMAGES` of the validation images; this process does them alone.
         """
-        everything = self.images(self._config.validation.images)[1]
-        x, y = self.images(min(flags.IMAGES, len(everything)))
+        everything, labels = self.images(self._config.validation.images)
+        some = flags.spread(len(labels)).to(labels.device)
+        x, _ = everything.images.floats(some, device=labels.device, dtype=everything.dtype)
+        x = data.to_layout(x, channels_last=everything.channels_last)
         attack = self._config.validation.attack.build()
-        return flags.check(models.fold(network), x[:], y, attack).counts
+        return flags.check(models.fold(network), x, labels[some], attack).counts
 
 
 def with_validation(
