@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -50,6 +51,12 @@ class Provenance:
 def provenance() -> Provenance:
     """The provenance of what this process computes."""
     return Provenance(version("rkdsearch"), versions(), git_commit(), git_diff_sha256(), command())
+
+
+@lru_cache(maxsize=1)
+def began() -> datetime:
+    """Time of the first call in this process."""
+    return datetime.now(UTC)
 
 
 def command() -> str:

@@ -50,7 +50,9 @@ def tune(
     from rkdsearch.cli.console import say
     from rkdsearch.cli.space import checked
     from rkdsearch.errors import DiskError
+    from rkdsearch.evaluation.openings import told_at_resume
     from rkdsearch.file_lock import one_writer
+    from rkdsearch.results.store import Store
     from rkdsearch.search import study_file
     from rkdsearch.search.warm_start import FILE
 
@@ -67,6 +69,8 @@ def tune(
         if not dry_run:
             held.enter_context(one_writer(study))
         existed = study_file.claim(study, searched, resume=resume, notice=say)
+        if existed and (opened := told_at_resume(Store(study))) is not None:
+            say(opened)
         study_file.check_files(study, searched, notice=say)
         from rkdsearch.execution import doctor
         from rkdsearch.execution.placement import available_resources

@@ -11,6 +11,7 @@ from rkdsearch.errors import StudyError
 from rkdsearch.results.evaluations import current_tests
 from rkdsearch.results.front import front_rows, volume
 from rkdsearch.results.objectives import OBJECTIVES, USUAL
+from rkdsearch.results.states import Status
 from rkdsearch.results.store import Store
 
 
@@ -24,6 +25,7 @@ class StudyResults:
     epochs: pd.DataFrame
     rungs: pd.DataFrame
     evaluations: pd.DataFrame
+    openings: pd.DataFrame
     damaged: tuple[Path, ...]
 
     @property
@@ -64,6 +66,31 @@ class StudyResults:
         """The current test results, as `current_tests` has them."""
         return current_tests(self.evaluations)
 
+    @property
+    def opened(self) -> str | None:
+        """Sentence about the openings of the study's test images; None without a ledger of them.
+
+        Studies that were evaluated by earlier versions have none.
+        """
+        found = self.openings[self.openings["split"] == "test"]
+        if found.empty:
+            return None
+        ended = self.trials["run.updated"] > found["opened"].min()
+        late = int((ended & (self.trials["status"] == Status.FINISHED)).sum())
+        times = "once" if len(found) == 1 else f"{len(found)} times"
+        running = int(found["searching"].sum())
+        return (
+            f"The test images were opened {times}, first on"
+            f" {found['opened'].min():%Y-%m-%d %H:%M} UTC (openings/)."
+            + (f" A search was running at {running} of these openings." if running else "")
+            + (
+                f" {late} finished trials ended after the first one: whoever chose them may have"
+                " seen test results."
+                if late
+                else ""
+            )
+        )
+
 
 def read_study(folder: Path) -> StudyResults:
     """Read a study, running, finished, copied or empty; writes nothing.
@@ -76,5 +103,11 @@ def read_study(folder: Path) -> StudyResults:
             " the path"
         )
     store = Store(folder)
-    tables = (store.trials(), store.epochs(), store.rungs(), store.evaluations())
+    tables = (
+        store.trials(),
+        store.epochs(),
+        store.rungs(),
+        store.evaluations(),
+        store.openings(),
+    )
     return StudyResults(folder, store.description(), *tables, damaged=tuple(store.damaged))

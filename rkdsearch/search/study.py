@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rkdsearch.errors import Failure, SpaceError
+from rkdsearch.provenance import command
 from rkdsearch.results.states import Decision, Origin, Status
 from rkdsearch.search import front
 from rkdsearch.search.assignment import Assignment
@@ -193,7 +194,9 @@ class Study:
         """
         trial = self.trials[trial_id]
         if facts:
-            trial.facts |= {**facts, "run.devices": self.space.resources.devices}
+            # the worker knows its own command alone
+            own = {"run.devices": self.space.resources.devices, "run.command": command()}
+            trial.facts |= {**facts, **own}
         if result.epoch > trial.position[1] + 1:
             # a report was lost with its worker: its checkpoint has the epochs in between
             for known in checkpoint_history(self.ledger.checkpoints(trial))[: result.epoch - 1]:

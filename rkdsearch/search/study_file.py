@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -11,6 +12,7 @@ from rkdsearch import data, plugins
 from rkdsearch.data.config import PLACES
 from rkdsearch.errors import StudyError
 from rkdsearch.file_lock import refuse_object_storage
+from rkdsearch.provenance import began, provenance
 from rkdsearch.results.store import Store, replace_file
 from rkdsearch.results.tables import SCHEMA_VERSION
 from rkdsearch.results.versions import upgraded_description
@@ -218,6 +220,14 @@ def describe(folder: Path, space: SearchSpace, ready: Mapping[Role, TeacherStep]
         "teachers": teachers.described(folder, config, ready),
         "packages": plugins.imported_packages(),
         "version": version("rkdsearch"),
+        "commands": _commands(known.get("commands")),
         "created": known.get("created", datetime.now(UTC).isoformat(timespec="seconds")),
     }
     replace_file(folder / "study.json", json.dumps(described, indent=1))
+
+
+def _commands(known: object) -> list[dict[str, object]]:
+    """The command lines that made the study, this process's last, each with its code."""
+    found = [entry for entry in known if isinstance(entry, dict)] if isinstance(known, list) else []
+    now = {"began": began().isoformat(timespec="seconds"), **asdict(provenance())}
+    return found if found and found[-1] == now else [*found, now]

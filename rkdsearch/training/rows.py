@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from functools import lru_cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import torch
 from rkdsearch.accuracy import ByClass, TeacherReliability
 from rkdsearch.config import TrainConfig
 from rkdsearch.plugins import imported_packages
-from rkdsearch.provenance import git_commit
+from rkdsearch.provenance import provenance
 from rkdsearch.results.columns import cells_of
 from rkdsearch.results.flags import Flag, raised
 from rkdsearch.results.rows import (
@@ -182,10 +181,15 @@ def read_checks(row: Mapping[str, Any]) -> Checks | None:
 
 def facts_of(trainer: Trainer) -> dict[str, object]:
     """Cells of `RunFacts`: code, versions, device, student and files of this run."""
+    code = provenance()
     facts = RunFacts(
-        git_commit=git_commit(),
+        git_commit=code.git_commit,
+        git_diff_sha256=code.git_diff_sha256,
+        versions=code.versions,
+        command=code.command,
+        threads=torch.get_num_threads(),
+        version=code.version,
         packages=imported_packages() or None,
-        version=version("rkdsearch"),
         torch=torch.__version__,
         ray=None,
         python=platform.python_version(),

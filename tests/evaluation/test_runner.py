@@ -1,5 +1,6 @@
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ from rkdsearch.evaluation import runner
 from rkdsearch.evaluation.blocks import BlockResult, WorkerJob
 from rkdsearch.evaluation.images import EvaluatedImages
 from rkdsearch.evaluation.jobs import evaluation_jobs
+from rkdsearch.evaluation.openings import told_at_resume
 from rkdsearch.evaluation.runner import JobFailure, Outcome, evaluate, here
 from rkdsearch.evaluation.targets import Targets, study_targets
 from rkdsearch.file_lock import one_writer
 from rkdsearch.results.cells import records
 from rkdsearch.results.evaluations import current_tests
 from rkdsearch.results.store import Store
+from rkdsearch.results.study import read_study
 from rkdsearch.teacher import fingerprint
 from tests.evaluation.files import VALUES, digits, run_alone, target
 
@@ -223,3 +226,14 @@ def test_an_evaluation_during_a_search_says_what_that_does_and_is_recorded(
     evaluated(tmp_path, ("pgd20",), said=said)
     assert len(said) == 1
     assert Store(tmp_path).openings()["searching"].tolist() == [True, False]
+    resumed = told_at_resume(Store(tmp_path))
+    assert resumed is not None
+    assert "its test images were opened 2 times" in resumed
+    assert told_at_resume(Store(tmp_path / "other")) is None
+    shown = read_study(tmp_path).opened
+    assert shown is not None
+    assert shown.startswith("The test images were opened 2 times, first on ")
+    assert "A search was running at 1 of these openings." in shown
+    assert "ended after the first one" not in shown
+    run_alone(tmp_path, **{"run.updated": datetime.now(UTC)})
+    assert "1 finished trials ended after the first one" in str(read_study(tmp_path).opened)

@@ -1,4 +1,5 @@
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -231,3 +232,19 @@ def test_trials_without_a_description_are_not_written_over(
         match=r"holds trials but no study.json; put it back, or name another folder with --study",
     ):
         study_file.claim(tmp_path, load_space(tmp_path / "s"), resume=resume)
+
+
+def test_the_study_lists_every_command_that_made_it_each_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space, study = load_space(tmp_path), tmp_path / "study"
+    for words in (["tune", "a.yaml", "--trials", "3"], ["tune", "a.yaml", "--resume"]):
+        monkeypatch.setattr(sys, "argv", ["rkdsearch", *words])
+        for _ in range(2):
+            study_file.describe(study, space, {})
+    commands = json.loads((study / "study.json").read_text())["commands"]
+    assert [entry["command"] for entry in commands] == [
+        "rkdsearch tune a.yaml --trials 3",
+        "rkdsearch tune a.yaml --resume",
+    ]
+    assert commands[0]["versions"]["torch"]

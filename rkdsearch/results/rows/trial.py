@@ -105,10 +105,24 @@ class RunFacts:
     git_commit: Annotated[
         str | None,
         Cell(
-            "commit of the code, with `-dirty` where files were changed; null where no checkout"
-            " tracks it",
+            "commit of the code, with `-dirty` where files were changed; null outside a checkout of"
+            " rkdsearch",
             "`git describe`",
         ),
+    ]
+    git_diff_sha256: Annotated[
+        str | None,
+        Cell("fingerprint of the changes since that commit; null without", "`git diff`", SHA256),
+    ]
+    versions: Annotated[
+        Mapping[str, str],
+        Cell("version of Python and of every package that touches a number", "worker", JSON),
+    ]
+    command: Annotated[
+        str | None, Cell("the whole command line of the driver", "`provenance.command`")
+    ]
+    threads: Annotated[
+        int, Cell("threads of one operation on the CPU, in each process", "`torch`", "threads")
     ]
     packages: Annotated[
         Mapping[str, Any] | None,
