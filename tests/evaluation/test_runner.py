@@ -31,7 +31,7 @@ def fake(right: Any = True) -> Any:
     def run_block(work: WorkerJob, images: Any, block: int) -> BlockResult:
         of_block = len(images.labels[block * 250 : (block + 1) * 250])
         digits = np.full(of_block, right, dtype=bool)
-        return BlockResult(digits, {"clean": of_block}, ["b"], 1.5, "a CPU", 1, "2.0")
+        return BlockResult(digits, {"clean": of_block}, None, ["b"], 1.5, "a CPU", 1, "2.0")
 
     return run_block
 
@@ -118,8 +118,8 @@ def test_a_row_adds_up_its_blocks_and_says_where_every_digit_belongs(
     def run_block(_: WorkerJob, __: Any, block: int) -> BlockResult:
         part = right[block * 250 : (block + 1) * 250]
         survivors = {"clean": len(part), "start 1": int(part.sum())}
-        flags = ["b"] if block else ["a", "b"]
-        return BlockResult(part, survivors, flags, 1.5, "a CPU", 1, "2.0")
+        warnings = ["b"] if block else ["a", "b"]
+        return BlockResult(part, survivors, None, warnings, 1.5, "a CPU", 1, "2.0")
 
     monkeypatch.setattr(runner, "run_block", run_block)
     run_alone(tmp_path)
@@ -128,7 +128,8 @@ def test_a_row_adds_up_its_blocks_and_says_where_every_digit_belongs(
     (row,) = records(store.evaluations())
     assert (row["images"], row["of_images"], row["correct"], row["seconds"]) == (449, 449, 299, 3.0)
     assert row["per_image"] == "".join(str(int(r)) for r in right)
-    assert json.loads(row["flags"]) == ["a", "b"]
+    assert json.loads(row["warnings"]) == ["a", "b"]
+    assert row["flags"] is None, "nobody looked"
     assert json.loads(row["survivors"]) == {"clean": 449, "start 1": 299}
     assert (row["test_attack_steps"], row["training_seed"], row["attack_seed"]) == (20, 0, 0)
     assert (row["split"], row["dataset"], row["low"] < 299 / 449) == ("test", "digits", True)
@@ -208,7 +209,7 @@ def test_weights_that_do_not_fit_are_a_sentence_and_the_others_are_evaluated(
     jobs = evaluation_jobs(Targets([broken, *found]), ("clean",))
     failed, done = list(evaluate(tmp_path, jobs, digits(20), here))
     assert isinstance(failed, JobFailure)
-    assert "does not fit into SmallCNN" in failed.sentence
+    assert "whose header says width 4, and the config's network has width 8" in failed.sentence
     assert not isinstance(done, JobFailure)
 
 

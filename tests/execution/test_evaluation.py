@@ -53,7 +53,7 @@ def worker(device: Callable[[WorkerJob], str]) -> Callable[..., BlockResult]:
 
     def run_block(work: WorkerJob, images: Any, _block: int) -> BlockResult:
         right = np.full(len(images.labels), work.job.attack.name == "clean")
-        return BlockResult(right, {"clean": 40}, [], 0.0, device(work), 1, "2")
+        return BlockResult(right, {"clean": 40}, None, [], 0.0, device(work), 1, "2")
 
     return run_block
 
