@@ -40,6 +40,11 @@ app.command(
     name="doctor",
     help="Look for what would stop a search, here or on every node of a cluster.",
 )
+app.command(
+    "rkdsearch.cli.cluster:app",
+    name="cluster",
+    help="Print files that start a Ray cluster: AWS, Slurm, Kubernetes.",
+)
 app.command("rkdsearch.cli.space:app", name="space", help="Check, show or sample a search space.")
 app.command("rkdsearch.cli.teacher:app", name="teacher", help="Train, verify or convert a teacher.")
 app.command(
