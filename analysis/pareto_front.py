@@ -14,8 +14,8 @@ from html import escape
 from pathlib import Path
 
 from rkdsearch.errors import RkdError, StudyError
-from rkdsearch.report import labels, pareto_figure, traces
-from rkdsearch.report.traces import Row
+from rkdsearch.reporting import labels, pareto_figure, traces
+from rkdsearch.reporting.traces import Row
 from rkdsearch.results.cells import CLEAN, ROBUST, records
 from rkdsearch.results.cost import counted
 from rkdsearch.results.front import configurations

@@ -267,7 +267,7 @@ def test_no_page_is_too_wide_and_the_check_can_fail() -> None:
     assert found == []
     assert list(is_too_wide("docs/x.md", "word " * 21)) != []
     assert list(is_too_wide("docs/x.md", f"```\n{'word ' * 21}\n```\n| {'cell ' * 21} |")) == []
-    assert list(is_too_wide("rkdsearch/report/page.css", "| word " * 21)) != []
+    assert list(is_too_wide("rkdsearch/reporting/page.css", "| word " * 21)) != []
 
 
 EACH_FILE: dict[Callable[[str, str], Iterable[str]], tuple[str, str]] = {

@@ -28,7 +28,7 @@ def export(
     """
     from rkdsearch import plugins
     from rkdsearch.cli.console import say
-    from rkdsearch.export.trial import export_trial
+    from rkdsearch.exporting.trial import export_trial
 
     plugins.allow_import(*allow_import)
     study, trial, weights = _source(study, trial)

@@ -13,6 +13,6 @@ def report(study: Path, *, out: Path | None = None) -> None:
     out
         File of the page; default: STUDY/report.html.
     """
-    from rkdsearch.report import page
+    from rkdsearch.reporting import page
 
     print(page.build(study, out))

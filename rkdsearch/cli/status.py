@@ -8,7 +8,7 @@ from cyclopts import Parameter
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from rkdsearch.report.traces import Row
+    from rkdsearch.reporting.traces import Row
     from rkdsearch.results.study import StudyResults
 
 # Lines of each list on one screen.
@@ -29,7 +29,7 @@ def status(study: Path, *, all_trials: Annotated[bool, Parameter(name="--all")] 
     from rich.table import Table
 
     from rkdsearch.pace import duration
-    from rkdsearch.report.traces import Row, method_of, percent, settings
+    from rkdsearch.reporting.traces import Row, method_of, percent, settings
     from rkdsearch.results.cells import CLEAN, ROBUST, records
     from rkdsearch.results.cost import cost_of, counted
     from rkdsearch.results.objectives import OBJECTIVES, USUAL

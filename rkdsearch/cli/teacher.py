@@ -148,7 +148,7 @@ def convert(file: Path, out: Path, *, key: str | None = None) -> None:
         Entry of the file that holds the weights, such as state_dict_ema; default: the usual one.
     """
     from rkdsearch.cli.console import say
-    from rkdsearch.export.weights import convert as rewritten
+    from rkdsearch.exporting.weights import convert as rewritten
     from rkdsearch.teacher import fingerprint
 
     contents = rewritten(file, out, key)

@@ -19,9 +19,9 @@ from rkdsearch import data, plugins
 from rkdsearch.cli import app
 from rkdsearch.cli.export import export
 from rkdsearch.errors import CheckpointError, RkdError, StudyError
-from rkdsearch.export import onnx_model
-from rkdsearch.export.exported_network import eps_text
-from rkdsearch.export.robustbench import robust_to_every_seed
+from rkdsearch.exporting import onnx_model
+from rkdsearch.exporting.exported_network import eps_text
+from rkdsearch.exporting.robustbench import robust_to_every_seed
 from rkdsearch.results.cells import CLEAN, ROBUST, records
 from rkdsearch.results.columns import cells_of
 from rkdsearch.results.store import Store

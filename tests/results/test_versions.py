@@ -6,7 +6,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from rkdsearch.report import page
+from rkdsearch.reporting import page
 from rkdsearch.results.cells import records
 from rkdsearch.results.store import Store
 from rkdsearch.results.study import StudyResults, read_study

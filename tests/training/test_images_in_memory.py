@@ -9,7 +9,7 @@ import torch
 from rkdsearch import config as configs
 from rkdsearch.data import load_training, splits_of
 from rkdsearch.errors import ConfigError, DataError
-from rkdsearch.export.trial import export_trial
+from rkdsearch.exporting.trial import export_trial
 from rkdsearch.models import ModelConfig, normalisation
 from rkdsearch.task import ImageTask
 from rkdsearch.teacher import load

@@ -10,7 +10,7 @@ from torch import nn
 from rkdsearch import plugins
 from rkdsearch.config import TeacherConfig, TrainConfig
 from rkdsearch.errors import OutOfMemoryError, TeacherError
-from rkdsearch.export.weights import convert
+from rkdsearch.exporting.weights import convert
 from rkdsearch.models import ModelConfig, build
 from rkdsearch.teacher import read_state, split_of
 from rkdsearch.training import teacher

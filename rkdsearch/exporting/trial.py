@@ -9,12 +9,12 @@ from torch import Tensor
 from rkdsearch import config as run
 from rkdsearch import data
 from rkdsearch.errors import CheckpointError, StudyError
-from rkdsearch.export import onnx_model
-from rkdsearch.export.card import model_card
-from rkdsearch.export.exported_network import WEIGHTS, ExportedNetwork
-from rkdsearch.export.robustbench import entry
-from rkdsearch.export.run_file import RUN, run_yaml
-from rkdsearch.export.weights import read_back, write_file, write_weights
+from rkdsearch.exporting import onnx_model
+from rkdsearch.exporting.card import model_card
+from rkdsearch.exporting.exported_network import WEIGHTS, ExportedNetwork
+from rkdsearch.exporting.robustbench import entry
+from rkdsearch.exporting.run_file import RUN, run_yaml
+from rkdsearch.exporting.weights import read_back, write_file, write_weights
 from rkdsearch.results.cells import records
 from rkdsearch.results.evaluations import over_seeds
 from rkdsearch.results.seed_noise import replicated

@@ -1,4 +1,4 @@
-from rkdsearch.report import labels
+from rkdsearch.reporting import labels
 
 FRAME = (400.0, 300.0)
 

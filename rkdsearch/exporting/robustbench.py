@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rkdsearch.attacks import BALLS
-from rkdsearch.export.exported_network import ExportedNetwork, Row, eps_text, network_text
+from rkdsearch.exporting.exported_network import ExportedNetwork, Row, eps_text, network_text
 from rkdsearch.methods import name_of
 from rkdsearch.results.flags import signs
 

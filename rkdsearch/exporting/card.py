@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rkdsearch import config as run
 from rkdsearch.errors import RkdError
-from rkdsearch.export.exported_network import (
+from rkdsearch.exporting.exported_network import (
     WEIGHTS,
     ExportedNetwork,
     ball_text,

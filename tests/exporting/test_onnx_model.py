@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rkdsearch import data, models
 from rkdsearch.data import DataConfig
 from rkdsearch.errors import DiskError, RkdError
-from rkdsearch.export import onnx_model
+from rkdsearch.exporting import onnx_model
 from rkdsearch.models import ModelConfig
 from tests.tasks import DIGITS
 from tests.training.networks import Tiny

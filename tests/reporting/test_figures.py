@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from rkdsearch.report import figures, pareto_figure, traces
+from rkdsearch.reporting import figures, pareto_figure, traces
 from rkdsearch.results.cells import CLEAN, ROBUST, records
 from rkdsearch.results.front import configurations
 from rkdsearch.results.study import StudyResults, read_study

@@ -15,9 +15,9 @@ from plotly.offline import get_plotlyjs
 
 from rkdsearch.errors import DiskError, StudyError
 from rkdsearch.pace import duration
-from rkdsearch.report import figures, pareto_figure
-from rkdsearch.report.by_class import by_class
-from rkdsearch.report.traces import Row, number, percent, settings, title
+from rkdsearch.reporting import figures, pareto_figure
+from rkdsearch.reporting.by_class import by_class
+from rkdsearch.reporting.traces import Row, number, percent, settings, title
 from rkdsearch.results.cells import ROBUST, records
 from rkdsearch.results.cost import by_method, cost_of, counted, survival
 from rkdsearch.results.evaluations import compare, over_seeds
@@ -59,7 +59,7 @@ def render(study: StudyResults) -> str:
         "settings": settings,
         "title": title,
     }
-    folder = resources.files("rkdsearch.report")
+    folder = resources.files("rkdsearch.reporting")
     scripts = (get_plotlyjs(), (folder / "page.js").read_text(encoding="utf-8"))
     template = environment.from_string((folder / "page.html.j2").read_text(encoding="utf-8"))
     return template.render(

@@ -4,7 +4,7 @@ import json
 
 from rkdsearch import config as run
 from rkdsearch.config import TeachersConfig
-from rkdsearch.export.exported_network import ExportedNetwork, join_then, own_packages
+from rkdsearch.exporting.exported_network import ExportedNetwork, join_then, own_packages
 from rkdsearch.methods import name_of
 from rkdsearch.teacher import ROLES
 from rkdsearch.training.teacher import find_file

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from rkdsearch.report.pareto_figure import robust
-from rkdsearch.report.traces import (
+from rkdsearch.reporting.pareto_figure import robust
+from rkdsearch.reporting.traces import (
     ACCURACY,
     RING,
     Figure,

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from rkdsearch.report import labels
-from rkdsearch.report.traces import (
+from rkdsearch.reporting import labels
+from rkdsearch.reporting.traces import (
     ACCURACY,
     RING,
     Figure,

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rkdsearch.errors import StudyError
-from rkdsearch.report import page
-from rkdsearch.report.by_class import by_class
+from rkdsearch.reporting import page
+from rkdsearch.reporting.by_class import by_class
 from rkdsearch.results.cells import CLEAN, ROBUST, records
 from rkdsearch.results.intervals import paired_difference
 from rkdsearch.results.store import Store
