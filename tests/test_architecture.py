@@ -63,6 +63,7 @@ def files() -> tuple[Path, ...]:
     except (OSError, subprocess.CalledProcessError):
         ignored = [
             ".git",
+            "PKG-INFO",  # of a source distribution
             *(line.rstrip("/") for line in (ROOT / ".gitignore").read_text().splitlines() if line),
         ]
         found = (path for path in ROOT.rglob("*") if path.is_file())

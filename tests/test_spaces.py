@@ -191,7 +191,7 @@ def test_an_example_of_the_grammar_page_is_legal(text: str, tmp_path: Path) -> N
 
 def test_the_example_of_the_front_page_is_legal(tmp_path: Path) -> None:
     text, _ = FRONT_PAGE
-    space = lay(tmp_path, text.replace("search_spaces/", ""))
+    space = lay(tmp_path, text)
     assert check_space(space, samples=20) >= 20
     assert space.config(space.sample(np.random.default_rng(0))).teachers.natural is None
 

@@ -12,7 +12,7 @@ def export(
     out: Path | None = None,
     onnx: bool = False,
     allow_import: AllowImport = (),
-) -> None:
+) -> tuple[Path, ...]:
     """Write a trial's best weights, a model card, a RobustBench-style entry and the run's YAML.
 
     Parameters
@@ -33,8 +33,10 @@ def export(
     plugins.allow_import(*allow_import)
     study, trial, weights = _source(study, trial)
     home = out or Path("exports") / f"{study.resolve().name}-{trial}"
-    for file in export_trial(study, trial, weights, home, onnx=onnx):
+    files = export_trial(study, trial, weights, home, onnx=onnx)
+    for file in files:
         say(str(file))
+    return files
 
 
 def _source(named: Path, trial: str | None) -> tuple[Path, str, Path]:

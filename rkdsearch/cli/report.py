@@ -3,7 +3,7 @@
 from pathlib import Path
 
 
-def report(study: Path, *, out: Path | None = None) -> None:
+def report(study: Path, *, out: Path | None = None) -> Path:
     """Write an offline HTML page about a study.
 
     Parameters
@@ -15,4 +15,6 @@ def report(study: Path, *, out: Path | None = None) -> None:
     """
     from rkdsearch.reporting import page
 
-    print(page.build(study, out))
+    path = page.build(study, out)
+    print(path)
+    return path

@@ -20,7 +20,7 @@ def check(*files: Path, allow_import: AllowImport = ()) -> None:
     Parameters
     ----------
     files
-        YAML files of search spaces.
+        YAML files of search spaces, or names such as rkdsearch:digits.
     """
     from rkdsearch import plugins
     from rkdsearch.cli.console import say
@@ -61,7 +61,7 @@ def show(file: Path, *, allow_import: AllowImport = ()) -> None:
     Parameters
     ----------
     file
-        The YAML file of a search space.
+        YAML file of a search space, or a name such as rkdsearch:digits.
     """
     from rkdsearch import plugins
     from rkdsearch.cli.console import say
@@ -99,7 +99,7 @@ def sample(
     Parameters
     ----------
     file
-        The YAML file of a search space.
+        YAML file of a search space, or a name such as rkdsearch:digits.
     count
         Number of configurations.
     seed

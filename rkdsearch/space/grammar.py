@@ -18,6 +18,7 @@ from rkdsearch.config.fidelity import Fidelity
 from rkdsearch.errors import ConfigError, SpaceError
 from rkdsearch.results.objectives import USUAL, Name
 from rkdsearch.results.versions import RUNG, upgraded_rung
+from rkdsearch.space import shipped
 from rkdsearch.space.parameter import ParameterFile
 from rkdsearch.space.settings import (
     Constraints,
@@ -54,7 +55,7 @@ def read(file: Path, notice: Callable[[str], None] = lambda _: None) -> SpaceFil
     """
     values = _read(file, notice)
     if "extends" in values:
-        parent_file = file.parent / str(values.pop("extends"))
+        parent_file = shipped.located(str(values.pop("extends")), file.parent)
         parent = _read(parent_file, notice)
         if "extends" in parent:
             raise SpaceError(

@@ -19,7 +19,7 @@ from rkdsearch.config import TrainConfig
 from rkdsearch.config.fidelity import Fidelity
 from rkdsearch.errors import ConfigError, SpaceError
 from rkdsearch.results.objectives import COSTS, OBJECTIVES
-from rkdsearch.space import forecast, grammar, ladder
+from rkdsearch.space import forecast, grammar, ladder, shipped
 from rkdsearch.space.parameter import Parameter
 from rkdsearch.space.settings import (
     Constraints,
@@ -68,11 +68,12 @@ class SearchSpace:
     seed: int
 
     @staticmethod
-    def load(file: Path, notice: Callable[[str], None] = lambda _: None) -> "SearchSpace":
-        """Read a YAML file and check its values against each other.
+    def load(file: Path | str, notice: Callable[[str], None] = lambda _: None) -> "SearchSpace":
+        """Read a YAML file, or a shipped space such as `rkdsearch:digits`, and check its values.
 
         `notice` is given a sentence for each old name. Raises SpaceError.
         """
+        file = shipped.located(file)
         parsed = grammar.read(file, notice)
         try:
             return _built(parsed, file.stem, file.read_text(encoding="utf-8"))
