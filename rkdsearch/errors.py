@@ -115,6 +115,14 @@ class StudyError(RkdError):
     """A study folder is missing, damaged, or was made by another search space."""
 
 
+class LostHeadError(RkdError):
+    """Ray's head does not answer any more. A new one and --resume continue."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which Slurm and Kubernetes send before they end a job: it ends as Ctrl-C does."""
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """True where Python, torch's CPU allocator, or a GPU library found no memory.
 

@@ -1,27 +1,30 @@
 """The program's entry point and its exit codes.
 
 0: done. 1: a bug of ours, with its traceback. 2: the user must change something, one sentence.
-130: interrupted.
+130: interrupted. 143: terminated.
 """
 
+import signal
 import sys
 
 from rkdsearch.cli import app
-from rkdsearch.errors import RkdError
+from rkdsearch.cli.ending import exit_code
+from rkdsearch.errors import RkdError, Terminated
 
 
 def main() -> None:
     """Run one command."""
     from cyclopts import CycloptsError
 
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         app(exit_on_error=False, result_action="return_value")
     except CycloptsError:
         sys.exit(2)  # Cyclopts has printed its message
     except RkdError as error:
         print(error, file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
+        sys.exit(exit_code(error))
+    except KeyboardInterrupt as error:
         if sys.argv[1:2] in (
             ["train"],
             ["teacher"],
@@ -32,4 +35,9 @@ def main() -> None:
                 " continue",
                 file=sys.stderr,
             )
-        sys.exit(130)
+        sys.exit(exit_code(error))
+
+
+def _terminate(_number: int, _frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends the process at once
+    raise Terminated

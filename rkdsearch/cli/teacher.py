@@ -61,6 +61,7 @@ def train(
         if is_first_process():
             say(f"{home}: is trained already, {recipe.training.epochs} epochs")
     else:
+        _say_cost(recipe, len(teachers.history_of(home)))
         done: list[EpochResult] = []
         if (notice := data.check_test(recipe.data)) and is_first_process():
             say(notice)
@@ -190,9 +191,26 @@ def _print_checks(config: "TrainConfig", role: "Role", home: Path | None) -> "Ch
     return found
 
 
+def _say_cost(recipe: "TrainConfig", known: int) -> None:
+    """Say how long the epochs after the `known` ones will take."""
+    from rkdsearch.cli.console import say
+    from rkdsearch.pace import duration
+    from rkdsearch.training.timing import expected_seconds
+
+    epochs, seconds = recipe.training.epochs, expected_seconds(recipe)
+    if seconds is not None:  # several processes are not timed
+        left = epochs - known
+        say(
+            f"{left} epochs to train, about {duration(seconds * left / epochs)} on this machine"
+            " (from a short timing)"
+        )
+
+
 def _print_accuracy(config: "TrainConfig", role: "Role", home: Path | None) -> "TeacherAccuracy":
     """Measure a teacher; print its accuracies with n and 95 % intervals."""
+    from rkdsearch import data
     from rkdsearch.cli.console import say
+    from rkdsearch.cli.progress import worthless_line
     from rkdsearch.results.intervals import accuracy
     from rkdsearch.training import teacher as teachers
 
@@ -213,4 +231,8 @@ def _print_accuracy(config: "TrainConfig", role: "Role", home: Path | None) -> "
     say(f"  on {found.measured_on}")
     if found.contents:
         say(f"  {found.contents}")
+
+    warning = worthless_line(role, found, data.load_training(config.data).chance)
+    if warning is not None:
+        say(warning)
     return found

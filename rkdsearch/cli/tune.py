@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 from rkdsearch.cli.options import Address, AllowImport
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import NoReturn
+
     from rkdsearch.space.space import SearchSpace
 
 
@@ -28,7 +31,7 @@ def tune(
     Parameters
     ----------
     space
-        YAML file of a search space; search_spaces/README.md has the grammar.
+        YAML file of a search space, or one that comes with rkdsearch, such as rkdsearch:digits.
     trials
         Number of configurations; a promotion to a longer run is not a new one.
     device_hours
@@ -48,8 +51,9 @@ def tune(
 
     from rkdsearch import plugins
     from rkdsearch.cli.console import say
+    from rkdsearch.cli.ending import end_now
     from rkdsearch.cli.space import checked
-    from rkdsearch.errors import DiskError
+    from rkdsearch.errors import DiskError, LostHeadError
     from rkdsearch.evaluation.openings import told_at_resume
     from rkdsearch.file_lock import one_writer
     from rkdsearch.results.store import Store
@@ -79,7 +83,25 @@ def tune(
         if address is not None:
             doctor.check_cluster(searched, study, say)
         if dry_run:
+            for line in _teacher_costs(searched, study):
+                say(line)
             return
+
+        def to_continue() -> str:
+            kept = warm_start is None or (study / FILE).exists()
+            more = [] if journal else ["--no-journal"]
+            more += [] if kept else ["--warm-start", str(warm_start)]
+            more += ["--address", address] if address else []
+            more += [word for package in allow_import for word in ("--allow-import", package)]
+            words = ["tune", str(space), *until.split(), "--study", str(study), "--resume", *more]
+            return "stopped; every finished epoch is kept. Continue with: " + shlex.join(
+                ["rkdsearch", *words]
+            )
+
+        def leave(reason: BaseException) -> "NoReturn":
+            say(to_continue())
+            end_now(reason)
+
         try:
             _search(
                 searched,
@@ -90,30 +112,23 @@ def tune(
                 warm_start=warm_start,
                 journal=journal,
                 address=address,
+                leave=leave,
             )
-        except (KeyboardInterrupt, DiskError):
-            more = [] if journal else ["--no-journal"]
-            more += (
-                ["--warm-start", str(warm_start)]
-                if warm_start is not None and not (study / FILE).exists()
-                else []
-            )
-            more += ["--address", address] if address else []
-            more += [word for package in allow_import for word in ("--allow-import", package)]
-            command = shlex.join(
-                [
-                    "rkdsearch",
-                    "tune",
-                    str(space),
-                    *until.split(),
-                    "--study",
-                    str(study),
-                    "--resume",
-                    *more,
-                ]
-            )
-            say(f"stopped; every finished epoch is kept. Continue with: {command}")
+        except (KeyboardInterrupt, DiskError, LostHeadError):
+            say(to_continue())
             raise
+
+
+def _teacher_costs(space: "SearchSpace", study: Path) -> "Iterator[str]":
+    """A line for each teacher that the search would train first."""
+    from rkdsearch.execution.teachers import expected_seconds
+    from rkdsearch.pace import duration
+
+    for role, epochs, seconds in expected_seconds(study, space):
+        yield (
+            f"{role} teacher: trained first, {epochs} epochs, about {duration(seconds)} on this"
+            " machine (from a short timing)"
+        )
 
 
 def _search(
@@ -126,8 +141,10 @@ def _search(
     warm_start: Path | None,
     journal: bool,
     address: str | None,
+    leave: "Callable[[BaseException], NoReturn]",
 ) -> None:
     """Prepare the teachers, then run the trials that the study in the folder still needs."""
+    from rkdsearch import data
     from rkdsearch.cli.console import say
     from rkdsearch.cli.progress import SearchProgress, TeacherProgress
     from rkdsearch.execution import teachers
@@ -138,13 +155,14 @@ def _search(
     from rkdsearch.search.teachers import overrides_of
     from rkdsearch.search.warm_start import prepare
 
+    chance = data.load_training(space.example().data).chance
     warmed = prepare(folder, warm_start, space, existed=existed)
     if warmed.observations:
         say(
             f"warm start: the sampler is given {len(warmed.observations)} earlier"
             f" trials{warmed.left_out}"
         )
-    ready, progress = {}, TeacherProgress()
+    ready, progress = {}, TeacherProgress(chance)
     for step in teachers.prepare(
         folder,
         space,
@@ -171,12 +189,12 @@ def _search(
         running.reconcile(say)
     if book is not None:
         book.sync(running.trials.values())
-    with SearchProgress(running) as watching:
+    with SearchProgress(running, chance) as watching:
         nothing_to_do = running.done
         if nothing_to_do:
             running.close()
         else:
-            run_search(running, address=address, listener=watching.update, notice=say)
+            run_search(running, address=address, listener=watching.update, notice=say, leave=leave)
         watching.finished(running, nothing_to_do=nothing_to_do)
 
 

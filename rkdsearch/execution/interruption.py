@@ -1,4 +1,4 @@
-"""Reasons to end a search early: Ctrl-C, a full disk, an error of the study.
+"""Reasons to end a search early: Ctrl-C, SIGTERM, a full disk, an error of the study.
 
 A reason is noted where it appears and raised between two steps of Tune's event loop. Raised inside
 a step, Tune may lose it or replace it.
@@ -11,15 +11,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rkdsearch.errors import DiskError, RkdError
+from rkdsearch.errors import DiskError, RkdError, Terminated
 
 
-class CtrlC(Exception):  # noqa: N818 - nothing went wrong
-    """Ctrl-C in a form that Tune can handle.
+class Signal(Exception):  # noqa: N818 - nothing went wrong
+    """Ctrl-C or SIGTERM in a form that Tune can handle.
 
     A KeyboardInterrupt would leave Tune's placement groups behind, and the next search of this
     process would wait for ever.
     """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.interrupt = Terminated() if number == signal.SIGTERM else KeyboardInterrupt()
 
 
 class Interruption:
@@ -40,21 +44,23 @@ class Interruption:
             self.reason = self.reason or DiskError.at(self._folder, error)
 
     @contextmanager
-    def noting_ctrl_c(self) -> Iterator[None]:
-        """Note the first Ctrl-C; a second one raises KeyboardInterrupt at once."""
+    def noting_signals(self) -> Iterator[None]:
+        """Note the first Ctrl-C or SIGTERM; a second one ends the process at once."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
-        def note(_number: int, _frame: object) -> None:
-            self.reason = CtrlC()
+        def note(number: int, _frame: object) -> None:
+            self.reason = Signal(number)
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-        before = signal.signal(signal.SIGINT, note)
+        before = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def cause_of(self, error: Exception) -> Exception:
         """The noted reason for the end of Tune's loop; `error` itself where none was noted."""

@@ -127,6 +127,6 @@ def available_resources(resources: Resources, address: str | None) -> Iterator[N
             yield
         return
     # This machine is asked directly: Ray is slow to start, and a dry run does not need it.
-    if not ray.is_initialized() and "RAY_ADDRESS" not in os.environ:
+    if not ray.is_initialized():
         check_machine(resources, {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()})
     yield

@@ -2,14 +2,30 @@
 
 import logging
 import os
-from collections.abc import Iterator
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray._private import ray_constants
+from ray._private.node import Node
 
 from rkdsearch.errors import StudyError
 from rkdsearch.execution.reach import reach
+
+# Ray gives its processes 30 s to start, which is not always enough on a busy machine.
+STARTS = 5
+# Ray listens on the loopback interface alone where this says so; it is meant for other systems.
+_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+_QUIET: dict[str, Any] = {
+    "log_to_driver": False,
+    "logging_level": logging.ERROR,
+    "configure_logging": True,
+}
 
 # Read by Ray in the driver and in its workers.
 ENVIRONMENT = {
@@ -31,45 +47,113 @@ ENVIRONMENT = {
 
 
 @contextmanager
-def connected(address: str | None) -> Iterator[None]:
+def connected(
+    address: str | None, notice: Callable[[str], None] = lambda _: None
+) -> Iterator[None]:
     """Connect to the cluster at `address`, or start Ray on this machine where that is None.
 
-    A connection that this process has already is used and left open. Raises StudyError where no
-    cluster answers.
+    Ray on this machine is seen by this machine alone. A connection that this process has already
+    is used and left open. `notice` is told what is waited for. Raises StudyError where no cluster
+    answers, or where Ray does not start.
     """
     os.environ |= {name: value for name, value in ENVIRONMENT.items() if name not in os.environ}
     _silence()
     if ray.is_initialized():
         yield
         return
-    quiet: dict[str, Any] = {
-        "log_to_driver": False,
-        "logging_level": logging.ERROR,
-        "configure_logging": True,
-    }
     if address is None:
-        # Workers inherit this process's environment. A `runtime_env` would discard the workers that
-        # Ray prestarted (6 s of 21).
-        ray.init(include_dashboard=False, **quiet)
+        with _loopback(), _own_signals():
+            _start(notice)
     else:
         reach(address)
-        try:
-            ray.init(address=address, runtime_env={"env_vars": ENVIRONMENT}, **quiet)
-        # SystemExit: nobody answered within two minutes
-        except (Exception, SystemExit) as error:
-            why = (
-                ""
-                if isinstance(error, SystemExit)
-                else f" ({next(iter(str(error).splitlines()), type(error).__name__)})"
-            )
-            raise StudyError(
-                f"--address {address}: there is no Ray cluster to join{why}; start one"
-                " (docs/cluster.md), or leave --address out to use this machine"
-            ) from error
+        with _own_signals():
+            _join(address)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _start(notice: Callable[[str], None]) -> None:
+    """Start Ray on this machine, again where it does not come up in time."""
+    notice("starting Ray on this machine: seconds, or a minute where the machine is busy")
+    for start in range(1, STARTS + 1):
+        try:
+            # `local`: neither RAY_ADDRESS nor another search's Ray is joined. Workers inherit this
+            # process's environment; a `runtime_env` would discard the workers that Ray prestarted
+            # (6 s of 21).
+            ray.init(address="local", include_dashboard=False, **_QUIET)
+        # SystemExit: a process of Ray's could not be reached
+        except (Exception, SystemExit) as error:
+            logs = _sweep(error)
+            why = next(iter(str(error).splitlines()), "") or type(error).__name__
+            if start == STARTS:
+                raise StudyError(
+                    f"Ray did not start on this machine in {STARTS} tries ({why}); nothing is lost:"
+                    " repeat the command when the machine is less busy"
+                    + (f", or look for the cause in {logs}" if logs else "")
+                ) from error
+            notice(f"Ray did not start ({why}); try {start + 1} of {STARTS}")
+            time.sleep(2**start)
+        else:
+            return
+
+
+def _join(address: str) -> None:
+    try:
+        ray.init(address=address, runtime_env={"env_vars": ENVIRONMENT}, **_QUIET)
+    # SystemExit: nobody answered within two minutes
+    except (Exception, SystemExit) as error:
+        why = (
+            ""
+            if isinstance(error, SystemExit)
+            else f" ({next(iter(str(error).splitlines()), type(error).__name__)})"
+        )
+        raise StudyError(
+            f"--address {address}: there is no Ray cluster to join{why}; start one"
+            " (docs/cluster.md), or leave --address out to use this machine"
+        ) from error
+
+
+def _sweep(error: BaseException) -> str:
+    """End the processes of a start that failed; returns the folder of their logs, where known.
+
+    Ray keeps no handle on a node that did not come up: only the error's frames have it.
+    """
+    ray.shutdown()
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        node = frame.f_locals.get("self")
+        if isinstance(node, Node):
+            node.kill_all_processes(check_alive=False, allow_graceful=False)
+            return str(node.get_logs_dir_path())  # type: ignore[no-untyped-call]  # Ray is untyped
+    return ""
+
+
+@contextmanager
+def _loopback() -> Iterator[None]:
+    """Let a Ray that is started inside the block, and its processes, use 127.0.0.1 alone."""
+    before = ray_constants.ENABLE_RAY_CLUSTER, os.environ.get(_LOOPBACK)
+    ray_constants.ENABLE_RAY_CLUSTER = False  # read from the variable when Ray was imported
+    os.environ[_LOOPBACK] = "0"
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before[0]
+        if before[1] is None:
+            del os.environ[_LOOPBACK]
+        else:
+            os.environ[_LOOPBACK] = before[1]
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep this process's handler of SIGTERM, which Ray replaces when it starts."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _silence() -> None:

@@ -8,18 +8,28 @@ interrupted search and a lost node therefore take the same path.
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
 
 import ray
 from ray import tune
+from ray.tune.execution import class_cache
 
 from rkdsearch.errors import DiskError
 from rkdsearch.execution.failures import Streak
-from rkdsearch.execution.interruption import CtrlC, Interruption
+from rkdsearch.execution.interruption import Interruption, Signal
 from rkdsearch.execution.placement import check_machine, placement, places
 from rkdsearch.execution.ray_session import connected
 from rkdsearch.execution.trainable import RayTrial
 from rkdsearch.execution.tune_adapters import StudyCallback, StudyScheduler, StudySearcher
+from rkdsearch.execution.watch import watched
 from rkdsearch.search.study import Study
+
+# Tune would copy these variables of the driver into the environment of its actors, which Ray writes
+# to a log that every user of the machine can read. Trials read and write the study's folder alone.
+class_cache.ENV_VARS_TO_PROPAGATE = {
+    name for name in class_cache.ENV_VARS_TO_PROPAGATE if not name.startswith("AWS_")
+}
 
 
 def run_search(
@@ -28,22 +38,31 @@ def run_search(
     address: str | None = None,
     listener: Callable[[Study], None] | None = None,
     notice: Callable[[str], None] = lambda _: None,
+    leave: Callable[[BaseException], NoReturn] | None = None,
 ) -> None:
     """Run the study to its end, on the cluster at `address` or on this machine.
 
-    `listener` is called with the study now and then; `notice` is told of lost workers and damaged
-    checkpoints. Raises KeyboardInterrupt on Ctrl-C, and DiskError where a row or a checkpoint
-    cannot be written; after both, the study can be resumed.
+    `listener` is called with the study now and then; `notice` is told of the start of Ray,
+    lost workers and damaged checkpoints. Raises KeyboardInterrupt on Ctrl-C, Terminated on SIGTERM,
+    LostHeadError where Ray's head is gone, and DiskError where a row or a checkpoint cannot be
+    written; after each, the study can be resumed. `leave` ends the process where Ray does not let
+    the search end: it is called with the same error, in another thread.
     """
     interruption, streak = Interruption(study.folder), Streak()
-    with connected(address):
+    scratch = study.folder.resolve() / ".ray"
+
+    def close() -> None:
+        _end(study, scratch)
+
+    with watched(interruption, close, leave) as watch, connected(address, notice):
+        watch.begin()
         resources = study.space.resources
         if address is None:
             machine = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray is untyped
             check_machine(resources, machine)
-        scratch = study.folder.resolve() / ".ray"
+        shutil.rmtree(scratch, ignore_errors=True)  # a killed driver leaves it
         try:
-            with interruption.noting_ctrl_c():
+            with interruption.noting_signals():
                 tune.run(
                     RayTrial,
                     name="search",
@@ -64,15 +83,21 @@ def run_search(
                 )
         except Exception as error:
             cause = interruption.cause_of(error)
-            if isinstance(cause, CtrlC):
-                raise KeyboardInterrupt from None
+            if isinstance(cause, Signal):
+                raise cause.interrupt from None
             if cause is error:
                 raise
             raise cause from error
         finally:
-            for trial in study.ledger.executing:
-                with suppress(DiskError):  # the trial's row says `running` already
-                    study.interrupt(trial.trial_id)
-            shutil.rmtree(scratch, ignore_errors=True)
+            close()
+        watch.end()
     if study.done:
         study.close()
+
+
+def _end(study: Study, scratch: Path) -> None:
+    """Write that no trial is trained any more, and remove Tune's own files."""
+    for trial in study.ledger.executing:
+        with suppress(DiskError):  # the trial's row says `running` already
+            study.interrupt(trial.trial_id)
+    shutil.rmtree(scratch, ignore_errors=True)

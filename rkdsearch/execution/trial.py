@@ -5,6 +5,7 @@ too (`gang.py`). This module does not import Tune, which would make the gang's p
 start.
 """
 
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,7 +28,9 @@ def run_trial(assignment: Assignment) -> Iterator[EpochReport]:
     A resumed run first reports its last finished epoch again: that report may have been lost
     together with the driver that waited for it.
     """
-    trainer = Trainer(assignment.config, assignment.folder, fidelities=assignment.fidelities)
+    trainer = Trainer(
+        assignment.config, assignment.folder, fidelities=assignment.fidelities, node=_node()
+    )
     facts = facts_of(trainer) | {"run.ray": ray.__version__}
     for epoch in trainer.resume()[-1:]:
         yield EpochReport(epoch, facts)
@@ -45,6 +48,13 @@ def see_study(study: Path, writer: str) -> None:
             f"node {ray.util.get_node_ip_address()} does not see {study} as the search does: mount"  # type: ignore[no-untyped-call]  # Ray is untyped
             " the shared file system at the same path on every node"
         )
+
+
+def _node() -> str:
+    """This machine's name, with its address where it is one of a cluster."""
+    address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]  # Ray is untyped
+    name = platform.node()
+    return name if address == "127.0.0.1" else f"{name} {address}"
 
 
 def run_order(order: WorkOrder) -> Iterator[EpochReport]:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -152,6 +153,18 @@ def test_ctrl_c_is_130_and_one_line(
         " continue\n"
     )
     assert said.out == ""
+
+
+def test_sigterm_is_ctrl_c_with_143(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(config, "load", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    try:
+        assert rkdsearch(monkeypatch, "train", tmp_path / "run.yaml") == 143
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert capsys.readouterr().err.startswith("interrupted; finished epochs and evaluations are")
 
 
 @pytest.mark.parametrize("command", ["train", "tune", "evaluate"])

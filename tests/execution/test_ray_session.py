@@ -1,8 +1,32 @@
+"""Ray's start and end, without Ray: what is tried again, what is said, what is put back."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import ray
+from ray._private import ray_constants
+from ray._private.node import Node
 
 from rkdsearch.errors import StudyError
+from rkdsearch.execution import ray_session
 from rkdsearch.execution.ray_session import connected
+
+BUSY = "The current node timed out during startup. This could happen because ..."
+
+
+@pytest.fixture
+def starts(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The arguments of every `ray.init`, which starts nothing here; pauses take no time."""
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(ray, "init", lambda **more: asked.append(more))
+    return asked
 
 
 @pytest.mark.parametrize(
@@ -27,3 +51,85 @@ def test_a_cluster_that_is_not_there_is_one_sentence(
     )
     with pytest.raises(StudyError, match=law), connected("x"):
         pass
+
+
+def failing(times: int, begun: Callable[..., None]) -> Callable[..., None]:
+    """`ray.init` that fails so often, as on a busy machine, and then is `begun`."""
+    failed = []
+
+    class Started(Node):  # type: ignore[misc]  # Ray is untyped
+        def __init__(self) -> None:
+            if len(failed) < times:
+                failed.append(self)
+                raise Exception(BUSY)  # noqa: TRY002 - as Ray does
+
+    def init(**more: object) -> None:
+        begun(**more)
+        Started()
+
+    return init
+
+
+def test_a_ray_that_does_not_start_is_started_again_and_what_it_left_is_ended(
+    starts: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[Node] = []
+    monkeypatch.setattr(Node, "kill_all_processes", lambda node, **_: ended.append(node))
+    monkeypatch.setattr(Node, "get_logs_dir_path", lambda _: "/tmp/ray/session/logs")
+    monkeypatch.setattr(ray, "init", failing(2, lambda **more: starts.append(more)))
+    said: list[str] = []
+    with connected(None, said.append):
+        assert len(starts) == 3
+    assert len(ended) == 2
+    assert said[0].startswith("starting Ray on this machine")
+    assert said[1:] == [f"Ray did not start ({BUSY}); try {n} of 5" for n in (2, 3)]
+
+
+def test_a_ray_that_never_starts_is_one_sentence_with_its_log(
+    starts: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Node, "kill_all_processes", lambda _, **__: None)
+    monkeypatch.setattr(Node, "get_logs_dir_path", lambda _: "/tmp/ray/session/logs")
+    monkeypatch.setattr(ray, "init", failing(99, lambda **more: starts.append(more)))
+    with pytest.raises(StudyError) as error, connected(None):
+        pass
+    assert len(starts) == 5
+    assert str(error.value) == (
+        f"Ray did not start on this machine in 5 tries ({BUSY}); nothing is lost: repeat the"
+        " command when the machine is less busy, or look for the cause in /tmp/ray/session/logs"
+    )
+
+
+def test_this_machine_is_this_machine_whatever_ray_address_says(
+    starts: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    with connected(None):
+        assert starts[0]["address"] == "local"
+
+
+def test_loopback_is_asked_for_while_ray_starts_and_no_longer(
+    monkeypatch: pytest.MonkeyPatch, starts: list[dict[str, Any]]
+) -> None:
+    seen = []
+
+    def init(**_: object) -> None:
+        seen.append((ray_constants.ENABLE_RAY_CLUSTER, os.environ[ray_session._LOOPBACK]))
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.delenv(ray_session._LOOPBACK, raising=False)
+    with connected(None):
+        assert seen == [(False, "0")]
+        assert ray_constants.ENABLE_RAY_CLUSTER
+        assert ray_session._LOOPBACK not in os.environ
+
+
+def test_ray_does_not_take_the_signal_of_slurm(
+    monkeypatch: pytest.MonkeyPatch, starts: list[dict[str, Any]]
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(
+        ray, "init", lambda **_: signal.signal(signal.SIGTERM, signal.default_int_handler)
+    )
+    with connected(None):
+        assert signal.getsignal(signal.SIGTERM) == before

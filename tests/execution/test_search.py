@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import signal
 import threading
 from collections import Counter
@@ -11,12 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 
 from rkdsearch.cli.evaluate import evaluate
+from rkdsearch.cli.report import report
 from rkdsearch.cli.tune import tune
-from rkdsearch.errors import DiskError, TeacherError
+from rkdsearch.errors import DiskError, TeacherError, Terminated
 from rkdsearch.execution import teachers
 from rkdsearch.execution.ray_session import connected
 from rkdsearch.execution.search import run_search
@@ -34,6 +37,14 @@ from tests.search.witness import VARIABLE
 pytestmark = pytest.mark.timeout(600)
 MOODS = {m: m for m in ("unlucky", "nan", "broken", "hungry", "lost", "full")}
 Said = Callable[[], str]
+SECRET = "planted-secret-5f1c"
+SECRET_NAMES = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "HF_TOKEN",
+    "WANDB_API_KEY",
+)
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +55,8 @@ def witness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         # Ray counts what it is told, and touches none
         patch.setattr(ray, "init", partial(ray.init, num_gpus=1))
         patch.setenv(VARIABLE, str(file))
+        for name in SECRET_NAMES:
+            patch.setenv(name, SECRET)
         patch.setenv("PYTHONPATH", str(ROOT))
         patch.setenv("COLUMNS", "200")
         with connected(None):
@@ -65,14 +78,14 @@ def seen(witness: Path, mood: str) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def ctrl_c_after(witness: Path, steps: int) -> Iterator[None]:
-    """Send Ctrl-C after `steps` more steps of the witnesses."""
+def signal_after(witness: Path, steps: int, number: int) -> Iterator[None]:
+    """Send this process a signal after `steps` more steps of the witnesses."""
     until, over = len(seen(witness, "calm")) + steps, threading.Event()
 
     def watch() -> None:
         while not over.wait(0.02):
             if len(seen(witness, "calm")) >= until:
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), number)
                 return
 
     watcher = threading.Thread(target=watch)
@@ -306,14 +319,39 @@ def test_a_search_that_was_stopped_proposes_what_one_that_was_left_alone_does(
     for stops in ((), (4, 17)):
         (tmp_path / str(len(stops))).mkdir()
         search = Search(tmp_path / str(len(stops)), trials=12, space=searched)
-        for steps in stops:
-            with pytest.raises(KeyboardInterrupt), ctrl_c_after(witness, steps):
+        for steps, number, error in zip(
+            stops, (signal.SIGINT, signal.SIGTERM), (KeyboardInterrupt, Terminated), strict=False
+        ):
+            with pytest.raises(error), signal_after(witness, steps, number):
                 run(search)
             assert len(search.proposed()) < 12
+            assert not (search.study / ".ray").exists()
         run(search)
         search.whole()
         found[stops] = search.proposed()
+        assert {row["run.node"] for row in search.rows().values()} == {platform.node()}
     assert found[4, 17] == found[()]
+
+
+def test_secrets_of_the_driver_reach_neither_rays_logs_nor_the_study(
+    witness: Path, moody: Search
+) -> None:
+    report(moody.study)
+    session = Path(ray._private.worker._global_node.get_session_dir_path())
+    files = [f for root in (session, moody.study) for f in root.rglob("*") if f.is_file()]
+    assert len(files) > 20
+    assert [str(f) for f in files if SECRET.encode() in f.read_bytes()] == []
+
+
+def test_ray_on_this_machine_listens_on_the_loopback_interface_alone(witness: Path) -> None:
+    heard = {
+        connection.laddr.ip.removeprefix("::ffff:")
+        for process in psutil.Process().children(recursive=True)
+        for connection in process.net_connections(kind="inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert heard == {"127.0.0.1"}
+    assert os.environ["RAY_AUTH_MODE"] == "token"  # other users of the machine reach it
 
 
 def test_on_a_cluster_a_teacher_is_made_where_a_trial_would_be(

@@ -1,0 +1,47 @@
+"""A short timing of a run on this machine, before any of it is trained."""
+
+import math
+import time
+
+from rkdsearch import data
+from rkdsearch.config import TrainConfig
+from rkdsearch.training.accelerator import accelerator_for
+from rkdsearch.training.epoch import EpochResult
+from rkdsearch.training.trainer import Trainer
+
+FEW = 32  # images of the first timing; each further one has four times as many
+ENOUGH_SECONDS = 2.0
+
+
+def expected_seconds(config: TrainConfig) -> float | None:
+    """Seconds that the run will take, by short runs on more and more of its images.
+
+    None for a run of several processes. Nothing is kept.
+    """
+    if accelerator_for(config).num_processes > 1:
+        return None
+    splits, epochs = data.load_training(config.data), config.training.epochs
+    validated = min(config.validation.images or len(splits.validation), len(splits.validation))
+    images = min(max(FEW, len(splits.train.classes)), len(splits.train))
+    while True:
+        started = time.perf_counter()
+        epoch = _second_epoch(config, images, min(images, validated))
+        if images == len(splits.train) or time.perf_counter() - started > ENOUGH_SECONDS:
+            break
+        images = min(4 * images, len(splits.train))
+    an_image = 1 / epoch.images_per_second
+    a_look = (epoch.seconds - images * an_image) * validated / min(images, validated)
+    looks = math.ceil(epochs / config.validation.every)
+    return epochs * len(splits.train) * an_image + looks * a_look
+
+
+def _second_epoch(config: TrainConfig, images: int, validated: int) -> EpochResult:
+    """The second epoch of a run on so few images: the first one warms the device up."""
+    batch = min(config.training.batch_size, images)
+    few = {
+        "data": config.data.model_copy(update={"train_images": images}),
+        "training": config.training.model_copy(update={"epochs": 2, "batch_size": batch}),
+        "validation": config.validation.model_copy(update={"images": validated, "every": 1}),
+    }
+    *_, epoch = Trainer(config.model_copy(update=few)).epochs()
+    return epoch
