@@ -104,7 +104,7 @@ def draw(study: StudyResults) -> str:
         _text(
             LEFT,
             60,
-            f"{counted(study.trials)}, hypervolume {study.volume:.4f}",
+            f"{counted(study.trials, running=False)}, hypervolume {study.volume:.4f}",
             colour=QUIET,
         )
     )

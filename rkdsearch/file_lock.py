@@ -1,7 +1,8 @@
 """File locks of the operating system, which end with their process, however that ends.
 
 `one_writer` refuses the second process; `one_at_a_time` lets it wait. Readers (`status`, `report`,
-`evaluate`, `export`) take no lock. A file system without locks refuses nobody and lets nobody wait.
+`evaluate`, `export`) only ask whether there is a writer. A file system without locks refuses nobody
+and lets nobody wait.
 """
 
 import errno
@@ -9,6 +10,7 @@ import fcntl
 import os
 import re
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
@@ -56,7 +58,7 @@ def one_writer(
         raise DiskError.at(folder, error) from error
     with file:
         try:
-            _lock(file, wait=False)
+            _lock_for_writing(file)
         except BlockingIOError:
             file.seek(0)
             writer = file.read().decode(errors="replace").strip() or "written by another process"
@@ -81,14 +83,21 @@ def one_writer(
 
 
 def locked_by(folder: Path) -> str | None:
-    """Name of the folder's writer, `searched by process ...`; None without one."""
+    """The folder's present writer, such as `searched by process 7 on a since ...`; None: nobody.
+
+    The lock says it, not the file: a copied folder has no writer, nor has one whose writer was
+    killed. A file system without locks shows a writer until it ends in order.
+    """
     try:
         with (folder / WRITER_FILE).open("rb") as file:
+            known = file.read().decode(errors="replace").strip()
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                return file.read().decode(errors="replace").strip() or "written by another process"
-    except OSError:  # no such file, or a file system without locks
+                return known or "written by another process"
+            except OSError as error:
+                return known or None if error.errno in _NO_LOCKS else None
+    except OSError:
         pass
     return None
 
@@ -113,6 +122,15 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
         with suppress(OSError):
             _lock(held.enter_context(_opened(folder / WAITING_FILE)), wait=True)
         yield
+
+
+def _lock_for_writing(file: IO[bytes]) -> None:
+    """Lock `file`. Raises BlockingIOError where a writer has it; a reader that asks goes soon."""
+    for _ in range(4):
+        with suppress(BlockingIOError):
+            return _lock(file, wait=False)
+        time.sleep(0.05)
+    return _lock(file, wait=False)
 
 
 def _lock(file: IO[bytes], *, wait: bool) -> None:

@@ -7,7 +7,7 @@ where a command would end with one sentence, it raises an RkdError with that sen
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rkdsearch.results.states import EvaluationAttack
 
@@ -54,35 +54,53 @@ def tune(
 
 def evaluate(
     study: Place,
-    *,
+    *overrides: str,
     front: bool = False,
     trial: str | None = None,
-    seeds: int = 1,
-    images: int | None = None,
+    methods: Literal["best"] | None = None,
+    config: Place | None = None,
     attacks: Sequence[EvaluationAttack] = ("clean", "pgd20", "autoattack"),
+    eps: Sequence[str | float] = (),
+    norm: Literal["linf", "l2"] | None = None,
+    attack_seeds: int = 1,
+    images: int | None = None,
+    data: str | None = None,
+    severity: Sequence[int] = (),
+    out: Place | None = None,
+    local: bool = False,
     gpu: float | None = None,
     address: str | None = None,
 ) -> "pd.DataFrame":
-    """Evaluate finished networks on test images; returns all test results of the study.
+    """Evaluate networks on test images; returns all evaluations of the study, as a table.
 
-    `front` takes the validation front and the baselines, `trial` one trial, neither all finished
-    ones. `images` is the number of test images (all), `seeds` that of each attack's seeds, `gpu`
-    a worker's share of a GPU. What has been evaluated before is not repeated.
+    `front` takes the validation front and the baselines, `methods="best"` the best student of every
+    method, `trial` one trial, none of them all finished ones. `images` is the number of test
+    images (all), `local` needs no Ray. `rkdsearch evaluate --help` explains the others. What has
+    been evaluated before is not repeated.
     """
     from rkdsearch.cli import evaluate as command
     from rkdsearch.results.study import read_study
 
-    command.evaluate(
+    folder = command.evaluate(
         Path(study),
+        *overrides,
         front=front,
         trial=trial,
-        seeds=seeds,
-        images=images,
+        methods=methods,
+        config=None if config is None else Path(config),
         attacks=tuple(attacks),
+        eps=tuple(map(str, eps)),
+        norm=norm,
+        attack_seeds=attack_seeds,
+        images=images,
+        data=data,
+        severity=tuple(severity),
+        out=None if out is None else Path(out),
+        local=local,
         gpu=gpu,
         address=address,
     )
-    return read_study(Path(study)).tests
+    return read_study(folder).evaluations
 
 
 def report(study: Place, *, out: Place | None = None) -> Path:

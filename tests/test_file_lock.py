@@ -2,6 +2,7 @@ import errno
 import fcntl
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rkdsearch.errors import DiskError, StudyError
-from rkdsearch.file_lock import one_writer
+from rkdsearch.file_lock import locked_by, one_writer
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,8 +43,16 @@ def test_a_second_driver_is_told_who_the_first_is_and_a_killed_one_leaves_nothin
             )
             with pytest.raises(StudyError, match=law), one_writer(tmp_path / "study"):
                 pass
+            assert str(locked_by(tmp_path / "study")).startswith(
+                f"searched by process {first.pid} on "
+            )
+            shutil.copytree(tmp_path / "study", tmp_path / "copy")
+            assert locked_by(tmp_path / "copy") is None
         finally:
             first.kill()
+    # killed, its name still stands in the file, but nobody holds the lock
+    assert (tmp_path / "study" / ".driver").read_text() != ""
+    assert locked_by(tmp_path / "study") is None
     with one_writer(tmp_path / "study"):
         assert f"process {os.getpid()} on" in (tmp_path / "study" / ".driver").read_text()
     assert (tmp_path / "study" / ".driver").read_text() == ""

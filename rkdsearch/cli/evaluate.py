@@ -38,7 +38,7 @@ def evaluate(
     gpu: float | None = None,
     address: Address = None,
     allow_import: AllowImport = (),
-) -> None:
+) -> Path:
     """Evaluate networks on test images; what exists is skipped, an interrupted evaluation goes on.
 
     Each opening of test images is recorded in openings/ of the folder.
@@ -138,6 +138,7 @@ def evaluate(
                 ]
             )
         )
+    return folder
 
 
 def _executor(
@@ -150,9 +151,10 @@ def _executor(
         from rkdsearch.evaluation.runner import here
 
         return nullcontext(here)
+    from rkdsearch.cli.console import say
     from rkdsearch.execution.evaluation import ray_executor
 
-    return ray_executor(gpu, address)
+    return ray_executor(gpu, address, say)
 
 
 def _check_options(

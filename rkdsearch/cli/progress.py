@@ -14,13 +14,15 @@ from rich.text import Text
 from rkdsearch.cli.console import console, say
 from rkdsearch.errors import StudyError
 from rkdsearch.pace import duration
+from rkdsearch.results.chance import is_chance, worthless
 from rkdsearch.results.objectives import OBJECTIVES, USUAL
 from rkdsearch.results.states import Origin, Status
 
 if TYPE_CHECKING:
     from rkdsearch.search.study import Study
     from rkdsearch.search.teachers import TeacherStep
-    from rkdsearch.training.epoch import EpochResult
+    from rkdsearch.training.epoch import Best, EpochResult
+    from rkdsearch.training.teacher import TeacherAccuracy
     from rkdsearch.training.trainer import Trainer
 
 LINE_EVERY_SECONDS = 10.0
@@ -68,10 +70,37 @@ def epoch_line(epoch: "EpochResult", left: float | None = None) -> str:
     return text if left is None else f"{text}  about {duration(left)} left"
 
 
-class TeacherProgress:
-    """Lines about teachers: at every fifth of a training, and every ten seconds."""
+def worthless_line(role: str, measured: "TeacherAccuracy", chance: float | None) -> str | None:
+    """The warning about a teacher that is no better than a constant prediction; None: it is."""
+    if chance is None or not worthless(
+        role, measured.clean_accuracy, measured.robust_accuracy, measured.images, chance
+    ):
+        return None
+    return (
+        f"WARNING: the {role} teacher is no better than a constant prediction, which is right on"
+        f" {chance:.3f} of these images: a student learns nothing from it; train it longer, or name"
+        " another"
+    )
 
-    def __init__(self) -> None:
+
+def chance_line(best: "Best", images: int | None, chance: float | None) -> str | None:
+    """The sentence about a student that is no better than a constant prediction; None: it is."""
+    if not is_chance(best.clean_accuracy, images, chance):
+        return None
+    return (
+        f"never left chance: clean accuracy {best.clean_accuracy:.3f}, a constant prediction has"
+        f" {chance:.3f}; its robust accuracy says nothing"
+    )
+
+
+class TeacherProgress:
+    """Lines about teachers: at every fifth of a training, and every ten seconds.
+
+    `chance` is the accuracy of the best constant prediction on the validation images.
+    """
+
+    def __init__(self, chance: float | None = None) -> None:
+        self._chance = chance
         self._line_at = time.monotonic()
 
     def update(self, step: "TeacherStep") -> None:
@@ -100,6 +129,9 @@ class TeacherProgress:
                 f"clean {measured.clean_accuracy:.3f}, robust {measured.robust_accuracy:.3f} "
                 f"on {measured.images} {measured.measured_on} (sha256 {measured.sha256[:12]})"
             )
+            warning = worthless_line(step.role, measured, self._chance)
+            if warning is not None:
+                self._say(warning)
 
     @property
     def _due(self) -> bool:
@@ -111,14 +143,20 @@ class TeacherProgress:
 
 
 class SearchProgress:
-    """Progress of a search in this session, and what earlier sessions had finished."""
+    """Progress of a search in this session, and what earlier sessions had finished.
 
-    def __init__(self, study: "Study") -> None:
+    `chance` is the accuracy of the best constant prediction on the validation images.
+    """
+
+    def __init__(self, study: "Study", chance: float | None = None) -> None:
+        self._chance = chance
         self._started = time.monotonic()
         self._line_at = 0.0
         self._known = {t.trial_id for t in study.trials.values() if t.status != Status.RUNNING}
         self._epochs_before = {t.trial_id: t.epochs_trained for t in study.trials.values()}
-        self._seconds_before = study.ledger.device_seconds
+        # When this session's first epochs were known, how many, and the device seconds then: the
+        # start of Ray and of its workers says nothing about the pace.
+        self._pace_from: tuple[float, int, float] | None = None
         self._live = (
             Live(console=console, refresh_per_second=4, transient=True)
             if console.is_terminal
@@ -160,6 +198,9 @@ class SearchProgress:
 
     def update(self, study: "Study") -> None:
         """Print the present state of the study, where a line is due."""
+        done = self._epochs_done(study)
+        if done and self._pace_from is None:
+            self._pace_from = time.monotonic(), done, study.ledger.device_seconds
         if self._live:
             self._live.update(Group(Text(self._headline(study)), front_table(study)))
         elif time.monotonic() - self._line_at > LINE_EVERY_SECONDS:
@@ -183,6 +224,12 @@ class SearchProgress:
                 f"{trial.trial_id} failed: {trial.error}"
                 + (" (--resume retries it)" if trial.failure in RETRYABLE else "")
             )
+        for trial in study.trials.values():
+            best = trial.best if trial.full_length else None
+            if best is not None:
+                line = chance_line(best, trial.epochs[-1].images, self._chance)
+                if line is not None:
+                    say(f"{trial.trial_id} {line}")
         console.print(front_table(study))
         say(self._headline(study))
         if failed and len(failed) == len(study.trials):
@@ -219,17 +266,23 @@ class SearchProgress:
         left = self._left(study)
         return text if left is None else f"{text}; about {duration(left)} left"
 
-    def _left(self, study: "Study") -> float | None:
-        """Seconds until the end, at the pace of this session; None where that is not known."""
-        elapsed = time.monotonic() - self._started
-        done = sum(
+    def _epochs_done(self, study: "Study") -> int:
+        """Epochs that this session has trained."""
+        return sum(
             t.epochs_trained - self._epochs_before.get(t.trial_id, 0) for t in study.trials.values()
         )
-        if done < 5 or study.done:
+
+    def _left(self, study: "Study") -> float | None:
+        """Seconds until the end, at the pace of this session; None where that is not known."""
+        if self._pace_from is None or study.done:
+            return None
+        begun, known, spent_before = self._pace_from
+        elapsed, done = time.monotonic() - begun, self._epochs_done(study) - known
+        if done < 5:
             return None
         if study.max_trials is not None:
             return _epochs_left(study, study.max_trials) * elapsed / done
-        spent = study.ledger.device_seconds - self._seconds_before
+        spent = study.ledger.device_seconds - spent_before
         if study.max_device_seconds is None or spent <= 0:
             return None
         return max(0.0, study.max_device_seconds - study.ledger.device_seconds) * elapsed / spent

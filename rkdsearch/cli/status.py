@@ -31,28 +31,19 @@ def status(study: Path, *, all_trials: Annotated[bool, Parameter(name="--all")] 
     from rkdsearch.pace import duration
     from rkdsearch.reporting.traces import Row, method_of, percent, settings
     from rkdsearch.results.cells import CLEAN, ROBUST, records
-    from rkdsearch.results.cost import cost_of, counted
+    from rkdsearch.results.chance import at_chance
+    from rkdsearch.results.cost import cost_of
     from rkdsearch.results.objectives import OBJECTIVES, USUAL
     from rkdsearch.results.study import read_study
 
     def cells(row: Row) -> tuple[str, ...]:
-        spread = (
-            ""
-            if not row["seeds"]
-            else (
-                " of 1 seed"
-                if row["robust_sd"] is None
-                else f" ± {percent(row['robust_sd'])} of {row['seeds']} seeds"
-            )
-        )
-        spread += f", {row['failed']} failed" if row["failed"] else ""
-        student = _safe(row["label"] or method_of(row)) + (
-            " RECONSTRUCTED" if row["reconstructed"] else ""
-        )
+        student = _safe(row["label"] or method_of(row))
+        student += " RECONSTRUCTED" if row["reconstructed"] else ""
+        student += " AT CHANCE" if at_chance(row, found.chance) else ""
         return (
             _safe(row["trial_id"]),
             percent(row[CLEAN]),
-            percent(row[ROBUST]) + spread,
+            percent(row[ROBUST]) + _seeds(row),
             *(known.shown(row[known.column]) for known in further),
             student,
         )
@@ -85,7 +76,7 @@ def status(study: Path, *, all_trials: Annotated[bool, Parameter(name="--all")] 
     cost = cost_of(found.trials)
     front, others, failed = records(found.front), _others(found), _failed(found)
     console = Console(soft_wrap=False, highlight=False)
-    console.print(f"[bold]{_safe(found.name)}[/]  {counted(found.trials)}")
+    console.print(f"[bold]{_safe(found.name)}[/]  {_state(found)}")
     spent = (
         f"device time {duration(cost.device_seconds)} in a span of {duration(cost.span_seconds)}"
     )
@@ -154,3 +145,32 @@ def _spread(rows: "Sequence[Row]", most: int) -> "Sequence[Row]":
     if len(rows) <= most:
         return rows
     return [rows[round(n * (len(rows) - 1) / (most - 1))] for n in range(most)]
+
+
+def _seeds(row: "Row") -> str:
+    """Spread of a robust accuracy over replicates, and how many of them failed."""
+    from rkdsearch.reporting.traces import percent
+
+    if not row["seeds"]:
+        return ""
+    failed = f", {row['failed']} failed" if row["failed"] else ""
+    if row["robust_sd"] is None:
+        return f" of 1 seed{failed}"
+    return f" ± {percent(row['robust_sd'])} of {row['seeds']} seeds{failed}"
+
+
+def _state(study: "StudyResults") -> str:
+    """Trials by state, and below them the process that works on the study, or what it left."""
+    from rkdsearch.results.cost import counted
+    from rkdsearch.results.states import Status
+
+    count = counted(study.trials, running=study.writer is not None)
+    unfinished = int(study.trials["status"].isin([Status.RUNNING, Status.PAUSED]).sum())
+    if study.writer is not None:
+        return f"{count}\nit is being {_safe(study.writer)}"
+    if unfinished:
+        return (
+            f"{count}\nstopped, no process works on it: {unfinished} trials are not over;"
+            " `rkdsearch tune` goes on with --resume, `rkdsearch train` when it is repeated"
+        )
+    return count

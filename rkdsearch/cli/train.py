@@ -1,8 +1,15 @@
 """`rkdsearch train`: one training run, without Ray."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rkdsearch.cli.options import AllowImport
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rkdsearch.training.epoch import Best
+    from rkdsearch.training.trainer import Trainer
 
 
 def train(
@@ -28,8 +35,6 @@ def train(
     from rkdsearch.cli.options import parsed
     from rkdsearch.cli.progress import epoch_line, ready_line, seconds_left
     from rkdsearch.cli.teacher import CACHE
-    from rkdsearch.results.flags import sentence
-    from rkdsearch.training import rows
     from rkdsearch.training.allocator import keep_memory
     from rkdsearch.training.run import (
         changed_packages,
@@ -74,7 +79,20 @@ def train(
                 f"best epoch {best.epoch}: clean {best.clean_accuracy:.3f}, robust"
                 f" {best.robust_accuracy:.3f}"
             )
-            for flag in rows.flags(trainer.history) or ():
-                say(f"FLAG {sentence(flag)}")
+            for line in _doubts(trainer, best):
+                say(line)
             say(f"{home}: best.safetensors, last.safetensors, and the row in trials/")
     leave_group()
+
+
+def _doubts(trainer: "Trainer", best: "Best") -> "Iterator[str]":
+    """Lines about why the run's accuracies may not be what they seem."""
+    from rkdsearch.cli.progress import chance_line
+    from rkdsearch.results.flags import sentence
+    from rkdsearch.training import rows
+
+    for flag in rows.flags(trainer.history) or ():
+        yield f"FLAG {sentence(flag)}"
+    line = chance_line(best, trainer.history[-1].images, trainer.splits.chance)
+    if line is not None:
+        yield f"WARNING: this student {line}"

@@ -40,6 +40,11 @@ class Splits:
             "extra_sha256": self.extra_pixels,
         }
 
+    @property
+    def chance(self) -> float:
+        """Accuracy of the best constant prediction on the validation images, a fraction of 1."""
+        return int(torch.bincount(self.validation.labels).max()) / len(self.validation)
+
 
 def stratified_subset(labels: Indices, count: int | None, *, seed: int, field: str) -> Indices:
     """Positions of `count` images, all classes in proportion, always the same ones.

@@ -19,13 +19,18 @@ from rkdsearch.execution.ray_session import connected
 
 
 @contextmanager
-def ray_executor(gpu: float | None = None, address: str | None = None) -> Iterator[Executor]:
+def ray_executor(
+    gpu: float | None = None,
+    address: str | None = None,
+    notice: Callable[[str], None] = lambda _: None,
+) -> Iterator[Executor]:
     """The executor of a Ray cluster, or of Ray on this machine where `address` is None.
 
-    Each worker takes the share `gpu` of a GPU; by default a whole one where Ray sees any. Raises
-    StudyError where no cluster answers, or this machine can never give that share.
+    Each worker takes the share `gpu` of a GPU; by default a whole one where Ray sees any. `notice`
+    is told of the start of Ray. Raises StudyError where no cluster answers, or this machine can
+    never give that share.
     """
-    with connected(address):
+    with connected(address, notice):
         share = _gpu_share(gpu, address)
         yield lambda works, images, blocks: _run_blocks(works, images, blocks, share)
 

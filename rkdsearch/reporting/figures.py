@@ -19,9 +19,53 @@ from rkdsearch.reporting.traces import (
     title,
 )
 from rkdsearch.results.cells import CLEAN, ROBUST, parse
+from rkdsearch.results.nodes import Stretch
 from rkdsearch.results.objectives import COSTS, OBJECTIVES
 
 CURVES = 80  # more lines cannot be told apart, and are slow to draw
+
+
+def nodes(found: Sequence[Stretch], failed: Sequence[Row]) -> Figure | None:
+    """Epochs of each node over time, with the failures of machines; None for one quiet node."""
+    names = list(dict.fromkeys(stretch.node for stretch in found))
+    if len(names) < 2 and not failed:
+        return None
+    # A gap after each line: one trace draws a node's whole row.
+    traces: list[Figure] = [
+        {
+            "name": plain(name),
+            "mode": "lines+markers",
+            "x": [t for s in mine for t in (s.start.isoformat(), s.end.isoformat(), None)],
+            "y": [plain(name) for _ in mine for _ in range(3)],
+            "customdata": [
+                f"{plain(s.trial_id)}: {s.epochs} epochs on {plain(name)}"
+                for s in mine
+                for _ in range(3)
+            ],
+            "hovertemplate": "%{customdata}<extra></extra>",
+            "line": {"width": 5},
+            "marker": {"size": 7, "symbol": "line-ns-open"},
+            "showlegend": False,
+        }
+        for name, mine in ((name, [s for s in found if s.node == name]) for name in names)
+    ]
+    if failed:
+        traces.append(
+            {
+                "name": "failure of the machine",
+                "mode": "markers",
+                "x": [row["run.updated"].isoformat() for row in failed],
+                "y": [plain(row["run.node"] or "unknown node") for row in failed],
+                "customdata": [
+                    f"{plain(row['trial_id'])}: {plain(row['error'] or row['failure'])}"
+                    for row in failed
+                ],
+                "hovertemplate": "%{customdata}<extra></extra>",
+                "marker": {"symbol": "x", "size": 11, "color": "$ink"},
+            }
+        )
+    axes = {"xaxis": {"type": "date"}, "yaxis": {"type": "category"}}
+    return figure(traces, 140 + 40 * max(1, len(names)), axes)
 
 
 def curves(trials: Sequence[Row], epochs: Sequence[Row], front: Sequence[Row]) -> Figure | None:

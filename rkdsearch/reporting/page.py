@@ -17,12 +17,22 @@ from rkdsearch.errors import DiskError, StudyError
 from rkdsearch.pace import duration
 from rkdsearch.reporting import figures, pareto_figure
 from rkdsearch.reporting.by_class import by_class
+from rkdsearch.reporting.notes import is_worthless, most_robust, notes
 from rkdsearch.reporting.traces import Row, number, percent, settings, title
-from rkdsearch.results.cells import ROBUST, records
-from rkdsearch.results.cost import by_method, cost_of, counted, survival
+from rkdsearch.results.cells import records
+from rkdsearch.results.chance import at_chance
+from rkdsearch.results.cost import (
+    by_method,
+    cost_of,
+    counted,
+    replicates_of,
+    states_of,
+    survival,
+)
 from rkdsearch.results.evaluations import compare, over_seeds
 from rkdsearch.results.flags import signs
 from rkdsearch.results.front import configurations, kept_off
+from rkdsearch.results.nodes import by_node, machine_failures, stretches
 from rkdsearch.results.objectives import COSTS, OBJECTIVES, USUAL
 from rkdsearch.results.seed_noise import seed_noise
 from rkdsearch.results.states import Origin
@@ -74,12 +84,15 @@ def render(study: StudyResults) -> str:
 
 def context(study: StudyResults) -> dict[str, Any]:
     """Values of the template: plain rows, tables and pictures."""
-    rows, own = records(study.trials), configurations(study.trials)
-    trials, front = records(own), records(study.front)
+    rows, own = _marked(study, records(study.trials)), configurations(study.trials)
+    trials, front = _marked(study, records(own)), _marked(study, records(study.front))
     drawn = thinned(trials, front)
     epochs = records(study.epochs[study.epochs["trial_id"].isin(with_curves(drawn, front))])
     teachers, ladder = _mapping(study.description.get("teachers")), study.description.get("ladder")
+    placed, failed = stretches(study.epochs), machine_failures(rows)
+    shown = {row["trial_id"] for row in drawn}
     pictures = {
+        "nodes": figures.nodes([s for s in placed if s.trial_id in shown], failed),
         "pareto": pareto_figure.pareto(drawn, front, teachers) if trials else None,
         "costs": figures.costs(drawn, front),
         "curves": figures.curves(drawn, epochs, front),
@@ -95,17 +108,22 @@ def context(study: StudyResults) -> dict[str, Any]:
         "listed": [*drawn, *replicates] if len(drawn) < len(trials) else rows,
         "drawn": len(drawn),
         "thinning": one_in(len(trials)),
-        "counted": counted(study.trials),
-        "statuses": cost_of(own).trials,
-        "replicates": len(replicates),
+        "counted": counted(study.trials, running=study.writer is not None),
+        "statuses": states_of(own, running=study.writer is not None),
+        "replicates": replicates_of(study.trials),
         "trials": trials,
         "front": front,
         "costs": [OBJECTIVES[name] for name in study.objectives if name in COSTS],
         "usual": study.objectives == USUAL,
         "noise": seed_noise(study.trials) if own["seeds"].notna().any() else None,
         "hypervolume": study.volume,
-        "best": max(front, key=lambda row: float(row[ROBUST]), default=None),
+        "best": most_robust(front),
+        "worthless": [
+            role for role, facts in teachers.items() if is_worthless(role, facts, study.chance)
+        ],
         "cost": cost_of(study.trials),
+        "nodes": by_node(placed, rows),
+        "failures": failed,
         "methods": records(by_method(study.trials, study.front)),
         "rungs": records(survival(study.rungs)),
         "teachers": teachers,
@@ -124,7 +142,7 @@ def context(study: StudyResults) -> dict[str, Any]:
         "by_class": by_class(front, study.description.get("classes")),
         "comparisons": comparisons(study, trials, front),
         "facts": {name: distinct(rows, column) for name, column in _FACTS.items()},
-        "missing": missing(study, rows, front, tests),
+        "missing": notes(study, rows, trials, front, tests),
         "curves_drawn": figures.CURVES,
         "pictures": {name: picture for name, picture in pictures.items() if picture},
         "pictures_json": embedded({name: picture for name, picture in pictures.items() if picture}),
@@ -190,7 +208,7 @@ def tested(
     counts: dict[str, set[int]] = {}
     for test in tests:
         counts.setdefault(test["attack"], set()).add(test["images"])
-    own = {row["trial_id"]: row for row in records(study.trials)}
+    own = {row["trial_id"]: row for row in _marked(study, records(study.trials))}
     by_network: dict[str, dict[str, dict[str, Any]]] = {}
     for test in tests:
         if test["checkpoint"] == "best" or test["trial_id"] not in own:
@@ -303,38 +321,9 @@ def comparisons(study: StudyResults, trials: Sequence[Row], front: Sequence[Row]
     }
 
 
-def missing(
-    study: StudyResults, trials: Sequence[Row], front: Sequence[Row], tests: Sequence[Row]
-) -> list[str]:
-    """Sentences about what is missing from the page, and why."""
-    unchecked = sum(
-        row["status"] == "finished" and row["origin"] != "replicate" and row["flags"] is None
-        for row in trials
-    )
-    active = sum(row["status"] in {"running", "paused"} for row in trials)
-    said = {
-        "No trial has written a row yet.": not trials,
-        f"The search is not over: {active} trials are running or paused, their points will move.": (
-            bool(active)
-        ),
-        "No trial has finished, so there is no front yet.": bool(trials) and not front,
-        (
-            "The test set has not been opened: everything here is validation. rkdsearch"
-            " evaluate STUDY --front opens it."
-        ): (bool(front) and not tests),
-        (
-            f"{unchecked} of the trials that may be on the front were not checked for signs that"
-            " the validation attack failed: an earlier version trained them."
-        ): bool(unchecked),
-        "There is no study.json: the search space, its seed and the teachers are unknown.": (
-            not study.description
-        ),
-        **{
-            f"{path.name} in {path.parent.name} could not be read and is left out.": True
-            for path in study.damaged
-        },
-    }
-    return [text for text, true in said.items() if true]
+def _marked(study: StudyResults, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The rows with `at_chance`."""
+    return [{**row, "at_chance": at_chance(row, study.chance)} for row in rows]
 
 
 def distinct(rows: Sequence[Row], column: str) -> str:

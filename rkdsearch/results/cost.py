@@ -31,23 +31,38 @@ def cost_of(trials: pd.DataFrame) -> Cost:
     )
 
 
-def counted(trials: pd.DataFrame) -> str:
-    """The number of trials by status, and of replicates, as a sentence's part."""
-    own = trials[trials["origin"] != Origin.REPLICATE]
-    known = cost_of(own).trials
+def states_of(trials: pd.DataFrame, *, running: bool) -> dict[str, int]:
+    """Number of these trials by state. Without a `running` search none of them is running."""
+    known = cost_of(trials).trials
+    count = known.pop(Status.RUNNING.value, 0)
     # Studies of earlier versions do not say who waits.
-    waits = (own["status"] == Status.RUNNING) & own["placed"].isna()
-    waiting = int(waits.sum()) if own["placed"].notna().any() else 0
-    if waiting:
-        known[Status.RUNNING.value] -= waiting
-        known["waiting for a place"] = waiting
-    counts = ", ".join(f"{count} {status}" for status, count in known.items() if count)
-    replicates = len(trials) - len(own)
+    waits = (trials["status"] == Status.RUNNING) & trials["placed"].isna()
+    waiting = int(waits.sum()) if running and trials["placed"].notna().any() else 0
+    known[Status.RUNNING.value if running else "interrupted"] = count - waiting
+    known["waiting for a place"] = waiting
+    return {state: number for state, number in known.items() if number}
+
+
+def counted(trials: pd.DataFrame, *, running: bool) -> str:
+    """The number of trials by state, and of replicates, as a sentence's part."""
+    replicate = trials["origin"] == Origin.REPLICATE
+    own, again = trials[~replicate], trials[replicate]
+    states = states_of(own, running=running).items()
+    counts = ", ".join(f"{count} {state}" for state, count in states)
     return (
         f"{len(own)} trials"
         + (f" ({counts})" if counts else "")
-        + (f" and {replicates} replicates" if replicates else "")
+        + (f" and {replicates_of(trials)} replicates" if len(again) else "")
     )
+
+
+def replicates_of(trials: pd.DataFrame) -> str:
+    """The number of replicates, as `1 of 14` where the others have not ended; empty without any."""
+    again = trials[trials["origin"] == Origin.REPLICATE]
+    ended = int((again["status"] != Status.RUNNING).sum())
+    if not len(again):
+        return ""
+    return f"{len(again)}" if ended == len(again) else f"{ended} of {len(again)}"
 
 
 def by_method(trials: pd.DataFrame, front: pd.DataFrame) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from rkdsearch.errors import StudyError
+from rkdsearch.file_lock import locked_by
 from rkdsearch.results.evaluations import current_tests
 from rkdsearch.results.front import front_rows, volume
 from rkdsearch.results.objectives import OBJECTIVES, USUAL
@@ -17,7 +18,10 @@ from rkdsearch.results.store import Store
 
 @dataclass(frozen=True, eq=False)
 class StudyResults:
-    """The content of a study's folder at one moment. `damaged` files could not be read."""
+    """The content of a study's folder at one moment. `damaged` files could not be read.
+
+    `writer` is the process that worked on it then, as `file_lock.locked_by` has it.
+    """
 
     folder: Path
     description: dict[str, Any]
@@ -27,6 +31,7 @@ class StudyResults:
     evaluations: pd.DataFrame
     openings: pd.DataFrame
     damaged: tuple[Path, ...]
+    writer: str | None = None
 
     @property
     def name(self) -> str:
@@ -50,6 +55,12 @@ class StudyResults:
         found = self.description.get("objectives")
         asked = [str(name) for name in found] if isinstance(found, list) else []
         return tuple(asked) if len(asked) > 1 and set(asked) <= set(OBJECTIVES) else USUAL
+
+    @property
+    def chance(self) -> float | None:
+        """Accuracy of the best constant prediction on validation images; None: not recorded."""
+        found = self.description.get("chance")
+        return float(found) if isinstance(found, int | float) else None
 
     @cached_property
     def front(self) -> pd.DataFrame:
@@ -92,11 +103,12 @@ class StudyResults:
         )
 
 
-def read_study(folder: Path) -> StudyResults:
+def read_study(folder: Path | str) -> StudyResults:
     """Read a study, running, finished, copied or empty; writes nothing.
 
     Raises StudyError where there is no such folder.
     """
+    folder = Path(folder)
     if not folder.is_dir():
         raise StudyError(
             f"{folder}: a study is a folder that `rkdsearch tune` made, but there is none; check"
@@ -110,4 +122,10 @@ def read_study(folder: Path) -> StudyResults:
         store.evaluations(),
         store.openings(),
     )
-    return StudyResults(folder, store.description(), *tables, damaged=tuple(store.damaged))
+    return StudyResults(
+        folder,
+        store.description(),
+        *tables,
+        damaged=tuple(store.damaged),
+        writer=locked_by(folder),
+    )

@@ -200,7 +200,7 @@ def check_files(
 def describe(folder: Path, space: SearchSpace, ready: Mapping[Role, TeacherStep]) -> None:
     """Write `study.json`."""
     config = space.example()
-    known = Store(folder).description()
+    known, images = Store(folder).description(), data.load_training(config.data)
     described = {
         "schema_version": SCHEMA_VERSION,
         "name": folder.name,
@@ -215,8 +215,9 @@ def describe(folder: Path, space: SearchSpace, ready: Mapping[Role, TeacherStep]
         "replicates": space.replicates.model_dump(),
         "validation_attack": config.validation.attack.model_dump(),
         "data": config.data.model_dump(mode="json"),
-        **(splits := data.load_training(config.data)).hashes,
-        "classes": list(splits.train.classes),
+        **images.hashes,
+        "classes": list(images.train.classes),
+        "chance": images.chance,
         "teachers": teachers.described(folder, config, ready),
         "packages": plugins.imported_packages(),
         "version": version("rkdsearch"),

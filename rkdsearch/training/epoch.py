@@ -29,11 +29,11 @@ class Best:
 
 @dataclass(frozen=True)
 class EpochResult:
-    """One finished epoch. `epoch` counts from 1; `finished` is a Unix time in seconds.
+    """One finished epoch, trained on `node`. `finished` is a Unix time in seconds.
 
-    Accuracies are on validation images, fractions of 1; None where the epoch was not validated.
-    `checks` are of the best epoch's network, on validation images, and come with a full run's last
-    epoch.
+    `epoch` counts from 1. Accuracies are on validation images, fractions of 1; None where the epoch
+    was not validated. `checks` are of the best epoch's network, on validation images, and come with
+    a full run's last epoch.
     """
 
     epoch: int
@@ -56,6 +56,7 @@ class EpochResult:
     finished: float = 0.0
     processes: int | None = None
     checks: Checks | None = None
+    node: str | None = None
 
     @property
     def robust_overfitting_gap(self) -> float | None:

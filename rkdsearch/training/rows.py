@@ -152,6 +152,7 @@ def epoch(result: EpochResult, segment: int = 0) -> EpochRow:
         segment=segment,
         validation_attack_steps=result.validation_attack_steps,
         processes=result.processes,
+        node=result.node,
     )
 
 
@@ -194,6 +195,7 @@ def facts_of(trainer: Trainer) -> dict[str, object]:
         ray=None,
         python=platform.python_version(),
         device=device_name(trainer.device),
+        node=trainer.node,
         processes=trainer.processes,
         devices=float(trainer.processes),
         costs=asdict(trainer.size),

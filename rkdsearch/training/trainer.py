@@ -11,6 +11,7 @@ two differ by rounding.
 """
 
 import hashlib
+import platform
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -44,9 +45,10 @@ class Trainer:
     """One run of `config`, resumed from `folder` and saved there after every epoch.
 
     Without a `folder` nothing is saved. `splits` are images in memory (`data.splits_of`), where
-    `data.name` is `arrays`. Each of the `fidelities` is trained and validated as it
-    says, and ends with a validation; the run ends with the last one. Raises ConfigError, DataError
-    or TeacherError where the run cannot be set up, OutOfMemoryError where it does not fit.
+    `data.name` is `arrays`. Each of the `fidelities` is trained and validated as it says, and ends
+    with a validation; the run ends with the last one. `node` is the machine's name in rows. Raises
+    ConfigError, DataError or TeacherError where the run cannot be set up, OutOfMemoryError where it
+    does not fit.
     """
 
     @OutOfMemoryError.told(
@@ -60,8 +62,9 @@ class Trainer:
         *,
         fidelities: Sequence[Fidelity] = (),
         splits: data.Splits | None = None,
+        node: str = platform.node(),
     ) -> None:
-        self.config = config
+        self.config, self.node = config, node
         self.folder = None if folder is None else Path(folder)
         self._fidelities = tuple(fidelities)
         parts = setup.build_run(config, splits)
@@ -193,6 +196,7 @@ class Trainer:
             images_per_second=images / trained,
             training_attack_steps=attack.steps,
             processes=self.processes,
+            node=self.node,
             best=before.best if before else None,
             robust_peak=before.robust_peak if before else None,
         )

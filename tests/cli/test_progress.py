@@ -10,6 +10,7 @@ from rkdsearch.errors import StudyError
 from rkdsearch.execution.teachers import TeacherStep
 from rkdsearch.search import front
 from rkdsearch.search.study import Study
+from rkdsearch.training.epoch import Best
 from rkdsearch.training.teacher import TeacherAccuracy
 from rkdsearch.training.trainer import Trainer
 from tests.search.files import FakeWorker, load_space
@@ -47,18 +48,48 @@ def test_a_run_says_how_many_validation_images_there_are_at_most(
 
 
 @pytest.mark.usefixtures("every_line")
-def test_a_search_of_so_many_trials_says_how_long_it_may_still_take(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_the_time_left_is_reckoned_from_the_first_epochs_and_not_from_the_start_of_ray(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     study = Study(tmp_path, load_space(tmp_path, scheduler={"name": "none"}), 8, {})
     with progress.SearchProgress(study) as watching:
+        now = 15.0
         watching.update(study)
-        trained(study, 4)
+        trained(study, 2)
+        now = 300.0
         watching.update(study)
-    before, after = capsys.readouterr().out.splitlines()
+        trained(study, 2)  # two of eight in ten seconds: the other four take twenty
+        now = 310.0
+        watching.update(study)
+    before, first, after = capsys.readouterr().out.splitlines()
     assert "0 of 8 configurations, 0 running" in before
-    assert "left" not in before
-    assert re.search(r"4 of 8 configurations, 0 running, 4 finished; about \d+ s left$", after)
+    assert "left" not in before + first
+    assert after.endswith("4 of 8 configurations, 0 running, 4 finished; about 20 s left")
+
+
+def test_a_teacher_and_a_student_that_never_left_chance_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = progress.TeacherProgress(chance=0.1)
+    good, lost, natural = (
+        TeacherAccuracy("ab" * 32, clean, robust, 500, "validation images")
+        for clean, robust in ((0.9, 0.5), (0.9, 0.12), (0.9, 0.0))
+    )
+    teacher.update(TeacherStep("robust", measured=good))
+    teacher.update(TeacherStep("natural", measured=natural))
+    assert "WARNING" not in capsys.readouterr().out
+    teacher.update(TeacherStep("robust", measured=lost))
+    assert (
+        "WARNING: the robust teacher is no better than a constant prediction, which is right on"
+        " 0.100 of these images" in capsys.readouterr().out
+    )
+    assert progress.chance_line(Best(3, 0.12, 0.1, 0.0), 500, 0.1) == (
+        "never left chance: clean accuracy 0.120, a constant prediction has 0.100; its robust"
+        " accuracy says nothing"
+    )
+    assert progress.chance_line(Best(3, 0.2, 0.1, 0.0), 500, 0.1) is None
 
 
 @pytest.mark.usefixtures("every_line")

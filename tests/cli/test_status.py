@@ -1,4 +1,7 @@
+import json
+import os
 import re
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -6,6 +9,7 @@ import pytest
 
 from rkdsearch.cli.status import status
 from rkdsearch.errors import StudyError
+from rkdsearch.file_lock import one_writer
 from rkdsearch.results.store import Store
 from tests.results.factory import flag, make_study, repeat
 
@@ -19,10 +23,12 @@ def test_status_counts_trials_and_lists_the_front(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_study(tmp_path / "digits", running=3)
-    status(tmp_path / "digits")
+    with one_writer(tmp_path / "digits"):
+        status(tmp_path / "digits")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("digits  60 trials (32 finished, 22 stopped, 3 failed, 3 running)")
-    assert "hypervolume 0.7586" in lines[1]
+    assert lines[1].startswith(f"it is being searched by process {os.getpid()} on ")
+    assert "hypervolume 0.7586" in lines[2]
     assert any(
         "88.2" in line and "79.3" in line and "16 of 24" in line and "igdm-044" in line
         for line in lines
@@ -30,6 +36,33 @@ def test_status_counts_trials_and_lists_the_front(
     assert any("crdnd-035" in line and "crdnd RECONSTRUCTED" in line for line in lines)
     assert any(re.match(r"igdm-044: .*attack\.eps = 0\.\d+, ", line) for line in lines)
     assert any(line.startswith("failed: rslad-016: NonFiniteLossError") for line in lines)
+
+
+def test_a_search_that_was_stopped_is_not_shown_as_running(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_study(tmp_path / "digits", running=3)
+    with one_writer(tmp_path / "digits"):
+        shutil.copytree(tmp_path / "digits", tmp_path / "copy")
+    for folder in ("digits", "copy"):
+        status(tmp_path / folder)
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0].startswith(
+            "digits  60 trials (32 finished, 22 stopped, 3 failed, 3 interrupted)"
+        )
+        assert lines[1].startswith("stopped, no process works on it: 3 trials are not over; ")
+
+
+def test_a_student_that_never_left_chance_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_study(tmp_path, trials=20)
+    described = json.loads((tmp_path / "study.json").read_text())
+    (tmp_path / "study.json").write_text(json.dumps({**described, "chance": 0.96}))
+    status(tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    lost = [line for line in lines if line.rstrip().rstrip("│").rstrip().endswith("AT CHANCE")]
+    assert 0 < len(lost) < sum("│" in line for line in lines)
 
 
 def test_status_lists_every_finished_trial_by_the_name_that_export_asks_for(

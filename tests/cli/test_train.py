@@ -56,7 +56,12 @@ def test_a_run_says_what_it_trains_on_then_each_epoch_and_its_best_one(
         r"epoch   2 of 2  loss \S+  clean \S+  robust \S+(  best)?  \d+ images/s", lines[5]
     )
     assert re.fullmatch(r"best epoch [12]: clean 0\.\d{3}, robust 0\.\d{3}", lines[6])
-    assert lines[7].endswith("alone: best.safetensors, last.safetensors, and the row in trials/")
+    assert re.fullmatch(
+        r"WARNING: this student never left chance: clean accuracy 0\.\d{3}, a constant prediction"
+        r" has 0\.10\d; its robust accuracy says nothing",
+        lines[7],
+    )
+    assert lines[8].endswith("alone: best.safetensors, last.safetensors, and the row in trials/")
     train(tmp_path / "run.yaml", "training.epochs=2", folder=tmp_path / "alone")
     assert capsys.readouterr().out.splitlines() == [
         "nothing left to do: 2 epochs are trained",

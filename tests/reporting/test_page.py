@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rkdsearch.errors import StudyError
+from rkdsearch.file_lock import one_writer
 from rkdsearch.reporting import page
 from rkdsearch.reporting.by_class import by_class
 from rkdsearch.results.cells import CLEAN, ROBUST, records
@@ -303,10 +304,49 @@ def test_what_an_attack_complained_about_is_flagged_at_its_result_and_told_below
     assert "<li>AutoAttack&#39;s package: white-box weaker than black-box</li>" in text
 
 
-def test_a_running_study_says_that_it_is_not_over(evil: Path) -> None:
-    assert "The search is not over: 2 trials are running or paused" in visible(
-        evil.read_text(encoding="utf-8")
+def test_a_study_that_is_not_over_says_whether_it_is_running_or_was_stopped(
+    tmp_path: Path,
+) -> None:
+    make_study(tmp_path, trials=12, running=2)
+    stopped = visible(page.build(tmp_path).read_text(encoding="utf-8"))
+    assert "The search was stopped, and no process works on it: 2 trials go on with" in stopped
+    assert "2 interrupted" in stopped
+    with one_writer(tmp_path):
+        running = visible(page.build(tmp_path).read_text(encoding="utf-8"))
+    assert "The search is not over: 2 trials are running or paused" in running
+    assert "2 running" in running
+
+
+def test_a_constant_prediction_is_named_and_never_the_headline(tmp_path: Path) -> None:
+    store = make_study(tmp_path, trials=12, evaluated=False)
+    described = json.loads((tmp_path / "study.json").read_text())
+    teachers = {"robust": {"clean_accuracy": 0.9, "robust_accuracy": 0.1, "images": 360}}
+    described |= {"chance": 0.1, "teachers": teachers}
+    (tmp_path / "study.json").write_text(json.dumps(described))
+    before = page.context(read_study(tmp_path))
+    row = next(r for r in records(store.trials()) if r["status"] == "finished")
+    # above chance by luck of the seed, within its interval; robust as no other: nothing moves it
+    constant = {"metric.clean_accuracy": 0.12, "metric.robust_accuracy": 0.99}
+    store.write_trial({**row, "trial_id": "constant", "label": None, **constant})
+    after = page.context(read_study(tmp_path))
+    assert after["best"]["trial_id"] == before["best"]["trial_id"] != "constant"
+    text = visible(page.build(tmp_path).read_text(encoding="utf-8"))
+    assert "Students no better than chance on clean images: constant." in text
+    assert re.search(
+        r"robust teacher</th>.*AT CHANCE</span> no better than a constant", text, re.DOTALL
     )
+
+
+def test_a_single_run_above_the_replicated_front_is_told(tmp_path: Path) -> None:
+    store = make_study(tmp_path, trials=60, evaluated=False)
+    ordinals = read_study(tmp_path).front["ordinal"].tolist()
+    repeat(store, ordinals[:1])
+    told = page.context(read_study(tmp_path))
+    assert told["best"]["seeds"] == 2
+    assert any(
+        re.match(r"The single run .* is more robust \(\d+\.\d %\) than", s) for s in told["missing"]
+    )
+    assert "most robust on the front" in visible(page.build(tmp_path).read_text(encoding="utf-8"))
 
 
 def test_an_empty_study_says_what_is_missing(tmp_path: Path) -> None:

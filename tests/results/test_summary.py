@@ -196,11 +196,13 @@ def test_a_repeated_configuration_stands_at_its_means_and_the_others_at_their_on
     assert records(found[["seeds", "failed"]]) == [
         {"seeds": 3, "failed": 1}, {"seeds": 2, "failed": 0}, {"seeds": None, "failed": None},
     ]  # fmt: skip
-    assert counted(trials) == "3 trials (3 finished) and 6 replicates"
+    assert counted(trials, running=True) == "3 trials (3 finished) and 6 replicates"
     Store(tmp_path, CONFIG).write_trial(
         trial("b-r2", None, None, "running", origin="replicate") | {"ordinal": 1}
     )
-    assert configurations(read_study(tmp_path).trials)[ROBUST].tolist() == [
+    trials = read_study(tmp_path).trials
+    assert counted(trials, running=True) == "3 trials (3 finished) and 6 of 7 replicates"
+    assert configurations(trials)[ROBUST].tolist() == [
         0.60,
         0.55,
         0.50,

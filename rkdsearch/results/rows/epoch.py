@@ -102,3 +102,7 @@ class EpochRow:
     processes: Annotated[
         int | None, Cell("processes that trained this epoch together", "`Trainer`", "processes")
     ]
+    node: Annotated[
+        str | None,
+        Cell("machine of the first of these processes, with its address in a cluster", "`Trainer`"),
+    ]

@@ -140,6 +140,13 @@ class RunFacts:
     ]
     python: Annotated[str, Cell("version of Python", "`platform`")]
     device: Annotated[str, Cell("name of the accelerator, or of the CPU", "`torch`, /proc/cpuinfo")]
+    node: Annotated[
+        str | None,
+        Cell(
+            "machine that trained it last, with its address in a cluster; `epochs/` has the others",
+            "`Trainer`",
+        ),
+    ]
     processes: Annotated[
         int, Cell("processes that trained this one student together", "`Trainer`", "processes")
     ]

@@ -1,0 +1,87 @@
+"""Notes at the top of the page: what is missing, unfinished, or hidden by a headline."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rkdsearch.reporting.traces import Row, is_number, percent, title
+from rkdsearch.results.cells import ROBUST
+from rkdsearch.results.chance import worthless
+from rkdsearch.results.study import StudyResults
+
+
+def most_robust(rows: Sequence[Row]) -> Row | None:
+    """The most robust of these students, those at chance left out: no attack moves a constant."""
+    return max(
+        (row for row in rows if not row["at_chance"]),
+        key=lambda row: float(row[ROBUST]),
+        default=None,
+    )
+
+
+def notes(
+    study: StudyResults,
+    rows: Sequence[Row],
+    trials: Sequence[Row],
+    front: Sequence[Row],
+    tests: Sequence[Row],
+) -> list[str]:
+    """Sentences about what the page lacks or would hide; `trials` are `rows` as judged."""
+    unchecked = sum(
+        row["status"] == "finished" and row["origin"] != "replicate" and row["flags"] is None
+        for row in rows
+    )
+    active = sum(row["status"] in {"running", "paused"} for row in rows)
+    lost = sorted(row["trial_id"] for row in trials if row["at_chance"])
+    best = most_robust(front)
+    single = most_robust(
+        [row for row in trials if row["status"] == "finished" and not row["seeds"]]
+    )
+    said = {
+        "No trial has written a row yet.": not rows,
+        f"The search is not over: {active} trials are running or paused, their points will move.": (
+            bool(active) and study.writer is not None
+        ),
+        (
+            f"The search was stopped, and no process works on it: {active} trials go on with"
+            " tune --resume."
+        ): (bool(active) and study.writer is None),
+        f"Students no better than chance on clean images: {', '.join(lost)}.": bool(lost),
+        "No trial has finished, so there is no front yet.": bool(rows) and not front,
+        **_above(single, best),
+        (
+            "The test set has not been opened: everything here is validation. rkdsearch"
+            " evaluate STUDY --front opens it."
+        ): (bool(front) and not tests),
+        (
+            f"{unchecked} of the trials that may be on the front were not checked for signs that"
+            " the validation attack failed: an earlier version trained them."
+        ): bool(unchecked),
+        "There is no study.json: the search space, its seed and the teachers are unknown.": (
+            not study.description
+        ),
+        **{
+            f"{path.name} in {path.parent.name} could not be read and is left out.": True
+            for path in study.damaged
+        },
+    }
+    return [text for text, true in said.items() if true]
+
+
+def is_worthless(role: str, teacher: Mapping[str, Any], chance: float | None) -> bool:
+    """`chance.worthless` of an entry of `study.json`, which may hold anything."""
+    clean, robust, images = (
+        teacher.get(name) for name in ("clean_accuracy", "robust_accuracy", "images")
+    )
+    known = all(is_number(value) for value in (clean, robust, images))
+    return known and worthless(role, clean, robust, int(images or 0), chance)
+
+
+def _above(single: Row | None, best: Row | None) -> dict[str, bool]:
+    """The sentence about a single run that is more robust than the front of replicated students."""
+    if single is None or best is None or not best["seeds"]:
+        return {}
+    text = (
+        f"The single run {title(single)} is more robust ({percent(single[ROBUST])} %) than the"
+        " front, which has replicated students only: one run may be lucky."
+    )
+    return {text: float(single[ROBUST]) > float(best[ROBUST])}
