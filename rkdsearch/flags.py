@@ -204,6 +204,18 @@ def _differing(network: nn.Module, x: Tensor, logits: Tensor) -> Tensor:
     return (finite & moved) | (again.argmax(dim=1) != logits.argmax(dim=1))
 
 
+def _can_be_tiled(height: int, width: int) -> bool:
+    """True where the tiles of Square's start outside linf lie in the image; else it raises.
+
+    They have a side of a fifth of the height, and begin half of the remainder from the edge.
+    """
+    side = height // 5
+    begin = (height - 5 * side) // 2
+    return side > 0 and all(
+        side == 1 or begin + length // side * side <= length for length in (height, width)
+    )
+
+
 def _broken_by_square(
     network: nn.Module,
     x: Tensor,
@@ -216,7 +228,7 @@ def _broken_by_square(
     from pyautoattack.square import SquareAttack
 
     ball = attack.ball
-    if ball.autoattack is None or min(x.shape[2:]) < 5:  # its L2 start cuts 5 x 5 tiles
+    if ball.autoattack is None or (ball.autoattack != "Linf" and not _can_be_tiled(*x.shape[2:])):
         return None
     broken = torch.zeros_like(robust)
     rows = robust.nonzero().squeeze(1)

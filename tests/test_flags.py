@@ -220,11 +220,24 @@ def test_parts_of_a_set_are_counted_together() -> None:
     assert joined.broken_without_gradient == 0
 
 
-def test_square_is_not_checked_where_it_has_no_such_images() -> None:
-    small = BRIGHT[:, :, :4, :4].contiguous()
-    counts = check(Brightness(), small, ONES, MarginAttack(build_ball("l2", 0.4), 3)).counts
-    assert counts.broken_without_gradient is None
-    assert counts.not_checked == ("broken_without_gradient",)
+@pytest.mark.parametrize(
+    ("norm", "height", "width", "checked"),
+    [
+        ("l2", 4, 4, False),  # its tiles have a side of a fifth
+        ("l2", 14, 14, False),  # tiles of 2 pixels, from 2 on, overrun the edge
+        ("l2", 15, 20, True),
+        ("linf", 4, 4, True),
+        ("linf", 14, 9, True),
+    ],
+)
+def test_square_is_not_checked_where_it_cannot_begin(
+    norm: Any, height: int, width: int, *, checked: bool
+) -> None:
+    x = 0.52 * torch.ones(3, 1, height, width)
+    counts = check(Brightness(), x, ONES[:3], MarginAttack(build_ball(norm, 1e-3), 1)).counts
+    assert counts.right == 3
+    assert counts.broken_without_gradient == (0 if checked else None)
+    assert counts.not_checked == (() if checked else ("broken_without_gradient",))
 
 
 def test_a_network_that_returns_nothing_finite_is_right_nowhere() -> None:
