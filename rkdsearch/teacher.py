@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from rkdsearch.errors import TeacherError
+from rkdsearch.errors import ConfigError, TeacherError
 from rkdsearch.models import ModelConfig, build
 from rkdsearch.models.weights import fit
 from rkdsearch.task import ImageTask
@@ -111,7 +111,10 @@ def load_and_tell(
     contents = read_contents(path, key)
     # A trial with a cached teacher must draw the numbers that a trial without one draws.
     with torch.random.fork_rng(devices=[]):
-        network = build(_as_described(path, config), task)
+        try:
+            network = build(_as_described(path, config), task)
+        except ConfigError as error:
+            raise ConfigError(f"network of {path}: {error}") from error
     fitted = fit(network, contents.tensors, str(path), ignore=ignore)
     told = "; ".join(filter(None, (contents.described, fitted.described)))
     return network.eval().requires_grad_(False), told

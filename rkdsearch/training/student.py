@@ -4,6 +4,7 @@ from torch import nn
 
 from rkdsearch import data, models
 from rkdsearch.config import TrainConfig
+from rkdsearch.errors import ConfigError
 
 
 def build_student(config: TrainConfig, images: data.Images) -> nn.Module:
@@ -11,7 +12,10 @@ def build_student(config: TrainConfig, images: data.Images) -> nn.Module:
 
     Raises ConfigError where it cannot be trained as the config says.
     """
-    student = models.build(config.student, images.task)
+    try:
+        student = models.build(config.student, images.task)
+    except ConfigError as error:
+        raise ConfigError(f"student: {error}") from error
     if config.training.channels_last:
         models.check_channels_last(config.student, student, images.task)
     config.method.check_student(student)

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from rkdsearch import plugins
 from rkdsearch.errors import StudyError
 from rkdsearch.search import study_file
+from tests.data.files import write_folder
 from tests.results import version_1
 from tests.search.files import SMALL, load_space
 
@@ -248,3 +250,26 @@ def test_the_study_lists_every_command_that_made_it_each_once(
         "rkdsearch tune a.yaml --resume",
     ]
     assert commands[0]["versions"]["torch"]
+
+
+def test_a_search_says_at_its_start_what_it_will_miss_and_what_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(tmp_path / "images", {"train/cat": 6, "train/dog": 4})
+    images = {"name": f"folder:{tmp_path / 'images'}", "validation_fraction": 0.3}
+    space = load_space(tmp_path, fixed={**SMALL["fixed"], "data": images})
+    study = tmp_path / "study"
+    study.mkdir()
+    packages = {"lab": {"sha256": "ab" * 32, "git_commit": "0f3c1d2"}}
+    known = {"schema_version": 2, "packages": packages}
+    (study / "study.json").write_text(json.dumps(known), encoding="utf-8")
+    now = {"lab": {"sha256": "cd" * 32, "git_commit": None}}
+    monkeypatch.setattr(plugins, "imported_packages", lambda: now)
+    said = list[str]()
+    study_file.check_files(study, space, said.append)
+    assert "has no test images" in said[0]
+    assert said[1] == (
+        f"{study}: the package lab has changed: its sha256 was abababababab (commit 0f3c1d2), is"
+        " cdcdcdcdcdcd; what is trained from here on is trained by other code than what was trained"
+        " before"
+    )
