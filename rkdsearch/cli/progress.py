@@ -128,6 +128,7 @@ class TeacherProgress:
                 f"{step.role} teacher {'trained' if step.trained else 'reused'}: "
                 f"clean {measured.clean_accuracy:.3f}, robust {measured.robust_accuracy:.3f} "
                 f"on {measured.images} {measured.measured_on} (sha256 {measured.sha256[:12]})"
+                + (f"; {measured.contents}" if measured.contents else "")
             )
             warning = worthless_line(step.role, measured, self._chance)
             if warning is not None:

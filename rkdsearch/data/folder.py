@@ -127,9 +127,22 @@ def _is_image(path: Path) -> bool:
 
 def _hint(root: Path, splits: dict[str, Path]) -> str:
     """The folders that are there instead, and the path that may be meant."""
-    inside = next((path for path in splits.values() if "train" in names.folders(path)), None)
-    if inside is not None:
-        return f"; did you mean folder:{inside}?"
     if not root.is_dir():
         return f"; {root} is no folder"
+    inside = _with_training_images(root, depth=3)  # as ILSVRC/Data/CLS-LOC/train
+    if inside is not None:
+        return f"; did you mean folder:{inside}?"
     return f"; {root} holds {', '.join([*splits][:5]) or 'no folders'}"
+
+
+def _with_training_images(folder: Path, depth: int) -> Path | None:
+    """The first folder below that has one of training images; of few folders only."""
+    below = names.folders(folder)
+    if depth == 0 or len(below) > 20:
+        return None
+    for place in below.values():
+        if names.one_of("train", names.folders(place).values(), place) is not None:
+            return place
+        if (deeper := _with_training_images(place, depth - 1)) is not None:
+            return deeper
+    return None

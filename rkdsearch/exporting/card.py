@@ -294,6 +294,8 @@ def _teachers(d: ExportedNetwork) -> str:
                 f"  {', '.join(scores).capitalize()}, under the study's validation attack on"
                 f" {facts.get('measured_on', 'validation images')}."
             )
+        if facts.get("contents"):
+            lines.append(f"  Of its file: {facts['contents']}.")
         claims = [
             f"{n} {100 * v:.2f} %"
             for n in ("clean", "robust")

@@ -147,6 +147,9 @@ def test_one_class_is_no_classification(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_was_unzipped_one_level_deeper_is_pointed_at(tmp_path: Path) -> None:
-    write_folder(tmp_path / "pets", TRAIN)
-    with pytest.raises(DataError, match=rf"did you mean folder:{tmp_path}.pets\?"):
-        load_training(folder(tmp_path))
+    write_folder(tmp_path / "one" / "pets", TRAIN)
+    with pytest.raises(DataError, match=rf"did you mean folder:{tmp_path}/one/pets\?"):
+        load_training(folder(tmp_path / "one"))
+    write_folder(tmp_path / "two" / "ILSVRC" / "Data" / "CLS-LOC", TRAIN)
+    with pytest.raises(DataError, match=rf"did you mean folder:{tmp_path}/two/ILSVRC/Data/CLS-LOC"):
+        load_training(folder(tmp_path / "two"))
