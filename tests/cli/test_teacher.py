@@ -257,6 +257,18 @@ def test_a_foreign_file_becomes_safetensors_bit_for_bit(
     assert "3 tensors, 9 numbers" in _last(tmp_path, capsys, again=tmp_path / "twice.safetensors")
 
 
+def test_convert_writes_the_entry_that_is_asked_for_and_names_those_it_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights, averaged = {"a": torch.zeros(2)}, {"a": torch.ones(2)}
+    torch.save({"model": weights, "model_ema": averaged, "epoch": 3}, tmp_path / "both.pt")
+    convert(tmp_path / "both.pt", tmp_path / "last.safetensors")
+    assert "read 'model'; left: model_ema, epoch" in capsys.readouterr().out
+    convert(tmp_path / "both.pt", tmp_path / "ema.safetensors", key="model_ema")
+    assert "read 'model_ema'; left: model, epoch" in capsys.readouterr().out
+    assert load_file(tmp_path / "ema.safetensors")["a"].tolist() == [1, 1]
+
+
 def _last(folder: Path, capsys: pytest.CaptureFixture[str], *, again: Path) -> str:
     convert(folder / "new" / "ours.safetensors", again)
     return capsys.readouterr().out
