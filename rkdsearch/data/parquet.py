@@ -45,6 +45,9 @@ def files(config: DataConfig, split: Split) -> Encoded | None:
     paths = _paths(root, split)
     if not paths:
         return None
+    first = _File.of(training[0], config)
+    # All files have the columns of the first training file.
+    config = config.model_copy(update={"image_column": first.image, "label_column": first.label})
     if split != "train" and _are_unlabelled(paths, config):
         raise UnlabelledError(
             f"{paths[0]}: holds images without labels: no label column, or nothing but nulls and"
@@ -58,7 +61,7 @@ def files(config: DataConfig, split: Split) -> Encoded | None:
         items=lambda: (item for path in paths for item in _File.of(path, config).images()),
         labels=labels,
         classes=classes,
-        key=lambda: key_of(root, paths),
+        key=lambda: f"{key_of(root, paths)} {first.image}",
     )
 
 
@@ -240,10 +243,7 @@ def _are_unlabelled(paths: list[Path], config: DataConfig) -> bool:
     """True where published files withhold labels: without a label column, or with -1 or null."""
     for path in paths:
         types, _ = _schema(path)
-        asked = [config.label_column] if config.label_column is not None else _LABEL
-        if not any(name in types for name in asked):
-            if any(_holds_labels(kind) for kind in types.values()):
-                return False
+        if config.label_column not in types:
             continue
         values = _File.of(path, config).values()
         if any(value not in (None, -1) for value in values) or not values:

@@ -103,6 +103,33 @@ def test_withheld_labels_are_no_test_set(tmp_path: Path, labels: list[int | None
     assert "test.parquet: holds images without labels" in notice
 
 
+def test_a_test_file_without_the_training_files_label_column_is_unlabelled(tmp_path: Path) -> None:
+    images = [png(image) for image in pictures(2, 8, 3)]
+    write_parquet(tmp_path / "train.parquet", images, [0, 1], None, ("image", "label"), id=[0, 1])
+    write_parquet(tmp_path / "test.parquet", images, [7, 8], None, ("image", "id"))
+    notice = check_test(DataConfig(name=f"parquet:{tmp_path}"))
+    assert notice is not None
+    assert "test.parquet: holds images without labels" in notice
+
+
+def test_images_of_another_column_are_not_taken_from_its_decoded_file(tmp_path: Path) -> None:
+    near, far = ([png(image) for image in pictures(4, 8, 1, seed)] for seed in (0, 1))
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    table = pa.table({"near": near, "far": far, "label": [0, 1, 0, 1]})
+    parquet.write_table(table, tmp_path / "train.parquet")
+    parquet.write_table(table, tmp_path / "test.parquet")
+    tests = [
+        load_test(
+            DataConfig(name=f"parquet:{tmp_path}", image_column=column, memory_gib=1e-9)
+        ).stored(slice(None))
+        for column in ("near", "far")
+    ]
+    assert np.array_equal(tests[0], pictures(4, 8, 1, 0))
+    assert np.array_equal(tests[1], pictures(4, 8, 1, 1))
+
+
 def test_images_need_not_be_square_and_keep_height_and_width_apart(tmp_path: Path) -> None:
     write_folder(tmp_path, {**TRAIN, "test/cat": 1}, size=(40, 24))
     config = folder(tmp_path)
