@@ -88,6 +88,17 @@ class AutoAttack:
                 f"AutoAttack has no {self.ball.title} ball; choose other attacks with --attacks, or"
                 " another norm"
             )
+        if norm == "L2" and min(x.shape[2:]) < _LEAST_SIDE:
+            raise ConfigError(
+                f"Square in an L2 ball needs images of {_LEAST_SIDE} pixels a side, got"
+                f" {x.shape[2]} x {x.shape[3]}; choose other attacks with --attacks, or norm linf"
+            )
+        if norm == "L2" and not _square_covers(*x.shape[2:]):
+            raise ConfigError(
+                f"Square in an L2 ball cannot tile images of {x.shape[2]} x {x.shape[3]} pixels;"
+                " choose other attacks with --attacks, or norm linf, or train on images of another"
+                " size"
+            )
         network = _WithGraph(network)
         x = x.contiguous()  # the package takes views of gradients, whose layout is the images'
         with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
@@ -158,17 +169,22 @@ class AutoAttack:
                 drawn: Tensor = super().random_choice(one)
                 return drawn.expand(*shape)
 
-        if norm == "L2" and min(x.shape[2:]) < _LEAST_SIDE:
-            raise ConfigError(
-                f"Square in an L2 ball needs images of {_LEAST_SIDE} pixels a side, got"
-                f" {x.shape[2]} x {x.shape[3]}; choose other attacks with --attacks, or norm linf"
-            )
         attack = Square(
             network, n_queries=self.queries, eps=self.ball.eps, norm=norm, seed=self.seed,
             device=x.device, resc_schedule=False,
         )  # fmt: skip
         x_adv: Tensor = attack.perturb(x, y)
         return x_adv.detach()
+
+
+def _square_covers(height: int, width: int) -> bool:
+    """True where the tiles of the package's L2 start lie inside the image; else it would raise.
+
+    Tiles have a side of a fifth of the height, and begin half of the remainder from the edge.
+    """
+    side = height // 5
+    begin = (height - 5 * side) // 2
+    return all(begin + length // side * side <= length or side == 1 for length in (height, width))
 
 
 def auto_attack(

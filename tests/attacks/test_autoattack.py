@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rkdsearch.attacks.autoattack import AutoAttack, Part, auto_attack, parts, targeted_loss
+from rkdsearch.attacks.autoattack import (
+    AutoAttack,
+    Part,
+    _square_covers,
+    auto_attack,
+    parts,
+    targeted_loss,
+)
 from rkdsearch.attacks.balls import L2, Ball, Linf
 from rkdsearch.attacks.image_noise import ImageNoise
 from rkdsearch.errors import ConfigError
@@ -169,3 +176,27 @@ def test_a_ball_or_pixels_that_autoattack_does_not_have_are_refused() -> None:
         AutoAttack(L2(0.1)).attacked(
             tiny, Part("square"), torch.zeros(1, 1, 4, 4), torch.tensor([0])
         )
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 24), (24, 40), (12, 12)])
+def test_images_that_squares_tiles_overrun_are_refused_before_any_part_in_l2_alone(
+    height: int, width: int
+) -> None:
+    x, y = torch.zeros(1, 1, height, width), torch.tensor([0])
+    with pytest.raises(ConfigError, match=f"cannot tile images of {height} x {width} pixels"):
+        AutoAttack(L2(0.5)).attacked(linear(), Part("apgd-ce"), x, y)
+
+
+@pytest.mark.parametrize(
+    ("height", "width"), [(8, 8), (28, 28), (32, 32), (40, 24), (64, 128), (96, 96), (224, 224)]
+)
+def test_images_of_usual_sizes_are_tiled(height: int, width: int) -> None:
+    assert _square_covers(height, width)
+
+
+def test_images_need_not_be_square_for_linf() -> None:
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(8), *linear()).eval()
+    x = torch.cat([torch.full((1, 1, 16, 24), pixel) for pixel in (0.61, 0.59)])
+    ones = torch.tensor([1, 1])
+    robust, _ = auto_attack(network, x, ones, ball=Linf(0.1), steps=5, queries=20)
+    assert robust.tolist() == [True, False]
