@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from rkdsearch.errors import ConfigError, TeacherError
 from rkdsearch.models import ModelConfig, build
 from rkdsearch.models.weights import fit
+from rkdsearch.plugins import is_dotted
 from rkdsearch.task import ImageTask
 
 Role = Literal["robust", "natural"]  # the names by which methods ask for teachers
@@ -128,9 +129,12 @@ def _as_described(path: Path, config: ModelConfig) -> ModelConfig:
     described = header_network(path)
     if described is None:
         return config
-    for field in ModelConfig.model_fields:
+    # A class of the user's for weights of ours: it may hold what it likes, but not lose the
+    # normalisation.
+    other = is_dotted(config.name) and config.name != described.name
+    for field in ("mean", "std") if other else ModelConfig.model_fields:
         ours, theirs = getattr(config, field), getattr(described, field)
-        if ours is None or _agree(ours, theirs):
+        if (ours is None and not other) or _agree(ours, theirs):
             continue
         if field in ("width", "depth") and theirs is None and ours == described.sized[field]:
             continue
@@ -138,7 +142,7 @@ def _as_described(path: Path, config: ModelConfig) -> ModelConfig:
             f"{path}: is a {described.name} whose header says {field} {_said(theirs)}, and the"
             f" config's network has {field} {_said(ours)}; leave it out, or name the file's"
         )
-    return described
+    return config if other else described
 
 
 def _agree(ours: object, theirs: object) -> bool:

@@ -172,6 +172,10 @@ def test_a_file_of_ours_brings_its_width_and_its_normalisation(
     [
         (ModelConfig(name="mlp", mean=(0.5,), std=(0.2,)), r"header says mean \(0.4,\), and the"),
         (ModelConfig(name="mlp", width=8), "says width 7, and the config's network has width 8"),
+        (
+            ModelConfig(name="my_lab.MLP"),
+            r"says mean \(0.4,\), and the config's network has mean none",
+        ),
         (ModelConfig(), "header says name mlp, and the config's network has name small_cnn"),
     ],
 )

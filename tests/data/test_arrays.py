@@ -17,7 +17,8 @@ def source(name: str, **fields: object) -> DataConfig:
     return DataConfig.model_validate({"name": f"tests.strangers.images.{name}", **fields})
 
 
-def test_no_source_is_imported_that_was_not_allowed() -> None:
+def test_no_source_is_imported_that_was_not_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugins, "_allowed", set())
     with pytest.raises(ConfigError, match=r"data\.name: .* would import code; allow it with"):
         load_training(source("oblong"))
 

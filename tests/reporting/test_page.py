@@ -264,7 +264,7 @@ def test_a_member_that_loses_to_one_baseline_is_not_hidden_behind_another(tmp_pa
 
 
 def test_accuracies_by_class_stand_in_a_table_of_the_front(good: str) -> None:
-    assert "Accuracy by class, on validation images" in good
+    assert "<h2>Accuracy by class</h2>" in good
     assert '<td class="n">12.3<br>4.6' in good
     assert '<th class="n">balanced</th>' in good
 

@@ -21,6 +21,8 @@ VALUES: dict[str, Any] = {
     "data.name": "mnist",
     "data.extra_fraction": 0.3,
     "data.image_size": [8, 4],
+    "teachers.robust.ignore": ["head."],
+    "teachers.natural.ignore": ["head."],
     "schedule.milestones": [0.2, 0.8],
     "student.depth": 16,
     "student.mean": [0.5],
@@ -41,6 +43,8 @@ NEEDS: dict[str, dict[str, Any]] = {
     "student.depth": {"student.name": "wide_resnet"},
     "student.mean": {"student.std": [0.5]},
     "student.std": {"student.mean": [0.5]},
+    "attack.norm": {"attack.eps": 0.5},
+    "validation.attack.norm": {"validation.attack.eps": 0.5},
     "validation.attack.relative_step_size": {"validation.attack.objective": "cross_entropy"},
 }
 
