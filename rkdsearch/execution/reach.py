@@ -5,7 +5,7 @@
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,14 +45,8 @@ def reach(address: str) -> None:
         raise StudyError(
             f"--address {address}: RAY_AUTH_MODE is token, and there is no token here: {_REMEDY}"
         )
-    host, _, port = place.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
-    except OSError as error:
-        raise StudyError(
-            f"--address {address}: nobody answers at {place} ({error.strerror or error}): is the"
-            " head running (`ray status` there), and does the firewall let this machine reach it?"
-        ) from None
+    # Ray puts this machine's address in place of a loopback's; a head may listen on either.
+    place = _answering(address, [place] if address == "auto" else [address, place])
     try:
         with _silent():
             _ray.GcsClient(address=place)
@@ -62,6 +56,23 @@ def reach(address: str) -> None:
         raise StudyError(
             f"--address {address}: the cluster asks for its token, and {found}: {remedy}"
         ) from None
+
+
+def _answering(address: str, places: Sequence[str]) -> str:
+    """The first of these places, each host:port, at which something listens."""
+    reason = ""
+    for place in places:
+        host, _, port = place.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
+        except OSError as error:
+            reason = reason or f"{place} ({error.strerror or error})"
+        else:
+            return place
+    raise StudyError(
+        f"--address {address}: nobody answers at {reason}: does the head run (`ray status` there),"
+        " and does the firewall let this machine reach it?"
+    )
 
 
 @contextmanager

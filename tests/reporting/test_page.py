@@ -546,3 +546,18 @@ def test_what_nobody_checked_is_called_so(tmp_path: Path) -> None:
     text = visible(page.render(read_study(tmp_path)))
     assert "<br><small>not checked</small>" in text
     assert "33 of the trials that may be on the front were not checked for signs" in text
+
+
+def test_of_many_trials_the_front_and_one_in_a_few_are_drawn_and_the_page_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page, "DRAWN", 20)
+    make_study(tmp_path, trials=60)
+    study = read_study(tmp_path)
+    shown = page.context(study)
+    names = {row["trial_id"] for row in shown["listed"]}
+    assert names >= set(study.front["trial_id"])
+    assert names >= set(study.trials.loc[study.trials["origin"] == "baseline", "trial_id"])
+    assert 20 <= len(names) < 35
+    assert f"Drawn and listed are {len(names)} of 60 trials" in visible(page.render(study))
+    assert "one in 3 of the others" in visible(page.render(study))
