@@ -241,6 +241,7 @@ def _broken_by_square(
             seed=seed,
             device=x.device,
         )
-        x_adv = square.perturb(x[rows], y[rows])
+        # contiguous: the package takes views of images
+        x_adv = square.perturb(x[rows].contiguous(), y[rows])
         broken[rows] = ~correct(network, x_adv, y[rows])
     return broken

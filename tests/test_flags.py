@@ -159,6 +159,16 @@ class Outputs(nn.Module):
         return self.outputs[: len(x)] + 0 * x.mean()
 
 
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.1), ("l2", 1.3)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_colour_images_in_the_layout_and_precision_of_training_are_checked(
+    norm: Any, eps: float, dtype: torch.dtype
+) -> None:
+    x = BRIGHT.expand(40, 3, 8, 8).to(dtype).contiguous(memory_format=torch.channels_last)
+    counts = check(Brightness(), x, ONES, MarginAttack(build_ball(norm, eps), 3)).counts
+    assert (counts.right, counts.broken_without_gradient, counts.differing) == (40, 0, 0)
+
+
 @pytest.mark.parametrize(
     ("outputs", "alike"),
     [
