@@ -52,3 +52,8 @@ app.command(
     name="export",
     help="Export a trial's network as safetensors, with a model card.",
 )
+app.command(
+    "rkdsearch.cli.reproduce:reproduce",
+    name="reproduce",
+    help="Train a trial again and compare it, bit for bit.",
+)

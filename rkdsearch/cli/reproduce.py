@@ -1,0 +1,64 @@
+"""`rkdsearch reproduce STUDY --trial ID`: train a trial again and compare."""
+
+from pathlib import Path
+
+from rkdsearch.cli.options import AllowImport
+
+
+def reproduce(
+    study: Path,
+    *,
+    trial: str = "run",
+    folder: Path | None = None,
+    allow_import: AllowImport = (),
+) -> None:
+    """Train a trial again from its exact configuration, and say whether the network is the same.
+
+    On a CPU with the same versions and threads it is, bit for bit; otherwise the differences are
+    listed, and the exit code is 2.
+
+    Parameters
+    ----------
+    study
+        Folder of a study or of a single run (its trial is `run`).
+    trial
+        Trial, as `rkdsearch status` lists it.
+    folder
+        Folder of the repeated run; default: reproductions/<study>-<trial>.
+    """
+    from rkdsearch import plugins
+    from rkdsearch.cli.console import say, show_pace
+    from rkdsearch.cli.progress import epoch_line, seconds_left
+    from rkdsearch.errors import StudyError
+    from rkdsearch.search.reproduction import again, differences, other_conditions, recorded
+    from rkdsearch.training.rows import facts_of
+    from rkdsearch.training.run import exclusive_folder
+
+    show_pace()
+    plugins.allow_import(*allow_import)
+    was = recorded(study, trial)
+    home = folder or Path("reproductions") / f"{study.resolve().name}-{trial}"
+    with exclusive_folder(was.config, home):
+        trainer = again(was, home)
+        say(
+            f"{study}, trial {trial}: seed {was.config.training.seed}, images and teachers are the"
+            f" same; {len(was.epochs)} epochs in {home}"
+        )
+        others = list(other_conditions(was, facts_of(trainer)))
+        for condition in others:
+            say(f"not the same: {condition}")
+        for epoch in trainer.epochs():
+            say(epoch_line(epoch, seconds_left(trainer.history)))
+            if len(trainer.history) == len(was.epochs):
+                break
+        found = list(differences(was, trainer))
+    if found:
+        why = "; ".join(others) or (
+            "the conditions are the same: does it compute on a GPU, whose sums have no fixed order?"
+        )
+        lines = "\n".join(f"  {difference}" for difference in found)
+        raise StudyError(f"{study}, trial {trial}: the repeated run differs ({why}):\n{lines}")
+    say(
+        f"the same bit for bit: {len(was.weights)} tensors of the network, and loss and accuracies"
+        f" of {len(was.epochs)} epochs"
+    )
