@@ -64,7 +64,7 @@ def _labelled(home: Path, classes: list[str]) -> list[tuple[Path, int]]:
     unknown = next((name for name in found if name not in classes), None)
     loose = [path for path in home.glob("*") if _is_image(path)]
     if loose or (unknown is not None and not found.keys() & set(classes)):
-        images = loose[:1] or _images(found[str(unknown)])[:1]
+        images = loose[:1] or images_below(found[str(unknown)])[:1]
         if images:
             raise UnlabelledError(
                 f"{home}: holds images without labels, such as {images[0].relative_to(home)}: in no"
@@ -80,7 +80,7 @@ def _labelled(home: Path, classes: list[str]) -> list[tuple[Path, int]]:
         (path, k)
         for k, name in enumerate(classes)
         if name in found
-        for path in _images(found[name])
+        for path in images_below(found[name])
     ]
 
 
@@ -89,7 +89,7 @@ def _annotated(home: Path, listing: Path, classes: list[str]) -> list[tuple[Path
 
     Raises DataError where a line names no image of this split, or no class.
     """
-    places = {names.plain(path.name): path for path in _images(home)}
+    places = {names.plain(path.name): path for path in images_below(home)}
     label = {name: k for k, name in enumerate(classes)}
     found = []
     lines = listing.read_text(encoding="utf-8").splitlines()
@@ -106,7 +106,7 @@ def _annotated(home: Path, listing: Path, classes: list[str]) -> list[tuple[Path
     return sorted(found, key=lambda pair: (pair[1], names.plain(pair[0].name)))
 
 
-def _images(folder: Path) -> list[Path]:
+def images_below(folder: Path) -> list[Path]:
     """All images below a folder, ordered by their folders' paths, then by their names."""
     found, seen = [], set[str]()
     for here, below, inside in os.walk(folder, followlinks=True):
@@ -129,13 +129,13 @@ def _hint(root: Path, splits: dict[str, Path]) -> str:
     """The folders that are there instead, and the path that may be meant."""
     if not root.is_dir():
         return f"; {root} is no folder"
-    inside = _with_training_images(root, depth=3)  # as ILSVRC/Data/CLS-LOC/train
+    inside = _with_trainingimages_below(root, depth=3)  # as ILSVRC/Data/CLS-LOC/train
     if inside is not None:
         return f"; did you mean folder:{inside}?"
     return f"; {root} holds {', '.join([*splits][:5]) or 'no folders'}"
 
 
-def _with_training_images(folder: Path, depth: int) -> Path | None:
+def _with_trainingimages_below(folder: Path, depth: int) -> Path | None:
     """The first folder below that has one of training images; of few folders only."""
     below = names.folders(folder)
     if depth == 0 or len(below) > 20:
@@ -143,6 +143,6 @@ def _with_training_images(folder: Path, depth: int) -> Path | None:
     for place in below.values():
         if names.one_of("train", names.folders(place).values(), place) is not None:
             return place
-        if (deeper := _with_training_images(place, depth - 1)) is not None:
+        if (deeper := _with_trainingimages_below(place, depth - 1)) is not None:
             return deeper
     return None

@@ -45,7 +45,7 @@ def files(config: DataConfig, split: Split) -> Encoded | None:
     paths = _paths(root, split)
     if not paths:
         return None
-    first = _File.of(training[0], config)
+    first = LabelledFile.of(training[0], config)
     # All files have the columns of the first training file.
     config = config.model_copy(update={"image_column": first.image, "label_column": first.label})
     if split != "train" and _are_unlabelled(paths, config):
@@ -54,11 +54,11 @@ def files(config: DataConfig, split: Split) -> Encoded | None:
             " -1 in it"
         )
     classes = _classes(training, config)
-    labels = np.concatenate([_File.of(path, config).labels(classes) for path in paths])
+    labels = np.concatenate([LabelledFile.of(path, config).labels(classes) for path in paths])
     if not len(labels):
         raise DataError(f"{root}: the {split} files have no rows; write them again")
     return Encoded(
-        items=lambda: (item for path in paths for item in _File.of(path, config).images()),
+        items=lambda: (item for path in paths for item in LabelledFile.of(path, config).images()),
         labels=labels,
         classes=classes,
         key=lambda: f"{key_of(root, paths)} {first.image}",
@@ -89,7 +89,7 @@ def _paths(root: Path, split: Split) -> list[Path]:
 
 
 @dataclass(frozen=True)
-class _File:
+class LabelledFile:
     """A Parquet file, and the names of its image and label columns."""
 
     path: Path
@@ -98,7 +98,7 @@ class _File:
     names: tuple[str, ...] | None  # of integer labels, by the file's own metadata
 
     @classmethod
-    def of(cls, path: Path, config: DataConfig) -> "_File":
+    def of(cls, path: Path, config: DataConfig) -> "LabelledFile":
         """Raises DataError where the columns are missing, not known, or of other types."""
         types, metadata = _schema(path)
         image = _chosen(path, "image", config.image_column, _IMAGE, types)
@@ -245,7 +245,7 @@ def _are_unlabelled(paths: list[Path], config: DataConfig) -> bool:
         types, _ = _schema(path)
         if config.label_column not in types:
             continue
-        values = _File.of(path, config).values()
+        values = LabelledFile.of(path, config).values()
         if any(value not in (None, -1) for value in values) or not values:
             return False
     return True
@@ -253,10 +253,10 @@ def _are_unlabelled(paths: list[Path], config: DataConfig) -> bool:
 
 def _classes(training: list[Path], config: DataConfig) -> tuple[str, ...]:
     """Class names in the order of the labels: the first file's, or the labels that are used."""
-    first = _File.of(training[0], config)
+    first = LabelledFile.of(training[0], config)
     if first.names is not None:
         return first.names
-    used = {path: _File.of(path, config).values() for path in training}
+    used = {path: LabelledFile.of(path, config).values() for path in training}
     texts = {value for values in used.values() for value in values if isinstance(value, str)}
     if texts:
         return tuple(sorted({names.plain(text) for text in texts}))

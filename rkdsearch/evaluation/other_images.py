@@ -20,7 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkdsearch import data
-from rkdsearch.data.folder import SUFFIXES
+from rkdsearch.data import names
+from rkdsearch.data.folder import images_below
+from rkdsearch.data.parquet import LabelledFile
 from rkdsearch.errors import ConfigError, DataError
 from rkdsearch.evaluation.images import EvaluatedImages, ImageSet, evaluated_images
 from rkdsearch.evaluation.targets import EvaluationTarget
@@ -56,8 +58,8 @@ def image_sets(
         config = type(first.config.data).model_validate(first.config.data.model_dump() | given)
         found = [ImageSet.of_test(data.load_test(config))]
     else:
-        names = first.classes or tuple(map(str, range(first.task.classes)))
-        found = _named(spec, _Form.of(given), names, severities)
+        classes = first.classes or tuple(map(str, range(first.task.classes)))
+        found = _named(spec, _Form.of(given), classes, severities)
     seed = first.config.data.split_seed
     return [evaluated_images(each, count, seed=seed) for each in found]
 
@@ -146,13 +148,13 @@ def _named(
 
 
 def _folder(spec: str, path: Path, form: _Form, classes: tuple[str, ...]) -> ImageSet:
-    home = path / "test" if (path / "test").is_dir() else path
-    folders = sorted(f for f in home.glob("*") if f.is_dir() and not f.name.startswith("."))
+    home = names.one_of("test", names.folders(path).values(), path) or path
+    folders = names.folders(home)
     files: list[Path] = []
     labels: list[int] = []
-    numbers = _numbers([folder.name for folder in folders], classes, str(home))
-    for folder, k in zip(folders, numbers, strict=True):
-        found = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES)
+    numbers = _numbers(list(folders), classes, str(home))
+    for folder, k in zip(folders.values(), numbers, strict=True):
+        found = images_below(folder)
         files += found
         labels += [k] * len(found)
     if not files:
@@ -168,42 +170,21 @@ def _folder(spec: str, path: Path, form: _Form, classes: tuple[str, ...]) -> Ima
 
 
 def _parquet(spec: str, path: Path, form: _Form, classes: tuple[str, ...]) -> ImageSet:
-    import pyarrow as pa
-    from pyarrow import parquet
-
     files = [path] if path.is_file() else sorted(path.glob("test*.parquet"))
-    files = files or sorted(path.glob("*.parquet"))
+    files = files or sorted(path.glob("[!._]*.parquet"))
     if not files:
         raise DataError(f"{path}: holds no Parquet file; name a file, or a folder of them")
-    try:
-        tables = [parquet.read_table(file) for file in files]
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: cannot be read as Parquet: {error}; fetch it again") from error
-    names = tables[0].column_names
-    image = next((n for n in ("image", "img") if n in names), None)
-    label = next((n for n in _LABEL_KEYS if n in names), None)
-    if image is None or label is None:
-        raise DataError(
-            f"{files[0]}: must have a column image or img, and label; got {', '.join(names)}"
-        )
-    contents = [
-        (f"{file}, row {row}", value)
-        for file, table in zip(files, tables, strict=True)
-        for row, value in enumerate(table[image].to_pylist())
-    ]
-    labels = _checked(
-        np.concatenate([table[label].to_numpy() for table in tables]), classes, str(files[0])
-    )
-
-    def encoded(row: int) -> tuple[str, bytes]:
-        name, value = contents[row]
-        found = value.get("bytes") if isinstance(value, dict) else value
-        if not isinstance(found, bytes):
-            raise DataError(f"{name}: holds no bytes of an image; embed the files")
-        return name, found
-
+    config = data.DataConfig(name=f"parquet:{path}")
+    read = [LabelledFile.of(file, config) for file in files]
+    labels = np.concatenate([file.labels(classes) for file in read])
+    contents = [item for file in read for item in file.images()]
     return ImageSet(
-        spec, labels, classes, 255.0, lambda rows: _decoded(map(encoded, rows), form), "other"
+        spec,
+        labels,
+        classes,
+        255.0,
+        lambda rows: _decoded([contents[row] for row in rows], form),
+        "other",
     )
 
 

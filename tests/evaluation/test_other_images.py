@@ -12,6 +12,7 @@ from rkdsearch.errors import ConfigError, DataError, RkdError
 from rkdsearch.evaluation.images import EvaluatedImages
 from rkdsearch.evaluation.other_images import image_sets
 from rkdsearch.task import ImageTask
+from tests.data.files import png, write_parquet
 from tests.evaluation.files import target
 
 NETWORK = replace(target("t"), task=ImageTask(2, 1, 4, 4), classes=("cat", "dog"))
@@ -153,3 +154,17 @@ def test_options_that_mean_nothing_are_refused(tmp_path: Path) -> None:
         image_sets(None, {"optimizer.lr": 1}, (), [NETWORK], None)
     with pytest.raises(DataError, match="--images: 1 of 6"):
         image_sets(f"folder:{tmp_path}", {}, (), [NETWORK], 1)
+
+
+def test_other_images_are_read_by_their_own_class_names_and_without_a_macs_notes(
+    tmp_path: Path,
+) -> None:
+    folder = write_folder(tmp_path / "images")
+    (folder / "cat" / "._0.png").write_bytes(b"Mac OS X")
+    (folder / "__MACOSX").mkdir()
+    (found,) = sets(f"folder:{folder}")
+    assert len(found.pixels.labels) == 6
+    images = [png(image[..., None]) for image in GREY[:2]]
+    write_parquet(tmp_path / "test.parquet", images, [0, 1], ["dog", "cat"])
+    (found,) = sets(f"parquet:{tmp_path}")
+    assert found.pixels.labels.tolist() == [1, 0]
