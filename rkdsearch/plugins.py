@@ -9,7 +9,6 @@ import hashlib
 import importlib
 import importlib.util
 import re
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 
 from rkdsearch.errors import ConfigError
+from rkdsearch.provenance import git
 
 GROUPS = ("rkdsearch.methods", "rkdsearch.models")
 
@@ -135,22 +135,6 @@ def commit_of(file: Path) -> str | None:
     None where no checkout tracks it: a package installed inside another project's folder is not
     that project's.
     """
-    tracked = _git(file, "ls-files", "--error-unmatch", file.name)
-    if not tracked:
+    if not git(file.parent, "ls-files", "--error-unmatch", file.name):
         return None
-    return _git(file, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
-
-
-def _git(file: Path, *command: str) -> str | None:
-    try:
-        done = subprocess.run(  # noqa: S603 - the words are ours, but for a file's name
-            ["git", *command],  # noqa: S607 - git is looked up in PATH, as everywhere
-            cwd=file.parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
+    return git(file.parent, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")

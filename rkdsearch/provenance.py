@@ -121,11 +121,15 @@ def _ours(top: Path) -> bool:
 
 
 def _git(*words: str) -> str | None:
-    """Output of a git command in the package's folder; None where it fails or git is missing."""
+    return git(_PACKAGE, *words)
+
+
+def git(folder: Path, *words: str) -> str | None:
+    """Output of a git command in a folder; None where it fails or git is missing."""
     try:
         done = subprocess.run(  # noqa: S603 - the words are ours
             ["git", *words],  # noqa: S607 - git is looked up in PATH, as everywhere
-            cwd=_PACKAGE,
+            cwd=folder,
             capture_output=True,
             text=True,
             errors="surrogateescape",
