@@ -174,7 +174,7 @@ def _results(d: ExportedNetwork) -> str:
         " selection."
     )
     if tested:
-        return f"{text}\n{biased}"
+        return f"{text}\n{biased}" + (f" {d.opened}" if d.opened else "")
     remedy = (
         f"`rkdsearch evaluate STUDY --trial {d.trial['trial_id']}` does it"
         if d.trial["status"] == Status.FINISHED
@@ -224,9 +224,8 @@ def _replicates(d: ExportedNetwork) -> str:
 
 def attack_name(attack: str) -> str:
     """An attack's name for people."""
-    return {"clean": "none", "autoattack": "AutoAttack, standard"}.get(
-        attack, attack.upper().replace("PGD", "PGD-")
-    )
+    names = {"clean": "none", "autoattack": "AutoAttack, standard", "square": "Square"}
+    return names.get(attack, attack.replace("pgd", "PGD-"))
 
 
 def _score(correct: int, images: int) -> str:

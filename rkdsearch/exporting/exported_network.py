@@ -38,6 +38,9 @@ class ExportedNetwork:
     # results over those that were evaluated; None and empty where it has none.
     replicates: Row | None = None
     over_seeds: Sequence[SeedMean] = ()
+    # Openings of the study's test images by `evaluate`: their number, and the sentence about them.
+    openings: int = 0
+    opened: str | None = None
 
     @property
     def tests(self) -> list[Row]:

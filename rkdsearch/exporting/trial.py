@@ -90,6 +90,8 @@ def export_trial(
             ),
             None,
         ),
+        openings=len(rows.test_openings),
+        opened=rows.opened,
         over_seeds=[
             mean
             for mean in over_seeds(rows.tests, rows.trials)

@@ -78,12 +78,17 @@ class StudyResults:
         return current_tests(self.evaluations)
 
     @property
+    def test_openings(self) -> pd.DataFrame:
+        """The openings of the study's own test images."""
+        return self.openings[self.openings["split"] == "test"]
+
+    @property
     def opened(self) -> str | None:
         """Sentence about the openings of the study's test images; None without a ledger of them.
 
         Studies that were evaluated by earlier versions have none.
         """
-        found = self.openings[self.openings["split"] == "test"]
+        found = self.test_openings
         if found.empty:
             return None
         ended = self.trials["run.updated"] > found["opened"].min()

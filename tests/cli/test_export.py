@@ -385,6 +385,20 @@ def test_test_results_carry_n_and_the_entry_counts_what_no_seed_broke(
     } <= entry.keys()
 
 
+def test_the_card_and_the_entry_count_the_openings_of_the_test_images(
+    evaluated: Path, tmp_path: Path
+) -> None:
+    study = shutil.copytree(evaluated, tmp_path / "study")
+    for day, split in ((2, "test"), (3, "other"), (4, "test")):
+        opened = datetime(2026, 1, day, 12, tzinfo=UTC)
+        row = {"opening": f"o{day}", "opened": opened, "split": split, "searching": False}
+        Store(study).write_opening(row)
+    export(study, trial="run", out=tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "The test images were opened 2 times, first on 2026-01-02 12:00 UTC (openings/)." in card
+    assert json.loads((tmp_path / "out" / "robustbench.json").read_text())["test_openings"] == 2
+
+
 def test_the_card_keeps_other_training_seeds_apart_from_its_own_network(
     evaluated: Path, tmp_path: Path
 ) -> None:
