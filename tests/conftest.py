@@ -7,8 +7,10 @@ import shutil
 import socket
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from typing_extensions import override
 
 # The libraries read these when they load, which is after this file.
 os.environ.update(
@@ -56,9 +58,29 @@ def no_network() -> Iterator[None]:
         yield
 
 
+# files whose tests share one Ray: the fixture `one_ray`
+ONE_RAY = ("tests/execution/test_search.py", "tests/execution/test_evaluation.py")
+LONGEST = ("tests/execution/test_kills.py", *ONE_RAY, "tests/search/test_survival.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run real searches first, so that no worker is left with the longest file at the end."""
-    items.sort(key=lambda item: item.path.stem not in ("test_kills", "test_search"))
+    """Run the longest files first, so that no worker is left with one of them at the end."""
+    rank = {file: place for place, file in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.nodeid.split("::")[0], len(rank)))
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file's tests on one worker, as `--dist loadfile`; those of one Ray, too."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        @override
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return ONE_RAY[0] if file in ONE_RAY else file
+
+    return Scheduling(config, log) if config.option.dist == "loadfile" else None
 
 
 def pytest_collection_finish() -> None:

@@ -19,6 +19,15 @@ from tests.search.witness import VARIABLE
 ROOT = Path(__file__).parents[2]
 WAIT = 240.0  # seconds for anything: a stuck search fails, a loaded machine does not
 WITNESS = "tests.search.witness"
+# planted in the environment of Ray's processes: no file may hold it
+SECRET = "planted-secret-5f1c"
+SECRET_NAMES = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "HF_TOKEN",
+    "WANDB_API_KEY",
+)
 FIXED = {
     "data": {"name": "digits", "train_images": 600},
     "student": {"name": "small_cnn", "width": 4},

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +17,9 @@ from rkdsearch.evaluation.jobs import evaluation_jobs
 from rkdsearch.evaluation.runner import JobFailure, evaluate
 from rkdsearch.evaluation.targets import study_targets
 from rkdsearch.execution import evaluation
-from rkdsearch.execution.ray_session import ENVIRONMENT
 from rkdsearch.results.cells import records
 from rkdsearch.results.store import Store
 from tests.evaluation.files import VALUES, digits, run_alone
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """Ray with one pretended GPU."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**ENVIRONMENT, "PYTHONWARNINGS": "ignore"}.items():
-            patch.setenv(name, value)
-        ray.init(num_cpus=1, num_gpus=1, include_dashboard=False, log_to_driver=False)
-        yield
-        ray.shutdown()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
 
 
 def evaluated(
@@ -58,7 +46,7 @@ def worker(device: Callable[[WorkerJob], str]) -> Callable[..., BlockResult]:
     return run_block
 
 
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("one_ray")
 def test_a_worker_takes_a_gpu_where_ray_sees_one_unless_the_run_computes_on_processors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,7 +65,7 @@ def test_a_worker_takes_a_gpu_where_ray_sees_one_unless_the_run_computes_on_proc
         assert found == [{"CPU": 1.0, "GPU": share}] * 2
 
 
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("one_ray")
 def test_errors_of_any_class_come_back_as_sentences_and_a_killed_worker_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,7 +91,7 @@ def test_errors_of_any_class_come_back_as_sentences_and_a_killed_worker_too(
     assert [row["attack"] for row in records(Store(tmp_path).evaluations())] == ["pgd20"]
 
 
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("one_ray")
 def test_a_share_that_no_machine_of_this_ray_has_is_refused() -> None:
     shares = [evaluation._gpu_share(*a) for a in ((None, None), (0.5, None), (2.0, "auto"))]
     assert shares == [1.0, 0.5, 2.0]

@@ -8,7 +8,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from rkdsearch.cli.report import report
 from rkdsearch.cli.tune import tune
 from rkdsearch.errors import DiskError, TeacherError, Terminated
 from rkdsearch.execution import teachers
-from rkdsearch.execution.ray_session import connected
 from rkdsearch.execution.search import run_search
 from rkdsearch.plugins import allow_import
 from rkdsearch.results.cells import records
@@ -30,37 +28,26 @@ from rkdsearch.search import ledger
 from rkdsearch.search.study import Study
 from rkdsearch.space.space import SearchSpace
 from rkdsearch.training.epoch import EpochResult
-from tests.execution.real import FIXED, ROOT, Search, space
+from tests.execution.real import FIXED, SECRET, Search, space
 from tests.search.files import load_space
-from tests.search.witness import VARIABLE
 
 pytestmark = pytest.mark.timeout(600)
 MOODS = {m: m for m in ("unlucky", "nan", "broken", "hungry", "lost", "full")}
 Said = Callable[[], str]
-SECRET = "planted-secret-5f1c"
-SECRET_NAMES = (
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "HF_TOKEN",
-    "WANDB_API_KEY",
-)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def wide() -> Iterator[None]:
+    """A terminal that breaks no sentence."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "200")
+        yield
 
 
 @pytest.fixture(scope="module")
-def witness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One Ray for every search here, and the file to which the witnesses of its workers write."""
-    file = tmp_path_factory.mktemp("witness") / "witness.jsonl"
-    with pytest.MonkeyPatch.context() as patch:
-        # Ray counts what it is told, and touches none
-        patch.setattr(ray, "init", partial(ray.init, num_gpus=1))
-        patch.setenv(VARIABLE, str(file))
-        for name in SECRET_NAMES:
-            patch.setenv(name, SECRET)
-        patch.setenv("PYTHONPATH", str(ROOT))
-        patch.setenv("COLUMNS", "200")
-        with connected(None):
-            yield file
+def witness(one_ray: Path) -> Path:
+    """The file to which the witnesses of Ray's workers write."""
+    return one_ray
 
 
 @pytest.fixture
@@ -80,11 +67,16 @@ def seen(witness: Path, mood: str) -> list[dict[str, Any]]:
 @contextmanager
 def signal_after(witness: Path, steps: int, number: int) -> Iterator[None]:
     """Send this process a signal after `steps` more steps of the witnesses."""
-    until, over = len(seen(witness, "calm")) + steps, threading.Event()
+
+    def calm_steps() -> int:
+        """Cheap: asked fifty times a second."""
+        return witness.read_bytes().count(b'"mood": "calm"') if witness.exists() else 0
+
+    until, over = calm_steps() + steps, threading.Event()
 
     def watch() -> None:
         while not over.wait(0.02):
-            if len(seen(witness, "calm")) >= until:
+            if calm_steps() >= until:
                 os.kill(os.getpid(), number)
                 return
 
