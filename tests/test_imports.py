@@ -1,7 +1,8 @@
 """Import weight: no command and no layer imports a heavy library that it does not need.
 
 Reading a study does not wait for torch, a worker not for torchvision, and training needs no Ray.
-Each case runs in a fresh interpreter, because this one's imports would hide the answer.
+The cases run in a fresh interpreter, because this one's imports would hide the answer: in one for
+all, the light ones first, because what a case may import, every later case may import too.
 """
 
 import json
@@ -15,27 +16,32 @@ import pytest
 from tests.results.factory import make_study
 
 ROOT = Path(__file__).parents[1]
-HEAVY = {"accelerate", "optuna", "pandas", "ray", "sklearn", "timm", "torch", "torchvision"}
+WATCHED = {
+    *("accelerate", "optuna", "pandas", "ray", "ray.tune", "scipy", "sklearn", "timm", "torch"),
+    *("torch._dynamo", "torchvision"),
+}
 PROBE = """
 import json, sys
-watched = set(sys.argv[1].split())
-try:
-    exec(sys.stdin.read())
-except SystemExit as exit:
-    assert not exit.code, f"exit code {exit.code}"
-print("\\n" + json.dumps(sorted(watched & set(sys.modules))))
+watched, found = set(sys.argv[1].split()), {}
+for name, code in json.load(sys.stdin).items():
+    try:
+        exec(code, {})
+    except SystemExit as exit:
+        assert not exit.code, f"exit code {exit.code}"
+    found[name] = sorted(watched & set(sys.modules))
+print("\\n" + json.dumps(found))
 """
 
 
-def imported(code: str, *, path: Path = ROOT, watched: set[str] = HEAVY) -> set[str]:
-    """Those of the watched top-level modules that a fresh interpreter imports to run `code`."""
+def imported(cases: dict[str, str], *, path: Path = ROOT) -> dict[str, set[str]]:
+    """The watched modules that a fresh interpreter has imported after each case's code."""
     run = subprocess.run(
-        [sys.executable, "-c", PROBE, " ".join(sorted(watched))],
-        input=code, capture_output=True, text=True, check=False, timeout=60,
+        [sys.executable, "-c", PROBE, " ".join(sorted(WATCHED))],
+        input=json.dumps(cases), capture_output=True, text=True, check=False, timeout=100,
         env={**os.environ, "PYTHONPATH": str(path)},
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
-    return set(json.loads(run.stdout.splitlines()[-1]))
+    return {name: set(found) for name, found in json.loads(run.stdout.splitlines()[-1]).items()}
 
 
 def command(*arguments: str) -> str:
@@ -45,56 +51,97 @@ def command(*arguments: str) -> str:
     )
 
 
+@pytest.fixture(scope="module")
+def after(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
+    """What has been imported after each case, in this order."""
+    study = tmp_path_factory.mktemp("study")
+    make_study(study, trials=3)
+    return imported(
+        {
+            "package": "import rkdsearch, rkdsearch.errors",
+            "--help": command("--help"),
+            "tune --help": command("tune", "--help"),
+            "status": command("status", str(study)),
+            "report": command("report", str(study)),
+            "methods": (
+                "from rkdsearch import evaluation, methods\n"
+                "for name in methods.names(): methods.load(name)"
+            ),
+            "size of a student": (
+                "from rkdsearch.task import ImageTask\n"
+                "from rkdsearch.models import ModelConfig, size_of\n"
+                "size_of(ModelConfig(), ImageTask(10, 1, 8, 8))"
+            ),
+            "training": "import rkdsearch.training.trainer",
+            "run": "import rkdsearch.training.run",
+            "gang": "import rkdsearch.execution.gang",
+            "trial": "import rkdsearch.execution.trial, rkdsearch.execution.trainable",
+            "search": "import rkdsearch.execution.search",
+        }
+    )
+
+
 @pytest.mark.parametrize("arguments", [("--help",), ("tune", "--help")], ids=" ".join)
-def test_asking_for_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
-    assert imported(command(*arguments)) == set()
+def test_asking_for_help_imports_nothing_heavy(
+    after: dict[str, set[str]], arguments: tuple[str, ...]
+) -> None:
+    assert after[" ".join(arguments)] == set()
 
 
 @pytest.mark.parametrize("name", ["report", "status"])
-def test_reading_a_study_imports_neither_torch_nor_ray(name: str, tmp_path: Path) -> None:
-    make_study(tmp_path, trials=3)
-    assert imported(command(name, str(tmp_path))) == {"pandas"}
+def test_reading_a_study_imports_neither_torch_nor_ray(
+    after: dict[str, set[str]], name: str
+) -> None:
+    assert after[name] == {"pandas"}
 
 
-def test_the_package_itself_imports_nothing_heavy() -> None:
-    assert imported("import rkdsearch, rkdsearch.errors") == set()
+def test_the_package_itself_imports_nothing_heavy(after: dict[str, set[str]]) -> None:
+    assert after["package"] == set()
 
 
-def test_every_method_and_the_layers_up_to_evaluation_import_torch_alone() -> None:
-    code = (
-        "from rkdsearch import evaluation, methods\nfor name in methods.names(): methods.load(name)"
-    )
-    assert imported(code) <= {"torch", "pandas"}
+def test_every_method_and_the_layers_up_to_evaluation_import_torch_alone(
+    after: dict[str, set[str]],
+) -> None:
+    assert after["methods"] == {"torch", "pandas"}
 
 
-def test_training_imports_neither_ray_nor_torchvision() -> None:
-    assert imported("import rkdsearch.training.trainer") <= {"torch", "pandas", "accelerate"}
+def test_counting_does_not_import_the_compiler(after: dict[str, set[str]]) -> None:
+    assert after["size of a student"] == {"torch", "pandas"}
 
 
-def test_a_run_does_not_import_scipy() -> None:
-    assert imported("import rkdsearch.training.run", watched={"scipy"}) == set()
+def test_training_imports_neither_ray_nor_torchvision(after: dict[str, set[str]]) -> None:
+    assert after["training"] == {"torch", "pandas", "accelerate"}
 
 
-def test_a_trial_imports_tune_and_nothing_else_of_the_search() -> None:
-    found = imported(
-        "import rkdsearch.execution.trial, rkdsearch.execution.trainable",
-        watched=HEAVY | {"ray.tune"},
-    )
-    assert found == {"torch", "pandas", "accelerate", "ray", "ray.tune"}
+def test_a_run_does_not_import_scipy(after: dict[str, set[str]]) -> None:
+    assert after["run"] == {"torch", "pandas", "accelerate"}
 
 
-def test_a_process_of_a_gang_does_not_import_tune() -> None:
-    assert imported("import rkdsearch.execution.gang", watched={"ray.tune"}) == set()
+def test_a_process_of_a_gang_does_not_import_tune(after: dict[str, set[str]]) -> None:
+    assert after["gang"] == {"torch", "pandas", "accelerate", "ray"}
+
+
+def test_a_trial_imports_tune_and_nothing_else_of_the_search(after: dict[str, set[str]]) -> None:
+    assert after["trial"] == {"torch", "pandas", "accelerate", "ray", "ray.tune"}
+
+
+def test_a_search_does_not_import_scipy(after: dict[str, set[str]]) -> None:
+    assert after["search"] == {"torch", "pandas", "accelerate", "ray", "ray.tune", "optuna"}
 
 
 def test_this_check_can_fail(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("")
     (tmp_path / "deep.py").write_text("import torch")
     (tmp_path / "shallow.py").write_text("import deep")
-    assert imported("import shallow", path=tmp_path) == {"torch"}
-    assert imported("def later(): import shallow", path=tmp_path) == set()
-    assert imported("import shallow, sys; sys.argv = ['rkdsearch', '--help']", path=tmp_path) == {
-        "torch"
+    cases = {
+        "later": "def later(): import shallow",
+        "now": "import shallow, sys; sys.argv = ['rkdsearch', '--help']",
+        "after it": "",
+    }
+    assert imported(cases, path=tmp_path) == {
+        "later": set(),
+        "now": {"torch"},
+        "after it": {"torch"},
     }
     with pytest.raises(AssertionError, match="exit code 2"):
-        imported("raise SystemExit(2)", path=tmp_path)
+        imported({"x": "raise SystemExit(2)"}, path=tmp_path)

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision.datasets import ImageFolder
 
 from rkdsearch.data import Batches, DataConfig, load_test, load_training
 from rkdsearch.data import encoded as encoded_files
@@ -142,6 +141,8 @@ def test_a_cache_folder_that_cannot_be_written_says_which_value_to_change(tmp_pa
 def test_images_in_sub_folders_belong_to_their_class_in_the_order_of_image_folder(
     tmp_path: Path,
 ) -> None:
+    from torchvision.datasets import ImageFolder  # imported here: seconds
+
     write_folder(
         tmp_path,
         {
