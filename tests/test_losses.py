@@ -148,7 +148,7 @@ def test_half_precision_is_lifted_and_double_is_kept(
     assert losses.entropy(z).dtype == computed
 
 
-def test_certain_answers_stay_finite() -> None:
+def test_losses_of_certain_logits_stay_finite() -> None:
     sure, other = (
         logits([1000.0, 0.0], dtype=torch.float32),
         logits([0.0, 1000.0], dtype=torch.float32),

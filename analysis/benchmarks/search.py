@@ -2,12 +2,12 @@
 
 Every rule (`rules.py`) meets the same landscapes (`curves.py`) with two workers (`simulation.py`),
 and is charged for what it trains and validates. A search's worth is the hypervolume above (0, 0) of
-what its full-length trials would deliver: on simulated curves their true values, without seed and
-exam noise. The bar is the hypervolume that random full-length search ends with in that landscape
-when it has spent the budget, a mean over five such searches. "To the bar" is the share of random
-search's compute after which a rule has reached it: the median over seeds, and its 95 % interval by
-order statistics ("never" where it was not reached). A search ends there, but not before it has
-spent a quarter of random search's compute.
+what its full-length trials would deliver: on simulated curves their true values, without the noise
+of seeds and of validation. The bar is the hypervolume that random full-length search ends with in
+that landscape when it has spent the budget, a mean over five such searches. "To the bar" is the
+share of random search's compute after which a rule has reached it: the median over seeds, and its
+95 % interval by order statistics ("never" where it was not reached). A search ends there, but not
+before it has spent a quarter of random search's compute.
 
     python analysis/benchmarks/search.py [--quick] [--seeds 99] [--budgets 30 100] [--processes 2]
                                          [--shapes bulging straight] [--rules ...]

@@ -55,7 +55,7 @@ class Rule(Protocol):
         """True where a trial runs on at once from `trial.rung`, a rung before full length."""
 
     def promoted(self) -> int | None:
-        """Ordinal of a paused trial that goes on now."""
+        """Ordinal of a paused trial that is promoted now."""
 
     def ended(self, trial: Trial, values: tuple[float, float]) -> None:
         """Record the last values of a trial that ended, at full length or by the rule."""

@@ -12,9 +12,9 @@ share of the best convolution that this machine was measured to do.
 
 First losses must agree. In float64 they do, to 1e-9: each pair is asked, on 4 images and 2 attack
 steps. In fp32 the script does not agree with itself: an attack takes the signs of gradients, and
-near zero a sign hangs on the order in which a convolution was summed. So the script answers in
+near zero a sign hangs on the order in which a convolution was summed. So the script runs in
 three LAYOUTS between which mathematics sees no difference, and our loss may be as far from the
-nearest of its answers as these are from each other, or 1e-4.
+nearest of its losses as these are from each other, or 1e-4.
 
 The exit code is 1 where a bar was missed or first losses do not agree. It is 2, and no verdict on
 speed is given, where the bars do not apply: others used the machine when the run began (there only
@@ -177,8 +177,8 @@ def useful_flops(work: Workload) -> float:
     # Forward, and backward to images and weights: of x' and x, where x weighs something; BatchNorm
     # sees it in any case.
     learnt = {"ard": 3 + 1, "adaad": 3 + 1}.get(work.method, 3 + 3) * student
-    answers = {"rslad": 1, "ard": 1}.get(work.method, 2) * teacher
-    return float(work.batch * (attack + learnt + answers))
+    targets = {"rslad": 1, "ard": 1}.get(work.method, 2) * teacher
+    return float(work.batch * (attack + learnt + targets))
 
 
 # --------------------------------------------------------------------------------------- the report
@@ -196,11 +196,11 @@ def median_ratio(slow: list[float], fast: list[float]) -> float:
 
 
 def agreement(ours: float, script: Sequence[float]) -> tuple[float, float]:
-    """Distance of our loss to the nearest of the script's answers, and its limit.
+    """Distance of our loss to the nearest of the script's losses, and its limit.
 
     The limit is their distance from each other, or 1e-4.
     """
-    return min(abs(ours - answer) for answer in script), max(1e-4, max(script) - min(script))
+    return min(abs(ours - loss) for loss in script), max(1e-4, max(script) - min(script))
 
 
 def compare(
@@ -230,12 +230,12 @@ def compare(
     reached = median_ratio(script, ours) >= bar and (
         same_bar is None or median_ratio(tuned, ours) >= same_bar
     )
-    answers = {
+    by_layout = {
         layout: sides["script+alloc"].submit(first_loss, work, climb, layout).result()
         for layout in LAYOUTS[1:]
     }
-    answers = {"contiguous": losses["script"], **answers}
-    apart, at_most = agreement(losses["ours"], list(answers.values()))
+    by_layout = {"contiguous": losses["script"], **by_layout}
+    apart, at_most = agreement(losses["ours"], list(by_layout.values()))
     exactly = sides["script+alloc"].submit(difference_in_float64, work, climb).result()
     work_done = useful_flops(work)
     shares = {
@@ -254,9 +254,9 @@ def compare(
     print(f"  the same allocator     {ratios(tuned, ours)}   bar {same_bar or 'none'}")
     print(
         "  the script's losses   "
-        f" {', '.join(f'{answer:.6f} {layout}' for layout, answer in answers.items())}"
+        f" {', '.join(f'{loss:.6f} {layout}' for layout, loss in by_layout.items())}"
     )
-    print(f"  the script from itself {max(answers.values()) - min(answers.values()):.1e}")
+    print(f"  the script from itself {max(by_layout.values()) - min(by_layout.values()):.1e}")
     verdict = f"{apart:.1e} from the nearest of them (at most {at_most:.1e})" + (
         "" if apart <= at_most else "   DOES NOT AGREE"
     )

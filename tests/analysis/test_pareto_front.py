@@ -42,7 +42,7 @@ def test_every_trial_inside_the_axes_is_drawn_once_and_stopped_ones_hollow(tmp_p
     )
 
 
-def test_a_study_with_repeats_shows_means_that_the_front_goes_through_and_says_so(
+def test_a_study_with_replicates_shows_means_that_the_front_goes_through_and_says_so(
     tmp_path: Path,
 ) -> None:
     repeat(make_study(tmp_path), (2, 41, 44))

@@ -88,7 +88,7 @@ def test_the_sampler_is_handed_only_what_it_looks_at(tmp_path: Path) -> None:
     assert short.observations()[-3:] == long.observations()[-3:]
 
 
-def test_a_trial_that_failed_when_it_was_taken_up_again_is_seen_no_more(tmp_path: Path) -> None:
+def test_a_trial_that_failed_when_it_was_retried_is_in_the_history_no_more(tmp_path: Path) -> None:
     study = Study(tmp_path / "study", load_space(tmp_path), 3, {})
     assignment = study.next()
     assert assignment is not None

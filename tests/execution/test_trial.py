@@ -22,7 +22,7 @@ CONFIG = run.build(
 )
 
 
-def test_a_trial_taken_up_reports_its_last_epoch_once_more_and_trains_on(tmp_path: Path) -> None:
+def test_a_resumed_trial_reports_its_last_epoch_once_more_and_trains_on(tmp_path: Path) -> None:
     assignment = Assignment("t00000", CONFIG, tmp_path, (Fidelity(epochs=1), Fidelity(epochs=3)))
     trial = run_trial(assignment)
     report = next(trial)

@@ -95,7 +95,7 @@ def test_a_network_that_flattens_its_images_takes_any_number_of_them_too(
 
 
 @pytest.mark.usefixtures("exported_once")
-def test_a_file_that_answers_otherwise_is_not_kept(
+def test_a_file_with_other_logits_is_not_kept(
     network: nn.Module, digits: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = onnx_model.run

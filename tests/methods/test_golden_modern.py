@@ -269,7 +269,7 @@ class FoundBoth(Found):
 @pytest.mark.parametrize(
     ("variant", "fields"), [("alpha0.7", {}), ("alpha0.5", {"adversarial_weight": 0.5})]
 )
-def test_the_student_learns_two_answers_of_the_teacher_at_its_own_attacked_image(
+def test_the_student_learns_two_outputs_of_the_teacher_at_its_own_attacked_image(
     variant: str, fields: dict[str, Any]
 ) -> None:
     Oracle.load("cgard").check(

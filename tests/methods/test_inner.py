@@ -84,7 +84,7 @@ def test_logits_in_half_precision_get_a_slope_of_their_own_kind() -> None:
 
 
 @pytest.mark.parametrize(("name", "forwards"), [("small_cnn", 1), ("mlp", 1), ("wide_resnet", 2)])
-def test_one_forward_answers_several_batches_where_images_are_independent(
+def test_one_forward_takes_several_batches_where_images_are_independent(
     name: str, forwards: int
 ) -> None:
     shape = {"width": 1, "depth": 10} if name == "wide_resnet" else {}

@@ -75,7 +75,7 @@ def test_clean_images_are_followed_back_where_they_weigh_something(
     assert dead_batches == alive_batches
 
 
-def test_a_student_without_batchnorm_answers_weightless_images_by_a_forward_of_their_own() -> None:
+def test_a_student_without_batchnorm_takes_weightless_images_in_a_forward_of_their_own() -> None:
     class Independent(nn.Linear):
         independent = True
 

@@ -63,7 +63,9 @@ def folds(network: nn.Module) -> int:
         ("mobilenet_v2", 57),
     ],
 )
-def test_the_inference_copy_answers_as_the_network_in_eval_mode(name: str, batchnorms: int) -> None:
+def test_the_inference_copy_gives_the_logits_of_the_network_in_eval_mode(
+    name: str, batchnorms: int
+) -> None:
     network, x = built(name), torch.rand(2, 3, 8, 8, dtype=torch.float64)
     copied = inference_copy(network)()
     assert_same(network, copied, x)

@@ -13,7 +13,7 @@ def shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
 
-def test_resnet18_answers_as_torchvisions_with_a_cifar_stem() -> None:
+def test_resnet18_gives_the_logits_of_torchvisions_with_a_cifar_stem() -> None:
     from torchvision.models import resnet18
 
     theirs = resnet18(weights=None, num_classes=10)

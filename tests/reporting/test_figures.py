@@ -189,7 +189,7 @@ def test_a_value_that_is_no_number_is_not_drawn(value: object) -> None:
 # ------------------------------------------------------------------------------------------ repeats
 
 
-def test_who_was_repeated_is_one_mark_at_its_means_with_bars(repeated: StudyResults) -> None:
+def test_who_was_replicated_is_one_mark_at_its_means_with_bars(repeated: StudyResults) -> None:
     marks = {
         hover: (x, y, sd)
         for trace in pareto(repeated)["data"]
@@ -226,7 +226,7 @@ def test_the_front_goes_through_the_marks_that_made_it(repeated: StudyResults) -
     assert set(zip(front["x"], front["y"], strict=True)) <= marks
 
 
-def test_the_seed_of_a_repeat_is_no_searched_value(repeated: StudyResults) -> None:
+def test_the_seed_of_a_replicate_is_no_searched_value(repeated: StudyResults) -> None:
     slices = figures.slices(rows(repeated))
     assert slices is not None
     titles = [

@@ -50,7 +50,7 @@ def test_the_difference_turned_round_has_the_interval_turned_round() -> None:
     assert (forth.value, forth.low, forth.high) == (-back.value, -back.high, -back.low)
 
 
-def test_equal_answers_differ_by_nothing_but_not_with_certainty() -> None:
+def test_equal_results_differ_by_nothing_but_not_with_certainty() -> None:
     found = intervals.paired_difference("10" * 50, "10" * 50)
     assert found.value == 0.0
     assert found.high == -found.low == pytest.approx(1.959964 * (2 / 102 / 102) ** 0.5, abs=1e-6)
