@@ -65,15 +65,21 @@ class Objective:
         return f"{int(value):,}" if self.minimised else f"{100 * value:.1f}"
 
 
+def _accuracy(name: str, heading: str, meaning: str) -> Objective:
+    return Objective(f"metric.{name}", heading, unit="fraction of 1", meaning=meaning)
+
+
 def _cost(name: str, heading: str, worthless: float, *, unit: str, meaning: str) -> Objective:
     return Objective(f"run.{name}", heading, worthless, unit, meaning)
 
 
 OBJECTIVES: Mapping[str, Objective] = MappingProxyType(
     {
-        "clean_accuracy": Objective("metric.clean_accuracy", "clean"),
-        "robust_accuracy": Objective("metric.robust_accuracy", "robust"),
-        "worst_class_accuracy": Objective("metric.worst_class_accuracy", "worst class"),
+        "clean_accuracy": _accuracy("clean_accuracy", "clean", "validation, clean images"),
+        "robust_accuracy": _accuracy("robust_accuracy", "robust", "validation, under attack"),
+        "worst_class_accuracy": _accuracy(
+            "worst_class_accuracy", "worst class", "validation, robust accuracy of the worst class"
+        ),
         "parameters": _cost(
             "parameters",
             "weights",
@@ -91,6 +97,7 @@ OBJECTIVES: Mapping[str, Objective] = MappingProxyType(
     }
 )
 COSTS = tuple(name for name, objective in OBJECTIVES.items() if objective.minimised)
+ACCURACIES = tuple(name for name in OBJECTIVES if name not in COSTS)
 if TYPE_CHECKING:
     Name = str
 else:

@@ -2,10 +2,11 @@
 
 from datetime import UTC, datetime
 
+from rkdsearch.results.rows import DecisionRow
 from rkdsearch.results.states import Decision, Origin
 from rkdsearch.search.ledger import Ledger
 from rkdsearch.search.scheduler import Rung, Scheduler
-from rkdsearch.search.trial import RungDecision, Trial
+from rkdsearch.search.trial import Trial
 from rkdsearch.space import check
 from rkdsearch.space.space import SearchSpace
 
@@ -72,19 +73,14 @@ class Decisions:
         ranked = trial.trial_id in rung.values
         rank = self.scheduler.rank(rung, trial.trial_id) if ranked else None
         trial.decisions.append(
-            RungDecision(
+            DecisionRow(
                 epochs=rung.epochs,
                 decision=decision,
                 rule=self.scheduler.rule
                 if trial.origin == Origin.SEARCH
                 else "baseline: always full length",
                 decided=datetime.now(UTC),
-                objectives={
-                    "clean_accuracy": best.clean_accuracy,
-                    "robust_accuracy": best.robust_accuracy,
-                    "worst_class_accuracy": best.worst_class_accuracy,
-                    **trial.costs,
-                },
+                objectives={**best.accuracies, **trial.costs},
                 best_epoch=best.epoch,
                 rank=None if rank is None else rank.rank,
                 of=None if rank is None else rank.of,

@@ -127,13 +127,6 @@ def _entry(trial: Trial) -> Entry:
         # the last report of a replicate may be lost; it is over nevertheless
         finished=finished if replicate else finished and trial.full_length and best is not None,
         failed=trial.status == Status.FAILED,
-        values={}
-        if best is None
-        else {
-            "clean_accuracy": best.clean_accuracy,
-            "robust_accuracy": best.robust_accuracy,
-            "worst_class_accuracy": best.worst_class_accuracy,
-            **trial.costs,
-        },
+        values={} if best is None else {**best.accuracies, **trial.costs},
         flagged=bool(trial.flags),
     )

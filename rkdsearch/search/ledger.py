@@ -149,7 +149,7 @@ class Ledger:
 
     def write_decisions(self, trial: Trial) -> None:
         """Write the decisions about a trial."""
-        self.store.write_rungs(trial.trial_id, [d.row for d in trial.decisions])
+        self.store.write_rungs(trial.trial_id, [cells_of(d) for d in trial.decisions])
 
 
 def folder_of(study: Path, trial_id: str) -> Path:

@@ -16,10 +16,11 @@ from rkdsearch.config.fidelity import fidelity_at
 from rkdsearch.errors import Failure
 from rkdsearch.results.cells import records
 from rkdsearch.results.packs import is_pack
+from rkdsearch.results.rows import DecisionRow
 from rkdsearch.results.states import Origin, Status
 from rkdsearch.results.store import Store
 from rkdsearch.search.ledger import folder_of
-from rkdsearch.search.trial import RETRYABLE, RungDecision, Trial
+from rkdsearch.search.trial import RETRYABLE, Trial
 from rkdsearch.space.ladder import Segment
 from rkdsearch.training import checkpoint, rows
 from rkdsearch.training.epoch import Best, EpochResult
@@ -69,7 +70,7 @@ class StoredTrials:
             asked=_plain(row["asked"] or row["run.updated"]),
             placed=_plain(row["placed"]),
             decisions=[
-                RungDecision.from_row({k: _plain(v) for k, v in rung.items()})
+                DecisionRow.from_row({k: _plain(v) for k, v in rung.items()})
                 for rung in self._rungs[row["trial_id"]]
             ],
             facts={

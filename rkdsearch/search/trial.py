@@ -3,13 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any
 
 from rkdsearch.config import TrainConfig
 from rkdsearch.errors import Failure
-from rkdsearch.results.columns import cells_of
 from rkdsearch.results.flags import Flag
-from rkdsearch.results.objectives import COSTS, OBJECTIVES, merits
+from rkdsearch.results.objectives import COSTS, merits
 from rkdsearch.results.rows import DecisionRow
 from rkdsearch.results.states import Decision, Origin, Status
 from rkdsearch.space import ladder
@@ -20,71 +19,6 @@ from rkdsearch.training.epoch import Best, EpochResult
 
 # Failures of the machine, which may not happen again: a resumed search retries these trials.
 RETRYABLE: tuple[Failure, ...] = (Failure.MEMORY, Failure.WORKER, Failure.FILES)
-
-
-@dataclass(frozen=True)
-class RungDecision:
-    """One decision of the scheduler about a trial, and what it was based on: a row of `rungs/`.
-
-    `objectives` are values by name, of the best epoch so far. `rank` and `of` are None where the
-    trial was not ranked. Rows of earlier versions lack some values.
-    """
-
-    epochs: int
-    decision: Decision
-    rule: str
-    decided: datetime
-    objectives: Mapping[str, float | None]
-    best_epoch: int | None
-    rank: int | None
-    of: int | None
-    training_attack_steps: int | None
-    validation_attack_steps: int | None
-    validation_images: int | None
-
-    @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> Self:
-        """Read a row of `rungs/`, in plain Python types."""
-        return cls(
-            epochs=row["epochs"],
-            decision=Decision(row["decision"]),
-            rule=row["rule"],
-            decided=row["decided"],
-            objectives={name: row.get(name) for name in OBJECTIVES},
-            best_epoch=row["best_epoch"],
-            rank=row["rank"],
-            of=row["of"],
-            training_attack_steps=row["training_attack_steps"],
-            validation_attack_steps=row["validation_attack_steps"],
-            validation_images=row["validation_images"],
-        )
-
-    @property
-    def row(self) -> dict[str, object]:
-        """The row of `rungs/`, without `trial_id`."""
-        values = self.objectives
-        row = DecisionRow(
-            epochs=self.epochs,
-            validation_attack_steps=self.validation_attack_steps,
-            clean_accuracy=values.get("clean_accuracy"),
-            robust_accuracy=values.get("robust_accuracy"),
-            best_epoch=self.best_epoch,
-            rank=self.rank,
-            of=self.of,
-            decision=self.decision,
-            rule=self.rule,
-            decided=self.decided,
-            training_attack_steps=self.training_attack_steps,
-            validation_images=self.validation_images,
-            worst_class_accuracy=values.get("worst_class_accuracy"),
-            costs={name: values.get(name) for name in COSTS},
-        )
-        return cells_of(row)
-
-    @property
-    def trains_on(self) -> bool:
-        """True where the trial trains on beyond the rung."""
-        return self.decision in (Decision.CONTINUED, Decision.PROMOTED)
 
 
 @dataclass
@@ -109,7 +43,7 @@ class Trial:
     error: str | None = None
     failure: Failure | None = None
     epochs_by_segment: list[list[EpochResult]] = field(default_factory=lambda: [[]])
-    decisions: list[RungDecision] = field(default_factory=list)
+    decisions: list[DecisionRow] = field(default_factory=list)
     facts: dict[str, object] = field(default_factory=dict)  # columns `run.*`, as its worker reports
     lost_seconds: float = 0.0  # of epochs that were trained, and whose checkpoint was lost
     executing: bool = False

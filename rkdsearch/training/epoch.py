@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rkdsearch.accuracy import ByClass, TeacherReliability
+from rkdsearch.results.objectives import ACCURACIES
 from rkdsearch.results.rows import Checks
 
 
@@ -17,6 +18,11 @@ class Best:
     robust_accuracy: float
     worst_class_accuracy: float
     by_class: ByClass | None = None  # None where an earlier version measured
+
+    @property
+    def accuracies(self) -> dict[str, float]:
+        """The accuracies among the objectives, by name."""
+        return {name: getattr(self, name) for name in ACCURACIES}
 
     def merit(self, select: str) -> float:
         """The value that selects an epoch: the accuracy `select`, or `mean` of clean and robust."""

@@ -1,30 +1,31 @@
 """The row of a decision of the scheduler in `rungs/`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any, Self
 
 from rkdsearch.results.columns import Cell
-from rkdsearch.results.rows.units import FRACTION, UTC, cost_columns
+from rkdsearch.results.objectives import OBJECTIVES
+from rkdsearch.results.rows.units import UTC, objective_columns
 from rkdsearch.results.states import Decision
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecisionRow:
-    """One decision of the scheduler about a trial at a rung."""
+    """One decision of the scheduler about a trial at a rung, and what it was based on.
+
+    `rank` and `of` are None where the trial was not ranked.
+    """
 
     epochs: Annotated[int, Cell("length of the rung", "the space's `ladder`", "epochs")]
     validation_attack_steps: Annotated[
         int | None, Cell("steps of the validation attack", "`EpochResult`", "steps")
     ]
-    clean_accuracy: Annotated[
-        float | None,
-        Cell("validation, clean images, at the decision", "`EpochResult.best`", FRACTION),
-    ]
-    robust_accuracy: Annotated[
-        float | None,
-        Cell("validation, under attack, at the decision", "`EpochResult.best`", FRACTION),
+    # values by name, accuracies of the best epoch so far
+    objectives: Annotated[
+        Mapping[str, float | None],
+        objective_columns(", at the decision", "; null where the space asks nothing about it"),
     ]
     best_epoch: Annotated[
         int | None,
@@ -54,14 +55,16 @@ class DecisionRow:
     validation_images: Annotated[
         int | None, Cell("validation images behind these accuracies", "`EpochResult`", "images")
     ]
-    worst_class_accuracy: Annotated[
-        float | None,
-        Cell(
-            "validation, robust accuracy of the worst class, at the decision",
-            "`EpochResult.best`",
-            FRACTION,
-        ),
-    ]
-    costs: Annotated[
-        Mapping[str, float | None], cost_columns("", "; null where the space asks nothing about it")
-    ]
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        """Read a row of `rungs/`, in plain Python types; those of earlier versions lack values."""
+        values: dict[str, Any] = {field.name: row.get(field.name) for field in fields(cls)}
+        values["decision"] = Decision(row["decision"])
+        values["objectives"] = {name: row.get(name) for name in OBJECTIVES}
+        return cls(**values)
+
+    @property
+    def trains_on(self) -> bool:
+        """True where the trial trains on beyond the rung."""
+        return self.decision in (Decision.CONTINUED, Decision.PROMOTED)
