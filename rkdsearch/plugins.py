@@ -56,10 +56,15 @@ def allowed_imports() -> tuple[str, ...]:
 
     A search hands them to its workers.
     """
-    installed = {
+    return tuple(sorted(_allowed | _installed(tuple(sys.path))))
+
+
+@lru_cache(maxsize=1)  # every run of a space check asks, and packages are many files
+def _installed(_path: tuple[str, ...]) -> frozenset[str]:
+    """Prefixes of the entry points that are installed on this path."""
+    return frozenset(
         point.value.partition(":")[0] for group in GROUPS for point in entry_points(group=group)
-    }
-    return tuple(sorted(_allowed | installed))
+    )
 
 
 def is_dotted(name: str) -> bool:
