@@ -1,6 +1,7 @@
 """Checks and measurements on this machine's GPU: one command, ten minutes at most.
 
     python analysis/gpu_check.py [--out runs/gpu_check] [--parts steps gang] [--minutes 10]
+                                 [--data parquet:PATH]
 
 tests       every test marked `gpu`
 steps       one step of RSLAD, IAD, AdaAD and CRDND on ResNet-18 and MobileNet-V2 beside the
@@ -14,8 +15,8 @@ gang        two processes against one, by gloo on one device, by NCCL where ther
 
 Each part is a process with a limit of its own: one that fails or runs out is recorded, and the next
 begins. `gpu_check.json` and `gpu_check.md` (for the lab log) are written after each. Images are
-noise: nothing is downloaded, and of the dependencies it takes torch, torchvision, accelerate and
-pydantic; pytest for the tests, pyautoattack for AutoAttack. A part says what it lacks.
+noise, but in the epochs where `--data` names real ones. Nothing is downloaded. Of the dependencies
+it takes torch, torchvision, accelerate, pydantic and pyautoattack, and pytest for the tests.
 
 Exit codes: 0 where every part ended by itself, 1 where one did not, 2 without a GPU. `--tiny` runs
 all of it on small networks and a CPU, to see that every line works; its figures mean nothing.
@@ -37,6 +38,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+NEEDED = ("torch", "torchvision", "accelerate", "pydantic", "pyautoattack")
 ROOT = Path(__file__).parents[1]
 PARTS_SCRIPT = ROOT / "analysis" / "benchmarks" / "gpu_parts.py"
 # Shares of the time; what a part leaves over is its successors'.
@@ -58,13 +60,13 @@ def limit(part: str, parts: Sequence[str], left: float) -> float:
     return left * SHARES[part] / sum(SHARES[name] for name in rest)
 
 
-def run(part: str, folder: Path, seconds: float, *, tiny: bool) -> dict[str, Any]:
+def run(part: str, folder: Path, seconds: float, options: Sequence[str]) -> dict[str, Any]:
     """One part in a process of its own: how it ended, how long it took, and its rows."""
     result, said = folder / f"{part}.json", folder / f"{part}.log"
     result.unlink(missing_ok=True)
     soft = max(1.0, seconds - GRACE)
     command = [sys.executable, str(PARTS_SCRIPT), part, "--result", str(result)]
-    command += ["--seconds", str(soft), *(["--tiny"] if tiny else [])]
+    command += ["--seconds", str(soft), *options]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *_python_path()])}
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as own, said.open("wb") as log:
@@ -223,12 +225,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--parts", nargs="+", choices=list(SHARES), default=list(SHARES))
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--data", help="real images for the epochs, as in `data.name`")
     given = parser.parse_args(arguments)
-    missing = [
-        name
-        for name in ("torch", "torchvision", "accelerate", "pydantic", "safetensors")
-        if find_spec(name) is None
-    ]
+    missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         print(f"needs {', '.join(missing)}: install {'it' if len(missing) == 1 else 'them'} first")
         return 2
@@ -238,9 +237,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("torch sees no GPU here; --tiny runs every part on the CPU")
         return 2
     given.out.mkdir(parents=True, exist_ok=True)
+    options = ["--tiny"] * given.tiny + (["--data", given.data] if given.data else [])
     for part in parts:
         left = 60 * given.minutes - GRACE - (time.monotonic() - began)
-        result = run(part, given.out, limit(part, parts, left), tiny=given.tiny)
+        result = run(part, given.out, limit(part, parts, left), options)
         found["parts"][part] = result
         record(given.out, found)
         print(f"{part}: {result['ended']}, {result['seconds']:.0f} s", flush=True)

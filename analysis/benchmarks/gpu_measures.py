@@ -41,12 +41,16 @@ SMALL: dict[str, Any] = {"name": "small_cnn", "width": 4}
 
 @dataclass(frozen=True)
 class Place:
-    """Place and time of a part's measurements. `folder` is its own, for its files."""
+    """Place and time of a part's measurements. `folder` is its own, for its files.
+
+    `data` names real images, as in the section `data`; None for noise.
+    """
 
     device: str
     tiny: bool
     seconds: float
     folder: Path
+    data: str | None = None
     began: float = field(default_factory=time.monotonic)
 
     @property
@@ -164,8 +168,8 @@ def folded(work: Workload) -> nn.Module:
 # ------------------------------------------------------------------------------------------ runs
 
 
-def image_folder(root: Path, *, per_class: int) -> Path:
-    """A data set `folder:ROOT` of 32x32 noise in ten classes."""
+def image_folder(root: Path, *, per_class: int) -> str:
+    """A data set of 32x32 noise in ten classes, in files under `root`; returns its name."""
     from PIL import Image
 
     generator = np.random.default_rng(0)
@@ -174,19 +178,19 @@ def image_folder(root: Path, *, per_class: int) -> Path:
         for number in range(per_class):
             pixels = generator.integers(256, size=(32, 32, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(root / "train" / str(label) / f"{number}.png")
-    return root
+    return f"folder:{root}"
 
 
 def described(
     folder: Path,
     method: str,
-    images: Path,
+    images: str,
     *,
     student: dict[str, Any],
     teacher: dict[str, Any],
     training: dict[str, Any],
 ) -> TrainConfig:
-    """A run of two epochs over an image folder. Its teacher's file is written into `folder`."""
+    """A run of two epochs over 1,280 images at most. Its teacher's file lands in `folder`."""
     path = folder / "teacher.safetensors"
     if not path.exists():
         torch.manual_seed(0)
@@ -198,9 +202,10 @@ def described(
         {
             "method.name": method,
             "data": {
-                "name": f"folder:{images}",
+                "name": images,
                 "augment": "crop_flip",
                 "validation_fraction": 0.2,
+                "train_images": None if training["batch_size"] <= 8 else 1280,
             },
             "student": student,
             "teachers.robust": {"network": teacher, "path": str(path)},

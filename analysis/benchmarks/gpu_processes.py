@@ -126,7 +126,7 @@ def member(place: Place, result: Path) -> Iterator[Row]:
         measures.described(
             result.parent,
             "rslad",
-            result.parent / "images",
+            f"folder:{result.parent / 'images'}",
             student=SMALL,
             teacher=SMALL,
             training={"precision": "fp64", "batch_size": 8, "device": device},

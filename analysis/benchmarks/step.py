@@ -172,7 +172,8 @@ def forward_flops(network: nn.Module, size: int) -> int:
 
 def useful_flops(work: Workload) -> float:
     """Of one step. A backward to the images or to the weights costs what a forward does."""
-    student, teacher = (forward_flops(network, work.size) for network in work.networks())
+    plain = replace(work, device="cpu", precision="fp32")
+    student, teacher = (forward_flops(network, work.size) for network in plain.networks())
     attack = work.steps * 2 * (student + (teacher if work.method == "adaad" else 0))
     # Forward, and backward to images and weights: of x' and x, where x weighs something; BatchNorm
     # sees it in any case.

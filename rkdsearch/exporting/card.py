@@ -22,7 +22,7 @@ from rkdsearch.methods import name_of
 from rkdsearch.results.cells import flags_of
 from rkdsearch.results.flags import summary
 from rkdsearch.results.intervals import accuracy
-from rkdsearch.results.states import Origin, Status
+from rkdsearch.results.states import ATTACKS, Origin, Status
 from rkdsearch.teacher import fingerprint
 from rkdsearch.training import checkpoint
 from rkdsearch.training.teacher import find_file
@@ -224,8 +224,7 @@ def _replicates(d: ExportedNetwork) -> str:
 
 def attack_name(attack: str) -> str:
     """An attack's name for people."""
-    names = {"clean": "none", "autoattack": "AutoAttack, standard", "square": "Square"}
-    return names.get(attack, attack.replace("pgd", "PGD-"))
+    return {**ATTACKS, "clean": "none", "autoattack": "AutoAttack, standard"}.get(attack, attack)
 
 
 def _score(correct: int, images: int) -> str:

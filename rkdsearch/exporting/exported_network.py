@@ -10,7 +10,7 @@ from rkdsearch.attacks import BALLS
 from rkdsearch.config import TrainConfig, ValidationAttack
 from rkdsearch.models import ModelConfig
 from rkdsearch.plugins import is_dotted
-from rkdsearch.results.evaluations import SeedMean
+from rkdsearch.results.seed_means import SeedMean
 from rkdsearch.task import ImageTask
 
 WEIGHTS = "student.safetensors"  # the file of the weights, beside the card

@@ -16,7 +16,7 @@ from rkdsearch.exporting.robustbench import entry
 from rkdsearch.exporting.run_file import RUN, run_yaml
 from rkdsearch.exporting.weights import read_back, write_file, write_weights
 from rkdsearch.results.cells import records
-from rkdsearch.results.evaluations import over_seeds
+from rkdsearch.results.seed_means import over_seeds
 from rkdsearch.results.seed_noise import replicated
 from rkdsearch.results.study import StudyResults, read_study
 from rkdsearch.task import ImageTask

@@ -16,11 +16,19 @@ from plotly.offline import get_plotlyjs
 from rkdsearch.errors import DiskError, StudyError
 from rkdsearch.pace import duration
 from rkdsearch.reporting import figures, pareto_figure
-from rkdsearch.reporting.by_class import by_class
+from rkdsearch.reporting.by_class import by_class, by_class_tested
 from rkdsearch.reporting.notes import is_worthless, most_robust, notes
+from rkdsearch.reporting.tested import (
+    attacks_of,
+    comparisons,
+    marked,
+    openings,
+    others,
+    protocol,
+    tested,
+)
 from rkdsearch.reporting.traces import Row, number, percent, settings, title
 from rkdsearch.results.cells import records
-from rkdsearch.results.chance import at_chance
 from rkdsearch.results.cost import (
     by_method,
     cost_of,
@@ -29,8 +37,6 @@ from rkdsearch.results.cost import (
     states_of,
     survival,
 )
-from rkdsearch.results.evaluations import compare, over_seeds
-from rkdsearch.results.flags import signs
 from rkdsearch.results.front import configurations, kept_off
 from rkdsearch.results.nodes import by_node, machine_failures, stretches
 from rkdsearch.results.objectives import COSTS, OBJECTIVES, USUAL
@@ -84,8 +90,8 @@ def render(study: StudyResults) -> str:
 
 def context(study: StudyResults) -> dict[str, Any]:
     """Values of the template: plain rows, tables and pictures."""
-    rows, own = _marked(study, records(study.trials)), configurations(study.trials)
-    trials, front = _marked(study, records(own)), _marked(study, records(study.front))
+    rows, own = marked(study, records(study.trials)), configurations(study.trials)
+    trials, front = marked(study, records(own)), marked(study, records(study.front))
     drawn = thinned(trials, front)
     epochs = records(study.epochs[study.epochs["trial_id"].isin(with_curves(drawn, front))])
     teachers, ladder = _mapping(study.description.get("teachers")), study.description.get("ladder")
@@ -137,9 +143,18 @@ def context(study: StudyResults) -> dict[str, Any]:
             )
         ),
         "kept_off": kept_off(study.trials),
-        "attacks": list(_ATTACKS.items()),
+        "attacks": attacks_of(tests),
         "protocol": protocol(tests),
-        "by_class": by_class(front, study.description.get("classes")),
+        "classes": [
+            table
+            for table in (
+                by_class(front, study.description.get("classes")),
+                by_class_tested(networks),
+            )
+            if table
+        ],
+        "others": others(study),
+        "openings": openings(study),
         "comparisons": comparisons(study, trials, front),
         "facts": {name: distinct(rows, column) for name, column in _FACTS.items()},
         "missing": notes(study, rows, trials, front, tests),
@@ -176,7 +191,6 @@ def with_curves(drawn: Sequence[Row], front: Sequence[Row]) -> set[str]:
     return {row["trial_id"] for row in [*front, *drawn[: 4 * figures.CURVES]]}
 
 
-_ATTACKS = {"clean": "clean", "pgd20": "PGD-20", "autoattack": "AutoAttack"}
 _FACTS = {
     "validation images": "fidelity.validation_images",
     "epochs of a full run": "fidelity.of_epochs",
@@ -193,137 +207,6 @@ _FACTS = {
     "robust teacher (SHA-256)": "run.teacher_sha256",
     "natural teacher (SHA-256)": "run.natural_teacher_sha256",
 }
-
-
-def tested(
-    study: StudyResults, tests: Sequence[Row], trials: Sequence[Row], front: Sequence[Row]
-) -> list[dict[str, Any]]:
-    """One row a network, and before it one for the means over its replicates, where it has some.
-
-    The front comes first, then other tested trials, then teachers. A row's `tests` are those of its
-    network's best checkpoint by attack, or the means over training seeds; of several attack seeds
-    the first is shown, with their number. `n` is set where networks saw different numbers of
-    images.
-    """
-    counts: dict[str, set[int]] = {}
-    for test in tests:
-        counts.setdefault(test["attack"], set()).add(test["images"])
-    own = {row["trial_id"]: row for row in _marked(study, records(study.trials))}
-    by_network: dict[str, dict[str, dict[str, Any]]] = {}
-    for test in tests:
-        if test["checkpoint"] == "best" or test["trial_id"] not in own:
-            seen = by_network.setdefault(test["trial_id"], {}).setdefault(
-                test["attack"], {**test, "attack_seeds": 0}
-            )
-            seen["attack_seeds"] += 1
-            seen["n"] = test["images"] if len(counts[test["attack"]]) > 1 else None
-            seen["signs"] = sorted({*seen.get("signs", ()), *signs(test)})
-            seen["checked"] = seen.get("checked", True) and _checked(test)
-    means: dict[int, dict[str, dict[str, Any]]] = {}
-    for mean in over_seeds(study.tests, study.trials):
-        runs = [
-            test
-            for test in tests
-            if test["attack"] == mean.attack
-            and (run := own.get(test["trial_id"], {})).get("origin") == Origin.REPLICATE
-            and run["ordinal"] == mean.ordinal
-        ]
-        means.setdefault(mean.ordinal, {})[mean.attack] = {
-            "mean": mean,
-            "signs": sorted({sign for test in runs for sign in signs(test)}),
-            "checked": all(map(_checked, runs)),
-        }
-    on_front = {row["trial_id"] for row in front}
-    known = [*front, *(row for row in trials if row["trial_id"] not in on_front)]
-    rows: list[dict[str, Any]] = []
-    for row in known:
-        found, place = by_network.pop(row["trial_id"], {}), row["trial_id"] in on_front
-        over = means.get(row["ordinal"], {})
-        if not (found or over or place):
-            continue
-        if row["seeds"]:
-            rows.append({"kind": "means", "trial": row, "on_front": place, "tests": over})
-        rows.append(
-            {
-                "kind": "delivered" if row["seeds"] else "run",
-                "trial": own[row["trial_id"]],
-                "on_front": place,
-                "tests": found,
-            }
-        )
-    return rows + [
-        {"kind": "teacher", "trial": None, "on_front": False, "tests": found, "name": name}
-        for name, found in by_network.items()
-        if name not in own  # a replicate is in its configuration's means
-    ]
-
-
-def _checked(test: Row) -> bool:
-    """True where somebody looked for signs that the attack failed; clean images have none."""
-    return test["attack"] == "clean" or test["flags"] is not None
-
-
-def protocol(tests: Sequence[Row]) -> list[str]:
-    """Protocol of the test results, one line an attack."""
-    counts: dict[tuple[str, str], set[int]] = {}
-    for test in tests:
-        eps = (
-            ""
-            if test["norm"] is None or test["eps"] is None
-            else f", {test['norm']} eps = {radius(test['eps'])}"
-        )
-        attack = f"{_ATTACKS.get(test['attack'], test['attack'])}{eps}"
-        counts.setdefault((attack, f"of {test['of_images']} {test['split']} images"), set()).add(
-            test["images"]
-        )
-    return sorted(
-        f"{attack}: n = {' or '.join(map(str, sorted(n)))} {of}"
-        for (attack, of), n in counts.items()
-    )
-
-
-def radius(eps: float) -> str:
-    """Text of a radius: 8/255 for whole steps of 255, else a number."""
-    steps = eps * 255
-    return f"{round(steps)}/255" if abs(steps - round(steps)) < 1e-6 else number(eps)
-
-
-def comparisons(study: StudyResults, trials: Sequence[Row], front: Sequence[Row]) -> dict[str, Any]:
-    """Each member of the front against each baseline, in pairs; both were selected on validation.
-
-    `rows` have the two students and their comparisons by attack; `intervals` are all of them,
-    `attacks` those that any pair met. Two baselines meet once.
-    """
-    baselines = [row for row in trials if row["origin"] == Origin.BASELINE]
-    pairs: list[tuple[Row, Row]] = []
-    for first in front:
-        for second in baselines:
-            ids = {first["trial_id"], second["trial_id"]}
-            if len(ids) == 2 and all(ids != {a["trial_id"], b["trial_id"]} for a, b in pairs):
-                pairs.append((first, second))
-    found = compare(study.evaluations, [(a["trial_id"], b["trial_id"]) for a, b in pairs])
-    rows = [
-        {
-            "first": first,
-            "second": second,
-            "by_attack": {
-                one.attack: one
-                for one in found
-                if (one.first, one.second) == (first["trial_id"], second["trial_id"])
-            },
-        }
-        for first, second in pairs
-    ]
-    return {
-        "rows": [row for row in rows if row["by_attack"]],
-        "intervals": len(found),
-        "attacks": [name for name in _ATTACKS if any(one.attack == name for one in found)],
-    }
-
-
-def _marked(study: StudyResults, rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The rows with `at_chance`."""
-    return [{**row, "at_chance": at_chance(row, study.chance)} for row in rows]
 
 
 def distinct(rows: Sequence[Row], column: str) -> str:

@@ -8,13 +8,7 @@ import pandas as pd
 
 from rkdsearch.results.cells import records
 from rkdsearch.results.flags import TOLERATED, Flag, exceeds
-from rkdsearch.results.intervals import (
-    Estimate,
-    mean_over_seeds,
-    paired_difference,
-    pooled_variance,
-)
-from rkdsearch.results.states import Origin, Status
+from rkdsearch.results.intervals import Estimate, paired_difference
 
 
 def current_tests(evaluations: pd.DataFrame) -> pd.DataFrame:
@@ -42,6 +36,15 @@ def own_protocol(evaluations: pd.DataFrame) -> pd.DataFrame:
     """
     own_ball = evaluations["own_ball"].fillna(True)
     return evaluations[(evaluations["split"] != "other") & own_ball.astype(bool)]
+
+
+def other_protocols(evaluations: pd.DataFrame) -> pd.DataFrame:
+    """The newest results on other images, or in other balls, one a network, protocol and seed."""
+    others = evaluations[~evaluations.index.isin(own_protocol(evaluations).index)]
+    same = [
+        "trial_id", "checkpoint", "split", "dataset", "attack", "norm", "eps", "attack_seed"
+    ]  # fmt: skip
+    return others.sort_values("evaluated", kind="stable").drop_duplicates(same, keep="last")
 
 
 def pair_flags(evaluations: pd.DataFrame) -> "pd.Series[str]":
@@ -134,64 +137,3 @@ def _on_the_same_images(
     met.sort(key=lambda key: (str(key[0]), -len(first[key]), str(key[seed])))
     chosen = {str(key[0]): key for key in reversed(met)}
     return [(attack, first[chosen[attack]], second[chosen[attack]]) for attack in sorted(chosen)]
-
-
-@dataclass(frozen=True)
-class SeedMean:
-    """Mean test accuracy of a configuration's replicates under one attack.
-
-    `estimate` covers images and training seeds; its ends equal its value where no configuration has
-    two replicates on the same images, so that nothing tells how seeds differ.
-    """
-
-    ordinal: int
-    attack: str
-    seeds: int
-    images: int
-    estimate: Estimate
-
-    @property
-    def has_interval(self) -> bool:
-        """True where the interval is one."""
-        return self.estimate.low < self.estimate.high
-
-
-def over_seeds(tests: pd.DataFrame, trials: pd.DataFrame) -> list[SeedMean]:
-    """Means over the replicates that were evaluated, by configuration and attack.
-
-    `tests` are current results. Of each attack the images count that most of a configuration's
-    replicates saw, of these the most, and the lowest attack seed.
-    """
-    replicates = trials[
-        (trials["origin"] == Origin.REPLICATE) & (trials["status"] == Status.FINISHED)
-    ]
-    found = tests[
-        (tests["checkpoint"] == "best")
-        & tests["per_image"].notna()
-        & tests["subset_sha256"].notna()
-    ].merge(replicates[["trial_id", "ordinal"]], on="trial_id")
-    groups: dict[tuple[str, int], list[str]] = {}
-    for _, rows in found.groupby(["attack", "ordinal"]):
-        protocols = [
-            list(same.drop_duplicates("trial_id")["per_image"])
-            for _, same in rows.sort_values("attack_seed", kind="stable").groupby(
-                ["subset_sha256", "attack_seed", "norm", "eps", "test_attack_steps"], dropna=False
-            )
-        ]
-        key = str(rows["attack"].iloc[0]), int(rows["ordinal"].iloc[0])
-        groups[key] = max(protocols, key=lambda runs: (len(runs), len(runs[0])))
-    means: list[SeedMean] = []
-    for attack in dict.fromkeys(attack for attack, _ in groups):
-        of_attack = {ordinal: runs for (name, ordinal), runs in groups.items() if name == attack}
-        variance, freedom = pooled_variance(
-            [[run.count("1") / len(run) for run in runs] for runs in of_attack.values()]
-        )
-        for ordinal, runs in of_attack.items():
-            mean = sum(run.count("1") for run in runs) / sum(map(len, runs))
-            estimate = (
-                mean_over_seeds(runs, variance, freedom)
-                if freedom and len(runs[0]) > 1
-                else Estimate(mean, mean, mean)
-            )
-            means.append(SeedMean(ordinal, attack, len(runs), len(runs[0]), estimate))
-    return means

@@ -64,27 +64,69 @@ def mean_over_seeds(runs: Sequence[str], seed_variance: float, freedom: int) -> 
     """Mean accuracy of runs with different training seeds on the same images, texts of 0 and 1.
 
     The interval is over both draws: of images, and of training seeds, whose variance between runs
-    is given with its degrees of freedom (`pooled_variance`). Both variances of the mean are added,
-    and Student's t has Satterthwaite's (1946) degrees of freedom. What single images add to the
-    variance between runs is in both, so it is wide rather than narrow. Raises ValueError unless the
-    runs have equally many flags, two at least, and `freedom` is positive.
+    is given with its degrees of freedom (`pooled_variance`). Two images that all runs have right
+    and two that all have wrong are added, as Agresti and Coull (1998) do, so that accuracies of 0
+    and 1 are not certain. What single images add to the variance between runs is in both, so the
+    interval is wide rather than narrow. Raises ValueError unless the runs have equally many flags,
+    at least one, and `freedom` is positive.
     """
-    n = len(runs[0])
-    if n < 2 or freedom < 1 or any(len(run) != n for run in runs):
+    _check_runs(runs, freedom)
+    of_images = [fmean(flag == "1" for flag in flags) for flags in zip(*runs, strict=True)]
+    adjusted = [*of_images, 1.0, 1.0, 0.0, 0.0]
+    half = _over_both(
+        variance(adjusted) / len(adjusted), len(of_images), seed_variance / len(runs), freedom
+    )
+    centre = fmean(adjusted)
+    return Estimate(fmean(of_images), max(0.0, centre - half), min(1.0, centre + half))
+
+
+def difference_over_seeds(
+    a: Sequence[str], b: Sequence[str], residual: float, freedom: int, intervals: int = 1
+) -> Estimate:
+    """Mean accuracy of runs `a` minus that of `b`: the same training seeds and images, in order.
+
+    The interval is over both draws. A seed that is good for `a` is partly good for `b`, so what
+    counts is the `residual` variance of an additive model of configuration and seed, with its
+    degrees of freedom. One image is added to each kind of disagreement, as in `paired_difference`,
+    and so many `intervals` hold at once. Raises ValueError as `mean_over_seeds` does.
+    """
+    _check_runs([*a, *b], freedom)
+    if len(a) != len(b):
+        raise ValueError(f"need as many runs on both sides, got {len(a)} and {len(b)}")
+    of_images = [
+        (flags[: len(a)].count("1") - flags[len(a) :].count("1")) / len(a)
+        for flags in zip(*a, *b, strict=True)
+    ]
+    adjusted = [*of_images, 1.0, -1.0]
+    half = _over_both(
+        variance(adjusted) / len(adjusted),
+        len(of_images),
+        2 * residual / len(a),
+        freedom,
+        intervals,
+    )
+    centre = fmean(adjusted)
+    return Estimate(fmean(of_images), max(-1.0, centre - half), min(1.0, centre + half))
+
+
+def _check_runs(runs: Sequence[str], freedom: int) -> None:
+    lengths = [len(run) for run in runs]
+    if freedom < 1 or len(set(lengths)) != 1 or not lengths[0]:
         raise ValueError(
-            f"need two images or more, the same for each run, and a seed variance of known freedom,"
-            f" got {[len(run) for run in runs]} images and {freedom}"
+            "need runs on the same images, at least one, and a variance over seeds of known"
+            f" freedom, got {lengths} images and {freedom}"
         )
+
+
+def _over_both(
+    by_images: float, images: int, by_seeds: float, freedom: int, intervals: int = 1
+) -> float:
+    """Half an interval from two variances of a mean; Satterthwaite (1946) for Student's t."""
     from scipy.special import stdtrit  # imported here: most readers need no t
 
-    of_images = [fmean(flag == "1" for flag in flags) for flags in zip(*runs, strict=True)]
-    mean, by_seeds, by_images = fmean(of_images), seed_variance / len(runs), variance(of_images) / n
-    both = by_seeds + by_images
-    if both == 0:
-        return Estimate(mean, mean, mean)
-    effective = both**2 / (by_seeds**2 / freedom + by_images**2 / (n - 1))
-    half = float(stdtrit(effective, 0.975)) * math.sqrt(both)
-    return Estimate(mean, max(0.0, mean - half), min(1.0, mean + half))
+    both = by_images + by_seeds
+    effective = both**2 / (by_images**2 / images + by_seeds**2 / freedom)
+    return float(stdtrit(effective, 1 - 0.025 / intervals)) * math.sqrt(both)
 
 
 def pooled_variance(groups: Sequence[Sequence[float]]) -> tuple[float, int]:

@@ -1,6 +1,7 @@
 """Seed noise: deviations of accuracies over training seeds, and selection gaps of single runs."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,22 +107,34 @@ def _pooled(runs: pd.DataFrame, column: str) -> float | None:
 
 
 def _residuals(runs: pd.DataFrame) -> tuple[dict[str, float], int]:
-    """Residual deviation of each accuracy in the additive model, and the degrees of freedom.
-
-    Least squares, because failed replicates leave holes. Empty, and 0, without freedom.
-    """
+    """Residual deviation of each accuracy, and the degrees of freedom; none, and 0, without any."""
     known = runs[runs["run.seed"].notna()]
-    parts = [known[column].to_numpy(dtype=float) for column in ("ordinal", "run.seed")]
-    design = np.hstack([(part[:, None] == np.unique(part)).astype(float) for part in parts])
-    freedom = len(known) - int(np.linalg.matrix_rank(design)) if len(known) else 0
-    if freedom < 1:
-        return {}, 0
-    found = {}
+    ordinals, seeds = (list(known[column].astype(int)) for column in ("ordinal", "run.seed"))
+    found, freedom = {}, 0
     for column in (CLEAN, ROBUST):
-        values = known[column].to_numpy(dtype=float)
-        left = values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
-        found[column] = float((left @ left / freedom) ** 0.5)
-    return found, freedom
+        residual, freedom = residual_variance(ordinals, seeds, list(known[column].astype(float)))
+        found[column] = residual**0.5
+    return (found, freedom) if freedom else ({}, 0)
+
+
+def residual_variance(
+    configurations: Sequence[int], seeds: Sequence[int], values: Sequence[float]
+) -> tuple[float, int]:
+    """Variance that is left of values when a configuration's and a seed's part are taken out.
+
+    And its degrees of freedom: (0, 0) where the same seeds were not given to several. By least
+    squares, because failed replicates leave holes.
+    """
+    parts = [np.asarray(part) for part in (configurations, seeds)]
+    if not len(values):
+        return 0.0, 0
+    design = np.hstack([(part[:, None] == np.unique(part)).astype(float) for part in parts])
+    freedom = len(values) - int(np.linalg.matrix_rank(design))
+    if freedom < 1:
+        return 0.0, 0
+    measured = np.asarray(values, dtype=float)
+    left = measured - design @ np.linalg.lstsq(design, measured, rcond=None)[0]
+    return float(left @ left) / freedom, freedom
 
 
 def _mean(gaps: pd.Series) -> float | None:

@@ -1,5 +1,6 @@
 """The states of a trial, as rows hold them. Each value is the text in the column of that name."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Literal
 
@@ -7,6 +8,18 @@ from typing import Literal
 EvaluationAttack = Literal[
     "clean", "pgd20", "pgd100", "margin", "targeted", "square", "autoattack", "transfer"
 ]
+
+# Their names for people, in the order of columns.
+ATTACKS: Mapping[str, str] = {
+    "clean": "clean",
+    "pgd20": "PGD-20",
+    "pgd100": "PGD-100",
+    "margin": "margin attack",
+    "targeted": "targeted margin",
+    "square": "Square",
+    "transfer": "transfer",
+    "autoattack": "AutoAttack",
+}
 
 
 class Status(StrEnum):

@@ -1,6 +1,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -141,6 +142,14 @@ def test_clean_images_that_weigh_nothing_are_a_forward_and_no_backward(
     ard, rslad = (benchmark.Workload(method, TINY, **SMALL) for method in ("ard", "rslad"))
     forward = benchmark.forward_flops(ard.networks()[0], 8)
     assert benchmark.useful_flops(rslad) - benchmark.useful_flops(ard) == 6 * 2 * forward
+
+
+def test_operations_are_counted_on_the_cpu_wherever_the_step_is_taken(
+    benchmark: ModuleType,
+) -> None:
+    here = benchmark.Workload("ard", TINY, **SMALL)
+    elsewhere = replace(here, device="meta", precision="fp64")
+    assert benchmark.useful_flops(elsewhere) == benchmark.useful_flops(here) > 0
 
 
 def test_a_resnet18_forward_is_counted_as_1_11_billion_operations(benchmark: ModuleType) -> None:

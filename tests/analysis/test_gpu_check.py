@@ -17,7 +17,7 @@ CHECK = BENCHMARKS.parent / "gpu_check.py"
 METHODS = ["rslad", "iad", "adaad", "crdnd"]
 # What a machine with a GPU may be without.
 HIDDEN = ("ray", "optuna", "pandas", "pyarrow", "moocore", "scipy", "sklearn", "plotly", "jinja2",
-          "cyclopts", "rich", "pyautoattack")  # fmt: skip
+          "cyclopts", "rich")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -202,10 +202,11 @@ def test_epochs_are_trained_from_image_files(parts: ModuleType, place: object) -
 
 
 @pytest.mark.long
+@pytest.mark.timeout(240)
 def test_autoattack_is_timed_on_images_that_are_right(parts: ModuleType, place: object) -> None:
     margin, auto = list(parts.autoattack(place))
     assert (margin["attack"], auto["attack"]) == ("margin attack, 10 steps", "AutoAttack")
-    assert margin["images"] == auto["images"] == 8
+    assert margin["images"] == auto["images"] == 2
     assert auto["robust_accuracy"] <= margin["robust_accuracy"]
 
 
@@ -238,5 +239,5 @@ def test_every_part_runs_without_ray_optuna_or_a_data_set(tmp_path: Path) -> Non
         (1, True),
         (2, True),
     ]
-    assert rows["autoattack"][1]["outcome"] == "not run: pyautoattack is not installed"
+    assert rows["autoattack"][1]["attack"] == "AutoAttack"
     assert [r["compiled"] for r in rows["steps"] if "method" in r].count(True) == 2

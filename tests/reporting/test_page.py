@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from rkdsearch.errors import StudyError
 from rkdsearch.file_lock import one_writer
-from rkdsearch.reporting import page
+from rkdsearch.reporting import page, tested
 from rkdsearch.reporting.by_class import by_class
 from rkdsearch.results.cells import CLEAN, ROBUST, records
 from rkdsearch.results.intervals import paired_difference
@@ -55,10 +56,15 @@ def evil(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> str:
+def good_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("good")
     make_study(folder)
-    return page.build(folder).read_text(encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def good(good_study: Path) -> str:
+    return page.build(good_study).read_text(encoding="utf-8")
 
 
 def visible(text: str) -> str:
@@ -170,7 +176,7 @@ def test_rows_of_different_numbers_of_images_say_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("eps", "text"), [(8 / 255, "8/255"), (0.15, "0.15"), (0.5, "0.5")])
 def test_a_radius_is_written_as_the_field_writes_it(eps: float, text: str) -> None:
-    assert page.radius(eps) == text
+    assert tested.radius(eps) == text
 
 
 def section(text: str, title: str) -> str:
@@ -180,13 +186,12 @@ def section(text: str, title: str) -> str:
 
 
 def test_each_member_of_the_front_is_compared_with_each_baseline_clean_and_attacked(
-    tmp_path: Path,
+    good: str, good_study: Path
 ) -> None:
-    store = make_study(tmp_path)
-    text = visible(page.build(tmp_path).read_text(encoding="utf-8"))
-    table = section(text, "The front against each baseline")
+    store = Store(good_study)
+    table = section(visible(good), "The front against each baseline")
     trials = store.trials()
-    front = list(read_study(tmp_path).front["trial_id"])
+    front = list(read_study(good_study).front["trial_id"])
     baselines = list(trials.loc[trials["origin"] == "baseline", "trial_id"])
     assert len(baselines) == 6
     pairs = {frozenset((a, b)) for a in front for b in baselines if a != b}
@@ -438,7 +443,11 @@ def test_seeds_that_all_configurations_share_are_blocks_and_both_figures_are_sai
 def test_replicates_are_counted_apart_and_their_test_results_are_means(tmp_path: Path) -> None:
     store = make_study(tmp_path)
     repeat(store, (2, 41, 44))
-    runs = [(f"{name}-r{n}", "", 0.9, 0.7) for name in ("igdm-044", "rslad-041") for n in (1, 2)]
+    runs = [
+        (f"{name}-r{n}", "", 0.9, 0.7)
+        for name in ("igdm-044", "rslad-041", "trades-002")
+        for n in (1, 2)
+    ]
     write_tests(store, runs, np.random.default_rng(0))
     text = visible(page.build(tmp_path).read_text(encoding="utf-8"))
     assert "<dd>60<small>33 finished, 24 stopped, 3 failed; and 6 replicates</small></dd>" in text
@@ -454,6 +463,16 @@ def test_replicates_are_counted_apart_and_their_test_results_are_means(tmp_path:
     assert "its delivered network" in delivered
     assert f"{100 * tests['igdm-044', 'autoattack']:.1f}<br><small>" in delivered
     assert "training seeds" not in delivered.replace("training seed 44", "")
+    delivered_table, means_table = section(text, "The front against each baseline").split(
+        "</table>"
+    )[:2]
+    assert "They cover the draw of images, not training seeds" in delivered_table
+    assert "over images and training seeds (Student's t, seeds as blocks)" in means_table
+    body = means_table[means_table.index("<tbody>") :]
+    (row,) = [row for row in body.split("<tr>") if "igdm · igdm-044" in row]
+    against = [tests[f"trades-002-r{n}", "autoattack"] for n in (1, 2)]
+    assert "<td>TRADES, published</td>" in row
+    assert f"{50 * (sum(both) - sum(against)):+.1f}<br>" in row
     pictures = json.loads(
         Elements((tmp_path / "report.html").read_text(encoding="utf-8")).scripts[0]
     )
@@ -467,6 +486,77 @@ def test_several_attack_seeds_are_not_called_training_seeds(tmp_path: Path) -> N
     store.write_evaluation({**row, "attack_seed": 1})
     text = visible(page.build(tmp_path).read_text(encoding="utf-8"))
     assert text.count("1 of 2 attack seeds") == 1
+
+
+def test_every_attack_that_a_network_met_has_a_column(tmp_path: Path) -> None:
+    store = make_study(tmp_path, trials=12)
+    row = next(r for r in records(store.evaluations()) if r["attack"] == "pgd20")
+    for attack in ("margin", "square"):
+        store.write_evaluation({**row, "attack": attack})
+    table = section(
+        visible(page.build(tmp_path).read_text("utf-8")), "The front, with test results"
+    )
+    assert re.findall(r'<th class="n">([^<]+)<br><small>test</small>', table) == [
+        "clean",
+        "PGD-20",
+        "margin attack",
+        "Square",
+        "AutoAttack",
+    ]
+
+
+def test_classes_on_test_images_are_those_of_delivered_networks_under_the_strongest_attack(
+    tmp_path: Path,
+) -> None:
+    store = make_study(tmp_path, trials=12)
+    front = list(read_study(tmp_path).front["trial_id"])
+    counts = {"clean": [9, 8], "pgd20": [7, 6], "autoattack": [5, 2]}
+    for row in records(store.evaluations()):
+        if row["trial_id"] in front:
+            classes = {name: [n, 10] for name, n in zip("ab", counts[row["attack"]], strict=True)}
+            store.write_evaluation({**row, "per_class": classes})
+    text = visible(page.build(tmp_path).read_text(encoding="utf-8"))
+    table = text[text.index("Clean accuracy of each class on test images") :].split("</table>")[0]
+    assert "below it its accuracy under AutoAttack" in table
+    body = table[table.index("<tbody>") :]
+    assert body.count("<tr>") == len(front)
+    assert re.findall(r'<td class="n">([\d.]+)<br>([\d.]+)</td>', body) == [
+        ("85.0", "35.0"),
+        ("90.0", "50.0"),
+        ("80.0", "20.0"),
+    ] * len(front)
+
+
+def test_other_images_and_balls_stand_apart_and_openings_are_counted(tmp_path: Path) -> None:
+    store = make_study(tmp_path, trials=12)
+    row = next(r for r in records(store.evaluations()) if r["attack"] == "pgd20")
+    assert "other balls" not in visible(page.build(tmp_path).read_text(encoding="utf-8"))
+    wider = {**row, "eps": 16 / 255, "own_ball": False, "accuracy": 0.123}
+    store.write_evaluation(wider)
+    store.write_evaluation({**row, "split": "other", "dataset": "cifar10c/fog.npy, severity 5"})
+    for number, searching in ((1, False), (2, True)):
+        store.write_opening(
+            {
+                "opening": f"{number}",
+                "opened": datetime(2026, 11, 20 + number, 10, tzinfo=UTC),
+                "command": "rkdsearch evaluate studies/digits --front",
+                "split": "test",
+                "images": 297,
+                "of_images": 297,
+                "checkpoints": {"a": "1" * 64, "b": "2" * 64},
+                "attacks": ["clean", "autoattack linf 8/255 seed 0"],
+                "searching": searching,
+                "trials": 12,
+            }
+        )
+    text = visible(page.build(tmp_path).read_text(encoding="utf-8"))
+    assert "2 results on other images or in other balls" in text
+    assert "<td>linf eps = 16/255</td>" in text
+    assert "<td>cifar10c/fog.npy, severity 5</td>" in text
+    assert "12.3" not in section(text, "The front, with test results").split("</table>")[0]
+    assert "The test images were opened 2 times" in text
+    assert text.count(">SEARCHING</span>") == 1
+    assert "2026-11-21 10:00 UTC" in text
 
 
 def test_the_teachers_reliability_is_said_to_be_on_validation_images(good: str) -> None:

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+from scipy.stats import t
 
 from rkdsearch.results import intervals
+from rkdsearch.results.seed_noise import residual_variance
 
 
 @pytest.mark.parametrize(
@@ -113,14 +115,61 @@ def test_a_mean_over_seeds_holds_the_truth_nineteen_times_of_twenty() -> None:
     assert 0.93 <= held / 200 <= 0.99
 
 
-@pytest.mark.parametrize(
-    ("runs", "freedom"), [(["10", "1"], 1), (["1", "1"], 1), (["10", "11"], 0)]
-)
+def test_a_perfect_mean_is_not_certain() -> None:
+    found = intervals.mean_over_seeds(["1" * 20, "1" * 20], 0.0, 4)
+    # As Agresti and Coull: 22 of 24 and 1.0 more of spread in images.
+    assert (found.value, found.high) == (1.0, 1.0)
+    assert 0.75 < found.low < 0.85
+
+
+def test_a_difference_over_seeds_holds_the_truth_nineteen_times_of_twenty() -> None:
+    random, held = np.random.default_rng(2), 0
+    for _ in range(200):
+        # Four settings, two seeds in common: a seed moves all by 0.04, and each by 0.01 more.
+        hard = np.clip(random.normal(0.6, 0.2, size=120), 0, 1)
+        truth = (0.0, 0.05, 0.1, 0.15)
+        common = random.normal(0, 0.04, size=2)
+        runs = [
+            [
+                "".join(
+                    "01"[int(right)]
+                    for right in random.uniform(size=120)
+                    < hard + setting + seed + random.normal(0, 0.01)
+                )
+                for seed in common
+            ]
+            for setting in truth
+        ]
+        cells = [
+            (n, s, run.count("1") / 120) for n, of in enumerate(runs) for s, run in enumerate(of)
+        ]
+        residual, freedom = residual_variance(*zip(*cells, strict=True))
+        assert freedom == 3
+        found = intervals.difference_over_seeds(runs[1], runs[0], residual, freedom)
+        held += found.low <= 0.05 <= found.high
+    assert held / 200 >= 0.93
+
+
+def test_a_difference_over_seeds_in_literal_numbers() -> None:
+    # Images: 1, 0, 0.5, 0, and 1 and -1 that are added: mean 0.25, variance 0.575.
+    found = intervals.difference_over_seeds(["1110", "1010"], ["0110", "0000"], 0.01, 3)
+    by_images, by_seeds = 0.575 / 6, 0.01
+    effective = (by_images + by_seeds) ** 2 / (by_images**2 / 4 + by_seeds**2 / 3)
+    half = float(t.ppf(0.975, effective)) * (by_images + by_seeds) ** 0.5
+    assert found.value == 0.375
+    assert found.low == pytest.approx(0.25 - half)
+    wider = intervals.difference_over_seeds(["1110", "1010"], ["0110", "0000"], 0.01, 3, 5)
+    assert wider.low < found.low
+
+
+@pytest.mark.parametrize(("runs", "freedom"), [(["10", "1"], 1), (["", ""], 1), (["10", "11"], 0)])
 def test_a_mean_over_other_images_or_without_a_known_spread_is_refused(
     runs: list[str], freedom: int
 ) -> None:
-    with pytest.raises(ValueError, match="need two images or more"):
+    with pytest.raises(ValueError, match="need runs on the same images"):
         intervals.mean_over_seeds(runs, 0.1, freedom)
+    with pytest.raises(ValueError, match="as many runs on both sides"):
+        intervals.difference_over_seeds(["10"], ["10", "11"], 0.1, 1)
 
 
 def test_groups_of_one_say_nothing_about_the_variance_within() -> None:

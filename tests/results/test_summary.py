@@ -1,5 +1,6 @@
 from datetime import timedelta
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from scipy.stats import t
@@ -7,10 +8,12 @@ from scipy.stats import t
 from rkdsearch.errors import StudyError
 from rkdsearch.results.cells import CLEAN, ROBUST, parse, records
 from rkdsearch.results.cost import Cost, by_method, cost_of, counted, survival
-from rkdsearch.results.evaluations import compare, current_tests, over_seeds
+from rkdsearch.results.evaluations import compare, current_tests
 from rkdsearch.results.front import configurations, front_rows, volume
 from rkdsearch.results.objectives import USUAL
+from rkdsearch.results.seed_means import compare_means, over_seeds
 from rkdsearch.results.seed_noise import replicated, seed_noise
+from rkdsearch.results.states import ATTACKS, EvaluationAttack
 from rkdsearch.results.store import Store
 from rkdsearch.results.study import StudyResults, read_study
 from tests.results.factory import CONFIG, START, make_study
@@ -471,12 +474,26 @@ def test_a_configurations_test_result_is_the_mean_of_its_replicates_over_both_dr
     first, second = over_seeds(found.tests, found.trials)
     assert (first.ordinal, first.attack, first.seeds, first.images) == (0, "pgd20", 2, 8)
     assert (first.estimate.value, second.estimate.value) == (0.625, 0.25)
-    # Seeds: (0.25^2 / 2 + 0) / 2 with 2 degrees of freedom; images: 1, 1, 1, 1, 0.5, 0.5, 0, 0.
-    by_seeds, by_images = 0.015625 / 2, 0.19642857142857142 / 8
-    effective = (by_seeds + by_images) ** 2 / (by_seeds**2 / 2 + by_images**2 / 7)
+    # Seeds: (0.25^2 / 2 + 0) / 2 with 2 degrees of freedom. Images: 1, 1, 1, 1, 0.5, 0.5, 0, 0 and
+    # the four that are added: mean 7 / 12, variance 0.2196970.
+    by_seeds, by_images = 0.015625 / 2, 0.21969696969696967 / 12
+    effective = (by_seeds + by_images) ** 2 / (by_seeds**2 / 2 + by_images**2 / 8)
     half = float(t.ppf(0.975, effective)) * (by_seeds + by_images) ** 0.5
-    assert first.estimate.low == pytest.approx(0.625 - half)
-    assert first.estimate.high == 1.0 < 0.625 + half
+    assert first.estimate.low == pytest.approx(7 / 12 - half)
+    assert first.estimate.high == pytest.approx(min(1.0, 7 / 12 + half))
+
+
+def test_configurations_are_compared_by_the_seeds_that_they_share(tmp_path: Path) -> None:
+    found = evaluated_replicates(
+        tmp_path,
+        *((0, 1, "11110000"), (0, 2, "11111100")),
+        *((1, 1, "11000000"), (1, 2, "11110000"), (1, 3, "11111111")),
+    )
+    (one,) = compare_means(found.tests, found.trials, [("0-r1", "1-r1")])
+    assert (one.first, one.second, one.attack, one.images) == ("0-r1", "1-r1", "pgd20", 8)
+    assert one.difference.value == 0.25, "seed 3 has no partner"
+    alone = evaluated_replicates(tmp_path / "b", (0, 1, "1100"), (1, 1, "1000"))
+    assert compare_means(alone.tests, alone.trials, [("0-r1", "1-r1")]) == []
 
 
 def test_one_replicate_each_has_a_mean_and_no_interval(tmp_path: Path) -> None:
@@ -491,9 +508,13 @@ def test_means_are_over_the_images_that_most_replicates_saw(tmp_path: Path) -> N
     examined(store, "0-r1", "1111", images=4, subset_sha256="more")
     examined(store, "0-r2", "0000", attack_seed=1, images=2)
     found = read_study(tmp_path)
-    # Of the first replicate the current result is the one on more images: they share none.
+    # Two replicates saw the two images, one of them four more: the two are what counts.
     (mean,) = over_seeds(found.evaluations, found.trials)
     assert (mean.seeds, mean.images, mean.estimate.value) == (2, 2, 0.5)
+
+
+def test_every_attack_of_the_evaluation_has_a_name_for_people() -> None:
+    assert set(ATTACKS) == set(get_args(EvaluationAttack))
 
 
 def test_missing_values_become_none(tmp_path: Path) -> None:

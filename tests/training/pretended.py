@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from typing_extensions import override
 
 KIND = "pretended"
+_INDEXED = {torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default}
 _COPIES = {torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default}
 # Their result's shape depends on values, which the host has to read.
 _MEASURED = {
@@ -124,7 +125,11 @@ class Devices(TorchDispatchMode):
         kwargs = dict(kwargs or {})
         tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
         found = {t.device for t in tensors if isinstance(t, OnDevice)}
-        host = [t for t in tensors if not isinstance(t, OnDevice)]
+        # A device is given the host's indices, and the host waits until they are there.
+        indices = [t for t in tree_leaves(args[1:2]) if isinstance(t, torch.Tensor)]
+        indices = indices if func in _INDEXED else []
+        given = {id(t) for t in indices}
+        host = [t for t in tensors if not isinstance(t, OnDevice) and id(t) not in given]
         asked = kwargs.get("device")
         if asked is not None:
             asked = torch.device(asked)
@@ -145,11 +150,9 @@ class Devices(TorchDispatchMode):
             raise AssertionError(
                 f"{func} meets tensors of {sorted({str(t.device) for t in tensors})}"
             )
-        if func in _MEASURED or any(
-            isinstance(i, torch.Tensor) and i.dtype in (torch.bool, torch.uint8)
-            for i in tree_leaves(args[1:2])
-            if func in (torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default)
-        ):
+        if not all(isinstance(t, OnDevice) for t in indices):
+            self._waits(func, "from the host")
+        if func in _MEASURED or any(t.dtype in {torch.bool, torch.uint8} for t in indices):
             self._waits(func, "a shape")
         drawn_from = getattr(kwargs.get("generator"), "_cdata", None)  # Python's object is another
         for made, device in self._generators:

@@ -96,6 +96,7 @@ def runs_on_the_first_of_two_pretended_devices(
         with devices.watched():
             mine.sum().item()
             mine[mine > 0]
+            mine[torch.tensor([1])]
             mine.cpu()
             torch.zeros(2).to("pretended:0")
             torch.tensor(0.5).to("pretended:0")
@@ -157,6 +158,7 @@ def test_the_pretended_device_tells_what_a_gpu_would(found: dict[str, Any]) -> N
     assert found["waits of what no step may do"] == [
         "aten._local_scalar_dense.default: a number",
         "aten.index.Tensor: a shape",
+        "aten.index.Tensor: from the host",
         "aten._to_copy.default: to the host",
         "aten._to_copy.default: from the host",
         "aten._to_copy.default: from the host",

@@ -1,5 +1,5 @@
 """What can differ on a CUDA device. `pytest -m gpu tests/training/test_gpu.py`, or, with figures,
-`python analysis/gpu_check.py`; neither needs more than torch, torchvision, accelerate and pydantic.
+`python analysis/gpu_check.py`; both need torch, torchvision, accelerate, pydantic and pyautoattack.
 """
 
 import math
@@ -103,24 +103,6 @@ def no_waits_in_the_second_epoch(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return armed
 
 
-@pytest.mark.long
-@pytest.mark.timeout(600)  # code is generated for every method anew
-@pytest.mark.parametrize("method", ["rslad", "ardir", "ciard"])
-def test_a_compiled_run_loses_what_an_eager_one_loses_and_waits_no_more(
-    teachers: Path, grey: dict[str, Any], monkeypatch: pytest.MonkeyPatch, method: str
-) -> None:
-    eager = train(on_gpu(teachers, grey, method, precision="fp64"))
-    armed = no_waits_in_the_second_epoch(monkeypatch)
-    try:
-        compiled = train(on_gpu(teachers, grey, method, precision="fp64", compile=True))
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert armed == [1]
-    assert [epoch.loss for epoch in compiled.history] == pytest.approx(
-        [epoch.loss for epoch in eager.history], abs=1e-8
-    )
-
-
 @pytest.mark.parametrize("method", methods.names())
 def test_the_first_loss_in_bf16_is_that_of_fp32_to_a_twentieth(
     teachers: Path, grey: dict[str, Any], method: str
@@ -170,7 +152,7 @@ def test_a_gpu_and_a_cpu_train_alike_in_float64(teachers: Path, grey: dict[str, 
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "small_cnn", "mlp"])
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-10), ("float32", 1e-3)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-10), ("float32", 1e-2)])
 def test_the_inference_copy_climbs_along_autograds_gradient(
     name: str, dtype: str, tolerance: float
 ) -> None:
@@ -320,3 +302,21 @@ def test_bytes_of_a_file_go_through_pinned_memory_and_no_batch_waits(
         torch.cuda.set_sync_debug_mode("default")
     assert pinned == [True] * 8  # pixels and labels of four batches
     assert sorted(row for batch in found for row in batch.index.tolist()) == list(range(40))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)  # code is generated for every method anew
+@pytest.mark.parametrize("method", ["rslad", "ardir", "ciard"])
+def test_a_compiled_run_loses_what_an_eager_one_loses_and_waits_no_more(
+    teachers: Path, grey: dict[str, Any], monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    eager = train(on_gpu(teachers, grey, method, precision="fp64"))
+    armed = no_waits_in_the_second_epoch(monkeypatch)
+    try:
+        compiled = train(on_gpu(teachers, grey, method, precision="fp64", compile=True))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert armed == [1]
+    assert [epoch.loss for epoch in compiled.history] == pytest.approx(
+        [epoch.loss for epoch in eager.history], abs=1e-8
+    )

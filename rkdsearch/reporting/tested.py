@@ -1,0 +1,185 @@
+"""Test results for the page: the table of networks, comparisons, other images, openings."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from rkdsearch.reporting.traces import Row, number
+from rkdsearch.results.cells import records
+from rkdsearch.results.chance import at_chance
+from rkdsearch.results.evaluations import Comparison, compare, other_protocols
+from rkdsearch.results.flags import signs
+from rkdsearch.results.seed_means import compare_means, over_seeds
+from rkdsearch.results.states import ATTACKS, Origin
+from rkdsearch.results.study import StudyResults
+
+
+def attacks_of(tests: Sequence[Row]) -> list[tuple[str, str]]:
+    """The attacks that any network met, with their headings."""
+    met = dict.fromkeys(row["attack"] for row in tests)
+    known = [(name, heading) for name, heading in ATTACKS.items() if name in met]
+    return known + [(name, name) for name in met if name not in ATTACKS]
+
+
+def tested(
+    study: StudyResults, tests: Sequence[Row], trials: Sequence[Row], front: Sequence[Row]
+) -> list[dict[str, Any]]:
+    """One row a network, and before it one for the means over its replicates, where it has some.
+
+    The front comes first, then other tested trials, then teachers. A row's `tests` are those of its
+    network's best checkpoint by attack, or the means over training seeds; of several attack seeds
+    the first is shown, with their number. `n` is set where networks saw different numbers of
+    images.
+    """
+    counts: dict[str, set[int]] = {}
+    for test in tests:
+        counts.setdefault(test["attack"], set()).add(test["images"])
+    own = {row["trial_id"]: row for row in marked(study, records(study.trials))}
+    by_network: dict[str, dict[str, dict[str, Any]]] = {}
+    for test in tests:
+        if test["checkpoint"] == "best" or test["trial_id"] not in own:
+            seen = by_network.setdefault(test["trial_id"], {}).setdefault(
+                test["attack"], {**test, "attack_seeds": 0}
+            )
+            seen["attack_seeds"] += 1
+            seen["n"] = test["images"] if len(counts[test["attack"]]) > 1 else None
+            seen["signs"] = sorted({*seen.get("signs", ()), *signs(test)})
+            seen["checked"] = seen.get("checked", True) and _checked(test)
+    means: dict[int, dict[str, dict[str, Any]]] = {}
+    for mean in over_seeds(study.tests, study.trials):
+        runs = [
+            test
+            for test in tests
+            if test["attack"] == mean.attack
+            and (run := own.get(test["trial_id"], {})).get("origin") == Origin.REPLICATE
+            and run["ordinal"] == mean.ordinal
+        ]
+        means.setdefault(mean.ordinal, {})[mean.attack] = {
+            "mean": mean,
+            "signs": sorted({sign for test in runs for sign in signs(test)}),
+            "checked": all(map(_checked, runs)),
+        }
+    on_front = {row["trial_id"] for row in front}
+    known = [*front, *(row for row in trials if row["trial_id"] not in on_front)]
+    rows: list[dict[str, Any]] = []
+    for row in known:
+        found, place = by_network.pop(row["trial_id"], {}), row["trial_id"] in on_front
+        over = means.get(row["ordinal"], {})
+        if not (found or over or place):
+            continue
+        if row["seeds"]:
+            rows.append({"kind": "means", "trial": row, "on_front": place, "tests": over})
+        rows.append(
+            {
+                "kind": "delivered" if row["seeds"] else "run",
+                "trial": own[row["trial_id"]],
+                "on_front": place,
+                "tests": found,
+            }
+        )
+    return rows + [
+        {"kind": "teacher", "trial": None, "on_front": False, "tests": found, "name": name}
+        for name, found in by_network.items()
+        if name not in own  # a replicate is in its configuration's means
+    ]
+
+
+def marked(study: StudyResults, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The rows with `at_chance`."""
+    return [{**row, "at_chance": at_chance(row, study.chance)} for row in rows]
+
+
+def _checked(test: Row) -> bool:
+    """True where somebody looked for signs that the attack failed; clean images have none."""
+    return test["attack"] == "clean" or test["flags"] is not None
+
+
+def protocol(tests: Sequence[Row]) -> list[str]:
+    """Protocol of the test results, one line an attack."""
+    counts: dict[tuple[str, str], set[int]] = {}
+    for test in tests:
+        eps = (
+            ""
+            if test["norm"] is None or test["eps"] is None
+            else f", {test['norm']} eps = {radius(test['eps'])}"
+        )
+        attack = f"{ATTACKS.get(test['attack'], test['attack'])}{eps}"
+        counts.setdefault((attack, f"of {test['of_images']} {test['split']} images"), set()).add(
+            test["images"]
+        )
+    return sorted(
+        f"{attack}: n = {' or '.join(map(str, sorted(n)))} {of}"
+        for (attack, of), n in counts.items()
+    )
+
+
+def radius(eps: float) -> str:
+    """Text of a radius: 8/255 for whole steps of 255, else a number."""
+    steps = eps * 255
+    return f"{round(steps)}/255" if abs(steps - round(steps)) < 1e-6 else number(eps)
+
+
+def comparisons(study: StudyResults, trials: Sequence[Row], front: Sequence[Row]) -> dict[str, Any]:
+    """Each member of the front against each baseline: delivered networks, and means over seeds.
+
+    Of each table `rows` have the two students and their comparisons by attack; `intervals` are all
+    of them, `attacks` those that any pair met. Two baselines meet once.
+    """
+    baselines = [row for row in trials if row["origin"] == Origin.BASELINE]
+    pairs: list[tuple[Row, Row]] = []
+    for first in front:
+        for second in baselines:
+            both = {first["trial_id"], second["trial_id"]}
+            if len(both) == 2 and all(both != {a["trial_id"], b["trial_id"]} for a, b in pairs):
+                pairs.append((first, second))
+    ids = [(first["trial_id"], second["trial_id"]) for first, second in pairs]
+    return {
+        "delivered": _table(pairs, compare(study.evaluations, ids)),
+        "means": _table(pairs, compare_means(study.tests, study.trials, ids)),
+    }
+
+
+def _table(pairs: Sequence[tuple[Row, Row]], found: Sequence[Comparison]) -> dict[str, Any]:
+    rows = [
+        {
+            "first": first,
+            "second": second,
+            "by_attack": {
+                one.attack: one
+                for one in found
+                if (one.first, one.second) == (first["trial_id"], second["trial_id"])
+            },
+        }
+        for first, second in pairs
+    ]
+    return {
+        "rows": [row for row in rows if row["by_attack"]],
+        "intervals": len(found),
+        "attacks": attacks_of([{"attack": one.attack} for one in found]),
+    }
+
+
+def others(study: StudyResults) -> list[dict[str, Any]]:
+    """Results on other images, or in other balls, than the network's own; the newest of each."""
+    return [
+        {
+            **row,
+            "network": row["label"] or row["trial_id"],
+            "heading": ATTACKS.get(row["attack"], row["attack"]),
+            "radius": "" if row["eps"] is None else f"{row['norm']} eps = {radius(row['eps'])}",
+        }
+        for row in records(other_protocols(study.evaluations))
+    ]
+
+
+def openings(study: StudyResults) -> list[dict[str, Any]]:
+    """Openings of the test images, by time: when, for how many networks, by which attacks."""
+    rows = [row for row in records(study.openings) if row["split"] == "test"]
+    return [
+        {
+            **row,
+            "networks": len(json.loads(row["checkpoints"] or "{}")),
+            "attacks": ", ".join(json.loads(row["attacks"] or "[]")),
+        }
+        for row in sorted(rows, key=lambda row: str(row["opened"]))
+    ]
