@@ -54,6 +54,18 @@ def checked(file: Path) -> "tuple[SearchSpace, int]":
         raise SpaceError(f"{file}: {error}") from None
 
 
+@app.command(name="list")
+def list_shipped() -> None:
+    """Print the search spaces that come with rkdsearch, by name, with their first sentence."""
+    from rkdsearch.cli.console import say
+    from rkdsearch.space.shipped import files
+
+    for name, file in files().items():
+        lines = file.read_text(encoding="utf-8").partition("\n#\n")[0].splitlines()
+        about = " ".join(line.lstrip("# ") for line in lines)
+        say(f"{name:32}  {about.partition('. ')[0].rstrip('.')}")
+
+
 @app.command
 def show(file: Path, *, allow_import: AllowImport = ()) -> None:
     """Print a space as it is read: fixed values, parameters with conditions, baselines, ladder.

@@ -4,8 +4,9 @@ import pytest
 
 from rkdsearch import config as configs
 from rkdsearch import plugins
-from rkdsearch.cli.space import sample
+from rkdsearch.cli.space import list_shipped, sample
 from rkdsearch.errors import ConfigError, SpaceError
+from rkdsearch.space.shipped import files
 from tests.search.files import write_space
 
 
@@ -51,3 +52,14 @@ def test_a_strangers_method_is_sampled_where_its_package_is_allowed(
         sample(space, whole=True)
     sample(space, whole=True, allow_import=("tests.strangers",))
     assert "name: tests.strangers.soft_at, smoothing: 0.1" in capsys.readouterr().out
+
+
+def test_the_shipped_spaces_are_listed_by_name_with_what_they_are_about(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    list_shipped()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(files())
+    digits = next(line for line in lines if line.startswith("rkdsearch:digits "))
+    assert "scikit-learn's digits on a laptop" in digits
+    assert digits.endswith("two methods without a teacher")
