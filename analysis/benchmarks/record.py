@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from curves import CAP, EPOCHS, LIFTED, Run, run_of
+from optuna.distributions import CategoricalDistribution
 from rules import LENGTH, LOWER
 from scipy.stats import kendalltau, spearmanr
 
@@ -19,6 +20,7 @@ from rkdsearch.config.fidelity import Fidelity
 from rkdsearch.errors import NonFiniteLossError
 from rkdsearch.execution.teachers import prepare
 from rkdsearch.search.teachers import overrides_of
+from rkdsearch.space.parameter import Parameter
 from rkdsearch.space.space import SearchSpace
 from rkdsearch.training.trainer import Trainer
 
@@ -27,6 +29,11 @@ DIGITS = Path(__file__).parents[2] / "search_spaces" / "digits.yaml"
 # the first so many configurations are also trained on without the cap, with steps that were not
 # made longer, and again
 THOROUGH = 36
+# every third configuration belongs to one method, in turn: its published setting first, then by
+# turns one near it and one anywhere, so that beliefs in published settings can be replayed
+NAMED = 3
+# near: standard deviation of a number, as a share of its range; chance that a choice is kept
+SPREAD, KEPT = 0.15, 0.7
 
 
 @dataclass(frozen=True)
@@ -64,14 +71,53 @@ def kinds(number: int, attack_steps: int) -> Iterator[Kind]:
         yield Kind({"training.seed": 1}, whole, ("seed 1",) * 4)
 
 
+def drawn(space: SearchSpace, number: int) -> tuple[str, dict[str, Any]]:
+    """How configuration `number` was chosen, and its hyperparameters.
+
+    `space`: anywhere in the space; `published`: a baseline; `near` it; `method`: anywhere in its
+    method. A function of the number alone.
+    """
+    rng = np.random.default_rng(number)
+    if number % NAMED != NAMED - 1:
+        return "space", space.sample(rng)
+    methods = next(p for p in space.parameters if p.name == "method.name").ends()
+    turn, place = divmod(number // NAMED, len(methods))
+    published = next(
+        dict(baseline.overrides)
+        for baseline in space.baselines
+        if baseline.overrides["method.name"] == methods[place]
+    )
+    if turn == 0:
+        return "published", published
+    near = turn % 2 == 1
+
+    def choose(parameter: Parameter) -> Any:
+        if parameter.name == "method.name":
+            return methods[place]
+        return near_to(parameter, published[parameter.name], rng) if near else parameter.draw(rng)
+
+    return "near" if near else "method", space.walk(choose)
+
+
+def near_to(parameter: Parameter, value: Any, rng: np.random.Generator) -> Any:
+    """A value of the parameter near `value`."""
+    if isinstance(parameter.distribution, CategoricalDistribution):
+        return value if rng.random() < KEPT else parameter.draw(rng)
+    middle = parameter.quantile(value)
+    while not 0 <= (place := rng.normal(middle, SPREAD)) < 1:
+        pass
+    return parameter.at(place)
+
+
 def record(wanted: int, minutes: float, study: Path, file: Path = TABLE) -> int:
     """Add digits runs to the table; returns its number of configurations.
 
     Ends with `wanted` configurations or when the time is up.
 
-    Configuration number i is drawn from the space by the seed i, so that the table grows the same
-    whenever it is stopped. A run that was cut off begins anew; the table is replaced as a whole
-    after each run, and has only whole ones.
+    Configuration number i depends on i alone, so that the table grows the same whenever it is
+    stopped: the full and capped runs of all configurations first, then the other runs of the first
+    ones. A run that was cut off begins anew; the table is replaced as a whole after each run, and
+    has only whole ones.
     """
     end = time.monotonic() + 60 * minutes
     space = SearchSpace.load(DIGITS)
@@ -80,28 +126,31 @@ def record(wanted: int, minutes: float, study: Path, file: Path = TABLE) -> int:
         pd.read_parquet(file) if file.exists() else pd.DataFrame({"configuration": [], "run": []})
     )
     done = set(zip(known["configuration"], known["run"], strict=True))
-    for number in range(wanted):
-        overrides = space.sample(np.random.default_rng(number))
-        for kind in kinds(number, overrides["attack.steps"]):
-            if (number, kind.names[-1]) in done:
-                continue
-            if time.monotonic() > end:
-                return len({n for n, _ in done})
-            rows = _rows(space, number, overrides, teachers, kind)
-            again = known["configuration"].eq(number) & known["run"].isin(
-                {row["run"] for row in rows}
-            )
-            known = pd.concat([known[~again], pd.DataFrame(rows)], ignore_index=True)
-            done |= {(number, row["run"]) for row in rows} | {(number, kind.names[-1])}
-            file.parent.mkdir(parents=True, exist_ok=True)
-            new = file.with_suffix(".new")
-            known.to_parquet(new, index=False)
-            new.replace(file)
-            print(
-                f"{number}, {kind.names[-1]}, {overrides['method.name']}:"
-                f" {rows[-1]['cpu_seconds']:.1f} s of CPU",
-                flush=True,
-            )
+    wanted_runs = [
+        (number, how, overrides, kind)
+        for number in range(wanted)
+        for how, overrides in [drawn(space, number)]
+        for kind in kinds(number, overrides["attack.steps"])
+    ]
+    wanted_runs.sort(key=lambda run: bool(run[3].changes))
+    for number, how, overrides, kind in wanted_runs:
+        if (number, kind.names[-1]) in done:
+            continue
+        if time.monotonic() > end:
+            break
+        rows = [{"drawn": how, **row} for row in _rows(space, number, overrides, teachers, kind)]
+        again = known["configuration"].eq(number) & known["run"].isin({row["run"] for row in rows})
+        known = pd.concat([known[~again], pd.DataFrame(rows)], ignore_index=True)
+        done |= {(number, row["run"]) for row in rows} | {(number, kind.names[-1])}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        new = file.with_suffix(".new")
+        known.to_parquet(new, index=False)
+        new.replace(file)
+        print(
+            f"{number}, {kind.names[-1]}, {overrides['method.name']}:"
+            f" {rows[-1]['cpu_seconds']:.1f} s of CPU",
+            flush=True,
+        )
     return len({n for n, _ in done})
 
 

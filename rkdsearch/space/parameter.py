@@ -82,6 +82,24 @@ class Parameter:
         value = min(max(value, d.low), d.high)
         return round(value) if isinstance(d, IntDistribution) else float(value)
 
+    def quantile(self, value: Any) -> float:
+        """The place of `value` in the range, in [0, 1): `at` takes it back there.
+
+        A value outside the range is taken to its end; one that is no choice raises ValueError.
+        """
+        d = self.distribution
+        if isinstance(d, CategoricalDistribution):
+            return (d.choices.index(value) + 0.5) / len(d.choices)
+        assert isinstance(d, IntDistribution | FloatDistribution)
+        if d.high == d.low:
+            return 0.0
+        inside = min(max(value, d.low), d.high)
+        if d.log:
+            place = math.log(inside / d.low) / math.log(d.high / d.low)
+        else:
+            place = (inside - d.low) / (d.high - d.low)
+        return min(place, math.nextafter(1, 0))
+
     def draw(self, rng: np.random.Generator) -> Any:
         """A random value of the range."""
         return self.at(float(rng.random()))

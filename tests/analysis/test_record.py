@@ -1,4 +1,7 @@
+from collections import Counter
+from math import log
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pandas as pd
@@ -41,6 +44,25 @@ def test_a_configuration_is_trained_in_full_and_under_the_cap_and_an_early_one_i
     ]
     assert kinds(36, 10) == [("full", 54, {}), ("capped", 18, {})]
     assert kinds(36, 2) == [("full", 54, {})]  # within the cap, the capped run is the full one
+
+
+def test_every_third_configuration_is_a_published_one_or_near_it_or_anywhere_in_its_method() -> None:
+    space = record.SearchSpace.load(record.DIGITS)
+    drawn = [record.drawn(space, number) for number in range(180)]
+    assert Counter(how for how, _ in drawn) == {
+        "space": 120,
+        "published": 6,
+        "near": 30,
+        "method": 24,
+    }
+    named = Counter(values["method.name"] for how, values in drawn if how != "space")
+    assert named == dict.fromkeys(["rslad", "iad", "crdnd", "ardir", "pgd_at", "trades"], 10)
+    published = {values["method.name"]: values for how, values in drawn if how == "published"}
+    assert published["rslad"] == dict(space.baselines[0].overrides)
+    near = [values for how, values in drawn if how == "near"]
+    factors = [abs(log(values["optimizer.lr"] / 0.1)) for values in near]
+    assert 0.1 < mean(factors) < log(2)  # the range has a factor of 20
+    assert all(space.searched(values) == values for values in near)
 
 
 def test_the_table_grows_by_whole_configurations_and_nothing_is_trained_twice(
