@@ -6,6 +6,7 @@ method.temperature must be > 0, got 0.0`. The command line prints the message al
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -148,5 +149,45 @@ def did_you_mean(name: str, known: Iterable[str], otherwise: str, *, prefix: str
 
     `otherwise` where none is close.
     """
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"did you mean '{prefix}{close[0]}'?" if close else otherwise
+    close = closest(name, known)
+    return f"did you mean '{prefix}{close}'?" if close else otherwise
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is probably meant; None where none is close.
+
+    First the same letters in another case or with other dashes, then the only name that has all
+    words of this one or begins like it, then one of few other letters. A short name has few
+    neighbours: `mart` is not `mtard`.
+    """
+    by_letters = {_letters(one): one for one in known}
+    meant = _letters(name)
+    if meant in by_letters:
+        return by_letters[meant]
+    words = set(_words(name))
+    for alike in (
+        [one for one in by_letters.values() if words <= set(_words(one))],
+        [
+            one
+            for letters, one in by_letters.items()
+            if letters.startswith(meant) or (len(letters) > 2 and meant.startswith(letters))
+        ],
+    ):
+        if len(alike) == 1 and len(meant) > 2:
+            return alike[0]
+    for likely in difflib.get_close_matches(meant, by_letters, n=3):
+        wrong = max(len(meant), len(likely)) - sum(
+            block.size
+            for block in difflib.SequenceMatcher(None, meant, likely).get_matching_blocks()
+        )
+        if wrong <= max(1, len(meant) // 3):
+            return by_letters[likely]
+    return None
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z0-9.:]", "", name.lower())
+
+
+def _words(name: str) -> list[str]:
+    return re.findall(r"[a-z0-9]+", name.lower())

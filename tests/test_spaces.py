@@ -85,6 +85,30 @@ def test_a_header_says_papers_cost_and_the_command(file: Path) -> None:
     assert ROOT / launch.group(1) == file
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "digits",
+        "digits_all_methods",
+        "fashion_mnist",
+        "cifar10_small",
+        "cifar10_resnet18",
+        "cifar100_resnet18",
+    ],
+)
+def test_a_space_of_many_methods_gives_each_its_chance(name: str) -> None:
+    space = SearchSpace.load(FOLDER / f"{name}.yaml")
+    assert {"rslad", "iad", "crdnd", "ardir", "ard", "pgd_at", "trades"} <= {
+        baseline.overrides["method.name"] for baseline in space.baselines
+    }
+    assert space.sampler.minimum_per["method.name"] >= 2
+    assert space.replicates.seeds >= 2
+    assert space.replicates.baselines
+    temperature = next(p for p in space.parameters if p.name == "method.temperature")
+    assert temperature.ends()[0] == 0.25
+    assert "crdnd" in temperature.when["method.name"]
+
+
 def test_reconstructed_methods_are_named_so_in_every_header_that_names_their_papers() -> None:
     for file in SPACES:
         header = file.read_text(encoding="utf-8").split("\n\n")[0]
@@ -123,6 +147,10 @@ def test_what_is_called_released_is_what_the_authors_scripts_run() -> None:
         "RSLAD, released": [215, 260, 285],
         "IAD-I, released for CIFAR-10": [150],
         "AdaAD, released for CIFAR-10": [150, 225],
+        "CRDND, reconstructed defaults, RSLAD's script": [215, 260, 285],
+        "ARDIR, reconstructed defaults, ARD's schedule": [150, 225],
+        "ARD, released": [150],
+        "PGD-AT, as papers compare it": [150, 225],
         "TRADES, released": [292],
     }
     assert {run.averaging.name for run in runs.values()} == {"none"}

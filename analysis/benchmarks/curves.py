@@ -335,11 +335,15 @@ class Recorded:
 def read(file: Path) -> list[tuple[dict[str, Any], Curve]]:
     """The recorded table: configurations whose full and capped runs are complete.
 
+    Only those that were drawn from the whole space, so that a replay meets what a search would:
+    the others lie around published settings.
+
     Not every configuration was also trained on after its cap was lifted: where it was not,
     `continued` is the full run.
     """
     found = []
-    for _, rows in pd.read_parquet(file).sort_values("epoch").groupby("configuration"):
+    table = pd.read_parquet(file).sort_values("epoch")
+    for _, rows in table[table["drawn"].eq("space")].groupby("configuration"):
         full, capped, later = (run_of(rows, name) for name in ("full", "capped", "continued"))
         steps = int(rows["training_attack_steps"].max())
         if steps <= CAP:

@@ -72,7 +72,7 @@ def kinds(number: int, attack_steps: int) -> Iterator[Kind]:
 
 
 def drawn(space: SearchSpace, number: int) -> tuple[str, dict[str, Any]]:
-    """How configuration `number` was chosen, and its hyperparameters.
+    """Origin of configuration `number`, and its hyperparameters.
 
     `space`: anywhere in the space; `published`: a baseline; `near` it; `method`: anywhere in its
     method. A function of the number alone.
@@ -297,3 +297,39 @@ def _correlations(
         f"{spearmanr(cheap, dear)[0]:6.3f} {kendalltau(cheap, dear)[0]:5.2f}  "
         f" {spearmanr(cheap[half], dear[half])[0]:11.3f}"
     )
+
+
+def within_and_between(file: Path) -> str:
+    """Rank correlation of each rung with the full run, within a method and between methods.
+
+    Within: the correlation of ranks, each method's mean rank taken out. Between: of the methods'
+    mean ranks. A rung that misleads between methods alone may stop a method for being slow.
+    """
+    table = pd.read_parquet(file)
+    full = table[table["run"].eq("full") & table["epoch"].eq(EPOCHS)].set_index("configuration")
+    dear = full["robust_accuracy"].rank()
+    # within the cap, the capped run is the full one
+    capped = table["run"].eq("capped") | (
+        table["run"].eq("full") & table["training_attack_steps"].le(CAP)
+    )
+    lines = [
+        f"{'rank correlation of robust accuracy with the full run':54} {'n':>4} within  between"
+    ]
+    for name, chosen in (("", table["run"].eq("full")), (f", {CAP} attack steps", capped)):
+        for epoch in (2, 6, 18):
+            look = table[chosen & table["epoch"].eq(epoch)].set_index("configuration")
+            if len(look) < 8:
+                continue
+            both = pd.DataFrame(
+                {"cheap": look["robust_accuracy"].rank(), "dear": dear, "method": full["method"]}
+            ).dropna()
+            means = both.groupby("method")[["cheap", "dear"]].mean()
+            inside = both[["cheap", "dear"]] - both.groupby("method")[["cheap", "dear"]].transform(
+                "mean"
+            )
+            within = np.corrcoef(inside["cheap"], inside["dear"])[0, 1]
+            between = spearmanr(means["cheap"], means["dear"])[0]
+            lines.append(
+                f"{f'{epoch} epochs{name}':54} {len(both):>4} {within:6.3f}  {between:7.3f}"
+            )
+    return "\n".join(lines)

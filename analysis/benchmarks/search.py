@@ -41,7 +41,7 @@ from typing import Any
 import numpy as np
 from curves import SHAPES, Curve, Landscape, Recorded, Simulated, read
 from latency import latency
-from record import DIGITS, TABLE, agreement, record
+from record import DIGITS, TABLE, agreement, record, within_and_between
 from rules import FULL, RANDOM, RULES, SCHEDULERS_ALONE, STOCK, quiet
 from scipy.stats import binom
 from simulation import Rule, search
@@ -224,7 +224,7 @@ def compare(
         for budget in budgets
     }
     if TABLE.exists() and not clear:
-        print(agreement(TABLE), flush=True)
+        print(agreement(TABLE), within_and_between(TABLE), sep="\n\n", flush=True)
         parts[
             f"recorded digits runs, half of {len(_table())} configurations' compute,"
             f" {RECORDED_ORDERS} orders"

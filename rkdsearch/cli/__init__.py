@@ -16,6 +16,11 @@ app.command(
     name="tune",
     help="Search a space, on this machine or on a Ray cluster.",
 )
+app.command(
+    "rkdsearch.cli.enqueue:enqueue",
+    name="enqueue",
+    help="Add a configuration to a running or finished search.",
+)
 app.command("rkdsearch.cli.train:train", name="train", help="Train one run, without Ray.")
 app.command(
     "rkdsearch.cli.evaluate:evaluate",

@@ -214,6 +214,7 @@ class SearchProgress:
         Raises StudyError where every trial has failed, SpaceError where the space has fewer
         configurations than were asked for.
         """
+        from rkdsearch.search.feasibility import ExhaustedSpaceError
         from rkdsearch.search.trial import RETRYABLE
 
         self.stop()
@@ -239,7 +240,9 @@ class SearchProgress:
                 " the causes above, then continue with --resume where the machine was at fault, or"
                 " else search a changed space in another folder"
             )
-        if study.exhausted is not None:
+        if isinstance(study.exhausted, ExhaustedSpaceError):
+            say(str(study.exhausted))
+        elif study.exhausted is not None:
             raise study.exhausted
 
     def _headline(self, study: "Study") -> str:

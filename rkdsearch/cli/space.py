@@ -40,18 +40,21 @@ def check(*files: Path, allow_import: AllowImport = ()) -> None:
 def checked(file: Path) -> "tuple[SearchSpace, int]":
     """The space in the file, and the number of runs that its check built.
 
-    Raises SpaceError, which names the file.
+    Says what is legal and may not be meant. Raises SpaceError, which names the file.
     """
     from rkdsearch.cli.console import say
     from rkdsearch.errors import SpaceError
-    from rkdsearch.space.check import check_space
+    from rkdsearch.space.check import check_space, notices
     from rkdsearch.space.space import SearchSpace
 
     space = SearchSpace.load(file, say)
     try:
-        return space, check_space(space)
+        built = check_space(space)
     except SpaceError as error:
         raise SpaceError(f"{file}: {error}") from None
+    for notice in notices(space):
+        say(f"{file}: {notice}")
+    return space, built
 
 
 @app.command(name="list")
@@ -77,6 +80,7 @@ def show(file: Path, *, allow_import: AllowImport = ()) -> None:
     """
     from rkdsearch import plugins
     from rkdsearch.cli.console import say
+    from rkdsearch.space.check import notices
     from rkdsearch.space.space import SearchSpace
 
     plugins.allow_import(*allow_import)
@@ -93,7 +97,7 @@ def show(file: Path, *, allow_import: AllowImport = ()) -> None:
     say("first")
     for baseline in space.baselines:
         say(f"  {baseline.label}: {dict(baseline.overrides)}")
-    for line in space.forecast(None):
+    for line in [*space.forecast(None), *notices(space)]:
         say(line)
 
 

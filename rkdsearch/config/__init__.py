@@ -18,6 +18,7 @@ from rkdsearch.config.training import (
     ScheduleConfig,
     TrainingConfig,
 )
+from rkdsearch.config.typed import typed, typed_leaves
 from rkdsearch.config.writing import written
 
 __all__ = [
@@ -42,6 +43,8 @@ __all__ = [
     "nest",
     "read_yaml",
     "sentence",
+    "typed",
+    "typed_leaves",
     "unknown_field",
     "upgraded",
     "written",

@@ -2,13 +2,16 @@
 
 import re
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from rkdsearch import methods
 from rkdsearch.config.dotted import section_not_value
-from rkdsearch.errors import did_you_mean
+from rkdsearch.errors import closest, did_you_mean
+from rkdsearch.methods import Method
 
 
 def sentence(error: ValidationError, kind: type[BaseModel], place: str, prefix: str = "") -> str:
@@ -18,7 +21,8 @@ def sentence(error: ValidationError, kind: type[BaseModel], place: str, prefix: 
     name = prefix + ".".join(path)
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
-        return f"{place}: {unknown_field(name, _fields_at(kind, path[:-1]))}{more}"
+        known, everywhere = _fields_at(kind, path[:-1]), () if prefix else _leaves(kind)
+        return f"{place}: {unknown_field(name, known, everywhere)}{more}"
     if first["type"] == "missing":
         return f"{place}: {name} is required{more}"
     if first["type"] in ("model_type", "model_attributes_type") and (
@@ -41,34 +45,58 @@ def sentence(error: ValidationError, kind: type[BaseModel], place: str, prefix: 
     return f"{place}: {name} {law}, got {first['input']!r}{more}"
 
 
-def unknown_field(name: str, known: Iterable[str]) -> str:
-    """Error text for an unknown dotted name, with the field of its section that may be meant."""
-    known = sorted(known)
-    return f"unknown field {name}; " + did_you_mean(
-        name.rpartition(".")[2], known, f"there are {', '.join(known)}"
-    )
+def unknown_field(name: str, known: Iterable[str], everywhere: Iterable[str] = ()) -> str:
+    """Error text for an unknown dotted name, with the field of its section that may be meant.
+
+    Else a field of that name in another section, by the dotted names `everywhere`.
+    """
+    known, last = sorted(known), name.rpartition(".")[2]
+    elsewhere = [dotted for dotted in everywhere if dotted.rpartition(".")[2] == last]
+    elsewhere.sort(key=lambda dotted: dotted.count("."))
+    names = f"there are {', '.join(known)}" if known else "nothing can be set there"
+    if elsewhere and closest(last, known) is None:
+        return f"unknown field {name}; did you mean '{elsewhere[0]}'?"
+    return f"unknown field {name}; {did_you_mean(last, known, names)}"
 
 
 def _fields_at(kind: type[BaseModel], path: Iterable[str]) -> list[str]:
-    """The field names of the section that `path` leads to."""
-    for part in path:
-        field = kind.model_fields.get(part)
-        inside = (
-            next(
-                (
-                    t
-                    for t in members(field.annotation)
-                    if isinstance(t, type) and issubclass(t, BaseModel)
-                ),
-                None,
-            )
-            if field
-            else None
+    """The field names, as they are written, of the section that `path` leads to."""
+    steps = list(path)
+    while steps:
+        field = next(
+            (f for name, f in kind.model_fields.items() if steps[0] in (name, f.alias)), None
         )
+        taken, inside = section_of(field.annotation) if field else (1, None)
         if inside is None:
             return []
-        kind = inside
-    return list(kind.model_fields)
+        kind, steps = inside, steps[taken:]
+    return [field.alias or name for name, field in kind.model_fields.items()]
+
+
+def section_of(annotation: object) -> tuple[int, type[BaseModel] | None]:
+    """The section that a field of this type holds, and the steps of a path that lead into it.
+
+    Two steps lead into a section of a list or of a mapping.
+    """
+    for member in members(annotation):
+        if isinstance(member, type) and issubclass(member, BaseModel):
+            return 1, member
+        if get_origin(member) in (list, dict):
+            return 2, section_of(get_args(member)[-1])[1]
+    return 1, None
+
+
+def _leaves(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Dotted names of all fields that are no sections."""
+    for name, field in kind.model_fields.items():
+        inside = section_of(field.annotation)[1]
+        if inside is Method:
+            each = (methods.load(method).model_fields for method in methods.names())
+            yield from (f"{prefix}{name}.{own}" for own in dict.fromkeys(chain(*each)))
+        elif inside is None:
+            yield prefix + name
+        else:
+            yield from _leaves(inside, f"{prefix}{name}.")
 
 
 def members(annotation: object) -> tuple[Any, ...]:

@@ -23,6 +23,8 @@ Confirmed: the authors' script with `parity: official`, value and gradients, and
 paper's equation on our own numbers only.
 """
 
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -35,6 +37,8 @@ from rkdsearch.methods import Factor, KLScale, Loss, Method, Parity, Step, Weigh
 
 class ABSLD(Method):
     """RSLAD with sharper labels for harder classes."""
+
+    hard_labels: ClassVar[bool] = False
 
     adversarial_weight: Weight = Field(5 / 6, description="alpha")
     class_temperature_step: Factor = Field(

@@ -18,6 +18,8 @@ Defaults: alpha = 1, attack from Gaussian noise in eval mode: the released scrip
 Confirmed: the authors' script on both data sets, value and gradients; its attack too.
 """
 
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 from typing_extensions import override
@@ -28,6 +30,8 @@ from rkdsearch.methods import KLScale, Loss, Method, Step, Weight, inner
 
 class AdaAD(Method):
     """Imitate the teacher's logits of the image on which student and teacher disagree most."""
+
+    hard_labels: ClassVar[bool] = False
 
     adversarial_weight: Weight = Field(1.0, description="alpha")
     kl_scale: KLScale = 1.0

@@ -39,6 +39,7 @@ from rkdsearch.methods._balance import balance
 class BMTARD(Method):
     """Learn robustness from one teacher and accuracy from another, brought to equal entropy."""
 
+    hard_labels: ClassVar[bool] = False
     stationary_loss: ClassVar[bool] = False
 
     balance_rate: Weight = Field(

@@ -17,6 +17,8 @@ Defaults: alpha = 0.7, both starts from Gaussian noise of their own: the paper.
 Confirmed: on our own numbers only, the loss and three steps of the search; no code is public.
 """
 
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -29,6 +31,8 @@ from rkdsearch.methods import KLScale, Loss, Method, Step, Weight
 
 class CGARD(Method):
     """Imitate, on the attacked image, the teacher's logits there and at its guiding image x_T."""
+
+    hard_labels: ClassVar[bool] = False
 
     adversarial_weight: Weight = Field(
         0.7, description="alpha: the teacher's logits of x_S; the rest is for its logits of x_T"

@@ -20,6 +20,8 @@ Defaults: beta = 1, attack from Gaussian noise in eval mode: the released script
 Confirmed: both branches of the authors' script, value and gradients.
 """
 
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -31,6 +33,8 @@ from rkdsearch.methods import Factor, KLScale, Loss, Method, Parity, Step, inner
 
 class DGAD(Method):
     """Learn clean what the teacher gets wrong and attacked the rest, from the corrected teacher."""
+
+    hard_labels: ClassVar[bool] = False
 
     consistency_weight: Factor = Field(
         1.0, description="beta: the student's predictions on x and on x' stay close"

@@ -17,6 +17,8 @@ Defaults: alpha = 1, attack from Gaussian noise in eval mode: the released scrip
 Confirmed: the authors' script, value and gradients.
 """
 
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 from typing_extensions import override
@@ -27,6 +29,8 @@ from rkdsearch.methods import Factor, KLScale, Loss, Method, Step, inner
 
 class IGDM(Method):
     """Imitate the teacher's logits of x', and their change from one side of x to the other."""
+
+    hard_labels: ClassVar[bool] = False
 
     gradient_weight: Factor = Field(
         1.0, description="alpha at the run's end; 10 for Tiny-ImageNet, 20 for CIFAR-100"

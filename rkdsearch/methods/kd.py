@@ -29,6 +29,7 @@ class KD(Method):
     """Imitate a teacher's softened probabilities on clean images."""
 
     attack_defaults: ClassVar[AttackDefaults] = AttackDefaults(start="none")
+    attacks: ClassVar[bool] = False
 
     teacher: Literal["natural", "robust"] = Field(
         "natural", description="the teacher that is imitated"

@@ -37,6 +37,7 @@ from rkdsearch.methods._balance import balance
 class MTARD(Method):
     """Learn robustness from one teacher and accuracy from another, balanced by their losses."""
 
+    hard_labels: ClassVar[bool] = False
     stationary_loss: ClassVar[bool] = False
 
     balance_rate: Weight = Field(

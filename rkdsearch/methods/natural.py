@@ -20,6 +20,7 @@ class Natural(Method):
     """Learn the labels of clean images."""
 
     attack_defaults: ClassVar[AttackDefaults] = AttackDefaults(start="none")
+    attacks: ClassVar[bool] = False
 
     @override
     def teachers(self) -> tuple[Role, ...]:

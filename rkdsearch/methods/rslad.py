@@ -17,6 +17,8 @@ Confirmed: the authors' scripts for both data sets with `parity: official`, valu
 their attack too.
 """
 
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 from typing_extensions import override
@@ -26,6 +28,8 @@ from rkdsearch.methods import KLScale, Loss, Method, Parity, Step, Temperature, 
 
 class RSLAD(Method):
     """Imitate the teacher's logits of clean images, on clean and on attacked images."""
+
+    hard_labels: ClassVar[bool] = False
 
     adversarial_weight: Weight = Field(5 / 6, description="alpha")
     temperature: Temperature = 1.0

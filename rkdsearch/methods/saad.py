@@ -20,6 +20,8 @@ in eval mode: the released script.
 Confirmed: the authors' script, value and gradients, for both entropies; its attack too.
 """
 
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -30,9 +32,14 @@ from rkdsearch.attacks import input_gradient
 from rkdsearch.losses import entropy, kl_divergence, log_probabilities
 from rkdsearch.methods import Factor, KLScale, Loss, Method, Step
 
+# of the order from 1: below it, the quotient of Renyi's definition loses digits
+NEAR_SHANNON = 0.1
+
 
 class SAAD(Method):
     """Imitate the teacher's logits and their slope, most where the teacher is unsure of x'."""
+
+    hard_labels: ClassVar[bool] = False
 
     uncertainty_weight: Factor = Field(
         5.0, description="w's factor: the weight of a nat of the teacher's entropy"
@@ -88,8 +95,12 @@ class SAAD(Method):
 
     def _entropy(self, logits: Tensor) -> Tensor:
         """(N,) nats, of `entropy_order`."""
-        if self.entropy_order == 1:
+        above = self.entropy_order - 1
+        if above == 0:
             return entropy(logits)
-        return (self.entropy_order * log_probabilities(logits)).logsumexp(dim=1) / (
-            1 - self.entropy_order
-        )
+        log_p = log_probabilities(logits)
+        if abs(above) < NEAR_SHANNON:
+            # 0 / 0 at Shannon's order: with sum p = 1 taken out, nothing cancels
+            excess = (log_p.exp() * torch.expm1(above * log_p)).sum(dim=1)
+            return -torch.log1p(excess) / above
+        return -(self.entropy_order * log_p).logsumexp(dim=1) / above

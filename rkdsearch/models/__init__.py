@@ -39,6 +39,7 @@ __all__ = [
     "build",
     "check_channels_last",
     "closed_form_gradient",
+    "defaults",
     "features",
     "fold",
     "inference_copy",
@@ -160,6 +161,12 @@ def size_of(config: ModelConfig, task: ImageTask) -> Size:
     """
     with torch.random.fork_rng(devices=[]):
         return count(build(config, task), task)
+
+
+def defaults(config: ModelConfig) -> dict[str, int]:
+    """Width and depth that the network has where its config names none."""
+    found = {"width": _WIDTHS[config.name]} if config.name in _WIDTHS else {}
+    return found | ({"depth": _WIDE_RESNET_DEPTH} if config.name == "wide_resnet" else {})
 
 
 def _width(config: ModelConfig) -> int:

@@ -66,27 +66,50 @@ def replicates_of(trials: pd.DataFrame) -> str:
 
 
 def by_method(trials: pd.DataFrame, front: pd.DataFrame) -> pd.DataFrame:
-    """One row a method, most robust first: counts, best accuracies of finished trials, device time.
+    """One row a method, most robust first: what it was given, and the best that came of it.
 
-    Replicates are left out: more runs of one setting would raise a method's maximum.
+    `clean` and `robust` are maxima over single runs of finished trials: replicates would raise
+    them. `replicated_robust` is the best mean over the replicates of one configuration, over
+    `replicates` runs of all. `short` marks a method with less than half of an equal share of the
+    device time that searched trials took: what it lacks on the front says little about it.
     """
-    trials = trials[trials["origin"] != Origin.REPLICATE]
-    table = trials.assign(method=methods_of(trials), done=trials["status"] == Status.FINISHED)
+    own = trials[trials["origin"] != Origin.REPLICATE]
+    table = own.assign(
+        method=methods_of(own),
+        done=own["status"] == Status.FINISHED,
+        asked=own["origin"] == Origin.SEARCH,
+    )
     table["on_front"] = table["trial_id"].isin(front["trial_id"])
+    table["searched_seconds"] = table["run.device_seconds"].where(table["asked"], 0.0)
     table[list(PAIR)] = table[list(PAIR)].where(table["done"])
     table["reconstructed"] = table["reconstructed"].fillna(False)
     grouped = table.groupby("method", sort=True).agg(
         trials=("trial_id", "size"),
+        searched=("asked", "sum"),
         finished=("done", "sum"),
         on_front=("on_front", "sum"),
         clean=(CLEAN, "max"),
         robust=(ROBUST, "max"),
         device_seconds=("run.device_seconds", "sum"),
+        searched_seconds=("searched_seconds", "sum"),
         reconstructed=("reconstructed", "any"),
     )
+    share = grouped["searched_seconds"].sum() / max(1, len(grouped))
+    grouped["short"] = grouped["searched_seconds"] < share / 2
+    grouped = grouped.join(_replicated(trials)).astype({"replicates": "Int64"})
+    grouped["replicates"] = grouped["replicates"].fillna(0)
     return grouped.reset_index().sort_values(
         ["robust", "method"], ascending=[False, True], kind="stable", ignore_index=True
     )
+
+
+def _replicated(trials: pd.DataFrame) -> pd.DataFrame:
+    """Replicates of each method, and the best mean robust accuracy of one configuration's."""
+    again = trials[(trials["origin"] == Origin.REPLICATE) & (trials["status"] == Status.FINISHED)]
+    again = again.assign(method=methods_of(again))
+    means = again.groupby(["method", "ordinal"])[ROBUST].mean().groupby("method").max()
+    counts = again.groupby("method").size()
+    return pd.DataFrame({"replicates": counts, "replicated_robust": means}, dtype=float)
 
 
 def survival(rungs: pd.DataFrame) -> pd.DataFrame:

@@ -137,6 +137,11 @@ class Store:
         """Every opening of test images, by time."""
         return self._read("openings")
 
+    @property
+    def name(self) -> str:
+        """The study's own name: that of its folder when it began, wherever the folder is now."""
+        return str(self.description().get("name", self.folder.resolve().name))
+
     def description(self) -> dict[str, object]:
         """The content of `study.json`; empty where there is none or it cannot be read."""
         path = self.folder / "study.json"

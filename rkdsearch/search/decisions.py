@@ -6,6 +6,7 @@ from rkdsearch.results.rows import DecisionRow
 from rkdsearch.results.states import Decision, Origin
 from rkdsearch.search.ledger import Ledger
 from rkdsearch.search.scheduler import Rung, Scheduler
+from rkdsearch.search.shares import Shares
 from rkdsearch.search.trial import Trial
 from rkdsearch.space import check
 from rkdsearch.space.space import SearchSpace
@@ -14,8 +15,11 @@ from rkdsearch.space.space import SearchSpace
 class Decisions:
     """Decisions of `scheduler` about the trials of `ledger`. Replicates are never decided about."""
 
-    def __init__(self, ledger: Ledger, space: SearchSpace, scheduler: Scheduler) -> None:
+    def __init__(
+        self, ledger: Ledger, space: SearchSpace, scheduler: Scheduler, shares: Shares
+    ) -> None:
         self.scheduler = scheduler
+        self._shares = shares
         self._ledger = ledger
         self._objectives = space.objectives
 
@@ -51,7 +55,11 @@ class Decisions:
         the rank of a searched trial.
         """
         if trial.origin == Origin.SEARCH or rung.epochs > check.undecided_until(trial.config):
-            self.scheduler.record(rung, trial.trial_id, values)
+            # a baseline always trains on: it takes no searched trial's place in its group
+            group = self._shares.group(trial.config) if trial.origin == Origin.SEARCH else None
+            # among equals the cheaper one comes first, then the one that is right more often
+            ties = (float(trial.config.attack.steps), -values[0])
+            self.scheduler.record(rung, trial.trial_id, values, group, ties)
 
     def promote(self) -> Trial | None:
         """Promote the next paused trial, if any: it leaves its rung."""

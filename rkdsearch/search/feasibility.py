@@ -1,8 +1,9 @@
 """Feasibility of proposals: the laws of a run, and the limits on the costs of its student."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,36 @@ from rkdsearch import config as run
 from rkdsearch.config import TrainConfig
 from rkdsearch.errors import ConfigError, SpaceError
 from rkdsearch.results.objectives import COSTS, OBJECTIVES
-from rkdsearch.search.sampler import Observation, Proposal, propose
+from rkdsearch.search.sampler import MODEL_ATTEMPTS, Observation, Proposal, propose
+from rkdsearch.search.shares import observed_within, with_choice, within
 from rkdsearch.search.trial import trial_id_of
-from rkdsearch.space import check
+from rkdsearch.space import check, grid
 from rkdsearch.space.space import SearchSpace
 
 # Proposals for one configuration before the search gives up: most are random, and cheap.
 ATTEMPTS = 1000
+ENUMERABLE = 1000  # combinations of a space, at most, among which repetitions are ruled out
+
+
+class ExhaustedSpaceError(SpaceError):
+    """Every configuration of a finite space was asked: the search is complete."""
+
+
+def _proposed(
+    space: SearchSpace,
+    ordinal: int,
+    observations: Sequence[Observation],
+    attempt: int,
+    infeasible: Sequence[Mapping[str, Any]],
+    owed: tuple[str, Any] | None,
+) -> Proposal:
+    """A proposal of the sampler, in the part of the space that is owed one, if any is."""
+    if owed is None:
+        return propose(space, ordinal, observations, attempt, infeasible)
+    part = within(space, *owed)
+    there = [one for one in infeasible if one.get(owed[0]) == owed[1]]
+    found = propose(part, ordinal, observed_within(observations, *owed), attempt, there)
+    return Proposal(with_choice(found.hyperparameters, *owed), found.notes)
 
 
 @dataclass(frozen=True)
@@ -41,24 +65,81 @@ class Feasibility:
         self._space = space
         self._teachers = teachers
 
-    def proposal(self, ordinal: int, observations: Sequence[Observation]) -> Proposal:
-        """The first feasible proposal for configuration `ordinal`.
+    def proposal(
+        self,
+        ordinal: int,
+        observations: Sequence[Observation],
+        asked: Collection[str] = (),
+        owed: tuple[str, Any] | None = None,
+    ) -> Proposal:
+        """The first feasible proposal for configuration `ordinal` that was not asked before.
 
-        Raises SpaceError where none of `ATTEMPTS` is feasible.
+        `asked` are fingerprints of the runs that were; `owed` is a field with the choice that the
+        proposal must have, see `shares.py`. Raises ExhaustedSpaceError where a finite
+        space has no other, SpaceError where none of `ATTEMPTS` is feasible.
         """
         # emptied for every ordinal: a resumed search must propose the same
         infeasible: list[Mapping[str, Any]] = []
         reason: str | None = None
+        if self._space.sampler.name == "grid":
+            return self._unasked(ordinal, asked)
         for attempt in range(ATTEMPTS):
-            found = propose(self._space, ordinal, observations, attempt, infeasible)
+            if attempt == MODEL_ATTEMPTS and self._enumerable and self._feasible:
+                return self._unasked(ordinal, asked)
+            found = _proposed(self._space, ordinal, observations, attempt, infeasible, owed)
             reason = self._infeasibility(found.hyperparameters, trial_id_of(ordinal))
-            if reason is None:
+            if reason is not None:
+                infeasible = [*(infeasible or self._infeasible_sample), found.hyperparameters]
+            elif self._fingerprint(found.hyperparameters) not in asked:
                 return found
-            infeasible = [*(infeasible or self._infeasible_sample), found.hyperparameters]
+            else:
+                reason = "it was asked before"
         raise SpaceError(
             f"{self._space.name}: after {ordinal} configurations, {ATTEMPTS:,} proposals in a row"
             f" were infeasible, the last because {reason}"
         )
+
+    def _unasked(self, ordinal: int, asked: Collection[str]) -> Proposal:
+        """A feasible combination of a finite space that was not asked: the first of the shuffled.
+
+        Raises ExhaustedSpaceError.
+        """
+        for fingerprint, combination in self._combinations:
+            if fingerprint is not None and fingerprint not in asked:
+                return Proposal(dict(combination), {})
+        raise ExhaustedSpaceError(
+            f"{self._space.name}: all {self._feasible:,} feasible combinations were asked, and the"
+            f" search ends after {ordinal} configurations; widen a range for more"
+        )
+
+    @cached_property
+    def _enumerable(self) -> bool:
+        """True where the space has few combinations, so that all of them can be tried."""
+        if grid.endless(self._space) is not None:
+            return False
+        return sum(1 for _ in islice(grid.combinations(self._space), ENUMERABLE + 1)) <= ENUMERABLE
+
+    @property
+    def _feasible(self) -> int:
+        return sum(fingerprint is not None for fingerprint, _ in self._combinations)
+
+    @cached_property
+    def _combinations(self) -> list[tuple[str | None, Mapping[str, Any]]]:
+        """All combinations in the order of the grid, with their fingerprints; None: infeasible."""
+        found = list(grid.combinations(self._space))
+        np.random.default_rng(self._space.seed).shuffle(found)
+        return [
+            (
+                None
+                if self._infeasibility(one, f"combination {number}") is not None
+                else self._fingerprint(one),
+                one,
+            )
+            for number, one in enumerate(found)
+        ]
+
+    def _fingerprint(self, hyperparameters: Mapping[str, Any]) -> str:
+        return self.config(hyperparameters, "").fingerprint()
 
     def config(self, hyperparameters: Mapping[str, Any], trial_id: str) -> TrainConfig:
         """Config of a run, with the study's teachers. Raises ConfigError where a law is broken."""

@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 
+from rkdsearch.methods import name_of
 from rkdsearch.results import front_rule
 from rkdsearch.results.front_rule import Entry, FrontCandidate
 from rkdsearch.results.states import Origin, Status
@@ -82,26 +83,44 @@ def finished(trials: Collection[Trial], space: SearchSpace) -> list[Trial]:
 
 
 def contenders(trials: Collection[Trial], space: SearchSpace) -> list[Trial]:
-    """The best of the finished trials, the best first; these are replicated."""
+    """The trials to choose the front from, the best first; these are replicated.
+
+    The best of all, and the best of each method: a method whose single runs were unlucky, or that
+    had the worse of two noisy rungs, is judged by its replicates too.
+    """
     found = sorted(finished(trials, space), key=lambda t: t.trial_id)
     if not found:
         return []
     values = np.array([trial.merits_at(space.epochs, space.objectives) for trial in found])
-    return [found[i] for i in np.argsort(by_non_domination(values))[: space.replicates.contenders]]
+    best = [found[i] for i in np.argsort(by_non_domination(values))]
+    chosen, methods = best[: space.replicates.contenders], set[str]()
+    for trial in best:
+        method = name_of(trial.config.method)
+        if method not in methods and trial not in chosen:
+            chosen.append(trial)
+        methods.add(method)
+    return chosen
 
 
 def to_replicate(trials: Collection[Trial], space: SearchSpace) -> list[Trial]:
     """The trials to replicate: contenders, then the other baselines where the space asks for these.
 
-    With replicated baselines, equally many runs of each are compared.
+    With replicated baselines, equally many runs of each are compared. Of a baseline's grid the best
+    is replicated.
     """
-    best = contenders(trials, space)
-    baselines = (
-        [t for t, _ in _full_length(trials) if t.origin == Origin.BASELINE and t not in best]
-        if space.replicates.baselines
-        else []
-    )
-    return best + baselines
+    chosen = contenders(trials, space)
+    if not space.replicates.baselines:
+        return chosen
+    families = {b.label: b.family for b in space.baselines}
+    baselines = [(t, best) for t, best in _full_length(trials) if t.origin == Origin.BASELINE]
+    by_family: dict[str, list[tuple[Trial, Best]]] = {}
+    for trial, best in baselines:
+        by_family.setdefault(families.get(trial.label, trial.label), []).append((trial, best))
+    for found in by_family.values():
+        first = max(found, key=lambda one: one[1].clean_accuracy + one[1].robust_accuracy)[0]
+        if first not in chosen:
+            chosen.append(first)
+    return chosen
 
 
 def _full_length(trials: Collection[Trial]) -> list[tuple[Trial, Best]]:

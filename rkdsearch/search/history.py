@@ -34,7 +34,7 @@ class SamplerHistory:
         return select_history(found, self._space.sampler.history)
 
     def _observation(self, trial: Trial) -> Observation | None:
-        hyperparameters = self._space.searched(trial.hyperparameters)
+        hyperparameters = self._space.searched(trial.config)
         if hyperparameters is None or trial.status == Status.FAILED:
             return None
         # the highest rung that it reached, by the number of rungs short of full length

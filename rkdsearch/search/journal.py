@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import optuna
-from optuna.distributions import BaseDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
@@ -17,9 +16,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from rkdsearch.results.objectives import OBJECTIVES
 from rkdsearch.results.states import Status
+from rkdsearch.results.store import Store
 from rkdsearch.search.sampler import quiet_optuna
 from rkdsearch.search.trial import Trial
-from rkdsearch.space.space import SearchSpace
+from rkdsearch.space.space import SearchSpace, values_of
 
 FILE = "optuna.journal"
 _STATES = {
@@ -34,7 +34,7 @@ class Journal:
 
     def __init__(self, folder: Path, space: SearchSpace) -> None:
         self.file = folder / FILE
-        self._name = folder.name
+        self._name = Store(folder).name
         self._space = space
         self._study: optuna.Study | None = None
 
@@ -87,15 +87,9 @@ class Journal:
         return self._study
 
     def _frozen(self, trial: Trial) -> FrozenTrial:
-        params: dict[str, object] = {}
-        distributions: dict[str, BaseDistribution] = {}
-        for parameter in self._space.parameters:
-            # values of a baseline may lie outside the space: Optuna would refuse them
-            if parameter.name in trial.hyperparameters and parameter.holds(
-                trial.hyperparameters[parameter.name]
-            ):
-                params[parameter.name] = trial.hyperparameters[parameter.name]
-                distributions[parameter.name] = parameter.distribution
+        # values of a baseline may lie outside the space: Optuna would refuse them
+        params = self._space.coordinates(values_of(trial.config))[0]
+        distributions = {p.name: p.distribution for p in self._space.parameters if p.name in params}
         state = _STATES[trial.status]
         best = trial.best
         measured = (

@@ -29,6 +29,7 @@ class Ledger:
 
     def __init__(self, folder: Path, space: SearchSpace) -> None:
         self.folder = folder
+        self.name = Store(folder).name
         self.store = Store(folder, config_rows.columns(m for m in space.method_names if "." in m))
         self.trials: dict[str, Trial] = {}
         # ordinals of rows that this space cannot read: they stay, and are not asked for again
@@ -129,7 +130,7 @@ class Ledger:
                 self.write(trial)
 
     def _row(self, trial: Trial) -> dict[str, object]:
-        return row_of(trial, self.folder.name, config_rows.row(trial.config))
+        return row_of(trial, self.name, config_rows.row(trial.config))
 
     def take_over(self) -> None:
         """Note which trials of an earlier session have files of their own."""

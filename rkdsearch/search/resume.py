@@ -7,6 +7,8 @@ trials train on from their last epoch.
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from rkdsearch import config as run
+from rkdsearch.config import TrainConfig
 from rkdsearch.errors import ConfigError, StudyError
 from rkdsearch.results.objectives import OBJECTIVES
 from rkdsearch.results.states import Origin, Status
@@ -21,7 +23,7 @@ from rkdsearch.search.stored_trials import (
     put_orphans_aside,
 )
 from rkdsearch.search.trial import Trial, segments_of
-from rkdsearch.space.space import SearchSpace
+from rkdsearch.space.space import SearchSpace, values_of
 
 
 def reconcile(
@@ -49,6 +51,7 @@ def reconcile(
             ledger.unreadable_seconds += row["run.device_seconds"] or 0.0
         else:
             ledger.trials[trial.trial_id] = trial
+    _relabel(ledger, space, feasibility)
     unreadable = len(stored.rows) - len(ledger.trials)
     if unreadable:
         notice(
@@ -76,8 +79,14 @@ def _restored(
     feasibility: Feasibility,
 ) -> Trial | None:
     """Trial of a row; None where it has ended and this space cannot read it."""
+    hyperparameters = hyperparameters_of(row)
     try:
-        config = feasibility.config(hyperparameters_of(row), row["trial_id"])
+        config = feasibility.config(hyperparameters, row["trial_id"])
+        # what has become searched since keeps the value that it had
+        kept = _kept(row, config, space)
+        if kept:
+            hyperparameters |= kept
+            config = feasibility.config(hyperparameters, row["trial_id"])
         costs = feasibility.costs(config)
     except ConfigError as error:
         if row["status"] in (Status.RUNNING, Status.PAUSED):
@@ -88,7 +97,35 @@ def _restored(
             ) from None
         return None
     segments = segments_of(space, int(row["ordinal"]), Origin(row["origin"]), config)
-    return stored.trial(row, config, segments, costs)
+    trial = stored.trial(row, config, segments, costs)
+    trial.hyperparameters = hyperparameters
+    return trial
+
+
+def _relabel(ledger: Ledger, space: SearchSpace, feasibility: Feasibility) -> None:
+    """Give baselines and their replicates the labels that the space has by now."""
+    labels = {
+        feasibility.config(b.overrides, b.label).fingerprint(): b.label for b in space.baselines
+    }
+    by_ordinal = {
+        trial.ordinal: labels.get(trial.config.fingerprint(), trial.label)
+        for trial in ledger.trials.values()
+        if trial.origin == Origin.BASELINE
+    }
+    for trial in ledger.trials.values():
+        trial.label = by_ordinal.get(trial.ordinal, trial.label)
+
+
+def _kept(row: Mapping[str, Any], config: TrainConfig, space: SearchSpace) -> dict[str, Any]:
+    """Values of searched parameters that the row's run had, and that `config` has not."""
+    now, method = values_of(config), row["config.method.name"]
+    chosen = hyperparameters_of(row)
+    had = {p.name: row.get(f"config.{p.name}") for p in space.parameters if p.name not in chosen}
+    return {
+        name: value
+        for name, value in run.typed_leaves(had, [method]).items()
+        if value is not None and name in now and now[name] != value
+    }
 
 
 def _fill_rungs(trial: Trial, decisions: Decisions) -> None:

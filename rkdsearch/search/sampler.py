@@ -131,7 +131,7 @@ def build_sampler(config: SamplerConfig, seed: int) -> optuna.samplers.BaseSampl
             return optuna.samplers.GPSampler(
                 seed=seed, n_startup_trials=config.startup, deterministic_objective=False
             )
-        case "random" | "qmc":
+        case "random" | "qmc" | "grid":
             return optuna.samplers.RandomSampler(seed=seed)
 
 

@@ -13,18 +13,21 @@ from typing import Any
 from rkdsearch.errors import Failure, SpaceError
 from rkdsearch.provenance import command
 from rkdsearch.results.states import Decision, Origin, Status
-from rkdsearch.search import front
+from rkdsearch.search import front, queue
 from rkdsearch.search.assignment import Assignment
 from rkdsearch.search.decisions import Decisions
 from rkdsearch.search.feasibility import Feasibility
 from rkdsearch.search.history import SamplerHistory
 from rkdsearch.search.journal import Journal
 from rkdsearch.search.ledger import Ledger
+from rkdsearch.search.queue import Enqueued
 from rkdsearch.search.resume import reconcile
 from rkdsearch.search.sampler import Observation, Proposal
 from rkdsearch.search.scheduler import Scheduler
+from rkdsearch.search.shares import Shares
 from rkdsearch.search.stored_trials import checkpoint_history
 from rkdsearch.search.trial import Trial, segments_of, trial_id_of
+from rkdsearch.space.baselines import Baseline
 from rkdsearch.space.space import SearchSpace
 from rkdsearch.training.epoch import EpochResult
 
@@ -56,16 +59,21 @@ class Study:
         self.ledger = Ledger(folder, space)
         self.feasibility = Feasibility(space, teachers)
         self.scheduler = Scheduler(
-            tuple(r.epochs for r in space.rungs), space.scheduler, space.objectives
+            tuple(r.epochs for r in space.rungs),
+            space.scheduler,
+            space.objectives,
+            per_group=min(space.sampler.minimum_per.values(), default=0),
         )
         # failed trials of an earlier session that this one retries
         self.retried: list[str] = []
         # set where the space has no further feasible configuration
         self.exhausted: SpaceError | None = None
-        self._decisions = Decisions(self.ledger, space, self.scheduler)
+        self._shares = Shares(space)
+        self._decisions = Decisions(self.ledger, space, self.scheduler, self._shares)
         self._history = SamplerHistory(space)
         self._warm_start = tuple(warm_start)
         self._journal = journal
+        self._asked: dict[str, str] = {}  # fingerprints of runs, by trial_id or label
 
     def reconcile(self, notice: Callable[[str], None] = lambda _: None) -> None:
         """Continue what the folder holds, see `resume.reconcile`. Raises StudyError."""
@@ -108,38 +116,79 @@ class Study:
     def _searched(self) -> bool:
         """True where no configuration is left to ask for, to promote or to wait for."""
         return (
-            self._open_ordinal() is None
+            not self._may_ask(self._free_ordinal())
+            and self._enqueued() is None
             and self.scheduler.next_promotion() is None
             and not any(t.status == Status.RUNNING for t in self.ledger.configurations)
         )
 
     def _new_configuration(self) -> Trial | None:
-        """The next configuration: baselines first, then proposals of the sampler."""
-        ordinal = self._open_ordinal()
-        if ordinal is None:
-            return None
-        if ordinal < len(self.space.baselines):
-            baseline = self.space.baselines[ordinal]
+        """The next configuration: baselines first, then enqueued ones, then the sampler's."""
+        ordinal = self._free_ordinal()
+        if (baseline := self._open_baseline()) is not None and self._may_ask(ordinal):
             proposal = Proposal(dict(baseline.overrides), {})
             return self._add(ordinal, Origin.BASELINE, baseline.label, proposal)
+        if (enqueued := self._enqueued()) is not None:
+            proposal = Proposal(dict(enqueued.overrides), {queue.NOTE: enqueued.name})
+            return self._add(ordinal, Origin.SEARCH, enqueued.label, proposal)
+        if not self._may_ask(ordinal):
+            return None
         try:
-            proposal = self.feasibility.proposal(ordinal, [*self._warm_start, *self.observations()])
+            proposal = self.feasibility.proposal(
+                ordinal,
+                [*self._warm_start, *self.observations()],
+                self._fingerprints(),
+                self._shares.owed(
+                    self._shares.group(t.config)
+                    for t in self.ledger.configurations
+                    if t.origin == Origin.SEARCH
+                ),
+            )
         except SpaceError as error:
-            self.exhausted = error  # raised by the caller once all trials have ended
+            self.exhausted = error  # told by the caller once all trials have ended
             return None
         return self._add(ordinal, Origin.SEARCH, "", proposal)
 
-    def _open_ordinal(self) -> int | None:
-        """Ordinal of the next configuration; None where no further one is to be asked for."""
-        if self.exhausted is not None:
-            return None
+    def _open_baseline(self) -> Baseline | None:
+        """The first baseline that was not asked for; one of a grown space may come late."""
+        asked = {
+            self._fingerprint(t) for t in self.ledger.configurations if t.origin == Origin.BASELINE
+        }
+        for baseline in self.space.baselines:
+            if baseline.label not in self._asked:
+                config = self.feasibility.config(baseline.overrides, baseline.label)
+                self._asked[baseline.label] = config.fingerprint()
+            if self._asked[baseline.label] not in asked:
+                return baseline
+        return None
+
+    def _enqueued(self) -> Enqueued | None:
+        taken = {str(t.notes.get(queue.NOTE)) for t in self.ledger.configurations}
+        return queue.waiting(self.folder, taken)
+
+    def _fingerprints(self) -> set[str]:
+        """Fingerprints of the runs that were asked for."""
+        return {self._fingerprint(trial) for trial in self.ledger.configurations}
+
+    def _fingerprint(self, trial: Trial) -> str:
+        if trial.trial_id not in self._asked:
+            self._asked[trial.trial_id] = trial.config.fingerprint()
+        return self._asked[trial.trial_id]
+
+    def _free_ordinal(self) -> int:
+        """The first ordinal without a configuration: a damaged row leaves a gap."""
         taken = {t.ordinal for t in self.ledger.configurations} | self.ledger.unreadable
-        # not the number of trials: a damaged row leaves a gap
-        ordinal = next(n for n in itertools.count() if n not in taken)
+        return next(n for n in itertools.count() if n not in taken)
+
+    def _may_ask(self, ordinal: int) -> bool:
+        """True where the search goes on to ask for a configuration of its own."""
+        if self.exhausted is not None:
+            return False
         if self.max_trials is not None:
-            return ordinal if ordinal < self.max_trials else None
+            added = sum(queue.NOTE in t.notes for t in self.ledger.configurations)
+            return ordinal < self.max_trials + added
         assert self.max_device_seconds is not None, "exactly one of them ends the search"
-        return ordinal if self.ledger.device_seconds < self.max_device_seconds else None
+        return self.ledger.device_seconds < self.max_device_seconds
 
     def _open_replicates(self) -> list[tuple[Trial, int]]:
         """Replicates to come, once the search is over: the configuration and the number, from 1.

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from rkdsearch import config as run
 from rkdsearch import data, plugins
 from rkdsearch.data.config import PLACES
 from rkdsearch.errors import StudyError
@@ -16,9 +17,9 @@ from rkdsearch.provenance import began, provenance
 from rkdsearch.results.store import Store, replace_file
 from rkdsearch.results.tables import SCHEMA_VERSION
 from rkdsearch.results.versions import upgraded_description
-from rkdsearch.search import teachers
+from rkdsearch.search import growth, teachers
 from rkdsearch.search.teachers import TeacherStep
-from rkdsearch.space.space import SearchSpace
+from rkdsearch.space.space import SearchSpace, refuse_shared
 from rkdsearch.teacher import ROLES, Role, fingerprint
 from rkdsearch.training.student import try_student
 from rkdsearch.training.teacher import load_network
@@ -67,6 +68,29 @@ def must_match(space: SearchSpace) -> dict[str, Any]:
     return found
 
 
+def space_of(folder: Path) -> SearchSpace:
+    """The space of the study in the folder, without its file. Raises StudyError."""
+    described = Store(folder).description()
+    merged = described.get("merged")
+    if not isinstance(merged, dict):
+        why = "has no study" if not described else "was last written by an earlier version"
+        raise StudyError(
+            f"{folder}: {why}; begin one there, or continue it once, with `rkdsearch tune`"
+        )
+    return SearchSpace.of(merged, str(folder))
+
+
+def enqueuable(space: SearchSpace, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by hand, typed and checked, as hyperparameters of a trial.
+
+    Raises ConfigError where a law of a run is broken, SpaceError where all trials share a value.
+    """
+    overrides = run.typed_leaves(run.flatten_tree(run.nest(values, "enqueue")), space.method_names)
+    refuse_shared(overrides, "enqueue")
+    config = space.config(overrides, "enqueue")
+    return run.typed_leaves(overrides, [config.to_dict()["method"]["name"]])
+
+
 def claim(
     folder: Path,
     space: SearchSpace,
@@ -106,15 +130,8 @@ def claim(
         "resources.processes", new["resources.processes"]
     )  # not in files of earlier versions
     old = {name: value for name, value in old.items() if not _compared_elsewhere(name)}
-    changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
-    if changed:
-        name = changed[0]
-        raise StudyError(
-            f"{folder}: was made by another space: {name} was {_shown(old, name)}, is"
-            f" {_shown(new, name)}"
-            + (f" (and {len(changed) - 1} more)" if len(changed) > 1 else "")
-            + "; give this search a folder of its own with --study"
-        )
+    for said in _growth(folder, space, old, new):
+        notice(said)
     _refuse_another_validation_attack(folder, space, found.get("validation_attack"))
     for section, consequence in _SETTINGS.items():
         setting = getattr(space, section)
@@ -128,6 +145,29 @@ def claim(
                         f" accepted, {consequence}"
                     )
     return True
+
+
+def _growth(
+    folder: Path, space: SearchSpace, old: Mapping[str, Any], new: Mapping[str, Any]
+) -> list[str]:
+    """Sentences about how the space has grown. Raises StudyError where it changed otherwise."""
+    names = sorted(old.keys() | new.keys())
+    was = {name: growth.typed(name, old[name], space) for name in names if name in old}
+    now = {name: growth.typed(name, new[name], space) for name in names if name in new}
+    changed = [name for name in names if was.get(name) != now.get(name)]
+    said = {name: growth.accepted(name, was.get(name), now.get(name), space) for name in changed}
+    refused = [name for name, text in said.items() if text is None]
+    if refused:
+        name = refused[0]
+        more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
+        way_out = "give this search a folder of its own with --study"
+        if name == "ladder":
+            way_out += f"; with --warm-start {folder} its sampler learns from these trials"
+        raise StudyError(
+            f"{folder}: was made by another space: {name} was {_shown(old, name)}, is"
+            f" {_shown(new, name)}{more}; {way_out}"
+        )
+    return [f"{name} {text}: accepted" for name, text in said.items() if text]
 
 
 def _refuse_another_validation_attack(folder: Path, space: SearchSpace, was: object) -> None:
@@ -203,8 +243,9 @@ def describe(folder: Path, space: SearchSpace, ready: Mapping[Role, TeacherStep]
     known, images = Store(folder).description(), data.load_training(config.data)
     described = {
         "schema_version": SCHEMA_VERSION,
-        "name": folder.name,
+        "name": Store(folder).name,
         "space": space.text,
+        "merged": space.merged,
         "must_match": must_match(space),
         "seed": space.seed,
         "objectives": list(space.objectives),

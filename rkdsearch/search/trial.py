@@ -124,11 +124,16 @@ class Trial:
         return next((e for e in self.epochs_by_segment[number] if e.epoch == epochs), None)
 
     def merits_at(self, epochs: int, objectives: Sequence[str]) -> tuple[float, ...] | None:
-        """Merits of the best epoch up to the rung of this length; None where it was not reached."""
+        """Merits of the best epoch up to the rung of this length; None where it was not reached.
+
+        Those of a constant predictor are below every other's: its robust accuracy is chance, and a
+        student that has begun to learn may have less.
+        """
         reached = self.epoch_at(epochs)
         if reached is None or reached.best is None:
             return None
-        return tuple(merits({name: self.value(name, reached.best) for name in objectives}).tolist())
+        found = merits({name: self.value(name, reached.best) for name in objectives})
+        return tuple((found - reached.best.constant).tolist())
 
     def value(self, name: str, measured: object) -> float:
         """Value of one objective: a cost of the student, or the accuracy `name` of `measured`."""

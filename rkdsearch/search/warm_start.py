@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rkdsearch import config as run
 from rkdsearch import data
 from rkdsearch.config import TrainConfig
 from rkdsearch.data.config import PLACES
@@ -40,6 +41,9 @@ _IRRELEVANT = (
     "config.training.channels_last",
     "config.training.seed",
 )
+
+
+_LENGTH = "config.training.epochs"
 
 
 @dataclass(frozen=True)
@@ -101,8 +105,9 @@ def from_study(earlier: Path, space: SearchSpace) -> WarmStart:
     """Observations of the earlier study's finished, stopped and paused trials, by ordinal.
 
     `rungs_short` of a stopped trial counts the rungs of this ladder beyond its share of a full run.
-    Trials that this space could not have trained are left out: values outside its ranges or
-    against what it fixes, another length, another teacher, a student beyond a limit. Raises
+    A finished trial of a shorter run is observed at the highest rung that is no longer. Trials that
+    this space could not have trained are left out: values outside its ranges or against what it
+    fixes, a longer run, another teacher, a student beyond a limit. Raises
     StudyError where no trial is left, or where accuracies are not comparable: another validation
     attack, or other images.
     """
@@ -163,9 +168,10 @@ def _observation(
     row: Mapping[str, Any], space: SearchSpace, described: Mapping[str, Any]
 ) -> Observation:
     """Observation of one trial. Raises _LeftOut."""
-    hyperparameters = space.searched(hyperparameters_of(row))
-    if hyperparameters is None:
-        raise _LeftOut("a value that is searched here is missing or outside its range there")
+    # what is searched here may have been fixed or a default there: the row's config has it
+    hyperparameters, outside = space.coordinates(_values_of(row))
+    if outside:
+        raise _LeftOut(" and ".join(outside))
     try:
         config = space.config(hyperparameters)
         # computed again: the earlier study may not have named these costs
@@ -180,19 +186,35 @@ def _observation(
     _check_limits(space, costs)
     _check_teachers(row, config, described)
     rungs_short = 0
-    if row["status"] != Status.FINISHED:
+    if row[_LENGTH] < space.epochs:
+        # a run of its own, at the rungs of this ladder that are no longer than what was trained
+        trained = row["fidelity.epochs"]
+        rungs_short = sum(rung.epochs > trained for rung in space.ladder)
+    elif row["status"] != Status.FINISHED:
         share = row["fidelity.epochs"] / row["fidelity.of_epochs"]
         rungs_short = max(1, sum(rung.epochs / space.epochs > share for rung in space.ladder))
-        if not _same_attacks(row, space, config, rungs_short):
-            raise _LeftOut("stopped under another attack than a trial on this ladder's rung")
+    if row["status"] != Status.FINISHED and not _same_attacks(row, space, config, rungs_short):
+        raise _LeftOut("stopped under another attack than a trial on this ladder's rung")
     return Observation(hyperparameters, tuple(merits(measured).tolist()), rungs_short)
 
 
+def _values_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """All values of the row's run by dotted name."""
+    prefix = "config."
+    values = {
+        name.removeprefix(prefix): value
+        for name, value in row.items()
+        if name.startswith(prefix) and value is not None
+    }
+    return run.typed_leaves({**values, **hyperparameters_of(row)}, [row["config.method.name"]])
+
+
 def _check_config(row: Mapping[str, Any], config: TrainConfig) -> None:
-    """Raise _LeftOut where the trial's config, its length included, is not `config`."""
+    """Raise _LeftOut where the trial's config is not `config`; it may be of a shorter run."""
     ours = config_rows.row(config)
     for name in sorted(n for n in row if n.startswith("config.") and not n.startswith(_IRRELEVANT)):
-        if row[name] != ours.get(name):
+        shorter = name == _LENGTH and row[name] < ours[name]
+        if row[name] != ours.get(name) and not shorter:
             raise _LeftOut(
                 f"{name.removeprefix('config.')} {row[name]!r} there, {ours.get(name)!r} here"
             )

@@ -5,6 +5,7 @@ trained.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,8 +13,12 @@ import numpy as np
 from rkdsearch import data, models
 from rkdsearch.config import TrainConfig
 from rkdsearch.errors import ConfigError, DataError, SpaceError
+from rkdsearch.space import grid
+from rkdsearch.space.effects import Effects
 from rkdsearch.space.parameter import Parameter, Scalar
-from rkdsearch.space.space import SearchSpace
+from rkdsearch.space.space import SearchSpace, values_of
+
+GRID = 10_000  # combinations that the grid sampler takes, at most
 
 
 class Case(NamedTuple):
@@ -30,24 +35,94 @@ def check_space(space: SearchSpace, samples: int = 100) -> int:
     Where the space uses costs, every student is built and counted too, if its images are there:
     nothing is downloaded. Raises SpaceError with the parameter, the value and the broken law.
     """
-    built, images_there = 0, True
-    for case in cases(space, samples):
-        try:
-            config = space.config(case.overrides, case.name)
-        except ConfigError as error:
-            raise SpaceError(str(error)) from None
-        if images_there and not config.data.download:
-            try:
-                costs_of(config, space.costs)
-            except ConfigError as error:
-                raise SpaceError(f"{case.name}: {error}") from None
-            except DataError:
-                images_there = False
-        # baselines run to full length, so no rung compares them too early
-        if space.scheduler.name != "none" and not case.baseline:
+    _check_grid(space)
+    runs = [(case, _built(space, case)) for case in cases(space, samples)]
+    _check_costs(space, runs)
+    baselines: dict[str, str] = {}
+    effects = Effects(space)
+    for case, config in runs:
+        if case.baseline:
+            twin = baselines.setdefault(config.fingerprint(), case.name)
+            if twin != case.name:
+                raise SpaceError(f"{case.name} is the same run as {twin}; leave one out")
+            continue  # it runs to full length, so no rung compares it too early
+        if space.scheduler.name != "none":
             _check_rungs(space, case.name, config)
-        built += 1
-    return built
+        effects.add(config, case.overrides)
+    effects.check()
+    return len(runs)
+
+
+def _check_grid(space: SearchSpace) -> None:
+    """Raise SpaceError where the grid sampler meets a range without steps, or too many points."""
+    if space.sampler.name != "grid":
+        return
+    parameter = grid.endless(space)
+    if parameter is not None:
+        raise SpaceError(
+            f"sampler.name grid: {parameter.name} is a range without steps; give it a `step` or a"
+            " `choice`, or take another sampler"
+        )
+    count = sum(1 for _ in islice(grid.combinations(space), GRID + 1))
+    if count > GRID:
+        raise SpaceError(
+            f"sampler.name grid: the space has more than {GRID:,} combinations; take fewer values,"
+            " or another sampler"
+        )
+
+
+def _built(space: SearchSpace, case: Case) -> TrainConfig:
+    try:
+        return space.config(case.overrides, case.name)
+    except ConfigError as error:
+        raise SpaceError(str(error)) from None
+
+
+def _check_costs(space: SearchSpace, runs: Sequence[tuple[Case, TrainConfig]]) -> None:
+    """Raise SpaceError where a student cannot be built, or where none keeps the limits.
+
+    Nothing is raised where images are missing, or would have to be downloaded.
+    """
+    smallest: dict[str, int] = {}
+    for case, config in runs:
+        if config.data.download:
+            return
+        try:
+            costs = costs_of(config, space.costs)
+        except ConfigError as error:
+            raise SpaceError(f"{case.name}: {error}") from None
+        except DataError:
+            return
+        if not case.baseline:
+            smallest = {name: min(smallest.get(name, cost), cost) for name, cost in costs.items()}
+    for name, limit in space.constraints.limits.items():
+        if name in smallest and smallest[name] > limit:
+            raise SpaceError(
+                f"constraints.{name}: no student of this space is within {limit:g}: the smallest"
+                f" that was counted has {smallest[name]:,}; raise the limit or search smaller"
+                " students"
+            )
+
+
+def notices(space: SearchSpace, samples: int = 100) -> list[str]:
+    """Sentences about what is legal and yet may not be meant.
+
+    Baselines outside the ranges, and parameters without an effect in some runs.
+    """
+    found = []
+    for baseline in space.baselines:
+        config = space.config(baseline.overrides)
+        outside = space.coordinates(values_of(config))[1]
+        if outside:
+            found.append(
+                f"{baseline.place} ({baseline.label}): {' and '.join(outside)}: it is trained, but"
+                " the sampler does not learn from it"
+            )
+    effects = Effects(space)
+    for case in cases(space, samples):
+        if not case.baseline:
+            effects.add(space.config(case.overrides), case.overrides)
+    return [*found, *effects.notices()]
 
 
 def costs_of(config: TrainConfig, names: Sequence[str]) -> dict[str, int]:
@@ -65,8 +140,8 @@ def costs_of(config: TrainConfig, names: Sequence[str]) -> dict[str, int]:
 def cases(space: SearchSpace, samples: int = 100) -> Iterator[Case]:
     """Every baseline, a random run at each end of every parameter, and `samples` random runs."""
     rng = np.random.default_rng(space.seed)
-    for number, baseline in enumerate(space.baselines):
-        yield Case(f"first[{number}] ({baseline.label})", baseline.overrides, baseline=True)
+    for baseline in space.baselines:
+        yield Case(f"{baseline.place} ({baseline.label})", baseline.overrides, baseline=True)
     for target in space.parameters:
         for end in target.ends():
             yield Case(f"search.{target.name} at {end!r}", _with(space, target, end, rng))

@@ -35,13 +35,18 @@ def lines(
     *,
     trials: int | None,
     baselines: int,
+    families: int = 0,
+    methods: int = 1,
+    owed: int = 0,
 ) -> list[str]:
     """The forecast, one line for each rung and one for the cost, replicates included.
 
     Costs are means over `examples`, runs of the space. `baselines` of the `trials` run to full
-    length. Without `trials` there are no numbers.
+    length; the best of each of their `families` is replicated, and the best of each of the
+    `methods`. Every choice with a minimum has it after `owed` searched trials. Without `trials`
+    there are no numbers.
     """
-    again = _replicate_line(replicates, baselines)
+    again = _replicate_line(replicates, families, methods)
     if scheduler.name == "none":
         return [f"no scheduler: every trial runs to its {ladder[-1].epochs} epochs", *again]
     described = [_described(rung, ladder[-1].epochs) for rung in ladder]
@@ -64,7 +69,7 @@ def lines(
     searched = f"{full_runs:.1f} for {trials} configurations ({scheduler.name}, {scheduler.kind})"
     if again:
         finished = there + baselines
-        chosen = min(replicates.contenders, finished) + (baselines if replicates.baselines else 0)
+        chosen = replicates.contenders + methods + (families if replicates.baselines else 0)
         runs = replicates.seeds * min(chosen, finished)
         found += [
             *again,
@@ -77,6 +82,12 @@ def lines(
         found.append(
             f"expected cost: about {full_runs:.1f} full runs for {trials} configurations"
             f" ({scheduler.name}, {scheduler.kind})"
+        )
+    if trials - baselines < owed:
+        found.append(
+            f"WARNING: sampler.minimum_per asks for {owed} searched trials, and there are"
+            f" {max(0, trials - baselines)}: some choices have less than their share; ask for"
+            f" {owed + baselines} trials"
         )
     if trials > baselines and not there:
         found.append(
@@ -105,14 +116,13 @@ def promoted(scheduler: SchedulerConfig, searched: int, baselines: int) -> int:
     return round(places * searched / max(there, 1))
 
 
-def _replicate_line(replicates: Replicates, baselines: int) -> list[str]:
+def _replicate_line(replicates: Replicates, families: int, methods: int) -> list[str]:
     if not replicates.seeds:
         return []
-    named = f" and the {baselines} baselines" if replicates.baselines and baselines else ""
+    more = f", of the best of each of {methods} methods" if methods > 1 else ""
+    more += f" and of the {families} baselines" if replicates.baselines and families else ""
     number = f"{replicates.seeds} replicate{'s' if replicates.seeds > 1 else ''}"
-    return [
-        f"then {number} each of up to {replicates.contenders} contenders{named}, to full length"
-    ]
+    return [f"then {number} each of up to {replicates.contenders} contenders{more}, to full length"]
 
 
 def _mean_costs(

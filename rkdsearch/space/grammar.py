@@ -36,7 +36,7 @@ class SpaceFile(BaseModel):
     extends: str | None = None
     fixed: dict[str, Any] = {}
     search: dict[str, ParameterFile] = {}
-    first: list[dict[str, Any]] = []
+    first: list[dict[str, Any] | str] = []
     objectives: list[Name] = list(USUAL)
     constraints: Constraints = Constraints()
     ladder: list[Fidelity] = Field(min_length=1)
@@ -48,25 +48,35 @@ class SpaceFile(BaseModel):
 
 
 def read(file: Path, notice: Callable[[str], None] = lambda _: None) -> SpaceFile:
-    """A space file, merged over the file that it `extends` (one level).
+    """A space file, merged over the file that it `extends`, which may extend another.
 
     `notice` is given a sentence for each old name. Raises SpaceError where a name is unknown or a
     value has the wrong type.
     """
-    values = _read(file, notice)
-    if "extends" in values:
-        parent_file = shipped.located(str(values.pop("extends")), file.parent)
-        parent = _read(parent_file, notice)
-        if "extends" in parent:
-            raise SpaceError(
-                f"{file}: extends {parent_file.name}, which extends another file; one level is"
-                " allowed"
-            )
-        values = _extended(parent, values, file)
+    return parsed(_merged(file, notice, ()), str(file))
+
+
+def parsed(merged: Mapping[str, Any], place: str) -> SpaceFile:
+    """Merged values, with their types. Raises SpaceError, which begins with `place`."""
     try:
-        return SpaceFile.model_validate(values)
+        return SpaceFile.model_validate(merged)
     except ValidationError as error:
-        raise SpaceError(run.sentence(error, SpaceFile, str(file))) from None
+        raise SpaceError(run.sentence(error, SpaceFile, place)) from None
+
+
+def _merged(
+    file: Path, notice: Callable[[str], None], children: tuple[Path, ...]
+) -> dict[str, Any]:
+    """The values of a file over those of its ancestors. `children` are the files that extend it."""
+    values = _read(file, notice)
+    if "extends" not in values:
+        return values
+    parent = shipped.located(str(values.pop("extends")), file.parent)
+    above = (*children, file)
+    if parent.resolve() in [one.resolve() for one in above]:
+        chain = " extends ".join(one.name for one in (*above, parent))
+        raise SpaceError(f"{file}: {chain}: a file must not extend itself; take one `extends` out")
+    return _extended(_merged(parent, notice, above), values, file)
 
 
 def _read(file: Path, notice: Callable[[str], None]) -> dict[str, Any]:
@@ -77,10 +87,24 @@ def _read(file: Path, notice: Callable[[str], None]) -> dict[str, Any]:
     for name in values:
         if name not in SpaceFile.model_fields:
             raise SpaceError(f"{file}: {run.unknown_field(str(name), SpaceFile.model_fields)}")
+    if isinstance(values.get("search"), dict):
+        values["search"] = _dotted(values["search"])
     rungs = values.get("ladder")
     if isinstance(rungs, list):
         values["ladder"] = _renamed(rungs, file, notice)
     return values
+
+
+def _dotted(search: Mapping[str, Any], section: str = "") -> dict[str, Any]:
+    """Searched parameters by dotted name, where the file nests them in sections."""
+    found: dict[str, Any] = {}
+    for name, described in search.items():
+        inside = described.values() if isinstance(described, dict) else ()
+        if inside and "when" not in described and all(isinstance(v, dict) for v in inside):
+            found |= _dotted(described, f"{section}{name}.")
+        else:
+            found[f"{section}{name}"] = described
+    return found
 
 
 def _renamed(rungs: list[Any], file: Path, notice: Callable[[str], None]) -> list[Any]:
@@ -120,6 +144,15 @@ def _extended(parent: dict[str, Any], child: dict[str, Any], file: Path) -> dict
     values["search"] = _narrowed(
         _parents_first(kept), set(own), run.flatten_tree(run.nest(values["fixed"]))
     )
+    sampler = values.get("sampler")
+    if isinstance(sampler, dict) and isinstance(sampler.get("minimum_per"), dict):
+        own_minimum = (child.get("sampler") or {}).get("minimum_per") or {}
+        kept_minimum = {
+            name: minimum
+            for name, minimum in sampler["minimum_per"].items()
+            if name in own_minimum or name in values["search"]
+        }
+        values["sampler"] = {**sampler, "minimum_per": kept_minimum}
     return values
 
 

@@ -7,8 +7,9 @@ parameters in them stand above it.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Annotated, Any, Self
 
 import numpy as np
@@ -21,9 +22,10 @@ from optuna.distributions import (
 from optuna.trial import BaseTrial
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
 
-from rkdsearch.config import Pixels
+from rkdsearch.config import Pixels, typed
 from rkdsearch.errors import SpaceError
 
+DECIMALS = 12  # of the ends and the step of a range with steps
 Scalar = bool | int | float | str | None
 
 
@@ -57,6 +59,11 @@ class Parameter:
         assert isinstance(d, IntDistribution | FloatDistribution)
         return d.low, d.high
 
+    @property
+    def range(self) -> str:
+        """Its range for people: `[0.01, 0.2]`, or its choices."""
+        return str(list(self.ends()))
+
     def suggest(self, trial: BaseTrial) -> Any:
         """The value that an Optuna trial proposes."""
         d = self.distribution
@@ -65,7 +72,7 @@ class Parameter:
         if isinstance(d, IntDistribution):
             return trial.suggest_int(self.name, d.low, d.high, step=d.step, log=d.log)
         assert isinstance(d, FloatDistribution)
-        return trial.suggest_float(self.name, d.low, d.high, step=d.step, log=d.log)
+        return on_steps(d, trial.suggest_float(self.name, d.low, d.high, step=d.step, log=d.log))
 
     def at(self, quantile: float) -> Any:
         """The value at `quantile` in [0, 1) of the range; on a logarithmic scale where `log`."""
@@ -80,7 +87,9 @@ class Parameter:
         else:
             value = d.low + quantile * (d.high - d.low)
         value = min(max(value, d.low), d.high)
-        return round(value) if isinstance(d, IntDistribution) else float(value)
+        if isinstance(d, IntDistribution):
+            return round(value)
+        return on_steps(d, float(value))
 
     def quantile(self, value: Any) -> float:
         """The place of `value` in the range, in [0, 1): `at` takes it back there.
@@ -105,6 +114,27 @@ class Parameter:
         return self.at(float(rng.random()))
 
 
+def on_steps(distribution: FloatDistribution, value: float) -> float:
+    """The value with the decimals of the range's low end and step: 0.1 + 3 x 0.3 is 1.0."""
+    if distribution.step is None:
+        return value
+    exponents = (
+        Decimal(repr(number)).normalize().as_tuple().exponent
+        for number in (distribution.low, distribution.step)
+    )
+    return round(value, max(0, *(-e for e in exponents if isinstance(e, int))))
+
+
+def _decimal_steps(low: float, high: float, step: float) -> tuple[float, float, float]:
+    """The range with ends and step of at most `DECIMALS` decimals.
+
+    Ratios such as 8/255 have more than a step can be counted in: Optuna would cut the last one off.
+    """
+    count = round((high - low) / step)
+    low, step = round(low, DECIMALS), round(step, DECIMALS)
+    return low, round(low + count * step, DECIMALS), step
+
+
 def _ratio(value: object) -> object:
     """The number of a ratio in text, such as `8/255`; any other value as it is."""
     return (
@@ -125,7 +155,7 @@ class ParameterFile(BaseModel):
     ints: tuple[int, int] | None = Field(None, alias="int")
     choice: list[Scalar] | None = None
     log: bool = False
-    step: float | None = Field(None, gt=0)
+    step: Annotated[_Ratio, Field(gt=0)] | None = None
     when: dict[str, Scalar | list[Scalar]] = {}
 
     @model_validator(mode="after")
@@ -145,44 +175,47 @@ class ParameterFile(BaseModel):
             raise ValueError("log and step are for float and int, not for choice")
         return self
 
-    def build(self, name: str) -> Parameter:
-        """The parameter of this name.
+    def build(self, name: str, method_names: Sequence[str] = ()) -> Parameter:
+        """The parameter of this name, in a space of these methods. Values have their fields' types.
 
         Raises SpaceError where its range or its list of choices is illegal.
         """
         conditions = {
-            parent: tuple(v) if isinstance(v, list) else (v,) for parent, v in self.when.items()
+            parent: tuple(
+                typed(parent, value, method_names)
+                for value in (allowed if isinstance(allowed, list) else [allowed])
+            )
+            for parent, allowed in self.when.items()
         }
         if self.choice is not None:
-            if not self.choice or len(set(map(repr, self.choice))) != len(self.choice):
+            choices = [typed(name, value, method_names) for value in self.choice]
+            if not choices or len(set(map(repr, choices))) != len(choices):
                 raise SpaceError(
                     f"search.{name}: choice needs one or more different values, got {self.choice}"
                 )
-            return Parameter(name, CategoricalDistribution(self.choice), conditions)
+            return Parameter(name, CategoricalDistribution(choices), conditions)
         ends = self.floats if self.floats is not None else self.ints
         assert ends is not None, "one kind is given"
         low, high = ends
+        step = self.step
         if not low <= high:
             raise SpaceError(f"search.{name}: low <= high must hold, got (low={low}, high={high})")
         if self.log and low <= 0:
             raise SpaceError(f"search.{name}: log needs low > 0, got {low}")
-        if self.log and self.step is not None:
+        if self.log and step is not None:
             raise SpaceError(f"search.{name}: log and step exclude each other; leave one out")
-        if (
-            self.step is not None
-            and abs((high - low) / self.step - round((high - low) / self.step)) > 1e-8
-        ):
+        if step is not None and abs((high - low) / step - round((high - low) / step)) > 1e-8:
             raise SpaceError(
-                f"search.{name}: step {self.step:g} must divide the range from {low:g} to {high:g};"
+                f"search.{name}: step {step:g} must divide the range from {low:g} to {high:g};"
                 " move an end"
             )
         if self.ints is not None:
-            step = 1 if self.step is None else int(self.step)
-            if self.step is not None and step != self.step:
-                raise SpaceError(
-                    f"search.{name}: the step of an int must be whole, got {self.step}"
-                )
-            return Parameter(name, IntDistribution(*self.ints, log=self.log, step=step), conditions)
-        return Parameter(
-            name, FloatDistribution(low, high, log=self.log, step=self.step), conditions
-        )
+            if step is not None and step != int(step):
+                raise SpaceError(f"search.{name}: the step of an int must be whole, got {step}")
+            whole = 1 if step is None else int(step)
+            return Parameter(
+                name, IntDistribution(*self.ints, log=self.log, step=whole), conditions
+            )
+        if step is not None:
+            low, high, step = _decimal_steps(low, high, step)
+        return Parameter(name, FloatDistribution(low, high, log=self.log, step=step), conditions)

@@ -74,7 +74,7 @@ class Constraints(Setting):
 class SamplerConfig(Setting):
     """The sampler, which proposes hyperparameters."""
 
-    name: Literal["tpe", "nsga2", "nsga3", "gp", "qmc", "random"] = "tpe"
+    name: Literal["tpe", "nsga2", "nsga3", "gp", "qmc", "random", "grid"] = "tpe"
     startup: int = Field(10, ge=1, description="tpe, gp: random proposals before the model is used")
     history: int = Field(
         1000,
@@ -82,6 +82,14 @@ class SamplerConfig(Setting):
         description=(
             "largest number of trials in the sampler history: those that were trained longest, and"
             " the latest"
+        ),
+    )
+    minimum_per: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        {},
+        description=(
+            "a searched choice and the number of proposals that each of its values gets first, by"
+            " turns, such as {method.name: 4}; halving then promotes the best of each value before"
+            " it compares them with one another"
         ),
     )
     stopped: Literal["by_rung", "ignored"] = Field(

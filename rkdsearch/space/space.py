@@ -4,7 +4,7 @@
 every corner.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,11 +15,13 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import BaseTrial
 
 from rkdsearch import config as run
+from rkdsearch import models
 from rkdsearch.config import TrainConfig
 from rkdsearch.config.fidelity import Fidelity
-from rkdsearch.errors import ConfigError, SpaceError
+from rkdsearch.errors import ConfigError, SpaceError, did_you_mean
 from rkdsearch.results.objectives import COSTS, OBJECTIVES
 from rkdsearch.space import forecast, grammar, ladder, shipped
+from rkdsearch.space.baselines import Baseline, baselines
 from rkdsearch.space.parameter import Parameter
 from rkdsearch.space.settings import (
     Constraints,
@@ -29,7 +31,6 @@ from rkdsearch.space.settings import (
     SchedulerConfig,
 )
 
-LABEL = "label"
 PROTECTED = {
     "validation": "all trials must have the same validation; set it under `fixed`",
     "data": "all trials must have the same images; set it under `fixed`",
@@ -39,22 +40,15 @@ PROTECTED = {
 
 
 @dataclass(frozen=True)
-class Baseline:
-    """A configuration listed under `first`: trained before all others, to full length.
-
-    `overrides` are values over `fixed`, by dotted name.
-    """
-
-    label: str
-    overrides: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
 class SearchSpace:
-    """A search space with legal values. `text` is the YAML that it was read from."""
+    """A search space with legal values.
+
+    `text` is the YAML that it was read from, `merged` its values over the files that it extends.
+    """
 
     name: str
     text: str
+    merged: Mapping[str, Any]
     fixed: Mapping[str, Any]
     parameters: tuple[Parameter, ...]
     baselines: tuple[Baseline, ...]
@@ -79,6 +73,17 @@ class SearchSpace:
             return _built(parsed, file.stem, file.read_text(encoding="utf-8"))
         except (SpaceError, ConfigError) as error:
             raise SpaceError(f"{file}: {error}") from None
+
+    @staticmethod
+    def of(merged: Mapping[str, Any], name: str) -> "SearchSpace":
+        """The space of a study, whose file may be gone, by its `merged` values.
+
+        Raises SpaceError.
+        """
+        try:
+            return _built(grammar.parsed(merged, name), name, "")
+        except ConfigError as error:
+            raise SpaceError(f"{name}: {error}") from None
 
     def walk(self, choose: Callable[[Parameter], Any]) -> dict[str, Any]:
         """Hyperparameters by dotted name: `choose(parameter)` for each whose conditions hold."""
@@ -119,16 +124,31 @@ class SearchSpace:
         """The rungs before the end, lowest first."""
         return self.ladder[:-1]
 
-    def searched(self, overrides: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The hyperparameters among `overrides`; None where one is missing or outside its range."""
-        known = {**self.fixed, **overrides}
+    def searched(self, config: TrainConfig) -> dict[str, Any] | None:
+        """The searched hyperparameters of a run; None where one is outside its range.
+
+        A run has all of them, also those that were left to their defaults.
+        """
+        found, outside = self.coordinates(values_of(config))
+        return None if outside else found
+
+    def coordinates(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        """The searched hyperparameters among a run's values, and what is outside its range.
+
+        The latter as ends of a sentence.
+        """
+        known = {**self.fixed, **values}
         found: dict[str, Any] = {}
+        outside: list[str] = []
         for parameter in self.parameters:
-            if parameter.exists(known):
-                if parameter.name not in known or not parameter.holds(known[parameter.name]):
-                    return None
-                found[parameter.name] = known[parameter.name]
-        return found
+            if not parameter.exists(known):
+                continue
+            value = known.get(parameter.name)
+            if parameter.holds(value):
+                found[parameter.name] = value
+            else:
+                outside.append(f"{parameter.name} {value} is outside {parameter.range}")
+        return found, outside
 
     def forecast(self, trials: int | None) -> list[str]:
         """Lines about a search of `trials` trials: trials on each rung, cost in full runs."""
@@ -142,6 +162,22 @@ class SearchSpace:
             examples,
             trials=trials,
             baselines=baselines,
+            families=len({baseline.family for baseline in self.baselines[:baselines]}),
+            methods=len(self.method_names),
+            owed=self.owed,
+        )
+
+    @property
+    def owed(self) -> int:
+        """Proposals that `sampler.minimum_per` asks for."""
+        return max(
+            (
+                minimum * len(parameter.ends())
+                for parameter in self.parameters
+                for name, minimum in self.sampler.minimum_per.items()
+                if parameter.name == name
+            ),
+            default=0,
         )
 
     @property
@@ -162,9 +198,17 @@ class SearchSpace:
         return tuple(dict.fromkeys(str(n) for n in named if n is not None))
 
 
+def values_of(config: TrainConfig) -> dict[str, Any]:
+    """All values of a run by dotted name, those of its student's defaults included."""
+    values = run.flatten_tree(config.to_dict())
+    filled = {f"student.{name}": value for name, value in models.defaults(config.student).items()}
+    return values | {name: value for name, value in filled.items() if values.get(name) is None}
+
+
 def _built(parsed: grammar.SpaceFile, name: str, text: str) -> SearchSpace:
-    fixed = run.flatten_tree(run.nest(parsed.fixed, "fixed"))
-    parameters = _parameters(parsed, fixed)
+    named = _method_names(parsed)
+    fixed = run.typed_leaves(run.flatten_tree(run.nest(parsed.fixed, "fixed")), named)
+    parameters = _parameters(parsed, fixed, named)
     if "training.epochs" in fixed:
         raise SpaceError(
             "fixed.training.epochs: the ladder has the full length; the last rung"
@@ -175,22 +219,17 @@ def _built(parsed: grammar.SpaceFile, name: str, text: str) -> SearchSpace:
         raise SpaceError(broken)
     _refuse_objectives(parsed)
     _refuse_metric(parsed)
-    baselines = []
-    for number, entry in enumerate(parsed.first):
-        overrides = run.flatten_tree(
-            run.nest({k: v for k, v in entry.items() if k != LABEL}, f"first[{number}]")
-        )
-        for dotted in overrides:
-            _refuse_protected(
-                dotted, f"first[{number}]: {dotted} must not differ from trial to trial"
-            )
-        baselines.append(Baseline(str(entry.get(LABEL, f"first {number}")), overrides))
+    _refuse_minimum(parsed, parameters)
+    found = tuple(baselines(parsed.first, fixed, named))
+    for baseline in found:
+        refuse_shared(baseline.overrides, baseline.place)
     return SearchSpace(
         name=name,
         text=text,
+        merged=parsed.model_dump(mode="json", by_alias=True, exclude_unset=True),
         fixed=fixed,
         parameters=tuple(parameters),
-        baselines=tuple(baselines),
+        baselines=found,
         objectives=tuple(parsed.objectives),
         constraints=parsed.constraints,
         ladder=tuple(parsed.ladder),
@@ -202,20 +241,35 @@ def _built(parsed: grammar.SpaceFile, name: str, text: str) -> SearchSpace:
     )
 
 
-def _parameters(parsed: grammar.SpaceFile, fixed: Mapping[str, Any]) -> list[Parameter]:
+def _method_names(parsed: grammar.SpaceFile) -> list[str]:
+    """The methods that the file names: searched ones, or the fixed one."""
+    searched = parsed.search.get("method.name")
+    choices = searched.choice if searched is not None else None
+    fixed = run.flatten_tree(parsed.fixed).get("method.name")
+    return [str(name) for name in choices or [fixed] if name is not None]
+
+
+def _parameters(
+    parsed: grammar.SpaceFile, fixed: Mapping[str, Any], method_names: Sequence[str]
+) -> list[Parameter]:
     parameters: list[Parameter] = []
     for dotted, described in parsed.search.items():
         _refuse_protected(dotted, f"search.{dotted} must not be searched")
         if dotted in fixed:
             raise SpaceError(f"{dotted} is both fixed and searched; leave one out")
-        parameter = described.build(dotted)
+        parameter = described.build(dotted, method_names)
         for parent, allowed in parameter.when.items():
             above = next((p for p in parameters if p.name == parent), None)
             if above is None:
                 if parent not in fixed:
                     raise SpaceError(
                         f"search.{dotted}: `when` names {parent}, which stands neither above it nor"
-                        " under `fixed`"
+                        " under `fixed`; "
+                        + did_you_mean(
+                            parent,
+                            [*(p.name for p in parameters), *fixed],
+                            "search or fix it above, or leave the condition out",
+                        )
                     )
                 continue
             if not isinstance(above.distribution, CategoricalDistribution):
@@ -228,7 +282,10 @@ def _parameters(parsed: grammar.SpaceFile, fixed: Mapping[str, Any]) -> list[Par
             if unknown:
                 raise SpaceError(
                     f"search.{dotted}: `when` asks {parent} to be {unknown[0]!r}, which is not"
-                    f" among {list(choices)}"
+                    f" among {list(choices)}; "
+                    + did_you_mean(
+                        str(unknown[0]), [str(c) for c in choices], "add it there, or leave it out"
+                    )
                 )
         parameters.append(parameter)
     return parameters
@@ -270,6 +327,34 @@ def _refuse_metric(parsed: grammar.SpaceFile) -> None:
             f"scheduler.metric: one weight at least must be > 0, got {metric}; leave it out for the"
             " objectives' mean"
         )
+
+
+def _refuse_minimum(parsed: grammar.SpaceFile, parameters: Sequence[Parameter]) -> None:
+    """Raise SpaceError where `sampler.minimum_per` names no choice that every run has."""
+    for name in parsed.sampler.minimum_per:
+        found = next((p for p in parameters if p.name == name), None)
+        if (
+            found is None
+            or found.when
+            or not isinstance(found.distribution, CategoricalDistribution)
+        ):
+            choices = [
+                p.name
+                for p in parameters
+                if isinstance(p.distribution, CategoricalDistribution) and not p.when
+            ]
+            raise SpaceError(
+                f"sampler.minimum_per: {name} is no searched choice of every run; "
+                + did_you_mean(
+                    name, choices, f"there are {', '.join(choices)}" if choices else "leave it out"
+                )
+            )
+
+
+def refuse_shared(overrides: Iterable[str], place: str) -> None:
+    """Raise SpaceError where a configuration sets what all trials of a study share."""
+    for dotted in overrides:
+        _refuse_protected(dotted, f"{place}: {dotted} must not differ from trial to trial")
 
 
 def _refuse_protected(dotted: str, law: str) -> None:

@@ -24,6 +24,11 @@ class Best:
         """The accuracies among the objectives, by name."""
         return {name: getattr(self, name) for name in ACCURACIES}
 
+    @property
+    def constant(self) -> bool:
+        """True where the network gives every image one class: no attack changes its accuracy."""
+        return self.robust_accuracy == self.clean_accuracy and self.worst_class_accuracy == 0
+
     def merit(self, select: str) -> float:
         """The value that selects an epoch: the accuracy `select`, or `mean` of clean and robust."""
         return (

@@ -196,6 +196,7 @@ def recorded(file: Path, numbers: range, *, broken: int | None = None) -> None:
                 pd.DataFrame(
                     {
                         "configuration": number,
+                        "drawn": "space",
                         "overrides": json.dumps({"attack.eps": number / 100, "method.name": "iad"}),
                         "method": "iad",
                         "training_attack_steps": 5,
@@ -228,6 +229,15 @@ def test_a_recorded_table_is_read_without_the_runs_that_broke_off(tmp_path: Path
     assert last.continued is last.full  # it was not trained on
     assert second.continued.values_at(18) == pytest.approx((0.15, 0.52))
     assert second.continued.values_at(54) == pytest.approx((0.2, 0.52))
+
+
+def test_a_replay_meets_only_what_was_drawn_from_the_whole_space(tmp_path: Path) -> None:
+    file = tmp_path / "runs.parquet"
+    recorded(file, range(1, 4))
+    table = pd.read_parquet(file)
+    table.loc[table["configuration"].eq(2), "drawn"] = "near"
+    table.to_parquet(file)
+    assert [o["attack.eps"] for o, _ in curves.read(file)] == [0.01, 0.03]
 
 
 def test_recorded_runs_are_met_in_an_order_of_its_own_for_every_seed(tmp_path: Path) -> None:

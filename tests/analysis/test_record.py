@@ -46,7 +46,9 @@ def test_a_configuration_is_trained_in_full_and_under_the_cap_and_an_early_one_i
     assert kinds(36, 2) == [("full", 54, {})]  # within the cap, the capped run is the full one
 
 
-def test_every_third_configuration_is_a_published_one_or_near_it_or_anywhere_in_its_method() -> None:
+def test_every_third_configuration_is_a_published_one_or_near_it_or_anywhere_in_its_method() -> (
+    None
+):
     space = record.SearchSpace.load(record.DIGITS)
     drawn = [record.drawn(space, number) for number in range(180)]
     assert Counter(how for how, _ in drawn) == {
@@ -62,7 +64,7 @@ def test_every_third_configuration_is_a_published_one_or_near_it_or_anywhere_in_
     near = [values for how, values in drawn if how == "near"]
     factors = [abs(log(values["optimizer.lr"] / 0.1)) for values in near]
     assert 0.1 < mean(factors) < log(2)  # the range has a factor of 20
-    assert all(space.searched(values) == values for values in near)
+    assert all(space.searched(space.config(values)) == values for values in near)
 
 
 def test_the_table_grows_by_whole_configurations_and_nothing_is_trained_twice(
@@ -127,3 +129,20 @@ def test_a_run_that_diverges_is_in_the_table_once_and_is_not_read(
 
 def test_recording_stops_when_its_time_is_up(tmp_path: Path) -> None:
     assert record.record(5, -1.0, tmp_path, tmp_path / "runs.parquet") == 0
+
+
+def test_ranks_are_compared_within_methods_and_between_them(tmp_path: Path) -> None:
+    """A rung that ranks every method's settings rightly, and the methods the other way round."""
+    rows = []
+    for number in range(9):
+        method, place = divmod(number, 3)
+        for run, epoch, robust in (
+            ("full", 54, 0.3 * method + 0.1 * place),
+            ("full", 6, 0.9 - 0.3 * method + 0.1 * place),
+        ):
+            row = {"configuration": number, "method": str(method), "run": run, "epoch": epoch}
+            rows.append({**row, "training_attack_steps": 10, "robust_accuracy": robust})
+    pd.DataFrame(rows).to_parquet(tmp_path / "runs.parquet")
+    said = record.within_and_between(tmp_path / "runs.parquet").splitlines()
+    line = next(line for line in said if line.startswith("6 epochs "))
+    assert line.split()[-3:] == ["9", "1.000", "-1.000"]

@@ -66,6 +66,13 @@ def test_a_method_says_whether_its_inner_problem_is_flat_at_x(method: Method) ->
     assert probe.flat == method.flat_at_x
 
 
+def test_smoothed_labels_change_the_loss_of_a_method_that_reads_labels_and_of_no_other(
+    method: Method,
+) -> None:
+    plain, smoothed = (Bench(method).loss(label_smoothing=share).total for share in (0.0, 0.3))
+    assert torch.equal(plain, smoothed) == (not method.reads_labels)
+
+
 def test_teachers_are_left_as_they_were_without_gradients(method: Method) -> None:
     bench = Bench(method)
     before = {

@@ -430,3 +430,13 @@ def test_before_it_learns_the_copied_teachers_statistics_move_without_gradients(
     assert batches_tracked(copied) == 1
     assert all(p.grad is None for p in copied.parameters())
     assert batches_tracked(bench.teachers["robust"]) == 0
+
+
+@pytest.mark.parametrize("above", [1e-15, 1e-9, 1e-6, -1e-6, 1e-3, 0.0999, 0.1001])
+def test_renyis_entropy_is_steady_around_shannons_order(above: float) -> None:
+    logits = torch.tensor([[2.0, 0.5, -1.0], [0.0, 0.0, 9.0]])
+    p = logits.double().softmax(dim=1)
+    shannon = -(p * p.log()).sum(dim=1)
+    exact = shannon if abs(above) < 1e-8 else -(p ** (1 + above)).sum(dim=1).log() / above
+    found = SAAD(entropy_order=1 + above)._entropy(logits)
+    assert torch.allclose(found.double(), exact, atol=3e-6, rtol=0)

@@ -142,7 +142,10 @@ def test_a_student_that_does_not_fit_the_images_is_asked_again(tmp_path: Path) -
 def test_a_proposal_that_breaks_a_law_of_the_run_is_replaced_by_another(tmp_path: Path) -> None:
     fixed = {"data.name": "digits", "method.name": "natural", "optimizer.nesterov": True}
     # without momentum there is no nesterov
-    search = {"optimizer.momentum": {"choice": [0.0, 0.5, 0.9]}}
+    search = {
+        "optimizer.momentum": {"choice": [0.0, 0.5, 0.9]},
+        "optimizer.lr": {"float": [0.01, 0.3]},
+    }
     space = load_space(tmp_path, fixed=fixed, search=search, first=[], sampler={"name": "random"})
     study = Study(tmp_path / "s", space, 12, {})
     momenta = [

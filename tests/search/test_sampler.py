@@ -47,7 +47,7 @@ def test_every_sampler_proposes_legal_runs_and_repeats_itself(tmp_path: Path, na
     for ordinal in (0, 1, 12, 13):
         proposal = propose(space, ordinal, seen[:ordinal])
         space.config(proposal.hyperparameters)
-        assert space.searched(proposal.hyperparameters) == proposal.hyperparameters
+        assert space.searched(space.config(proposal.hyperparameters)) == proposal.hyperparameters
         assert propose(space, ordinal, seen[:ordinal]) == proposal
 
 

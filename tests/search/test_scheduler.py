@@ -169,3 +169,41 @@ def test_every_decision_agrees_with_the_definition(kind: str, objectives: int, d
             if expected[1] == 0:
                 arrives(found.trial_id, 1)
     assert len(scheduler.rungs[1].values) >= 7
+
+
+def test_among_equals_the_cheaper_trial_ranks_first() -> None:
+    scheduler = Scheduler((1,), SchedulerConfig(reduction=2), NAMES)
+    rung = scheduler.rungs[0]
+    for trial_id, steps in {"t00000": 10.0, "t00001": 2.0}.items():
+        scheduler.record(rung, trial_id, (0.5, 0.4), ties=(steps,))
+    assert [scheduler.rank(rung, trial_id).rank for trial_id in ("t00000", "t00001")] == [2, 1]
+
+
+def test_the_best_of_each_group_climbs_before_groups_are_compared() -> None:
+    scheduler = Scheduler((1, 3), SchedulerConfig(reduction=2), NAMES, per_group=2)
+    rung = scheduler.rungs[0]
+    values = {"a0": 0.9, "a1": 0.8, "b0": 0.3, "b1": 0.2, "c0": 0.1}
+    promoted = []
+    for trial_id, value in values.items():
+        scheduler.record(rung, trial_id, (value, value), group=trial_id[0])
+        while (found := scheduler.next_promotion()) is not None:
+            found.rung.promoted.add(found.trial_id)
+            promoted.append(found.trial_id)
+    # c has one of its two; a1 is second of all, and two of five have climbed
+    assert promoted == ["a0", "b0"]
+    scheduler.record(rung, "c1", (0.05, 0.05), group="c")
+    found = scheduler.next_promotion()
+    assert found is not None
+    assert found.trial_id == "c0"
+
+
+def test_a_baseline_takes_no_place_in_its_group() -> None:
+    scheduler = Scheduler((1,), SchedulerConfig(reduction=2), NAMES, per_group=2)
+    rung = scheduler.rungs[0]
+    scheduler.record(rung, "baseline", (0.9, 0.9))
+    rung.promoted.add("baseline")
+    for trial_id, value in {"t1": 0.2, "t2": 0.1}.items():
+        scheduler.record(rung, trial_id, (value, value), group="rslad")
+    found = scheduler.next_promotion()
+    assert found is not None
+    assert found.trial_id == "t1"

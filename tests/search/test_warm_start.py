@@ -29,21 +29,34 @@ def test_a_warm_start_takes_trials_inside_the_space_and_keeps_them(tmp_path: Pat
     narrow = load_space(
         tmp_path / "narrow", search=search, ladder=[{"epochs": 1}, {"epochs": 4}], seed=9
     )
-    inside = [t for t in done.trials.values() if narrow.searched(t.hyperparameters) is not None]
+    inside = [t for t in done.trials.values() if narrow.searched(t.config) is not None]
     warmed = warm_start.prepare(tmp_path / "new", earlier, narrow, existed=False)
     seen = warmed.observations
     assert 1 <= len(seen) == len(inside) < 8
-    outside = next(trial_id for trial_id, t in done.trials.items() if t not in inside)
+    outside, first = next((name, t) for name, t in done.trials.items() if t not in inside)
     assert (
         warmed.left_out
         == f"; {8 - len(inside)} are left out: this space could not have trained them (the first:"
-        f" {outside}, a value that is searched here is missing or outside its range there)"
+        f" {outside}, method.name {first.hyperparameters['method.name']} is outside ['trades'])"
     )
     # A stopped trial at a quarter or at half of its run is on this ladder's first rung of two; a
     # finished one is at its end.
     assert [s.rungs_short for s in seen] == [0 if t.status == "finished" else 1 for t in inside]
     assert [s.values[0] for s in seen] == [t.best.clean_accuracy for t in inside if t.best]
     assert warm_start.prepare(tmp_path / "new", None, narrow, existed=True).observations == seen
+
+
+def test_a_warm_start_reads_what_was_fixed_before_and_takes_shorter_runs(tmp_path: Path) -> None:
+    done = Study(claimed(tmp_path), load_space(tmp_path, scheduler={"name": "none"}), 4, {})
+    FakeWorker().drive(done)
+    search = {**SMALL["search"], "attack.steps": {"int": [1, 10]}}
+    fixed = {name: v for name, v in SMALL["fixed"].items() if name != "attack.steps"}
+    longer = [{"epochs": 2}, {"epochs": 4}, {"epochs": 8}]
+    seen = warm_start.from_study(
+        tmp_path / "study", load_space(tmp_path / "l", search=search, fixed=fixed, ladder=longer)
+    ).observations
+    assert [o.hyperparameters["attack.steps"] for o in seen] == [2] * 4
+    assert [o.rungs_short for o in seen] == [1] * 4
 
 
 def test_a_stopped_trial_of_weaker_attacks_is_left_out(tmp_path: Path) -> None:
@@ -194,7 +207,7 @@ def test_accuracies_of_another_validation_attack_are_no_warm_start(tmp_path: Pat
             {"fixed": {**SMALL["fixed"], "attack.eps": "4/255"}},
             r"attack.eps 0.0313\d+ there, 0.0156\d+ here",
         ),
-        ({"ladder": [{"epochs": 1}, {"epochs": 8}]}, "training.epochs 4 there, 8 here"),
+        ({"ladder": [{"epochs": 1}, {"epochs": 2}]}, "training.epochs 4 there, 2 here"),
         (
             {
                 "search": {"optimizer.lr": SMALL["search"]["optimizer.lr"]},

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from rkdsearch.errors import SpaceError
-from rkdsearch.space.check import check_space
+from rkdsearch.space.check import check_space, notices
 from tests.search.files import SMALL, load_space
 
 
@@ -139,3 +139,87 @@ def test_no_rung_may_stand_before_weights_are_averaged(tmp_path: Path) -> None:
     late = {**fixed, "averaging.start": 0.5}
     ema = {**search, "averaging.name": {"choice": ["none", "ema"]}}
     assert check_space(load_space(tmp_path, fixed=late, search=ema))
+
+
+def test_what_is_outside_the_space_or_has_no_effect_in_some_runs_is_said(tmp_path: Path) -> None:
+    space = load_space(
+        tmp_path,
+        search={
+            "method.name": {"choice": ["natural", "trades"]},
+            "attack.eps": {"float": [0.05, 0.2]},
+            "attack.steps": {"choice": [2, 10]},
+        },
+        fixed={"data.name": "digits"},
+        first=[{"label": "A", "method.name": "trades", "attack.eps": "64/255", "attack.steps": 2}],
+    )
+    assert check_space(space, samples=20)
+    assert notices(space, samples=20) == [
+        (
+            "first[0] (A): attack.eps 0.25098039215686274 is outside [0.05, 0.2]: it is trained,"
+            " but the sampler does not learn from it"
+        ),
+        *(
+            f"search.attack.{name}: has no effect where method.name is natural, which attacks no"
+            " image: add `when: {method.name: [trades]}`"
+            for name in ("eps", "steps")
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("search", "fixed", "sentence"),
+    [
+        (
+            {"training.label_smoothing": {"float": [0.0, 0.2]}},
+            {"method.name": "rslad", "teachers.robust.path": "teacher.safetensors"},
+            (
+                "search.training.label_smoothing: has no effect in any run: method.name is rslad,"
+                " whose loss has no hard-label term; leave it out"
+            ),
+        ),
+        (
+            {"averaging.decay": {"float": [0.9, 0.99]}},
+            {"method.name": "natural"},
+            "averaging.name is none, and ema alone has it; leave it out",
+        ),
+        (
+            {"schedule.factor": {"float": [0.1, 0.5]}},
+            {"method.name": "natural", "schedule.name": "cosine"},
+            "schedule.name is cosine, which has no milestones; leave it out",
+        ),
+        (
+            {"attack.batchnorm": {"choice": ["eval", "train"]}},
+            {"method.name": "pgd_at", "student.name": "small_cnn"},
+            "student.name is small_cnn, which has no BatchNorm; leave it out",
+        ),
+    ],
+)
+def test_a_parameter_that_changes_no_run_is_refused(
+    tmp_path: Path, search: dict[str, Any], fixed: dict[str, Any], sentence: str
+) -> None:
+    space = load_space(tmp_path, search=search, fixed={"data.name": "digits", **fixed}, first=[])
+    with pytest.raises(SpaceError, match=re.escape(sentence)):
+        check_space(space, samples=2)
+
+
+def test_limits_that_no_student_keeps_are_known_before_any_training(tmp_path: Path) -> None:
+    space = load_space(
+        tmp_path,
+        search={"student.width": {"int": [2, 4]}},
+        fixed={"data.name": "digits", "student.name": "small_cnn", "method.name": "natural"},
+        constraints={"parameters": 700},
+        first=[],
+    )
+    with pytest.raises(
+        SpaceError, match=r"no student of this space is within 700: the smallest.* has 746; raise"
+    ):
+        check_space(space, samples=2)
+
+
+def test_one_baseline_under_two_labels_is_refused(tmp_path: Path) -> None:
+    twice = [
+        {"label": "A", "method.name": "natural"},
+        {"label": "B", "method.name": "natural", "optimizer.lr": 0.1},
+    ]
+    with pytest.raises(SpaceError, match=r"first\[1\] \(B\) is the same run as first\[0\] \(A\)"):
+        check_space(load_space(tmp_path, first=twice), samples=2)

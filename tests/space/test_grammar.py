@@ -126,15 +126,122 @@ def test_a_mistake_in_the_grammar_is_one_sentence_that_names_it(
     assert str(tmp_path) in str(caught.value)
 
 
-def test_extending_a_file_that_extends_another_is_refused(tmp_path: Path) -> None:
+def test_a_file_extends_one_that_extends_another(tmp_path: Path) -> None:
     write_space(tmp_path, "base.yaml")
-    (tmp_path / "middle.yaml").write_text("extends: base.yaml\n")
-    (tmp_path / "leaf.yaml").write_text("extends: middle.yaml\n")
+    (tmp_path / "middle.yaml").write_text("extends: base.yaml\nfixed: {attack.steps: 5}\n")
+    (tmp_path / "leaf.yaml").write_text("extends: middle.yaml\nladder: [{epochs: 2}]\n")
+    space = SearchSpace.load(tmp_path / "leaf.yaml")
+    assert (space.fixed["attack.steps"], space.epochs) == (5, 2)
+    assert [b.label for b in space.baselines] == ["published"]
+
+
+def test_a_file_that_extends_itself_is_refused_with_the_circle(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("extends: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("extends: a.yaml\n")
     with pytest.raises(
-        SpaceError,
-        match=r"leaf.yaml: extends middle.yaml, which extends another file; one level is allowed",
+        SpaceError, match=r"a\.yaml extends b\.yaml extends a\.yaml: a file must not extend itself"
     ):
-        SearchSpace.load(tmp_path / "leaf.yaml")
+        SearchSpace.load(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize(
+    ("search", "sentence"),
+    [
+        (
+            {"optimizer.lr": {"float": [0.1, 0.2], "whn": {"method.name": "trades"}}},
+            "unknown field search.optimizer.lr.whn; did you mean 'when'?",
+        ),
+        (
+            {"optimizer.lr": {"float": [0.1, 0.2], "wanted": True}},
+            "unknown field search.optimizer.lr.wanted; there are choice, float, int, log, step, w",
+        ),
+        (
+            {**LR, "attack.eps": {"float": [0.1, 0.2], "when": {"optimizer_lr": 1}}},
+            "neither above it nor under `fixed`; did you mean 'optimizer.lr'?",
+        ),
+        (
+            {
+                "method.name": {"choice": ["trades"]},
+                "attack.eps": {"float": [0.1, 0.2], "when": {"method.name": "TRADES"}},
+            },
+            "which is not among ['trades']; did you mean 'trades'?",
+        ),
+    ],
+)
+def test_a_hint_is_never_empty(tmp_path: Path, search: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(SpaceError, match=re.escape(sentence)):
+        load_space(tmp_path, search=search, first=[])
+
+
+def test_searched_parameters_may_be_nested_in_sections(tmp_path: Path) -> None:
+    nested = {
+        "method": {"name": {"choice": ["trades"]}},
+        "optimizer": {"lr": {"float": [0.01, 0.3]}, "weight_decay": {"choice": [0.0, "1e-4"]}},
+    }
+    space = load_space(tmp_path, search=nested, first=[])
+    assert [p.name for p in space.parameters] == [
+        "method.name",
+        "optimizer.lr",
+        "optimizer.weight_decay",
+    ]
+
+
+def test_values_have_their_fields_types_wherever_they_stand(tmp_path: Path) -> None:
+    space = load_space(
+        tmp_path,
+        fixed={**SMALL["fixed"], "attack.steps": "5", "validation.attack.eps": "8/255"},
+        search={
+            "method.name": {"choice": ["trades"]},
+            "attack.eps": {"choice": ["4/255", "8/255"]},
+            "optimizer.lr": {"float": ["1e-2", "3e-1"], "log": True},
+            "optimizer.weight_decay": {
+                "choice": ["1e-4", 0],
+                "when": {"attack.eps": "8/255", "attack.steps": 5},
+            },
+        },
+        first=[{"attack.eps": "8/255", "optimizer.lr": "1e-1", "optimizer.weight_decay": "1e-4"}],
+    )
+    assert space.parameters[1].ends() == (4 / 255, 8 / 255)
+    assert space.parameters[3].ends() == (1e-4, 0.0)
+    assert space.parameters[3].when == {"attack.eps": (8 / 255,), "attack.steps": (5,)}
+    assert space.baselines[0].overrides == {
+        "attack.eps": 8 / 255,
+        "optimizer.lr": 0.1,
+        "optimizer.weight_decay": 1e-4,
+    }
+
+
+def test_published_settings_are_named_by_their_method(tmp_path: Path) -> None:
+    space = load_space(
+        tmp_path,
+        fixed={"data.name": "digits", "validation.attack.eps": 0.15, "optimizer.weight_decay": 0.0},
+        first=["trades", {"published": "pgd_at", "attack.eps": 0.1}],
+    )
+    first, second = space.baselines
+    assert (first.label, second.label) == ("TRADES, published", "PGD-AT, published")
+    assert first.overrides == {
+        "method.name": "trades",
+        "attack.eps": 0.15,
+        "attack.steps": 10,
+        "attack.relative_step_size": 0.2258,
+        "optimizer.lr": 0.1,
+    }
+    assert second.overrides["attack.eps"] == 0.1
+    with pytest.raises(SpaceError, match=r"first\[0\]: .*'RSLDA'; did you mean 'rslad'\?"):
+        load_space(tmp_path, first=["RSLDA"])
+
+
+def test_a_baselines_grid_is_one_baseline_for_each_of_its_points(tmp_path: Path) -> None:
+    space = load_space(
+        tmp_path, first=[{"published": "trades", "grid": {"optimizer.lr": ["1e-1", 0.03]}}]
+    )
+    assert [(b.label, b.overrides["optimizer.lr"]) for b in space.baselines] == [
+        ("TRADES, published, optimizer.lr 0.1", 0.1),
+        ("TRADES, published, optimizer.lr 0.03", 0.03),
+    ]
+    assert {b.family for b in space.baselines} == {"TRADES, published"}
+    with pytest.raises(SpaceError, match=r"first\[0\].grid must have a list of values"):
+        load_space(tmp_path, first=[{"published": "trades", "grid": {"optimizer.lr": 0.1}}])
 
 
 def test_a_mistake_in_the_extended_file_is_named_by_that_file(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FixedTrial
+from typing_extensions import override
 
-from rkdsearch.space.parameter import Parameter
+from rkdsearch.space.parameter import Parameter, ParameterFile
 
 
 def test_a_value_has_the_quantile_at_which_the_range_has_it() -> None:
@@ -14,5 +16,19 @@ def test_a_value_has_the_quantile_at_which_the_range_has_it() -> None:
     assert [steps.at(steps.quantile(value)) for value in (2, 4, 6, 8, 10)] == [2, 4, 6, 8, 10]
     name = Parameter("method.name", CategoricalDistribution(["rslad", "iad", "trades"]))
     assert [name.at(name.quantile(value)) for value in ("rslad", "trades")] == ["rslad", "trades"]
-    with pytest.raises(ValueError, match="kd"):
+    with pytest.raises(ValueError, match="not in tuple"):
         name.quantile("kd")
+
+
+def test_steps_have_the_steps_decimals_and_the_last_one_is_the_end() -> None:
+    tenths = ParameterFile(float=[0.1, 1.9], step=0.3).build("x")  # type: ignore[call-arg]
+    assert [tenths.at(k / 7) for k in range(7)] == [0.1, 0.4, 0.7, 1.0, 1.3, 1.6, 1.9]
+    ratios = ParameterFile(float=["8/255", "16/255"], step="2/255").build("attack.eps")  # type: ignore[call-arg]
+    assert [round(ratios.at(k / 5) * 255, 6) for k in range(5)] == [8, 10, 12, 14, 16]
+
+    class Third(FixedTrial):
+        @override
+        def suggest_float(self, *_: object, **__: object) -> float:
+            return 0.1 + 3 * 0.3  # as Optuna counts steps: 0.9999999999999999
+
+    assert tenths.suggest(Third({})) == 1.0

@@ -15,6 +15,25 @@ def test_a_methods_own_parameter_exists_only_where_the_method_does(tmp_path: Pat
 def test_values_outside_their_range_are_not_in_the_space(tmp_path: Path) -> None:
     space = load_space(tmp_path)
     inside = {"method.name": "trades", "method.consistency_weight": 6.0, "optimizer.lr": 0.1}
-    assert space.searched(inside) == inside
-    assert space.searched({**inside, "optimizer.lr": 0.5}) is None
-    assert space.searched({"method.name": "trades", "optimizer.lr": 0.1}) is None
+    assert space.searched(space.config(inside)) == inside
+    assert space.searched(space.config({**inside, "optimizer.lr": 0.5})) is None
+
+
+def test_a_field_that_a_baseline_leaves_to_its_default_is_searched_too(tmp_path: Path) -> None:
+    space = load_space(
+        tmp_path,
+        fixed={"data.name": "digits", "student.name": "small_cnn"},
+        search={
+            "method.name": {"choice": ["trades", "pgd_at"]},
+            "method.consistency_weight": {"float": [1, 9], "when": {"method.name": "trades"}},
+            "attack.eps": {"choice": ["8/255", "4/255"]},
+            "student.width": {"int": [2, 32]},
+        },
+        first=[{"method.name": "trades"}],
+    )
+    assert space.searched(space.config(space.baselines[0].overrides)) == {
+        "method.name": "trades",
+        "method.consistency_weight": 6.0,
+        "attack.eps": 8 / 255,
+        "student.width": 16,
+    }

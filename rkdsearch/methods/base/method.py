@@ -15,6 +15,8 @@ from rkdsearch.methods.base.networks import BatchNormMode
 from rkdsearch.methods.base.step import Step
 from rkdsearch.teacher import Role
 
+_LABEL_WEIGHTS = ("label_weight", "peer_label_weight")
+
 
 @dataclass(frozen=True)
 class AttackDefaults:
@@ -73,6 +75,22 @@ class Method(BaseModel, ABC):
     flat_at_x: ClassVar[bool] = False
     # True: some steps leave a trained parameter without gradient (DDP must look)
     may_skip_parameters: ClassVar[bool] = False
+
+    # False: its images are not attacked
+    attacks: ClassVar[bool] = True
+    # False: no term of the outer problem is `step.label_loss`
+    hard_labels: ClassVar[bool] = True
+
+    @property
+    def reads_labels(self) -> bool:
+        """True where a hard-label term has a weight, so that `training.label_smoothing` acts."""
+        fields = type(self).model_fields
+        # None: a field that these settings do not use
+        weights = [getattr(self, name) or 0.0 for name in _LABEL_WEIGHTS if name in fields]
+        if "soft_label_weight" in fields:
+            soft = self.model_dump()["soft_label_weight"]
+            weights.append(0.0 if soft is None else 1 - soft)
+        return self.hard_labels and (not weights or any(weights))
 
     @abstractmethod
     def loss(self, step: Step) -> Loss:

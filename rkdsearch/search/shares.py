@@ -1,0 +1,100 @@
+"""The share of each choice in a search: proposals that it gets whatever looks good so far.
+
+A sampler that is asked "which method?" stays with whoever looked good at the lowest rung. With
+`sampler.minimum_per: {method.name: 4}` each method is proposed four times first, by turns, from
+what was measured of that method alone; and halving owes each its best (`scheduler.py`).
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from rkdsearch.config import TrainConfig
+from rkdsearch.search.sampler import Observation
+from rkdsearch.space.parameter import Parameter
+from rkdsearch.space.space import SearchSpace, values_of
+
+Group = tuple[tuple[str, Any], ...]  # the value of each field that has a minimum
+
+
+class Shares:
+    """Minimum numbers of proposals in one space."""
+
+    def __init__(self, space: SearchSpace) -> None:
+        self._space = space
+        self.minimum = space.sampler.minimum_per
+
+    def group(self, config: TrainConfig) -> Group:
+        """The choices of a run for which there is a minimum."""
+        if not self.minimum:
+            return ()
+        values = values_of(config)
+        return tuple((name, values.get(name)) for name in self.minimum)
+
+    @property
+    def least(self) -> int:
+        """The smallest minimum; 0 where there is none."""
+        return min(self.minimum.values(), default=0)
+
+    def owed(self, asked: Iterable[Group]) -> tuple[str, Any] | None:
+        """A field and the choice that is proposed next; None where every choice had its minimum.
+
+        `asked` are the groups of the searched configurations so far. The choice with the fewest
+        comes first; the order among equals is drawn by the space's seed.
+        """
+        groups = [dict(group) for group in asked]
+        for name, minimum in self.minimum.items():
+            counts = Counter(group.get(name) for group in groups)
+            choices = list(self._parameter(name).ends())
+            np.random.default_rng(self._space.seed).shuffle(choices)
+            fewest = min(choices, key=lambda choice: counts[choice])
+            if counts[fewest] < minimum:
+                return name, fewest
+        return None
+
+    def missing(self, asked: Iterable[Group]) -> int:
+        """Proposals that are owed, at least."""
+        groups = [dict(group) for group in asked]
+        return max(
+            (
+                sum(
+                    max(0, minimum - sum(group.get(name) == choice for group in groups))
+                    for choice in self._parameter(name).ends()
+                )
+                for name, minimum in self.minimum.items()
+            ),
+            default=0,
+        )
+
+    def _parameter(self, name: str) -> Parameter:
+        return next(p for p in self._space.parameters if p.name == name)
+
+
+def within(space: SearchSpace, name: str, choice: Any) -> SearchSpace:
+    """The part of the space in which the field has this choice."""
+    fixed = {**space.fixed, name: choice}
+    kept = tuple(
+        parameter
+        for parameter in space.parameters
+        if parameter.name != name and (name not in parameter.when or choice in parameter.when[name])
+    )
+    return replace(space, fixed=fixed, parameters=kept)
+
+
+def observed_within(
+    observations: Sequence[Observation], name: str, choice: Any
+) -> list[Observation]:
+    """The observations with this choice, as the part of the space sees them."""
+    return [
+        replace(o, hyperparameters={k: v for k, v in o.hyperparameters.items() if k != name})
+        for o in observations
+        if o.hyperparameters.get(name) == choice
+    ]
+
+
+def with_choice(hyperparameters: Mapping[str, Any], name: str, choice: Any) -> dict[str, Any]:
+    """A proposal in the part, as one in the whole space."""
+    return {name: choice, **hyperparameters}

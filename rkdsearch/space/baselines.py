@@ -1,0 +1,101 @@
+"""Baselines of a space: entries of `first`, published settings by name, grids of a few values.
+
+    first:
+      - rslad                                     # as published, at this space's eps
+      - {published: ard, grid: {optimizer.lr: [0.1, 0.03, 0.01]}}
+      - {label: "IAD-I, released", method.name: iad, ...}
+
+A published setting has its paper's loss and weights, 10 attack steps of eps / 4 at the eps of the
+validation attack, a learning rate of 0.1 and a weight decay of 2e-4, except what `DEPARTURES` has.
+What the space fixes stays as it is fixed.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from rkdsearch import config as run
+from rkdsearch import methods
+from rkdsearch.config import ValidationAttack
+from rkdsearch.errors import ConfigError, SpaceError
+
+LABEL, PUBLISHED, GRID = "label", "published", "grid"
+USUAL: Mapping[str, Any] = {
+    "attack.steps": 10,
+    "attack.relative_step_size": 0.25,
+    "optimizer.lr": 0.1,
+    "optimizer.weight_decay": 2e-4,
+}
+# By method, from the authors' scripts. ARD averages its divergence over classes, here ten of them:
+# times its temperature of 30, squared, a sum would be ten times as steep. TRADES takes steps of
+# 0.007 in a ball of 0.031.
+DEPARTURES: Mapping[str, Mapping[str, Any]] = {
+    "adaad": {"optimizer.weight_decay": 5e-4},
+    "ard": {"method.kl_scale": 0.1},
+    "trades": {"attack.relative_step_size": 0.2258},
+}
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A configuration listed under `first`: trained before all others, to full length.
+
+    `overrides` are values over `fixed`, by dotted name. Baselines of one `family` are one setting
+    at the values of a grid, of which the best counts. `place` is the entry in the file.
+    """
+
+    label: str
+    overrides: Mapping[str, Any]
+    family: str
+    place: str
+
+
+def baselines(
+    entries: Iterable[Mapping[str, Any] | str], fixed: Mapping[str, Any], searched: Sequence[str]
+) -> Iterator[Baseline]:
+    """The baselines of a file's `first`; `searched` are the methods of the search.
+
+    Raises SpaceError for a method that is unknown, ConfigError for a name that is given twice.
+    """
+    for number, entry in enumerate(entries):
+        place = f"first[{number}]"
+        values: dict[str, Any] = {PUBLISHED: entry} if isinstance(entry, str) else dict(entry)
+        label, grid = values.pop(LABEL, None), values.pop(GRID, {})
+        name = values.pop(PUBLISHED, None)
+        overrides = run.flatten_tree(run.nest(values, place))
+        if name is not None:
+            overrides = run.flatten_tree(
+                run.merge(_published(str(name), fixed, place), overrides, place)
+            )
+            label = label or f"{str(name).upper().replace('_', '-')}, published"
+        family = str(label or f"first {number}")
+        method = str(overrides.get("method.name", fixed.get("method.name")))
+        for point in _points(grid, place):
+            known = run.typed_leaves(point, [method, *searched])
+            suffix = "".join(f", {name} {value}" for name, value in known.items())
+            given = run.flatten_tree(run.merge(overrides, known, place))
+            typed = run.typed_leaves(given, [method, *searched])
+            yield Baseline(family + suffix, typed, family, place)
+
+
+def _published(name: str, fixed: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """The published setting of a method, without what the space fixes."""
+    try:
+        methods.load(name)
+    except ConfigError as error:
+        raise SpaceError(f"{place}: {error}") from None
+    eps = fixed.get("validation.attack.eps", ValidationAttack.model_fields["eps"].default)
+    values = {"attack.eps": eps, **USUAL, **DEPARTURES.get(name, {})}
+    return {"method.name": name, **{k: v for k, v in values.items() if k not in fixed}}
+
+
+def _points(grid: object, place: str) -> Iterator[dict[str, Any]]:
+    """Every combination of a grid's values, by dotted name; one empty one where there is none."""
+    if not isinstance(grid, dict) or not all(isinstance(v, list) and v for v in grid.values()):
+        raise SpaceError(
+            f"{place}.grid must have a list of values for each name, such as"
+            f" {{optimizer.lr: [0.1, 0.03]}}, got {grid!r}"
+        )
+    for values in product(*grid.values()):
+        yield dict(zip(grid, values, strict=True))
