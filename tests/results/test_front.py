@@ -1,0 +1,96 @@
+from pathlib import Path
+
+import pytest
+
+from rkdsearch.results.cells import CLEAN, ROBUST, records
+from rkdsearch.results.cost import Cost, by_method, cost_of, counted, survival
+from rkdsearch.results.front import configurations, front_rows, volume
+from rkdsearch.results.objectives import USUAL
+from rkdsearch.results.seed_noise import replicated
+from rkdsearch.results.store import Store
+from rkdsearch.results.study import read_study
+from tests.results.factory import CONFIG
+from tests.results.rows import replicated_study, study, trial
+
+
+def test_only_trials_of_full_length_are_on_the_front(tmp_path: Path) -> None:
+    found = study(
+        tmp_path,
+        trial("a", 0.9, 0.5),
+        trial("b", 0.8, 0.6),
+        trial("dominated", 0.8, 0.5),
+        *(
+            trial(f"better-{status}", 0.99, 0.99, status)
+            for status in ("stopped", "running", "paused", "failed")
+        ),
+        trial("blind", None, None),
+    )
+    assert front_rows(found.trials)["trial_id"].tolist() == ["b", "a"]
+    assert volume(found.front) == pytest.approx(0.8 * 0.6 + 0.1 * 0.5)
+
+
+def test_the_front_of_nothing_is_empty(tmp_path: Path) -> None:
+    found = study(tmp_path)
+    assert len(front_rows(found.trials)) == 0
+    assert volume(found.front) == 0.0
+    assert cost_of(found.trials) == Cost({}, 0.0, 0.0, 0.0)
+    assert (
+        len(by_method(found.trials, found.front))
+        == len(survival(found.rungs))
+        == len(replicated(found.trials))
+        == 0
+    )
+
+
+def test_other_objectives_give_another_front(tmp_path: Path) -> None:
+    found = study(
+        tmp_path,
+        trial("a", 0.9, 0.5, metric__worst_class_accuracy=0.1),
+        trial("b", 0.8, 0.4, metric__worst_class_accuracy=0.3),
+    )
+    assert front_rows(found.trials)["trial_id"].tolist() == ["a"]
+    assert front_rows(found.trials, (*USUAL, "worst_class_accuracy"))["trial_id"].tolist() == [
+        "b",
+        "a",
+    ]
+
+
+def test_where_contenders_have_replicates_these_name_the_front(tmp_path: Path) -> None:
+    front = front_rows(replicated_study(tmp_path).trials)
+    # b dominates a by its means, though a was the more robust run; c was no contender
+    assert front["trial_id"].tolist() == ["b"]
+    assert front[[CLEAN, ROBUST]].to_numpy().tolist() == [
+        [pytest.approx(0.92), pytest.approx(0.54)]
+    ]
+
+
+def test_a_replicated_configuration_stands_at_its_means_and_the_others_at_their_one_run(
+    tmp_path: Path,
+) -> None:
+    trials = replicated_study(tmp_path).trials
+    found = configurations(trials)
+    assert found["trial_id"].tolist() == ["a", "b", "c"]
+    assert found[ROBUST].tolist() == pytest.approx([0.52, 0.54, 0.50])
+    assert records(found[["seeds", "failed"]]) == [
+        {"seeds": 3, "failed": 1}, {"seeds": 2, "failed": 0}, {"seeds": None, "failed": None},
+    ]  # fmt: skip
+    assert counted(trials, running=True) == "3 trials (3 finished) and 6 replicates"
+    Store(tmp_path, CONFIG).write_trial(
+        trial("b-r2", None, None, "running", origin="replicate") | {"ordinal": 1}
+    )
+    trials = read_study(tmp_path).trials
+    assert counted(trials, running=True) == "3 trials (3 finished) and 6 of 7 replicates"
+    assert configurations(trials)[ROBUST].tolist() == [
+        0.60,
+        0.55,
+        0.50,
+    ]
+
+
+def test_until_the_last_replicate_is_over_the_front_is_named_by_single_runs(tmp_path: Path) -> None:
+    found = replicated_study(tmp_path)
+    Store(tmp_path, CONFIG).write_trial(
+        trial("b-r2", None, None, "running", origin="replicate") | {"ordinal": 1}
+    )
+    assert front_rows(found.trials)["trial_id"].tolist() == ["b"]
+    assert front_rows(read_study(tmp_path).trials)["trial_id"].tolist() == ["a", "b", "c"]
