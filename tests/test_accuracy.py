@@ -314,16 +314,3 @@ def test_large_logits_mislead_the_papers_pgd(natural: tuple[nn.Module, Tensor, T
     masked, _ = evaluate_accuracy(Gain(network, 1e3), x, y, attack)
     assert plain.robust_accuracy < 0.3
     assert masked.robust_accuracy > plain.robust_accuracy + 0.3
-
-
-def test_autoattack_of_a_network_that_detaches_its_input_ends() -> None:
-    class Detached(nn.Module):
-        @override
-        def forward(self, x: Tensor) -> Tensor:
-            lead = x.detach().mean(dim=(1, 2, 3)) - 0.5
-            return torch.cat([torch.stack([-lead, lead], dim=1), -10 * torch.ones(len(x), 8)], 1)
-
-    x = torch.cat([torch.full((1, 1, 8, 8), pixel) for pixel in (0.55, 0.95)])
-    results, _ = evaluate_autoattack(Detached(), x, torch.tensor([1, 1]), attack=ATTACK)
-    assert results.clean.tolist() == [True, True]
-    assert results.robust.tolist() == [False, True]  # by Square, which needs no derivative

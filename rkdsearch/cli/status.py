@@ -117,7 +117,7 @@ def _others(found: "StudyResults") -> "list[dict[str, Any]]":
 
 
 def _left_out(found: "StudyResults") -> "Iterator[str]":
-    """A line about each trial that flags keep off the front, test result with flags, bad file."""
+    """Lines about trials that flags keep off the front, flags of test results, bad files."""
     from rkdsearch.results.cells import records
     from rkdsearch.results.flags import signs
     from rkdsearch.results.front import kept_off
@@ -125,10 +125,10 @@ def _left_out(found: "StudyResults") -> "Iterator[str]":
     for row in kept_off(found.trials):
         named = f"{row['trial_id']} ({row['label']})" if row["label"] else row["trial_id"]
         yield f"kept off the front: {named}: {'; '.join(row['signs'])}"
-    for test in records(found.tests):
-        if told := signs(test):
-            name = f"{test['trial_id']}, {test['attack']}"
-            yield f"flagged on test images, which moves nothing: {name}: {'; '.join(told)}"
+    flagged = dict.fromkeys(test["trial_id"] for test in records(found.tests) if signs(test))
+    if flagged:
+        names = ", ".join(flagged)
+        yield f"flagged on test images, which moves nothing: {names}; the report says why"
     for path in found.damaged:
         yield f"left out, because it cannot be read: {path}"
 

@@ -140,7 +140,8 @@ def raised(checks: Checks) -> tuple[Flag, ...]:
         ),
         Flag.GRADIENT_FREE: too_many(Flag.GRADIENT_FREE, checks.broken_without_gradient),
         Flag.RANDOM: too_many(Flag.RANDOM, checks.differing),
-        Flag.PROBABILITIES: too_many(Flag.PROBABILITIES, checks.probabilities),
+        # constant outputs have equal sums
+        Flag.PROBABILITIES: too_many(Flag.PROBABILITIES, checks.probabilities) and not one_class,
         Flag.ONE_CLASS: one_class,
     }
     return tuple(flag for flag, on in found.items() if on)

@@ -1,5 +1,5 @@
 import logging
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -200,3 +200,21 @@ def test_images_need_not_be_square_for_linf() -> None:
     ones = torch.tensor([1, 1])
     robust, _ = auto_attack(network, x, ones, ball=Linf(0.1), steps=5, queries=20)
     assert robust.tolist() == [True, False]
+
+
+class Detached(nn.Module):
+    """Ten classes: class 1 above a mean pixel of 1/2, class 0 below, and no derivative."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        lead = x.detach().mean(dim=(1, 2, 3)) - 0.5
+        return torch.cat([torch.stack([-lead, lead], dim=1), torch.full((len(x), 8), -10.0)], 1)
+
+
+@pytest.mark.parametrize("name", ["apgd-ce", "apgd-t", "fab-t", "square"])
+def test_a_network_without_derivatives_ends_no_part(name: Any) -> None:
+    x = torch.cat([torch.full((1, 1, 8, 8), pixel) for pixel in (0.55, 0.95)])
+    attack = AutoAttack(Linf(0.1), steps=2, queries=300)
+    part = Part(name, 1 if name.endswith("-t") else None)
+    x_adv = attack.attacked(Detached(), part, x, torch.tensor([1, 1]))
+    broken = Detached()(x_adv).argmax(dim=1) == 0
+    assert broken.tolist() == [name == "square", False]  # which needs no derivative

@@ -89,7 +89,7 @@ def test_disagreements_both_ways_are_no_trend() -> None:
 
 
 def test_a_constant_network_is_named_and_its_truth_at_a_huge_eps_is_no_sign() -> None:
-    found = raised(checks(given_one_class=180, right_at_huge_eps=200))
+    found = raised(checks(given_one_class=180, right_at_huge_eps=200, probabilities=200))
     assert found == (Flag.ONE_CLASS,)
     # few images of other classes tell nothing
     assert raised(checks(given_one_class=40, of_other_classes=40)) == ()
