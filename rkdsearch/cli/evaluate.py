@@ -197,12 +197,17 @@ def _targets(
             f"{named}: is a bare checkpoint; --front, --trial and --methods choose networks of a"
             " study: name its folder"
         )
+    home = named.resolve().parent
+    if config is None and out is None and named.name == "best.safetensors":
+        if home.parent.name == "checkpoints":
+            return home.parents[1], study_targets(home.parents[1], trial=home.name)
+        if (home / "trials").is_dir():
+            return named.parent, study_targets(named.parent, trial="run")
     beside = named.parent / "run.yaml"
     if config is None and beside.exists():
         config = beside
     target = checkpoint_target(named, None if config is None else run.load(config, {}))
-    home = out or named.with_name(f"{named.stem}-evaluation")
-    return home, Targets([target])
+    return out or named.with_name(f"{named.stem}-evaluation"), Targets([target])
 
 
 def _radius(text: str) -> float:

@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,20 @@ def build(study: Path, out: Path | None = None) -> Path:
 
 def render(study: StudyResults) -> str:
     """Text of the page."""
+    folder = resources.files("rkdsearch.reporting")
+    scripts = (get_plotlyjs(), (folder / "page.js").read_text(encoding="utf-8"))
+    return _template().render(
+        **context(study),
+        style=Markup((folder / "page.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
+        plotly=Markup(scripts[0]),  # noqa: S704 - Plotly's own file
+        script=Markup(scripts[1]),  # noqa: S704 - our own file
+        policy=_policy(scripts),
+        written=datetime.now(UTC),
+    )
+
+
+@cache  # compiled once, however many pages are built
+def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -75,17 +90,8 @@ def render(study: StudyResults) -> str:
         "settings": settings,
         "title": title,
     }
-    folder = resources.files("rkdsearch.reporting")
-    scripts = (get_plotlyjs(), (folder / "page.js").read_text(encoding="utf-8"))
-    template = environment.from_string((folder / "page.html.j2").read_text(encoding="utf-8"))
-    return template.render(
-        **context(study),
-        style=Markup((folder / "page.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
-        plotly=Markup(scripts[0]),  # noqa: S704 - Plotly's own file
-        script=Markup(scripts[1]),  # noqa: S704 - our own file
-        policy=_policy(scripts),
-        written=datetime.now(UTC),
-    )
+    page = resources.files("rkdsearch.reporting") / "page.html.j2"
+    return environment.from_string(page.read_text(encoding="utf-8"))
 
 
 def context(study: StudyResults) -> dict[str, Any]:

@@ -55,7 +55,8 @@ def pair_flags(evaluations: pd.DataFrame) -> "pd.Series[str]":
     """
     same = ["trial_id", "checkpoint", "weights_sha256", "norm", "eps", "subset_sha256"]
     found: dict[object, list[str] | None] = dict.fromkeys(evaluations.index)
-    attacked = evaluations[evaluations["attack"] != "clean"]
+    # a row of few columns is taken in a tenth of the time
+    attacked = evaluations.loc[evaluations["attack"] != "clean", [*same, "attack", "per_image"]]
     for _, group in attacked.groupby(same, dropna=False, sort=False):
         standard = group[group["attack"] == "autoattack"]
         for place, row in group[group["attack"] != "autoattack"].iterrows():

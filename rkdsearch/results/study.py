@@ -72,7 +72,7 @@ class StudyResults:
         """Hypervolume of the front, as `volume` has it."""
         return volume(self.front, self.objectives)
 
-    @property
+    @cached_property
     def tests(self) -> pd.DataFrame:
         """The current test results, as `current_tests` has them."""
         return current_tests(self.evaluations)

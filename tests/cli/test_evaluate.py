@@ -69,6 +69,16 @@ def test_a_bare_checkpoint_is_evaluated_with_its_run_on_other_images(
     assert sorted(row["eps"] for row in found) == [0, 1 / 255, 2 / 255]
 
 
+def test_the_file_of_a_trial_is_that_trial_of_its_study(tmp_path: Path) -> None:
+    write_trials(tmp_path / "study", [{"trial_id": name} for name in ("a", "b")])
+    run_alone(tmp_path / "alone")
+    file = tmp_path / "study" / "checkpoints" / "b" / "best.safetensors"
+    for named in (file, tmp_path / "alone" / "best.safetensors"):
+        evaluate(named, attacks=("clean",), images=20, local=True)
+    assert [row["trial_id"] for row in rows(tmp_path / "study")] == ["b"]
+    assert [row["trial_id"] for row in rows(tmp_path / "alone")] == ["run"]
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
