@@ -64,6 +64,7 @@ class Feasibility:
     def __init__(self, space: SearchSpace, teachers: Mapping[str, Any]) -> None:
         self._space = space
         self._teachers = teachers
+        self._latest: tuple[dict[str, Any], TrainConfig] | None = None
 
     def proposal(
         self,
@@ -142,8 +143,14 @@ class Feasibility:
         return self.config(hyperparameters, "").fingerprint()
 
     def config(self, hyperparameters: Mapping[str, Any], trial_id: str) -> TrainConfig:
-        """Config of a run, with the study's teachers. Raises ConfigError where a law is broken."""
-        return self._space.config(run.merge(hyperparameters, self._teachers), trial_id)
+        """Config of a run, with the study's teachers. Raises ConfigError where a law is broken.
+
+        Built once for a proposal, which is checked, known by its fingerprint, and becomes a trial.
+        """
+        if self._latest is None or self._latest[0] != hyperparameters:
+            built = self._space.config(run.merge(hyperparameters, self._teachers), trial_id)
+            self._latest = (dict(hyperparameters), built)
+        return self._latest[1]
 
     def costs(self, config: TrainConfig) -> dict[str, int]:
         """Costs of the run's student that the space names.
