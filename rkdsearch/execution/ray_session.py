@@ -14,7 +14,7 @@ import ray
 from ray._private import ray_constants
 from ray._private.node import Node
 
-from rkdsearch.errors import StudyError
+from rkdsearch.errors import StudyError, Terminated
 from rkdsearch.execution.reach import reach
 
 # Ray gives its processes 30 s to start, which is not always enough on a busy machine.
@@ -86,6 +86,7 @@ def _start(notice: Callable[[str], None]) -> None:
         # SystemExit: a process of Ray's could not be reached
         except (Exception, SystemExit) as error:
             logs = _sweep(error)
+            _raise_terminated(error)
             why = next(iter(str(error).splitlines()), "") or type(error).__name__
             if start == STARTS:
                 raise StudyError(
@@ -104,6 +105,7 @@ def _join(address: str) -> None:
         ray.init(address=address, runtime_env={"env_vars": ENVIRONMENT}, **_QUIET)
     # SystemExit: nobody answered within two minutes
     except (Exception, SystemExit) as error:
+        _raise_terminated(error)
         why = (
             ""
             if isinstance(error, SystemExit)
@@ -113,6 +115,12 @@ def _join(address: str) -> None:
             f"--address {address}: there is no Ray cluster to join{why}; start one"
             " (docs/cluster.md), or leave --address out to use this machine"
         ) from error
+
+
+def _raise_terminated(error: BaseException) -> None:
+    """Raise Terminated where SIGTERM came while Ray started: its own handler calls `sys.exit`."""
+    if isinstance(error, SystemExit) and error.code == signal.SIGTERM:
+        raise Terminated from None
 
 
 def _sweep(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ import ray
 from ray._private import ray_constants
 from ray._private.node import Node
 
-from rkdsearch.errors import StudyError
+from rkdsearch.errors import StudyError, Terminated
 from rkdsearch.execution import ray_session
 from rkdsearch.execution.ray_session import connected
 
@@ -133,3 +134,18 @@ def test_ray_does_not_take_the_signal_of_slurm(
     )
     with connected(None):
         assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize("address", [None, "10.0.0.1:6379"])
+def test_sigterm_while_ray_starts_is_no_failed_start(
+    monkeypatch: pytest.MonkeyPatch, starts: list[dict[str, Any]], address: str | None
+) -> None:
+    def init(**more: Any) -> None:
+        starts.append(more)
+        sys.exit(int(signal.SIGTERM))  # as Ray's own handler does
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray_session, "reach", lambda _: None)
+    with pytest.raises(Terminated), connected(address):
+        pass
+    assert len(starts) == 1
