@@ -20,7 +20,7 @@ help: ## list the targets (the default)
 
 demo: .venv/.installed ## the main job on the embedded digits: search, test the front, draw the report; again = continue
 	$(BIN)/rkdsearch tune search_spaces/digits.yaml --trials $(TRIALS) --study $(STUDY) --resume
-	$(BIN)/rkdsearch evaluate $(STUDY) --front --images 150
+	$(BIN)/rkdsearch evaluate $(STUDY) --front --no-replicates --images 150
 	$(BIN)/rkdsearch report $(STUDY)
 
 # Bytecode may be written: the processes that tests start read it, and so does the next run.

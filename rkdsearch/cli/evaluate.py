@@ -21,6 +21,7 @@ def evaluate(
     front: bool = False,
     trial: str | None = None,
     methods: Literal["best"] | None = None,
+    replicates: bool = True,
     config: Path | None = None,
     attacks: Annotated[tuple[EvaluationAttack, ...], Parameter(negative=())] = (
         "clean",
@@ -56,6 +57,8 @@ def evaluate(
         Only this trial.
     methods
         `best`: the best searched student of every method, and the baselines, with replicates.
+    replicates
+        With --no-replicates only the networks that would be delivered: a quick look.
     config
         A bare checkpoint's run; default: what the file says, or run.yaml beside it.
     attacks
@@ -97,7 +100,7 @@ def evaluate(
     show_pace()
     plugins.allow_import(*allow_import)
     radii = [_radius(text) for text in eps]
-    folder, targets = _targets(study, front, trial, methods, config, out)
+    folder, targets = _targets(study, front, trial, methods, config, out, replicates)
     failures = list(targets.problems)
     for sentence in (*targets.notices, *failures):
         say(sentence)
@@ -175,6 +178,7 @@ def _targets(
     methods: str | None,
     config: Path | None,
     out: Path | None,
+    replicates: bool,
 ) -> tuple[Path, "Targets"]:
     """The folder of the results, and the networks.
 
@@ -191,7 +195,7 @@ def _targets(
                 " leave them out, or name a file of weights"
             )
         chosen: Chosen = "front" if front else "best of methods" if methods else "finished"
-        return named, study_targets(named, chosen=chosen, trial=trial)
+        return named, study_targets(named, chosen=chosen, trial=trial, replicates=replicates)
     if front or methods or trial:
         raise StudyError(
             f"{named}: is a bare checkpoint; --front, --trial and --methods choose networks of a"

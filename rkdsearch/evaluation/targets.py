@@ -55,20 +55,26 @@ class Targets:
 
 
 def study_targets(
-    folder: Path, *, chosen: Chosen = "finished", trial: str | None = None
+    folder: Path,
+    *,
+    chosen: Chosen = "finished",
+    trial: str | None = None,
+    replicates: bool = True,
 ) -> Targets:
     """The networks of a study, their teachers included.
 
     They are one `trial`; or the validation front and the baselines; or the best searched student
     of every method and its baselines; or all finished trials. With the front and the best come the
-    replicates of their configurations. Raises StudyError where no trial has finished, and for a
-    trial that has not: test images must not influence a search. A file that is gone or damaged is
-    a problem of its own network alone.
+    replicates of their configurations, unless `replicates` is False. Raises StudyError where no
+    trial has finished, and for a trial that has not: test images must not influence a search. A
+    file that is gone or damaged is a problem of its own network alone.
     """
     study = read_study(folder)
     if study.trials.empty:
         raise StudyError(f"{folder}: holds no trials; `rkdsearch tune` makes them")
     rows = [_named(folder, study, trial)] if trial is not None else _selected(study, chosen)
+    if not replicates:
+        rows = [row for row in rows if row["origin"] != Origin.REPLICATE]
     if not rows:
         counts = ", ".join(f"{n} {status}" for status, n in cost_of(study.trials).trials.items())
         raise StudyError(

@@ -106,6 +106,8 @@ def test_the_front_comes_with_its_replicates_and_the_baselines_with_theirs(tmp_p
     found = study_targets(replicated(tmp_path), chosen="front")
     assert [t.trial_id for t in found.networks] == ["base", "base-r1", "good", "good-r1"]
     assert [t.trial_id for t in found.sources] == ["good"]
+    alone = study_targets(tmp_path, chosen="front", replicates=False)
+    assert [t.trial_id for t in alone.networks] == ["base", "good"]
 
 
 def test_a_member_whose_file_is_gone_or_cut_is_a_sentence_and_the_rest_is_evaluated(
