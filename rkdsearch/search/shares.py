@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from rkdsearch.config import TrainConfig
+from rkdsearch.methods import name_of
 from rkdsearch.search.sampler import Observation
 from rkdsearch.space.parameter import Parameter
 from rkdsearch.space.space import SearchSpace, values_of
@@ -29,15 +30,7 @@ class Shares:
 
     def group(self, config: TrainConfig) -> Group:
         """The choices of a run for which there is a minimum."""
-        if not self.minimum:
-            return ()
-        values = values_of(config)
-        return tuple((name, values.get(name)) for name in self.minimum)
-
-    @property
-    def least(self) -> int:
-        """The smallest minimum; 0 where there is none."""
-        return min(self.minimum.values(), default=0)
+        return tuple((name, _value(config, name)) for name in self.minimum)
 
     def owed(self, asked: Iterable[Group]) -> tuple[str, Any] | None:
         """A field and the choice that is proposed next; None where every choice had its minimum.
@@ -55,22 +48,18 @@ class Shares:
                 return name, fewest
         return None
 
-    def missing(self, asked: Iterable[Group]) -> int:
-        """Proposals that are owed, at least."""
-        groups = [dict(group) for group in asked]
-        return max(
-            (
-                sum(
-                    max(0, minimum - sum(group.get(name) == choice for group in groups))
-                    for choice in self._parameter(name).ends()
-                )
-                for name, minimum in self.minimum.items()
-            ),
-            default=0,
-        )
-
     def _parameter(self, name: str) -> Parameter:
         return next(p for p in self._space.parameters if p.name == name)
+
+
+def _value(config: TrainConfig, name: str) -> Any:
+    """The value of a field, without a dump of the whole run: it is read at every proposal."""
+    if name == "method.name":
+        return name_of(config.method)
+    value: Any = config
+    for part in name.split("."):
+        value = getattr(value, part, None)
+    return values_of(config).get(name) if value is None else value
 
 
 def within(space: SearchSpace, name: str, choice: Any) -> SearchSpace:
