@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import yaml
 from turns import head
 
 from rkdsearch.config.fidelity import fidelity_at
@@ -112,6 +113,16 @@ def search(study: Study, workers: int) -> dict[str, list[float]]:
     return cpu
 
 
+def space_of(folder: Path, rungs: str | None) -> SearchSpace:
+    """The digits' space, with other rungs where they are named."""
+    file = folder / "scale.yaml"
+    child: dict[str, object] = {"extends": str(ROOT / "search_spaces" / "digits.yaml")}
+    if rungs:
+        child["ladder"] = [{"epochs": int(epochs)} for epochs in rungs.split(",")]
+    file.write_text(yaml.safe_dump(child), encoding="utf-8")
+    return SearchSpace.load(file)
+
+
 def reader(*words: str) -> tuple[float, str]:
     """CPU seconds of a command, and what it printed."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -132,11 +143,12 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--workers", type=int, default=500)
     parser.add_argument("--study", type=Path, required=True)
+    parser.add_argument("--rungs", help="epochs of each rung, such as 1,3,9; default: the space's")
     asked = parser.parse_args()
     print(head())
-    space = SearchSpace.load(ROOT / "search_spaces" / "digits.yaml")
     shutil.rmtree(asked.study, ignore_errors=True)
     asked.study.mkdir(parents=True)
+    space = space_of(asked.study, asked.rungs)
     describe(asked.study, space, {})
     cpu = search(Study(asked.study, space, asked.trials, {}), asked.workers)
     for name, each in cpu.items():

@@ -23,6 +23,8 @@ from rkdsearch.training.all_gather import leave_group
 
 # A gang whose collective operation hangs must not hold its GPUs for ever.
 STEP_TIMEOUT_SECONDS = 6 * 3600.0
+# Ray declares a node dead after about a minute without an answer.
+LOST_SECONDS = 120.0
 
 
 def interface_of(address: str, interfaces: Mapping[str, Sequence[Any]]) -> str | None:
@@ -157,6 +159,14 @@ class Gang:
             if reports[0] is None:
                 return
             yield reports[0]
+
+    def has_lost_a_process(self) -> bool:
+        """True where a process, or its node, is gone. It waits until Ray knows."""
+        try:
+            ray.get([p.address.remote() for p in self._processes], timeout=LOST_SECONDS)
+        except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
+            return True
+        return False
 
     def close(self) -> None:
         """End the processes, so that their GPUs are free for the next trial."""

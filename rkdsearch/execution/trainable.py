@@ -52,8 +52,17 @@ class RayTrial(tune.Trainable):
                 self._answers = self._begin(messages.unpacked(self._config))
             return next(self._answers)
         except ray.exceptions.RayTaskError as error:
+            failure = as_rkd_error(error.cause)
+            # The others only notice that their peer is gone: it is Ray's business, as below.
+            lost = (
+                isinstance(failure, WorkerError)
+                and self._gang is not None
+                and self._gang.has_lost_a_process()
+            )
             self.cleanup()  # the gang's other processes may wait for the one that raised
-            return self._failure(as_rkd_error(error.cause))
+            if lost:
+                raise ray.exceptions.WorkerCrashedError from error
+            return self._failure(failure)
         except ray.exceptions.RayError:
             # A worker or a node is gone: Ray starts the trial again, from its checkpoint.
             raise

@@ -62,6 +62,7 @@ class Cluster:
         self._short = secrets.token_hex(2)
         self._net = 1 + secrets.randbelow(250)
         self._made: set[int] = set()
+        self._processes: list[subprocess.Popen[str]] = []
         self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("RAY_")},
             "PYTHONPATH": str(ROOT),
@@ -143,7 +144,7 @@ class Cluster:
             enter = ["ip", "netns", "exec", self._space(node), "unshare", "--mount", "--uts"]
             command = [*enter, "sh", "-c", inside, "sh", *command]
         with log.open("w", encoding="utf-8") as out:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 command,
                 cwd=self.folder,
                 env={k: v for k, v in values.items() if v is not None},
@@ -152,6 +153,8 @@ class Cluster:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        self._processes.append(process)
+        return process
 
     def command(
         self, name: str, *words: str, log: Path, **environment: str | None
@@ -212,6 +215,8 @@ class Cluster:
         """End all processes, and remove networks and files."""
         for node in ("driver", *sorted(self._made)):
             self.kill(node)
+        for process in self._processes:
+            process.wait(WAIT)
         if namespaces():
             for node in self._made:
                 _ip("netns", "del", self._space(node))

@@ -116,6 +116,31 @@ def test_what_one_process_of_a_gang_meets_is_told_as_its_own_words_and_not_tried
     assert told == TrialFailure("epoch 1, batch 1: the loss is nan", Failure.LOSS)
 
 
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_peer_that_is_gone_is_rays_business_and_one_that_cannot_be_reached_a_failure(
+    lost: bool,
+) -> None:
+    error = ray.exceptions.RayTaskError(
+        "step",
+        "Traceback ...",
+        WorkerError("Connection reset by peer; another process of its gang is lost"),
+        "ray::GangProcess",
+        1,
+        "10.77.0.2",
+    )
+    ended: list[str] = []
+    trial = trial_whose_next_epoch(error.as_instanceof_cause())
+    trial._gang = SimpleNamespace(  # type: ignore[assignment]
+        close=lambda: ended.append("the gang"), has_lost_a_process=lambda: lost
+    )
+    if lost:
+        with pytest.raises(ray.exceptions.WorkerCrashedError):
+            trial.step()
+    else:
+        assert failure_of(trial).kind is Failure.WORKER
+    assert ended == ["the gang"]
+
+
 def test_a_process_whose_device_is_lost_trains_no_other_trial() -> None:
     trial = trial_whose_next_epoch(
         torch.AcceleratorError(
