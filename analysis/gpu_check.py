@@ -43,12 +43,12 @@ ROOT = Path(__file__).parents[1]
 PARTS_SCRIPT = ROOT / "analysis" / "benchmarks" / "gpu_parts.py"
 # Shares of the time; what a part leaves over is its successors'.
 SHARES = {
-    "gang": 0.08,
-    "steps": 0.38,
+    "gang": 0.12,
+    "steps": 0.36,
     "tests": 0.24,
     "epochs": 0.1,
     "sharing": 0.1,
-    "autoattack": 0.1,
+    "autoattack": 0.08,
 }
 GRACE = 5.0  # seconds between a part's own end and its being killed
 Row = Mapping[str, Any]

@@ -39,9 +39,9 @@ def parts() -> ModuleType:
 def test_a_part_has_its_share_of_the_time_that_is_left(check: ModuleType) -> None:
     everything = list(check.SHARES)
     assert sum(check.SHARES.values()) == pytest.approx(1)
-    assert check.limit("steps", ["steps", "tests"], 310) == pytest.approx(190)
+    assert check.limit("steps", ["steps", "tests"], 300) == pytest.approx(180)
     assert check.limit(everything[-1], everything, 60) == pytest.approx(60)
-    assert check.limit("gang", everything, 595) == pytest.approx(47.6)
+    assert check.limit("gang", everything, 595) == pytest.approx(71.4)
 
 
 BROKEN = {
@@ -211,12 +211,13 @@ def test_autoattack_is_timed_on_images_that_are_right(parts: ModuleType, place: 
 
 
 @pytest.mark.long
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_every_part_runs_without_ray_optuna_or_a_data_set(tmp_path: Path) -> None:
     hide = tmp_path / "sitecustomize.py"
     hide.write_text(f"import sys\nsys.modules.update(dict.fromkeys({HIDDEN!r}))\n")
     said = subprocess.run(
-        [sys.executable, str(CHECK), "--tiny", "--out", str(tmp_path / "out")],
+        # Twice the time: other tests may have the processors.
+        [sys.executable, str(CHECK), "--tiny", "--minutes", "20", "--out", str(tmp_path / "out")],
         capture_output=True,
         text=True,
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"},
