@@ -41,8 +41,7 @@ def sharing(place: Place) -> Iterator[Row]:
         (here / "go").touch()
         codes = [trial.wait() for trial in trials]
         if any(codes):
-            yield {"trials": count, "outcome": f"failed, exit codes {codes}"}
-            continue
+            raise ChildProcessError(f"{count} trials: exit codes {codes}")
         total = sum(
             json.loads((here / f"{rank}.json").read_text())[0]["images_per_second"]
             for rank in range(count)
@@ -75,8 +74,7 @@ def gang(place: Place) -> Iterator[Row]:
     measures.image_folder(place.folder / "images", per_class=6)
     alone = place.folder / "alone.json"
     if _child("member", place, alone, place.left).wait():
-        yield {"outcome": "the process alone failed"}
-        return
+        raise ChildProcessError("the process alone failed")
     ways = [("gloo, one device", "1")]
     if place.device != "cpu" and torch.cuda.device_count() > 1:
         ways.append(("nccl, two devices", "0"))
@@ -105,8 +103,7 @@ def gang(place: Place) -> Iterator[Row]:
         ]
         codes = [member.wait() for member in members]
         if any(codes):
-            yield {"processes": name, "outcome": f"failed, exit codes {codes}"}
-            continue
+            raise ChildProcessError(f"{name}: exit codes {codes}")
         yield {
             "processes": name,
             "devices": [json.loads(file.read_text())[0]["device"] for file in files],
@@ -133,7 +130,7 @@ def member(place: Place, result: Path) -> Iterator[Row]:
         )
     )
     losses = [epoch.loss for epoch in trainer.epochs()]
-    weights = {k: v.detach().cpu() for k, v in trainer.student.state_dict().items()}
+    weights = {k: v.detach().cpu().contiguous() for k, v in trainer.student.state_dict().items()}
     save_file(weights, f"{result}.safetensors")
     yield {"losses": losses, "device": str(trainer.device), "processes": trainer.processes}
     leave_group()

@@ -231,7 +231,7 @@ def test_every_part_runs_without_ray_optuna_or_a_data_set(tmp_path: Path) -> Non
     assert rows["gang"] == [
         {
             "processes": "gloo, one device",
-            "devices": ["cpu", "cpu"],
+            "devices": ["cpu:0", "cpu:0"],
             "loss_difference": pytest.approx(0, abs=1e-9),
             "weight_difference": pytest.approx(0, abs=1e-9),
         }
