@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from rkdsearch.accuracy import BATCH, attacked_images, compute_in_parts, correct, ieee_fp32
 from rkdsearch.attacks import Attack, MarginAttack, Noise, build_ball, input_gradient
+from rkdsearch.attacks.autoattack import square_covers
 from rkdsearch.attacks.margin import margin, soft_margin
 from rkdsearch.methods import Student, inner
 from rkdsearch.results.rows import Checks
@@ -204,18 +205,6 @@ def _differing(network: nn.Module, x: Tensor, logits: Tensor) -> Tensor:
     return (finite & moved) | (again.argmax(dim=1) != logits.argmax(dim=1))
 
 
-def _can_be_tiled(height: int, width: int) -> bool:
-    """True where the tiles of Square's start outside linf lie in the image; else it raises.
-
-    They have a side of a fifth of the height, and begin half of the remainder from the edge.
-    """
-    side = height // 5
-    begin = (height - 5 * side) // 2
-    return side > 0 and all(
-        side == 1 or begin + length // side * side <= length for length in (height, width)
-    )
-
-
 def _broken_by_square(
     network: nn.Module,
     x: Tensor,
@@ -228,7 +217,7 @@ def _broken_by_square(
     from pyautoattack.square import SquareAttack
 
     ball = attack.ball
-    if ball.autoattack is None or (ball.autoattack != "Linf" and not _can_be_tiled(*x.shape[2:])):
+    if ball.autoattack is None or (ball.autoattack != "Linf" and not square_covers(*x.shape[2:])):
         return None
     broken = torch.zeros_like(robust)
     rows = robust.nonzero().squeeze(1)

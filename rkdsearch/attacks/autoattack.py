@@ -93,7 +93,7 @@ class AutoAttack:
                 f"Square in an L2 ball needs images of {_LEAST_SIDE} pixels a side, got"
                 f" {x.shape[2]} x {x.shape[3]}; choose other attacks with --attacks, or norm linf"
             )
-        if norm == "L2" and not _square_covers(*x.shape[2:]):
+        if norm == "L2" and not square_covers(*x.shape[2:]):
             raise ConfigError(
                 f"Square in an L2 ball cannot tile images of {x.shape[2]} x {x.shape[3]} pixels;"
                 " choose other attacks with --attacks, or norm linf, or train on images of another"
@@ -177,12 +177,14 @@ class AutoAttack:
         return x_adv.detach()
 
 
-def _square_covers(height: int, width: int) -> bool:
+def square_covers(height: int, width: int) -> bool:
     """True where the tiles of the package's L2 start lie inside the image; else it would raise.
 
     Tiles have a side of a fifth of the height, and begin half of the remainder from the edge.
     """
     side = height // 5
+    if side == 0:
+        return False
     begin = (height - 5 * side) // 2
     return all(begin + length // side * side <= length or side == 1 for length in (height, width))
 

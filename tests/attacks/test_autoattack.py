@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from rkdsearch.attacks.autoattack import (
     AutoAttack,
     Part,
-    _square_covers,
     auto_attack,
     parts,
+    square_covers,
     targeted_loss,
 )
 from rkdsearch.attacks.balls import L2, Ball, Linf
@@ -191,7 +191,7 @@ def test_images_that_squares_tiles_overrun_are_refused_before_any_part_in_l2_alo
     ("height", "width"), [(8, 8), (28, 28), (32, 32), (40, 24), (64, 128), (96, 96), (224, 224)]
 )
 def test_images_of_usual_sizes_are_tiled(height: int, width: int) -> None:
-    assert _square_covers(height, width)
+    assert square_covers(height, width)
 
 
 def test_images_need_not_be_square_for_linf() -> None:
