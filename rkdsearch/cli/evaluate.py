@@ -73,10 +73,10 @@ def evaluate(
     images
         Number of images, stratified by class, the same for all networks; default: all.
     data
-        Other images, in place of the test images: folder:PATH, parquet:PATH, FILE.npz, or
-        npy:PATH in the layout of CIFAR-10-C.
+        Other images, in place of the test images: folder:PATH, parquet:PATH, FILE.npz, npy:PATH
+        in the layout of CIFAR-10-C; or `corruptions` of the test images, such as corruptions:jpeg.
     severity
-        Of npy:PATH, only this severity, 1 to 5; repeat the option for several.
+        Of npy:PATH and corruptions, only this severity, 1 to 5; repeat the option for several.
     out
         Folder of the results of a bare checkpoint; default: FILE-evaluation beside it.
     local

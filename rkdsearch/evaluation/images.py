@@ -52,6 +52,7 @@ class EvaluatedImages:
     name: str
     split: Literal["test", "other"]
     sha256: str
+    opens_test: bool  # made of the network's own test images, corrupted or not: an opening of these
 
     @property
     def task(self) -> ImageTask:
@@ -85,6 +86,7 @@ class ImageSet:
     scale: float  # the byte of a pixel of 1
     pixels: Callable[[NDArray[np.int64]], NDArray[np.uint8]]  # positions (n,) to (n, H, W, C)
     split: Literal["test", "other"]
+    opens_test: bool = False
 
     @classmethod
     def of_test(cls, images: data.Images) -> "ImageSet":
@@ -96,6 +98,7 @@ class ImageSet:
             images.scale,
             lambda rows: images.stored(torch.from_numpy(rows)).numpy(),
             "test",
+            opens_test=True,
         )
 
 
@@ -116,6 +119,7 @@ def evaluated_images(images: ImageSet, count: int | None, *, seed: int) -> Evalu
         images.name,
         images.split,
         _fingerprint(pixels, rows),
+        images.opens_test,
     )
 
 

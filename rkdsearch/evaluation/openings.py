@@ -33,7 +33,7 @@ def write_opening(
         opening=f"{opened:%Y%m%dT%H%M%S.%fZ}",
         opened=opened,
         command=code.command,
-        split=images.split,
+        split="test" if images.opens_test else "other",
         dataset=images.name,
         subset_sha256=images.sha256,
         images=len(images.pixels),
@@ -46,7 +46,7 @@ def write_opening(
         git_commit=code.git_commit,
     )
     store.write_opening(cells_of(row))
-    if writer is not None and images.split == "test":
+    if writer is not None and images.opens_test:
         notice(
             f"{store.folder}: is being {writer}. Whoever sees these test results and then changes,"
             " extends or stops the search selects on test images: the opening is recorded in"

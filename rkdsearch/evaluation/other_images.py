@@ -5,6 +5,8 @@
     npz:FILE       image(s), x or x_test with label(s), y or y_test; FILE.npz alone is enough
     npy:PATH       the layout of CIFAR-10-C: labels.npy, and one file of images a corruption, with
                    its severities one after the other; PATH is the folder or one of the files
+    corruptions    the networks' own test images, corrupted: every corruption at every severity;
+                   corruptions:NAME is one of them
 
 Classes are told apart by name where the files name them: by the network's class names, or by their
 numbers in the order of its logits.
@@ -13,6 +15,8 @@ numbers in the order of its logits.
 import io
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +27,8 @@ from rkdsearch import data
 from rkdsearch.data import names
 from rkdsearch.data.folder import images_below
 from rkdsearch.data.parquet import LabelledFile
-from rkdsearch.errors import ConfigError, DataError
+from rkdsearch.errors import ConfigError, DataError, did_you_mean
+from rkdsearch.evaluation.corruptions import CORRUPTIONS, corrupted
 from rkdsearch.evaluation.images import EvaluatedImages, ImageSet, evaluated_images
 from rkdsearch.evaluation.targets import EvaluationTarget
 
@@ -33,7 +38,7 @@ Indices = NDArray[np.int64]
 SEVERITIES = 5
 _IMAGE_KEYS = ("image", "images", "x", "x_test", "data", "pixels")
 _LABEL_KEYS = ("label", "labels", "y", "y_test", "fine_label")
-_KNOWN = "folder:PATH, parquet:PATH, npz:FILE or npy:PATH"
+_KNOWN = "folder:PATH, parquet:PATH, npz:FILE, npy:PATH or corruptions"
 
 
 def image_sets(
@@ -50,18 +55,50 @@ def image_sets(
     """
     first = networks[0]
     given = _fields(overrides)
-    if severities and (spec is None or not spec.startswith("npy:")):
+    corrupts = spec is not None and spec.partition(":")[0] == "corruptions"
+    if severities and not (corrupts or (spec or "").startswith("npy:")):
         raise ConfigError(
-            "--severity chooses among the severities of --data npy:PATH; leave it out"
+            "--severity chooses among the severities of --data npy:PATH and corruptions; leave it"
+            " out"
         )
-    if spec is None:
+    for severity in severities:
+        if not 1 <= severity <= SEVERITIES:
+            raise ConfigError(f"--severity must be 1 to {SEVERITIES}, got {severity}")
+    if spec is None or corrupts:
         config = type(first.config.data).model_validate(first.config.data.model_dump() | given)
-        found = [ImageSet.of_test(data.load_test(config))]
+        own = ImageSet.of_test(data.load_test(config))
+        found = [own] if spec is None else _corrupted(own, spec, severities)
     else:
         classes = first.classes or tuple(map(str, range(first.task.classes)))
         found = _named(spec, _Form.of(given), classes, severities)
     seed = first.config.data.split_seed
     return [evaluated_images(each, count, seed=seed) for each in found]
+
+
+def _corrupted(own: ImageSet, spec: str, severities: Sequence[int]) -> list[ImageSet]:
+    """The test images under the corruptions that `spec` names, a set each and severity."""
+    asked = spec.partition(":")[2]
+    if asked and asked not in CORRUPTIONS:
+        raise ConfigError(
+            f"--data {spec}: unknown corruption; "
+            + did_you_mean(asked, CORRUPTIONS, f"known: {', '.join(CORRUPTIONS)}")
+        )
+
+    def pixels(name: str, severity: int, rows: Indices) -> Bytes:
+        floats = own.pixels(rows) / own.scale
+        return np.stack([corrupted(image, name, severity) for image in floats])
+
+    return [
+        replace(
+            own,
+            name=f"{own.name}, {name}, severity {severity}",
+            scale=255.0,
+            pixels=partial(pixels, name, severity),
+            split="other",
+        )
+        for name in ([asked] if asked else CORRUPTIONS)
+        for severity in severities or range(1, SEVERITIES + 1)
+    ]
 
 
 def _fields(overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -234,8 +271,6 @@ def _npy(
             found.append(_array_set(f"npy:{file}", pixels, labels, form, classes, str(file)))
             continue
         for severity in severities or range(1, SEVERITIES + 1):
-            if not 1 <= severity <= SEVERITIES:
-                raise ConfigError(f"--severity must be 1 to {SEVERITIES}, got {severity}")
             part = slice((severity - 1) * one, severity * one)
             name = f"npy:{file}, severity {severity}"
             found.append(_array_set(name, pixels[part], labels[:one], form, classes, str(file)))

@@ -130,8 +130,8 @@ def _write(folder: Path) -> None:
         ("npz:{}/cut.npz", "cannot be read as npz"),
         ("npz:{}/gone.npz", "cannot be read as npz"),
         ("npy:{}/odd", "30 images and 5 labels are not 5 severities of the same images"),
-        ("tar:{}/x", "must be folder:PATH, parquet:PATH, npz:FILE or npy:PATH"),
-        ("cifar10", "must be folder:PATH, parquet:PATH, npz:FILE or npy:PATH"),
+        ("tar:{}/x", "must be folder:PATH, parquet:PATH, npz:FILE, npy:PATH or"),
+        ("cifar10", "must be folder:PATH, parquet:PATH, npz:FILE, npy:PATH or"),
     ],
 )
 def test_what_is_not_what_it_claims_is_one_sentence(
@@ -168,3 +168,22 @@ def test_other_images_are_read_by_their_own_class_names_and_without_a_macs_notes
     write_parquet(tmp_path / "test.parquet", images, [0, 1], ["dog", "cat"])
     (found,) = sets(f"parquet:{tmp_path}")
     assert found.pixels.labels.tolist() == [1, 0]
+
+
+def test_corruptions_are_made_of_the_own_test_images_and_count_as_an_opening_of_these() -> None:
+    digits = target("t")
+    found = image_sets("corruptions:contrast", {}, (5, 1), [digits], 40)
+    assert [each.name for each in found] == [
+        "digits, contrast, severity 5",
+        "digits, contrast, severity 1",
+    ]
+    assert [(each.split, each.opens_test, each.task) for each in found] == [
+        ("other", True, digits.task)
+    ] * 2
+    (own,) = image_sets(None, {}, (), [digits], 40)
+    assert own.pixels.labels.tolist() == found[0].pixels.labels.tolist()
+    assert len(image_sets("corruptions", {}, (), [digits], 40)) == 40
+    with pytest.raises(ConfigError, match="unknown corruption; did you mean 'contrast'"):
+        image_sets("corruptions:contrats", {}, (), [digits], 40)
+    with pytest.raises(ConfigError, match="--severity must be 1 to 5, got 6"):
+        image_sets("corruptions", {}, (6,), [digits], 40)

@@ -188,7 +188,14 @@ class OpeningRow:
     opening: Annotated[str, Cell("name of the opening; also its file's name", "driver")]
     opened: Annotated[datetime, Cell("when", "clock", UTC)]
     command: Annotated[str, Cell("the whole command line", "driver")]
-    split: Annotated[str, Cell("test or other, as in `evaluations`", "`evaluation.images`")]
+    split: Annotated[
+        str,
+        Cell(
+            "test: the network's own test images, corrupted ones too; other: images of"
+            " `evaluate --data`",
+            "`evaluation.images`",
+        ),
+    ]
     dataset: Annotated[str, Cell("name of the images", "`data.name`, `evaluate --data`")]
     subset_sha256: Annotated[str, Cell("fingerprint of the images", "`evaluation.images`", SHA256)]
     images: Annotated[int, Cell("images that were attacked", "`evaluate --images`", "images")]
