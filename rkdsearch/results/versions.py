@@ -49,7 +49,9 @@ def upgraded(table: str, found: "pa.Table") -> "pa.Table":
     if version in (b"1", b"2") and table == "evaluations":
         # flags were the warnings of AutoAttack's package; nobody had looked for signs of our own
         newer = {"flags": "warnings", "seed": "attack_seed"}
-        found = found.rename_columns([newer.get(name, name) for name in found.column_names])
+        known = set(found.column_names)
+        renamed = {old: new for old, new in newer.items() if new not in known}
+        found = found.rename_columns([renamed.get(name, name) for name in found.column_names])
     if version != b"1":
         return found
     new = _COLUMNS[table]

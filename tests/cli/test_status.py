@@ -94,7 +94,7 @@ def test_status_of_many_trials_is_one_screen_and_says_what_it_leaves_out(
     make_study(tmp_path / "digits", trials=90)
     status(tmp_path / "digits")
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) < 45
+    assert len(lines) < 50
     left_out = {re.sub(r"\d+", "N", line) for line in lines if line.startswith("and ")}
     assert left_out == {
         "and N more on the front: --all lists them",
@@ -115,8 +115,11 @@ def test_trials_that_wait_for_a_place_are_not_counted_as_running(
         store.write_trial(
             {"trial_id": f"t{n}", "ordinal": n, "status": "running", "placed": placed}
         )
-    status(tmp_path)
+    with one_writer(tmp_path):
+        status(tmp_path)
     assert "5 trials (2 running, 3 waiting for a place)" in capsys.readouterr().out
+    status(tmp_path)
+    assert "5 trials (5 interrupted)" in capsys.readouterr().out
 
 
 def test_what_else_names_the_front_is_shown(
