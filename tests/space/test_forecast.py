@@ -48,8 +48,11 @@ def test_the_forecast_has_every_rung_and_the_cost(tmp_path: Path) -> None:
         ),
         "rung: 4 of 4 epochs, about 1 searched trials and 1 baselines",
         # 9 x 5/52, 3 x 5/52, 1 x 1, and the baseline's 62/52
-        ("then 2 replicates each of up to 3 contenders and the 1 baselines, to full length"),
-        # two finish: of three contenders and a baseline, no more can be repeated
+        (
+            "then 2 replicates each of up to 3 contenders, of the best of each of 2 methods and of"
+            " the 1 baselines, to full length"
+        ),
+        # two finish: of contenders, methods and a baseline, no more can be replicated
         (
             "expected cost: about 7.3 full runs: 3.3 for 10 configurations (moasha, promotion) and"
             " up to 4 for replicates"
