@@ -328,6 +328,7 @@ def test_a_search_that_was_stopped_proposes_what_one_that_was_left_alone_does(
 def test_secrets_of_the_driver_reach_neither_rays_logs_nor_the_study(
     witness: Path, moody: Search
 ) -> None:
+    run(moody)
     report(moody.study)
     session = Path(ray._private.worker._global_node.get_session_dir_path())
     files = [f for root in (session, moody.study) for f in root.rglob("*") if f.is_file()]
