@@ -143,7 +143,7 @@ def test_a_flagged_student_is_named_with_its_reason(
     front, others = capsys.readouterr().out.split("finished, not on the front (validation)")
     assert "igdm-044" not in front
     assert "kept off the front: igdm-044: random: two evaluations of the same images" in others
-    assert "flagged on test images, which moves nothing: crdnd-035, " in others
+    assert re.search(r"flagged on test images, which moves nothing: [^;]*crdnd-035\b", others)
 
 
 def test_status_writes_nothing(tmp_path: Path) -> None:
