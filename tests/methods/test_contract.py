@@ -70,7 +70,11 @@ def test_smoothed_labels_change_the_loss_of_a_method_that_reads_labels_and_of_no
     method: Method,
 ) -> None:
     plain, smoothed = (Bench(method).loss(label_smoothing=share).total for share in (0.0, 0.3))
-    assert torch.equal(plain, smoothed) == (not method.reads_labels)
+    same = torch.equal(plain, smoothed)
+    if type(method).__module__.startswith("rkdsearch."):
+        assert same == (not method.reads_labels)
+    else:  # a method of somebody's own may smooth labels itself, and need not say so
+        assert same or method.reads_labels
 
 
 def test_teachers_are_left_as_they_were_without_gradients(method: Method) -> None:
