@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from rkdsearch.accuracy import evaluate_accuracy as evaluate_accuracy
     from rkdsearch.config import TrainConfig as TrainConfig
     from rkdsearch.config import build, load
+    from rkdsearch.data import splits_of as splits_of
     from rkdsearch.errors import RkdError as RkdError
     from rkdsearch.methods import Companion as Companion
     from rkdsearch.methods import Loss as Loss
@@ -58,6 +59,7 @@ _WHERE = {
     "losses": "losses:",
     "read_study": "results.study:read_study",
     "report": "notebook:report",
+    "splits_of": "data:splits_of",
     "teacher_epochs": "training.run:teacher_epochs",
     "tune": "notebook:tune",
     "with_teachers": "training.run:with_teachers",

@@ -56,6 +56,7 @@ def test_a_checkout_of_ours_has_its_commit_and_the_fingerprint_of_its_changes(
 ) -> None:
     package = copied(tmp_path / "rkdsearch")
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "rkdsearch"\n')
+    (tmp_path / ".gitignore").write_text("__pycache__/\n")
     git(tmp_path, "init", "-q")
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-qm", "x")

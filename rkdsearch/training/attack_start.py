@@ -63,7 +63,7 @@ def check_start(config: TrainConfig, objective: TrainingObjective, splits: data.
     It costs two attack steps of a few images, and only where `attack.start` is `none`. Weights,
     BatchNorm statistics and the method's memory are left as they are.
     """
-    if config.attack.start != "none" or config.attack.steps == 0:
+    if config.attack.start != "none" or config.attack.steps == 0 or not config.method.attacks:
         return
     device, training = next(objective.parameters()).device, config.training
     rows = torch.arange(min(IMAGES, len(splits.train)))

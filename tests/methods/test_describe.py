@@ -55,6 +55,7 @@ def test_a_description_of_an_unknown_method_names_the_nearest() -> None:
 
 
 def test_a_strangers_method_is_described_as_ours_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugins, "_allowed", set())
     with pytest.raises(ConfigError, match="allow it with --allow-import tests"):
         describe("tests.strangers.soft_at")
     monkeypatch.setattr(plugins, "_allowed", {"tests.strangers"})

@@ -58,7 +58,9 @@ class Witness(Method):
                 said.with_suffix(".unlucky").touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             case "told":
+                patience = time.monotonic() + 60
                 while not said.with_suffix(".told").exists():
+                    assert time.monotonic() < patience, "nobody said go on within 60 s"
                     time.sleep(0.05)
             case "full":
                 fill_disk(said.with_suffix(".full"))

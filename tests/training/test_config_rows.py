@@ -1,3 +1,4 @@
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -116,4 +117,4 @@ def test_any_field_at_another_value_is_written_and_read_back(
     store = Store(tmp_path, config_rows.columns())
     store.write_trial({"trial_id": "a", **config_rows.row(config)})
     (written,) = store.trials()[f"config.{name}"]
-    assert written == (str(value) if isinstance(value, list) else value) != default
+    assert written == (json.dumps(value) if isinstance(value, list) else value) != default
