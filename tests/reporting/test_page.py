@@ -354,6 +354,16 @@ def test_a_single_run_above_the_replicated_front_is_told(tmp_path: Path) -> None
     assert "most robust on the front" in visible(page.build(tmp_path).read_text(encoding="utf-8"))
 
 
+def test_a_front_of_one_method_says_why_the_others_are_not_on_it(good: str, tmp_path: Path) -> None:
+    store = make_study(tmp_path, trials=12, evaluated=False)
+    row = next(r for r in records(store.trials()) if r["status"] == "finished")
+    best = {"metric.clean_accuracy": 0.99, "metric.robust_accuracy": 0.99}
+    store.write_trial({**row, "trial_id": "best", "config.method.name": "iad", **best})
+    text = visible(page.build(tmp_path).read_text(encoding="utf-8"))
+    assert "All students on the front are trained by iad. Each finished student of another" in text
+    assert "All students on the front" not in visible(good)
+
+
 def test_an_empty_study_says_what_is_missing(tmp_path: Path) -> None:
     text = visible(page.build(tmp_path).read_text(encoding="utf-8"))
     assert "No trial has written a row yet." in text
