@@ -4,9 +4,13 @@ The command line listens to the logger `rkdsearch.pace`.
 """
 
 import logging
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 EVERY_SECONDS = 15.0
+SILENT_SECONDS = 300.0  # longer than that without a sign of life is worth a sentence
 
 _log = logging.getLogger(__name__)
 
@@ -28,6 +32,32 @@ class Pace:
             self._said = now
             left = duration((now - self._begun) / done * (self._total - done))
             _log.info("%s, about %s left", self._what.format(f"{done:,} of {self._total:,}"), left)
+
+
+@contextmanager
+def silence_told(life: Callable[[], object], sentence: Callable[[], str]) -> Iterator[None]:
+    """Log a sentence where `life` stays the same for five minutes in the block, then for ten, ...
+
+    The sentence is given how long, as `5 min 00 s`, where it has `{}`. Another thread looks: the
+    one of the block may be what is stuck.
+    """
+    over = threading.Event()
+
+    def watch() -> None:
+        known, since, patience = life(), time.monotonic(), SILENT_SECONDS
+        while not over.wait(min(EVERY_SECONDS, SILENT_SECONDS / 10)):
+            now = life()
+            if now != known:
+                known, since, patience = now, time.monotonic(), SILENT_SECONDS
+            elif (silent := time.monotonic() - since) >= patience:
+                patience *= 2
+                _log.warning("%s", sentence().format(duration(silent)))
+
+    threading.Thread(target=watch, name="silence", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 def duration(seconds: float | None) -> str:

@@ -62,10 +62,10 @@ def evaluate(
     config
         A bare checkpoint's run; default: what the file says, or run.yaml beside it.
     attacks
-        An attack; repeat the option for several.
+        The attacks, such as `--attacks clean pgd20`.
     eps
-        Radius of the attacks' ball, such as 4/255, in place of each run's own; repeat the option
-        for an accuracy curve.
+        Radius of the attacks' ball, such as 4/255, in place of each run's own; several for an
+        accuracy curve.
     norm
         Norm of the ball, in place of each run's own; needs --eps where it differs.
     attack_seeds
@@ -76,7 +76,7 @@ def evaluate(
         Other images, in place of the test images: folder:PATH, parquet:PATH, FILE.npz, npy:PATH
         in the layout of CIFAR-10-C; or `corruptions` of the test images, such as corruptions:jpeg.
     severity
-        Of npy:PATH and corruptions, only this severity, 1 to 5; repeat the option for several.
+        Of npy:PATH and corruptions, only these severities, 1 to 5.
     out
         Folder of the results of a bare checkpoint; default: FILE-evaluation beside it.
     local

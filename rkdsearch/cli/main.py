@@ -9,6 +9,7 @@ import sys
 
 from rkdsearch.cli import app
 from rkdsearch.cli.ending import exit_code
+from rkdsearch.cli.options import repeated
 from rkdsearch.errors import RkdError, Terminated
 
 
@@ -18,7 +19,7 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        app(exit_on_error=False, result_action="return_value")
+        app(list(repeated(sys.argv[1:])), exit_on_error=False, result_action="return_value")
     except CycloptsError:
         sys.exit(2)  # Cyclopts has printed its message
     except RkdError as error:

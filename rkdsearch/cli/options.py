@@ -1,25 +1,66 @@
 """Options that several commands share, and the parser of overrides."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-# One value per option: a word after it is the next argument, never one more value.
 AllowImport = Annotated[
     tuple[str, ...],
     Parameter(
         negative=(),
         show_default=False,
-        help=(
-            "A package of yours from which methods, networks and images may be imported; repeat"
-            " the option for several."
-        ),
+        help=("Packages of yours from which methods, networks and images may be imported."),
     ),
 ]
 Address = Annotated[
     str | None, Parameter(help="Address of a Ray cluster, or `auto`; default: this machine.")
 ]
+
+
+def _is_package(word: str) -> bool:
+    """True where a module of this name can be imported: the name of a method or a folder is none.
+
+    A folder without code counts for Python as a package, and has no origin.
+    """
+    found = find_spec(word) if word.isidentifier() else None
+    return found is not None and found.origin is not None
+
+
+# Options that take several values, and what one more value looks like: any other word is the next
+# argument. An attack may be misspelt, a folder of that name is the study.
+_LISTS: Mapping[str, Callable[[str], bool]] = MappingProxyType(
+    {
+        "--attacks": lambda word: word.isidentifier() and not Path(word).exists(),
+        "--eps": lambda word: re.fullmatch(r"[\d.]+(e-?\d+)?(/[\d.]+)?", word) is not None,
+        "--severity": str.isdigit,
+        "--allow-import": _is_package,
+    }
+)
+
+
+def repeated(words: Iterable[str]) -> Iterator[str]:
+    """The command line with an option before each value of a list.
+
+    `--attacks clean pgd20` becomes `--attacks clean --attacks pgd20`.
+    """
+    option, first = "", False
+    for word in words:
+        if word.startswith("--"):
+            name, sign, _ = word.partition("=")
+            option, first = (name if name in _LISTS else ""), not sign
+        elif option and not first:
+            if not _LISTS[option](word):
+                option = ""
+            else:
+                yield option
+        else:
+            first = False
+        yield word
 
 
 def parsed(texts: Iterable[str]) -> dict[str, Any]:

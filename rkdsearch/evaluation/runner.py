@@ -25,7 +25,7 @@ from rkdsearch.evaluation.images import EvaluatedImages, Pixels
 from rkdsearch.evaluation.jobs import key_of, known_keys, row_of
 from rkdsearch.evaluation.openings import write_opening
 from rkdsearch.flags import IMAGES
-from rkdsearch.pace import Pace
+from rkdsearch.pace import Pace, silence_told
 from rkdsearch.plugins import allowed_imports
 from rkdsearch.provenance import Provenance, provenance
 from rkdsearch.results.cells import records
@@ -101,27 +101,47 @@ def _run(
     results: list[dict[int, BlockResult]] = [{} for _ in jobs]
     failed: set[int] = set()
     pace = Pace(f"evaluation: {{}} blocks of {BLOCK_IMAGES} images", blocks * len(jobs))
-    for count, (number, block, result) in enumerate(
-        executor(works, images.pixels, blocks), start=1
-    ):
-        pace.at(count)
-        job = jobs[number]
-        if isinstance(result, DiskError):  # nothing can be recorded any more
-            raise result
-        if isinstance(result, Exception):
-            if number not in failed:
-                failed.add(number)
-                yield JobFailure(job, sentence_of(result))
-            continue
-        results[number][block] = result
-        if len(results[number]) == blocks:
-            found = [results[number][b] for b in range(blocks)]
-            row = row_of(job, found, images, opening, code)
-            store.write_evaluation(row)
-            shutil.rmtree(homes[number], ignore_errors=True)
-            with suppress(OSError):  # others are in there
-                homes[number].parent.rmdir()
-            yield job, row
+    count = 0
+
+    def sentence() -> str:
+        left = [n for n in range(len(jobs)) if n not in failed and len(results[n]) < blocks]
+        more = f", and {len(left) - 1} more jobs run or wait" if len(left) > 1 else ""
+        return (
+            f"no part of an attack has ended for {{}}: {jobs[left[0]].name} runs{more}; a large"
+            " network may need so long, a stuck process never ends: ctrl-c keeps what is done, and"
+            " the same command goes on"
+        )
+
+    with silence_told(lambda: (count, _latest(homes)), sentence):
+        for number, block, result in executor(works, images.pixels, blocks):
+            count += 1
+            pace.at(count)
+            job = jobs[number]
+            if isinstance(result, DiskError):  # nothing can be recorded any more
+                raise result
+            if isinstance(result, Exception):
+                if number not in failed:
+                    failed.add(number)
+                    yield JobFailure(job, sentence_of(result))
+                continue
+            results[number][block] = result
+            if len(results[number]) == blocks:
+                found = [results[number][b] for b in range(blocks)]
+                row = row_of(job, found, images, opening, code)
+                store.write_evaluation(row)
+                shutil.rmtree(homes[number], ignore_errors=True)
+                with suppress(OSError):  # others are in there
+                    homes[number].parent.rmdir()
+                yield job, row
+
+
+def _latest(folders: Sequence[Path]) -> float:
+    """When a file in the folders, a record of an unfinished block, was written last."""
+    found = [0.0]
+    for folder in folders:
+        with suppress(OSError):  # its job has just ended
+            found += [file.stat().st_mtime for file in folder.iterdir()]
+    return max(found)
 
 
 def here(works: Sequence[WorkerJob], images: Pixels, blocks: int) -> Iterator[BlockOutcome]:

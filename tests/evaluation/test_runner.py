@@ -1,4 +1,5 @@
 import json
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from rkdsearch import config as run
+from rkdsearch import pace
 from rkdsearch.errors import ConfigError, DiskError, TeacherError
 from rkdsearch.evaluation import runner
 from rkdsearch.evaluation.blocks import BlockResult, WorkerJob
@@ -173,6 +175,32 @@ def test_an_error_of_any_class_ends_its_own_job_only_and_is_told(
     assert failed.job.attack.name == "clean"
     assert not isinstance(done, JobFailure)
     assert [row["attack"] for row in records(Store(tmp_path).evaluations())] == ["pgd20"]
+
+
+def test_a_worker_that_does_not_return_is_told_and_one_that_ends_a_part_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pace, "SILENT_SECONDS", 0.2)
+    monkeypatch.setattr(pace, "EVERY_SECONDS", 0.02)
+
+    def run_block(work: WorkerJob, images: Any, block: int) -> BlockResult:
+        assert work.partial is not None
+        for part in range(6):  # a part ends every 0.1 s, or none in 0.6 s
+            time.sleep(0.1)
+            if work.job.attack.name == "pgd20":
+                work.partial.mkdir(parents=True, exist_ok=True)
+                (work.partial / f"{part}.json").touch()
+        result: BlockResult = fake()(work, images, block)
+        return result
+
+    monkeypatch.setattr(runner, "run_block", run_block)
+    run_alone(tmp_path)
+    evaluated(tmp_path, attacks=["pgd20"])
+    assert not caplog.records
+    evaluated(tmp_path, attacks=["clean"])
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) in (1, 2)  # after 0.2 s and, where the machine is fast enough, after 0.4
+    assert told[0].startswith("no part of an attack has ended for 0 s: run, clean, seed 0 runs; a")
 
 
 def test_a_full_disk_ends_all_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
