@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rkdsearch.config import TrainConfig as TrainConfig
     from rkdsearch.config import build, load
     from rkdsearch.data import splits_of as splits_of
+    from rkdsearch.data import write_images as write_images
     from rkdsearch.errors import RkdError as RkdError
     from rkdsearch.methods import Companion as Companion
     from rkdsearch.methods import Loss as Loss
@@ -63,6 +64,7 @@ _WHERE = {
     "teacher_epochs": "training.run:teacher_epochs",
     "tune": "notebook:tune",
     "with_teachers": "training.run:with_teachers",
+    "write_images": "data:write_images",
 }
 
 __all__ = list(_WHERE)

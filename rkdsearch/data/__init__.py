@@ -5,6 +5,7 @@ from rkdsearch.data.config import DataConfig
 from rkdsearch.data.datasets import check_test, load_test, load_training, splits_of
 from rkdsearch.data.images import FloatImages, Images, to_layout
 from rkdsearch.data.splits import Splits
+from rkdsearch.data.writing import write_images
 
 __all__ = [
     "Batch",
@@ -18,4 +19,5 @@ __all__ = [
     "load_training",
     "splits_of",
     "to_layout",
+    "write_images",
 ]

@@ -122,8 +122,9 @@ def _splits(config: DataConfig) -> Splits:
     if config.name == ARRAYS:
         raise DataError(
             "data.name: images of 'arrays' are in the memory of a Python program: give them as"
-            " Trainer(config, splits=rkdsearch.data.splits_of(...)); elsewhere, name a function"
-            " that returns them, such as my_lab.data.images, with --allow-import my_lab"
+            " Trainer(config, splits=rkdsearch.splits_of(...)); for a search, write them once"
+            " with rkdsearch.write_images(FOLDER, (pixels, labels), test=...), and set data.name"
+            " to parquet:FOLDER"
         )
     if config.kind == "digits":
         whole, test = _digits(config)

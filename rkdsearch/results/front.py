@@ -17,6 +17,7 @@ from rkdsearch.results.pareto import hypervolume
 from rkdsearch.results.seed_noise import replicated
 from rkdsearch.results.states import Origin, Status
 
+LENGTH = "fidelity.of_epochs"  # of a trial's full run
 NO_LIMITS: Mapping[str, float] = MappingProxyType({})
 
 
@@ -85,7 +86,7 @@ def volume(front: pd.DataFrame, objectives: Sequence[str] = USUAL) -> float:
 
 def _judged(trials: pd.DataFrame) -> list[FrontCandidate]:
     columns = {name: objective.column for name, objective in OBJECTIVES.items()}
-    names = ["trial_id", "ordinal", "origin", "status", "flags", *columns.values()]
+    names = ["trial_id", "ordinal", "origin", "status", "flags", LENGTH, *columns.values()]
     rows = records(trials[[name for name in names if name in trials]])
     return front_rule.judged(
         [
@@ -100,6 +101,7 @@ def _judged(trials: pd.DataFrame) -> list[FrontCandidate]:
                     for name, column in columns.items()
                 },
                 flagged=bool(flags_of(row.get("flags"))),
+                epochs=int(row.get(LENGTH) or 0),
             )
             for row in rows
         ]

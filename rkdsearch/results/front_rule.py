@@ -2,10 +2,11 @@
 
 1. Only finished configurations count: metrics of a stopped trial belong to another length and
    perhaps to a weaker attack. None that is flagged counts, by its own run or by a replicate: its
-   robust accuracy on validation images is not to be believed (`results.flags`).
-2. Once every replicate is over and one has finished, only replicated configurations count. Their
-   accuracies are then means over their replicates: the run that selected a configuration must not
-   judge it too.
+   robust accuracy on validation images is not to be believed (`results.flags`). Where the study's
+   full length has grown, only runs of the greatest length that any of these has finished count.
+2. Once every replicate of that length is over and one has finished, only replicated configurations
+   count. Their accuracies are then means over their replicates: the run that selected a
+   configuration must not judge it too.
 3. The constraints hold for these values.
 4. No other candidate dominates these values in the study's objectives.
 """
@@ -26,7 +27,7 @@ class Entry:
     """One trial as the rule sees it: `finished` at full length, `failed`, or neither yet.
 
     `values` are its objectives by name; NaN is not measured. `flagged` where the validation attack
-    failed on it.
+    failed on it. `epochs` is the length of its full run.
     """
 
     trial_id: str
@@ -36,6 +37,7 @@ class Entry:
     failed: bool
     values: Mapping[str, float]
     flagged: bool = False
+    epochs: int = 0
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class FrontCandidate:
     seeds: int = 0
     failed: int = 0
     flagged: bool = False
+    epochs: int = 0
 
     def merits(self, objectives: Collection[str]) -> NDArray[np.float64]:
         """Merits of these objectives (D,), all maximised."""
@@ -67,11 +70,12 @@ class FrontCandidate:
 def judged(entries: Collection[Entry]) -> list[FrontCandidate]:
     """Every configuration with the values that judge it, in the given order, without replicates."""
     replicates = [entry for entry in entries if entry.replicate]
-    over = all(entry.finished or entry.failed for entry in replicates)
+    waited_for = {e.epochs for e in replicates if not (e.finished or e.failed)}
     found = []
     for own in entries:
         if own.replicate:
             continue
+        over = own.epochs not in waited_for
         others = [e for e in replicates if e.ordinal == own.ordinal] if over else []
         seeds = [e for e in others if e.finished and e.values]
         failed = sum(e.failed for e in others) if seeds else 0
@@ -83,16 +87,19 @@ def judged(entries: Collection[Entry]) -> list[FrontCandidate]:
                 seeds=len(seeds),
                 failed=failed,
                 flagged=own.flagged or any(e.flagged for e in seeds),
+                epochs=own.epochs,
             )
         )
     return found
 
 
 def candidates(configurations: Collection[FrontCandidate]) -> list[FrontCandidate]:
-    """The configurations that count: finished, not flagged, and replicated where any is."""
-    trusted = [one for one in configurations if not one.flagged]
-    replicated = any(one.seeds for one in trusted)
-    return [one for one in trusted if one.finished and (one.seeds or not replicated)]
+    """The configurations that count: finished, not flagged, longest, replicated where any is."""
+    trusted = [one for one in configurations if one.finished and not one.flagged]
+    longest = max((one.epochs for one in trusted), default=0)
+    found = [one for one in trusted if one.epochs == longest]
+    replicated = any(one.seeds for one in found)
+    return [one for one in found if one.seeds or not replicated]
 
 
 def front(

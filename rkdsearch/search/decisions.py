@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from rkdsearch.results.rows import DecisionRow
 from rkdsearch.results.states import Decision, Origin
 from rkdsearch.search.ledger import Ledger
+from rkdsearch.search.longer import AGAIN
 from rkdsearch.search.scheduler import Rung, Scheduler
 from rkdsearch.search.shares import Shares
 from rkdsearch.search.trial import Trial
@@ -35,14 +36,17 @@ class Decisions:
         return trial.merits_at(rung.epochs, self._objectives)
 
     def on_arrival(self, trial: Trial, rung: Rung) -> Decision:
-        """Decide about a trial that has just reached the rung. Baselines always train on."""
+        """Decide about a trial that has just reached the rung.
+
+        Baselines always train on, and so do the best of a shorter full run.
+        """
         if trial.trial_id in rung.promoted:
             # promoted before: a resumed trial reports the rung's epoch once more
             return Decision.CONTINUED
         values = self.merits(trial, rung)
         assert values is not None, "rungs are validated"
         self.rank(trial, rung, values)
-        if trial.origin != Origin.SEARCH:
+        if _chosen(trial) is not None:
             rung.promoted.add(trial.trial_id)
         decision = self.scheduler.decide(rung, trial.trial_id)
         self.record(trial, rung, decision)
@@ -55,8 +59,8 @@ class Decisions:
         the rank of a searched trial.
         """
         if trial.origin == Origin.SEARCH or rung.epochs > check.undecided_until(trial.config):
-            # a baseline always trains on: it takes no searched trial's place in its group
-            group = self._shares.group(trial.config) if trial.origin == Origin.SEARCH else None
+            # what always trains on takes no searched trial's place in its group
+            group = self._shares.group(trial.config) if _chosen(trial) is None else None
             # among equals the cheaper one comes first, then the one that is right more often
             ties = (float(trial.config.attack.steps), -values[0])
             self.scheduler.record(rung, trial.trial_id, values, group, ties)
@@ -84,9 +88,7 @@ class Decisions:
             DecisionRow(
                 epochs=rung.epochs,
                 decision=decision,
-                rule=self.scheduler.rule
-                if trial.origin == Origin.SEARCH
-                else "baseline: always full length",
+                rule=_chosen(trial) or self.scheduler.rule,
                 decided=datetime.now(UTC),
                 objectives={**best.accuracies, **trial.costs},
                 best_epoch=best.epoch,
@@ -99,3 +101,10 @@ class Decisions:
             )
         )
         self._ledger.write_decisions(trial)
+
+
+def _chosen(trial: Trial) -> str | None:
+    """The rule by which a trial always trains on; None where the scheduler decides."""
+    if trial.origin == Origin.BASELINE:
+        return "baseline: always full length"
+    return "contender of a shorter full run: always full length" if AGAIN in trial.notes else None

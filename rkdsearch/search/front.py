@@ -77,7 +77,7 @@ def finished(trials: Collection[Trial], space: SearchSpace) -> list[Trial]:
     """The full-length configurations that satisfy the constraints by their own run."""
     return [
         trial
-        for trial, own in _full_length(trials)
+        for trial, own in _full_length(trials, space)
         if space.constraints.hold(partial(trial.value, measured=own))
     ]
 
@@ -86,9 +86,14 @@ def contenders(trials: Collection[Trial], space: SearchSpace) -> list[Trial]:
     """The trials to choose the front from, the best first; these are replicated.
 
     The best of all, and the best of each method: a method whose single runs were unlucky, or that
-    had the worse of two noisy rungs, is judged by its replicates too.
+    had the worse of two noisy rungs, is judged by its replicates too. No baseline that the space
+    has lost is among them.
     """
-    found = sorted(finished(trials, space), key=lambda t: t.trial_id)
+    known = {baseline.label for baseline in space.baselines}
+    found = sorted(
+        (t for t in finished(trials, space) if t.origin != Origin.BASELINE or t.label in known),
+        key=lambda t: t.trial_id,
+    )
     if not found:
         return []
     values = np.array([trial.merits_at(space.epochs, space.objectives) for trial in found])
@@ -112,10 +117,14 @@ def to_replicate(trials: Collection[Trial], space: SearchSpace) -> list[Trial]:
     if not space.replicates.baselines:
         return chosen
     families = {b.label: b.family for b in space.baselines}
-    baselines = [(t, best) for t, best in _full_length(trials) if t.origin == Origin.BASELINE]
+    baselines = [
+        (trial, best)
+        for trial, best in _full_length(trials, space)
+        if trial.origin == Origin.BASELINE and trial.label in families
+    ]
     by_family: dict[str, list[tuple[Trial, Best]]] = {}
     for trial, best in baselines:
-        by_family.setdefault(families.get(trial.label, trial.label), []).append((trial, best))
+        by_family.setdefault(families[trial.label], []).append((trial, best))
     for found in by_family.values():
         first = max(found, key=lambda one: one[1].clean_accuracy + one[1].robust_accuracy)[0]
         if first not in chosen:
@@ -123,14 +132,18 @@ def to_replicate(trials: Collection[Trial], space: SearchSpace) -> list[Trial]:
     return chosen
 
 
-def _full_length(trials: Collection[Trial]) -> list[tuple[Trial, Best]]:
-    """Configurations that may be on the front, with their best epochs: no flagged one is."""
+def _full_length(trials: Collection[Trial], space: SearchSpace) -> list[tuple[Trial, Best]]:
+    """Configurations that may be on the front, with their best epochs: no flagged one is.
+
+    None of a shorter full run is either.
+    """
     configurations = [
         t
         for t in trials
         if t.origin != Origin.REPLICATE
         and t.status == Status.FINISHED
         and t.full_length
+        and t.config.training.epochs == space.epochs
         and not t.flags
     ]
     return [(trial, trial.best) for trial in configurations if trial.best is not None]
@@ -148,4 +161,5 @@ def _entry(trial: Trial) -> Entry:
         failed=trial.status == Status.FAILED,
         values={} if best is None else {**best.accuracies, **trial.costs},
         flagged=bool(trial.flags),
+        epochs=trial.config.training.epochs,
     )

@@ -37,6 +37,13 @@ class SamplerHistory:
         hyperparameters = self._space.searched(trial.config)
         if hyperparameters is None or trial.status == Status.FAILED:
             return None
+        trained = trial.position[1]
+        if trial.best is not None and trial.config.training.epochs < self._space.epochs:
+            # a shorter full run: at the rungs of this ladder that are no longer than it was trained
+            values = trial.merits_at(trained, self._space.objectives)
+            rungs_short = sum(rung.epochs > trained for rung in self._space.ladder)
+            if values is not None:
+                return Observation(hyperparameters, values, rungs_short, trial.notes)
         # the highest rung that it reached, by the number of rungs short of full length
         for rungs_short, rung in enumerate(reversed(self._space.ladder)):
             values = trial.merits_at(rung.epochs, self._space.objectives)

@@ -101,7 +101,7 @@ class Ledger:
         if not now and time.monotonic() - written_at < EPOCHS_EVERY_SECONDS:
             return
         self._written_at[trial.trial_id] = time.monotonic()
-        trial.written_status = trial.status
+        trial.written_status, trial.written_label = trial.status, trial.label
         if epochs:
             self.store.write_epochs(
                 trial.trial_id,
@@ -122,11 +122,11 @@ class Ledger:
         """Write the rows of trials that ended without another epoch, those in packs at once."""
         packed = [trial for trial in trials if self.store.packed(trial.trial_id)]
         for trial in packed:
-            trial.written_status = trial.status
+            trial.written_status, trial.written_label = trial.status, trial.label
         if packed:
             self.store.rewrite_packed([self._row(trial) for trial in packed])
         for trial in trials:
-            if trial.written_status != trial.status:
+            if (trial.written_status, trial.written_label) != (trial.status, trial.label):
                 self.write(trial)
 
     def _row(self, trial: Trial) -> dict[str, object]:

@@ -13,8 +13,8 @@ from rkdsearch.errors import ConfigError, StudyError
 from rkdsearch.results.objectives import OBJECTIVES
 from rkdsearch.results.states import Origin, Status
 from rkdsearch.search.decisions import Decisions
-from rkdsearch.search.feasibility import Feasibility
 from rkdsearch.search.ledger import Ledger
+from rkdsearch.search.longer import Lengths
 from rkdsearch.search.scheduler import Rung
 from rkdsearch.search.stored_trials import (
     StoredTrials,
@@ -25,18 +25,21 @@ from rkdsearch.search.stored_trials import (
 from rkdsearch.search.trial import Trial, segments_of
 from rkdsearch.space.space import SearchSpace, values_of
 
+# behind the label of a baseline that the space has lost
+NOT_IN_SPACE = " (not in the space any more)"
+
 
 def reconcile(
     ledger: Ledger,
-    space: SearchSpace,
-    feasibility: Feasibility,
+    lengths: Lengths,
     decisions: Decisions,
     notice: Callable[[str], None],
 ) -> list[str]:
     """Fill the ledger from its folder: rows, then checkpoints, then the rungs that both imply.
 
-    Returns the failed trials that are retried. `notice` is given a sentence about rows that this
-    space cannot read. Raises StudyError where such a trial has not ended.
+    Trials of shorter full runs are restored as they are, and are at no rung. Returns the failed
+    trials that are retried. `notice` is given a sentence about rows that this space cannot read.
+    Raises StudyError where such a trial has not ended.
     """
     ledger.store.sweep()
     stored = StoredTrials(ledger.store)
@@ -45,28 +48,30 @@ def reconcile(
         if file.parent.name == "trials":
             put_orphans_aside(ledger.folder, {row["trial_id"] for row in stored.rows})
     for row in stored.rows:
-        trial = _restored(row, stored, ledger, space, feasibility)
+        trial = _restored(row, stored, ledger, lengths)
         if trial is None:
             ledger.unreadable.add(int(row["ordinal"]))
             ledger.unreadable_seconds += row["run.device_seconds"] or 0.0
         else:
             ledger.trials[trial.trial_id] = trial
-    _relabel(ledger, space, feasibility)
+    _relabel(ledger, lengths)
     unreadable = len(stored.rows) - len(ledger.trials)
     if unreadable:
         notice(
             f"{ledger.folder}: {unreadable} of {len(stored.rows)} rows cannot be read by this"
             " space: kept, and not asked again"
         )
-    for trial in ledger.trials.values():
+    current = [t for t in ledger.trials.values() if lengths.current(t)]
+    for trial in current:
         _fill_rungs(trial, decisions)
     retried = [
         t.trial_id
         for t in ledger.trials.values()
         if t.written_status == Status.FAILED and t.status != Status.FAILED
     ]
-    for trial in ledger.trials.values():
+    for trial in current:
         _settle(trial, ledger, decisions)
+    ledger.write_ended([t for t in ledger.trials.values() if _changed(t, lengths)])
     ledger.take_over()
     return retried
 
@@ -75,10 +80,10 @@ def _restored(
     row: Mapping[str, Any],
     stored: StoredTrials,
     ledger: Ledger,
-    space: SearchSpace,
-    feasibility: Feasibility,
+    lengths: Lengths,
 ) -> Trial | None:
     """Trial of a row; None where it has ended and this space cannot read it."""
+    space, feasibility = lengths.of_row(row)
     hyperparameters = hyperparameters_of(row)
     try:
         config = feasibility.config(hyperparameters, row["trial_id"])
@@ -97,23 +102,37 @@ def _restored(
             ) from None
         return None
     segments = segments_of(space, int(row["ordinal"]), Origin(row["origin"]), config)
-    trial = stored.trial(row, config, segments, costs)
+    trial = stored.trial(row, config, segments, costs, may_retry=space is lengths.space)
     trial.hyperparameters = hyperparameters
     return trial
 
 
-def _relabel(ledger: Ledger, space: SearchSpace, feasibility: Feasibility) -> None:
+def _relabel(ledger: Ledger, lengths: Lengths) -> None:
     """Give baselines and their replicates the labels that the space has by now."""
-    labels = {
-        feasibility.config(b.overrides, b.label).fingerprint(): b.label for b in space.baselines
-    }
+    labels = lengths.labels()
     by_ordinal = {
-        trial.ordinal: labels.get(trial.config.fingerprint(), trial.label)
+        trial.ordinal: labels.get(
+            trial.config.fingerprint(), trial.label.removesuffix(NOT_IN_SPACE) + NOT_IN_SPACE
+        )
         for trial in ledger.trials.values()
         if trial.origin == Origin.BASELINE
     }
     for trial in ledger.trials.values():
         trial.label = by_ordinal.get(trial.ordinal, trial.label)
+
+
+def _changed(trial: Trial, lengths: Lengths) -> bool:
+    """End a trial that nobody trains on: a shorter full run, or a baseline that the space has lost.
+
+    A lost baseline that is back goes on. Returns whether the trial has another row than before.
+    """
+    lost, before = trial.label.endswith(NOT_IN_SPACE), trial.status
+    if trial.status in (Status.RUNNING, Status.PAUSED):
+        over = lost or not lengths.current(trial)
+        trial.status = Status.STOPPED if over else trial.status
+    elif trial.status == Status.STOPPED and trial.origin == Origin.BASELINE:
+        trial.status = Status.RUNNING if lengths.current(trial) and not lost else trial.status
+    return trial.status != before or trial.label != trial.written_label
 
 
 def _kept(row: Mapping[str, Any], config: TrainConfig, space: SearchSpace) -> dict[str, Any]:

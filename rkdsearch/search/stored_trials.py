@@ -46,12 +46,15 @@ class StoredTrials:
         config: TrainConfig,
         segments: tuple[Segment, ...],
         costs: Mapping[str, int],
+        *,
+        may_retry: bool = True,
     ) -> Trial:
         """Trial of one of the rows, with the epochs of its checkpoints.
 
-        A trial that failed in a way that may not happen again is running once more.
+        A trial that failed in a way that may not happen again is running once more, if it may.
         """
-        retried = row["status"] == Status.FAILED and row["failure"] in RETRYABLE
+        failed_so = row["status"] == Status.FAILED and row["failure"] in RETRYABLE
+        retried = failed_so and may_retry
         failed = row["failure"] is not None and not retried
         trial = Trial(
             trial_id=row["trial_id"],
@@ -67,6 +70,7 @@ class StoredTrials:
             error=None if retried else row["error"],
             failure=Failure(row["failure"]) if failed else None,
             written_status=Status(row["status"]),
+            written_label=row["label"] or "",
             asked=_plain(row["asked"] or row["run.updated"]),
             placed=_plain(row["placed"]),
             decisions=[

@@ -10,16 +10,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from rkdsearch.config import TrainConfig
 from rkdsearch.errors import Failure, SpaceError
 from rkdsearch.provenance import command
 from rkdsearch.results.states import Decision, Origin, Status
-from rkdsearch.search import front, queue
+from rkdsearch.search import front, longer, queue
 from rkdsearch.search.assignment import Assignment
 from rkdsearch.search.decisions import Decisions
-from rkdsearch.search.feasibility import Feasibility
 from rkdsearch.search.history import SamplerHistory
 from rkdsearch.search.journal import Journal
 from rkdsearch.search.ledger import Ledger
+from rkdsearch.search.longer import Lengths
 from rkdsearch.search.queue import Enqueued
 from rkdsearch.search.resume import reconcile
 from rkdsearch.search.sampler import Observation, Proposal
@@ -57,7 +58,8 @@ class Study:
         self.max_trials = trials
         self.max_device_seconds = device_seconds
         self.ledger = Ledger(folder, space)
-        self.feasibility = Feasibility(space, teachers)
+        self._lengths = Lengths.of(folder, space, teachers)
+        self.feasibility = self._lengths.feasibility
         self.scheduler = Scheduler(
             tuple(r.epochs for r in space.rungs),
             space.scheduler,
@@ -74,10 +76,24 @@ class Study:
         self._warm_start = tuple(warm_start)
         self._journal = journal
         self._asked: dict[str, str] = {}  # fingerprints of runs, by trial_id or label
+        # trials of a shorter full run whose configurations are to have a longer one
+        self._again: list[Trial] = []
 
     def reconcile(self, notice: Callable[[str], None] = lambda _: None) -> None:
         """Continue what the folder holds, see `resume.reconcile`. Raises StudyError."""
-        self.retried = reconcile(self.ledger, self.space, self.feasibility, self._decisions, notice)
+        self.retried = reconcile(self.ledger, self._lengths, self._decisions, notice)
+        asked = self._fingerprints()
+        self._again = [
+            trial
+            for trial in self._lengths.again(self.trials.values())
+            if self._at_full_length(trial).fingerprint() not in asked
+        ]
+        if self._again:
+            notice(
+                f"{self.folder}: baselines and contenders of shorter runs are trained again, at"
+                f" {self.space.epochs} epochs, beside the number of trials asked for:"
+                f" {', '.join(t.trial_id for t in self._again)}"
+            )
 
     # ------------------------------------------------------------------------------------- next
 
@@ -118,13 +134,21 @@ class Study:
         return (
             not self._may_ask(self._free_ordinal())
             and self._enqueued() is None
+            and not self._again
             and self.scheduler.next_promotion() is None
             and not any(t.status == Status.RUNNING for t in self.ledger.configurations)
         )
 
     def _new_configuration(self) -> Trial | None:
-        """The next configuration: baselines first, then enqueued ones, then the sampler's."""
+        """The next configuration: baselines first, then enqueued ones, then the sampler's.
+
+        Before all of them those of a shorter full run that are worth a longer one.
+        """
         ordinal = self._free_ordinal()
+        if self._again:
+            earlier = self._again.pop(0)
+            proposal = Proposal(dict(earlier.hyperparameters), {longer.AGAIN: earlier.trial_id})
+            return self._add(ordinal, earlier.origin, earlier.label, proposal)
         if (baseline := self._open_baseline()) is not None and self._may_ask(ordinal):
             proposal = Proposal(dict(baseline.overrides), {})
             return self._add(ordinal, Origin.BASELINE, baseline.label, proposal)
@@ -162,6 +186,10 @@ class Study:
                 return baseline
         return None
 
+    def _at_full_length(self, trial: Trial) -> TrainConfig:
+        """The run of the trial's configuration at the full length of the space."""
+        return self.feasibility.config(trial.hyperparameters, trial.trial_id)
+
     def _enqueued(self) -> Enqueued | None:
         taken = {str(t.notes.get(queue.NOTE)) for t in self.ledger.configurations}
         return queue.waiting(self.folder, taken)
@@ -185,7 +213,9 @@ class Study:
         if self.exhausted is not None:
             return False
         if self.max_trials is not None:
-            added = sum(queue.NOTE in t.notes for t in self.ledger.configurations)
+            added = sum(
+                bool({queue.NOTE, longer.AGAIN} & set(t.notes)) for t in self.ledger.configurations
+            )
             return ordinal < self.max_trials + added
         assert self.max_device_seconds is not None, "exactly one of them ends the search"
         return self.ledger.device_seconds < self.max_device_seconds

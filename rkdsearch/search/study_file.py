@@ -17,7 +17,7 @@ from rkdsearch.provenance import began, provenance
 from rkdsearch.results.store import Store, replace_file
 from rkdsearch.results.tables import SCHEMA_VERSION
 from rkdsearch.results.versions import upgraded_description
-from rkdsearch.search import growth, teachers
+from rkdsearch.search import growth, longer, teachers
 from rkdsearch.search.teachers import TeacherStep
 from rkdsearch.space.space import SearchSpace, refuse_shared
 from rkdsearch.teacher import ROLES, Role, fingerprint
@@ -155,17 +155,18 @@ def _growth(
     was = {name: growth.typed(name, old[name], space) for name in names if name in old}
     now = {name: growth.typed(name, new[name], space) for name in names if name in new}
     changed = [name for name in names if was.get(name) != now.get(name)]
-    said = {name: growth.accepted(name, was.get(name), now.get(name), space) for name in changed}
-    refused = [name for name, text in said.items() if text is None]
-    if refused:
-        name = refused[0]
+    said, refused = dict[str, str](), dict[str, growth.ForbiddenChange]()
+    for name in changed:
+        try:
+            said[name] = growth.accepted(name, was.get(name), now.get(name), space)
+        except growth.ForbiddenChange as reason:
+            refused[name] = reason
+    for name, why in refused.items():
         more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
-        way_out = "give this search a folder of its own with --study"
-        if name == "ladder":
-            way_out += f"; with --warm-start {folder} its sampler learns from these trials"
         raise StudyError(
             f"{folder}: was made by another space: {name} was {_shown(old, name)}, is"
-            f" {_shown(new, name)}{more}; {way_out}"
+            f" {_shown(new, name)}{more}: {why}; or give this search a folder of its own with"
+            f" --study, and --warm-start {folder}, so that its sampler learns from these trials"
         )
     return [f"{name} {text}: accepted" for name, text in said.items() if text]
 
@@ -250,6 +251,7 @@ def describe(folder: Path, space: SearchSpace, ready: Mapping[Role, TeacherStep]
         "seed": space.seed,
         "objectives": list(space.objectives),
         "ladder": [rung.model_dump(exclude_none=True) for rung in space.ladder],
+        "earlier_ladders": longer.ladders(known, space),
         "sampler": space.sampler.model_dump(),
         "scheduler": space.scheduler.model_dump(),
         "constraints": space.constraints.model_dump(exclude_none=True),

@@ -49,6 +49,7 @@ class Trial:
     executing: bool = False
     placed: datetime | None = None  # when a worker took it; None: it waits for a place
     written_status: Status | None = None  # status in its row on disk
+    written_label: str | None = None  # label there
     asked: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property

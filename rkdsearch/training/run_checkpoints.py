@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from rkdsearch.config import TrainConfig, flatten_tree, upgraded
-from rkdsearch.config.fidelity import Fidelity
+from rkdsearch.config.fidelity import Fidelity, fidelity_at
 from rkdsearch.data import Splits
 from rkdsearch.errors import CheckpointError
 from rkdsearch.teacher import Role
@@ -133,7 +133,9 @@ def refuse_another(file: Path, there: Mapping[str, Any], here: Mapping[str, Any]
                 " folder"
             )
     fidelities = there.get("fidelities", there.get("stages"))  # `stages` in earlier versions
-    if fidelities is not None and _described(fidelities) != here["fidelities"]:
+    if fidelities is not None and not _same_so_far(
+        _described(fidelities), here["fidelities"], len(there.get("history", ()))
+    ):
         raise CheckpointError(
             f"{file}: belongs to a run with other fidelities; give this run its own folder, or"
             " delete that file"
@@ -146,6 +148,23 @@ def _described(fidelities: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         {_FIDELITY_FIELDS.get(name, name): value for name, value in fidelity.items()}
         for fidelity in fidelities
     ]
+
+
+def _same_so_far(
+    there: Iterable[Mapping[str, Any]], here: Iterable[Mapping[str, Any]], epochs: int
+) -> bool:
+    """True where the finished epochs had the caps that they would have now.
+
+    Where a rung was put between others, only the ends of the fidelities differ.
+    """
+    was, now = [Fidelity(**f) for f in there], [Fidelity(**f) for f in here]
+    if was == now:
+        return True
+    return bool(was and now and epochs <= now[-1].epochs) and all(
+        fidelity_at(was, epoch).model_dump(exclude={"epochs"})
+        == fidelity_at(now, epoch).model_dump(exclude={"epochs"})
+        for epoch in range(1, epochs + 1)
+    )
 
 
 def _first_difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """A study that goes on with a larger space, and configurations that are added by hand."""
 
-import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,12 @@ from rkdsearch.results.cells import records
 from rkdsearch.results.states import Origin
 from rkdsearch.results.store import Store
 from rkdsearch.search import queue, study_file
+from rkdsearch.search.assignment import Assignment
 from rkdsearch.search.feasibility import ExhaustedSpaceError
-from tests.search.files import SMALL, AheadWorker, load_space, on_disk, run
+from rkdsearch.search.study import Study
+from rkdsearch.training.epoch import EpochResult
+from rkdsearch.training.trainer import Trainer
+from tests.search.files import SMALL, AheadWorker, FakeWorker, load_space, on_disk, run
 
 pytestmark = pytest.mark.usefixtures("unhurried")
 
@@ -78,6 +82,29 @@ def searched(**changes: Any) -> dict[str, Any]:
                 " they had reached: accepted"
             ),
         ),
+        (
+            {"first": []},
+            (
+                "first baselines published are not in the space any more: their rows stay, labelled"
+                " so, and no other run of theirs begins: accepted"
+            ),
+        ),
+        (
+            {"first": [{**SMALL["first"][0], "optimizer.lr": 0.2}]},
+            (
+                "first baselines published are trained next; baselines published are not in the"
+                " space any more: their rows stay, labelled so, and no other run of theirs begins:"
+                " accepted"
+            ),
+        ),
+        (
+            {"ladder": [{"epochs": 2}, {"epochs": 8}]},
+            (
+                "ladder has full runs of 8 epochs, and had 4: earlier trials keep their rows of 4"
+                " epochs, and are the front until a longer one has finished; baselines and"
+                " contenders are trained again at full length: accepted"
+            ),
+        ),
     ],
 )
 def test_a_space_may_grow_and_each_change_says_what_it_means(
@@ -86,28 +113,78 @@ def test_a_space_may_grow_and_each_change_says_what_it_means(
     assert claim(study, **changes) == [said]
 
 
+CAP = {"epochs": 1, "training_attack_steps": 1}
+
+
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "why"),
     [
-        searched(**{"method.name": {"choice": ["natural", "trades"]}}),
-        searched(**{"optimizer.lr": {"float": [0.02, 0.3], "log": True}}),
-        searched(**{"optimizer.lr": {"float": [0.001, 0.3]}}),
-        searched(**{"optimizer.lr": {"choice": [0.01, 0.3]}}),
-        {"first": []},
-        {"first": [{**SMALL["first"][0], "optimizer.lr": 0.2}]},
-        {"ladder": [{"epochs": 1}, {"epochs": 2}, {"epochs": 4}, {"epochs": 8}]},
-        {"ladder": [{"epochs": 1, "training_attack_steps": 1}, {"epochs": 2}, {"epochs": 4}]},
+        (
+            searched(**{"method.name": {"choice": ["natural", "trades"]}}),
+            "earlier trials would lie outside: it may only gain values",
+        ),
+        (
+            searched(**{"optimizer.lr": {"float": [0.02, 0.3], "log": True}}),
+            "earlier trials would lie outside",
+        ),
+        (searched(**{"optimizer.lr": {"float": [0.001, 0.3]}}), "`log` and `step` stay as they"),
+        (searched(**{"optimizer.lr": {"choice": [0.01, 0.3]}}), "knows one kind of range"),
+        (
+            {"search": {"method.name": SMALL["search"]["method.name"]}},
+            "earlier trials have many values of it; go on searching it",
+        ),
+        (
+            {"fixed": {**SMALL["fixed"], "attack.steps": 3}},
+            "to have several, search it: a `choice` for attack.steps under `search`",
+        ),
+        ({"fixed": {**SMALL["fixed"], "data.split_seed": 1}}, "could not be compared; or give"),
+        ({"ladder": [{"epochs": 1}, {"epochs": 2}]}, "put one before it"),
+        ({"ladder": [{"epochs": 1}, {"epochs": 4}]}, "from the rung at 2 epochs; put it back"),
+        ({"ladder": [CAP, {"epochs": 2}, {"epochs": 4}]}, "epoch 1 of earlier trials had other"),
+        ({"seed": 4}, "trials of both could not be compared"),
     ],
 )
-def test_what_the_rows_forbid_is_refused(study: Path, changes: dict[str, Any]) -> None:
-    with pytest.raises(StudyError, match="was made by another space"):
+def test_what_the_rows_forbid_is_refused_with_the_reason_and_a_way_out(
+    study: Path, changes: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(StudyError, match="was made by another space") as refused:
         claim(study, **changes)
+    assert why in str(refused.value)
+    assert f"with --study, and --warm-start {study}, so that its sampler" in str(refused.value)
 
 
-def test_a_longer_run_is_refused_with_the_way_out(study: Path) -> None:
-    longer = {"ladder": [*SMALL["ladder"], {"epochs": 8}]}
-    with pytest.raises(StudyError, match=re.escape(f"with --warm-start {study} its sampler")):
-        claim(study, **longer)
+def test_baselines_stay_where_brackets_count_them(tmp_path: Path) -> None:
+    brackets = {"scheduler": {"kind": "promotion", "reduction": 3, "brackets": 2}}
+    study_file.describe(tmp_path / "study", load_space(tmp_path, **brackets), {})
+    with pytest.raises(StudyError, match=r"counts the baselines; add a configuration with"):
+        claim(tmp_path / "study", **brackets, first=[])
+
+
+def test_a_removed_baseline_keeps_its_rows_and_comes_back_as_it_was(tmp_path: Path) -> None:
+    replicates = {"seeds": 1, "contenders": 2, "baselines": True}
+    both = [*SMALL["first"], {"label": "PGD", "method.name": "pgd_at", "optimizer.lr": 0.3}]
+    space = load_space(tmp_path, first=both, replicates=replicates)
+    folder, worker = tmp_path / "s", FakeWorker()
+    study_file.describe(folder, space, {})
+    killed = Study(folder, space, 4, {})
+    killed.reconcile()
+    asked = [killed.next(), killed.next()]  # both baselines run when the driver is killed
+    assert [a.trial_id for a in asked if a] == ["t00000", "t00001"]
+    without = load_space(tmp_path, first=SMALL["first"], replicates=replicates)
+    study = run(folder, without, worker, trials=4)
+    gone = study.trials["t00001"]
+    assert (gone.label, gone.status) == ("PGD (not in the space any more)", "stopped")
+    assert "t00001" not in {name for name, _ in worker.trained}
+    rows = {row["trial_id"]: row for row in records(Store(folder).trials())}
+    assert (rows["t00001"]["label"], rows["t00001"]["status"]) == (gone.label, "stopped")
+    back = run(folder, space, trials=4).trials
+    assert (back["t00001"].label, back["t00001"].status) == ("PGD", "finished")
+    assert back["t00001-r1"].status == "finished"
+    # finished and replicated, it keeps all of that, under its label
+    again = run(folder, without, worker, trials=6)
+    assert {t.label for t in again.trials.values() if t.ordinal == 1} == {gone.label}
+    labels = {row["trial_id"]: row["label"] for row in records(Store(folder).trials())}
+    assert labels["t00001"] == labels["t00001-r1"] == gone.label
 
 
 def test_a_grown_study_keeps_its_trials_and_trains_new_baselines_next(tmp_path: Path) -> None:
@@ -141,6 +218,47 @@ def test_a_grown_study_keeps_its_trials_and_trains_new_baselines_next(tmp_path: 
     # momentum 0.5, which was fixed, is an observation of what is searched now
     told = second.observations()
     assert [o.hyperparameters["optimizer.momentum"] for o in told[:4]] == [0.5] * 4
+
+
+class RealWorker(FakeWorker):
+    """Trains for real, and tells which epochs."""
+
+    def run(self, assignment: Assignment) -> Iterator[EpochResult]:
+        trainer = Trainer(assignment.config, assignment.folder, fidelities=assignment.fidelities)
+        yield from trainer.resume()[-1:]
+        for epoch in trainer.epochs():
+            self.trained.append((assignment.trial_id, epoch.epoch))
+            yield epoch
+
+
+def test_trials_that_wait_at_a_rung_are_promoted_to_a_new_one_from_their_checkpoints(
+    tmp_path: Path,
+) -> None:
+    changes: dict[str, Any] = {
+        "fixed": {
+            "data": {"name": "digits", "train_images": 60, "validation_fraction": 0.1},
+            "student": {"name": "small_cnn", "width": 2},
+            "method.name": "natural",
+            "training.device": "cpu",
+            "validation.attack.steps": 1,
+        },
+        "search": {"optimizer.lr": SMALL["search"]["optimizer.lr"]},
+        "first": [],
+        "scheduler": {"name": "moasha", "kind": "promotion", "reduction": 2},
+    }
+    before = load_space(tmp_path, **changes, ladder=[{"epochs": 1}, {"epochs": 4}])
+    folder, first, second = tmp_path / "s", RealWorker(), RealWorker()
+    study_file.describe(folder, before, {})
+    run(folder, before, first, trials=1)
+    assert first.trained == [("t00000", 1)]
+    changes["ladder"] = [{"epochs": 1}, {"epochs": 2}, {"epochs": 4}]
+    assert claim(folder, **changes)[0].startswith("ladder gained rungs at 2 epochs")
+    after = run(folder, load_space(tmp_path, **changes), second, trials=4)
+    # two of four leave the rung at one epoch, and one of these the new rung
+    epochs = {name: [e for n, e in second.trained if n == name] for name in after.trials}
+    assert sorted(map(len, (t.epochs for t in after.trials.values()))) == [1, 1, 2, 4]
+    assert all(e[:1] != [1] for n, e in epochs.items() if n == "t00000"), "its checkpoint has it"
+    assert {t.failure for t in after.trials.values()} == {None}
 
 
 def test_a_finite_space_is_searched_without_repetition_and_ends_with_a_sentence(

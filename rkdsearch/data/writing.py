@@ -1,0 +1,97 @@
+"""Images in memory, written as the Parquet files that `data.name: parquet:PATH` reads.
+
+A search trains in other processes, on other machines perhaps, which know nothing of this one's
+memory: they read files, whose pixels the rows' fingerprints cover.
+"""
+
+import io
+import json
+import os
+from collections.abc import Iterator, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from rkdsearch.data.arrays import images_of
+from rkdsearch.data.datasets import forget_images
+from rkdsearch.data.encoded import Split
+from rkdsearch.data.images import Images
+from rkdsearch.errors import DataError, DiskError
+
+_ROWS = 1024  # rows written at a time
+
+
+def write_images(
+    folder: str | PathLike[str],
+    train: tuple[Any, Any],
+    *,
+    validation: tuple[Any, Any] | None = None,
+    test: tuple[Any, Any] | None = None,
+    classes: Sequence[str] | None = None,
+) -> str:
+    """Write images in memory to Parquet files; returns their `data.name`, `parquet:FOLDER`.
+
+    Each split is (pixels, labels), arrays or tensors: pixels (N, H, W, C) or (N, H, W) uint8,
+    labels (N,) integers of 0..K-1, named by `classes`. Pixels are kept bit for bit, as PNG. Files
+    that are there already are replaced. Raises DataError, and DiskError where they cannot be
+    written.
+    """
+    home = Path(folder)
+    first = images_of(*train, classes, "train")
+    found: dict[Split, Images] = {"train": first}
+    for split, images in (("validation", validation), ("test", test)):
+        if images is not None:
+            found[split] = images_of(*images, first.classes, split)
+            if found[split].task.shape != first.task.shape:
+                raise DataError(
+                    f"{split}: images must have the shape of the training images, (channels,"
+                    f" height, width) {first.task.shape}, got {found[split].task.shape}"
+                )
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        for split in ("train", "validation", "test"):
+            file = home / f"{split}.parquet"
+            if split in found:
+                _write(file, found[split])
+            else:
+                file.unlink(missing_ok=True)  # of other images, which were there before
+    except OSError as error:
+        raise DiskError.at(home, error) from None
+    forget_images()  # this process may have read what was there before
+    return f"parquet:{home}"
+
+
+def _write(file: Path, images: Images) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    features = {
+        "image": {"_type": "Image"},
+        "label": {"names": list(images.classes), "_type": "ClassLabel"},
+    }
+    schema = pa.schema(
+        {
+            "image": pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+            "label": pa.int64(),
+        },
+        metadata={"huggingface": json.dumps({"info": {"features": features}})},
+    )
+    half = file.with_name(f".{file.name}.{os.getpid()}")
+    with parquet.ParquetWriter(half, schema) as writer:
+        for start in range(0, len(images), _ROWS):
+            rows = slice(start, start + _ROWS)
+            encoded = [{"bytes": png, "path": None} for png in _encoded(images, rows)]
+            writer.write_batch(
+                pa.record_batch([encoded, images.labels[rows].tolist()], schema=schema)
+            )
+    half.replace(file)
+
+
+def _encoded(images: Images, rows: slice) -> Iterator[bytes]:
+    """The images as PNG files, which lose nothing."""
+    from PIL import Image
+
+    for pixels in images.pixels[rows].numpy():
+        buffer = io.BytesIO()
+        Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, "png")
+        yield buffer.getvalue()

@@ -1,0 +1,60 @@
+"""Images in memory, written for a search."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rkdsearch.data import DataConfig, load_test, load_training, write_images
+from rkdsearch.errors import DataError, DiskError
+from tests.data.files import pictures
+
+LABELS = np.arange(20) % 5
+
+
+@pytest.mark.parametrize(("size", "channels"), [((40, 24), 3), ((8, 8), 1)])
+def test_what_is_written_is_read_bit_for_bit(
+    tmp_path: Path, size: tuple[int, int], channels: int
+) -> None:
+    pixels = pictures(20, size, channels)
+    held = torch.from_numpy(pixels if channels == 3 else pixels[..., 0])
+    name = write_images(
+        tmp_path / "mine",
+        (held, torch.from_numpy(LABELS)),
+        validation=(pixels[:5], LABELS[:5]),
+        test=(pixels[5:15], LABELS[5:15]),
+        classes=["a", "b", "c", "d", "é"],
+    )
+    assert name == f"parquet:{tmp_path}/mine"
+    config = DataConfig(name=name)
+    splits = load_training(config)
+    assert splits.train.classes == ("a", "b", "c", "d", "é")
+    assert splits.train.task.shape == (channels, *size)
+    assert np.array_equal(splits.train.pixels, pixels)
+    assert np.array_equal(splits.validation.pixels, pixels[:5])
+    assert np.array_equal(load_test(config).labels, LABELS[5:15])
+
+
+def test_images_that_are_written_again_are_read_again(tmp_path: Path) -> None:
+    before, after = pictures(20, 8, 1), pictures(20, 8, 1, seed=1)
+    name = write_images(tmp_path, (before, LABELS), test=(before, LABELS))
+    config = DataConfig(name=name, validation_fraction=0.3)
+    first = load_training(config)
+    write_images(tmp_path, (after, LABELS))
+    second = load_training(config)
+    assert first.hashes["pixels_sha256"] != second.hashes["pixels_sha256"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["train.parquet"]
+
+
+def test_what_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    images = pictures(20, (40, 24), 3)
+    with pytest.raises(DataError, match=r"^train: pixels must be uint8 of 0 to 255, got float32"):
+        write_images(tmp_path, (np.zeros((20, 8, 8), dtype=np.float32), LABELS))
+    with pytest.raises(DataError, match=r"^test: images must have the shape of the training im"):
+        write_images(tmp_path, (images, LABELS), test=(pictures(20, (24, 40), 3), LABELS))
+    with pytest.raises(DataError, match=r"^test: label must be 0 to 4, got 5 of image 0"):
+        write_images(tmp_path, (images, LABELS), test=(images, LABELS + 5))
+    (tmp_path / "file").touch()
+    with pytest.raises(DiskError, match="could not be written"):
+        write_images(tmp_path / "file", (images, LABELS))
