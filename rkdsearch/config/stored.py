@@ -15,7 +15,7 @@ from rkdsearch.teacher import ROLES
 # Fields of `data` that earlier versions did not have, and what those versions did.
 _LATER_DATA = {
     name: DataConfig.model_fields[name].default
-    for name in ("resize", "sampling", "image_column", "label_column")
+    for name in ("resize", "sampling", "image_column", "label_column", "test_split")
 }
 
 

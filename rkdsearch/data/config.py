@@ -28,6 +28,7 @@ _ONLY_FOR = {
     "cache": _FILES,
     "image_column": ("parquet",),
     "label_column": ("parquet",),
+    "test_split": _FILES,
 }
 
 # Where the files lie and how they are read. These fields do not change the images.
@@ -88,6 +89,16 @@ class DataConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
             ),
         ),
     ] = 0.25
+    test_split: Annotated[
+        Literal["test", "validation"],
+        Field(
+            description=(
+                "folder, parquet: which of the set's images `evaluate` measures; validation: a set"
+                " like ImageNet has no other labelled ones, and validation images are held out of"
+                " the training images"
+            )
+        ),
+    ] = "test"
     split_seed: Annotated[
         int, Field(ge=0, description="which images are held out for validation")
     ] = 0

@@ -1,6 +1,7 @@
 """Loading of data sets: `load_training` for training and selection, `load_test` for evaluation."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -102,12 +103,12 @@ def check_test(config: DataConfig) -> str | None:
     try:
         if config.kind == DOTTED:
             found = _read(config, "test", load_training(config).train)
-            return _notice(_no_test(config)) if found is None else None
+            return _notice(config, _no_test(config)) if found is None else None
         encoded = _encoded(config, "test")
     except UnlabelledError as error:
-        return _notice(str(error))
+        return _notice(config, str(error))
     if encoded is None:
-        return _notice(_no_test(config))
+        return _notice(config, _no_test(config))
     check_headers(encoded, Decoder.of(_training(config), config))
     return None
 
@@ -201,6 +202,10 @@ def _read(config: DataConfig, split: Split, train: Images | None = None) -> Imag
 
 
 def _encoded(config: DataConfig, split: Split) -> Encoded | None:
+    if config.test_split == "validation" and split != "train":
+        if split == "validation":
+            return None  # held out of the training images
+        split = "validation"
     return (folder.files if config.kind == "folder" else parquet.files)(config, split)
 
 
@@ -270,8 +275,18 @@ def _no_test(config: DataConfig) -> str:
     return f"{config.name}: has no test images{expected.get(config.kind, '')}"
 
 
-def _notice(reason: str) -> str:
-    return f"{reason}. Training needs no test images, but `rkdsearch evaluate` will"
+def _notice(config: DataConfig, reason: str) -> str:
+    """Sentence about missing test images, with the way out where validation images are there."""
+    way_out = ""
+    if config.kind in ("folder", "parquet") and config.test_split == "test":
+        with suppress(DataError):
+            if _encoded(config, "validation") is not None:
+                way_out = (
+                    "; where the validation images are to be the test images, as ImageNet's are,"
+                    " set data.test_split to validation now: others are then held out of the"
+                    " training images"
+                )
+    return f"{reason}. Training needs no test images, but `rkdsearch evaluate` will{way_out}"
 
 
 def _digits(config: DataConfig) -> tuple[Images, Indices]:

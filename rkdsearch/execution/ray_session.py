@@ -7,10 +7,12 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import ray
+from ray import _raylet
 from ray._private import ray_constants
 from ray._private.node import Node
 
@@ -21,6 +23,7 @@ from rkdsearch.execution.reach import reach
 STARTS = 5
 # Ray listens on the loopback interface alone where this says so; it is meant for other systems.
 _LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+_AUTH_MODE = "RAY_AUTH_MODE"
 _QUIET: dict[str, Any] = {
     "log_to_driver": False,
     "logging_level": logging.ERROR,
@@ -56,22 +59,22 @@ def connected(
     is used and left open. `notice` is told what is waited for. Raises StudyError where no cluster
     answers, or where Ray does not start.
     """
-    os.environ |= {name: value for name, value in ENVIRONMENT.items() if name not in os.environ}
-    _silence()
-    if ray.is_initialized():
-        yield
-        return
-    if address is None:
-        with _loopback(), _own_signals():
-            _start(notice)
-    else:
-        reach(address)
-        with _own_signals():
-            _join(address)
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    with _own_environment():
+        _silence()
+        if ray.is_initialized():
+            yield
+            return
+        if address is None:
+            with _loopback(), _own_signals(), _private_token():
+                _start(notice)
+        else:
+            reach(address)
+            with _own_signals():
+                _join(address)
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 def _start(notice: Callable[[str], None]) -> None:
@@ -151,6 +154,44 @@ def _loopback() -> Iterator[None]:
             del os.environ[_LOOPBACK]
         else:
             os.environ[_LOOPBACK] = before[1]
+
+
+@contextmanager
+def _own_environment() -> Iterator[None]:
+    """Set Ray's variables inside the block, and put back what was there before: a notebook's own.
+
+    Ray sets RAY_AUTH_MODE itself, and with it everything that this process starts later would ask
+    for a token.
+    """
+    before, mode = dict(os.environ), os.environ.get(_AUTH_MODE)
+    os.environ |= {name: value for name, value in ENVIRONMENT.items() if name not in os.environ}
+    try:
+        yield
+    finally:
+        for name in {*ENVIRONMENT, *(n for n in os.environ if n.startswith("RAY_"))}:
+            if name in before:
+                os.environ[name] = before[name]
+            else:
+                os.environ.pop(name, None)
+        if mode is None:
+            _raylet.Config.initialize("")  # this process read the mode when Ray started
+
+
+@contextmanager
+def _private_token() -> Iterator[None]:
+    """Keep the token that Ray writes inside the block from other users: it may run code as you.
+
+    A file that was there before is its owner's, and is left alone.
+    """
+    file = Path.home() / ".ray" / "auth_token"
+    existed = file.exists()
+    with suppress(OSError):  # a home that takes no file: Ray says so
+        file.parent.mkdir(mode=0o700, exist_ok=True)
+    try:
+        yield
+    finally:
+        if not existed and file.exists():
+            file.chmod(0o600)
 
 
 @contextmanager

@@ -52,11 +52,10 @@ def lines(
     described = [_described(rung, ladder[-1].epochs) for rung in ladder]
     if trials is None:
         return described + again
-    begin = [starting_rung(scheduler, number) for number in range(trials - baselines)]
     full_runs = baselines * sum(_mean_costs(ladder, scheduler, examples, 0))
-    climbing, there, found = 0, 0, list[str]()
-    for rung, text in enumerate(described):
-        new = begin.count(rung)
+    there, found = 0, list[str]()
+    arrivals = _arrivals(len(ladder), scheduler, trials, baselines)
+    for rung, (text, (new, climbing)) in enumerate(zip(described, arrivals, strict=True)):
         # A promoted trial costs the way from the rung below, a new one the whole way.
         full_runs += (
             climbing * _mean_costs(ladder, scheduler, examples, 0)[rung]
@@ -64,8 +63,6 @@ def lines(
         )
         there = climbing + new
         found.append(f"{text}, about {there} searched trials and {baselines} baselines")
-        if rung < len(ladder) - 1:
-            climbing = promoted(scheduler, there, baselines)
     searched = f"{full_runs:.1f} for {trials} configurations ({scheduler.name}, {scheduler.kind})"
     if again:
         finished = there + baselines
@@ -90,11 +87,25 @@ def lines(
             f" {owed + baselines} trials"
         )
     if trials > baselines and not there:
+        enough = trials
+        while not sum(_arrivals(len(ladder), scheduler, enough, baselines)[-1]):
+            enough += 1
         found.append(
             f"WARNING: no searched trial is likely to reach full length: {trials} configurations"
             f" are too few for {len(ladder)} rungs with a scheduler.reduction of"
-            f" {scheduler.reduction}; ask for more, or lower it, or take a rung away"
+            f" {scheduler.reduction}; ask for {enough} or more, or lower it, or take a rung away"
         )
+    return found
+
+
+def _arrivals(
+    rungs: int, scheduler: SchedulerConfig, trials: int, baselines: int
+) -> list[tuple[int, int]]:
+    """Expected searched trials on each rung: those that begin there, and those that climb to it."""
+    begin = [starting_rung(scheduler, number) for number in range(trials - baselines)]
+    found = [(begin.count(0), 0)]
+    for rung in range(1, rungs):
+        found.append((begin.count(rung), promoted(scheduler, sum(found[-1]), baselines)))
     return found
 
 
@@ -136,6 +147,8 @@ def _mean_costs(
 
 
 def _described(rung: Fidelity, epochs: int) -> str:
+    if rung.epochs == epochs:
+        return f"full length: {epochs} epochs"
     text = f"rung: {rung.epochs} of {epochs} epochs"
     if rung.training_attack_steps is not None:
         text += f", training attack of at most {rung.training_attack_steps} steps"

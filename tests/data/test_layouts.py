@@ -101,6 +101,31 @@ def test_tiny_imagenet_is_read_as_it_was_unzipped(tmp_path: Path) -> None:
         load_training(folder(tmp_path))
 
 
+def test_validation_images_may_be_the_test_images(tmp_path: Path) -> None:
+    write_folder(tmp_path / "images", {**TRAIN, "val/cat": 1, "val/dog": 2})
+    usual = folder(tmp_path / "images")
+    said = check_test(usual)
+    assert said is not None
+    assert said.startswith(f"folder:{tmp_path}/images: has no test images; expected ")
+    assert "set data.test_split to validation now: others are then held out" in said
+    config = folder(tmp_path / "images", test_split="validation")
+    assert check_test(config) is None
+    splits, test = load_training(config), load_test(config)
+    assert (len(splits.train), len(splits.validation)) == (7, 3)
+    assert (test.labels.tolist(), test.split) == ([0, 1, 1], "test")
+    assert (len(load_training(usual).train), len(load_training(usual).validation)) == (10, 3)
+    images = [png(image) for image in pictures(10, 8, 3)]
+    write_parquet(tmp_path / "train.parquet", images, [0, 1] * 5)
+    write_parquet(tmp_path / "valid.parquet", images[:1], [1])
+    rows = {"name": f"parquet:{tmp_path}", "validation_fraction": 0.3}
+    assert load_test(DataConfig(**rows, test_split="validation")).labels.tolist() == [1]
+    with pytest.raises(ValueError, match="test_split has no meaning for digits"):
+        DataConfig(name="digits", test_split="validation")
+    # neither split: there is no way out to point at
+    write_folder(tmp_path / "alone", TRAIN)
+    assert "test_split" not in str(check_test(folder(tmp_path / "alone")))
+
+
 def test_imagenets_flat_validation_images_are_named(tmp_path: Path) -> None:
     write_folder(tmp_path, {**TRAIN, "val": 2})
     with pytest.raises(DataError, match=r"val: holds images without labels, such as 00.\.png"):

@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -123,6 +124,34 @@ def test_loopback_is_asked_for_while_ray_starts_and_no_longer(
         assert seen == [(False, "0")]
         assert ray_constants.ENABLE_RAY_CLUSTER
         assert ray_session._LOOPBACK not in os.environ
+
+
+def test_the_environment_is_as_before_and_the_token_is_the_users_alone(
+    monkeypatch: pytest.MonkeyPatch, starts: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    monkeypatch.setenv("PYTHONWARNINGS", "error")
+    monkeypatch.delenv("RAY_CHDIR_TO_TRIAL_DIR", raising=False)
+    before, file = dict(os.environ), tmp_path / ".ray" / "auth_token"
+
+    def init(**_: object) -> None:  # as Ray does where there is no token
+        os.environ["RAY_AUTH_MODE"] = "token"
+        if not file.exists():
+            file.write_text("a token")
+            file.chmod(0o644)
+
+    monkeypatch.setattr(ray, "init", init)
+    with connected(None):
+        assert os.environ["RAY_AUTH_MODE"] == "token"
+        assert os.environ["RAY_CHDIR_TO_TRIAL_DIR"] == "0"
+        assert os.environ["PYTHONWARNINGS"] == "error"
+    assert dict(os.environ) == before
+    assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    file.chmod(0o640)  # the user's own choice stays
+    with connected(None):
+        pass
+    assert file.stat().st_mode & 0o777 == 0o640
 
 
 def test_ray_does_not_take_the_signal_of_slurm(

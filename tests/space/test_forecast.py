@@ -46,7 +46,7 @@ def test_the_forecast_has_every_rung_and_the_cost(tmp_path: Path) -> None:
             "rung: 2 of 4 epochs, training attack of at most 2 steps, about 3 searched trials and 1"
             " baselines"
         ),
-        "rung: 4 of 4 epochs, about 1 searched trials and 1 baselines",
+        "full length: 4 epochs, about 1 searched trials and 1 baselines",
         # 9 x 5/52, 3 x 5/52, 1 x 1, and the baseline's 62/52
         (
             "then 2 replicates each of up to 3 contenders, of the best of each of 2 methods and of"
@@ -65,7 +65,7 @@ def test_brackets_are_in_the_forecast(tmp_path: Path) -> None:
     assert space.forecast(16) == [
         "rung: 1 of 4 epochs, about 12 searched trials and 0 baselines",
         "rung: 2 of 4 epochs, about 8 searched trials and 0 baselines",
-        "rung: 4 of 4 epochs, about 2 searched trials and 0 baselines",
+        "full length: 4 epochs, about 2 searched trials and 0 baselines",
         # 12 quarters, 4 quarters of those who climb and 4 halves of those who begin there, 2 halves
         "expected cost: about 7.0 full runs for 16 configurations (moasha, promotion)",
     ]
@@ -98,8 +98,10 @@ def test_the_forecast_warns_where_no_searched_trial_can_reach_full_length(
     warning = space.forecast(8)[-1]
     assert warning.startswith(
         "WARNING: no searched trial is likely to reach full length: 8 configurations are too few"
-        " for 3 rungs with a "
+        " for 3 rungs with a scheduler.reduction of 4; ask for 12 or more, or lower it, or take a"
     )
+    assert not [line for line in space.forecast(12) if "WARNING" in line]
+    assert [line for line in space.forecast(11) if "WARNING" in line]
     trials = run(tmp_path / "study", space, trials=8).trials.values()
     assert {t.origin for t in front.finished(trials, space)} == {"baseline"}
     assert not [line for line in space.forecast(40) if "WARNING" in line]
