@@ -24,8 +24,13 @@ def images_of(pixels: Any, labels: Any, classes: Sequence[str] | None, place: st
     pixels (N, H, W, C) or (N, H, W) uint8; labels (N,) integers of 0..K-1; `classes` names them,
     by their numbers where it is None. Raises DataError, which begins with `place`.
     """
-    found = np.ascontiguousarray(pixels)
-    numbers = np.asarray(labels)
+    try:
+        found, numbers = np.ascontiguousarray(pixels), np.asarray(labels)
+    except (TypeError, ValueError) as error:  # of several shapes; on a GPU
+        raise DataError(
+            f"{place}: pixels and labels must be arrays: {error}; resize images to one shape, and"
+            " copy tensors to the CPU"
+        ) from None
     if found.dtype != np.uint8:
         raise DataError(
             f"{place}: pixels must be uint8 of 0 to 255, got {found.dtype}; write"
@@ -34,9 +39,15 @@ def images_of(pixels: Any, labels: Any, classes: Sequence[str] | None, place: st
     if found.ndim == 3:
         found = found[..., None]
     if found.ndim != 4 or found.shape[3] not in (1, 3):
+        first = found.ndim == 4 and found.shape[1] in (1, 3)
         raise DataError(
             f"{place}: pixels must be (N, height, width, channels) with 1 or 3 channels, got"
-            f" {found.shape}; move the channels to the end, as x.transpose(0, 2, 3, 1) does"
+            f" {found.shape}; "
+            + (
+                "move the channels to the end, as x.transpose(0, 2, 3, 1) does"
+                if first
+                else "leave out what is no colour, as x[..., :3] does with transparency"
+            )
         )
     if numbers.shape != found.shape[:1] or numbers.dtype.kind not in "iu" or not len(numbers):
         raise DataError(

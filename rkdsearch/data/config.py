@@ -205,7 +205,13 @@ class DataConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
             self.path != "" if self.kind in _FILES else is_dotted(self.name) or self.name in NAMES
         )
         if not known:
-            hint = did_you_mean(self.name, NAMES, f"known: {', '.join(NAMES)}")
+            # imagefolder:PATH, Parquet:PATH
+            meant = [f"{kind}:{self.path}" for kind in _FILES if kind in self.kind.lower()]
+            hint = (
+                f"did you mean '{meant[0]}'?"
+                if meant and self.path
+                else did_you_mean(self.name, NAMES, f"known: {', '.join(NAMES)}")
+            )
             raise ValueError(f"unknown data set {self.name!r}; {hint}")
         for field, kinds in _ONLY_FOR.items():
             value = getattr(self, field)

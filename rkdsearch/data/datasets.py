@@ -67,7 +67,7 @@ def splits_of(
     if validation is not None:
         found = images_of(*validation, whole.classes, "validation")
         brought = _as_trained(replace(found, name=ARRAYS, split="validation"), whole)
-    _check_classes(whole)
+    check_classes(whole)
     return _with_extra(_divided(config, whole, brought, {}), config)
 
 
@@ -197,7 +197,7 @@ def _read(config: DataConfig, split: Split, train: Images | None = None) -> Imag
             else decode(encoded, Decoder.of(training, config), config, split)
         )
     if images is not None:
-        _check_classes(images)
+        check_classes(images)
     return images
 
 
@@ -215,7 +215,7 @@ def _training(config: DataConfig) -> Encoded:
     return encoded
 
 
-def _check_classes(images: Images) -> None:
+def check_classes(images: Images) -> None:
     """Raise DataError for a label without class, a training class without image, a lone class."""
     counts = images.labels.bincount(minlength=len(images.classes))
     if len(counts) > len(images.classes):
@@ -234,9 +234,10 @@ def _check_classes(images: Images) -> None:
         )
     if (counts == 0).any():
         missing = images.classes[int(counts.argmin())]
+        numbered = missing.isdigit() and ", or number the classes from 0 without a gap"
         raise DataError(
-            f"{images.name}: class {missing!r} has no training image; add images, or remove the"
-            " class"
+            f"{images.name}: class {missing!r} has no training image; add images"
+            f"{numbered or ', or remove the class'}"
         )
 
 

@@ -129,6 +129,8 @@ def _hint(root: Path, splits: dict[str, Path]) -> str:
     """The folders that are there instead, and the path that may be meant."""
     if not root.is_dir():
         return f"; {root} is no folder"
+    if names.one_of("train", [root], root) is not None:
+        return f"; did you mean folder:{root.parent}?"
     inside = _with_trainingimages_below(root, depth=3)  # as ILSVRC/Data/CLS-LOC/train
     if inside is not None:
         return f"; did you mean folder:{inside}?"

@@ -37,6 +37,11 @@ def files(config: DataConfig, split: Split) -> Encoded | None:
     """
     root = Path(config.path).expanduser()
     training = _paths(root, "train")
+    if root.is_file():
+        raise DataError(
+            f"{root}: is a file, and data.name needs its folder, parquet:{root.parent}, with files"
+            " train*.parquet and test*.parquet"
+        )
     if not training:
         raise DataError(
             f"{root / 'train*.parquet'}: no such file; expected Parquet files with an image and a"

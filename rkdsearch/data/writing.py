@@ -8,12 +8,13 @@ import io
 import json
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from rkdsearch.data.arrays import images_of
-from rkdsearch.data.datasets import forget_images
+from rkdsearch.data.datasets import check_classes, forget_images
 from rkdsearch.data.encoded import Split
 from rkdsearch.data.images import Images
 from rkdsearch.errors import DataError, DiskError
@@ -37,7 +38,8 @@ def write_images(
     written.
     """
     home = Path(folder)
-    first = images_of(*train, classes, "train")
+    first = replace(images_of(*train, classes, "train"), split="train")
+    check_classes(first)
     found: dict[Split, Images] = {"train": first}
     for split, images in (("validation", validation), ("test", test)):
         if images is not None:

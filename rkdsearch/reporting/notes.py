@@ -6,6 +6,7 @@ from typing import Any
 from rkdsearch.reporting.traces import Row, is_number, percent, title
 from rkdsearch.results.cells import ROBUST
 from rkdsearch.results.chance import worthless
+from rkdsearch.results.front import LENGTH, of_full_length
 from rkdsearch.results.study import StudyResults
 
 
@@ -32,9 +33,16 @@ def notes(
     )
     active = sum(row["status"] in {"running", "paused"} for row in rows)
     lost = sorted(row["trial_id"] for row in trials if row["at_chance"])
+    whole = of_full_length(trials)
+    shorter = [
+        row
+        for row, full in zip(trials, whole, strict=True)
+        if row["status"] == "finished" and not full
+    ]
+    lengths = sorted({int(row[LENGTH]) for row in shorter})
     best = most_robust(front)
     single = most_robust(
-        [row for row in trials if row["status"] == "finished" and not row["seeds"]]
+        [row for row, full in zip(trials, whole, strict=True) if full and not row["seeds"]]
     )
     said = {
         "No trial has written a row yet.": not rows,
@@ -47,6 +55,11 @@ def notes(
         ): (bool(active) and study.writer is None),
         f"Students no better than chance on clean images: {', '.join(lost)}.": bool(lost),
         "No trial has finished, so there is no front yet.": bool(rows) and not front,
+        (
+            f"{len(shorter)} finished trials have a shorter full run, of"
+            f" {' or '.join(map(str, lengths))} epochs, from before the space had longer ones: they"
+            " are on no front, and drawn hollow."
+        ): bool(shorter),
         **_above(single, best),
         (
             "The test set has not been opened: everything here is validation. rkdsearch"

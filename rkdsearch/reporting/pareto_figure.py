@@ -18,6 +18,7 @@ from rkdsearch.reporting.traces import (
     title,
 )
 from rkdsearch.results.cells import CLEAN, PAIR, ROBUST
+from rkdsearch.results.front import of_full_length
 from rkdsearch.results.pareto import non_dominated
 from rkdsearch.results.states import Origin
 
@@ -38,9 +39,10 @@ _SIDES = {  # Plotly's words
 def pareto(trials: Sequence[Row], front: Sequence[Row], teachers: Mapping[str, Row]) -> Figure:
     """Clean against robust accuracy of configurations, with the front, baselines and teachers.
 
-    Marks are filled for finished trials, hollow for others. The line is the front's edge in these
-    two accuracies; trials on the front for another objective have a ring. `trials` are the rows of
-    `front.configurations`: replicated ones stand at their means, with bars of one deviation.
+    Marks are filled for finished trials, hollow for others and for those of a shorter full run. The
+    line is the front's edge in these two accuracies; trials on the front for another objective have
+    a ring. `trials` are the rows of `front.configurations`: replicated ones stand at their means,
+    with bars of one deviation.
     """
     measured = [row for row in trials if row[CLEAN] is not None and row[ROBUST] is not None]
     style = looks([method_of(row) for row in trials])
@@ -55,9 +57,9 @@ def pareto(trials: Sequence[Row], front: Sequence[Row], teachers: Mapping[str, R
         "line": {"shape": "vh", "width": 2, "color": "$ink"},
         "hoverinfo": "skip",
     }
-    traces = [edge]
+    traces, filled = [edge], of_full_length(measured)
     for finished in (False, True):
-        rows = [row for row in measured if (row["status"] == "finished") == finished]
+        rows = [row for row, full in zip(measured, filled, strict=True) if full == finished]
         for name, look in style.items():
             searched = [
                 row for row in rows if method_of(row) == name and row["origin"] != Origin.BASELINE
@@ -235,7 +237,8 @@ def closer_view(measured: Sequence[Row], teachers: object) -> View:
 
     Where none has finished, all measured trials count.
     """
-    near = robust([row for row in measured if row["status"] == "finished"]) or list(measured)
+    full = of_full_length(measured)
+    near = robust([row for row, it in zip(measured, full, strict=True) if it]) or list(measured)
     taught = [
         {CLEAN: facts["clean_accuracy"], ROBUST: facts["robust_accuracy"]}
         for facts in drawable(teachers).values()

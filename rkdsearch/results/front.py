@@ -79,6 +79,13 @@ def kept_off(trials: pd.DataFrame) -> list[dict[str, Any]]:
     return list(found.values())
 
 
+def of_full_length(rows: Sequence[Mapping[str, Any]]) -> list[bool]:
+    """True for each finished row of the greatest length that any of them has finished."""
+    lengths = [row.get(LENGTH) or 0 if row["status"] == Status.FINISHED else None for row in rows]
+    longest = max((length for length in lengths if length is not None), default=0)
+    return [length == longest for length in lengths]
+
+
 def volume(front: pd.DataFrame, objectives: Sequence[str] = USUAL) -> float:
     """Hypervolume of a front above 0 in merits: 1 is perfect accuracies at zero cost."""
     return hypervolume(_merits(front, objectives), [0.0] * len(objectives))

@@ -80,6 +80,9 @@ def test_arrays_in_memory_become_splits() -> None:
     ("train", "message"),
     [
         ((np.zeros((4, 5, 7, 3)), [0, 1, 0, 1]), "train: pixels must be uint8 of 0 to 255"),
+        (([np.zeros((5, 7)), np.zeros((4, 7))], [0, 1]), "train: pixels and labels must be arrays"),
+        ((np.zeros((4, 5, 7, 4), np.uint8), [0, 1, 0, 1]), r"as x\[\.\.\., :3\] does"),
+        ((np.zeros((4, 5, 7, 3), np.uint8), [1, 2, 1, 2]), "or number the classes from 0 without"),
         ((np.zeros((4, 3, 5, 7), np.uint8), [0, 1, 0, 1]), "move the channels to the end"),
         ((np.zeros((4, 5, 7, 3), np.uint8), [0, 1, 0]), "labels must be 4 integers, one an image"),
         ((np.zeros((4, 5, 7, 3), np.uint8), [0, 1, -1, 0]), "got -1 of image 2"),

@@ -196,6 +196,8 @@ def test_floats_take_a_slice_indices_or_all() -> None:
         ({"name": "cifar-10"}, "did you mean 'cifar10'?"),
         ({"name": "folder:"}, "unknown data set 'folder:'"),
         ({"name": "digits:PATH"}, "unknown data set"),
+        ({"name": "Folder:pets"}, "did you mean 'folder:pets'?"),
+        ({"name": "imagefolder:pets"}, "did you mean 'folder:pets'?"),
         ({"root": "data"}, "root has no meaning for digits, got 'data'"),
         ({"name": "mnist", "test_fraction": 0.1}, "test_fraction has no meaning for mnist"),
         ({"extra_fraction": 0.5}, "extra and extra_fraction go together"),

@@ -175,6 +175,11 @@ def test_a_folder_that_was_unzipped_one_level_deeper_is_pointed_at(tmp_path: Pat
     write_folder(tmp_path / "one" / "pets", TRAIN)
     with pytest.raises(DataError, match=rf"did you mean folder:{tmp_path}/one/pets\?"):
         load_training(folder(tmp_path / "one"))
+    with pytest.raises(DataError, match=rf"did you mean folder:{tmp_path}/one/pets\?"):
+        load_training(folder(tmp_path / "one/pets/train"))
+    write_parquet(tmp_path / "p.parquet", [png(image) for image in pictures(2, 8, 3)], [0, 1])
+    with pytest.raises(DataError, match=rf"is a file, and data.name needs its .*:{tmp_path}, with"):
+        load_training(DataConfig(name=f"parquet:{tmp_path}/p.parquet"))
     write_folder(tmp_path / "two" / "ILSVRC" / "Data" / "CLS-LOC", TRAIN)
     with pytest.raises(DataError, match=rf"did you mean folder:{tmp_path}/two/ILSVRC/Data/CLS-LOC"):
         load_training(folder(tmp_path / "two"))

@@ -55,6 +55,8 @@ def test_what_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
         write_images(tmp_path, (images, LABELS), test=(pictures(20, (24, 40), 3), LABELS))
     with pytest.raises(DataError, match=r"^test: label must be 0 to 4, got 5 of image 0"):
         write_images(tmp_path, (images, LABELS), test=(images, LABELS + 5))
+    with pytest.raises(DataError, match=r"class .1. has no training image; add images, or number"):
+        write_images(tmp_path, (images, LABELS * 2))
     (tmp_path / "file").touch()
     with pytest.raises(DiskError, match="could not be written"):
         write_images(tmp_path / "file", (images, LABELS))

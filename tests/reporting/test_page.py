@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -352,6 +353,27 @@ def test_a_single_run_above_the_replicated_front_is_told(tmp_path: Path) -> None
         re.match(r"The single run .* is more robust \(\d+\.\d %\) than", s) for s in told["missing"]
     )
     assert "most robust on the front" in visible(page.build(tmp_path).read_text(encoding="utf-8"))
+
+
+def test_trials_of_a_shorter_full_run_are_told_and_drawn_hollow(tmp_path: Path) -> None:
+    make_study(tmp_path)
+    whole = read_study(tmp_path)
+    best = whole.front["trial_id"].iloc[0]
+    short = whole.trials["trial_id"].isin([best, "trades-002"])
+    trials = whole.trials.copy()
+    trials.loc[short, "fidelity.of_epochs"] = 12
+    study = replace(whole, trials=trials)
+    assert best not in set(study.front["trial_id"])
+    text = page.render(study)
+    assert (
+        "2 finished trials have a shorter full run, of 12 epochs, from before the space had longer"
+        " ones: they are on no front, and drawn hollow."
+    ) in text
+    assert "a shorter full run, of" not in page.render(whole)
+    clean = set(trials.loc[short, CLEAN])
+    for trace in page.context(study)["pictures"]["pareto"]["data"]:
+        if trace["mode"].startswith("markers") and clean & set(trace["x"]):
+            assert trace["marker"]["symbol"].endswith("-open")
 
 
 def test_a_front_of_one_method_says_why_the_others_are_not_on_it(good: str, tmp_path: Path) -> None:

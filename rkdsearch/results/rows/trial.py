@@ -270,7 +270,13 @@ class TrialRow:
         Mapping[str, Any], Cell("searched values: dotted name -> value", "sampler; `first`", JSON)
     ]
     notes: Annotated[
-        Mapping[str, Any], Cell("the sampler's own notes, such as a generation", "sampler", JSON)
+        Mapping[str, Any],
+        Cell(
+            "the sampler's own notes, such as a generation; `again`: the trial of a shorter full"
+            " run that this one repeats; `enqueued`: the file of one that was added by hand",
+            "sampler, `search.longer`, `search.queue`",
+            JSON,
+        ),
     ]
     metric: Metrics | None
     fidelity: ReachedFidelity
