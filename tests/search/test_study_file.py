@@ -36,8 +36,8 @@ def test_a_changed_range_is_refused_and_named(tmp_path: Path) -> None:
     with pytest.raises(
         StudyError,
         match=(
-            r"was made by another space: search.optimizer.lr was .*0.3.*, is .*0.2.*; give this"
-            r" search a folder"
+            r"was made by another space: search.optimizer.lr was .*0.3.*, is .*0.2.*: earlier trials"
+            r" would lie outside.*; or give this search a folder"
         ),
     ):
         study_file.claim(claimed(tmp_path), load_space(tmp_path, search=search), resume=True)
@@ -49,7 +49,6 @@ def test_a_changed_range_is_refused_and_named(tmp_path: Path) -> None:
         {"ladder": [{"epochs": 2}]},
         {"ladder": [{"epochs": 1, "training_attack_steps": 1}, *SMALL["ladder"][1:]]},
         {"seed": 4},
-        {"first": []},
         {"fixed": {**SMALL["fixed"], "attack.steps": 3}},
         {"scheduler": {"name": "none"}},
         {"resources": {"processes": 2}},
