@@ -36,8 +36,8 @@ def test_a_changed_range_is_refused_and_named(tmp_path: Path) -> None:
     with pytest.raises(
         StudyError,
         match=(
-            r"was made by another space: search.optimizer.lr was .*0.3.*, is .*0.2.*: earlier trials"
-            r" would lie outside.*; or give this search a folder"
+            r"was made by another space: search.optimizer.lr was .*0.3.*, is .*0.2.*: earlier"
+            r" trials would lie outside.*; or give this search a folder"
         ),
     ):
         study_file.claim(claimed(tmp_path), load_space(tmp_path, search=search), resume=True)
