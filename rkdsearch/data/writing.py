@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rkdsearch.data.arrays import images_of
 from rkdsearch.data.datasets import check_classes, forget_images
@@ -41,7 +41,8 @@ def write_images(
     first = replace(images_of(*train, classes, "train"), split="train")
     check_classes(first)
     found: dict[Split, Images] = {"train": first}
-    for split, images in (("validation", validation), ("test", test)):
+    others: dict[Split, tuple[Any, Any] | None] = {"validation": validation, "test": test}
+    for split, images in others.items():
         if images is not None:
             found[split] = images_of(*images, first.classes, split)
             if found[split].task.shape != first.task.shape:
@@ -51,7 +52,7 @@ def write_images(
                 )
     try:
         home.mkdir(parents=True, exist_ok=True)
-        for split in ("train", "validation", "test"):
+        for split in get_args(Split):
             file = home / f"{split}.parquet"
             if split in found:
                 _write(file, found[split])

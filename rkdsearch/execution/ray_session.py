@@ -24,6 +24,7 @@ STARTS = 5
 # Ray listens on the loopback interface alone where this says so; it is meant for other systems.
 _LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _AUTH_MODE = "RAY_AUTH_MODE"
+_ray: Any = _raylet  # compiled, without types
 _QUIET: dict[str, Any] = {
     "log_to_driver": False,
     "logging_level": logging.ERROR,
@@ -174,7 +175,7 @@ def _own_environment() -> Iterator[None]:
             else:
                 os.environ.pop(name, None)
         if mode is None:
-            _raylet.Config.initialize("")  # this process read the mode when Ray started
+            _ray.Config.initialize("")  # this process read the mode when Ray started
 
 
 @contextmanager
