@@ -136,7 +136,7 @@ def _run(
 
 
 def _latest(folders: Sequence[Path]) -> float:
-    """When a file in the folders, a record of an unfinished block, was written last."""
+    """Time of the last write to a file in the folders: records of unfinished blocks."""
     found = [0.0]
     for folder in folders:
         with suppress(OSError):  # its job has just ended

@@ -38,7 +38,7 @@ def ladders(known: Mapping[str, Any], space: SearchSpace) -> list[list[dict[str,
 
 @dataclass(frozen=True)
 class Lengths:
-    """What the trials of each full length were made by: the space, with its ladder of then."""
+    """Full lengths of a study, the present one last: the space that made the trials of each."""
 
     folder: Path
     by_epochs: Mapping[int, tuple[SearchSpace, Feasibility]]
@@ -61,7 +61,7 @@ class Lengths:
 
     @property
     def feasibility(self) -> Feasibility:
-        """What is feasible in the space as it is now."""
+        """Feasibility in the space as it is now."""
         return list(self.by_epochs.values())[-1][1]
 
     def current(self, trial: Trial) -> bool:
