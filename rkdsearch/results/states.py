@@ -47,3 +47,14 @@ class Origin(StrEnum):
     BASELINE = "baseline"  # listed by the space under `first`
     SEARCH = "search"  # proposed by the sampler
     REPLICATE = "replicate"  # an earlier configuration with another training seed
+
+
+class ProposedBy(StrEnum):
+    """What proposed a trial's hyperparameters."""
+
+    BASELINE = "baseline"  # listed by the space under `first`
+    QUEUE = "queue"  # `rkdsearch enqueue`
+    BELIEF = "belief"  # near a baseline that is believed: `sampler.beliefs`
+    MINIMUM = "minimum"  # owed to a choice: `sampler.minimum_per`
+    MODEL = "model"  # the sampler's model of what was measured
+    CHANCE = "chance"  # at random, or from a sequence or a grid

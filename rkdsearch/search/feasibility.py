@@ -1,6 +1,6 @@
 """Feasibility of proposals: the laws of a run, and the limits on the costs of its student."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -12,6 +12,7 @@ from rkdsearch import config as run
 from rkdsearch.config import TrainConfig
 from rkdsearch.errors import ConfigError, SpaceError
 from rkdsearch.results.objectives import COSTS, OBJECTIVES
+from rkdsearch.results.states import ProposedBy
 from rkdsearch.search.sampler import MODEL_ATTEMPTS, Observation, Proposal, propose
 from rkdsearch.search.shares import observed_within, with_choice, within
 from rkdsearch.search.trial import trial_id_of
@@ -41,7 +42,7 @@ def _proposed(
     part = within(space, *owed)
     there = [one for one in infeasible if one.get(owed[0]) == owed[1]]
     found = propose(part, ordinal, observed_within(observations, *owed), attempt, there)
-    return Proposal(with_choice(found.hyperparameters, *owed), found.notes)
+    return Proposal(with_choice(found.hyperparameters, *owed), found.notes, ProposedBy.MINIMUM)
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,18 @@ class Feasibility:
             f"{self._space.name}: after {ordinal} configurations, {ATTEMPTS:,} proposals in a row"
             f" were infeasible, the last because {reason}"
         )
+
+    def first_feasible(
+        self, proposals: Iterable[Proposal], asked: Collection[str], trial_id: str
+    ) -> Proposal | None:
+        """The first of the proposals that is feasible and was not asked before, if any is."""
+        for found in proposals:
+            if (
+                self._infeasibility(found.hyperparameters, trial_id) is None
+                and self._fingerprint(found.hyperparameters) not in asked
+            ):
+                return found
+        return None
 
     def _unasked(self, ordinal: int, asked: Collection[str]) -> Proposal:
         """A feasible combination of a finite space that was not asked: the first of the shuffled.

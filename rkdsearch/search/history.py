@@ -1,6 +1,6 @@
 """Sampler history: searched trials, and baselines inside the space, at the rungs they reached."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from rkdsearch.results.states import Status
 from rkdsearch.search.sampler import Observation
@@ -16,8 +16,14 @@ class SamplerHistory:
         # by trial_id: the trial's state, and its observation in that state
         self._known: dict[str, tuple[object, Observation | None]] = {}
 
-    def observations(self, trials: Iterable[Trial]) -> list[Observation]:
-        """Observations by ordinal, at most `sampler.history` of them."""
+    def observations(
+        self, trials: Iterable[Trial], refuted: Collection[str] = ()
+    ) -> list[Observation]:
+        """Observations by ordinal, at most `sampler.history` of them.
+
+        Of the `refuted` baselines the lowest rung is told, whatever their length: as a longer trial
+        each would pass for better than all shorter ones.
+        """
         found: list[Observation] = []
         for trial in sorted(trials, key=lambda t: t.ordinal):
             state = (
@@ -25,15 +31,19 @@ class SamplerHistory:
                 len(trial.epochs_by_segment),
                 trial.executing,
                 trial.status == Status.FAILED,
+                trial.trial_id in refuted,
             )
             known = self._known.get(trial.trial_id)
             if known is None or known[0] != state:
-                known = self._known[trial.trial_id] = state, self._observation(trial)
+                known = self._known[trial.trial_id] = (
+                    state,
+                    self._observation(trial, refuted=trial.trial_id in refuted),
+                )
             if known[1] is not None:
                 found.append(known[1])
         return select_history(found, self._space.sampler.history)
 
-    def _observation(self, trial: Trial) -> Observation | None:
+    def _observation(self, trial: Trial, *, refuted: bool) -> Observation | None:
         hyperparameters = self._space.searched(trial.config)
         if hyperparameters is None or trial.status == Status.FAILED:
             return None
@@ -46,6 +56,8 @@ class SamplerHistory:
                 return Observation(hyperparameters, values, rungs_short, trial.notes)
         # the highest rung that it reached, by the number of rungs short of full length
         for rungs_short, rung in enumerate(reversed(self._space.ladder)):
+            if refuted and rungs_short < len(self._space.ladder) - 1:
+                continue
             values = trial.merits_at(rung.epochs, self._space.objectives)
             if values is not None:
                 return Observation(hyperparameters, values, rungs_short, trial.notes)

@@ -170,6 +170,7 @@ def row_of(trial: Trial, study: str, config_row: Mapping[str, object]) -> dict[s
         study=study,
         ordinal=trial.ordinal,
         origin=trial.origin,
+        proposed_by=trial.proposed_by,
         label=trial.label,
         status=trial.status,
         error=trial.error,

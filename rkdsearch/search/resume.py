@@ -11,7 +11,7 @@ from rkdsearch import config as run
 from rkdsearch.config import TrainConfig
 from rkdsearch.errors import ConfigError, StudyError
 from rkdsearch.results.objectives import OBJECTIVES
-from rkdsearch.results.states import Origin, Status
+from rkdsearch.results.states import Origin, ProposedBy, Status
 from rkdsearch.search.decisions import Decisions
 from rkdsearch.search.ledger import Ledger
 from rkdsearch.search.longer import Lengths
@@ -101,7 +101,13 @@ def _restored(
                 " this search a folder of its own with --study"
             ) from None
         return None
-    segments = segments_of(space, int(row["ordinal"]), Origin(row["origin"]), config)
+    segments = segments_of(
+        space,
+        int(row["ordinal"]),
+        Origin(row["origin"]),
+        config,
+        ProposedBy(row["proposed_by"]) if row["proposed_by"] else None,
+    )
     trial = stored.trial(row, config, segments, costs, may_retry=space is lengths.space)
     trial.hyperparameters = hyperparameters
     return trial

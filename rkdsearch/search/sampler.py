@@ -19,6 +19,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from typing_extensions import override
 
+from rkdsearch.results.states import ProposedBy
 from rkdsearch.space.settings import SamplerConfig
 from rkdsearch.space.space import SearchSpace
 
@@ -46,6 +47,7 @@ class Proposal:
 
     hyperparameters: dict[str, Any]
     notes: dict[str, Any]
+    by: ProposedBy = field(default=ProposedBy.CHANCE, compare=False)
 
 
 def propose(
@@ -81,7 +83,14 @@ def propose(
         )
         trial = study.ask()
         hyperparameters = space.ask(trial)
-        return Proposal(hyperparameters, dict(study.get_trials(deepcopy=False)[-1].system_attrs))
+        # before so many are measured, Optuna's samplers draw at random
+        measured = sum(o.values is not None for o in told)
+        guessed = sampler.name == "random" or measured < sampler.startup
+        return Proposal(
+            hyperparameters,
+            dict(study.get_trials(deepcopy=False)[-1].system_attrs),
+            ProposedBy.CHANCE if guessed else ProposedBy.MODEL,
+        )
 
 
 def _sobol_point(space: SearchSpace, ordinal: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from rkdsearch.errors import Failure
 from rkdsearch.results.cells import records
 from rkdsearch.results.packs import is_pack
 from rkdsearch.results.rows import DecisionRow
-from rkdsearch.results.states import Origin, Status
+from rkdsearch.results.states import Origin, ProposedBy, Status
 from rkdsearch.results.store import Store
 from rkdsearch.search.ledger import folder_of
 from rkdsearch.search.trial import RETRYABLE, Trial
@@ -66,6 +66,7 @@ class StoredTrials:
             segments=segments,
             costs=costs,
             notes=json.loads(row["notes"] or "{}"),
+            proposed_by=ProposedBy(row["proposed_by"]) if row["proposed_by"] else None,
             status=Status.RUNNING if retried else Status(row["status"]),
             error=None if retried else row["error"],
             failure=Failure(row["failure"]) if failed else None,

@@ -13,9 +13,10 @@ from typing import Any
 from rkdsearch.config import TrainConfig
 from rkdsearch.errors import Failure, SpaceError
 from rkdsearch.provenance import command
-from rkdsearch.results.states import Decision, Origin, Status
+from rkdsearch.results.states import Decision, Origin, ProposedBy, Status
 from rkdsearch.search import front, longer, queue
 from rkdsearch.search.assignment import Assignment
+from rkdsearch.search.beliefs import Beliefs, number_of
 from rkdsearch.search.decisions import Decisions
 from rkdsearch.search.history import SamplerHistory
 from rkdsearch.search.journal import Journal
@@ -23,7 +24,7 @@ from rkdsearch.search.ledger import Ledger
 from rkdsearch.search.longer import Lengths
 from rkdsearch.search.queue import Enqueued
 from rkdsearch.search.resume import reconcile
-from rkdsearch.search.sampler import Observation, Proposal
+from rkdsearch.search.sampler import MODEL_ATTEMPTS, Observation, Proposal
 from rkdsearch.search.scheduler import Scheduler
 from rkdsearch.search.shares import Shares
 from rkdsearch.search.stored_trials import checkpoint_history
@@ -71,6 +72,7 @@ class Study:
         # set where the space has no further feasible configuration
         self.exhausted: SpaceError | None = None
         self._shares = Shares(space)
+        self._beliefs = Beliefs(space, self.scheduler)
         self._decisions = Decisions(self.ledger, space, self.scheduler, self._shares)
         self._history = SamplerHistory(space)
         self._warm_start = tuple(warm_start)
@@ -147,31 +149,55 @@ class Study:
         ordinal = self._free_ordinal()
         if self._again:
             earlier = self._again.pop(0)
-            proposal = Proposal(dict(earlier.hyperparameters), {longer.AGAIN: earlier.trial_id})
+            proposal = Proposal(
+                dict(earlier.hyperparameters),
+                {longer.AGAIN: earlier.trial_id},
+                earlier.proposed_by or ProposedBy.CHANCE,
+            )
             return self._add(ordinal, earlier.origin, earlier.label, proposal)
         if (baseline := self._open_baseline()) is not None and self._may_ask(ordinal):
-            proposal = Proposal(dict(baseline.overrides), {})
+            proposal = Proposal(dict(baseline.overrides), {}, ProposedBy.BASELINE)
             return self._add(ordinal, Origin.BASELINE, baseline.label, proposal)
         if (enqueued := self._enqueued()) is not None:
-            proposal = Proposal(dict(enqueued.overrides), {queue.NOTE: enqueued.name})
+            noted = {queue.NOTE: enqueued.name}
+            proposal = Proposal(dict(enqueued.overrides), noted, ProposedBy.QUEUE)
             return self._add(ordinal, Origin.SEARCH, enqueued.label, proposal)
         if not self._may_ask(ordinal):
             return None
+        owed = self._shares.owed(
+            self._shares.group(t.config)
+            for t in self.ledger.configurations
+            if t.origin == Origin.SEARCH
+        )
+        if (near := self._near_baseline(ordinal, owed)) is not None:
+            return self._add(ordinal, Origin.SEARCH, "", near)
         try:
             proposal = self.feasibility.proposal(
                 ordinal,
                 [*self._warm_start, *self.observations()],
                 self._fingerprints(),
-                self._shares.owed(
-                    self._shares.group(t.config)
-                    for t in self.ledger.configurations
-                    if t.origin == Origin.SEARCH
-                ),
+                owed,
             )
         except SpaceError as error:
             self.exhausted = error  # told by the caller once all trials have ended
             return None
         return self._add(ordinal, Origin.SEARCH, "", proposal)
+
+    def _near_baseline(self, ordinal: int, owed: tuple[str, Any] | None) -> Proposal | None:
+        """A proposal near a believed baseline, if one is due; `owed` as in `Shares.owed`."""
+        configurations = self.ledger.configurations
+        baseline = self._beliefs.choose(configurations, owed)
+        if baseline is None:
+            return None
+        number = number_of(configurations)
+        return self.feasibility.first_feasible(
+            (
+                self._beliefs.near(baseline, ordinal, attempt, number)
+                for attempt in range(MODEL_ATTEMPTS)
+            ),
+            self._fingerprints(),
+            trial_id_of(ordinal),
+        )
 
     def _open_baseline(self) -> Baseline | None:
         """The first baseline that was not asked for; one of a grown space may come late."""
@@ -238,7 +264,8 @@ class Study:
         """The first of the replicates. All get their rows at once: the front waits for them all."""
         for trial, number in self._open_replicates():
             seed = trial.config.training.seed + number
-            proposal = Proposal({**trial.hyperparameters, "training.seed": seed}, {})
+            overrides = {**trial.hyperparameters, "training.seed": seed}
+            proposal = Proposal(overrides, {}, trial.proposed_by or ProposedBy.CHANCE)
             added = self._add(trial.ordinal, Origin.REPLICATE, trial.label, proposal, number)
             self.ledger.write(added, epochs=False)
         return self.ledger.interrupted
@@ -255,9 +282,10 @@ class Study:
             label=label,
             hyperparameters=proposal.hyperparameters,
             config=config,
-            segments=segments_of(self.space, ordinal, origin, config),
+            segments=segments_of(self.space, ordinal, origin, config, proposal.by),
             costs=self.feasibility.costs(config),
             notes=proposal.notes,
+            proposed_by=proposal.by,
         )
         self.trials[trial_id] = trial
         return trial
@@ -347,7 +375,8 @@ class Study:
 
     def observations(self) -> list[Observation]:
         """Observations of this study's trials, for the sampler."""
-        return self._history.observations(self.ledger.configurations)
+        configurations = self.ledger.configurations
+        return self._history.observations(configurations, self._beliefs.refuted(configurations))
 
     def counts(self) -> Counter[Status]:
         """Number of configurations in each state, replicates aside."""

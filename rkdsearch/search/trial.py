@@ -10,7 +10,7 @@ from rkdsearch.errors import Failure
 from rkdsearch.results.flags import Flag
 from rkdsearch.results.objectives import COSTS, merits
 from rkdsearch.results.rows import DecisionRow
-from rkdsearch.results.states import Decision, Origin, Status
+from rkdsearch.results.states import Decision, Origin, ProposedBy, Status
 from rkdsearch.space import ladder
 from rkdsearch.space.ladder import Segment
 from rkdsearch.space.space import SearchSpace
@@ -39,6 +39,7 @@ class Trial:
     # of its student, by objective: only those that the space names
     costs: Mapping[str, int] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)  # of the sampler (NSGA's generation)
+    proposed_by: ProposedBy | None = None  # None: its row is of a version that did not say
     status: Status = Status.RUNNING
     error: str | None = None
     failure: Failure | None = None
@@ -194,9 +195,16 @@ def trial_id_of(ordinal: int, replicate: int = 0) -> str:
 
 
 def segments_of(
-    space: SearchSpace, ordinal: int, origin: Origin, config: TrainConfig
+    space: SearchSpace,
+    ordinal: int,
+    origin: Origin,
+    config: TrainConfig,
+    proposed_by: ProposedBy | None = None,
 ) -> tuple[Segment, ...]:
-    """Segments of a trial. A replicate has only the last segment, the one that is the result."""
+    """Segments of a trial. A replicate has only the last segment, the one that is the result.
+
+    So has a belief's proposal: the rungs have judged its baseline.
+    """
     # baselines visit every rung, so that searched trials can be compared with them
     first = (
         ladder.starting_rung(space.scheduler, ordinal - len(space.baselines))
@@ -204,4 +212,6 @@ def segments_of(
         else 0
     )
     segments = ladder.segments(space.ladder, space.scheduler, config.attack.steps, first)
+    if origin == Origin.SEARCH and proposed_by == ProposedBy.BELIEF:
+        return (Segment(segments[-1].fidelities[-1:]),)
     return segments[-1:] if origin == Origin.REPLICATE else segments

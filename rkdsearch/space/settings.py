@@ -1,11 +1,36 @@
 """Settings of the search itself: replicates, constraints, sampler, scheduler, resources."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from rkdsearch.results.objectives import OBJECTIVES
+
+Confidence = Literal["low", "medium", "high"]
+
+
+@dataclass(frozen=True)
+class Strength:
+    """What a confidence means.
+
+    A belief is judged once `looks` searched trials stand on the lowest rung. It holds where at most
+    `outranked` of them, as a share, rank above its baseline. Then `first` proposals are made near
+    each such baseline, and `share` of all that follow.
+    """
+
+    looks: int
+    outranked: float
+    first: int
+    share: float
+
+
+STRENGTHS: Mapping[str, Strength] = {
+    "low": Strength(looks=8, outranked=0.125, first=1, share=0.25),
+    "medium": Strength(looks=6, outranked=0.25, first=2, share=0.5),
+    "high": Strength(looks=6, outranked=0.25, first=4, share=0.5),
+}
 
 
 class Setting(BaseModel):
@@ -90,6 +115,15 @@ class SamplerConfig(Setting):
             "a searched choice and the number of proposals that each of its values gets first, by"
             " turns, such as {method.name: 4}; halving then promotes the best of each value before"
             " it compares them with one another"
+        ),
+    )
+    beliefs: Literal["none", Confidence] = Field(
+        "none",
+        description=(
+            "confidence in the baselines as good settings: proposals near each, trained to full"
+            " length at once, while few searched trials outrank it on the lowest rung; low: one"
+            " near each, then a quarter of the proposals, medium: two, then half, high: four, then"
+            " half"
         ),
     )
     stopped: Literal["by_rung", "ignored"] = Field(

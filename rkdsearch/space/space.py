@@ -24,6 +24,7 @@ from rkdsearch.space import forecast, grammar, ladder, shipped
 from rkdsearch.space.baselines import Baseline, baselines
 from rkdsearch.space.parameter import Parameter
 from rkdsearch.space.settings import (
+    STRENGTHS,
     Constraints,
     Replicates,
     Resources,
@@ -165,7 +166,21 @@ class SearchSpace:
             families=len({baseline.family for baseline in self.baselines[:baselines]}),
             methods=len(self.method_names),
             owed=self.owed,
+        ) + self._beliefs_forecast(trials)
+
+    def _beliefs_forecast(self, trials: int | None) -> list[str]:
+        strength = STRENGTHS.get(self.sampler.beliefs)
+        if strength is None or trials is None or not self.baselines:
+            return []
+        left = max(0, trials - len(self.baselines) - strength.looks)
+        families = len({baseline.family for baseline in self.baselines})
+        due = min(left, max(families * strength.first, round(strength.share * left)))
+        line = (
+            f"beliefs ({self.sampler.beliefs}): of {left} proposals after {strength.looks} looks,"
+            f" up to {due} near baselines that few outrank on the lowest rung, to full length at"
+            " once (not in the cost above)"
         )
+        return [line]
 
     @property
     def owed(self) -> int:
@@ -219,6 +234,7 @@ def _built(parsed: grammar.SpaceFile, name: str, text: str) -> SearchSpace:
         raise SpaceError(broken)
     _refuse_objectives(parsed)
     _refuse_metric(parsed)
+    _refuse_beliefs(parsed)
     _refuse_minimum(parsed, parameters)
     found = tuple(baselines(parsed.first, fixed, named))
     for baseline in found:
@@ -349,6 +365,22 @@ def _refuse_minimum(parsed: grammar.SpaceFile, parameters: Sequence[Parameter]) 
                     name, choices, f"there are {', '.join(choices)}" if choices else "leave it out"
                 )
             )
+
+
+def _refuse_beliefs(parsed: grammar.SpaceFile) -> None:
+    """Raise SpaceError where nothing can judge `sampler.beliefs`, or leaves room for them."""
+    if parsed.sampler.beliefs == "none":
+        return
+    if parsed.scheduler.name == "none" or len(parsed.ladder) < 2:
+        raise SpaceError(
+            "sampler.beliefs: baselines are judged on the lowest rung, and there is none; give the"
+            " ladder a rung below full length and take a scheduler, or leave it out"
+        )
+    if parsed.sampler.name in ("qmc", "grid"):
+        raise SpaceError(
+            f"sampler.beliefs: a {parsed.sampler.name} sampler proposes every point of its own;"
+            " take tpe, or leave it out"
+        )
 
 
 def refuse_shared(overrides: Iterable[str], place: str) -> None:

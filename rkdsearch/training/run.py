@@ -128,6 +128,7 @@ def single_run(trainer: Trainer) -> Iterator[EpochResult]:
                 study=folder.name,
                 ordinal=0,
                 origin=Origin.BASELINE,
+                proposed_by=None,
                 label=name,
                 status=status,
                 error=error,

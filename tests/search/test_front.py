@@ -270,7 +270,9 @@ def test_the_sampler_is_told_a_cost_as_a_merit_below_whoever_went_further(tmp_pa
     )
     shown = {
         len(t.epochs): [
-            frozen_trial(study.space, o, 0).values for o in [study._history._observation(t)] if o
+            frozen_trial(study.space, o, 0).values
+            for o in [study._history._observation(t, refuted=False)]
+            if o
         ]
         for t in study.trials.values()
     }

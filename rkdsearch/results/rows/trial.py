@@ -10,7 +10,7 @@ from rkdsearch.results.columns import JSON, Cell, Group, columns_of
 from rkdsearch.results.rows.by_class import ClassCells
 from rkdsearch.results.rows.checks import Checks
 from rkdsearch.results.rows.units import FRACTION, SECONDS, SHA256, UTC, cost_columns
-from rkdsearch.results.states import Origin, Status
+from rkdsearch.results.states import Origin, ProposedBy, Status
 
 ALONE = "run"  # the trial_id of a run of `rkdsearch train`
 
@@ -228,6 +228,15 @@ class TrialRow:
             "origin of the configuration: baseline (listed by the space), search (proposed by the"
             " sampler), replicate (an earlier configuration with another seed)",
             "`search.Study`",
+        ),
+    ]
+    proposed_by: Annotated[
+        ProposedBy | None,
+        Cell(
+            "what proposed the hyperparameters: baseline, queue (`enqueue`), belief (near a"
+            " baseline that is believed; `notes` says which), minimum (`sampler.minimum_per`),"
+            " model, chance; a replicate has its configuration's",
+            "`search.Study`; null in rows of earlier versions",
         ),
     ]
     label: Annotated[

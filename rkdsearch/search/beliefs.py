@@ -1,0 +1,180 @@
+"""Beliefs in published settings: proposals near a baseline while its own results bear it out.
+
+A published setting says how its method is trained, and not where on the front to be: its proposals
+are spread over the training attack's eps, and keep near the setting in all else. They are trained
+to full length at once, because the rungs have told already what they are worth: a baseline is
+believed where few of the searched trials outrank it on the lowest rung. It is asked again at every
+proposal, so that a belief that its own baseline refutes is used no more.
+
+After the mixture of prior and incumbents of PriorBand (Mallik et al., 2023,
+https://arxiv.org/abs/2306.12370); what differs, and the figures: docs/adr/0022-beliefs.md.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from optuna.distributions import CategoricalDistribution
+
+from rkdsearch.results.states import Origin, ProposedBy
+from rkdsearch.search.sampler import Proposal
+from rkdsearch.search.scheduler import Rung, Scheduler
+from rkdsearch.search.trial import Trial
+from rkdsearch.space.parameter import Parameter
+from rkdsearch.space.settings import STRENGTHS
+from rkdsearch.space.space import SearchSpace, values_of
+
+NOTE = "belief"  # of a proposal: the label of its baseline
+NEAR = 0.1  # standard deviation of a number around the published one, as a share of its range
+SPREAD = "attack.eps"  # decides where between clean and robust accuracy a student lies
+# A temperature was chosen for the published teacher: another teacher's labels are softer or harder.
+WIDER: Mapping[str, float] = {"method.temperature": 0.25}
+# What a student is trained with costs by its steps: half of them lose little (gain per second).
+STEPS, LEAST = "attack.steps", 0.5
+METHOD = "method.name"
+_GOLDEN = (math.sqrt(5) - 1) / 2  # its multiples are spread evenly, however many there are
+
+
+class Beliefs:
+    """Beliefs in the baselines of one space, judged by the rungs of `scheduler`."""
+
+    def __init__(self, space: SearchSpace, scheduler: Scheduler) -> None:
+        self._space = space
+        self._scheduler = scheduler
+        self._strength = STRENGTHS.get(space.sampler.beliefs)
+
+    def choose(self, trials: Sequence[Trial], owed: tuple[str, Any] | None) -> Trial | None:
+        """The believed baseline that the next proposal is made near; None where there is none.
+
+        `trials` are the study's configurations. `owed` is a field with the choice that the proposal
+        must have, see `shares.py`.
+        """
+        if self._strength is None:
+            return None
+        held = [t for t in self._held(trials) if self._in_space(t, owed)]
+        if not held:
+            return None
+        uses = {t.label: 0 for t in held}
+        searched = [t for t in trials if t.origin == Origin.SEARCH]
+        for trial in searched:
+            label = trial.notes.get(NOTE)
+            if label in uses:
+                uses[label] += 1
+        later = searched[self._strength.looks :]
+        used = sum(NOTE in t.notes for t in later)
+        if min(uses.values()) >= self._strength.first and used >= self._strength.share * (
+            len(later) + 1
+        ):
+            return None
+        return min(held, key=lambda t: (uses[t.label], t.ordinal))
+
+    def refuted(self, trials: Sequence[Trial]) -> set[str]:
+        """Names of the baselines that were judged and are not believed.
+
+        A sampler that is told of a bad baseline at full length takes it for better than all shorter
+        trials: it is told of these at the lowest rung.
+        """
+        if self._strength is None or self._judging(trials) is None:
+            return set()
+        held = {t.trial_id for t in self._held(trials, of_each=False)}
+        return {
+            t.trial_id
+            for t in trials
+            if t.origin == Origin.BASELINE and t.trial_id not in held and self._ranked(t)
+        }
+
+    def _held(self, trials: Iterable[Trial], *, of_each: bool = True) -> list[Trial]:
+        """Baselines that hold; `of_each` family, as a grid makes one, only the best."""
+        trials = list(trials)
+        rung = self._judging(trials)
+        if rung is None:
+            return []
+        assert self._strength is not None, "judged beliefs have a strength"
+        searched = sum(t.origin == Origin.SEARCH and t.trial_id in rung.values for t in trials)
+        baselines = [t for t in trials if t.origin == Origin.BASELINE and self._ranked(t)]
+        ranks = sorted(
+            (self._scheduler.rank(rung, t.trial_id).rank, t.ordinal, t) for t in baselines
+        )
+        families = {b.label: b.family for b in self._space.baselines}
+        found: dict[str, Trial] = {}
+        for above, (rank, _, trial) in enumerate(ranks):
+            outranking = rank - 1 - above  # searched trials above it
+            family = families.get(trial.label, trial.label)
+            if outranking <= self._strength.outranked * searched and not (
+                of_each and family in found
+            ):
+                found[family if of_each else trial.trial_id] = trial
+        return list(found.values())
+
+    def _judging(self, trials: Iterable[Trial]) -> Rung | None:
+        """The lowest rung, once enough searched trials have reached it."""
+        assert self._strength is not None, "judged beliefs have a strength"
+        if not self._scheduler.rungs:
+            return None
+        rung = self._scheduler.rungs[0]
+        looks = sum(t.origin == Origin.SEARCH and t.trial_id in rung.values for t in trials)
+        return rung if looks >= self._strength.looks else None
+
+    def _in_space(self, baseline: Trial, owed: tuple[str, Any] | None) -> bool:
+        """True where the search may propose the baseline's method, and a choice that is owed."""
+        values = values_of(baseline.config)
+        methods = next((p for p in self._space.parameters if p.name == METHOD), None)
+        if methods is not None and not methods.holds(values[METHOD]):
+            return False
+        return owed is None or values.get(owed[0]) == owed[1]
+
+    def _ranked(self, trial: Trial) -> bool:
+        return trial.trial_id in self._scheduler.rungs[0].values
+
+    def near(self, baseline: Trial, ordinal: int, attempt: int, number: int) -> Proposal:
+        """A proposal near the baseline, the `number`-th of all that beliefs have made, from 0.
+
+        A function of the ordinal and the attempt, as the sampler's proposals are.
+        """
+        published = values_of(baseline.config)
+        rng = np.random.default_rng([self._space.seed, ordinal, attempt])
+
+        def choose(parameter: Parameter) -> Any:
+            value = published.get(parameter.name)
+            if parameter.name == SPREAD:
+                return parameter.at((0.5 + (number + attempt) * _GOLDEN) % 1)
+            if value is None or not _comparable(parameter, value):
+                return parameter.draw(rng)
+            if parameter.name == STEPS:
+                return _fewer(parameter, value)
+            if isinstance(parameter.distribution, CategoricalDistribution):
+                return value
+            width = WIDER.get(parameter.name, NEAR)
+            return parameter.at(_around(parameter.quantile(value), width, rng))
+
+        return Proposal(self._space.walk(choose), {NOTE: baseline.label}, ProposedBy.BELIEF)
+
+
+def number_of(trials: Iterable[Trial]) -> int:
+    """Proposals that beliefs have made so far."""
+    return sum(NOTE in trial.notes for trial in trials)
+
+
+def _comparable(parameter: Parameter, value: object) -> bool:
+    """True where the value has a place in the range, or is taken to its end; or is a choice."""
+    if isinstance(parameter.distribution, CategoricalDistribution):
+        return parameter.holds(value)
+    return isinstance(value, int | float)
+
+
+def _around(place: float, width: float, rng: np.random.Generator) -> float:
+    """A place in [0, 1) near another, normally distributed and cut off at the ends."""
+    while not 0 <= (found := float(rng.normal(place, width))) < 1:
+        pass
+    return found
+
+
+def _fewer(parameter: Parameter, published: Any) -> Any:
+    """The fewest steps in the range that are at least half of the published ones."""
+    least = LEAST * published
+    if isinstance(parameter.distribution, CategoricalDistribution):
+        enough = (c for c in parameter.ends() if least <= c <= published)
+        return min(enough, default=published)
+    low, high = parameter.ends()
+    return min(max(math.ceil(least), low), high)

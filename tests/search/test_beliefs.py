@@ -1,0 +1,155 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rkdsearch.errors import SpaceError
+from rkdsearch.results.states import Origin, ProposedBy, Status
+from rkdsearch.search.study import Study
+from rkdsearch.search.trial import Trial
+from tests.search.files import SMALL, load_space, on_disk, run
+
+pytestmark = pytest.mark.usefixtures("unhurried")
+
+SEARCHED = {
+    **SMALL["search"],
+    "attack.eps": {"float": [0.1, 0.2]},
+    "attack.steps": {"choice": [2, 5, 10]},
+}
+# a learning rate of 0.08 is best in the simulated runs
+GOOD = {**SMALL["first"][0], "attack.eps": 0.15, "attack.steps": 10, "optimizer.lr": 0.08}
+BAD = {**GOOD, "label": "misprint", "optimizer.lr": 0.0101}
+
+
+def believing(folder: Path, *first: dict[str, Any], **more: Any) -> Any:
+    return load_space(
+        folder,
+        fixed={k: v for k, v in SMALL["fixed"].items() if k != "attack.steps"},
+        search=SEARCHED,
+        first=list(first),
+        sampler={"name": "tpe", "startup": 7, "beliefs": "medium", **more},
+    )
+
+
+def near_a_baseline(study: Study) -> list[Trial]:
+    return [t for t in study.trials.values() if t.proposed_by == ProposedBy.BELIEF]
+
+
+def test_a_baseline_that_few_outrank_is_followed_by_trials_near_it_at_full_length(
+    tmp_path: Path,
+) -> None:
+    study = run(tmp_path / "s", believing(tmp_path, GOOD), trials=1 + 12)
+    searched = [t for t in study.trials.values() if t.origin == Origin.SEARCH]
+    assert [t.proposed_by for t in searched] == [
+        *[ProposedBy.CHANCE] * 6,  # nothing is believed unseen
+        ProposedBy.BELIEF,
+        ProposedBy.BELIEF,
+        ProposedBy.MODEL,
+        ProposedBy.MODEL,
+        ProposedBy.BELIEF,
+        ProposedBy.MODEL,
+    ]
+    for trial in near_a_baseline(study):
+        assert trial.notes["belief"] == "published"
+        assert trial.status == Status.FINISHED
+        assert trial.decisions == []  # no rung on the way
+        assert trial.hyperparameters["method.name"] == "trades"
+        assert 0.03 < trial.hyperparameters["optimizer.lr"] < 0.21
+        assert trial.hyperparameters["attack.steps"] == 5  # half of the published ten
+    # spread over the ball, by multiples of the golden ratio: 0.1 + 0.1 * (0.5, 0.118, 0.736)
+    eps = [t.hyperparameters["attack.eps"] for t in near_a_baseline(study)]
+    assert eps == pytest.approx([0.15, 0.11180, 0.17361], abs=1e-5)
+
+
+def test_a_baseline_that_is_outranked_is_not_believed_and_told_at_the_lowest_rung(
+    tmp_path: Path,
+) -> None:
+    study = run(tmp_path / "s", believing(tmp_path, BAD), trials=1 + 12)
+    assert near_a_baseline(study) == []
+    told = study.observations()[0]
+    assert told.rungs_short == 2  # of three rungs
+    doubted = run(tmp_path / "t", believing(tmp_path, BAD, beliefs="none"), trials=1 + 12)
+    assert doubted.observations()[0].rungs_short == 0
+
+
+def test_the_forecast_says_how_many_proposals_may_come_near_baselines(tmp_path: Path) -> None:
+    space = believing(tmp_path, GOOD, BAD)
+    assert [line for line in space.forecast(2 + 20) if "beliefs" in line] == [
+        (
+            "beliefs (medium): of 14 proposals after 6 looks, up to 7 near baselines that few"
+            " outrank on the lowest rung, to full length at once (not in the cost above)"
+        )
+    ]
+
+
+def test_of_two_baselines_the_one_that_holds_is_believed(tmp_path: Path) -> None:
+    study = run(tmp_path / "s", believing(tmp_path, BAD, GOOD), trials=2 + 10)
+    assert {t.notes["belief"] for t in near_a_baseline(study)} == {"published"}
+
+
+def test_a_grid_of_one_setting_is_one_belief_in_its_best_value(tmp_path: Path) -> None:
+    family = {"grid": {"optimizer.lr": [0.05, 0.08, 0.12]}}
+    entry = {k: v for k, v in GOOD.items() if k != "optimizer.lr"} | family
+    study = run(tmp_path / "s", believing(tmp_path, entry), trials=3 + 10)
+    assert {t.notes["belief"] for t in near_a_baseline(study)} == {"published, optimizer.lr 0.08"}
+
+
+def test_a_belief_gives_a_method_its_minimum(tmp_path: Path) -> None:
+    space = believing(tmp_path, GOOD, minimum_per={"method.name": 3})
+    study = run(tmp_path / "s", space, trials=1 + 9)
+    searched = [t for t in study.trials.values() if t.origin == Origin.SEARCH]
+    methods = [t.hyperparameters["method.name"] for t in searched]
+    assert {name: methods.count(name) for name in set(methods)} == {
+        "natural": 3,
+        "pgd_at": 3,
+        "trades": 3,
+    }
+    assert len(near_a_baseline(study)) == 1  # the third of trades
+    assert [t.proposed_by for t in searched].count(ProposedBy.MINIMUM) == 8
+
+
+def test_a_baseline_of_a_method_that_is_not_searched_is_no_belief(tmp_path: Path) -> None:
+    other = {**GOOD, "method.name": "pgd_at"}
+    del other["method.consistency_weight"]
+    space = load_space(
+        tmp_path,
+        fixed={k: v for k, v in SMALL["fixed"].items() if k != "attack.steps"},
+        search={**SEARCHED, "method.name": {"choice": ["natural", "trades"]}},
+        first=[other],
+        sampler={"name": "tpe", "beliefs": "high"},
+    )
+    study = run(tmp_path / "s", space, trials=1 + 8)
+    # it holds, and cannot be proposed
+    assert study._beliefs.refuted(list(study.trials.values())) == set()
+    assert near_a_baseline(study) == []
+
+
+@pytest.mark.parametrize("first_session", [5, 8, 9])
+def test_a_resumed_search_believes_what_an_uninterrupted_one_would(
+    tmp_path: Path, first_session: int
+) -> None:
+    space = believing(tmp_path, GOOD, BAD)
+    run(tmp_path / "resumed", space, trials=first_session)
+    run(tmp_path / "resumed", space, trials=13)
+    run(tmp_path / "whole", space, trials=13)
+    assert on_disk(tmp_path / "resumed") == on_disk(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"scheduler": {"name": "none"}},
+            "sampler.beliefs: baselines are judged on the lowest rung, and there is none",
+        ),
+        (
+            {"sampler": {"name": "qmc", "beliefs": "low"}},
+            "sampler.beliefs: a qmc sampler proposes every point of its own; take tpe",
+        ),
+    ],
+)
+def test_beliefs_need_rungs_and_a_sampler_that_leaves_proposals_to_them(
+    tmp_path: Path, changes: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(SpaceError, match=sentence):
+        load_space(tmp_path, **{"sampler": {"name": "tpe", "beliefs": "low"}, **changes})
