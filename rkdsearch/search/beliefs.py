@@ -11,7 +11,7 @@ https://arxiv.org/abs/2306.12370); what differs, and the figures: docs/adr/0022-
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
