@@ -13,7 +13,7 @@ UV := 0.13.8
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 
-.PHONY: help demo test test-all lint types layers spaces check format lock clean
+.PHONY: help demo demo-full test test-all lint types layers spaces check format lock clean
 
 help: ## list the targets (the default)
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -22,6 +22,9 @@ demo: .venv/.installed ## the main job on the embedded digits: search, test the 
 	$(BIN)/rkdsearch tune search_spaces/digits.yaml --trials $(TRIALS) --study $(STUDY) --resume
 	$(BIN)/rkdsearch evaluate $(STUDY) --front --no-replicates --images 150
 	$(BIN)/rkdsearch report $(STUDY)
+
+demo-full: .venv/.installed ## the claim: five searches against the published settings, all test images; about an hour
+	$(BIN)/python analysis/demo_full.py
 
 # Bytecode may be written: the processes that tests start read it, and so does the next run.
 test: .venv/.installed ## the quick tests, minutes on two cores
