@@ -11,7 +11,7 @@ https://arxiv.org/abs/2306.12370); what differs, and the figures: docs/adr/0022-
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,10 @@ from optuna.distributions import CategoricalDistribution
 
 from rkdsearch.results.states import Origin, ProposedBy
 from rkdsearch.search.sampler import Proposal
-from rkdsearch.search.scheduler import Rung, Scheduler
+from rkdsearch.search.scheduler import Scheduler
 from rkdsearch.search.trial import Trial
 from rkdsearch.space.parameter import Parameter
-from rkdsearch.space.settings import STRENGTHS
+from rkdsearch.space.settings import STRENGTHS, Strength
 from rkdsearch.space.space import SearchSpace, values_of
 
 NOTE = "belief"  # of a proposal: the label of its baseline
@@ -52,7 +52,7 @@ class Beliefs:
         """
         if self._strength is None:
             return None
-        held = [t for t in self._held(trials) if self._in_space(t, owed)]
+        held = [t for t in self._held(trials, self._strength) if self._in_space(t, owed)]
         if not held:
             return None
         uses = {t.label: 0 for t in held}
@@ -75,46 +75,50 @@ class Beliefs:
         A sampler that is told of a bad baseline at full length takes it for better than all shorter
         trials: it is told of these at the lowest rung.
         """
-        if self._strength is None or self._judging(trials) is None:
+        if self._strength is None:
             return set()
-        held = {t.trial_id for t in self._held(trials, of_each=False)}
         return {
-            t.trial_id
-            for t in trials
-            if t.origin == Origin.BASELINE and t.trial_id not in held and self._ranked(t)
+            trial.trial_id
+            for trial, outranked in self._judged(trials, self._strength)
+            if outranked > self._strength.outranked
         }
 
-    def _held(self, trials: Iterable[Trial], *, of_each: bool = True) -> list[Trial]:
-        """Baselines that hold; `of_each` family, as a grid makes one, only the best."""
-        trials = list(trials)
-        rung = self._judging(trials)
-        if rung is None:
-            return []
-        assert self._strength is not None, "judged beliefs have a strength"
-        searched = sum(t.origin == Origin.SEARCH and t.trial_id in rung.values for t in trials)
-        baselines = [t for t in trials if t.origin == Origin.BASELINE and self._ranked(t)]
-        ranks = sorted(
-            (self._scheduler.rank(rung, t.trial_id).rank, t.ordinal, t) for t in baselines
-        )
+    def _held(self, trials: Sequence[Trial], strength: Strength) -> list[Trial]:
+        """Baselines that hold; of a family, as a grid makes one, only the best."""
         families = {b.label: b.family for b in self._space.baselines}
         found: dict[str, Trial] = {}
-        for above, (rank, _, trial) in enumerate(ranks):
-            outranking = rank - 1 - above  # searched trials above it
-            family = families.get(trial.label, trial.label)
-            if outranking <= self._strength.outranked * searched and not (
-                of_each and family in found
-            ):
-                found[family if of_each else trial.trial_id] = trial
+        for trial, outranked in sorted(
+            self._judged(trials, strength), key=lambda judged: (judged[1], judged[0].ordinal)
+        ):
+            if outranked <= strength.outranked:
+                found.setdefault(families.get(trial.label, trial.label), trial)
         return list(found.values())
 
-    def _judging(self, trials: Iterable[Trial]) -> Rung | None:
-        """The lowest rung, once enough searched trials have reached it."""
-        assert self._strength is not None, "judged beliefs have a strength"
-        if not self._scheduler.rungs:
-            return None
-        rung = self._scheduler.rungs[0]
-        looks = sum(t.origin == Origin.SEARCH and t.trial_id in rung.values for t in trials)
-        return rung if looks >= self._strength.looks else None
+    def _judged(self, trials: Sequence[Trial], strength: Strength) -> Iterator[tuple[Trial, float]]:
+        """Baselines with the share of searched trials that rank above each.
+
+        Each is judged on the lowest rung that ranks it: none ranks a baseline in its warm-up.
+        Higher rungs need fewer looks, as halving leaves them.
+        """
+        searched = [t.trial_id for t in trials if t.origin == Origin.SEARCH]
+        waiting = [t for t in trials if t.origin == Origin.BASELINE]
+        baselines = [t.trial_id for t in waiting]
+        looks = strength.looks
+        for rung in self._scheduler.rungs:
+            there = sum(trial_id in rung.values for trial_id in searched)
+            if there < max(1, looks):
+                return
+            ranks = {
+                name: self._scheduler.rank(rung, name).rank
+                for name in baselines
+                if name in rung.values
+            }
+            for trial in waiting:
+                if (rank := ranks.get(trial.trial_id)) is not None:
+                    others = sum(other < rank for other in ranks.values())
+                    yield trial, (rank - 1 - others) / there
+            waiting = [t for t in waiting if t.trial_id not in ranks]
+            looks //= self._space.scheduler.reduction
 
     def _in_space(self, baseline: Trial, owed: tuple[str, Any] | None) -> bool:
         """True where the search may propose the baseline's method, and a choice that is owed."""
@@ -123,9 +127,6 @@ class Beliefs:
         if methods is not None and not methods.holds(values[METHOD]):
             return False
         return owed is None or values.get(owed[0]) == owed[1]
-
-    def _ranked(self, trial: Trial) -> bool:
-        return trial.trial_id in self._scheduler.rungs[0].values
 
     def near(self, baseline: Trial, ordinal: int, attempt: int, number: int) -> Proposal:
         """A proposal near the baseline, the `number`-th of all that beliefs have made, from 0.

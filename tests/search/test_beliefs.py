@@ -94,6 +94,23 @@ def test_a_grid_of_one_setting_is_one_belief_in_its_best_value(tmp_path: Path) -
     assert {t.notes["belief"] for t in near_a_baseline(study)} == {"published, optimizer.lr 0.08"}
 
 
+def test_a_baseline_in_its_warm_up_is_judged_on_the_rung_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "rkdsearch.space.check.undecided_until",
+        lambda config: 1 if config.attack.steps == 10 else 0,
+    )
+    space = believing(tmp_path, GOOD)
+    study = run(tmp_path / "s", space, trials=1 + 14)
+    first = study.scheduler.rungs[0]
+    assert "t00000" not in first.values  # one epoch is within its warm-up
+    first_near = near_a_baseline(study)[0]
+    assert {t.notes["belief"] for t in near_a_baseline(study)} == {"published"}
+    assert "t00000" in study.scheduler.rungs[1].values
+    assert first_near.ordinal >= 7
+
+
 def test_a_belief_gives_a_method_its_minimum(tmp_path: Path) -> None:
     space = believing(tmp_path, GOOD, minimum_per={"method.name": 3})
     study = run(tmp_path / "s", space, trials=1 + 9)
