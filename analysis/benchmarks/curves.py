@@ -213,7 +213,9 @@ class Simulated:
     def curve(self, overrides: Mapping[str, Any]) -> Curve:
         """The runs of a configuration: a function of the landscape's seed and the configuration."""
         steps = int(overrides["attack.steps"])
-        rng = np.random.default_rng(_number(self.seed, json.dumps(dict(overrides), sort_keys=True)))
+        rng = np.random.default_rng(
+            number_of(self.seed, json.dumps(dict(overrides), sort_keys=True))
+        )
         late = float(rng.normal(0, DELAY_OF_ONE))
         true = self._true(overrides, steps, late)
         full = self._measured(true, rng)
@@ -282,7 +284,7 @@ class Simulated:
 
     @cached_property
     def _optimum(self) -> dict[str, float]:
-        rng = np.random.default_rng(_number(self.seed, "optimum"))
+        rng = np.random.default_rng(number_of(self.seed, "optimum"))
         qualities = rng.permutation([1.0, 0.97, 0.92])
         found = {
             f"quality {method}": float(q)
@@ -329,7 +331,7 @@ class Recorded:
 
     @cached_property
     def _order(self) -> NDArray[np.int64]:
-        return np.random.default_rng(_number(self.seed, "order")).permutation(len(self.runs))
+        return np.random.default_rng(number_of(self.seed, "order")).permutation(len(self.runs))
 
 
 def read(file: Path) -> list[tuple[dict[str, Any], Curve]]:
@@ -370,5 +372,6 @@ def run_of(rows: pd.DataFrame, name: str) -> Run | None:
     return Run(rows["epoch"].to_numpy(dtype=np.int64), values, values) if len(rows) else None
 
 
-def _number(seed: int, text: str) -> int:
+def number_of(seed: int, text: str) -> int:
+    """A seed of 64 bits from a seed and a text."""
     return int.from_bytes(hashlib.sha256(f"{seed} {text}".encode()).digest()[:8], "big")

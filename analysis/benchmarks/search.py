@@ -13,7 +13,11 @@ before it has spent a quarter of random search's compute.
                                          [--shapes bulging straight] [--rules ...]
     python analysis/benchmarks/search.py --record 100 [--minutes 12] [--study runs/search_benchmark]
     python analysis/benchmarks/search.py --live 5 [--budget 12] [--study runs/search_benchmark]
+    python analysis/benchmarks/search.py --beliefs [--seeds 30] [--budgets 30]
     python analysis/benchmarks/search.py --latency
+
+`--beliefs` compares rules that are given two published settings, good and bad ones (`believed.py`):
+compute to the bar with the baselines' own cost, and without it.
 
 `--record` adds to the recorded table, `--live` trains on digits, and `--latency` measures only the
 sampler's and scheduler's time.
@@ -39,6 +43,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from believed import KINDS, Believed
+from believed import rules as believed_rules
 from curves import SHAPES, Curve, Landscape, Recorded, Simulated, read
 from latency import latency
 from record import DIGITS, TABLE, agreement, record, within_and_between
@@ -134,6 +140,36 @@ def _bar(task: Task) -> tuple[float, float]:
 @cache
 def _table() -> list[tuple[dict[str, Any], Curve]]:
     return read(TABLE)
+
+
+def believed(task: tuple[str, int, str, str, float]) -> tuple[str, str, float, float]:
+    """A rule that is given baselines: its name, their kind, its compute charged and uncharged."""
+    shape, seed, kind, name, budget = task
+    quiet()
+    bar, cost = _bar(Task(shape, seed, RANDOM, budget))
+    landscape = Believed(shape, seed, kind=kind)  # type: ignore[arg-type]  # one of KINDS
+    rule = believed_rules()[name](replace(landscape.space, seed=seed), landscape.published())
+    track = search(landscape, rule, budget=budget, enough=(bar, AT_LEAST * cost))
+    spent = track.reaches(bar)
+    return name, kind, spent / cost, max(0.0, spent - landscape.own_cost()) / cost
+
+
+def compare_beliefs(seeds: int, budget: float, shapes: Sequence[str], processes: int) -> None:
+    """Print compute to the bar of every rule that is given baselines, kind by kind."""
+    print(f"simulated, {budget:g} full runs of compute, {seeds} seeds; charged / uncharged [95 %]")
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        for kind in KINDS:
+            tasks = [
+                (shapes[seed % len(shapes)], seed, kind, name, budget)
+                for seed in range(seeds)
+                for name in believed_rules()
+            ]
+            found = list(pool.map(believed, tasks, chunksize=len(believed_rules())))
+            for name in believed_rules():
+                rows = [row for row in found if row[0] == name]
+                charged, _, _ = median_with_interval([row[2] for row in rows])
+                uncharged = _shares([row[3] for row in rows])
+                print(f"{kind:12} {name:34} {charged:.3f} / {uncharged}", flush=True)
 
 
 # ---------------------------------------------------------------------------------- what is printed
@@ -260,6 +296,7 @@ def main() -> None:
         help="simulated curves without noise, whose early values mislead less",
     )
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--beliefs", action="store_true", help="rules with published settings")
     parser.add_argument(
         "--latency", action="store_true", help="only the time of a proposal and of a decision"
     )
@@ -294,6 +331,9 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if given.record is not None:
         record(given.record, given.minutes, given.study)
+    elif given.beliefs:
+        for budget in given.budgets or [30.0]:
+            compare_beliefs(given.seeds or 30, budget, given.shapes, given.processes)
     elif given.live is not None:
         from live import live
 
