@@ -91,11 +91,13 @@ def tune(folder: Path, name: str, trials: int, *, seed: int, baselines: bool) ->
     """Run one search, or go on with it; its space is written into the claim's folder."""
     folder.mkdir(parents=True, exist_ok=True)
     space = folder / f"{name}.yaml"
-    space.write_text(
-        f"extends: {SPACE.resolve()}\nseed: {seed}\n"
-        + ("replicates: {baselines: true, seeds: 8, contenders: 2}\n" if baselines else ""),
-        encoding="utf-8",
-    )
+    text = f"extends: {SPACE.resolve()}\nseed: {seed}\n"
+    if baselines:
+        text += "replicates: {baselines: true, seeds: 8, contenders: 2}\n"
+    else:  # one teacher for all
+        (teacher,) = (folder / PUBLISHED / "teachers").resolve().glob("robust*.safetensors")
+        text += f"fixed: {{teachers.robust.path: {teacher}}}\n"
+    space.write_text(text, encoding="utf-8")
     command = [sys.executable, "-m", "rkdsearch", "tune", str(space), "--resume"]
     command += ["--trials", str(trials), "--study", str(folder / name), "--no-journal"]
     subprocess.run(command, check=True)  # noqa: S603 - our own command
