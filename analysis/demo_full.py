@@ -95,7 +95,7 @@ def tune(folder: Path, name: str, trials: int, *, seed: int, baselines: bool) ->
     if baselines:
         text += "replicates: {baselines: true, seeds: 8, contenders: 2}\n"
     else:  # one teacher for all
-        (teacher,) = (folder / PUBLISHED / "teachers").resolve().glob("robust*.safetensors")
+        (teacher,) = (folder / PUBLISHED).resolve().glob("teachers/*/best.safetensors")
         text += f"fixed: {{teachers.robust.path: {teacher}}}\n"
     space.write_text(text, encoding="utf-8")
     command = [sys.executable, "-m", "rkdsearch", "tune", str(space), "--resume"]

@@ -174,6 +174,8 @@ class SearchSpace:
             return []
         left = max(0, trials - len(self.baselines) - strength.looks)
         families = len({baseline.family for baseline in self.baselines})
+        if not left:
+            return []
         due = min(left, max(families * strength.first, round(strength.share * left)))
         line = (
             f"beliefs ({self.sampler.beliefs}): of {left} proposals after {strength.looks} looks,"
