@@ -29,6 +29,7 @@ from rkdsearch.reporting.tested import (
     tested,
 )
 from rkdsearch.reporting.traces import Row, number, percent, settings, title
+from rkdsearch.results.beliefs import worth_of_baselines
 from rkdsearch.results.cells import records
 from rkdsearch.results.cost import (
     by_method,
@@ -137,6 +138,7 @@ def context(study: StudyResults) -> dict[str, Any]:
         "nodes": by_node(placed, rows),
         "failures": failed,
         "methods": records(by_method(study.trials, study.front)),
+        "published": records(worth_of_baselines(study.trials, study.front)),
         "rungs": records(survival(study.rungs)),
         "teachers": teachers,
         "ladder": (

@@ -50,7 +50,7 @@ class Origin(StrEnum):
 
 
 class ProposedBy(StrEnum):
-    """What proposed a trial's hyperparameters."""
+    """Source of a trial's hyperparameters."""
 
     BASELINE = "baseline"  # listed by the space under `first`
     QUEUE = "queue"  # `rkdsearch enqueue`

@@ -7,7 +7,7 @@ believed where few of the searched trials outrank it on the lowest rung. It is a
 proposal, so that a belief that its own baseline refutes is used no more.
 
 After the mixture of prior and incumbents of PriorBand (Mallik et al., 2023,
-https://arxiv.org/abs/2306.12370); what differs, and the figures: docs/adr/0022-beliefs.md.
+https://arxiv.org/abs/2306.12370); what differs, and the figures: docs/adr/0024-beliefs.md.
 """
 
 import math
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from optuna.distributions import CategoricalDistribution
 
+from rkdsearch.results.beliefs import NOTE
 from rkdsearch.results.states import Origin, ProposedBy
 from rkdsearch.search.sampler import Proposal
 from rkdsearch.search.scheduler import Scheduler
@@ -25,7 +26,6 @@ from rkdsearch.space.parameter import Parameter
 from rkdsearch.space.settings import STRENGTHS, Strength
 from rkdsearch.space.space import SearchSpace, values_of
 
-NOTE = "belief"  # of a proposal: the label of its baseline
 NEAR = 0.1  # standard deviation of a number around the published one, as a share of its range
 SPREAD = "attack.eps"  # decides where between clean and robust accuracy a student lies
 # A temperature was chosen for the published teacher: another teacher's labels are softer or harder.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from rkdsearch.config import TrainConfig
 from rkdsearch.config.fidelity import Fidelity
 from rkdsearch.space.ladder import capped_steps, segments, starting_rung
-from rkdsearch.space.settings import Replicates, SchedulerConfig
+from rkdsearch.space.settings import STRENGTHS, Replicates, SchedulerConfig
 
 # Cost of the rest of a training step, in attack steps; measured 2.9 on digits, with validation.
 STEP_OVERHEAD = 3
@@ -38,13 +38,14 @@ def lines(
     families: int = 0,
     methods: int = 1,
     owed: int = 0,
+    beliefs: str = "none",
 ) -> list[str]:
     """The forecast, one line for each rung and one for the cost, replicates included.
 
     Costs are means over `examples`, runs of the space. `baselines` of the `trials` run to full
     length; the best of each of their `families` is replicated, and the best of each of the
-    `methods`. Every choice with a minimum has it after `owed` searched trials. Without `trials`
-    there are no numbers.
+    `methods`. Every choice with a minimum has it after `owed` searched trials; `beliefs` is the
+    confidence in the baselines. Without `trials` there are no numbers.
     """
     again = _replicate_line(replicates, families, methods)
     if scheduler.name == "none":
@@ -80,6 +81,15 @@ def lines(
             f"expected cost: about {full_runs:.1f} full runs for {trials} configurations"
             f" ({scheduler.name}, {scheduler.kind})"
         )
+    if (strength := STRENGTHS.get(beliefs)) is not None and families:
+        left = max(0, trials - baselines - strength.looks)
+        due = min(left, max(families * strength.first, round(strength.share * left)))
+        if left:
+            found.append(
+                f"beliefs ({beliefs}): of {left} proposals after {strength.looks} looks, up to"
+                f" {due} near baselines that few outrank on the lowest rung, to full length at once"
+                " (not in the cost above)"
+            )
     if trials - baselines < owed:
         found.append(
             f"WARNING: sampler.minimum_per asks for {owed} searched trials, and there are"

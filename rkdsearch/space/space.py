@@ -24,7 +24,6 @@ from rkdsearch.space import forecast, grammar, ladder, shipped
 from rkdsearch.space.baselines import Baseline, baselines
 from rkdsearch.space.parameter import Parameter
 from rkdsearch.space.settings import (
-    STRENGTHS,
     Constraints,
     Replicates,
     Resources,
@@ -166,23 +165,8 @@ class SearchSpace:
             families=len({baseline.family for baseline in self.baselines[:baselines]}),
             methods=len(self.method_names),
             owed=self.owed,
-        ) + self._beliefs_forecast(trials)
-
-    def _beliefs_forecast(self, trials: int | None) -> list[str]:
-        strength = STRENGTHS.get(self.sampler.beliefs)
-        if strength is None or trials is None or not self.baselines:
-            return []
-        left = max(0, trials - len(self.baselines) - strength.looks)
-        families = len({baseline.family for baseline in self.baselines})
-        if not left:
-            return []
-        due = min(left, max(families * strength.first, round(strength.share * left)))
-        line = (
-            f"beliefs ({self.sampler.beliefs}): of {left} proposals after {strength.looks} looks,"
-            f" up to {due} near baselines that few outrank on the lowest rung, to full length at"
-            " once (not in the cost above)"
+            beliefs=self.sampler.beliefs,
         )
-        return [line]
 
     @property
     def owed(self) -> int:
