@@ -87,7 +87,7 @@ class Believed(Simulated):
 
 @dataclass
 class Asked:
-    """What `Beliefs` reads of a trial."""
+    """The part of a trial that `Beliefs` reads."""
 
     ordinal: int
     origin: Origin

@@ -13,7 +13,7 @@ Confidence = Literal["low", "medium", "high"]
 
 @dataclass(frozen=True)
 class Strength:
-    """What a confidence means.
+    """Meaning of a confidence.
 
     A belief is judged once `looks` searched trials stand on the lowest rung. It holds where at most
     `outranked` of them, as a share, rank above its baseline. Then `first` proposals are made near
