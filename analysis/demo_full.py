@@ -1,6 +1,6 @@
 """The claim of the demo: five searches on digits against the published settings, on test images.
 
-    python analysis/demo_full.py [--study studies/claim] [--searches 5] [--trials 56] [--check]
+    python analysis/demo_full.py [--study studies/claim] [--searches 5] [--trials 44] [--check]
 
 Five searches of `search_spaces/digits_claim.yaml`, each with a search seed of its own, and the
 baselines once; eight training seeds of every contender and baseline; then AutoAttack on all test
@@ -65,7 +65,7 @@ def main() -> None:
     )
     parser.add_argument("--study", type=Path, default=Path("studies/claim"))
     parser.add_argument("--searches", type=int, default=5)
-    parser.add_argument("--trials", type=int, default=56, help="of each search, baselines included")
+    parser.add_argument("--trials", type=int, default=44, help="of each search, baselines included")
     parser.add_argument("--check", action="store_true", help="stop before the test images")
     given = parser.parse_args()
     names = [f"search-{number}" for number in range(given.searches)]
