@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rkdsearch.accuracy import ByClass, TeacherReliability
+from rkdsearch.results.chance import is_chance
 from rkdsearch.results.objectives import ACCURACIES
 from rkdsearch.results.rows import Checks
 
@@ -29,13 +30,27 @@ class Best:
         """True where the network gives every image one class: no attack changes its accuracy."""
         return self.robust_accuracy == self.clean_accuracy and self.worst_class_accuracy == 0
 
+    def at_chance(self, images: int | None) -> bool:
+        """True where it predicts no better than a constant: its robust accuracy says nothing.
+
+        The mean over K classes of its clean accuracies on `images` may be 1 / K.
+        """
+        if self.constant or self.by_class is None:
+            return self.constant
+        return is_chance(self.by_class.balanced_clean, images, 1 / len(self.by_class.clean))
+
     def merit(self, select: str) -> float:
-        """The value that selects an epoch: the accuracy `select`, or `mean` of clean and robust."""
-        return (
+        """The value that selects an epoch: the accuracy `select`, or `mean` of clean and robust.
+
+        A constant prediction's is below every other's: at a hard eps a network that has begun to
+        learn may have less of both together.
+        """
+        value = (
             (self.clean_accuracy + self.robust_accuracy) / 2
             if select == "mean"
             else float(getattr(self, select))
         )
+        return value - self.constant
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,32 @@
+import pytest
+
+from rkdsearch.accuracy import ByClass
+from rkdsearch.training.epoch import Best
+
+CONSTANT = Best(6, 0.5, 0.5, 0.0, ByClass((1.0, 0.0), (1.0, 0.0)))
+LEARNING = Best(12, 0.70, 0.10, 0.05, ByClass((0.75, 0.65), (0.15, 0.05)))
+
+
+@pytest.mark.parametrize("select", ["mean", "robust_accuracy", "clean_accuracy"])
+def test_at_a_hard_eps_a_network_that_learns_is_kept_and_not_the_constant_one(select: str) -> None:
+    # their means are 0.5 and 0.4
+    assert CONSTANT.merit(select) < LEARNING.merit(select)
+
+
+def test_the_mean_is_of_clean_and_robust_accuracy() -> None:
+    assert LEARNING.merit("mean") == pytest.approx(0.4)
+
+
+def test_a_student_is_at_chance_until_its_images_say_otherwise() -> None:
+    guessing = Best(6, 0.13, 0.02, 0.0, ByClass((0.13,) * 10, (0.02,) * 10))
+    # 0.13 of 100 may be a tenth, [0.078, 0.210]; of 2,000 not, [0.116, 0.146]
+    assert guessing.at_chance(100)
+    assert not guessing.at_chance(2000)
+    assert CONSTANT.at_chance(None)
+    assert not LEARNING.at_chance(None)
+
+
+def test_the_classes_count_alike_where_most_images_are_of_one() -> None:
+    # 90 of 100 images are of the first class: always saying so is right 0.9 of the time
+    lopsided = Best(6, 0.90, 0.89, 0.0, ByClass((0.99, 0.05), (0.98, 0.05)))
+    assert lopsided.at_chance(100)
