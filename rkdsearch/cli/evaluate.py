@@ -189,6 +189,8 @@ def _targets(
     from rkdsearch.evaluation.targets import Targets, checkpoint_target, study_targets
 
     if not named.is_file():
+        if named.suffix in {".safetensors", ".pt", ".pth"}:
+            raise StudyError(f"{named}: there is no such file; check the path")
         if config is not None or out is not None:
             raise StudyError(
                 f"{named}: --config and --out belong to a bare checkpoint, and this is no file;"

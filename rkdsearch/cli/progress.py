@@ -76,9 +76,12 @@ def worthless_line(role: str, measured: "TeacherAccuracy", chance: float | None)
         role, measured.clean_accuracy, measured.robust_accuracy, measured.images, chance
     ):
         return None
+    robust = not is_chance(measured.clean_accuracy, measured.images, chance)
+    accuracy = measured.robust_accuracy if robust else measured.clean_accuracy
     return (
-        f"WARNING: the {role} teacher is no better than a constant prediction, which is right on"
-        f" {chance:.3f} of these images: a student learns nothing from it; train it longer, or name"
+        f"WARNING: the {role} teacher is no better than a constant prediction: its"
+        f" {'robust' if robust else 'clean'} accuracy is {accuracy:.3f}, and a constant is right on"
+        f" {chance:.3f} of these images; a student learns nothing from it: train it longer, or name"
         " another"
     )
 
@@ -88,8 +91,8 @@ def chance_line(best: "Best", images: int | None, chance: float | None) -> str |
     if not is_chance(best.clean_accuracy, images, chance):
         return None
     return (
-        f"never left chance: clean accuracy {best.clean_accuracy:.3f}, a constant prediction has"
-        f" {chance:.3f}; its robust accuracy says nothing"
+        f"never left chance: clean accuracy {best.clean_accuracy:.3f} on {images} images, a"
+        f" constant prediction has {chance:.3f}; its robust accuracy says nothing"
     )
 
 
@@ -234,6 +237,11 @@ class SearchProgress:
                     say(f"{trial.trial_id} {line}")
         console.print(front_table(study))
         say(self._headline(study))
+        if not failed and not any(t.full_length for t in study.trials.values()):
+            say(
+                "no trial has reached full length, so there is no front: continue with --resume and"
+                " more trials; --dry-run says how many are needed"
+            )
         if failed and len(failed) == len(study.trials):
             raise StudyError(
                 f"{study.folder}: all {len(failed)} trials failed, so there is no front; correct"

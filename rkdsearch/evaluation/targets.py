@@ -78,8 +78,8 @@ def study_targets(
     if not rows:
         counts = ", ".join(f"{n} {status}" for status, n in cost_of(study.trials).trials.items())
         raise StudyError(
-            f"{folder}: no trial has finished ({counts}); repeat the command that began the study"
-            " (`tune` with --resume) to continue it"
+            f"{folder}: no trial has finished ({counts}); continue the study with `tune --resume`,"
+            " and more --trials where all of them have ended"
         )
     problems: list[str] = []
     notices: list[str] = []

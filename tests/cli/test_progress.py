@@ -82,14 +82,26 @@ def test_a_teacher_and_a_student_that_never_left_chance_are_named(
     assert "WARNING" not in capsys.readouterr().out
     teacher.update(TeacherStep("robust", measured=lost))
     assert (
-        "WARNING: the robust teacher is no better than a constant prediction, which is right on"
-        " 0.100 of these images" in capsys.readouterr().out
+        "WARNING: the robust teacher is no better than a constant prediction: its robust accuracy"
+        " is 0.120, and a constant is right on 0.100 of these images" in capsys.readouterr().out
     )
     assert progress.chance_line(Best(3, 0.12, 0.1, 0.0), 500, 0.1) == (
-        "never left chance: clean accuracy 0.120, a constant prediction has 0.100; its robust"
-        " accuracy says nothing"
+        "never left chance: clean accuracy 0.120 on 500 images, a constant prediction has 0.100;"
+        " its robust accuracy says nothing"
     )
     assert progress.chance_line(Best(3, 0.2, 0.1, 0.0), 500, 0.1) is None
+
+
+def test_a_search_in_which_nothing_reached_full_length_says_how_to_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = Study(tmp_path, load_space(tmp_path, first=[]), 2, {})
+    FakeWorker().drive(study)
+    progress.SearchProgress(study).finished(study)
+    assert (
+        "no trial has reached full length, so there is no front: continue with --resume and more"
+        in capsys.readouterr().out
+    )
 
 
 @pytest.mark.usefixtures("every_line")

@@ -58,7 +58,7 @@ def test_what_has_not_finished_is_not_evaluated(tmp_path: Path, status: str) -> 
     with pytest.raises(
         StudyError,
         match=re.escape(
-            f"no trial has finished (1 {status}); repeat the command that began the study"
+            f"no trial has finished (1 {status}); continue the study with `tune --resume`"
         ),
     ):
         study_targets(tmp_path)
