@@ -57,8 +57,8 @@ def test_a_run_says_what_it_trains_on_then_each_epoch_and_its_best_one(
     )
     assert re.fullmatch(r"best epoch [12]: clean 0\.\d{3}, robust 0\.\d{3}", lines[6])
     assert re.fullmatch(
-        r"WARNING: this student never left chance: clean accuracy 0\.\d{3} on \d+ images, a constant"
-        r" prediction has 0\.10\d; its robust accuracy says nothing",
+        r"WARNING: this student never left chance: clean accuracy 0\.\d{3} on \d+ images, a"
+        r" constant prediction has 0\.10\d; its robust accuracy says nothing",
         lines[7],
     )
     assert lines[8].endswith("alone: best.safetensors, last.safetensors, and the row in trials/")
