@@ -261,7 +261,7 @@ class SearchProgress:
             if counts[s]
         )
         elapsed, waiting = time.monotonic() - self._started, len(study.ledger.waiting)
-        of = "" if study.max_trials is None else f" of {study.max_trials}"
+        of = "" if study.asked_for is None else f" of {study.asked_for}"
         replicates = study.ledger.replicates
         text = (
             f"{elapsed:4.0f} s  {len(study.trials) - len(replicates)}{of} configurations,"
@@ -292,15 +292,15 @@ class SearchProgress:
         elapsed, done = time.monotonic() - begun, self._epochs_done(study) - known
         if done < 5:
             return None
-        if study.max_trials is not None:
-            return _epochs_left(study, study.max_trials) * elapsed / done
+        if study.asked_for is not None:
+            return _epochs_left(study, study.asked_for) * elapsed / done
         spent = study.ledger.device_seconds - spent_before
         if study.max_device_seconds is None or spent <= 0:
             return None
         return max(0.0, study.max_device_seconds - study.ledger.device_seconds) * elapsed / spent
 
 
-def _epochs_left(study: "Study", max_trials: int) -> float:
+def _epochs_left(study: "Study", asked_for: int) -> float:
     """Epochs until the end of the study, replicates included.
 
     Promotions to come are not known: a searched trial is expected to train as long as the mean so
@@ -321,8 +321,8 @@ def _epochs_left(study: "Study", max_trials: int) -> float:
     replicates, wanted = study.ledger.replicates, study.space.replicates
     baselines = len(study.space.baselines)
     proposed = len(study.trials) - len(replicates)
-    to_propose = max_trials - proposed
-    baselines_left = max(0, min(baselines, max_trials) - proposed)
+    to_propose = max(0, asked_for - proposed)
+    baselines_left = max(0, min(baselines, asked_for) - proposed)
     replicates_left = (
         sum(t.status == Status.RUNNING and not t.executing for t in replicates)
         if replicates

@@ -3,7 +3,7 @@
 import re
 import types
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from itertools import chain, takewhile
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -48,11 +48,17 @@ def sentence(error: ValidationError, kind: type[BaseModel], place: str, prefix: 
 def unknown_field(name: str, known: Iterable[str], everywhere: Iterable[str] = ()) -> str:
     """Error text for an unknown dotted name, with the field of its section that may be meant.
 
-    Else a field of that name in another section, by the dotted names `everywhere`.
+    Else a field of that name in another section, the nearest of the dotted names `everywhere`.
     """
+
+    def distance(dotted: str) -> tuple[int, int]:
+        pairs = zip(name.split("."), dotted.split("."), strict=False)
+        shared = list(takewhile(lambda pair: pair[0] == pair[1], pairs))
+        return -len(shared), dotted.count(".")
+
     known, last = sorted(known), name.rpartition(".")[2]
     elsewhere = [dotted for dotted in everywhere if dotted.rpartition(".")[2] == last]
-    elsewhere.sort(key=lambda dotted: dotted.count("."))
+    elsewhere.sort(key=distance)
     names = f"there are {', '.join(known)}" if known else "nothing can be set there"
     if elsewhere and closest(last, known) is None:
         return f"unknown field {name}; did you mean '{elsewhere[0]}'?"

@@ -238,11 +238,8 @@ class Study:
         """True where the search goes on to ask for a configuration of its own."""
         if self.exhausted is not None:
             return False
-        if self.max_trials is not None:
-            added = sum(
-                bool({queue.NOTE, longer.AGAIN} & set(t.notes)) for t in self.ledger.configurations
-            )
-            return ordinal < self.max_trials + added
+        if self.asked_for is not None:
+            return ordinal < self.asked_for
         assert self.max_device_seconds is not None, "exactly one of them ends the search"
         return self.ledger.device_seconds < self.max_device_seconds
 
@@ -377,6 +374,17 @@ class Study:
         """Observations of this study's trials, for the sampler."""
         configurations = self.ledger.configurations
         return self._history.observations(configurations, self._beliefs.refuted(configurations))
+
+    @property
+    def asked_for(self) -> int | None:
+        """Configurations of the whole search so far; None where device time ends it.
+
+        Those that were added by hand, and those of a shorter full run, come on top.
+        """
+        if self.max_trials is None:
+            return None
+        added = {queue.NOTE, longer.AGAIN}
+        return self.max_trials + sum(bool(added & set(t.notes)) for t in self.ledger.configurations)
 
     def counts(self) -> Counter[Status]:
         """Number of configurations in each state, replicates aside."""

@@ -34,6 +34,13 @@ BOTH = {"robust": TEACHER, "natural": TEACHER}
         ),
         ({"optimizer.lrr": 2.0}, "x.yaml: unknown field optimizer.lrr; did you mean 'lr'?"),
         (
+            {"teachers": {"robust": {"mean": [0.5]}}},
+            (
+                "x.yaml: unknown field teachers.robust.mean; did you mean"
+                " 'teachers.robust.network.mean'?"
+            ),
+        ),
+        (
             {"validation.attack.epsilon": 2.0},
             "x.yaml: unknown field validation.attack.epsilon; did you mean 'eps'?",
         ),

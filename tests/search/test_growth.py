@@ -311,7 +311,7 @@ def test_an_enqueued_configuration_is_trained_next_and_beside_the_trials_asked_f
     again = run(folder, space, trials=3)
     added = again.trials["t00003"]
     assert (added.label, added.config.optimizer.lr, added.origin) == ("by hand", 0.2, Origin.SEARCH)
-    assert len(again.trials) == 4
+    assert (len(again.trials), again.asked_for) == (4, 4)
     assert run(folder, space, trials=3).done, "it is trained once"
     assert len(run(folder, space, trials=4).trials) == 5
 
