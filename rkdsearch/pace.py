@@ -53,11 +53,13 @@ def silence_told(life: Callable[[], object], sentence: Callable[[], str]) -> Ite
                 patience *= 2
                 _log.warning("%s", sentence().format(duration(silent)))
 
-    threading.Thread(target=watch, name="silence", daemon=True).start()
+    watcher = threading.Thread(target=watch, name="silence", daemon=True)
+    watcher.start()
     try:
         yield
     finally:
         over.set()
+        watcher.join()  # a daemon that outlives the interpreter may abort the process
 
 
 def duration(seconds: float | None) -> str:

@@ -85,7 +85,8 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
-        raise ConfigError(f"{file}: must hold names and values, got {type(values).__name__}")
+        found = "it is empty" if values is None else f"got a {type(values).__name__}"
+        raise ConfigError(f"{file}: must hold names and values, as `seed: 1`; {found}")
     return values
 
 

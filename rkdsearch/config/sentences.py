@@ -29,6 +29,15 @@ def sentence(error: ValidationError, kind: type[BaseModel], place: str, prefix: 
         fields := _fields_at(kind, path)
     ):
         return f"{place}: {section_not_value(name, fields, first['input'])}{more}"
+    if first["type"] == "literal_error":
+        # one of a few words: the near miss is named
+        words = re.findall(r"'([^']*)'", first["ctx"]["expected"])
+        near = closest(str(first["input"]), words)
+        more = f"; did you mean '{near}'?{more}" if near is not None else more
+    if first["type"] == "too_short" and isinstance(first["input"], list):
+        return (
+            f"{place}: {name} must have {first['ctx']['min_length']} entry at least, got none{more}"
+        )
     law = first["msg"].removeprefix("Value error, ")
     law = re.sub(r"^Input should be ", "must be ", law)
     for words, sign in {

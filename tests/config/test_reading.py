@@ -19,7 +19,8 @@ def test_a_file_with_overrides_on_top_is_a_run(tmp_path: Path) -> None:
     file.write_text("method: {name: pgd_at}\nattack.eps: 8/255\n")
     assert configs.load(file, {"attack.eps": "4/255"}).attack.eps == 4 / 255
     for text, complaint in {
-        "- a": "must hold names and values, got list",
+        "- a": "must hold names and values, as `seed: 1`; got a list",
+        "": "must hold names and values, as `seed: 1`; it is empty",
         "a: [": "is not YAML: ",
         "a: !!python/object:os.x {}": "is not YAML",
     }.items():

@@ -34,6 +34,10 @@ BOTH = {"robust": TEACHER, "natural": TEACHER}
         ),
         ({"optimizer.lrr": 2.0}, "x.yaml: unknown field optimizer.lrr; did you mean 'lr'?"),
         (
+            {"optimizer.name": "AdamW"},
+            "x.yaml: optimizer.name must be 'sgd' or 'adamw', got 'AdamW'; did you mean 'adamw'?",
+        ),
+        (
             {"teachers": {"robust": {"mean": [0.5]}}},
             (
                 "x.yaml: unknown field teachers.robust.mean; did you mean"
