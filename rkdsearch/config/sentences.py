@@ -31,8 +31,8 @@ def sentence(error: ValidationError, kind: type[BaseModel], place: str, prefix: 
         return f"{place}: {section_not_value(name, fields, first['input'])}{more}"
     if first["type"] == "literal_error":
         # one of a few words: the near miss is named
-        words = re.findall(r"'([^']*)'", first["ctx"]["expected"])
-        near = closest(str(first["input"]), words)
+        choices = re.findall(r"'([^']*)'", first["ctx"]["expected"])
+        near = closest(str(first["input"]), choices)
         more = f"; did you mean '{near}'?{more}" if near is not None else more
     if first["type"] == "too_short" and isinstance(first["input"], list):
         return (
