@@ -33,6 +33,7 @@ def status(study: Path, *, all_trials: Annotated[bool, Parameter(name="--all")] 
     from rkdsearch.results.cells import CLEAN, ROBUST, records
     from rkdsearch.results.chance import at_chance
     from rkdsearch.results.cost import cost_of
+    from rkdsearch.results.front import LENGTH, of_full_length
     from rkdsearch.results.objectives import OBJECTIVES, USUAL
     from rkdsearch.results.study import read_study
 
@@ -40,6 +41,7 @@ def status(study: Path, *, all_trials: Annotated[bool, Parameter(name="--all")] 
         student = _safe(row["label"] or method_of(row))
         student += " RECONSTRUCTED" if row["reconstructed"] else ""
         student += " AT CHANCE" if at_chance(row, found.chance) else ""
+        student += f" OF {row[LENGTH]} EPOCHS" if row["trial_id"] in shorter else ""
         return (
             _safe(row["trial_id"]),
             percent(row[CLEAN]),
@@ -75,6 +77,12 @@ def status(study: Path, *, all_trials: Annotated[bool, Parameter(name="--all")] 
     further = [OBJECTIVES[name] for name in found.objectives if name not in USUAL]
     cost = cost_of(found.trials)
     front, others, failed = records(found.front), _others(found), _failed(found)
+    ended = [*front, *others]
+    shorter = {
+        row["trial_id"]
+        for row, whole in zip(ended, of_full_length(ended), strict=True)
+        if not whole
+    }
     console = Console(soft_wrap=False, highlight=False)
     console.print(f"[bold]{_safe(found.name)}[/]  {_state(found)}")
     spent = (

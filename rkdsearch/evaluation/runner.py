@@ -105,11 +105,10 @@ def _run(
 
     def sentence() -> str:
         left = [n for n in range(len(jobs)) if n not in failed and len(results[n]) < blocks]
-        more = f", and {len(left) - 1} more jobs run or wait" if len(left) > 1 else ""
         return (
-            f"no part of an attack has ended for {{}}: {jobs[left[0]].name} runs{more}; a large"
-            " network may need so long, a stuck process never ends: ctrl-c keeps what is done, and"
-            " the same command goes on"
+            f"no part of an attack has ended for {{}}: {jobs[left[0]].name} (jobs left:"
+            f" {len(left)}); a large network may need so long, a stuck process never ends: ctrl-c"
+            " keeps what is done, and the same command goes on"
         )
 
     with silence_told(lambda: (count, _latest(homes)), sentence):

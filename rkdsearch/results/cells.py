@@ -15,7 +15,7 @@ METHOD = "config.method.name"
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as plain values; None where a value is missing."""
     names = [str(name) for name in frame.columns]
-    cells = frame.astype(object).to_numpy()
+    cells = frame.astype(object).to_numpy(copy=True)  # a frame of objects alone gives a view
     cells[frame.isna().to_numpy()] = None
     return [dict(zip(names, row, strict=True)) for row in cells.tolist()]
 

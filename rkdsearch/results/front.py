@@ -80,10 +80,15 @@ def kept_off(trials: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def of_full_length(rows: Sequence[Mapping[str, Any]]) -> list[bool]:
-    """True for each finished row of the greatest length that any of them has finished."""
+    """True for each finished row of the greatest length that any without a flag has finished."""
     lengths = [row.get(LENGTH) or 0 if row["status"] == Status.FINISHED else None for row in rows]
-    longest = max((length for length in lengths if length is not None), default=0)
-    return [length == longest for length in lengths]
+    trusted = [
+        length
+        for row, length in zip(rows, lengths, strict=True)
+        if length is not None and not flags_of(row.get("flags"))
+    ]
+    longest = max(trusted, default=0)
+    return [length is not None and length >= longest for length in lengths]
 
 
 def volume(front: pd.DataFrame, objectives: Sequence[str] = USUAL) -> float:

@@ -11,7 +11,9 @@ from rkdsearch.cli.status import status
 from rkdsearch.errors import StudyError
 from rkdsearch.file_lock import one_writer
 from rkdsearch.results.store import Store
+from rkdsearch.search import study_file
 from tests.results.factory import flag, make_study, repeat
+from tests.search.files import load_space, run
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +65,22 @@ def test_a_student_that_never_left_chance_is_named(
     lines = capsys.readouterr().out.splitlines()
     lost = [line for line in lines if line.rstrip().rstrip("│").rstrip().endswith("AT CHANCE")]
     assert 0 < len(lost) < sum("│" in line for line in lines)
+
+
+def test_trials_of_a_shorter_full_run_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "s"
+    space = load_space(tmp_path)
+    study_file.describe(folder, space, {})
+    run(folder, space, trials=1)
+    longer = load_space(tmp_path, ladder=[{"epochs": 6}])
+    study_file.describe(folder, longer, {})
+    run(folder, longer, trials=1)
+    status(folder)
+    rows = [line for line in capsys.readouterr().out.splitlines() if "published" in line]
+    assert ["6 of 6" in row or "OF 4 EPOCHS" in row for row in rows] == [True, True]
+    assert ["t00001" in rows[0], "t00000" in rows[1]] == [True, True]
 
 
 def test_status_lists_every_finished_trial_by_the_name_that_export_asks_for(
