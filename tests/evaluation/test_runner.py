@@ -200,7 +200,9 @@ def test_a_worker_that_does_not_return_is_told_and_one_that_ends_a_part_is_not(
     evaluated(tmp_path, attacks=["clean"])
     told = [record.getMessage() for record in caplog.records]
     assert len(told) in (1, 2)  # after 0.2 s and, where the machine is fast enough, after 0.4
-    assert told[0].startswith("no part of an attack has ended for 0 s: run, clean, seed 0 (jobs left: 1)")
+    assert told[0].startswith(
+        "no part of an attack has ended for 0 s: run, clean, seed 0 (jobs left: 1)"
+    )
 
 
 def test_a_full_disk_ends_all_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from rkdsearch.results.cells import CLEAN, ROBUST, parse, records
@@ -26,3 +27,9 @@ def test_missing_values_become_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", [None, "", "{", "[1]", "3", float("nan")])
 def test_text_that_is_no_json_object_says_nothing(text: object) -> None:
     assert parse(text) == {}
+
+
+def test_a_frame_of_objects_alone_is_read_and_stays_as_it_is() -> None:
+    frame = pd.DataFrame({"a": [None, "x"]}, dtype=object)
+    assert records(frame) == [{"a": None}, {"a": "x"}]
+    assert records(frame.iloc[:0]) == []
