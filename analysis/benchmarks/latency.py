@@ -192,15 +192,17 @@ def _after(count: int, space: SearchSpace, folder: Path) -> Study:
     for ordinal in range(count):
         overrides = space.sample(rng)
         segments = ladder.segments(space.ladder, space.scheduler, overrides["attack.steps"])
-        study.trials[trial_id_of(ordinal)] = Trial(
-            trial_id_of(ordinal),
-            ordinal,
-            Origin.SEARCH,
-            "",
-            overrides,
-            config,
-            segments,
-            status=Status.PAUSED,
+        study.ledger.add(
+            Trial(
+                trial_id_of(ordinal),
+                ordinal,
+                Origin.SEARCH,
+                "",
+                overrides,
+                config,
+                segments,
+                status=Status.PAUSED,
+            )
         )
     climbing = list(study.trials.values())
     for rung in space.ladder:

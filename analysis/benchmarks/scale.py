@@ -3,21 +3,31 @@
     python analysis/benchmarks/scale.py --trials 10000 --workers 500 --study /tmp/scale
 
 The study, its sampler, scheduler and files are the real ones, of `search_spaces/digits.yaml`; a
-worker's epoch is a formula and takes no time, and there is no Ray. Prints seconds of CPU for each
-proposal and report, memory, rows and files, then CPU seconds of `status` and `report`.
+worker's epoch is a formula and takes no time, and there is no Ray. Every report writes its rows, as
+where epochs take two seconds or more. Prints the driver's CPU time for each proposal and report by
+the number of trials so far, memory, rows and files, then CPU seconds of `status` and `report`.
+
+With `--minutes` the search stops after so many; the same command continues it. Trials that were
+running then start their segment again, because nothing here writes checkpoints.
 """
 
 import argparse
 import heapq
 import itertools
+import json
 import math
 import os
 import resource
-import shutil
 import subprocess
 import sys
 import time
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -25,28 +35,30 @@ from turns import head
 
 from rkdsearch.config.fidelity import fidelity_at
 from rkdsearch.results.store import Store
+from rkdsearch.search import ledger
 from rkdsearch.search.assignment import Assignment
+from rkdsearch.search.journal import Journal
 from rkdsearch.search.study import Study
 from rkdsearch.search.study_file import describe
 from rkdsearch.space.space import SearchSpace
 from rkdsearch.training.epoch import Best, EpochResult
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Worker:
     """One assignment whose epochs follow a formula: the learning rate decides how good it gets."""
 
-    def __init__(self, assignment: Assignment, known: int) -> None:
+    def __init__(self, assignment: Assignment, known: Sequence[EpochResult]) -> None:
         self.assignment = assignment
-        self.epoch = known
+        self.epoch = len(known)
         config = assignment.config
-        seed = np.random.default_rng(abs(hash(assignment.trial_id)) % 2**32)
+        seed = np.random.default_rng(zlib.crc32(assignment.trial_id.encode()))
         self.seconds = float(seed.lognormal(0.0, 0.3))
         fit = math.exp(-(math.log10(config.optimizer.lr / 0.05) ** 2))
         self._clean = min(0.99, 0.7 + 0.25 * fit - config.attack.eps + seed.normal(0, 0.01))
         self._robust = min(0.99, 0.3 + 0.25 * fit + config.attack.eps + seed.normal(0, 0.01))
-        self._best: Best | None = None
+        self._best = known[-1].best if known else None
 
     def step(self) -> EpochResult:
         """The next epoch."""
@@ -77,40 +89,78 @@ class Worker:
         )
 
 
-def search(study: Study, workers: int) -> dict[str, list[float]]:
-    """Drive the study to its end; returns CPU seconds of each proposal and each report."""
-    cpu: dict[str, list[float]] = {"proposal": [], "report": []}
+class Costs:
+    """CPU seconds of the driver's acts, by act and by thousand of trials at that time."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self.spent: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        self.parts = 0
+        with suppress(FileNotFoundError):
+            known = json.loads(file.read_text(encoding="utf-8"))
+            self.parts = known["parts"]
+            for act, by_thousand in known["spent"].items():
+                self.spent[act].update(by_thousand)
+
+    def of(self, act: str, trials: int, call: Callable[[], Any]) -> Any:
+        """The result of the call, whose CPU time is kept."""
+        before = time.process_time()
+        found = call()
+        spent = 1000 * (time.process_time() - before)
+        self.spent[act][str(trials // 1000)].append(round(spent, 3))
+        return found
+
+    def keep(self) -> None:
+        """Write all, for the next part."""
+        text = json.dumps({"parts": self.parts + 1, "spent": self.spent})
+        self._file.write_text(text, encoding="utf-8")
+
+    def tell(self) -> None:
+        """Print a line for each act and thousand of trials."""
+        for act, by_thousand in self.spent.items():
+            whole = [ms for each in by_thousand.values() for ms in each]
+            print(f"{act}: n {len(whole)}, {sum(whole) / 1000:.0f} s of CPU")
+            for thousand, each in sorted(by_thousand.items(), key=lambda item: int(item[0])):
+                print(
+                    f"  from {1000 * int(thousand):6} trials: n {len(each):6}, median"
+                    f" {np.median(each):7.2f} ms, mean {np.mean(each):7.2f} ms, most"
+                    f" {max(each):7.1f} ms"
+                )
+
+
+def search(study: Study, workers: int, costs: Costs, until: float) -> bool:
+    """Drive the study to its end, or to a moment of `time.monotonic`; True where it has ended."""
     order, busy = itertools.count(), list[tuple[float, int, Worker]]()
-    now, told = 0.0, time.monotonic()
-    while True:
+    now, told, reports = 0.0, time.monotonic(), 0
+    while time.monotonic() < until:
         while len(busy) < workers:
-            before = time.process_time()
-            assignment = study.next()
-            cpu["proposal"].append(time.process_time() - before)
+            known = len(study.trials)
+            assignment = costs.of("proposal, promotion or none", known, study.next)
             if assignment is None:
                 break
             trial = study.trials[assignment.trial_id]
-            study.place(trial.trial_id)
-            worker = Worker(assignment, len(trial.segment_epochs))
+            costs.of("place", known, partial(study.place, trial.trial_id))
+            worker = Worker(assignment, trial.segment_epochs)
             heapq.heappush(busy, (now + worker.seconds, next(order), worker))
         if not busy:
-            break
+            study.close()
+            return True
         now, _, worker = heapq.heappop(busy)
-        result = worker.step()
-        before = time.process_time()
-        on = study.report(worker.assignment.trial_id, result, {"run.processes": 1})
-        cpu["report"].append(time.process_time() - before)
-        if on:
+        trial_id, facts = worker.assignment.trial_id, {"run.processes": 1}
+        told_epoch = partial(study.report, trial_id, worker.step(), facts)
+        if costs.of("report", len(study.trials), told_epoch):
             heapq.heappush(busy, (now + worker.seconds, next(order), worker))
+        reports += 1
         if time.monotonic() - told > 60:
             told = time.monotonic()
             print(
-                f"  {len(study.trials)} trials, {len(cpu['report'])} reports,"
+                f"  {len(study.trials)} trials, {reports} reports,"
                 f" {time.process_time():.0f} s of CPU",
                 flush=True,
             )
-    study.close()
-    return cpu
+    for trial in study.ledger.executing:
+        study.interrupt(trial.trial_id)
+    return False
 
 
 def space_of(folder: Path, rungs: str | None) -> SearchSpace:
@@ -144,18 +194,24 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=500)
     parser.add_argument("--study", type=Path, required=True)
     parser.add_argument("--rungs", help="epochs of each rung, such as 1,3,9; default: the space's")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="of this part")
     asked = parser.parse_args()
+    until = time.monotonic() + 60 * asked.minutes
     print(head())
-    shutil.rmtree(asked.study, ignore_errors=True)
-    asked.study.mkdir(parents=True)
+    asked.study.mkdir(parents=True, exist_ok=True)
     space = space_of(asked.study, asked.rungs)
     describe(asked.study, space, {})
-    cpu = search(Study(asked.study, space, asked.trials, {}), asked.workers)
-    for name, each in cpu.items():
-        print(
-            f"{name}: n {len(each)}, median {1000 * float(np.median(each)):.2f} ms,"
-            f" mean {1000 * float(np.mean(each)):.2f} ms, sum {sum(each):.0f} s of CPU"
-        )
+    ledger.EPOCHS_EVERY_SECONDS = 0.0
+    costs = Costs(asked.study.with_suffix(".costs.json"))
+    study = Study(asked.study, space, asked.trials, {}, journal=Journal(asked.study, space))
+    before = time.process_time()
+    study.reconcile()
+    print(
+        f"{len(study.trials)} trials known, {time.process_time() - before:.0f} s of CPU to resume"
+    )
+    ended = search(study, asked.workers, costs, until)
+    costs.keep()
+    costs.tell()
     print(f"memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB at most")
     files = [path for path in asked.study.rglob("*") if path.is_file()]
     store = Store(asked.study)
@@ -164,6 +220,9 @@ def main() -> None:
         f" {len(store.trials())} trials, {len(store.epochs())} epochs,"
         f" {len(store.rungs())} decisions"
     )
+    if not ended:
+        print("not at its end: the same command continues")
+        return
     seconds, text = reader("status", str(asked.study))
     print(f"status: {seconds:.1f} s of CPU, {text.count(chr(10))} lines")
     page = asked.study / "report.html"

@@ -304,14 +304,17 @@ def _epochs_left(study: "Study", asked_for: int) -> float:
     """Epochs until the end of the study, replicates included.
 
     Promotions to come are not known: a searched trial is expected to train as long as the mean so
-    far. Baselines and replicates train to full length.
+    far. Baselines and replicates train to full length, and without rungs every trial does.
     """
     ended = [
         t.epochs_trained
         for t in study.trials.values()
         if not t.executing and t.origin == Origin.SEARCH
     ]
-    typical = statistics.mean(ended) if len(ended) >= 3 else study.space.epochs / 2
+    if not study.scheduler.rungs:
+        typical = float(study.space.epochs)
+    else:
+        typical = statistics.mean(ended) if len(ended) >= 3 else study.space.epochs / 2
     running = sum(
         max(1.0, typical - t.epochs_trained)
         if t.origin == Origin.SEARCH

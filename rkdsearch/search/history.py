@@ -1,50 +1,66 @@
 """Sampler history: searched trials, and baselines inside the space, at the rungs they reached."""
 
-from collections.abc import Collection, Iterable, Sequence
+from bisect import bisect_left, insort
+from collections.abc import Sequence
+from typing import Any
 
-from rkdsearch.results.states import Status
+from rkdsearch.results.states import Origin, Status
 from rkdsearch.search.sampler import Observation
 from rkdsearch.search.trial import Trial
 from rkdsearch.space.space import SearchSpace
 
 
 class SamplerHistory:
-    """Observations of the trials of one study. Those of trials that did not change are reused."""
+    """Observations of the trials of one study.
+
+    They are kept in the two orders in which they are chosen: a proposal after ten thousand trials
+    costs what one after a thousand does.
+    """
 
     def __init__(self, space: SearchSpace) -> None:
         self._space = space
-        # by trial_id: the trial's state, and its observation in that state
-        self._known: dict[str, tuple[object, Observation | None]] = {}
+        self._points: dict[int, dict[str, Any] | None] = {}  # by ordinal; None: outside the space
+        self._known: dict[int, Observation] = {}  # by ordinal
+        self._ordinals: list[int] = []  # ascending
+        self._longest: list[tuple[bool, int, int]] = []  # ascending, see `_length`
 
-    def observations(
-        self, trials: Iterable[Trial], refuted: Collection[str] = ()
-    ) -> list[Observation]:
-        """Observations by ordinal, at most `sampler.history` of them.
+    def note(self, trial: Trial, *, refuted: bool = False) -> None:
+        """Observe a trial that has changed. Replicates are left out.
 
-        Of the `refuted` baselines the lowest rung is told, whatever their length: as a longer trial
-        each would pass for better than all shorter ones.
+        Of a `refuted` baseline the lowest rung is told, whatever its length: as a longer trial it
+        would pass for better than all shorter ones.
         """
-        found: list[Observation] = []
-        for trial in sorted(trials, key=lambda t: t.ordinal):
-            state = (
-                trial.segment_epochs[-1] if trial.segment_epochs else None,
-                len(trial.epochs_by_segment),
-                trial.executing,
-                trial.status == Status.FAILED,
-                trial.trial_id in refuted,
-            )
-            known = self._known.get(trial.trial_id)
-            if known is None or known[0] != state:
-                known = self._known[trial.trial_id] = (
-                    state,
-                    self._observation(trial, refuted=trial.trial_id in refuted),
-                )
-            if known[1] is not None:
-                found.append(known[1])
-        return select_history(found, self._space.sampler.history)
+        if trial.origin == Origin.REPLICATE:
+            return
+        ordinal, found = trial.ordinal, self._observation(trial, refuted=refuted)
+        known = self._known.get(ordinal)
+        if known is not None:
+            if known == found:
+                return
+            del self._known[ordinal]
+            del self._ordinals[bisect_left(self._ordinals, ordinal)]
+            del self._longest[bisect_left(self._longest, (*_length(known), -ordinal))]
+        if found is not None:
+            self._known[ordinal] = found
+            insort(self._ordinals, ordinal)
+            insort(self._longest, (*_length(found), -ordinal))
+
+    def observations(self) -> list[Observation]:
+        """Observations by ordinal, at most `sampler.history` of them: see `select_history`."""
+        limit = self._space.sampler.history
+        if len(self._ordinals) <= limit:
+            return [self._known[ordinal] for ordinal in self._ordinals]
+        kept = {-key[-1] for key in self._longest[: limit // 2]}
+        for ordinal in reversed(self._ordinals):
+            if len(kept) == limit:
+                break
+            kept.add(ordinal)
+        return [self._known[ordinal] for ordinal in sorted(kept)]
 
     def _observation(self, trial: Trial, *, refuted: bool) -> Observation | None:
-        hyperparameters = self._space.searched(trial.config)
+        if trial.ordinal not in self._points:
+            self._points[trial.ordinal] = self._space.searched(trial.config)
+        hyperparameters = self._points[trial.ordinal]
         if hyperparameters is None or trial.status == Status.FAILED:
             return None
         trained = trial.position[1]
@@ -75,8 +91,13 @@ def select_history(observations: Sequence[Observation], limit: int) -> list[Obse
     newest_first = range(len(observations) - 1, -1, -1)
     longest = sorted(
         newest_first,
-        key=lambda i: (observations[i].values is None, observations[i].rungs_short),
+        key=lambda i: _length(observations[i]),
     )[: limit // 2]
     kept = set(longest)
     kept |= set([i for i in newest_first if i not in kept][: limit - len(kept)])
     return [observations[i] for i in sorted(kept)]
+
+
+def _length(observation: Observation) -> tuple[bool, int]:
+    """The key that sorts the longest trained first."""
+    return observation.values is None, observation.rungs_short

@@ -5,6 +5,7 @@ their epochs. All else is derived from it: Ray and Optuna store nothing for a se
 reads it back.
 """
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +17,8 @@ from rkdsearch.results.objectives import OBJECTIVES
 from rkdsearch.results.rows import ALONE, TrialRow
 from rkdsearch.results.states import Origin, Status
 from rkdsearch.results.store import Store
+from rkdsearch.search.asked import Asked
+from rkdsearch.search.shares import Shares
 from rkdsearch.search.trial import Trial
 from rkdsearch.space.space import SearchSpace
 from rkdsearch.training import config_rows, rows
@@ -32,12 +35,15 @@ class Ledger:
         self.name = Store(folder).name
         self.store = Store(folder, config_rows.columns(m for m in space.method_names if "." in m))
         self.trials: dict[str, Trial] = {}
-        # ordinals of rows that this space cannot read: they stay, and are not asked for again
-        self.unreadable: set[int] = set()
-        self.unreadable_seconds = 0.0  # device seconds in these rows
+        self.changed: set[str] = set()  # trials, since who follows all changes emptied it
+        self.asked = Asked(Shares(space).group)
+        self.unreadable_seconds = 0.0  # device seconds in rows that this space cannot read
         self._written_at: dict[str, float] = {}
         self._unpacked: set[str] = set()  # trials that are not trained, with files of their own
-        self._device_seconds: dict[str, float] = {}  # of trials that do not execute
+        # Kept, not searched for: a search may have ten thousand trials and hundreds of workers.
+        self._executing: dict[str, Trial] = {}
+        self._interrupted: dict[str, Trial] = {}
+        self._rested: dict[str, float] = {}  # device seconds of trials that do not execute
 
     @property
     def configurations(self) -> list[Trial]:
@@ -52,20 +58,17 @@ class Ledger:
     @property
     def executing(self) -> list[Trial]:
         """Trials that are being trained now, or wait for a place."""
-        return [t for t in self.trials.values() if t.executing]
+        return list(self._executing.values())
 
     @property
     def waiting(self) -> list[Trial]:
         """Trials that are to be trained now, and wait for a place on the cluster."""
-        return [t for t in self.executing if t.placed is None]
+        return [t for t in self._executing.values() if t.placed is None]
 
     @property
     def interrupted(self) -> Trial | None:
         """The interrupted trial that is to be resumed first."""
-        waiting = (
-            t for t in self.trials.values() if t.status == Status.RUNNING and not t.executing
-        )
-        return min(waiting, key=lambda t: t.segment_began, default=None)
+        return min(self._interrupted.values(), key=lambda t: t.segment_began, default=None)
 
     @property
     def device_seconds(self) -> float:
@@ -73,15 +76,40 @@ class Ledger:
 
         What a damaged row said is not known.
         """
-        return self.unreadable_seconds + sum(self._spent(t) for t in self.trials.values())
+        now = [trial.device_seconds for trial in self._executing.values()]
+        # exact: a resumed search has its trials in another order, and ends at the same sum
+        return math.fsum([self.unreadable_seconds, *self._rested.values(), *now])
 
-    def _spent(self, trial: Trial) -> float:
-        """Device seconds of a trial. While no epoch is added, they are summed once."""
+    @property
+    def searching(self) -> bool:
+        """True where a configuration, replicates aside, is being trained or was interrupted."""
+        return any(
+            t.origin != Origin.REPLICATE
+            for t in (*self._executing.values(), *self._interrupted.values())
+        )
+
+    def add(self, trial: Trial) -> None:
+        """Add a trial. It is not being trained yet."""
+        self.trials[trial.trial_id] = trial
+        self.asked.add(trial)
+        self.note(trial)
+
+    def note(self, trial: Trial) -> None:
+        """Note that the trial's state has changed."""
+        name, running = trial.trial_id, trial.status == Status.RUNNING
+        for kept, belongs in (
+            (self._executing, trial.executing),
+            (self._interrupted, running and not trial.executing),
+        ):
+            if belongs:
+                kept[name] = trial
+            else:
+                kept.pop(name, None)
         if trial.executing:
-            return trial.device_seconds
-        if trial.trial_id not in self._device_seconds:
-            self._device_seconds[trial.trial_id] = trial.device_seconds
-        return self._device_seconds[trial.trial_id]
+            self._rested.pop(name, None)
+        else:
+            self._rested[name] = trial.device_seconds
+        self.changed.add(name)
 
     def checkpoints(self, trial: Trial) -> Path:
         """Folder of the current segment's checkpoints."""
@@ -91,12 +119,15 @@ class Ledger:
         """Mark a trial as being trained from now on; it waits until a worker takes it."""
         trial.executing = True
         trial.placed = None
-        self._device_seconds.pop(trial.trial_id, None)
         trial.status = Status.RUNNING
         self.write(trial, epochs=False)
 
     def write(self, trial: Trial, *, epochs: bool = True, now: bool = True) -> None:
-        """Write the trial's row and, with `epochs`, its epochs; unless `now`, only now and then."""
+        """Write the trial's row and, with `epochs`, its epochs; unless `now`, only now and then.
+
+        Whoever changes a trial calls it.
+        """
+        self.note(trial)
         written_at = self._written_at.get(trial.trial_id, 0.0)
         if not now and time.monotonic() - written_at < EPOCHS_EVERY_SECONDS:
             return
@@ -133,7 +164,9 @@ class Ledger:
         return row_of(trial, self.name, config_rows.row(trial.config))
 
     def take_over(self) -> None:
-        """Note which trials of an earlier session have files of their own."""
+        """Note the states of an earlier session's trials, and which have files of their own."""
+        for trial in self.trials.values():
+            self.note(trial)
         self._unpacked = {
             name
             for name in self.store.own_files()

@@ -29,14 +29,14 @@ class Ranking:
 
     def __init__(self, values: Values, fronts: Integers) -> None:
         self._values = values
-        self._fronts = fronts
+        self.fronts = fronts
         self._rows = np.argsort(fronts, kind="stable")
         self._ends = np.cumsum(np.bincount(fronts))
         self._sorted: set[int] = set()
 
     def rank(self, row: int) -> int:
         """Rank of this row, from 0, the best."""
-        start, rows = self._front(int(self._fronts[row]))
+        start, rows = self._front(int(self.fronts[row]))
         return start + int(np.flatnonzero(rows == row)[0])
 
     def best(self, count: int, eligible: NDArray[np.bool_]) -> int | None:
@@ -44,11 +44,11 @@ class Ranking:
         if not count:
             return None
         # the line at `count` may cut this front: only its order says which of its rows are above
-        last = self._fronts[self._rows[count - 1]]
+        last = self.fronts[self._rows[count - 1]]
         found = np.flatnonzero(eligible[self._rows[: self._ends[last]]])
         if not len(found):
             return None
-        start, rows = self._front(int(self._fronts[self._rows[found[0]]]))
+        start, rows = self._front(int(self.fronts[self._rows[found[0]]]))
         at = int(eligible[rows].argmax())
         return int(rows[at]) if start + at < count else None
 
@@ -59,6 +59,10 @@ class Ranking:
         ranks = np.empty(len(self._rows), dtype=np.int64)
         ranks[self._rows] = np.arange(len(ranks))
         return ranks
+
+    def front(self, front: int) -> Integers:
+        """The rows of this front, best first."""
+        return self._front(front)[1]
 
     def _front(self, front: int) -> tuple[int, Integers]:
         """Number of rows ranked before this front, and the front's rows, best first."""

@@ -50,10 +50,10 @@ def reconcile(
     for row in stored.rows:
         trial = _restored(row, stored, ledger, lengths)
         if trial is None:
-            ledger.unreadable.add(int(row["ordinal"]))
+            ledger.asked.take(int(row["ordinal"]))
             ledger.unreadable_seconds += row["run.device_seconds"] or 0.0
         else:
-            ledger.trials[trial.trial_id] = trial
+            ledger.add(trial)
     _relabel(ledger, lengths)
     unreadable = len(stored.rows) - len(ledger.trials)
     if unreadable:

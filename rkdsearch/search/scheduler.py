@@ -17,12 +17,11 @@ again from the ledger.
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
-from functools import partial
-from itertools import chain
+from dataclasses import dataclass
 from typing import assert_never
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rkdsearch.results import pareto
 from rkdsearch.results.states import Decision
@@ -38,19 +37,56 @@ class Rank:
     of: int
 
 
-@dataclass
 class Rung:
-    """Trials at one rung of `epochs`: their merits by trial_id, in order of arrival.
+    """Trials at one rung of `epochs`, and who of them was promoted, at once or later.
 
-    `promoted` are those that trained on, at once or later; `groups` are the trials that are ranked
-    within a group too.
+    They are kept as columns in the order among trials of equal values: by their ties, then by name,
+    never by arrival, so that a resumed search decides the same.
     """
 
-    epochs: int
-    values: dict[str, tuple[float, ...]] = field(default_factory=dict)
-    groups: dict[str, Hashable] = field(default_factory=dict)
-    ties: dict[str, tuple[float, ...]] = field(default_factory=dict)
-    promoted: set[str] = field(default_factory=set)
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+        self.values: dict[str, tuple[float, ...]] = {}  # merits, in order of arrival
+        self.promoted: set[str] = set()
+        self.table = np.empty((0, 0))  # (N, D), the merits again
+        self.groups = np.empty(0, dtype=np.int64)  # (N,), the number of the group; -1: in none
+        self._ties: dict[str, tuple[float, ...]] = {}
+        self._order: list[tuple[tuple[float, ...], str]] = []
+        self._numbers: dict[Hashable, int] = {}  # of groups
+
+    def add(
+        self,
+        trial_id: str,
+        values: tuple[float, ...],
+        ties: tuple[float, ...],
+        group: Hashable,
+    ) -> None:
+        """Add a trial; a `group` of None is none."""
+        self.values[trial_id], self._ties[trial_id] = values, ties
+        row = self.row(trial_id)
+        self._order.insert(row, (ties, trial_id))
+        number = -1 if group is None else self._numbers.setdefault(group, len(self._numbers))
+        self.groups = np.insert(self.groups, row, number)
+        self.table = np.insert(self.table.reshape(-1, len(values)), row, values, axis=0)
+
+    def row(self, trial_id: str) -> int:
+        """Row of the trial."""
+        return bisect_left(self._order, (self._ties[trial_id], trial_id))
+
+    def name(self, row: int) -> str:
+        """Name of the trial in this row."""
+        return self._order[row][1]
+
+    def paused(self) -> NDArray[np.bool_]:
+        """The rows that were not promoted, (N,)."""
+        return np.fromiter(
+            (name not in self.promoted for _, name in self._order), bool, len(self._order)
+        )
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """Another value after every change: trials arrive and are promoted, and never leave."""
+        return len(self.values), len(self.promoted)
 
 
 @dataclass(frozen=True)
@@ -92,8 +128,10 @@ class Scheduler:
             case _:
                 assert_never(config.name)
         self.rule = f"{config.name}-{config.kind}"
-        # by rung: its trials when they were last ranked, in the order of `_order`
-        self._rankings: dict[int, tuple[list[str], Ranking]] = {}
+        # by rung, with the number or the version for which they hold
+        self._rankings: dict[int, tuple[int, Ranking]] = {}
+        self._best: dict[int, tuple[int, NDArray[np.bool_]]] = {}
+        self._promotions: dict[int, tuple[tuple[int, int], str | None]] = {}
 
     @property
     def decision_if_not_promoted(self) -> Decision:
@@ -116,18 +154,12 @@ class Scheduler:
 
         Among trials of equal values the one of the lowest `ties` ranks first.
         """
-        rung.values.setdefault(trial_id, values)
-        rung.ties.setdefault(trial_id, ties)
-        if self._per_group and group is not None:
-            rung.groups.setdefault(trial_id, group)
+        if trial_id not in rung.values:
+            rung.add(trial_id, values, ties, group if self._per_group else None)
 
     def rank(self, rung: Rung, trial_id: str) -> Rank:
         """Rank of the trial among those that have reached the rung so far."""
-        ids, ranking = self._ranking(rung)
-        return Rank(
-            ranking.rank(bisect_left(ids, _order(rung, trial_id), key=partial(_order, rung))) + 1,
-            len(ids),
-        )
+        return Rank(self._ranking(rung).rank(rung.row(trial_id)) + 1, len(rung.values))
 
     def decide(self, rung: Rung, trial_id: str) -> Decision:
         """Decision about a trial that has just reached the rung; marks it where it trains on."""
@@ -139,10 +171,10 @@ class Scheduler:
             on = (
                 n < self._eta
                 or self.rank(rung, trial_id).rank <= math.ceil(n / self._eta)
-                or trial_id in self._best_of_groups(rung)
+                or self._best_of_groups(rung)[rung.row(trial_id)]
             )
         else:
-            first = trial_id in self._best_of_groups(rung) or (
+            first = self._best_of_groups(rung)[rung.row(trial_id)] or (
                 self.rank(rung, trial_id).rank <= self._quota(rung) and self._open_places(rung) > 0
             )
             on = first and self.next_promotion(above=rung) is None
@@ -161,56 +193,74 @@ class Scheduler:
         for rung in reversed(self.rungs):
             if above is not None and rung.epochs <= above.epochs:
                 return None
-            owed = [i for i in self._best_of_groups(rung) if i not in rung.promoted]
-            if owed:
-                return Promotion(min(owed, key=lambda i: self.rank(rung, i).rank), rung)
-            if not self._quota(rung) or self._open_places(rung) <= 0:
-                continue
-            ids, ranking = self._ranking(rung)
-            paused = np.fromiter((i not in rung.promoted for i in ids), dtype=bool, count=len(ids))
-            row = ranking.best(self._quota(rung), paused)
-            if row is not None:
-                return Promotion(ids[row], rung)
+            if (found := self._promotion_from(rung)) is not None:
+                return Promotion(found, rung)
         return None
+
+    def _promotion_from(self, rung: Rung) -> str | None:
+        """The trial that is to be promoted from this rung; None where there is none."""
+        known = self._promotions.get(rung.epochs)
+        if known is None or known[0] != rung.version:
+            known = self._promotions[rung.epochs] = rung.version, self._promoted_next(rung)
+        return known[1]
+
+    def _promoted_next(self, rung: Rung) -> str | None:
+        if not rung.values:
+            return None
+        paused, ranking = rung.paused(), self._ranking(rung)
+        owed = self._best_of_groups(rung) & paused
+        if owed.any():
+            row = ranking.best(len(owed), owed)
+        elif self._quota(rung) and self._open_places(rung) > 0:
+            row = ranking.best(self._quota(rung), paused)
+        else:
+            row = None
+        return None if row is None else rung.name(row)
 
     def _open_places(self, rung: Rung) -> int:
         """Trials that may still be promoted over groups: without groups, ranks alone decide."""
-        return self._quota(rung) - len(rung.promoted) if rung.groups else 1
+        return self._quota(rung) - len(rung.promoted) if self._grouped(rung) else 1
 
-    def _best_of_groups(self, rung: Rung) -> set[str]:
-        """The best 1/eta of each group, and its best where enough of the group have arrived."""
-        if not rung.groups:
-            return set()
+    @staticmethod
+    def _grouped(rung: Rung) -> bool:
+        return bool((rung.groups >= 0).any())
+
+    def _best_of_groups(self, rung: Rung) -> NDArray[np.bool_]:
+        """Rows (N,) of the best 1/eta of each group, and of its best where enough have arrived."""
+        known = self._best.get(rung.epochs)
+        if known is None or known[0] != len(rung.values):
+            known = self._best[rung.epochs] = len(rung.values), self._best_now(rung)
+        return known[1]
+
+    def _best_now(self, rung: Rung) -> NDArray[np.bool_]:
+        best = np.zeros(len(rung.values), dtype=bool)
+        if not self._grouped(rung):
+            return best
         below = [r.epochs for r in self.rungs].index(rung.epochs)
         enough = max(1, self._per_group // self._eta**below)
-        ids, ranking = self._ranking(rung)
-        ranks = dict(zip(ids, ranking.ranks().tolist(), strict=True))
-        members: dict[Hashable, list[str]] = {}
-        for trial_id in sorted(rung.groups, key=ranks.__getitem__):
-            members.setdefault(rung.groups[trial_id], []).append(trial_id)
-        best = set[str]()
-        for found in members.values():
-            best.update(found[: max(len(found) // self._eta, len(found) >= enough)])
+        ranking = self._ranking(rung)
+        rows = np.lexsort((ranking.fronts, rung.groups))
+        rows = rows[rung.groups[rows] >= 0]
+        for members in np.split(rows, np.flatnonzero(np.diff(rung.groups[rows])) + 1):
+            count = max(len(members) // self._eta, int(len(members) >= enough))
+            if not count:
+                continue
+            # all of the fronts before the one that the line cuts; of that one the first in order
+            fronts = ranking.fronts[members]
+            whole = int(np.searchsorted(fronts, fronts[count - 1]))
+            best[members[:whole]] = True
+            cut = ranking.front(int(fronts[count - 1]))
+            best[cut[rung.groups[cut] == rung.groups[members[0]]][: count - whole]] = True
         return best
 
     def _quota(self, rung: Rung) -> int:
         """Number of trials in the best 1/eta of the rung."""
         return len(rung.values) // self._eta
 
-    def _ranking(self, rung: Rung) -> tuple[list[str], Ranking]:
-        """Trials at the rung, in the order of `_order`, and their ranking."""
-        ids, ranking = self._rankings.get(rung.epochs, ([], None))
-        if ranking is None or len(ids) != len(rung.values):
-            # ties never fall by arrival: a resumed search decides the same
-            ids = sorted(rung.values, key=partial(_order, rung))
-            values = np.fromiter(
-                chain.from_iterable(rung.values[i] for i in ids), dtype=float
-            ).reshape(len(ids), -1)
-            ranking = Ranking(values, self._fronts(values))
-            self._rankings[rung.epochs] = ids, ranking
-        return ids, ranking
-
-
-def _order(rung: Rung, trial_id: str) -> tuple[tuple[float, ...], str]:
-    """The order among trials of equal values: by their ties, then by name."""
-    return rung.ties.get(trial_id, ()), trial_id
+    def _ranking(self, rung: Rung) -> Ranking:
+        """Ranking of the rung's rows."""
+        known = self._rankings.get(rung.epochs)
+        if known is None or known[0] != len(rung.values):
+            ranking = Ranking(rung.table, self._fronts(rung.table))
+            known = self._rankings[rung.epochs] = len(rung.values), ranking
+        return known[1]

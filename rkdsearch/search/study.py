@@ -3,7 +3,6 @@
 `execution/` drives it over Ray; tests and simulations drive it directly.
 """
 
-import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -77,14 +76,17 @@ class Study:
         self._history = SamplerHistory(space)
         self._warm_start = tuple(warm_start)
         self._journal = journal
-        self._asked: dict[str, str] = {}  # fingerprints of runs, by trial_id or label
+        self._baselines_left: list[tuple[str, Baseline]] | None = None  # with their fingerprints
+        self._replicates: tuple[int, list[Trial]] = (-1, [])  # who gets them, after so many ends
+        self._ends = 0
+        self._refuted: set[str] = set()  # baselines that the history knows as such
         # trials of a shorter full run whose configurations are to have a longer one
         self._again: list[Trial] = []
 
     def reconcile(self, notice: Callable[[str], None] = lambda _: None) -> None:
         """Continue what the folder holds, see `resume.reconcile`. Raises StudyError."""
         self.retried = reconcile(self.ledger, self._lengths, self._decisions, notice)
-        asked = self._fingerprints()
+        asked = self.ledger.asked.fingerprints
         self._again = [
             trial
             for trial in self._lengths.again(self.trials.values())
@@ -134,11 +136,11 @@ class Study:
     def _searched(self) -> bool:
         """True where no configuration is left to ask for, to promote or to wait for."""
         return (
-            not self._may_ask(self._free_ordinal())
+            not self._may_ask()
             and self._enqueued() is None
             and not self._again
             and self.scheduler.next_promotion() is None
-            and not any(t.status == Status.RUNNING for t in self.ledger.configurations)
+            and not self.ledger.searching
         )
 
     def _new_configuration(self) -> Trial | None:
@@ -146,7 +148,7 @@ class Study:
 
         Before all of them those of a shorter full run that are worth a longer one.
         """
-        ordinal = self._free_ordinal()
+        ordinal = self.ledger.asked.free_ordinal
         if self._again:
             earlier = self._again.pop(0)
             proposal = Proposal(
@@ -155,27 +157,23 @@ class Study:
                 earlier.proposed_by or ProposedBy.CHANCE,
             )
             return self._add(ordinal, earlier.origin, earlier.label, proposal)
-        if (baseline := self._open_baseline()) is not None and self._may_ask(ordinal):
+        if (baseline := self._open_baseline()) is not None and self._may_ask():
             proposal = Proposal(dict(baseline.overrides), {}, ProposedBy.BASELINE)
             return self._add(ordinal, Origin.BASELINE, baseline.label, proposal)
         if (enqueued := self._enqueued()) is not None:
             noted = {queue.NOTE: enqueued.name}
             proposal = Proposal(dict(enqueued.overrides), noted, ProposedBy.QUEUE)
             return self._add(ordinal, Origin.SEARCH, enqueued.label, proposal)
-        if not self._may_ask(ordinal):
+        if not self._may_ask():
             return None
-        owed = self._shares.owed(
-            self._shares.group(t.config)
-            for t in self.ledger.configurations
-            if t.origin == Origin.SEARCH
-        )
+        owed = self._shares.owed(self.ledger.asked.groups)
         if (near := self._near_baseline(ordinal, owed)) is not None:
             return self._add(ordinal, Origin.SEARCH, "", near)
         try:
             proposal = self.feasibility.proposal(
                 ordinal,
                 [*self._warm_start, *self.observations()],
-                self._fingerprints(),
+                self.ledger.asked.fingerprints,
                 owed,
             )
         except SpaceError as error:
@@ -195,51 +193,34 @@ class Study:
                 self._beliefs.near(baseline, ordinal, attempt, number)
                 for attempt in range(MODEL_ATTEMPTS)
             ),
-            self._fingerprints(),
+            self.ledger.asked.fingerprints,
             trial_id_of(ordinal),
         )
 
     def _open_baseline(self) -> Baseline | None:
         """The first baseline that was not asked for; one of a grown space may come late."""
-        asked = {
-            self._fingerprint(t) for t in self.ledger.configurations if t.origin == Origin.BASELINE
-        }
-        for baseline in self.space.baselines:
-            if baseline.label not in self._asked:
-                config = self.feasibility.config(baseline.overrides, baseline.label)
-                self._asked[baseline.label] = config.fingerprint()
-            if self._asked[baseline.label] not in asked:
-                return baseline
-        return None
+        if self._baselines_left is None:
+            self._baselines_left = [
+                (self.feasibility.config(b.overrides, b.label).fingerprint(), b)
+                for b in self.space.baselines
+            ]
+        while self._baselines_left and self._baselines_left[0][0] in self.ledger.asked.baselines:
+            del self._baselines_left[0]
+        return self._baselines_left[0][1] if self._baselines_left else None
 
     def _at_full_length(self, trial: Trial) -> TrainConfig:
         """The run of the trial's configuration at the full length of the space."""
         return self.feasibility.config(trial.hyperparameters, trial.trial_id)
 
     def _enqueued(self) -> Enqueued | None:
-        taken = {str(t.notes.get(queue.NOTE)) for t in self.ledger.configurations}
-        return queue.waiting(self.folder, taken)
+        return queue.waiting(self.folder, self.ledger.asked.enqueued)
 
-    def _fingerprints(self) -> set[str]:
-        """Fingerprints of the runs that were asked for."""
-        return {self._fingerprint(trial) for trial in self.ledger.configurations}
-
-    def _fingerprint(self, trial: Trial) -> str:
-        if trial.trial_id not in self._asked:
-            self._asked[trial.trial_id] = trial.config.fingerprint()
-        return self._asked[trial.trial_id]
-
-    def _free_ordinal(self) -> int:
-        """The first ordinal without a configuration: a damaged row leaves a gap."""
-        taken = {t.ordinal for t in self.ledger.configurations} | self.ledger.unreadable
-        return next(n for n in itertools.count() if n not in taken)
-
-    def _may_ask(self, ordinal: int) -> bool:
+    def _may_ask(self) -> bool:
         """True where the search goes on to ask for a configuration of its own."""
         if self.exhausted is not None:
             return False
         if self.asked_for is not None:
-            return ordinal < self.asked_for
+            return self.ledger.asked.free_ordinal < self.asked_for
         assert self.max_device_seconds is not None, "exactly one of them ends the search"
         return self.ledger.device_seconds < self.max_device_seconds
 
@@ -253,9 +234,16 @@ class Study:
         return [
             (trial, number)
             for number in range(1, self.space.replicates.seeds + 1)
-            for trial in front.to_replicate(self.trials.values(), self.space)
+            for trial in self._to_replicate()
             if trial_id_of(trial.ordinal, number) not in self.trials
         ]
+
+    def _to_replicate(self) -> list[Trial]:
+        """The trials to replicate, chosen again where another one has ended."""
+        if self._replicates[0] != self._ends:
+            chosen = front.to_replicate(self.trials.values(), self.space)
+            self._replicates = self._ends, chosen
+        return self._replicates[1]
 
     def _new_replicate(self) -> Trial | None:
         """The first of the replicates. All get their rows at once: the front waits for them all."""
@@ -284,7 +272,7 @@ class Study:
             notes=proposal.notes,
             proposed_by=proposal.by,
         )
-        self.trials[trial_id] = trial
+        self.ledger.add(trial)
         return trial
 
     # ----------------------------------------------------------------------------------- report
@@ -358,6 +346,7 @@ class Study:
     def _end(self, trial: Trial, status: Status) -> bool:
         trial.status = status
         trial.executing = False
+        self._ends += 1
         self.ledger.write(trial)
         if self._journal is not None and status != Status.PAUSED:
             self._journal.add(trial)
@@ -372,8 +361,12 @@ class Study:
 
     def observations(self) -> list[Observation]:
         """Observations of this study's trials, for the sampler."""
-        configurations = self.ledger.configurations
-        return self._history.observations(configurations, self._beliefs.refuted(configurations))
+        refuted = self._beliefs.refuted(self.ledger.configurations)
+        for trial_id in {*self.ledger.changed, *(refuted ^ self._refuted)}:
+            self._history.note(self.trials[trial_id], refuted=trial_id in refuted)
+        self._refuted = refuted
+        self.ledger.changed.clear()
+        return self._history.observations()
 
     @property
     def asked_for(self) -> int | None:
@@ -383,8 +376,7 @@ class Study:
         """
         if self.max_trials is None:
             return None
-        added = {queue.NOTE, longer.AGAIN}
-        return self.max_trials + sum(bool(added & set(t.notes)) for t in self.ledger.configurations)
+        return self.max_trials + self.ledger.asked.beside
 
     def counts(self) -> Counter[Status]:
         """Number of configurations in each state, replicates aside."""

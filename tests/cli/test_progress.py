@@ -69,6 +69,16 @@ def test_the_time_left_is_reckoned_from_the_first_epochs_and_not_from_the_start_
     assert after.endswith("4 of 8 configurations, 0 running, 4 finished; about 20 s left")
 
 
+def test_without_rungs_every_running_trial_has_all_of_its_epochs_left(tmp_path: Path) -> None:
+    study = Study(tmp_path, load_space(tmp_path, scheduler={"name": "none"}, first=[]), 2, {})
+    assignment = study.next()
+    assert assignment is not None
+    for result, _ in zip(FakeWorker().run(assignment), range(3), strict=False):
+        assert study.report(assignment.trial_id, result, {"run.processes": 1})
+    assert study.next() is not None
+    assert progress._epochs_left(study, 2) == 1 + 4
+
+
 def test_a_teacher_and_a_student_that_never_left_chance_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

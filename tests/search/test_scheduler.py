@@ -207,3 +207,33 @@ def test_a_baseline_takes_no_place_in_its_group() -> None:
     found = scheduler.next_promotion()
     assert found is not None
     assert found.trial_id == "t1"
+
+
+def test_the_best_of_groups_agree_with_the_definition() -> None:
+    rng, eta = np.random.default_rng(5), 2
+    scheduler = Scheduler((1, 3), SchedulerConfig(reduction=eta), NAMES, per_group=4)
+    rung = scheduler.rungs[0]
+    names, groups = list[str](), dict[str, str]()
+    for number in rng.permutation(40):
+        trial_id = f"t{number:02d}"
+        names.append(trial_id)
+        if number % 5:  # the others are in no group
+            groups[trial_id] = "abc"[number % 3]
+        merits = tuple(np.round(rng.random(2), 1).tolist())
+        scheduler.record(rung, trial_id, merits, group=groups.get(trial_id))
+        ids = sorted(names)
+        ranks = ranks_by_definition(np.array([rung.values[i] for i in ids]))
+        best_first = [ids[ranks.index(n)] for n in range(len(ids))]
+        best = set[str]()
+        for group in "abc":
+            members = [i for i in best_first if groups.get(i) == group]
+            best.update(members[: max(len(members) // eta, len(members) >= 4)])
+        owed = [i for i in best_first if i in best and i not in rung.promoted]
+        quota = len(ids) // eta
+        free = [i for i in best_first[:quota] if i not in rung.promoted]
+        expected = owed[:1] or (free[:1] if quota > len(rung.promoted) else [])
+        found = scheduler.next_promotion()
+        assert ([] if found is None else [found.trial_id]) == expected
+        if found is not None and rng.random() < 0.8:
+            rung.promoted.add(found.trial_id)
+    assert len(rung.promoted) > 10

@@ -1,3 +1,4 @@
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,14 @@ def test_the_least_served_choice_is_owed_next_and_nothing_when_all_are_served(
 ) -> None:
     shares = Shares(load_space(tmp_path, sampler=SAMPLER))
     served = [(("method.name", name),) for name in ("natural", "pgd_at", "trades", "natural")]
-    first = shares.owed(served)
+    first = shares.owed(Counter(served))
     assert first is not None
     assert first[1] in ("pgd_at", "trades")
-    assert shares.owed([*served, (("method.name", "trades"),)]) == ("method.name", "pgd_at")
-    assert shares.owed([*served, *served]) is None
+    assert shares.owed(Counter([*served, (("method.name", "trades"),)])) == (
+        "method.name",
+        "pgd_at",
+    )
+    assert shares.owed(Counter([*served, *served])) is None
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import itertools
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -176,10 +177,12 @@ def test_device_time_is_what_every_epoch_took_also_where_one_is_trained_again(
             asked += 1
             if not study.report(assignment.trial_id, replace(result, seconds=0.1 * asked), {}):
                 break
-            assert study.ledger.device_seconds == sum(
+            assert study.ledger.device_seconds == math.fsum(
                 t.device_seconds for t in study.trials.values()
             )
-        assert study.ledger.device_seconds == sum(t.device_seconds for t in study.trials.values())
+        assert study.ledger.device_seconds == math.fsum(
+            t.device_seconds for t in study.trials.values()
+        )
     assert any(len(t.epochs_by_segment) == 2 for t in study.trials.values())
 
 

@@ -1,0 +1,56 @@
+"""What a study has asked for so far, as its next proposal must know it.
+
+It is kept from trial to trial, not gathered from all of them at every proposal.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+
+from rkdsearch.config import TrainConfig
+from rkdsearch.results.states import Origin
+from rkdsearch.search import longer, queue
+from rkdsearch.search.shares import Group
+from rkdsearch.search.trial import Trial
+
+
+class Asked:
+    """Configurations that were asked for; `group` names the choices of one for which shares count.
+
+    Replicates are left out.
+    """
+
+    def __init__(self, group: Callable[[TrainConfig], Group]) -> None:
+        self.fingerprints: set[str] = set()
+        self.baselines: set[str] = set()  # fingerprints of these alone
+        self.enqueued: set[str] = set()  # names of their files
+        self.beside = 0  # those that are trained beside the number asked for
+        self.groups: Counter[Group] = Counter()  # of the searched ones
+        self._group = group
+        self._ordinals: set[int] = set()
+        self._free = 0
+
+    def add(self, trial: Trial) -> None:
+        """Add a trial."""
+        if trial.origin == Origin.REPLICATE:
+            return
+        fingerprint = trial.config.fingerprint()
+        self.fingerprints.add(fingerprint)
+        if trial.origin == Origin.BASELINE:
+            self.baselines.add(fingerprint)
+        else:
+            self.groups[self._group(trial.config)] += 1
+        if queue.NOTE in trial.notes:
+            self.enqueued.add(str(trial.notes[queue.NOTE]))
+        self.beside += bool({queue.NOTE, longer.AGAIN} & trial.notes.keys())
+        self.take(trial.ordinal)
+
+    def take(self, ordinal: int) -> None:
+        """Note that an ordinal is taken."""
+        self._ordinals.add(ordinal)
+        while self._free in self._ordinals:
+            self._free += 1
+
+    @property
+    def free_ordinal(self) -> int:
+        """The first ordinal without a configuration: a damaged row leaves a gap."""
+        return self._free
