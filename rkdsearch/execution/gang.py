@@ -160,13 +160,15 @@ class Gang:
                 return
             yield reports[0]
 
-    def has_lost_a_process(self) -> bool:
-        """True where a process, or its node, is gone. It waits until Ray knows."""
+    def loss(self) -> Exception | None:
+        """Ray's error where a process, or its node, is gone. It waits until Ray knows."""
         try:
             ray.get([p.address.remote() for p in self._processes], timeout=LOST_SECONDS)
-        except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
-            return True
-        return False
+        except ray.exceptions.RayActorError as error:
+            return error
+        except ray.exceptions.GetTimeoutError:
+            return ray.exceptions.WorkerCrashedError()
+        return None
 
     def close(self) -> None:
         """End the processes, so that their GPUs are free for the next trial."""

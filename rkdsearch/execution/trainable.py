@@ -55,13 +55,13 @@ class RayTrial(tune.Trainable):
             failure = as_rkd_error(error.cause)
             # The others only notice that their peer is gone: it is Ray's business, as below.
             lost = (
-                isinstance(failure, WorkerError)
-                and self._gang is not None
-                and self._gang.has_lost_a_process()
+                self._gang.loss()
+                if isinstance(failure, WorkerError) and self._gang is not None
+                else None
             )
             self.cleanup()  # the gang's other processes may wait for the one that raised
-            if lost:
-                raise ray.exceptions.WorkerCrashedError from error
+            if lost is not None:  # as Ray says it: a preempted node is no failure of the trial
+                raise lost from error
             return self._failure(failure)
         except ray.exceptions.RayError:
             # A worker or a node is gone: Ray starts the trial again, from its checkpoint.

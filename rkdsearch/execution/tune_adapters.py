@@ -190,6 +190,7 @@ class StudyCallback(_StudyAdapter, tune.Callback):
         self._notice = notice
         self._interruption = interruption
         self._listen_at = 0.0
+        self._failures: dict[str, int] = {}  # of Tune's trials, so far
 
     @override
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -199,11 +200,14 @@ class StudyCallback(_StudyAdapter, tune.Callback):
     @override
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.study.displace(_trial_id(trial))
-        most = self.study.space.resources.max_failures
-        self._notice(
-            f"trial {_trial_id(trial)} lost its worker, started again"
-            f" ({trial.num_failures} of {most})"
+        known, most = self._failures.get(trial.trial_id, 0), self.study.space.resources.max_failures
+        self._failures[trial.trial_id] = trial.num_failures
+        counted = (
+            f"{trial.num_failures} of {most}"
+            if trial.num_failures > known
+            else "its node was preempted, which is not counted"
         )
+        self._notice(f"trial {_trial_id(trial)} lost its worker, started again ({counted})")
 
     @override
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:

@@ -19,7 +19,7 @@ from rkdsearch.reporting.traces import (
     title,
 )
 from rkdsearch.results.cells import CLEAN, ROBUST, parse
-from rkdsearch.results.nodes import Stretch
+from rkdsearch.results.nodes import Stretch, moves
 from rkdsearch.results.objectives import COSTS, OBJECTIVES
 
 CURVES = 80  # more lines cannot be told apart, and are slow to draw
@@ -49,6 +49,18 @@ def nodes(found: Sequence[Stretch], failed: Sequence[Row]) -> Figure | None:
         }
         for name, mine in ((name, [s for s in found if s.node == name]) for name in names)
     ]
+    if moved := moves(found):
+        traces.append(
+            {
+                "name": "moved away",
+                "mode": "markers",
+                "x": [s.end.isoformat() for s in moved],
+                "y": [plain(s.node) for s in moved],
+                "customdata": [f"{plain(s.trial_id)} went on elsewhere" for s in moved],
+                "hovertemplate": "%{customdata}<extra></extra>",
+                "marker": {"symbol": "diamond", "size": 11, "color": "$ink"},
+            }
+        )
     if failed:
         traces.append(
             {

@@ -14,9 +14,13 @@ from rkdsearch.results.cells import records
 OF_MACHINES = (Failure.MEMORY, Failure.WORKER, Failure.FILES)
 
 
+# A longer time without an epoch, two epochs' length aside, is a pause: a rung, a lost driver.
+PAUSE_SECONDS = 30.0
+
+
 @dataclass(frozen=True)
 class Stretch:
-    """Consecutive epochs of one trial on one node."""
+    """Consecutive epochs of one trial on one node, without a pause."""
 
     node: str
     trial_id: str
@@ -26,13 +30,13 @@ class Stretch:
 
 
 def stretches(epochs: pd.DataFrame) -> list[Stretch]:
-    """The stretches of all trials, from rows of `epochs/` in their order; unknown nodes left out.
-
-    A trial that waits on one node, at a rung or after an interruption, is one stretch there.
-    """
+    """Stretches of all trials, from rows of `epochs/` in their order; unknown nodes left out."""
     known = epochs.dropna(subset=["node", "finished"])
     changed = known[["trial_id", "node"]].ne(known[["trial_id", "node"]].shift()).any(axis=1)
-    begun = known["finished"] - pd.to_timedelta(known["seconds"].fillna(0.0), unit="s")
+    seconds = known["seconds"].fillna(0.0)
+    begun = known["finished"] - pd.to_timedelta(seconds, unit="s")
+    waited = (begun - known["finished"].shift()).dt.total_seconds()
+    changed |= waited > PAUSE_SECONDS + 2 * seconds
     grouped = known.assign(begun=begun).groupby(changed.cumsum())
     found = grouped.agg(
         node=("node", "first"),
@@ -50,8 +54,8 @@ def by_node(found: Iterable[Stretch], trials: Iterable[Mapping[str, Any]]) -> li
     A trial moves away where its next epoch was trained on another node.
     """
     rows: dict[str, dict[str, Any]] = {}
-    before: dict[str, Stretch] = {}
-    for stretch in sorted(found, key=lambda s: s.start):
+    found = sorted(found, key=lambda s: s.start)
+    for stretch in found:
         new = {"trials": set(), "epochs": 0, "moved": 0, "failed": 0}
         row = rows.setdefault(
             stretch.node, {"node": stretch.node, "first": stretch.start, "last": stretch.end, **new}
@@ -59,13 +63,24 @@ def by_node(found: Iterable[Stretch], trials: Iterable[Mapping[str, Any]]) -> li
         row["trials"].add(stretch.trial_id)
         row["epochs"] += stretch.epochs
         row["last"] = max(row["last"], stretch.end)
-        if stretch.trial_id in before:
-            rows[before[stretch.trial_id].node]["moved"] += 1
-        before[stretch.trial_id] = stretch
+    for stretch in moves(found):
+        rows[stretch.node]["moved"] += 1
     for trial in machine_failures(trials):
         if trial["run.node"] in rows:
             rows[trial["run.node"]]["failed"] += 1
     return [{**row, "trials": len(row["trials"])} for row in rows.values()]
+
+
+def moves(found: Iterable[Stretch]) -> list[Stretch]:
+    """The stretches after which their trial was trained on by another node."""
+    moved: list[Stretch] = []
+    before: dict[str, Stretch] = {}
+    for stretch in sorted(found, key=lambda s: s.start):
+        earlier = before.get(stretch.trial_id)
+        if earlier is not None and earlier.node != stretch.node:
+            moved.append(earlier)
+        before[stretch.trial_id] = stretch
+    return moved
 
 
 def machine_failures(trials: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

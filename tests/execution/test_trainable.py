@@ -116,9 +116,9 @@ def test_what_one_process_of_a_gang_meets_is_told_as_its_own_words_and_not_tried
     assert told == TrialFailure("epoch 1, batch 1: the loss is nan", Failure.LOSS)
 
 
-@pytest.mark.parametrize("lost", [True, False])
+@pytest.mark.parametrize("lost", [ray.exceptions.RayActorError(preempted=True), None])
 def test_a_peer_that_is_gone_is_rays_business_and_one_that_cannot_be_reached_a_failure(
-    lost: bool,
+    lost: ray.exceptions.RayActorError | None,
 ) -> None:
     error = ray.exceptions.RayTaskError(
         "step",
@@ -131,11 +131,12 @@ def test_a_peer_that_is_gone_is_rays_business_and_one_that_cannot_be_reached_a_f
     ended: list[str] = []
     trial = trial_whose_next_epoch(error.as_instanceof_cause())
     trial._gang = SimpleNamespace(  # type: ignore[assignment]
-        close=lambda: ended.append("the gang"), has_lost_a_process=lambda: lost
+        close=lambda: ended.append("the gang"), loss=lambda: lost
     )
-    if lost:
-        with pytest.raises(ray.exceptions.WorkerCrashedError):
+    if lost is not None:
+        with pytest.raises(ray.exceptions.RayActorError) as raised:
             trial.step()
+        assert raised.value.preempted
     else:
         assert failure_of(trial).kind is Failure.WORKER
     assert ended == ["the gang"]

@@ -29,7 +29,9 @@ def searcher_of(study: Study, interruption: Interruption, places: int = 1) -> St
 
 def started(trial_id: str) -> SimpleNamespace:
     """Tune's trial, as the callback is given it."""
-    return SimpleNamespace(config={"trial_id": trial_id}, num_failures=1)
+    return SimpleNamespace(
+        config={"trial_id": trial_id}, trial_id=f"tune-{trial_id}", num_failures=1
+    )
 
 
 def test_as_many_trials_wait_as_the_cluster_can_take_and_one_where_it_is_full(
@@ -48,6 +50,24 @@ def test_as_many_trials_wait_as_the_cluster_can_take_and_one_where_it_is_full(
     assert [searcher.suggest(str(n)) is not None for n in range(4, 6)] == [True, False]
     callback.on_trial_recover(1, [], started("t00001"))
     assert [t.trial_id for t in study.ledger.waiting] == ["t00001", "t00003"]
+
+
+def test_a_lost_worker_is_counted_and_a_preempted_node_is_not(tmp_path: Path) -> None:
+    study, said = Study(tmp_path, load_space(tmp_path), 9, {}), list[str]()
+    callback = StudyCallback(study, None, said.append, Interruption(study.folder))
+    assert searcher_of(study, Interruption(study.folder)).suggest("a") is not None
+    trial = started("t00000")
+    for trial.num_failures in (0, 1, 1, 2):
+        callback.on_trial_recover(1, [], trial)
+    assert said == [
+        f"trial t00000 lost its worker, started again ({how})"
+        for how in (
+            "its node was preempted, which is not counted",
+            "1 of 3",
+            "its node was preempted, which is not counted",
+            "2 of 3",
+        )
+    ]
 
 
 def test_three_trials_in_a_row_that_the_machine_failed_alike_end_the_search(tmp_path: Path) -> None:

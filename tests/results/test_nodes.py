@@ -35,6 +35,45 @@ def test_a_trial_that_moved_has_a_stretch_on_each_node() -> None:
     assert stretches(pd.DataFrame(EPOCHS))[0].end == START + timedelta(minutes=2)
 
 
+def test_a_search_of_three_nodes_whose_node_was_killed_and_whose_driver_was_paused() -> None:
+    """Rows of a real search (tests/cluster/test_losses.py), every fifth second of it."""
+    begun = datetime(2026, 11, 29, 22, 6, 50, tzinfo=UTC)
+
+    def at(trial_id: str, node: str, *seconds: int) -> list[dict[str, Any]]:
+        return [
+            {
+                "trial_id": trial_id,
+                "node": f"node{node[-1]} 10.77.248.{int(node[-1]) + 1}",
+                "finished": begun + timedelta(seconds=second),
+                "seconds": 0.6,
+            }
+            for second in seconds
+        ]
+
+    rows = [
+        *at("t00000", "node2", 3, 8, 13, 18, 23, 28, 148, 153, 158),
+        *at("t00001", "node1", 3, 5),
+        *at("t00001", "node3", 23, 28, 148, 153, 158),
+    ]
+    found = stretches(pd.DataFrame(rows))
+    assert [(s.node[:5], s.trial_id, s.epochs) for s in found] == [
+        ("node2", "t00000", 6),
+        ("node2", "t00000", 3),
+        ("node1", "t00001", 2),
+        ("node3", "t00001", 2),
+        ("node3", "t00001", 3),
+    ]
+    assert [row["moved"] for row in by_node(found, [])] == [0, 1, 0]
+    picture = figures.nodes(found, [])
+    assert picture is not None
+    *_, moved = picture["data"]
+    assert (moved["x"], moved["y"], moved["customdata"]) == (
+        ["2026-11-29T22:06:55+00:00"],
+        ["node1 10.77.248.2"],
+        ["t00001 went on elsewhere"],
+    )
+
+
 def test_nodes_count_trials_epochs_moves_and_the_failures_of_machines() -> None:
     trials = [
         failure("t1", "b 10.0.0.3", "worker"),
