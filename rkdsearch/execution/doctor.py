@@ -62,35 +62,31 @@ def examine(space: SearchSpace | None, folder: Path | None) -> Iterator[tuple[st
         looks = {
             task.options(
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            ).remote(order): _name(node)
+            ).remote(order): node
             for node in nodes[:64]
         }
         waiting = list(looks)
         while waiting:
             ready, waiting = ray.wait(waiting, num_returns=1, timeout=LOOK_SECONDS)
             if not ready:
-                for late in waiting:
-                    yield (
-                        looks[late],
-                        Sight(
-                            "", (f"did not answer within {LOOK_SECONDS:g} s: is it overloaded?",)
-                        ),
-                    )
+                late = Sight("", (f"did not answer within {LOOK_SECONDS:g} s: is it overloaded?",))
+                yield from ((_name(looks[one]), late) for one in waiting)
                 return
-            yield looks[ready[0]], _sight(ready[0])
+            node = looks[ready[0]]
+            yield _name(node), _sight(ready[0], str(node["NodeID"]))
 
 
 def check_cluster(space: SearchSpace, folder: Path, notice: Callable[[str], None]) -> None:
     """Refuse a connected cluster on which this search would not go well.
 
-    `notice` is told where the cluster is too small now, which is no fault: it may grow. Raises
-    StudyError with what is wrong, in a sentence or a few.
+    `notice` is told where the cluster is too small now, which is no fault, because it may grow; and
+    of nodes that die meanwhile. Raises StudyError with what is wrong, in a sentence or a few.
     """
-    complaints = [
-        f"node {node} {complaint}"
-        for node, sight in examine(space, folder)
-        for complaint in sight.complaints
-    ]
+    complaints = list[str]()
+    for node, sight in examine(space, folder):
+        complaints += [f"node {node} {complaint}" for complaint in sight.complaints]
+        if sight.lost:
+            notice(f"node {node} {sight.facts}: the search begins without it")
     complaints += impossible(space.resources)
     if not complaints:  # nodes with another folder or version need no further test
         complaints += strangers(space.resources)
@@ -251,7 +247,7 @@ def _order(space: SearchSpace | None, folder: Path | None, witness: str) -> byte
     )
 
 
-def _sight(reference: Any) -> Sight:
+def _sight(reference: Any, node_id: str) -> Sight:
     """A node's answer, or why it has none."""
     try:
         found: Sight = ray.get(reference)
@@ -261,7 +257,11 @@ def _sight(reference: Any) -> Sight:
             "", (f"cannot run rkdsearch: {last_line(cause)}; install one lock on all nodes",)
         )
     except ray.exceptions.RayError as error:
-        return Sight("", (f"was lost while it looked ({type(error).__name__})",))
+        # a node that died a moment ago is alive for Ray until something is asked of it
+        if node_id not in {node["NodeID"] for node in live_nodes()}:
+            return Sight("was lost while it was looked at", (), lost=True)
+        logs = "the logs of Ray on that node say why (/tmp/ray/session_latest/logs)"
+        return Sight("", (f"cannot run the look ({type(error).__name__}): {logs}",))
     return found
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 import threading
 import time
@@ -110,6 +111,8 @@ def _join(address: str) -> None:
     # SystemExit: nobody answered within two minutes
     except (Exception, SystemExit) as error:
         _raise_terminated(error)
+        if (versions := _mismatch(str(error))) is not None:
+            raise StudyError(f"--address {address}: {versions}") from error
         why = (
             ""
             if isinstance(error, SystemExit)
@@ -119,6 +122,25 @@ def _join(address: str) -> None:
             f"--address {address}: there is no Ray cluster to join{why}; start one"
             " (docs/cluster.md), or leave --address out to use this machine"
         ) from error
+
+
+def _mismatch(message: str) -> str | None:
+    """The sentence about Ray's refusal of another Ray or Python; None for other messages."""
+    ray_versions, pythons = (re.findall(rf"{name}: (\S+)", message) for name in ("Ray", "Python"))
+    if "Version mismatch" not in message or not len(ray_versions) == len(pythons) == 2:
+        return None
+    theirs, ours = (
+        f"Ray {ray_version} and Python {python}"
+        for ray_version, python in zip(ray_versions, pythons, strict=True)
+    )
+    way = (
+        "install one lock with one Python on all machines"
+        if pythons[0].rpartition(".")[0] != pythons[1].rpartition(".")[0]
+        or ray_versions[0] != ray_versions[1]
+        else "install one Python, or set RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL=minor on all"
+        " machines, before `ray start` too: the last number makes no difference to us"
+    )
+    return f"the cluster runs {theirs}, this machine {ours}: {way}"
 
 
 def _raise_terminated(error: BaseException) -> None:

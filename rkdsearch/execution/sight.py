@@ -43,6 +43,7 @@ class Sight:
 
     facts: str
     complaints: tuple[str, ...]
+    lost: bool = False  # it died meanwhile, and is no part of the cluster any more
 
 
 def versions() -> dict[str, str]:

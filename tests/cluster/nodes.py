@@ -169,15 +169,20 @@ class Cluster:
 
     def node_id(self, node: int) -> str:
         """Ray's name of a node."""
+        return next(name for address, name in self.alive() if address == self.address(node))
+
+    def alive(self) -> list[tuple[str, str]]:
+        """Address and Ray's name of each node that Ray takes for alive."""
         script = (
             "import ray; ray.init(address='auto', log_to_driver=False, logging_level=50);"
-            f"print([n['NodeID'] for n in ray.nodes() if n['Alive'] and n['NodeManagerAddress'] =="
-            f" '{self.address(node)}'][-1])"
+            "print(*('NODE ' + n['NodeManagerAddress'] + ' ' + n['NodeID'] for n in ray.nodes()"
+            " if n['Alive']), sep='\\n')"
         )
-        log = self.folder / "node.log"
+        log = self.folder / "alive.log"
         command = [sys.executable, "-c", script]
         self.popen(0, command, log, RAY_ADDRESS=self.head).wait(WAIT)
-        return log.read_text().split()[-1]
+        lines = [line.split() for line in log.read_text().splitlines() if line.startswith("NODE ")]
+        return [(address, name) for _, address, name in lines]
 
     def ray(self, *words: str) -> str:
         """Output of a command of Ray's on the head."""

@@ -1,7 +1,9 @@
 """A search on a cluster of several nodes, and what it leaves on disk."""
 
+import re
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing_extensions import override
 
 from rkdsearch.results.cells import records
 from rkdsearch.results.store import Store
-from tests.cluster.nodes import Cluster, until
+from tests.cluster.nodes import WAIT, Cluster
 from tests.execution.real import WITNESS, Search, space
 from tests.execution.test_kills import Remains
 
@@ -44,18 +46,50 @@ class ClusterSearch(Search):
         words += ["--resume", "--allow-import", "tests.search"]
         return self.cluster.command("tune", *words, log=self.log, **environment)
 
+    @property
+    def said(self) -> str:
+        """What the driver has printed so far."""
+        return self.log.read_text()
+
     @override
     def epochs(self) -> dict[tuple[str, int], Any]:
         return super().epochs() if (self.study / "epochs").exists() else {}
 
+    def until(self, driver: subprocess.Popen[str], condition: Callable[[], object]) -> float:
+        """Wait for the condition, while the driver runs; returns the seconds that it took."""
+        began = time.monotonic()
+        while not condition():
+            assert driver.poll() is None, f"it ended early: {self.said}"
+            assert time.monotonic() - began < WAIT, f"waited in vain: {self.said}"
+            time.sleep(0.2)
+        return time.monotonic() - began
+
     def more(self, driver: subprocess.Popen[str], epochs: int = 4) -> float:
         """Wait for so many more recorded epochs; returns the seconds that it took."""
         before = len(self.epochs())
-        return until(lambda: len(self.epochs()) >= before + epochs, alive=driver)
+        return self.until(driver, lambda: len(self.epochs()) >= before + epochs)
+
+    def last_epochs(self) -> dict[str, int]:
+        """The last recorded epoch of each trial."""
+        return dict(sorted(self.epochs()))
+
+    def on_node(self, node: int) -> set[str]:
+        """Trials whose last recorded epoch was trained there (by rank 0)."""
+        last, address = self.last_epochs(), self.cluster.address(node)
+        return {
+            row["trial_id"]
+            for row in records(Store(self.study).epochs())
+            if row["epoch"] == last.get(row["trial_id"]) and row["node"].endswith(f" {address}")
+        }
 
     def nodes(self, since: float = 0.0) -> set[str]:
         """Nodes on which steps were trained since then."""
         return {s["node"].rpartition(":")[2] for s in self.seen() if s["time"] >= since}
+
+    def ranks(self) -> set[tuple[str, str]]:
+        """Rank and node of the last two steps of each rank."""
+        last = {s["rank"]: s["node"].rpartition(":")[2] for s in self.seen()[-8:]}
+        return set(last.items())
 
     def complete(self, remains: Sequence[Remains], epochs: int) -> None:
         """Check that every trial finished, with each of its epochs recorded once and trained once.
@@ -72,3 +106,7 @@ class ClusterSearch(Search):
             (f"t{n:05d}", e) for n in range(self.trials) for e in range(1, epochs + 1)
         ]
         assert len(Store(self.study).epochs()) == self.trials * epochs
+
+    def sentences(self, pattern: str) -> list[str]:
+        """Lines of the driver in which the pattern is found."""
+        return [line for line in self.said.splitlines() if re.search(pattern, line)]

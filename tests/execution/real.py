@@ -51,8 +51,13 @@ def space(
         "first": [
             {"label": "natural", "method.name": "natural"},
             *(
-                {"label": label, "method.name": WITNESS, "method.mood": mood}
-                for label, mood in (first or {}).items()
+                {
+                    "label": label,
+                    "method.name": WITNESS,
+                    "method.mood": mood,
+                    "optimizer.lr": 0.05 + number / 100,  # two of one mood are two configurations
+                }
+                for number, (label, mood) in enumerate((first or {}).items())
             ),
         ],
         "ladder": [{"epochs": epochs} for epochs in ladder],

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import ray
-from ray._private import ray_constants
+from ray._private import ray_constants, utils
 from ray._private.node import Node
 
 from rkdsearch.errors import StudyError, Terminated
@@ -53,6 +53,34 @@ def test_a_cluster_that_is_not_there_is_one_sentence(
     )
     with pytest.raises(StudyError, match=law), connected("x"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("ray_version", "python", "way"),
+    [
+        ("2.59.0", "3.11.7", "install one lock with one Python on all machines"),
+        ("2.60.0", "3.12.1", "install one lock with one Python on all machines"),
+        ("2.60.0", "3.11.2", "install one Python, or set RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL="),
+    ],
+)
+def test_a_cluster_of_other_versions_is_told_with_all_four(
+    ray_version: str, python: str, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = {"ray_version": "2.60.0", "python_version": "3.11.7"}
+
+    def refuse(**_: object) -> None:
+        monkeypatch.setattr(utils, "compute_version_info", lambda: tuple(mine.values()))
+        theirs = {"ray_version": ray_version, "python_version": python}
+        utils.check_version_info(theirs, "10.77.0.1", python_version_match_level="patch")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(StudyError) as raised, connected("x"):
+        pass
+    assert str(raised.value).startswith(
+        f"--address x: the cluster runs Ray {ray_version} and Python {python}, this machine Ray"
+        f" 2.60.0 and Python 3.11.7: {way}"
+    )
 
 
 def failing(times: int, begun: Callable[..., None]) -> Callable[..., None]:

@@ -14,6 +14,8 @@ from typing import Any
 import psutil
 import pytest
 import ray
+from ray._private.node import Node
+from ray._private.parameter import RayParams
 
 from rkdsearch.cli.evaluate import evaluate
 from rkdsearch.cli.report import report
@@ -295,6 +297,68 @@ def test_two_trials_share_a_gpu_and_a_third_waits_for_it(witness: Path, tmp_path
     search.whole()
     assert max(groups["CREATED"] for groups in placed) == 2
     assert {step["gpus"] for step in seen(witness, "told")} == {"0"}
+
+
+@contextmanager
+def another_node() -> Iterator[Node]:
+    """A second node of this Ray, with a raylet and workers of its own, and one GPU by its count."""
+    node = Node(
+        RayParams(
+            gcs_address=ray.get_runtime_context().gcs_address,
+            node_ip_address="127.0.0.1",
+            num_cpus=1,
+            num_gpus=1,
+            object_store_memory=80_000_000,
+            include_log_monitor=False,
+            node_manager_port=0,
+            dashboard_agent_listen_port=None,
+        ),
+        head=False,
+        shutdown_at_exit=False,
+        spawn_reaper=False,
+    )
+    try:
+        yield node
+    finally:
+        node.kill_all_processes(check_alive=False, allow_graceful=False)
+
+
+def test_the_trial_of_a_node_that_is_killed_goes_on_elsewhere_from_its_last_epoch(
+    witness: Path, tmp_path: Path
+) -> None:
+    told = witness.with_suffix(".told")
+    told.unlink(missing_ok=True)
+    searched = space(dict.fromkeys("ab", "told"), (20,), resources={"gpu": 1})
+    search = Search(tmp_path, trials=2, space={**searched, "first": searched["first"][1:]})
+    known = len(seen(witness, "told"))
+    notices, before = list[str](), dict[tuple[str, int], Any]()
+
+    def pids() -> set[int]:
+        return {step["pid"] for step in seen(witness, "told")[known:]}
+
+    def listen(study: Study) -> None:
+        if len(pids()) == 2:  # a trial on each node
+            told.touch()
+        if before or min((len(t.epochs) for t in study.ledger.executing), default=0) < 2:
+            return
+        raylet = node.all_processes["raylet"][0].process
+        (worker,) = (pid for pid in pids() if psutil.Process(pid).ppid() == raylet.pid)
+        for trial in study.ledger.executing:
+            study.ledger.write(trial)
+        before.update(search.epochs())
+        raylet.kill()
+        os.kill(worker, signal.SIGKILL)
+
+    allow_import("tests.search")
+    study = Study(search.study, SearchSpace.load(search.file), search.trials, {})
+    with another_node() as node:
+        run_search(study, listener=listen, notice=notices.append)
+    search.whole()
+    assert {row["status"] for row in search.rows().values()} == {"finished"}
+    assert len(before) >= 4
+    assert before.items() <= search.epochs().items()
+    (notice,) = notices
+    assert notice.endswith("lost its worker, started again (1 of 3)")
 
 
 def test_a_search_that_was_stopped_proposes_what_one_that_was_left_alone_does(
