@@ -32,8 +32,9 @@ def look(study: Study) -> None:
         group(t.config) for t in configurations if t.origin == Origin.SEARCH
     )
     fresh = SamplerHistory(study.space)
+    refuted = study._beliefs.refuted(configurations)
     for trial in trials:
-        fresh.note(trial)
+        fresh.note(trial, refuted=trial.trial_id in refuted)
     assert study.observations() == fresh.observations()
 
 
