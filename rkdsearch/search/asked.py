@@ -1,6 +1,6 @@
-"""What a study has asked for so far, as its next proposal must know it.
+"""Configurations that a study has asked for so far, as its next proposal must know them.
 
-It is kept from trial to trial, not gathered from all of them at every proposal.
+They are noted trial by trial, not gathered from all trials at every proposal.
 """
 
 from collections import Counter
