@@ -12,7 +12,7 @@ from rkdsearch.config import TrainConfig
 from rkdsearch.errors import RkdError, StudyError
 from rkdsearch.results.cells import CLEAN, METHOD, ROBUST, records
 from rkdsearch.results.cost import cost_of
-from rkdsearch.results.front import configurations
+from rkdsearch.results.front import configurations, of_full_length
 from rkdsearch.results.states import Origin, Status
 from rkdsearch.results.study import StudyResults, read_study
 from rkdsearch.search import ledger
@@ -114,10 +114,14 @@ def _named(folder: Path, study: StudyResults, trial: str) -> dict[str, Any]:
 
 
 def _selected(study: StudyResults, chosen: Chosen) -> list[dict[str, Any]]:
-    """Rows of the chosen finished trials; of configurations with their replicates."""
+    """Rows of the chosen finished trials; of configurations with their replicates.
+
+    A front and its baselines have the greatest full length of the study.
+    """
     rows = [r for r in records(study.trials) if r["status"] == Status.FINISHED]
     if chosen == "finished":
         return rows
+    rows = [row for row, whole in zip(rows, of_full_length(rows), strict=True) if whole]
     ordinals = set(study.front["ordinal"]) if chosen == "front" else best_of_methods(study)
     ordinals |= {r["ordinal"] for r in rows if r["origin"] == Origin.BASELINE}
     return [r for r in rows if r["ordinal"] in ordinals]
@@ -130,12 +134,9 @@ def best_of_methods(study: StudyResults) -> set[int]:
     where there are any.
     """
     best: dict[str, tuple[float, int]] = {}
-    for row in records(configurations(study.trials)):
-        if (
-            row["status"] == Status.FINISHED
-            and row["origin"] == Origin.SEARCH
-            and None not in (row[CLEAN], row[ROBUST])
-        ):
+    rows = records(configurations(study.trials))
+    for row, whole in zip(rows, of_full_length(rows), strict=True):
+        if whole and row["origin"] == Origin.SEARCH and None not in (row[CLEAN], row[ROBUST]):
             score = (row[CLEAN] + row[ROBUST]) / 2
             method = str(row.get(METHOD))
             best[method] = max(best.get(method, (-1.0, -1)), (score, row["ordinal"]))

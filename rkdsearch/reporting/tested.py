@@ -9,6 +9,7 @@ from rkdsearch.results.cells import records
 from rkdsearch.results.chance import at_chance
 from rkdsearch.results.evaluations import Comparison, compare, other_protocols
 from rkdsearch.results.flags import signs
+from rkdsearch.results.front import of_full_length
 from rkdsearch.results.seed_means import compare_means, over_seeds
 from rkdsearch.results.states import ATTACKS, Origin
 from rkdsearch.results.study import StudyResults
@@ -125,7 +126,11 @@ def comparisons(study: StudyResults, trials: Sequence[Row], front: Sequence[Row]
     Of each table `rows` have the two students and their comparisons by attack; `intervals` are all
     of them, `attacks` those that any pair met. Two baselines meet once.
     """
-    baselines = [row for row in trials if row["origin"] == Origin.BASELINE]
+    baselines = [
+        row
+        for row, whole in zip(trials, of_full_length(trials), strict=True)
+        if row["origin"] == Origin.BASELINE and whole
+    ]
     pairs: list[tuple[Row, Row]] = []
     for first in front:
         for second in baselines:

@@ -110,6 +110,26 @@ def test_the_front_comes_with_its_replicates_and_the_baselines_with_theirs(tmp_p
     assert [t.trial_id for t in alone.networks] == ["base", "good"]
 
 
+def test_a_front_and_its_baselines_have_the_longest_full_run_and_one_of_before_has_its_name(
+    tmp_path: Path,
+) -> None:
+    short, long = {"fidelity.of_epochs": 4}, {"fidelity.of_epochs": 8}
+    write_trials(
+        tmp_path,
+        [
+            trial("base", 0, 0.9, 0.9, origin="baseline", **short),
+            trial("good", 1, 0.9, 0.8, **short),
+            trial("base2", 2, 0.5, 0.3, origin="baseline", **long),
+            trial("good2", 3, 0.6, 0.4, **long),
+        ],
+    )
+    for chosen in ("front", "best of methods"):
+        found = study_targets(tmp_path, chosen=chosen)  # type: ignore[arg-type]
+        assert [t.trial_id for t in found.networks] == ["base2", "good2"]
+    assert len(study_targets(tmp_path).networks) == 4
+    assert [t.trial_id for t in study_targets(tmp_path, trial="good").networks] == ["good"]
+
+
 def test_a_member_whose_file_is_gone_or_cut_is_a_sentence_and_the_rest_is_evaluated(
     tmp_path: Path,
 ) -> None:
