@@ -18,7 +18,7 @@ from tests.results.factory import make_study
 ROOT = Path(__file__).parents[1]
 WATCHED = {
     *("accelerate", "optuna", "pandas", "ray", "ray.tune", "scipy", "sklearn", "timm", "torch"),
-    *("torch._dynamo", "torchvision"),
+    *("torch._dynamo", "torch.distributed.tensor", "torchvision"),
 }
 PROBE = """
 import json, sys
@@ -74,6 +74,11 @@ def after(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
             ),
             "training": "import rkdsearch.training.trainer",
             "run": "import rkdsearch.training.run",
+            "epoch": (
+                "from rkdsearch import config\nfrom rkdsearch.training.trainer import Trainer\n"
+                "short = {'training.epochs': 1, 'training.device': 'cpu', 'method.name': 'natural'}"
+                "\nnext(Trainer(config.build(short)).epochs())"
+            ),
             "gang": "import rkdsearch.execution.gang",
             "trial": "import rkdsearch.execution.trial, rkdsearch.execution.trainable",
             "search": "import rkdsearch.execution.search",
@@ -115,6 +120,12 @@ def test_training_imports_neither_ray_nor_torchvision(after: dict[str, set[str]]
 
 def test_a_run_does_not_import_scipy(after: dict[str, set[str]]) -> None:
     assert after["run"] == {"torch", "pandas", "accelerate"}
+
+
+def test_an_epoch_imports_neither_torchs_compiler_nor_scikit_learn(
+    after: dict[str, set[str]],
+) -> None:
+    assert after["epoch"] == {"torch", "pandas", "accelerate"}
 
 
 def test_a_process_of_a_gang_does_not_import_tune(after: dict[str, set[str]]) -> None:

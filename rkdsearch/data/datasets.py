@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -295,11 +297,18 @@ def _digits(config: DataConfig) -> tuple[Images, Indices]:
 
     They have 8 x 8 pixels and 16 grey levels.
     """
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    pixels = torch.from_numpy(bunch.images.astype(np.uint8)[..., None])
-    labels = torch.from_numpy(bunch.target.astype(np.int64))
+    package = find_spec("sklearn")  # its import would take a second of every process
+    assert package is not None, "scikit-learn is a dependency"
+    file = Path(str(package.origin)).parent / "datasets" / "data" / "digits.csv.gz"
+    try:
+        table = np.loadtxt(file, dtype=np.int64, delimiter=",")
+    except OSError as error:
+        raise DataError(
+            f"{file}: scikit-learn's digits cannot be read ({error}); install scikit-learn as"
+            " requirements.lock has it"
+        ) from error
+    pixels = torch.from_numpy(table[:, :-1].astype(np.uint8).reshape(-1, 8, 8, 1))
+    labels = torch.from_numpy(table[:, -1].copy())
     whole = Images(pixels, labels, _DIGITS_SCALE, tuple("0123456789"), "digits", "all")
     test = stratified_sample(
         labels.numpy(),

@@ -20,6 +20,8 @@ def replicated(trials: pd.DataFrame) -> pd.DataFrame:
     selection gap: selection bias and the effect of another seed together. Of a baseline, which no
     result selected, it is the seed's effect alone.
     """
+    # rows of few columns are selected in a tenth of the time
+    trials = trials[["trial_id", "ordinal", "origin", "status", CLEAN, ROBUST]]
     finished = trials[trials["status"] == Status.FINISHED]
     replicate = trials["origin"] == Origin.REPLICATE
     failed = trials[replicate & (trials["status"] == Status.FAILED)].groupby("ordinal").size()

@@ -10,7 +10,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache, partial
@@ -22,9 +22,11 @@ import pyarrow.parquet as pq
 
 from rkdsearch.errors import DiskError, StudyError
 from rkdsearch.results.columns import Column
-from rkdsearch.results.packs import Packer, gathered, own_files_in, without_empty
+from rkdsearch.results.packs import Packer, gathered, is_pack, own_files_in, without_empty
 from rkdsearch.results.tables import SCHEMA_VERSION, columns
-from rkdsearch.results.versions import upgraded, upgraded_description
+from rkdsearch.results.versions import VERSION_KEY, upgraded, upgraded_description
+
+Wanted = Callable[[str], bool]  # of a column's name; `bool` wants all
 
 _TRIAL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TEMPORARY = ".tmp-"  # a leading dot: dataset readers skip such files
@@ -110,17 +112,17 @@ class Store:
         """Trials whose rows are in files of their own."""
         return {path.stem for path in own_files_in(self.folder / "trials")}
 
-    def trials(self) -> pd.DataFrame:
+    def trials(self, wanted: Wanted = bool) -> pd.DataFrame:
         """Every trial, by ordinal and name."""
-        return self._read("trials")
+        return self._read("trials", wanted)
 
-    def epochs(self) -> pd.DataFrame:
+    def epochs(self, wanted: Wanted = bool) -> pd.DataFrame:
         """Every epoch of every trial, by trial and epoch."""
-        return self._read("epochs")
+        return self._read("epochs", wanted)
 
-    def rungs(self) -> pd.DataFrame:
+    def rungs(self, wanted: Wanted = bool) -> pd.DataFrame:
         """Every decision, by time."""
-        return self._read("rungs")
+        return self._read("rungs", wanted)
 
     def evaluations(self) -> pd.DataFrame:
         """Every test result, by trial, checkpoint, attack and attack seed.
@@ -200,10 +202,10 @@ class Store:
             self._tables[table] = ({c.name: c for c in wanted}, _schema(table, wanted))
         return self._tables[table]
 
-    def _read(self, table: str) -> pd.DataFrame:
+    def _read(self, table: str, wanted: Wanted = bool) -> pd.DataFrame:
         def read(path: Path) -> "pa.Table | None":
             try:
-                return upgraded(table, pq.ParquetFile(path).read())
+                return upgraded(table, _read_file(path, table, wanted))
             except FileNotFoundError:
                 raise
             except (OSError, pa.ArrowException):
@@ -211,19 +213,21 @@ class Store:
                 return None
 
         found = dict(gathered(self.folder / table, read))
-        schema = _schema(table, columns(table))
+        schema = _schema(table, tuple(c for c in columns(table) if _needed(table, wanted, c.name)))
         tables = [schema.empty_table()]
+        alike = _alike(found)
         fields = [
-            (f, each[f.name].null_count < len(each)) for each in found.values() for f in each.schema
+            (f, each[f.name].null_count < len(each)) for _, each in alike for f in each.schema
         ]
         # of those with values, if there are any
         types = {f.name: f.type for f, valued in sorted(fields, key=lambda pair: pair[1])}
-        for path, each in found.items():
+        for paths, each in alike:
             known = without_empty(each, types)
             try:
                 schema = pa.unify_schemas([schema, known.schema], promote_options="permissive")
             except pa.ArrowException:
-                self._damage(path)
+                for path in paths:
+                    self._damage(path)
                 continue
             tables.append(known)
         whole = pa.concat_tables(tables, promote_options="permissive")
@@ -231,7 +235,8 @@ class Store:
         frame: pd.DataFrame = whole.to_pandas(
             types_mapper={pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}.get
         )
-        return frame.sort_values(_ORDER[table], kind="stable", ignore_index=True)
+        frame = frame.sort_values(_ORDER[table], kind="stable", ignore_index=True)
+        return frame[[name for name in frame.columns if wanted(name)]]
 
     def _damage(self, path: Path) -> None:
         if path not in self.damaged:
@@ -253,15 +258,7 @@ def replace_file(
             if isinstance(content, str):
                 file.write(content.encode())
             else:
-                # Of a row or a few, dictionaries and statistics would take longer to write than
-                # the values themselves.
-                pq.write_table(
-                    content,
-                    file,
-                    compression="zstd" if pack else "snappy",
-                    use_dictionary=pack,
-                    write_statistics=False,
-                )
+                file.write(_encoded(content, pack=pack))
             if fsync:
                 file.flush()
                 os.fsync(file.fileno())
@@ -271,6 +268,44 @@ def replace_file(
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _encoded(content: "pa.Table", *, pack: bool) -> "pa.Buffer":
+    """The bytes of a Parquet file."""
+    # in memory first: Arrow writes a column at a time, and hundreds of small writes take time
+    stream = pa.BufferOutputStream()
+    pq.write_table(
+        content,
+        stream,
+        compression="zstd" if pack else "snappy",
+        # of a row or a few, these would take longer to write than the values themselves
+        use_dictionary=pack,
+        write_statistics=False,
+    )
+    return stream.getvalue()
+
+
+def _read_file(path: Path, table: str, wanted: Wanted) -> "pa.Table":
+    """The needed columns of a file; all where it is of an older version, which had other names."""
+    file = pq.ParquetFile(pa.BufferReader(path.read_bytes()))
+    found = file.schema_arrow
+    names = None
+    if (found.metadata or {}).get(VERSION_KEY.encode()) == str(SCHEMA_VERSION).encode():
+        names = [name for name in found.names if _needed(table, wanted, name)]
+    # threads would take longer than the few rows of one trial
+    return file.read(columns=names, use_threads=is_pack(path))
+
+
+def _needed(table: str, wanted: Wanted, name: str) -> bool:
+    return name in _ORDER[table] or wanted(name)
+
+
+def _alike(found: Mapping[Path, "pa.Table"]) -> list[tuple[list[Path], "pa.Table"]]:
+    """All files together where they have one schema, as almost always; else each by itself."""
+    first = next((each.schema for each in found.values()), None)
+    if first is not None and all(each.schema.equals(first) for each in found.values()):
+        return [([*found], pa.concat_tables(found.values()))]
+    return [([path], each) for path, each in found.items()]
 
 
 def _arrow(column: Column) -> "pa.DataType":

@@ -14,7 +14,7 @@ from typing import Any
 from rkdsearch.config import TrainConfig
 from rkdsearch.config.fidelity import fidelity_at
 from rkdsearch.errors import Failure
-from rkdsearch.results.cells import records
+from rkdsearch.results.cells import METHOD, records
 from rkdsearch.results.packs import is_pack
 from rkdsearch.results.rows import DecisionRow
 from rkdsearch.results.states import Origin, ProposedBy, Status
@@ -22,6 +22,7 @@ from rkdsearch.results.store import Store
 from rkdsearch.search.ledger import folder_of
 from rkdsearch.search.trial import RETRYABLE, Trial
 from rkdsearch.space.ladder import Segment
+from rkdsearch.space.space import SearchSpace
 from rkdsearch.training import checkpoint, rows
 from rkdsearch.training.epoch import Best, EpochResult
 from rkdsearch.training.teacher import history_of
@@ -32,11 +33,15 @@ _DERIVED = {"run.seed", "run.wall_seconds", "run.device_seconds", "run.updated"}
 
 
 class StoredTrials:
-    """Rows of a study as they are on disk, and the trials that they describe."""
+    """Rows of a study as they are on disk, and the trials that they describe.
 
-    def __init__(self, store: Store) -> None:
+    Of the columns `config.*`, rows have the method and the searched parameters of `space`.
+    """
+
+    def __init__(self, store: Store, space: SearchSpace) -> None:
         self._folder = store.folder
-        self.rows = records(store.trials())
+        read = {METHOD, *(f"config.{parameter.name}" for parameter in space.parameters)}
+        self.rows = records(store.trials(lambda c: not c.startswith("config.") or c in read))
         self._rungs = _by_trial(records(store.rungs()))
         self._epochs = _by_trial(records(store.epochs()))
 

@@ -1,6 +1,8 @@
 """The optimizers of a run: the student's, and those of companions with their own."""
 
+import inspect
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -30,8 +32,8 @@ def build_optimizers(
             values["fused"] = True
         if config.name == "adamw":
             momentum = values.pop("momentum")
-            return torch.optim.AdamW(groups, betas=(momentum, 0.999), **values)
-        sgd = torch.optim.SGD(groups, nesterov=config.nesterov, **values)
+            return _without_compiler(torch.optim.AdamW)(groups, betas=(momentum, 0.999), **values)
+        sgd = _without_compiler(torch.optim.SGD)(groups, nesterov=config.nesterov, **values)
         for group in sgd.param_groups:
             # torch would take the first gradient as the buffer; 0.9 * 0 + g is the same. The fused
             # kernel needs all buffers or none, though a parameter may get its first gradient late.
@@ -61,6 +63,21 @@ def build_optimizers(
             group["initial_lr"] = group["lr"]
         optimizer.register_step_post_hook(_count_step)
     return optimizers
+
+
+@cache
+def _without_compiler(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+    """The optimizer, which does not import torch's compiler: two seconds of every process.
+
+    torch's own imports it to exempt its methods from being compiled, whether or not anything is.
+    Of a run that compiles, the student alone is compiled.
+    """
+    for method in vars(torch.optim.Optimizer).values():
+        if exempt := getattr(method, "__wrapped__", None):
+            # where `torch._disable_dynamo` looks before it imports
+            exempt.__dynamo_disable = exempt  # noqa: SLF001 - torch has no public switch
+    step = torch.no_grad()(inspect.unwrap(kind.step))
+    return type(kind.__name__, (kind,), {"step": step})
 
 
 def _count_step(optimizer: torch.optim.Optimizer, *_: object) -> None:

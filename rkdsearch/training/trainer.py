@@ -83,7 +83,8 @@ class Trainer:
         ]
         self._state = State(self.objective, self.optimizers, self.average)
         check_start(config, self.objective, self.splits)
-        self._forward = self.accelerator.prepare(self.objective)
+        # In its place already: to find that out, Accelerate would import half of torch.distributed.
+        self._forward = self.accelerator.prepare_model(self.objective, device_placement=False)
         self._batches = parts.batches
         self._validator = Validator(
             config,

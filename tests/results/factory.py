@@ -186,6 +186,8 @@ def _made(trials: int, running: int, evil: str, seed: int, *, evaluated: bool) -
             + [("teacher", "WRN teacher" + evil, 0.95, 0.74)],
             random,
         )
+    # as those of a long search are: a file is read in the time of a hundred rows
+    store.pack(store.trials()["trial_id"])
     return folder
 
 

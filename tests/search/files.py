@@ -233,10 +233,13 @@ def on_disk(folder: Path) -> dict[str, Any]:
     ]
     decided = ["trial_id", "epochs", "decision", "rank", "of", "robust_accuracy"]
     reached = ["trial_id", "segment", "epoch", "training_attack_steps", "clean_accuracy"]
+    trials = store.trials({"trial_id", *said}.__contains__)[["trial_id", *said]]
+    rungs = store.rungs(set(decided).__contains__)[decided]
+    epochs = store.epochs(set(reached).__contains__)[reached]
     return {
-        "trials": {r.pop("trial_id"): r for r in records(store.trials()[["trial_id", *said]])},
-        "rungs": sorted(tuple(r.values()) for r in records(store.rungs()[decided])),
-        "epochs": [tuple(r.values()) for r in records(store.epochs()[reached])],
+        "trials": {r.pop("trial_id"): r for r in records(trials)},
+        "rungs": sorted(tuple(r.values()) for r in records(rungs)),
+        "epochs": [tuple(r.values()) for r in records(epochs)],
     }
 
 

@@ -44,7 +44,7 @@ def test_a_trial_whose_checkpoint_is_lost_starts_afresh_and_every_rung_is_decide
 def test_a_trial_comes_back_from_its_rows_as_it_was(tmp_path: Path) -> None:
     space = load_space(tmp_path)
     study = run(tmp_path / "study", space)
-    stored = StoredTrials(study.ledger.store)
+    stored = StoredTrials(study.ledger.store, study.space)
     for row in stored.rows:
         trial = study.trials[row["trial_id"]]
         again = stored.trial(row, trial.config, trial.segments, trial.costs)

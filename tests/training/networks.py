@@ -28,6 +28,20 @@ class Tiny(Classifier):
         )
 
 
+class OnePixel(Classifier):
+    """A convolution of an image of 8 x 8 to one pixel with BatchNorm, and a linear layer."""
+
+    def __init__(self, classes: int, channels: int) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(channels, 4, 8), nn.BatchNorm2d(4)
+        self.linear = nn.Linear(4, classes)
+
+    @override
+    def features(self, x: Tensor) -> Features:
+        pooled = functional.relu(self.bn(self.conv(x))).flatten(1)
+        return Features(self.linear(pooled), {"penultimate": pooled})
+
+
 class Rounded(Tiny):
     """The same of pixels in nine levels: no attack by gradients moves any image."""
 

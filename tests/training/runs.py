@@ -23,15 +23,8 @@ from tests.tasks import DIGITS
 
 TINY = {"student": {"name": "tests.training.networks.Tiny"}}
 CLOCKS = ("seconds", "images_per_second", "finished")
-# Imported once, by the server that forks the processes of these tests; torch's first optimizer asks
-# for the compiler, needed or not.
-PRELOADED = [
-    "tests.training.test_resume",
-    "sklearn.datasets",
-    "torch._dynamo",
-    "torch._inductor.utils",
-    "rkdsearch.methods.mtard",
-]
+# Imported once, by the server that forks the processes of these tests.
+PRELOADED = ["tests.training.test_resume", "rkdsearch.methods.mtard"]
 
 
 def teacher_file(path: Path, *, seed: int, width: int = 4) -> Path:

@@ -61,10 +61,10 @@ def test_a_run_that_fails_says_so_in_its_row(
     running = train_alone(described(teachers), tmp_path)
     next(running)
 
-    def spoil(_: object) -> None:
+    def spoil(*_: object) -> None:
         raise NonFiniteLossError("epoch 2, batch 1: the loss is nan; likely causes: optimizer.lr")
 
-    monkeypatch.setattr(torch.optim.SGD, "step", spoil)
+    monkeypatch.setattr(Trainer, "_step", spoil)
     with pytest.raises(NonFiniteLossError):
         list(running)
     (row,) = Store(tmp_path).trials().to_dict("records")
@@ -78,11 +78,11 @@ def test_a_run_that_found_no_memory_says_so_in_its_row(
     running = train_alone(described(teachers), tmp_path)
     next(running)
 
-    def full(_: object) -> None:
+    def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(torch.optim.SGD, "step", full)
+        patch.setattr(Trainer, "_step", full)
         with pytest.raises(OutOfMemoryError):
             list(running)
     (row,) = Store(tmp_path).trials().to_dict("records")

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from rkdsearch import models
 from rkdsearch.accuracy import ByClass, ImageResults
@@ -303,19 +304,17 @@ def test_a_loss_that_is_no_number_ends_the_run_with_its_place_and_causes(
 
 
 def test_weights_that_the_last_step_spoilt_are_not_saved(
-    teachers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    teachers: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     config = described(teachers, "natural")
-    step = torch.optim.SGD.step
     calls = []
 
-    def spoil(self: torch.optim.SGD, closure: None = None) -> None:
-        step(self, closure)
+    def spoil(optimizer: torch.optim.Optimizer, *_: object) -> None:
         calls.append(1)
         if len(calls) == 4:
-            self.param_groups[0]["params"][0].data.view(-1)[0] = math.inf
+            optimizer.param_groups[0]["params"][0].data.view(-1)[0] = math.inf
 
-    monkeypatch.setattr(torch.optim.SGD, "step", spoil)
+    request.addfinalizer(register_optimizer_step_post_hook(spoil).remove)
     with pytest.raises(
         NonFiniteLossError,
         match=(
