@@ -10,7 +10,7 @@ import hashlib
 import json
 import pickle
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isclose
 from pathlib import Path
@@ -82,27 +82,15 @@ def load(
     sha256: str | None = None,
     key: str | None = None,
     ignore: Sequence[str] = (),
+    notice: Callable[[str], None] = lambda _: None,
 ) -> nn.Module:
-    """The network of `config` with the file's weights, as `load_and_tell` gives it."""
-    return load_and_tell(path, config, task, sha256=sha256, key=key, ignore=ignore)[0]
+    """The network of `config` with the file's weights, in eval mode and without gradients.
 
-
-def load_and_tell(
-    path: Path,
-    config: ModelConfig,
-    task: ImageTask,
-    *,
-    sha256: str | None = None,
-    key: str | None = None,
-    ignore: Sequence[str] = (),
-) -> tuple[nn.Module, str]:
-    """The network in eval mode and without gradients, and what of the file it was given.
-
-    `key` chooses the file's entry, and entries that begin with one of `ignore` are spare. Where
-    the file itself describes its network, as ours do, `config` may leave width, depth and
-    normalisation out. The global random state stays as it was. Raises TeacherError where the file
-    is not what `sha256` says, cannot be read safely, does not fit, or describes another network;
-    ConfigError where `config` is no network.
+    `key` chooses the file's entry, and entries that begin with one of `ignore` are spare; `notice`
+    is told what of the file it was given. Where the file itself describes its network, as ours do,
+    `config` may leave width, depth and normalisation out. The global random state stays as it was.
+    Raises TeacherError where the file is not what `sha256` says, cannot be read safely, does not
+    fit, or describes another network; ConfigError where `config` is no network.
     """
     if sha256 is not None and (found := fingerprint(path)) != sha256:
         raise TeacherError(
@@ -117,8 +105,8 @@ def load_and_tell(
         except ConfigError as error:
             raise ConfigError(f"network of {path}: {error}") from error
     fitted = fit(network, contents.tensors, str(path), ignore=ignore)
-    told = "; ".join(filter(None, (contents.described, fitted.described)))
-    return network.eval().requires_grad_(False), told
+    notice("; ".join(filter(None, (contents.described, fitted.described))))
+    return network.eval().requires_grad_(False)
 
 
 def _as_described(path: Path, config: ModelConfig) -> ModelConfig:

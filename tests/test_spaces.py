@@ -79,7 +79,9 @@ def test_a_header_says_papers_cost_and_the_command(file: Path) -> None:
     )
     assert re.search(r"^# Cost +\S", header, re.MULTILINE)
     launch = re.search(
-        r"^# Launch +rkdsearch tune (\S+) --trials \d+ --study \S+", header, re.MULTILINE
+        r"^# Launch +rkdsearch tune (\S+) --trials \d+(?: \\\n# +| )--study \S+",
+        header,
+        re.MULTILINE,
     )
     assert launch is not None
     assert ROOT / launch.group(1) == file

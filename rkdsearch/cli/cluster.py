@@ -1,6 +1,26 @@
 """`rkdsearch cluster`: print the files that start a Ray cluster on AWS, Slurm and Kubernetes."""
 
-from cyclopts import App
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+Space = Annotated[
+    str,
+    Parameter(
+        help="YAML file of a search space as the nodes see it; in KubeRay's pods"
+        " /home/ray/rkdsearch/search_spaces/NAME."
+    ),
+]
+Trials = Annotated[int, Parameter(help="Number of configurations.")]
+Study = Annotated[
+    str,
+    Parameter(help="Folder of the results, which all nodes share; in KubeRay's pods below /data."),
+]
+Nodes = Annotated[
+    int, Parameter(help="Most workers at a time; on AWS each is rented while trials wait for it.")
+]
+Cpus = Annotated[int, Parameter(help="CPUs of each worker.")]
+Gpus = Annotated[int, Parameter(help="GPUs of each worker; 0 for machines without.")]
 
 app = App(name="cluster", help="Print files that start a Ray cluster.", help_format="plaintext")
 
@@ -8,9 +28,9 @@ app = App(name="cluster", help="Print files that start a Ray cluster.", help_for
 @app.command
 def ray(
     *,
-    nodes: int = 8,
-    cpus: int = 4,
-    gpus: int = 1,
+    nodes: Nodes = 8,
+    cpus: Cpus = 4,
+    gpus: Gpus = 1,
     machine: str = "g5.xlarge",
     region: str | None = None,
     image: str | None = None,
@@ -22,12 +42,6 @@ def ray(
 
     Parameters
     ----------
-    nodes
-        Most workers at a time; each is rented while trials wait for it.
-    cpus
-        CPUs of a worker.
-    gpus
-        GPUs of a worker; 0 for machines without.
     machine
         EC2 type of the workers.
     region
@@ -59,31 +73,21 @@ def ray(
 
 @app.command
 def slurm(
-    space: str,
+    space: Space,
     *,
-    trials: int,
-    study: str,
+    trials: Trials,
+    study: Study,
     nodes: int = 2,
-    cpus: int = 8,
-    gpus: int = 0,
+    cpus: Cpus = 8,
+    gpus: Gpus = 0,
     hours: int = 24,
 ) -> None:
     """Print a script for sbatch that starts Ray and a search, and continues it job after job.
 
     Parameters
     ----------
-    space
-        YAML file of a search space, as the nodes see it.
-    trials
-        Number of configurations.
-    study
-        Folder of the results, on a file system that all nodes share.
     nodes
         Nodes of the job.
-    cpus
-        CPUs of each node.
-    gpus
-        GPUs of each node.
     hours
         Time limit of one job.
     """
@@ -96,37 +100,25 @@ def slurm(
 
 @app.command
 def kuberay(
-    space: str,
+    space: Space,
     *,
-    trials: int,
-    study: str,
+    trials: Trials,
+    study: Study,
     image: str,
     claim: str,
-    nodes: int = 8,
-    cpus: int = 4,
-    gpus: int = 1,
+    nodes: Nodes = 8,
+    cpus: Cpus = 4,
+    gpus: Gpus = 1,
     job: bool = True,
 ) -> None:
     """Print a RayJob for KubeRay that searches; with --no-job a RayCluster to work on.
 
     Parameters
     ----------
-    space
-        YAML file of a search space, as the pods see it: /home/ray/rkdsearch/search_spaces/NAME.
-    trials
-        Number of configurations.
-    study
-        Folder of the results, below /data.
     image
         Image that `rkdsearch cluster dockerfile` describes.
     claim
         Name of a ReadWriteMany volume claim; every pod mounts it at /data.
-    nodes
-        Most workers at a time.
-    cpus
-        CPUs of a worker.
-    gpus
-        GPUs of a worker.
     job
         A RayJob, which ends with the search; else a RayCluster.
     """

@@ -42,7 +42,7 @@ def reconcile(
     Raises StudyError where such a trial has not ended.
     """
     ledger.store.sweep()
-    stored = StoredTrials(ledger.store, space)
+    stored = StoredTrials(ledger.store, lengths.space)
     for file in ledger.store.damaged:
         put_aside(ledger.folder, file)
         if file.parent.name == "trials":

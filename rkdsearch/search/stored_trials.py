@@ -28,6 +28,7 @@ from rkdsearch.training.epoch import Best, EpochResult
 from rkdsearch.training.teacher import history_of
 
 LAST = "last.safetensors"
+LENGTH = "config.training.epochs"  # of the full run that the trial was made for
 # columns `run.*` that follow from others
 _DERIVED = {"run.seed", "run.wall_seconds", "run.device_seconds", "run.updated"}
 
@@ -35,12 +36,13 @@ _DERIVED = {"run.seed", "run.wall_seconds", "run.device_seconds", "run.updated"}
 class StoredTrials:
     """Rows of a study as they are on disk, and the trials that they describe.
 
-    Of the columns `config.*`, rows have the method and the searched parameters of `space`.
+    Of the columns `config.*`, rows have the method, the full length and the searched parameters of
+    `space`.
     """
 
     def __init__(self, store: Store, space: SearchSpace) -> None:
         self._folder = store.folder
-        read = {METHOD, *(f"config.{parameter.name}" for parameter in space.parameters)}
+        read = {METHOD, LENGTH, *(f"config.{parameter.name}" for parameter in space.parameters)}
         self.rows = records(store.trials(lambda c: not c.startswith("config.") or c in read))
         self._rungs = _by_trial(records(store.rungs()))
         self._epochs = _by_trial(records(store.epochs()))

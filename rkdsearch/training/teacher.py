@@ -1,7 +1,7 @@
 """Teachers of a run: trained from a recipe or read from a file, then measured by the validation."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from rkdsearch.errors import OutOfMemoryError, TeacherError
 from rkdsearch.pace import Pace
 from rkdsearch.results.flags import raised, sentence
 from rkdsearch.results.rows import Checks
-from rkdsearch.teacher import Role, classes_of, fingerprint, load_and_tell, split_of
+from rkdsearch.teacher import Role, classes_of, fingerprint, load, split_of
 from rkdsearch.training import checkpoint
 from rkdsearch.training.epoch import EpochResult
 from rkdsearch.training.validation import VALIDATION_SEED
@@ -108,8 +108,10 @@ def find_file(study: Path, path: str) -> Path | None:
     return next((place for place in (own, Path(path)) if place.is_file()), None)
 
 
-def load_network(teacher: TeacherConfig, splits: data.Splits) -> tuple[nn.Module, str]:
-    """The network in the teacher's file, for these images, and what of the file it was given.
+def load_network(
+    teacher: TeacherConfig, splits: data.Splits, notice: Callable[[str], None] = lambda _: None
+) -> nn.Module:
+    """The network in the teacher's file, for these images. `notice` is told as `load` tells it.
 
     Raises TeacherError for a file that cannot be trusted, does not fit, or has these classes in
     another order.
@@ -122,13 +124,14 @@ def load_network(teacher: TeacherConfig, splits: data.Splits) -> tuple[nn.Module
             f"{path}: its logits are in the order {', '.join(theirs)}, and the classes of the"
             f" images are {', '.join(classes)}; name and number them alike"
         )
-    return load_and_tell(
+    return load(
         path,
         teacher.network,
         splits.train.task,
         sha256=teacher.sha256,
         key=teacher.key,
         ignore=teacher.ignore,
+        notice=notice,
     )
 
 
@@ -147,7 +150,7 @@ def check(teacher: TeacherConfig, config: TrainConfig) -> Checks:
     Raises TeacherError as `load_network` does.
     """
     splits, device = data.load_training(config.data), device_of(config)
-    network = models.fold(load_network(teacher, splits)[0].to(device))
+    network = models.fold(load_network(teacher, splits).to(device))
     rows = _validation_rows(config, splits)
     some = torch.from_numpy(rows)[flags.spread(len(rows))]
     images = splits.validation.take(some).to(device)
@@ -179,9 +182,9 @@ def measuring(teacher: TeacherConfig, config: TrainConfig) -> Iterator[tuple[Tea
         device_of(config),
     )
     sha256, said = fingerprint(path), measured_on(teacher, path, splits)
+    contents: list[str] = []
     with OutOfMemoryError.told(f"{path}, to be measured", "does another program use it?"):
-        network, contents = load_network(teacher, splits)
-        network = network.to(device)
+        network = load_network(teacher, splits, contents.append).to(device)
         if config.training.channels_last:
             models.check_channels_last(teacher.network, network, splits.train.task)
         network = models.fold(network)
@@ -212,7 +215,12 @@ def measuring(teacher: TeacherConfig, config: TrainConfig) -> Iterator[tuple[Tea
         pace.at(done)
         yield (
             TeacherAccuracy(
-                sha256, float(clean.sum()) / done, float(robust.sum()) / done, done, said, contents
+                sha256,
+                float(clean.sum()) / done,
+                float(robust.sum()) / done,
+                done,
+                said,
+                contents[0],
             ),
             len(y),
         )
