@@ -21,6 +21,7 @@ from rkdsearch.training.epoch import EpochResult
 from rkdsearch.training.trainer import Trainer
 from tests.tasks import DIGITS
 
+FLOAT64 = {"precision": "fp64", "epochs": 2, "batch_size": 25}
 TINY = {"student": {"name": "tests.training.networks.Tiny"}}
 CLOCKS = ("seconds", "images_per_second", "finished")
 # Imported once, by the server that forks the processes of these tests.

@@ -11,17 +11,12 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from rkdsearch import models
 from rkdsearch.accuracy import ByClass, ImageResults
 from rkdsearch.config.fidelity import Fidelity
-from rkdsearch.data import datasets
 from rkdsearch.errors import ConfigError, NonFiniteLossError, OutOfMemoryError
-from rkdsearch.models.small_cnn import SmallCNN
-from rkdsearch.training import accelerator, checkpoint, process_cache, setup, trainer
+from rkdsearch.training import checkpoint, setup, trainer
 from rkdsearch.training.epoch import Best, EpochResult
-from rkdsearch.training.process_cache import CACHE
 from rkdsearch.training.trainer import Trainer
 from tests.tasks import DIGITS
-from tests.training.runs import TINY, assert_equal, described, numbers, state, teacher_file, train
-
-FLOAT64 = {"precision": "fp64", "epochs": 2, "batch_size": 25}
+from tests.training.runs import FLOAT64, TINY, assert_equal, described, state, train
 
 
 def judged(monkeypatch: pytest.MonkeyPatch, *accuracies: tuple[float, float]) -> None:
@@ -174,90 +169,6 @@ def test_float64_is_float64_to_the_last_weight(teachers: Path) -> None:
     assert {t.dtype for t in state(run).values() if t.is_floating_point()} == {torch.float64}
 
 
-def test_logits_that_are_known_change_nothing(
-    teachers: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = described(teachers, "mtard", training=FLOAT64)
-    remembering = train(config)
-    assert {role: logits.shape for role, logits in remembering._teacher_logits.items()} == {
-        "robust": (100, 10),
-        "natural": (100, 10),
-    }
-    monkeypatch.setattr(setup, "known_logits", lambda *_: {})
-    asking = train(config)
-    for name, tensor in state(asking).items():
-        torch.testing.assert_close(state(remembering)[name], tensor, rtol=0, atol=1e-12)
-
-
-def test_no_logits_are_known_of_augmented_images(teachers: Path) -> None:
-    assert Trainer(described(teachers, data={"augment": "crop"}))._teacher_logits == {}
-
-
-def test_images_and_teachers_are_read_once_a_process(
-    teachers: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = Trainer(described(teachers))
-    monkeypatch.setattr(
-        process_cache, "load_teacher", lambda *_, **__: pytest.fail("a teacher was read again")
-    )
-    monkeypatch.setattr(datasets, "_digits", lambda _: pytest.fail("images were read again"))
-    second = Trainer(described(teachers, optimizer={"lr": 0.5}))
-    assert second.teachers["robust"] is first.teachers["robust"]
-    assert second._teacher_logits["robust"] is first._teacher_logits["robust"]
-
-
-def test_a_teachers_file_that_was_replaced_is_read_again(teachers: Path, tmp_path: Path) -> None:
-    path = teacher_file(tmp_path / "robust.safetensors", seed=5)
-    config = described(teachers, teachers={"robust.path": str(path)})
-    before = train(config)
-    teacher_file(path, seed=6)
-    assert train(config).history[0].loss != before.history[0].loss
-
-
-OTHERS: dict[str, dict[str, Any]] = {
-    "another layout": {"training": {"channels_last": False}},
-    "another precision": {"training": {"precision": "fp64"}},
-    "another seed": {"training": {"seed": 7}},
-    "a companion that copies the teacher": {"method": {"name": "ciard"}},
-    "a peer": {"method": {"name": "peeraid"}},
-    "averages": {"averaging": {"name": "swa", "start": 0.0}, **TINY},
-}
-
-
-@pytest.mark.parametrize("other", OTHERS)
-def test_a_run_is_the_same_whatever_this_process_ran_before(teachers: Path, other: str) -> None:
-    config = described(teachers, "mtard")
-    datasets.forget_images()
-    CACHE.clear()
-    alone = train(config)
-    datasets.forget_images()
-    CACHE.clear()
-    overrides = OTHERS[other]
-    train(
-        described(
-            teachers,
-            overrides.get("method", "mtard"),
-            **{k: v for k, v in overrides.items() if k != "method"},
-        )
-    )
-    torch.rand(3)
-    after = train(config)
-    assert_equal(state(alone), state(after))
-    assert numbers(alone.history) == numbers(after.history)
-
-
-def test_each_layout_has_a_teacher_of_its_own(teachers: Path) -> None:
-    usual, other = (
-        Trainer(described(teachers)),
-        Trainer(described(teachers, training={"channels_last": False})),
-    )
-    assert usual.teachers["robust"] is not other.teachers["robust"]
-    assert (
-        next(usual.teachers["robust"].parameters()).data_ptr()
-        != next(other.teachers["robust"].parameters()).data_ptr()
-    )
-
-
 def test_teachers_neither_learn_nor_move(teachers: Path) -> None:
     run = Trainer(described(teachers, "ciard", **TINY))
     before = {
@@ -371,18 +282,6 @@ def test_a_device_that_is_full_before_the_first_epoch_is_a_sentence_too(
         Trainer(described(teachers))
 
 
-def test_fp32_is_ieees_and_tf32_is_for_gpus_that_are_asked(
-    teachers: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)  # as torch has it by itself
-    Trainer(described(teachers))
-    assert not torch.backends.cudnn.allow_tf32
-    with pytest.raises(
-        ConfigError, match=r"training\.precision must be fp32, bf16 or fp64 on a CPU, got 'tf32'"
-    ):
-        Trainer(described(teachers, training={"precision": "tf32"}))
-
-
 def test_a_recipe_without_a_file_says_how_to_make_it(teachers: Path) -> None:
     recipe = {
         "robust": {
@@ -398,82 +297,6 @@ def test_a_recipe_without_a_file_says_how_to_make_it(teachers: Path) -> None:
         ),
     ):
         Trainer(described(teachers, teachers=recipe))
-
-
-def test_a_launchers_variables_do_not_change_the_numbers(
-    teachers: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = described(teachers)
-    plain = train(config)
-    accelerator.AcceleratorState._reset_state(reset_partial_state=True)
-    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
-    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
-    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "EAGER")
-    try:
-        launched = train(config)
-    finally:
-        accelerator.AcceleratorState._reset_state(reset_partial_state=True)
-    assert launched._forward is launched.objective
-    assert_equal(state(plain), state(launched))
-
-
-@pytest.mark.parametrize("variable", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
-def test_a_launcher_that_would_share_out_the_student_is_refused(
-    teachers: Path, monkeypatch: pytest.MonkeyPatch, variable: str
-) -> None:
-    monkeypatch.setenv(variable, "true")
-    with pytest.raises(
-        ConfigError,
-        match=(
-            rf"{variable} must not be set, got 'true': each process holds the whole student here;"
-            r" choose"
-        ),
-    ):
-        Trainer(described(teachers))
-
-
-def test_a_run_follows_its_own_device_and_not_the_one_before(teachers: Path) -> None:
-    Trainer(described(teachers, training={"device": "auto"}))
-    assert accelerator.AcceleratorState._shared_state["_cpu"] is False
-    Trainer(described(teachers, training={"device": "cpu"}))
-    assert accelerator.AcceleratorState._shared_state["_cpu"] is True
-
-
-def test_with_extra_images_no_logits_are_known_beforehand(teachers: Path) -> None:
-    run = Trainer(described(teachers))
-    assert set(run._teacher_logits) == {"robust"}
-    # Extra images are drawn anew for every batch: there is no row to look their logits up in.
-    run.splits = replace(run.splits, extra=run.splits.validation)
-    assert setup.known_logits(run.config, run.splits, run.teachers) == {}
-
-
-def test_logits_that_the_device_cannot_hold_together_are_computed_in_parts(
-    teachers: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config, asked, room = described(teachers), [], [30]
-    whole = Trainer(config)._teacher_logits["robust"]
-    forward = SmallCNN.forward
-
-    def small(self: Any, x: torch.Tensor) -> torch.Tensor:
-        asked.append(len(x))
-        if len(x) > room[0]:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(self, x)
-
-    monkeypatch.setattr(SmallCNN, "forward", small)
-    CACHE.clear()
-    torch.testing.assert_close(Trainer(config)._teacher_logits["robust"], whole)
-    assert asked == [100, 50, 25, 25, 25, 25]
-    CACHE.clear()
-    room[0] = 0
-    with pytest.raises(
-        OutOfMemoryError,
-        match=(
-            "a teacher's logits for the training images: the device is out of memory with one"
-            " image at"
-        ),
-    ):
-        Trainer(config)
 
 
 def test_what_is_validated_is_the_network_that_is_delivered(teachers: Path, tmp_path: Path) -> None:
