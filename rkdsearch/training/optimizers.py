@@ -1,7 +1,7 @@
 """The optimizers of a run: the student's, and those of companions with their own."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -66,7 +66,7 @@ def build_optimizers(
 
 
 @cache
-def _without_compiler(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+def _without_compiler(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
     """The optimizer, which does not import torch's compiler: two seconds of every process.
 
     torch's own imports it to exempt its methods from being compiled, whether or not anything is.
