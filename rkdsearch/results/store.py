@@ -236,7 +236,7 @@ class Store:
             types_mapper={pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}.get
         )
         frame = frame.sort_values(_ORDER[table], kind="stable", ignore_index=True)
-        return frame[[name for name in frame.columns if wanted(name)]]
+        return frame.drop(columns=[name for name in frame.columns if not wanted(name)])
 
     def _damage(self, path: Path) -> None:
         if path not in self.damaged:
