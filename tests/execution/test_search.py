@@ -275,11 +275,10 @@ def test_two_processes_train_one_student_and_what_one_of_them_meets_is_the_trial
 
 
 def test_two_trials_share_a_gpu_and_a_third_waits_for_it(witness: Path, tmp_path: Path) -> None:
-    search = Search(
-        tmp_path,
-        trials=4,
-        space=space(dict.fromkeys("abc", "told"), (1,), resources={"cpu": 0.25, "gpu": 0.5}),
-    )
+    searched = space(dict.fromkeys("abc", "told"), (1,), resources={"cpu": 0.25, "gpu": 0.5})
+    for number, baseline in enumerate(searched["first"]):
+        baseline["optimizer.lr"] = 0.1 + 0.01 * number  # equal ones would be one trial
+    search = Search(tmp_path, trials=4, space=searched)
     placed: list[Counter[str]] = []
 
     def listen(_: Study) -> None:
@@ -295,6 +294,9 @@ def test_two_trials_share_a_gpu_and_a_third_waits_for_it(witness: Path, tmp_path
         Study(search.study, SearchSpace.load(search.file), search.trials, {}), listener=listen
     )
     search.whole()
+    assert {label: row["status"] for label, row in search.labelled().items()} == dict.fromkeys(
+        ("natural", "a", "b", "c"), "finished"
+    )
     assert max(groups["CREATED"] for groups in placed) == 2
     assert {step["gpus"] for step in seen(witness, "told")} == {"0"}
 
