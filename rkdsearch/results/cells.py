@@ -10,6 +10,7 @@ PAIR = (CLEAN, ROBUST)
 WORST_CLASS = "metric.worst_class_accuracy"
 ACCURACIES = (CLEAN, ROBUST, WORST_CLASS)
 METHOD = "config.method.name"
+FULL_EPOCHS = "config.training.epochs"  # of the full run that the trial was made for
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -12,11 +12,11 @@ from typing import Any
 
 from rkdsearch.config.fidelity import Fidelity
 from rkdsearch.errors import StudyError
+from rkdsearch.results.cells import FULL_EPOCHS
 from rkdsearch.results.states import Origin
 from rkdsearch.results.store import Store
 from rkdsearch.search import front
 from rkdsearch.search.feasibility import Feasibility
-from rkdsearch.search.stored_trials import LENGTH
 from rkdsearch.search.trial import Trial
 from rkdsearch.space.space import SearchSpace
 
@@ -71,10 +71,10 @@ class Lengths:
     def of_row(self, row: Mapping[str, Any]) -> tuple[SearchSpace, Feasibility]:
         """The space of a row's trial. Raises StudyError where the study has had no such length."""
         try:
-            return self.by_epochs[int(row[LENGTH])]
+            return self.by_epochs[int(row[FULL_EPOCHS])]
         except KeyError:
             raise StudyError(
-                f"{self.folder}: {row['trial_id']} has a full run of {row[LENGTH]} epochs, and"
+                f"{self.folder}: {row['trial_id']} has a full run of {row[FULL_EPOCHS]} epochs, and"
                 f" study.json knows {', '.join(map(str, self.by_epochs))}; put a whole copy of"
                 " study.json back, or give this search a folder of its own with --study"
             ) from None

@@ -14,7 +14,7 @@ from typing import Any
 from rkdsearch.config import TrainConfig
 from rkdsearch.config.fidelity import fidelity_at
 from rkdsearch.errors import Failure
-from rkdsearch.results.cells import METHOD, records
+from rkdsearch.results.cells import FULL_EPOCHS, METHOD, records
 from rkdsearch.results.packs import is_pack
 from rkdsearch.results.rows import DecisionRow
 from rkdsearch.results.states import Origin, ProposedBy, Status
@@ -28,7 +28,6 @@ from rkdsearch.training.epoch import Best, EpochResult
 from rkdsearch.training.teacher import history_of
 
 LAST = "last.safetensors"
-LENGTH = "config.training.epochs"  # of the full run that the trial was made for
 # columns `run.*` that follow from others
 _DERIVED = {"run.seed", "run.wall_seconds", "run.device_seconds", "run.updated"}
 
@@ -42,7 +41,11 @@ class StoredTrials:
 
     def __init__(self, store: Store, space: SearchSpace) -> None:
         self._folder = store.folder
-        read = {METHOD, LENGTH, *(f"config.{parameter.name}" for parameter in space.parameters)}
+        read = {
+            METHOD,
+            FULL_EPOCHS,
+            *(f"config.{parameter.name}" for parameter in space.parameters),
+        }
         self.rows = records(store.trials(lambda c: not c.startswith("config.") or c in read))
         self._rungs = _by_trial(records(store.rungs()))
         self._epochs = _by_trial(records(store.epochs()))
