@@ -15,11 +15,10 @@ from torch.nn import functional
 from typing_extensions import override
 
 from rkdsearch import config as run
-from rkdsearch import data, models
+from rkdsearch import data
 from rkdsearch.attacks import L2, Attack, Ball, Linf, Noise
 from rkdsearch.data.splits import stratified_subset
 from rkdsearch.methods import Student, inner
-from rkdsearch.models import ModelConfig
 from rkdsearch.task import ImageTask
 
 LINF, L2_BALL = Linf(0.2), L2(0.5)
@@ -54,8 +53,9 @@ def trained(
     ball: Ball | None = None,
     label_smoothing: float = 0.0,
     lr: float = 3e-3,
+    steps: int = 3,
 ) -> nn.Module:
-    """The network after training by Adam, in `ball` against PGD-3; frozen, in eval mode."""
+    """The network after training by Adam, in `ball` against PGD; frozen, in eval mode."""
     optimizer = torch.optim.Adam(network.parameters(), lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     generator = torch.Generator().manual_seed(0)
@@ -67,7 +67,8 @@ def trained(
             if ball is not None:
                 student = Student(network)
                 with student.under_attack("eval"):
-                    attack = Attack(ball, 3, ball.eps / 2, "uniform_clipped")
+                    length = ball.eps / 2 if steps > 1 else 1.25 * ball.eps
+                    attack = Attack(ball, steps, length, "uniform_clipped")
                     objective = inner.classification(y).of(student)
                     x = attack.maximize(objective, x, Noise(generator))
             loss = functional.cross_entropy(network(x), y, label_smoothing=label_smoothing)
@@ -111,8 +112,14 @@ class _Backward(torch.autograd.Function):
         return ctx.change(gradient), None
 
 
-def _falsified(change: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+def falsified(change: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The identity, whose derivative is changed."""
     return lambda x: _Backward.apply(x, change)
+
+
+def one_hot(z: Tensor) -> Tensor:
+    """1 for the largest logit, 0 for the others, (N, K)."""
+    return functional.one_hot(z.argmax(dim=1), z.shape[1]).float()
 
 
 def _fixed_noise(gradient: Tensor) -> Tensor:
@@ -174,9 +181,6 @@ def masks(network: nn.Module, images: Digits) -> Mapping[str, nn.Module]:
     ) -> nn.Module:
         return Around(network, before, behind).eval()
 
-    def one_hot(z: Tensor) -> Tensor:
-        return functional.one_hot(z.argmax(dim=1), z.shape[1]).float()
-
     return {
         "logits x 1000": around(behind=lambda z: 1000 * z),
         "input in 5 levels": around(lambda x: torch.round(4 * x) / 4),
@@ -195,73 +199,13 @@ def masks(network: nn.Module, images: Digits) -> Mapping[str, nn.Module]:
         "root of black pixels": around(lambda x: torch.sqrt(x).square()),
         "black pixels without gradient": around(lambda x: x.clamp_min(0)),
         "fast sine": around(lambda x: x + 0.03 * torch.sin(3000 * x)),
-        "reversed gradient": around(_falsified(torch.neg)),
-        "gradient of noise": around(_falsified(_fixed_noise)),
+        "reversed gradient": around(falsified(torch.neg)),
+        "gradient of noise": around(falsified(_fixed_noise)),
         "other logits under attack": around(behind=lambda z: z.flip(1) if z.requires_grad else z),
         "winner raised": around(behind=lambda z: z + 1e4 * one_hot(z)),
         "temperature 1e-3": around(behind=lambda z: z / 1e-3),
         "gradient of a few pixels": around(
-            _falsified(lambda g: g * (torch.arange(64).view(8, 8) % 21 == 0))
+            falsified(lambda g: g * (torch.arange(64).view(8, 8) % 21 == 0))
         ),
         "always one class": around(behind=lambda z: z * 0 - torch.arange(10.0)),
-    }
-
-
-class Deep(nn.Sequential):
-    """Twelve linear layers."""
-
-    def __init__(self) -> None:
-        hidden = [nn.Sequential(nn.Linear(48, 48), nn.ReLU()) for _ in range(10)]
-        super().__init__(nn.Flatten(), nn.Linear(64, 48), nn.ReLU(), *hidden, nn.Linear(48, 10))
-
-
-class Normalised(nn.Sequential):
-    """Three convolutions with BatchNorm."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            *(
-                layer
-                for into, out in ((1, 8), (8, 16), (16, 16))
-                for layer in (
-                    nn.Conv2d(into, out, 3, padding=1),
-                    nn.BatchNorm2d(out),
-                    nn.ReLU(),
-                )
-            ),
-            nn.AdaptiveAvgPool2d(2),
-            nn.Flatten(),
-            nn.Linear(64, 10),
-        )
-
-
-def _small_cnn(images: Digits, width: int) -> nn.Module:
-    return models.build(ModelConfig(name="small_cnn", width=width), images.task)
-
-
-def natural(images: Digits) -> nn.Module:
-    """A naturally trained small CNN: AutoAttack breaks it on (nearly) all images."""
-    torch.manual_seed(0)
-    return trained(_small_cnn(images, 8), images, epochs=20)
-
-
-def sound(network: nn.Module, images: Digits) -> Mapping[str, tuple[nn.Module, Ball]]:
-    """Sound networks by name, with the ball that they are attacked in; `network` is natural."""
-    torch.manual_seed(0)
-    robust = trained(_small_cnn(images, 8), images, epochs=15, ball=LINF)
-    tiny = models.build(ModelConfig(name="mlp", width=8), images.task)
-    return {
-        "natural": (network, LINF),
-        "robust": (robust, LINF),
-        "tiny": (trained(tiny, images, epochs=12, ball=Linf(0.1)), LINF),
-        "deep": (trained(Deep(), images, epochs=15, ball=Linf(0.05), lr=1e-3), LINF),
-        "BatchNorm": (trained(Normalised(), images, epochs=5, ball=Linf(0.1)), LINF),
-        "low confidence": (
-            trained(_small_cnn(images, 4), images, epochs=8, ball=LINF, label_smoothing=0.5),
-            LINF,
-        ),
-        "high temperature": (Around(robust, behind=lambda z: z / 100).eval(), LINF),
-        "log-probabilities": (Around(robust, behind=lambda z: z.log_softmax(1)).eval(), LINF),
-        "L2": (trained(_small_cnn(images, 8), images, epochs=8, ball=L2_BALL), L2_BALL),
-        "barely trained": (trained(_small_cnn(images, 8), images, epochs=2, ball=LINF), LINF),
     }

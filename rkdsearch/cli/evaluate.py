@@ -125,6 +125,7 @@ def evaluate(
                     f" {row['correct']}/{row['images']} = {row['accuracy']:.3f}"
                     f" [{row['low']:.3f}, {row['high']:.3f}]  {job.target.label}"
                     + (f"  {found.name}" if len(sets) > 1 else "")
+                    + _flags(row["flags"])
                 )
     skipped = len(todo) * len(sets) - done - len(failures) + len(targets.problems)
     if skipped:
@@ -142,6 +143,11 @@ def evaluate(
             )
         )
     return folder
+
+
+def _flags(raised: object) -> str:
+    """The end of a line: the flags of its row, where it has any."""
+    return f"  FLAGS: {', '.join(raised)}" if isinstance(raised, tuple) and raised else ""
 
 
 def _executor(

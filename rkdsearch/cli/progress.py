@@ -86,6 +86,13 @@ def worthless_line(role: str, measured: "TeacherAccuracy", chance: float | None)
     )
 
 
+def flagged_line(role: str, measured: "TeacherAccuracy") -> str | None:
+    """The warning about a teacher on which the validation attack fails; None: no sign of it."""
+    if measured.doubt is None:
+        return None
+    return f"WARNING: the {role} teacher is flagged: {measured.doubt}"
+
+
 def chance_line(best: "Best", images: int | None, chance: float | None) -> str | None:
     """The sentence about a student that is no better than a constant prediction; None: it is."""
     if not is_chance(best.clean_accuracy, images, chance):
@@ -133,9 +140,12 @@ class TeacherProgress:
                 f"on {measured.images} {measured.measured_on} (sha256 {measured.sha256[:12]})"
                 + (f"; {measured.contents}" if measured.contents else "")
             )
-            warning = worthless_line(step.role, measured, self._chance)
-            if warning is not None:
-                self._say(warning)
+            for warning in (
+                worthless_line(step.role, measured, self._chance),
+                flagged_line(step.role, measured),
+            ):
+                if warning is not None:
+                    self._say(warning)
 
     @property
     def _due(self) -> bool:

@@ -42,7 +42,7 @@ def train(
     """
     from rkdsearch import data
     from rkdsearch.cli.console import say
-    from rkdsearch.cli.progress import epoch_line, seconds_left
+    from rkdsearch.cli.progress import epoch_line, flagged_line, seconds_left
     from rkdsearch.errors import TeacherError
     from rkdsearch.training import teacher as teachers
     from rkdsearch.training.accelerator import accelerator_for
@@ -75,6 +75,8 @@ def train(
     if others:
         return
     measured = _print_accuracy(described, role, home)
+    if (warning := flagged_line(role, measured)) is not None:
+        say(warning)
     say(
         f"in a search space: teachers.{role}.path: {home / 'best.safetensors'},"
         f" teachers.{role}.sha256: {measured.sha256}"
@@ -118,7 +120,7 @@ def verify(
     )
     # the second is that of `rkdsearch train`
     caches = cache, Path("runs") / config.stem / "teachers"
-    measured, checked = {}, {}
+    measured = {}
     for role in given:
         recipe = teachers.recipe_run(described, role)
         home = None if recipe is None else teachers.folder_of(recipe, *caches)
@@ -128,10 +130,10 @@ def verify(
                 f" nor in {caches[1]}; `rkdsearch teacher train {config} --role {role}` does it"
             )
         measured[role] = _print_accuracy(described, role, home)
-        checked[role] = _print_checks(described, role, home)
+        _print_checks(measured[role].checks)
     # only after all teachers are printed, because the first refuted claim ends the command
     for role, found in measured.items():
-        teachers.refuse_flagged(checked[role], f"{config}: teachers.{role}")
+        teachers.refuse_flagged(found, f"{config}: teachers.{role}")
         teachers.check_claims(described.teachers.of(role), found, f"{config}: teachers.{role}")
 
 
@@ -173,14 +175,12 @@ def _read(config: Path, overrides: tuple[str, ...], allow_import: tuple[str, ...
     return run.load(config, parsed(overrides))
 
 
-def _print_checks(config: "TrainConfig", role: "Role", home: Path | None) -> "Checks":
-    """Look for signs that the validation attack fails on a teacher; print what was looked at."""
+def _print_checks(found: "Checks | None") -> None:
+    """Print what was looked at for signs that the validation attack fails, and what was seen."""
     from rkdsearch.cli.console import say
     from rkdsearch.results import flags
-    from rkdsearch.training import teacher as teachers
 
-    teacher = config.teachers.of(role)
-    found = teachers.check(teacher if home is None else teachers.from_folder(teacher, home), config)
+    assert found is not None, "a measured teacher is checked"
     raised = flags.raised(found)
     say(f"  signs of a failed attack, on {found.images} images:")
     for flag in flags.Flag:
@@ -188,7 +188,6 @@ def _print_checks(config: "TrainConfig", role: "Role", home: Path | None) -> "Ch
         count = None if name is None else getattr(found, name)
         seen = flags.NOT_CHECKED if count is None else f"{count} images"
         say(f"    {'FLAG' if flag in raised else '':5}{flag:21} {seen}")
-    return found
 
 
 def _say_cost(recipe: "TrainConfig", known: int) -> None:

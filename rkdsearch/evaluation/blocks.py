@@ -35,6 +35,14 @@ _CHECK_STEPS = 20
 
 
 @dataclass(frozen=True)
+class CheckJob:
+    """The checks of one attack on one network: all rows that it speaks for share them."""
+
+    target: EvaluationTarget
+    attack: Attack | MarginAttack
+
+
+@dataclass(frozen=True)
 class EvaluationJob:
     """One network under one attack with one seed. `sources`: other networks, for `transfer`."""
 
@@ -48,12 +56,28 @@ class EvaluationJob:
         """`t00003, autoattack`, for people."""
         return f"{self.target.trial_id}, {self.attack.title}, seed {self.seed}"
 
+    @property
+    def check(self) -> CheckJob | None:
+        """The checks behind the flags of this job's row; None for clean images.
+
+        By the attack's own PGD; by the margin attack for all others: what AutoAttack's losses
+        miss, the margin misses.
+        """
+        attack = self.attack
+        if attack.norm is None:
+            return None
+        ball = build_ball(attack.norm, attack.eps)
+        if attack.name in PGD_STEPS:
+            length = attack.relative_step_size * attack.eps
+            return CheckJob(self.target, Attack(ball, _CHECK_STEPS, length))
+        return CheckJob(self.target, MarginAttack(ball, _CHECK_STEPS))
+
 
 @dataclass(frozen=True)
 class WorkerJob:
-    """An evaluation job as a worker is given it."""
+    """A job as a worker is given it."""
 
-    job: EvaluationJob
+    job: EvaluationJob | CheckJob
     packages: tuple[str, ...]  # packages of the user that may be imported by name
     partial: Path | None = None  # folder of the records of unfinished blocks
     checked: int = flags.IMAGES  # images of each block that the checks behind flags look at
@@ -65,7 +89,6 @@ class BlockResult:
 
     right: np.ndarray[Any, np.dtype[np.bool_]]  # (N,) classified correctly
     survivors: Mapping[str, int]  # images still right after each group of parts
-    checks: ImageChecks | None  # None for clean images
     warnings: Sequence[str]  # of AutoAttack's package
     seconds: float
     device: str
@@ -107,17 +130,13 @@ def run_block(work: WorkerJob, images: Pixels, block: int) -> BlockResult:
     Raises OutOfMemoryError where one image is too many for the device, TeacherError where the
     weights do not fit, ConfigError where the attack has no such ball.
     """
-    # Accelerate, which these import, is slow to load: the driver does without it.
+    # Accelerate, which this imports, is slow to load: the driver does without it.
     from rkdsearch.training.rows import device_name
-    from rkdsearch.training.teacher import device_of
 
-    allow_import(*work.packages)
-    torch.set_num_threads(1)  # the sums of a convolution, and with them last bits, depend on it
-    job, config = work.job, work.job.target.config
-    device = device_of(config)
-    rows = slice(block * BLOCK_IMAGES, (block + 1) * BLOCK_IMAGES)
-    x, y = images.floats(rows, device, channels_last=config.training.channels_last)
-    network = _network(job.target, device)
+    job = work.job
+    assert isinstance(job, EvaluationJob)
+    network, x, y = _begun(work, images, block)
+    device = x.device
     sources = {source.short_name: partial(_network, source, device) for source in job.sources}
     # A record by other code or another device might end in other bits.
     maker = f"{version('rkdsearch')} {torch.__version__} {device_name(device)} {device.type}"
@@ -127,13 +146,34 @@ def run_block(work: WorkerJob, images: Pixels, block: int) -> BlockResult:
     return BlockResult(
         right=np.array(record.right),
         survivors=record.survivors,
-        checks=_checks(job.attack, network, x, y, work.checked),
         warnings=record.warnings,
         seconds=record.seconds,
         device=device_name(device),
         threads=torch.get_num_threads(),
         torch=str(torch.__version__),
     )
+
+
+@ieee_fp32()
+def run_checks(work: WorkerJob, images: Pixels, block: int) -> ImageChecks:
+    """The checks on some images of one block. Raises as `run_block` does."""
+    assert isinstance(work.job, CheckJob)
+    network, x, y = _begun(work, images, block)
+    some = flags.spread(len(x), work.checked)
+    return flags.check(network, x[some], y[some], work.job.attack)
+
+
+def _begun(work: WorkerJob, images: Pixels, block: int) -> tuple[nn.Module, Tensor, Tensor]:
+    """The network, and the images and labels of the block, on the run's device."""
+    from rkdsearch.training.teacher import device_of
+
+    allow_import(*work.packages)
+    torch.set_num_threads(1)  # the sums of a convolution, and with them last bits, depend on it
+    config = work.job.target.config
+    device = device_of(config)
+    rows = slice(block * BLOCK_IMAGES, (block + 1) * BLOCK_IMAGES)
+    x, y = images.floats(rows, device, channels_last=config.training.channels_last)
+    return _network(work.job.target, device), x, y
 
 
 def _run_parts(
@@ -186,24 +226,6 @@ def _run_parts(
         record.done.append(part.name)
         noted(part.counted_as, right)
         save()
-
-
-def _checks(
-    attack: PlannedAttack, network: nn.Module, x: Tensor, y: Tensor, images: int
-) -> ImageChecks | None:
-    """The checks behind flags, on this number of images; None for clean images.
-
-    By the attack's own PGD; by the margin attack for all others: what AutoAttack's losses miss, the
-    margin misses.
-    """
-    if attack.norm is None:
-        return None
-    some = flags.spread(len(x), images)
-    ball = build_ball(attack.norm, attack.eps)
-    checked: Attack | MarginAttack = MarginAttack(ball, _CHECK_STEPS)
-    if attack.name in PGD_STEPS:
-        checked = Attack(ball, _CHECK_STEPS, attack.relative_step_size * attack.eps)
-    return flags.check(network, x[some], y[some], checked)
 
 
 @lru_cache(maxsize=4)

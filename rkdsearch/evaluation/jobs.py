@@ -14,12 +14,11 @@ from rkdsearch.evaluation.attacks import PGD_STEPS, PlannedAttack
 from rkdsearch.evaluation.blocks import BlockResult, EvaluationJob
 from rkdsearch.evaluation.images import EvaluatedImages
 from rkdsearch.evaluation.targets import EvaluationTarget, Targets, without
-from rkdsearch.flags import ImageChecks
 from rkdsearch.provenance import Provenance
 from rkdsearch.results.columns import cells_of
 from rkdsearch.results.flags import raised
 from rkdsearch.results.intervals import accuracy
-from rkdsearch.results.rows import EvaluationRow, EvaluationRun
+from rkdsearch.results.rows import Checks, EvaluationRow, EvaluationRun
 from rkdsearch.results.states import EvaluationAttack
 
 # Teachers are attacked, so that a student can be compared with its teacher, but by no attack that
@@ -122,16 +121,15 @@ def known_keys(rows: Sequence[Mapping[str, Any]]) -> list[tuple[object, ...]]:
 def row_of(
     job: EvaluationJob,
     blocks: Sequence[BlockResult],
+    checks: Checks | None,
     images: EvaluatedImages,
     opening: str,
     code: Provenance,
 ) -> dict[str, object]:
-    """The job's row in `evaluations/`, from its blocks in their order."""
+    """The job's row in `evaluations/`, from its blocks in their order, and the network's checks."""
     right, y = np.concatenate([block.right for block in blocks]), images.pixels.labels
     target, attack, own = job.target, job.attack, job.target.config.validation.attack
     estimate = accuracy(int(right.sum()), len(right))
-    found = [block.checks for block in blocks if block.checks is not None]
-    checks = ImageChecks.joined(found).counts if found else None
     per_class = {
         images.classes[k]: [int(right[y == k].sum()), int((y == k).sum())] for k in np.unique(y)
     }

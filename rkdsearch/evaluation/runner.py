@@ -12,29 +12,33 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from rkdsearch.errors import DiskError, RkdError
 from rkdsearch.evaluation.blocks import (
     BLOCK_IMAGES,
     BlockResult,
+    CheckJob,
     EvaluationJob,
     WorkerJob,
     run_block,
+    run_checks,
 )
 from rkdsearch.evaluation.images import EvaluatedImages, Pixels
 from rkdsearch.evaluation.jobs import key_of, known_keys, row_of
 from rkdsearch.evaluation.openings import write_opening
-from rkdsearch.flags import IMAGES
+from rkdsearch.flags import IMAGES, ImageChecks
 from rkdsearch.pace import Pace, silence_told
 from rkdsearch.plugins import allowed_imports
 from rkdsearch.provenance import Provenance, provenance
 from rkdsearch.results.cells import records
+from rkdsearch.results.rows import Checks
 from rkdsearch.results.store import Store
 
 PARTIAL = "partial"  # folder of a study: records of unfinished blocks
 
 # Jobs and images in blocks to (number of the job, block, its result or the error) as they end.
-BlockOutcome = tuple[int, int, BlockResult | Exception]
+BlockOutcome = tuple[int, int, BlockResult | ImageChecks | Exception]
 Executor = Callable[[Sequence[WorkerJob], Pixels, int], Iterable[BlockOutcome]]
 
 
@@ -92,46 +96,45 @@ def _run(
     opening: str,
     code: Provenance,
 ) -> Iterator[Outcome]:
-    homes = [store.folder.absolute() / PARTIAL / _digits(job, images) for job in jobs]
     blocks = -(-len(images.pixels) // BLOCK_IMAGES)
+    checks = _checked(jobs, images, executor, blocks)
+    failed = {job: found for job in jobs if isinstance(found := checks[job], str)}
+    for job, reason in failed.items():
+        yield JobFailure(job, reason)
+    jobs = [job for job in jobs if job not in failed]
+    homes = [store.folder.absolute() / PARTIAL / _digits(job, images) for job in jobs]
     works = [
-        WorkerJob(_absolute(job), allowed_imports(), home, checked=-(-IMAGES // blocks))
+        WorkerJob(_absolute(job), allowed_imports(), home)
         for job, home in zip(jobs, homes, strict=True)
     ]
-    results: list[dict[int, BlockResult]] = [{} for _ in jobs]
-    failed: set[int] = set()
     pace = Pace(f"evaluation: {{}} blocks of {BLOCK_IMAGES} images", blocks * len(jobs))
-    count = 0
+    outcomes = _counted(executor(works, images.pixels, blocks), pace)
+    ended: set[int] = set()
 
     def sentence() -> str:
-        left = [n for n in range(len(jobs)) if n not in failed and len(results[n]) < blocks]
+        left = [job for number, job in enumerate(jobs) if number not in ended]
         return (
-            f"no part of an attack has ended for {{}}: {jobs[left[0]].name} (jobs left:"
-            f" {len(left)}); a large network may need so long, a stuck process never ends: ctrl-c"
-            " keeps what is done, and the same command goes on"
+            f"no part of an attack has ended for {{}}: {left[0].name if left else 'none'} (jobs"
+            f" left: {len(left)}); a large network may need so long, a stuck process never ends:"
+            " ctrl-c keeps what is done, and the same command goes on"
         )
 
-    with silence_told(lambda: (count, _latest(homes)), sentence):
-        for number, block, result in executor(works, images.pixels, blocks):
-            count += 1
-            pace.at(count)
+    with silence_told(lambda: (len(ended), _latest(homes)), sentence):
+        for number, found in _whole(outcomes, blocks):
             job = jobs[number]
-            if isinstance(result, DiskError):  # nothing can be recorded any more
-                raise result
-            if isinstance(result, Exception):
-                if number not in failed:
-                    failed.add(number)
-                    yield JobFailure(job, sentence_of(result))
+            ended.add(number)
+            if isinstance(found, str):
+                yield JobFailure(job, found)
                 continue
-            results[number][block] = result
-            if len(results[number]) == blocks:
-                found = [results[number][b] for b in range(blocks)]
-                row = row_of(job, found, images, opening, code)
-                store.write_evaluation(row)
-                shutil.rmtree(homes[number], ignore_errors=True)
-                with suppress(OSError):  # others are in there
-                    homes[number].parent.rmdir()
-                yield job, row
+            results = [block for block in found if isinstance(block, BlockResult)]
+            of_network = checks[job]
+            assert not isinstance(of_network, str)
+            row = row_of(job, results, of_network, images, opening, code)
+            store.write_evaluation(row)
+            shutil.rmtree(homes[number], ignore_errors=True)
+            with suppress(OSError):  # others are in there
+                homes[number].parent.rmdir()
+            yield job, row
 
 
 def _latest(folders: Sequence[Path]) -> float:
@@ -143,12 +146,62 @@ def _latest(folders: Sequence[Path]) -> float:
     return max(found)
 
 
+def _checked(
+    jobs: Sequence[EvaluationJob], images: EvaluatedImages, executor: Executor, blocks: int
+) -> dict[EvaluationJob, Checks | str | None]:
+    """The checks behind each job's row, made once for all that share them; or why not.
+
+    None for clean images.
+    """
+    todo = [check for check in dict.fromkeys(job.check for job in jobs) if check is not None]
+    some = -(-IMAGES // blocks)  # of each block
+    works = [WorkerJob(_absolute(check), allowed_imports(), checked=some) for check in todo]
+    pace = Pace("looking for signs of a failed attack: {} blocks", blocks * len(works))
+    outcomes = _counted(executor(works, images.pixels, blocks), pace) if works else ()
+    found: dict[CheckJob | None, Checks | str | None] = {None: None}
+    for number, parts in _whole(outcomes, blocks):
+        found[todo[number]] = (
+            parts
+            if isinstance(parts, str)
+            else ImageChecks.joined([p for p in parts if isinstance(p, ImageChecks)]).counts
+        )
+    return {job: found[job.check] for job in jobs}
+
+
+def _whole(
+    outcomes: Iterable[BlockOutcome], blocks: int
+) -> Iterator[tuple[int, list[BlockResult | ImageChecks] | str]]:
+    """Number of each job with its blocks in their order, once all are there; or its first error."""
+    results: dict[int, dict[int, BlockResult | ImageChecks]] = {}
+    failed: set[int] = set()
+    for number, block, result in outcomes:
+        if isinstance(result, DiskError):  # nothing can be recorded any more
+            raise result
+        if isinstance(result, Exception):
+            if number not in failed:
+                failed.add(number)
+                yield number, sentence_of(result)
+            continue
+        parts = results.setdefault(number, {})
+        parts[block] = result
+        if len(parts) == blocks:
+            yield number, [parts[b] for b in range(blocks)]
+
+
+def _counted(outcomes: Iterable[BlockOutcome], pace: Pace) -> Iterator[BlockOutcome]:
+    """The outcomes, told to `pace`."""
+    for count, outcome in enumerate(outcomes, start=1):
+        pace.at(count)
+        yield outcome
+
+
 def here(works: Sequence[WorkerJob], images: Pixels, blocks: int) -> Iterator[BlockOutcome]:
     """Executor without Ray: one block after the other in this process."""
     for number, work in enumerate(works):
         for block in range(blocks):
             try:
-                yield number, block, run_block(work, images, block)
+                run = run_checks if isinstance(work.job, CheckJob) else run_block
+                yield number, block, run(work, images, block)
             except Exception as error:  # noqa: BLE001 - of any class: the other jobs go on
                 yield number, block, error
                 break
@@ -184,13 +237,16 @@ def _misfit(job: EvaluationJob, images: EvaluatedImages) -> str | None:
     return None
 
 
-def _absolute(job: EvaluationJob) -> EvaluationJob:
+_Job = TypeVar("_Job", EvaluationJob, CheckJob)
+
+
+def _absolute(job: _Job) -> _Job:
     """The job with absolute paths: a worker may have another working directory."""
-    return replace(
-        job,
-        target=replace(job.target, weights=job.target.weights.absolute()),
-        sources=tuple(replace(s, weights=s.weights.absolute()) for s in job.sources),
-    )
+    target = replace(job.target, weights=job.target.weights.absolute())
+    if isinstance(job, CheckJob):
+        return replace(job, target=target)
+    sources = tuple(replace(s, weights=s.weights.absolute()) for s in job.sources)
+    return replace(job, target=target, sources=sources)
 
 
 def _digits(job: EvaluationJob, images: EvaluatedImages) -> str:

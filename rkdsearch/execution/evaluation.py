@@ -6,16 +6,17 @@ depends on how many images resist it.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from ray import exceptions
 
 from rkdsearch.errors import OutOfMemoryError, RkdError, StudyError
-from rkdsearch.evaluation.blocks import BlockResult, WorkerJob, run_block
+from rkdsearch.evaluation.blocks import BlockResult, CheckJob, WorkerJob, run_block, run_checks
 from rkdsearch.evaluation.images import Pixels
 from rkdsearch.evaluation.runner import BlockOutcome, Executor, sentence_of
 from rkdsearch.execution.ray_session import connected
+from rkdsearch.flags import ImageChecks
 
 
 @contextmanager
@@ -39,10 +40,13 @@ def _run_blocks(
     works: Sequence[WorkerJob], images: Pixels, blocks: int, share: float
 ) -> Iterator[BlockOutcome]:
     """The blocks of all jobs as they end. After a job's first error its others are given up."""
-    task = ray.remote(num_cpus=1, max_retries=2)(_guarded(run_block))
+    attacked, checked = (
+        ray.remote(num_cpus=1, max_retries=2)(_guarded(run)) for run in (run_block, run_checks)
+    )
     stored = ray.put(images)
     waiting: dict[Any, tuple[int, int]] = {}
     for number, work in enumerate(works):
+        task = checked if isinstance(work.job, CheckJob) else attacked
         gpu = share if work.job.target.config.training.device != "cpu" else 0.0
         for block in range(blocks):
             waiting[task.options(num_gpus=gpu).remote(work, stored, block)] = (number, block)
@@ -57,12 +61,15 @@ def _run_blocks(
                 ray.cancel(reference)
 
 
+_Found = TypeVar("_Found", BlockResult, ImageChecks)
+
+
 def _guarded(
-    run: Callable[[WorkerJob, Pixels, int], BlockResult],
-) -> Callable[[WorkerJob, Pixels, int], BlockResult | Exception]:
+    run: Callable[[WorkerJob, Pixels, int], _Found],
+) -> Callable[[WorkerJob, Pixels, int], _Found | Exception]:
     """The function with its errors as values: not every error can be pickled."""
 
-    def guarded(work: WorkerJob, images: Pixels, block: int) -> BlockResult | Exception:
+    def guarded(work: WorkerJob, images: Pixels, block: int) -> _Found | Exception:
         try:
             return run(work, images, block)
         except RkdError as error:
@@ -73,10 +80,10 @@ def _guarded(
     return guarded
 
 
-def _result(reference: Any, work: WorkerJob, share: float) -> BlockResult | Exception:
+def _result(reference: Any, work: WorkerJob, share: float) -> BlockResult | ImageChecks | Exception:
     """The result of one block, or its error."""
     try:
-        result: BlockResult | Exception = ray.get(reference)
+        result: BlockResult | ImageChecks | Exception = ray.get(reference)
     except (exceptions.OutOfMemoryError, exceptions.WorkerCrashedError):
         return OutOfMemoryError(
             "its worker was killed three times, most likely because memory ran out; what is done"

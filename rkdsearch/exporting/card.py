@@ -20,7 +20,7 @@ from rkdsearch.exporting.exported_network import (
 )
 from rkdsearch.methods import name_of
 from rkdsearch.results.cells import flags_of
-from rkdsearch.results.flags import summary
+from rkdsearch.results.flags import signs_of_teacher, summary
 from rkdsearch.results.intervals import accuracy
 from rkdsearch.results.states import ATTACKS, Origin, Status
 from rkdsearch.teacher import fingerprint
@@ -115,8 +115,8 @@ def _notices(d: ExportedNetwork) -> list[str]:
         )
     if flags := flags_of(d.trial["flags"]):
         found.append(
-            f"> **The attack fails on this network** ({', '.join(flags)}). Its robust accuracy on"
-            " validation images is not to be believed; the table of results says why."
+            f"> **Flagged** ({', '.join(flags)}). Its robust accuracy on validation images is not"
+            " to be believed; the table of results says why."
         )
     if d.trial["status"] != Status.FINISHED:
         length = f"{d.trial['fidelity.epochs']} of {d.trial['fidelity.of_epochs']} epochs"
@@ -291,6 +291,10 @@ def _teachers(d: ExportedNetwork) -> str:
             lines.append(
                 f"  {', '.join(scores).capitalize()}, under the study's validation attack on"
                 f" {facts.get('measured_on', 'validation images')}."
+            )
+        if signs := signs_of_teacher(facts):
+            lines.append(
+                f"  Flagged, its robust accuracy is not to be believed: {'; '.join(signs)}."
             )
         if facts.get("contents"):
             lines.append(f"  Of its file: {facts['contents']}.")

@@ -39,6 +39,7 @@ from rkdsearch.results.cost import (
     states_of,
     survival,
 )
+from rkdsearch.results.flags import signs_of_teacher
 from rkdsearch.results.front import configurations, kept_off
 from rkdsearch.results.nodes import by_node, machine_failures, stretches
 from rkdsearch.results.objectives import COSTS, OBJECTIVES, USUAL
@@ -141,6 +142,7 @@ def context(study: StudyResults) -> dict[str, Any]:
         "published": records(worth_of_baselines(study.trials, study.front)),
         "rungs": records(survival(study.rungs)),
         "teachers": teachers,
+        "signs_of_teachers": {role: signs_of_teacher(facts) for role, facts in teachers.items()},
         "ladder": (
             [rung for rung in ladder if isinstance(rung, dict)] if isinstance(ladder, list) else []
         ),

@@ -24,6 +24,7 @@ class Flag(StrEnum):
 
     ZERO_GRADIENTS = "zero_gradients"
     MISLEADING_GRADIENTS = "misleading_gradients"
+    WRONG_GRADIENTS = "wrong_gradients"
     HUGE_EPS = "huge_eps"
     MORE_STEPS_RAISE = "more_steps_raise"
     MORE_STEPS_NEEDED = "more_steps_needed"
@@ -41,6 +42,9 @@ MEANINGS: Mapping[Flag, str] = MappingProxyType(
             "the gradient is zero or not finite in every loss of the attack, which cannot move"
         ),
         Flag.MISLEADING_GRADIENTS: "a small step along the gradient does not raise the loss",
+        Flag.WRONG_GRADIENTS: (
+            "the gradient is not the slope of the loss: the loss rises otherwise than it foretells"
+        ),
         Flag.HUGE_EPS: (
             "the network stays right where every image may become the same grey one: the attack"
             " does not find what is surely there"
@@ -68,6 +72,7 @@ COUNTS: Mapping[Flag, str] = MappingProxyType(
     {
         Flag.ZERO_GRADIENTS: "without_gradient",
         Flag.MISLEADING_GRADIENTS: "not_uphill",
+        Flag.WRONG_GRADIENTS: "unlike_differences",
         Flag.HUGE_EPS: "right_at_huge_eps",
         Flag.MORE_STEPS_RAISE: "kept_by_more_steps",
         Flag.MORE_STEPS_NEEDED: "broken_by_more_steps",
@@ -79,12 +84,13 @@ COUNTS: Mapping[Flag, str] = MappingProxyType(
 )
 NOT_CHECKED = "not checked"
 
-# The share that a sound network may have, by flag: of the right images in the first three, of those
+# The share that a sound network may have, by flag: of the right images in the first four, of those
 # of other classes in `ONE_CLASS`, of all images in the others.
 TOLERATED: Mapping[Flag, float] = MappingProxyType(
     {
         Flag.ZERO_GRADIENTS: 0.02,
         Flag.MISLEADING_GRADIENTS: 0.05,
+        Flag.WRONG_GRADIENTS: 0.05,
         Flag.HUGE_EPS: 0.05,
         Flag.MORE_STEPS_RAISE: 0.02,
         Flag.MORE_STEPS_NEEDED: 0.05,
@@ -130,6 +136,7 @@ def raised(checks: Checks) -> tuple[Flag, ...]:
     found = {
         Flag.ZERO_GRADIENTS: too_many(Flag.ZERO_GRADIENTS, checks.without_gradient, right),
         Flag.MISLEADING_GRADIENTS: too_many(Flag.MISLEADING_GRADIENTS, checks.not_uphill, right),
+        Flag.WRONG_GRADIENTS: too_many(Flag.WRONG_GRADIENTS, checks.unlike_differences, right),
         # one class for all images is the truth of a constant network, at any eps
         Flag.HUGE_EPS: too_many(Flag.HUGE_EPS, checks.right_at_huge_eps, right) and not one_class,
         Flag.MORE_STEPS_RAISE: too_many(
@@ -160,6 +167,14 @@ def signs(row: Mapping[str, Any]) -> list[str]:
     flags = [*flags_of(row.get("flags")), *flags_of(row.get("pair_flags"))]
     warnings = flags_of(row.get("warnings"))
     return [sentence(flag) for flag in flags] + [f"AutoAttack's package: {w}" for w in warnings]
+
+
+def signs_of_teacher(facts: Mapping[str, Any]) -> list[str]:
+    """Sentences about a teacher's entry in `study.json`, which may hold anything."""
+    try:
+        return [sentence(flag) for flag in raised(Checks(**facts["checks"]))]
+    except (KeyError, TypeError):  # an earlier version wrote it, or a stranger
+        return []
 
 
 def sentence(flag: str) -> str:

@@ -16,6 +16,7 @@ from rkdsearch.config import TeachersConfig, TrainConfig
 from rkdsearch.config.fidelity import Fidelity
 from rkdsearch.errors import CheckpointError, StudyError
 from rkdsearch.results.cells import records
+from rkdsearch.results.states import Status
 from rkdsearch.results.study import read_study
 from rkdsearch.search.ledger import folder_of
 from rkdsearch.teacher import ROLES
@@ -31,7 +32,14 @@ _IMAGES = {
     "run.teacher_sha256": "the robust teacher",
     "run.natural_teacher_sha256": "the natural teacher",
 }
-_MACHINE = ("run.device", "run.threads", "run.processes", "run.git_commit", "run.git_diff_sha256")
+_OTHERS = (
+    "run.seed",
+    "run.device",
+    "run.threads",
+    "run.processes",
+    "run.git_commit",
+    "run.git_diff_sha256",
+)
 _MEASURED = ("loss", "clean_accuracy", "robust_accuracy", "worst_class_accuracy")
 
 
@@ -49,8 +57,8 @@ class Recorded:
 def recorded(study: Path, trial_id: str) -> Recorded:
     """The trial as its study has it.
 
-    Raises StudyError for an unknown trial or one without epochs, CheckpointError where its files
-    are gone.
+    Raises StudyError for an unknown trial, one whose network was not kept, or one without epochs,
+    CheckpointError where its files are gone.
     """
     found = read_study(study)
     row = next((r for r in records(found.trials) if r["trial_id"] == trial_id), None)
@@ -59,6 +67,11 @@ def recorded(study: Path, trial_id: str) -> Recorded:
             f"{study}: there is no trial '{trial_id}'; `rkdsearch status {study}` lists the trials"
         )
     folder = folder_of(study, trial_id)
+    if row["status"] != Status.FINISHED and not (folder / "best.safetensors").exists():
+        raise StudyError(
+            f"{study}: trial {trial_id} is {row['status']}, and its network was not kept: there is"
+            " nothing to compare with; name a finished trial"
+        )
     weights, state = checkpoint.read(folder / "best.safetensors")
     if "config" not in state:
         raise CheckpointError(f"{folder / 'best.safetensors'}: holds no description of its run")
@@ -119,7 +132,7 @@ def other_conditions(was: Recorded, now: Mapping[str, object]) -> Iterator[str]:
             yield f"{name} was {known.get(name)}, is {current.get(name)}"
     if not known:
         yield "the row is of an earlier version, which recorded few versions"
-    for column in _MACHINE:
+    for column in _OTHERS:
         if was.row[column] != now[column]:
             yield f"{column.removeprefix('run.')} was {was.row[column]}, is {now[column]}"
 

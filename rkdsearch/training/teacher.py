@@ -50,6 +50,14 @@ class TeacherAccuracy:
     images: int
     measured_on: str
     contents: str = ""  # which entries of the file were read, and which were left
+    checks: Checks | None = None  # those behind flags; None: nobody looked
+
+    @property
+    def doubt(self) -> str | None:
+        """A sentence's part about the flags of its checks; None where they raise none."""
+        if self.checks is None or not (signs := [sentence(flag) for flag in raised(self.checks)]):
+            return None
+        return f"its robust accuracy is not to be believed: {'; '.join(signs)}"
 
 
 def recipe_run(config: TrainConfig, role: Role) -> TrainConfig | None:
@@ -144,35 +152,19 @@ def measure(teacher: TeacherConfig, config: TrainConfig) -> TeacherAccuracy:
     return measured
 
 
-def check(teacher: TeacherConfig, config: TrainConfig) -> Checks:
-    """The checks behind flags, by the run's validation attack on some of its validation images.
-
-    Raises TeacherError as `load_network` does.
-    """
-    splits, device = data.load_training(config.data), device_of(config)
-    network = models.fold(load_network(teacher, splits).to(device))
-    rows = _validation_rows(config, splits)
-    some = torch.from_numpy(rows)[flags.spread(len(rows))]
-    images = splits.validation.take(some).to(device)
-    x = data.FloatImages(images, device, channels_last=config.training.channels_last)[:]
-    attack = config.validation.attack.build()
-    return flags.check(network, x, images.labels.to(device), attack).counts
-
-
-def refuse_flagged(found: Checks, place: str) -> None:
-    """Raise TeacherError where these checks raise flags."""
-    if signs := [sentence(flag) for flag in raised(found)]:
+def refuse_flagged(measured: TeacherAccuracy, place: str) -> None:
+    """Raise TeacherError where its checks raise flags."""
+    if measured.doubt is not None:
         raise TeacherError(
-            f"{place}: the validation attack fails on it, and its robust accuracy is not to be"
-            f" believed: {'; '.join(signs)}; choose a teacher that does not hide its gradient (does"
-            " its network round, draw random numbers, or end in a softmax?)"
+            f"{place}: {measured.doubt}; choose another teacher (does its network round, draw"
+            " random numbers, end in a softmax, or give one class?)"
         )
 
 
 def measuring(teacher: TeacherConfig, config: TrainConfig) -> Iterator[tuple[TeacherAccuracy, int]]:
     """Measure batch by batch: the accuracies so far, and the number of images in the end.
 
-    The last item is the measurement.
+    The last item is the measurement, with the checks behind flags on some of the images.
     """
     assert teacher.path is not None
     path, splits, attack, device = (
@@ -213,17 +205,14 @@ def measuring(teacher: TeacherConfig, config: TrainConfig) -> Iterator[tuple[Tea
         robust |= results.robust
         done = min(len(y), (batch + 1) * BATCH)
         pace.at(done)
-        yield (
-            TeacherAccuracy(
-                sha256,
-                float(clean.sum()) / done,
-                float(robust.sum()) / done,
-                done,
-                said,
-                contents[0],
-            ),
-            len(y),
+        so_far = TeacherAccuracy(
+            sha256, float(clean.sum()) / done, float(robust.sum()) / done, done, said, contents[0]
         )
+        yield so_far, len(y)
+    some = images.take(flags.spread(len(y)))
+    pixels = data.FloatImages(some, device, channels_last=config.training.channels_last)[:]
+    found = flags.check(network, pixels, some.labels, attack.build()).counts
+    yield replace(so_far, checks=found), len(y)
 
 
 def known_measurement(
@@ -244,9 +233,8 @@ def known_measurement(
             described["validation_attack"],
             described["split_sha256"],
         )
-        measured = TeacherAccuracy(
-            **{field.name: facts[field.name] for field in fields(TeacherAccuracy)}
-        )
+        values = {field.name: facts[field.name] for field in fields(TeacherAccuracy)}
+        measured = TeacherAccuracy(**{**values, "checks": Checks(**facts["checks"])})
     except (KeyError, TypeError):
         return None
     attack, network = (

@@ -8,6 +8,7 @@ from rkdsearch import config
 from rkdsearch.cli import progress
 from rkdsearch.errors import StudyError
 from rkdsearch.execution.teachers import TeacherStep
+from rkdsearch.results.rows import Checks
 from rkdsearch.search import front
 from rkdsearch.search.study import Study
 from rkdsearch.training.epoch import Best
@@ -111,6 +112,23 @@ def test_a_search_in_which_nothing_reached_full_length_says_how_to_go_on(
     assert (
         "no trial has reached full length, so there is no front: continue with --resume and more"
         in capsys.readouterr().out
+    )
+
+
+def test_a_teacher_on_which_the_attack_fails_is_named_when_it_is_measured(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    seen = [
+        TeacherAccuracy("ab", 0.9, 0.5, 500, "", "", Checks(images=200, right=180, not_uphill=k))
+        for k in (3, 90)
+    ]
+    for measured in seen:
+        progress.TeacherProgress().update(TeacherStep("natural", measured=measured))
+    calm, named, warning = capsys.readouterr().out.splitlines()
+    assert calm == named
+    assert warning == (
+        "WARNING: the natural teacher is flagged: its robust accuracy is not to be believed:"
+        " misleading_gradients: a small step along the gradient does not raise the loss"
     )
 
 

@@ -7,18 +7,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from rkdsearch import config as run
 from rkdsearch import pace
 from rkdsearch.errors import ConfigError, DiskError, TeacherError
 from rkdsearch.evaluation import runner
-from rkdsearch.evaluation.blocks import BlockResult, WorkerJob
+from rkdsearch.evaluation.blocks import BlockResult, CheckJob, WorkerJob
 from rkdsearch.evaluation.images import EvaluatedImages
 from rkdsearch.evaluation.jobs import evaluation_jobs
 from rkdsearch.evaluation.openings import told_at_resume
 from rkdsearch.evaluation.runner import JobFailure, Outcome, evaluate, here
 from rkdsearch.evaluation.targets import Targets, study_targets
 from rkdsearch.file_lock import one_writer
+from rkdsearch.flags import ImageChecks
 from rkdsearch.results.cells import records
 from rkdsearch.results.evaluations import current_tests
 from rkdsearch.results.store import Store
@@ -33,9 +35,27 @@ def fake(right: Any = True) -> Any:
     def run_block(work: WorkerJob, images: Any, block: int) -> BlockResult:
         of_block = len(images.labels[block * 250 : (block + 1) * 250])
         digits = np.full(of_block, right, dtype=bool)
-        return BlockResult(digits, {"clean": of_block}, None, ["b"], 1.5, "a CPU", 1, "2.0")
+        return BlockResult(digits, {"clean": of_block}, ["b"], 1.5, "a CPU", 1, "2.0")
 
     return run_block
+
+
+CHECKED: list[tuple[str, str, int, int]] = []  # trial, attack, block and images of each check
+
+
+@pytest.fixture(autouse=True)
+def checked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checks that look at nothing and see no sign."""
+
+    def run_checks(work: WorkerJob, _: Any, block: int) -> ImageChecks:
+        assert isinstance(work.job, CheckJob)
+        attack = type(work.job.attack).__name__
+        CHECKED.append((work.job.target.trial_id, attack, block, work.checked))
+        none, all_right = torch.zeros(4, dtype=torch.bool), torch.arange(4)
+        return ImageChecks(all_right, all_right, torch.full((4,), torch.nan), *[none] * 7)
+
+    CHECKED.clear()
+    monkeypatch.setattr(runner, "run_checks", run_checks)
 
 
 def evaluated(
@@ -121,7 +141,7 @@ def test_a_row_adds_up_its_blocks_and_says_where_every_digit_belongs(
         part = right[block * 250 : (block + 1) * 250]
         survivors = {"clean": len(part), "start 1": int(part.sum())}
         warnings = ["b"] if block else ["a", "b"]
-        return BlockResult(part, survivors, None, warnings, 1.5, "a CPU", 1, "2.0")
+        return BlockResult(part, survivors, warnings, 1.5, "a CPU", 1, "2.0")
 
     monkeypatch.setattr(runner, "run_block", run_block)
     run_alone(tmp_path)
@@ -131,7 +151,8 @@ def test_a_row_adds_up_its_blocks_and_says_where_every_digit_belongs(
     assert (row["images"], row["of_images"], row["correct"], row["seconds"]) == (449, 449, 299, 3.0)
     assert row["per_image"] == "".join(str(int(r)) for r in right)
     assert json.loads(row["warnings"]) == ["a", "b"]
-    assert row["flags"] is None, "nobody looked"
+    assert (row["flags"], row["check.images"], row["check.right"]) == ("[]", 8, 8)
+    assert row["check.broken_without_gradient"] is None
     assert json.loads(row["survivors"]) == {"clean": 449, "start 1": 299}
     assert (row["test_attack_steps"], row["training_seed"], row["attack_seed"]) == (20, 0, 0)
     assert (row["split"], row["dataset"], row["low"] < 299 / 449) == ("test", "digits", True)
@@ -148,6 +169,46 @@ def test_a_row_adds_up_its_blocks_and_says_where_every_digit_belongs(
     assert json.loads(opening["checkpoints"]) == {"run": row["weights_sha256"]}
     assert json.loads(opening["attacks"]) == ["pgd20, linf 0.03137, seed 0"]
     assert json.loads(row["run.versions"])["torch"]
+
+
+def test_the_checks_of_a_network_are_made_once_for_all_rows_that_share_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "run_block", fake())
+    run_alone(tmp_path)
+    names = ("clean", "pgd20", "pgd100", "margin", "targeted", "autoattack")
+    assert len(evaluated(tmp_path, names, digits(), seeds=2)) == 11
+    assert sorted(CHECKED) == [
+        ("run", attack, block, 100) for attack in ("Attack", "MarginAttack") for block in (0, 1)
+    ]
+    rows = records(Store(tmp_path).evaluations())
+    assert {(r["attack"] == "clean", r["check.images"]) for r in rows} == {(True, None), (False, 8)}
+    CHECKED.clear()
+    evaluated(tmp_path, ("margin", "square"), digits(), eps=(0.01, 0.02))
+    assert len(CHECKED) == 4, "another ball has checks of its own"
+
+
+def test_an_error_of_the_checks_ends_the_rows_that_need_them_before_their_attack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attacked: list[str] = []
+
+    def run_block(work: WorkerJob, images: Any, block: int) -> BlockResult:
+        assert not isinstance(work.job, CheckJob)
+        attacked.append(work.job.attack.name)
+        result: BlockResult = fake()(work, images, block)
+        return result
+
+    def run_checks(work: WorkerJob, *_: object) -> ImageChecks:
+        raise TeacherError("t.pt: is empty")
+
+    monkeypatch.setattr(runner, "run_block", run_block)
+    monkeypatch.setattr(runner, "run_checks", run_checks)
+    run_alone(tmp_path)
+    *failed, done = evaluated(tmp_path, ("clean", "pgd20", "margin"))
+    assert [f.sentence for f in failed if isinstance(f, JobFailure)] == ["t.pt: is empty"] * 2
+    assert not isinstance(done, JobFailure)
+    assert attacked == ["clean"]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import ray
 
 from rkdsearch import config as run
 from rkdsearch.errors import StudyError, TeacherError
-from rkdsearch.evaluation.blocks import BlockResult, WorkerJob
+from rkdsearch.evaluation.blocks import BlockResult, EvaluationJob, WorkerJob
 from rkdsearch.evaluation.jobs import evaluation_jobs
 from rkdsearch.evaluation.runner import JobFailure, evaluate
 from rkdsearch.evaluation.targets import study_targets
@@ -40,8 +40,9 @@ def worker(device: Callable[[WorkerJob], str]) -> Callable[..., BlockResult]:
     """
 
     def run_block(work: WorkerJob, images: Any, _block: int) -> BlockResult:
+        assert isinstance(work.job, EvaluationJob)
         right = np.full(len(images.labels), work.job.attack.name == "clean")
-        return BlockResult(right, {"clean": 40}, None, [], 0.0, device(work), 1, "2")
+        return BlockResult(right, {"clean": 40}, [], 0.0, device(work), 1, "2")
 
     return run_block
 
@@ -70,6 +71,7 @@ def test_errors_of_any_class_come_back_as_sentences_and_a_killed_worker_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(work: WorkerJob) -> str:
+        assert isinstance(work.job, EvaluationJob)
         match work.job.attack.name:
             case "clean":
                 raise TeacherError("teacher.pt: is empty; download it again")

@@ -74,6 +74,7 @@ def test_only_teachers_that_some_run_of_the_space_asks_are_made(
     assert {role: facts["measured_on"] for role, facts in described.items()} == dict.fromkeys(
         ready, "validation images, held out from its training"
     )
+    assert {facts["checks"]["images"] for facts in described.values()} == {30}
 
 
 def taught(where: Path, robust: dict[str, Any], **changes: Any) -> SearchSpace:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -341,6 +342,27 @@ def test_a_constant_prediction_is_named_and_never_the_headline(tmp_path: Path) -
     assert re.search(
         r"robust teacher</th>.*AT CHANCE</span> no better than a constant", text, re.DOTALL
     )
+
+
+@pytest.mark.parametrize(
+    ("checks", "flagged"),
+    [
+        ({"images": 200, "right": 180, "unlike_differences": 90}, True),
+        ({"images": 200, "right": 180, "unlike_differences": 3}, False),
+        ({"images": "many", "right": {}, "unlike_differences": []}, False),
+        ("none", False),
+    ],
+)
+def test_a_flagged_teacher_is_named_with_the_reason(
+    tmp_path: Path, checks: Any, *, flagged: bool
+) -> None:
+    make_study(tmp_path, trials=3, evaluated=False)
+    described = json.loads((tmp_path / "study.json").read_text())
+    described |= {"teachers": {"robust": {"robust_accuracy": 0.7, "checks": checks}}}
+    (tmp_path / "study.json").write_text(json.dumps(described))
+    text = visible(page.build(tmp_path).read_text(encoding="utf-8"))
+    said = "FLAGGED</span> its robust accuracy is not to be believed: wrong_gradients: the gradient"
+    assert (said in " ".join(text.split())) == flagged
 
 
 def test_a_single_run_above_the_replicated_front_is_told(tmp_path: Path) -> None:

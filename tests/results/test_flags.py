@@ -60,6 +60,7 @@ def checks(**counts: int | None) -> Checks:
     [
         (Flag.ZERO_GRADIENTS, 11, 12),
         (Flag.MISLEADING_GRADIENTS, 21, 22),
+        (Flag.WRONG_GRADIENTS, 21, 22),
         (Flag.HUGE_EPS, 21, 22),
         (Flag.MORE_STEPS_RAISE, 11, 12),
         (Flag.MORE_STEPS_NEEDED, 21, 22),

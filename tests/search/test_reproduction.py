@@ -60,6 +60,7 @@ def test_what_differs_is_said_with_its_conditions_and_by_how_much(
     (row,) = records(Store(folder).trials())
     versions = json.loads(row["run.versions"]) | {"torch": "1.0"}
     cells = {"run.versions": versions, "metric.clean_accuracy": 0.5, "run.device": "a GPU"}
+    cells |= {"run.seed": 4}
     other = changed(folder, tmp_path / "other", **cells)
     tensors, state = checkpoint.read(other / "best.safetensors")
     name = next(iter(tensors))
@@ -69,6 +70,7 @@ def test_what_differs_is_said_with_its_conditions_and_by_how_much(
     text = str(error.value)
     assert f"torch was 1.0, is {version('torch')}" in text
     assert "device was a GPU, is " in text
+    assert "seed was 4, is 5" in text
     assert f"1 of {len(tensors)} tensors of the network, by 0.25 at most" in text
     assert "clean_accuracy of the best epoch was 0.5000, is 0." in text
     assert "not the same: torch was 1.0" in capsys.readouterr().out
@@ -78,6 +80,10 @@ def test_other_images_or_missing_files_are_a_sentence(folder: Path, tmp_path: Pa
     other = changed(folder, tmp_path / "other", **{"run.pixels_sha256": "ab" * 32})
     with pytest.raises(StudyError, match=r"the pixels were others: run.pixels_sha256 was abab.*"):
         reproduce(other, folder=tmp_path / "again")
+    stopped = changed(folder, tmp_path / "stopped", status="stopped")
+    (stopped / "best.safetensors").unlink()
+    with pytest.raises(StudyError, match="trial run is stopped, and its network was not kept"):
+        reproduce(stopped, folder=tmp_path / "again")
     with pytest.raises(StudyError, match="there is no trial 't9'"):
         reproduce(folder, trial="t9", folder=tmp_path / "again")
     (other / "last.safetensors").unlink()
