@@ -5,6 +5,7 @@ by the batch, or give another network's gradient. Most wrap one naturally traine
 AutoAttack breaks on all images.
 """
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -18,10 +19,8 @@ FAR = 0.1  # root mean square of pixels, from the nearest training image
 
 def _distance(x: Tensor, known: Tensor) -> Tensor:
     """Root mean square difference to the nearest known image, (N, 1)."""
-    return (
-        torch.cdist(x.flatten(1), known.flatten(1)).amin(dim=1, keepdim=True)
-        / x.shape[1:].numel() ** 0.5
-    )
+    distance: Tensor = torch.cdist(x.flatten(1), known.flatten(1)).amin(dim=1, keepdim=True)
+    return distance / math.sqrt(x.shape[1:].numel())
 
 
 class Detector(nn.Module):
@@ -157,7 +156,8 @@ def cheats(network: nn.Module, images: Digits) -> Mapping[str, nn.Module]:
 
     def of_nearest(z: Tensor, x: Tensor) -> Tensor:
         nearest = torch.cdist(x.detach().flatten(1), known.flatten(1)).argmin(dim=1)
-        return network(known[nearest]) + (z - z.detach())
+        theirs: Tensor = network(known[nearest])
+        return theirs + (z - z.detach())
 
     return {
         "sign of pixels": around(lambda x: (x > 0.5).float()),

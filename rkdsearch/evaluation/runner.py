@@ -98,7 +98,7 @@ def _run(
 ) -> Iterator[Outcome]:
     blocks = -(-len(images.pixels) // BLOCK_IMAGES)
     checks = _checked(jobs, images, executor, blocks)
-    failed = {job: found for job in jobs if isinstance(found := checks[job], str)}
+    failed = {job: reason for job in jobs if isinstance(reason := checks[job], str)}
     for job, reason in failed.items():
         yield JobFailure(job, reason)
     jobs = [job for job in jobs if job not in failed]

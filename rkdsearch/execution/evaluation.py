@@ -40,9 +40,9 @@ def _run_blocks(
     works: Sequence[WorkerJob], images: Pixels, blocks: int, share: float
 ) -> Iterator[BlockOutcome]:
     """The blocks of all jobs as they end. After a job's first error its others are given up."""
-    attacked, checked = (
-        ray.remote(num_cpus=1, max_retries=2)(_guarded(run)) for run in (run_block, run_checks)
-    )
+    remote = ray.remote(num_cpus=1, max_retries=2)
+    attacked: Any = remote(_guarded(run_block))
+    checked: Any = remote(_guarded(run_checks))
     stored = ray.put(images)
     waiting: dict[Any, tuple[int, int]] = {}
     for number, work in enumerate(works):
