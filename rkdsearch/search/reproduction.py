@@ -32,8 +32,7 @@ _IMAGES = {
     "run.teacher_sha256": "the robust teacher",
     "run.natural_teacher_sha256": "the natural teacher",
 }
-_OTHERS = (
-    "run.seed",
+_MACHINE = (
     "run.device",
     "run.threads",
     "run.processes",
@@ -130,9 +129,11 @@ def other_conditions(was: Recorded, now: Mapping[str, object]) -> Iterator[str]:
     for name in sorted(known.keys() | current.keys() if known else ()):
         if known.get(name) != current.get(name):
             yield f"{name} was {known.get(name)}, is {current.get(name)}"
+    if was.row["run.seed"] not in (None, was.config.training.seed):
+        yield f"seed was {was.row['run.seed']}, is {was.config.training.seed}"
     if not known:
         yield "the row is of an earlier version, which recorded few versions"
-    for column in _OTHERS:
+    for column in _MACHINE:
         if was.row[column] != now[column]:
             yield f"{column.removeprefix('run.')} was {was.row[column]}, is {now[column]}"
 

@@ -183,7 +183,7 @@ def test_a_line_names_the_flags_of_its_row(
     file = tmp_path / "best.safetensors"
     tensors, state = checkpoint.read(file)
     checkpoint.write(file, {name: 0 * tensor for name, tensor in tensors.items()}, state)
-    evaluate(tmp_path, attacks=("clean", "margin"), images=60, local=True)
+    evaluate(tmp_path, attacks=("clean", "margin"), images=120, local=True)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("run ")]
     (clean,) = [line for line in lines if " clean " in line]
     (attacked,) = [line for line in lines if " margin, " in line]
