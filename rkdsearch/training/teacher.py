@@ -188,7 +188,7 @@ def measuring(teacher: TeacherConfig, config: TrainConfig) -> Iterator[tuple[Tea
             images.labels.to(device),
         )
     clean, robust = torch.zeros(2, len(y), dtype=torch.bool)
-    so_far = TeacherAccuracy(sha256, 0.0, 0.0, 0, said, contents)
+    so_far = TeacherAccuracy(sha256, 0.0, 0.0, 0, said, contents[0])
     batches, pace = math.ceil(len(y) / BATCH), Pace("measuring a teacher: {} images", len(y))
     for batch in range(batches):
         # One batch as one of `batches` processes: the position of a batch seeds its random start.
