@@ -88,9 +88,7 @@ def worthless_line(role: str, measured: "TeacherAccuracy", chance: float | None)
 
 def flagged_line(role: str, measured: "TeacherAccuracy") -> str | None:
     """The warning about a teacher on which the validation attack fails; None: no sign of it."""
-    if measured.doubt is None:
-        return None
-    return f"WARNING: the {role} teacher is flagged: {measured.doubt}"
+    return measured.doubt and f"WARNING: the {role} teacher is flagged: {measured.doubt}"
 
 
 def chance_line(best: "Best", images: int | None, chance: float | None) -> str | None:
