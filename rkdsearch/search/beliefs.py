@@ -139,7 +139,8 @@ class Beliefs:
         def choose(parameter: Parameter) -> Any:
             value = published.get(parameter.name)
             if parameter.name == SPREAD:
-                return parameter.at((0.5 + (number + attempt) * _GOLDEN) % 1)
+                # the first step leads away from the middle, where the published one usually is
+                return parameter.at((0.5 + (1 + number + attempt) * _GOLDEN) % 1)
             if value is None or not _comparable(parameter, value):
                 return parameter.draw(rng)
             if parameter.name == STEPS:
