@@ -1,10 +1,10 @@
 """`rkdsearch evaluate`: what it is given, what it says, how it ends and goes on."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,13 @@ import pytest
 from safetensors.torch import save_file
 
 from rkdsearch import config as run
-from rkdsearch import models
+from rkdsearch import models, plugins
 from rkdsearch.cli.evaluate import evaluate
 from rkdsearch.errors import ConfigError, StudyError
 from rkdsearch.results.cells import records
 from rkdsearch.results.store import Store
 from rkdsearch.training import checkpoint
-from tests.evaluation.files import CONFIG, run_alone, write_network, write_trials
+from tests.evaluation.files import CONFIG, VALUES, run_alone, write_network, write_trials
 from tests.tasks import DIGITS
 
 
@@ -100,39 +100,81 @@ def test_options_that_contradict_are_a_sentence_before_anything_is_read(
     assert Store(tmp_path).openings().empty
 
 
-@pytest.mark.long
-def test_an_evaluation_that_is_killed_in_the_middle_of_autoattack_ends_in_the_same_bits(
-    tmp_path: Path,
-) -> None:
-    for name in ("killed", "whole"):
-        run_alone(tmp_path / name)
+class Watched:
+    """A study whose network writes down its batches (`tests/strangers/watched.py`)."""
 
-    def start(name: str) -> subprocess.Popen[bytes]:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def evaluate(self, kill_at: int = 0) -> tuple[int, list[str]]:
+        """AutoAttack on two blocks: the exit code, and the batches of this process."""
+        log = self.folder / f"batches-{kill_at}.txt"
         words = [
-            "evaluate", name, "--local", "--attacks", "autoattack", "--eps", "0.06",
-            "--images", "120",
+            "evaluate", str(self.folder), "--local", "--attacks", "autoattack", "--eps", "0.02",
+            "--images", "300", "--allow-import", "tests.strangers",
         ]  # fmt: skip
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "WATCHED_LOG": str(log),
+            "WATCHED_KILL": str(kill_at),
+        }
         command = [sys.executable, "-m", "rkdsearch", *words]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-        return subprocess.Popen(command, cwd=tmp_path, env=environment)
+        ended = subprocess.run(command, env=environment, check=False, capture_output=True)
+        return ended.returncode, log.read_text(encoding="utf-8").splitlines()
 
-    running, done = start("killed"), '"done": ["apgd-ce", "apgd-t 1", "apgd-t 2"'
-    deadline = time.monotonic() + 120
-    while not any(done in f.read_text() for f in (tmp_path / "killed").glob("partial/*/*.json")):
-        assert time.monotonic() < deadline
-        assert running.poll() is None
-        time.sleep(0.01)
-    running.send_signal(signal.SIGKILL)
-    assert running.wait() == -signal.SIGKILL
-    assert rows(tmp_path / "killed") == []
-    for name in ("killed", "whole"):
-        assert start(name).wait() == 0
-    (killed,), (whole,) = rows(tmp_path / "killed"), rows(tmp_path / "whole")
-    for column in ("per_image", "survivors", "flags", "correct", "subset_sha256", "per_class"):
-        assert killed[column] == whole[column], column
-    assert 0 < whole["correct"] < 120
-    assert len(Store(tmp_path / "killed").openings()) == 2
-    assert not (tmp_path / "killed" / "partial").exists()
+
+def watched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Watched:
+    monkeypatch.setattr(plugins, "_allowed", {"tests.strangers"})
+    values = VALUES | {"student": {"name": "tests.strangers.watched.Watched"}}
+    run_alone(folder, run.build(values))
+    return Watched(folder)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], list[str]]:
+    """The row and the batches of an evaluation that nobody kills."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        study = watched(tmp_path_factory.mktemp("unbroken"), monkeypatch)
+    code, batches = study.evaluate()
+    assert code == 0
+    (row,) = rows(study.folder)
+    survivors = list(json.loads(row["survivors"]).values())
+    assert 300 > survivors[0] >= survivors[-1] > 0  # every attack has images to look at
+    return row, batches
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)  # three whole evaluations
+@pytest.mark.parametrize("attack", ["apgd-ce", "apgd-t", "fab-t", "square"])
+def test_an_evaluation_that_is_killed_in_any_attack_of_autoattack_repeats_that_part_alone(
+    tmp_path: Path,
+    unbroken: tuple[dict[str, Any], list[str]],
+    attack: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole, batches = unbroken
+    asking = [batch.split()[0] for batch in batches]
+    # of the second block of images: the first is finished
+    second = asking.index("clean", asking.index("square/None"))
+    inside = [n for n, part in enumerate(asking) if n > second and part.startswith(attack)]
+    middle = inside[len(inside) // 2]
+    # a part is recorded when it ends, and the clean images with the first part
+    part = second if attack == "apgd-ce" else asking.index(asking[middle], second)
+    assert part < middle
+
+    study = watched(tmp_path, monkeypatch)
+    code, killed = study.evaluate(kill_at=middle + 1)
+    assert (code, killed) == (-signal.SIGKILL, batches[: middle + 1])
+    assert rows(tmp_path) == []
+    code, resumed = study.evaluate()
+    assert code == 0
+    checks = [batch for batch in batches if batch.startswith("checks")]
+    assert resumed == [*checks, *batches[part:]]
+    (row,) = rows(tmp_path)
+    same = set(row) - {"seconds", "opening", "evaluated", "run.command"}
+    assert {name: row[name] for name in same} == {name: whole[name] for name in same}
+    assert len(Store(tmp_path).openings()) == 2
+    assert not (tmp_path / "partial").exists()
 
 
 def test_a_line_names_the_flags_of_its_row(
