@@ -1,4 +1,4 @@
-"""How often flags are raised on sound networks, by the number of images that are looked at.
+"""Flags that are raised on sound networks, by the number of images that are looked at.
 
 Sound networks of six forms on digits, natural and adversarially trained, each from several seeds:
 trained on 600 images, checked on 1,000 others under the validation attack (margin, 10 steps). Each
