@@ -42,6 +42,7 @@ from rkdsearch.data import Batches
 from rkdsearch.models import ModelConfig
 from rkdsearch.task import ImageTask
 from rkdsearch.training.objective import TrainingObjective
+from rkdsearch.training.optimizers import without_compiler
 from rkdsearch.training.trainer import Trainer
 
 STUDENTS: dict[str, tuple[dict[str, object], float]] = {
@@ -167,7 +168,7 @@ def where_time_goes(epoch: Callable[[], object], steps: int) -> dict[str, float]
         "attack": (Attack, "maximize"),
         "outer forward": (TrainingObjective, "forward"),
         "outer backward": (Accelerator, "backward"),
-        "optimizer": (torch.optim.SGD, "step"),
+        "optimizer": (without_compiler(torch.optim.SGD), "step"),
     }
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(Batches, "epoch", batches))

@@ -25,7 +25,7 @@ from rkdsearch.space import check
 from rkdsearch.space.space import SearchSpace
 from rkdsearch.teacher import fingerprint
 from rkdsearch.training import config_rows
-from rkdsearch.training.teacher import folder_of, recipe_run
+from rkdsearch.training.teacher import folder_name, recipe_run
 
 FILE = "warm_start.json"
 
@@ -240,7 +240,7 @@ def _check_teachers(
     for role in config.teacher_roles:
         teacher, made_by = config.teachers.of(role), recipe_run(config, role)
         there = ((described.get("teachers") or {}).get(role) or {}).get("path", "")
-        if made_by is not None and Path(there).parent.name != folder_of(made_by, Path()).name:
+        if made_by is not None and Path(there).parent.name != folder_name(made_by):
             raise _LeftOut(f"its {role} teacher was trained by another recipe")
         if made_by is None and row[f"config.teachers.{role}.sha256"] != (
             teacher.sha256 or fingerprint(Path(str(teacher.path)))

@@ -32,8 +32,8 @@ def build_optimizers(
             values["fused"] = True
         if config.name == "adamw":
             momentum = values.pop("momentum")
-            return _without_compiler(torch.optim.AdamW)(groups, betas=(momentum, 0.999), **values)
-        sgd = _without_compiler(torch.optim.SGD)(groups, nesterov=config.nesterov, **values)
+            return without_compiler(torch.optim.AdamW)(groups, betas=(momentum, 0.999), **values)
+        sgd = without_compiler(torch.optim.SGD)(groups, nesterov=config.nesterov, **values)
         for group in sgd.param_groups:
             # torch would take the first gradient as the buffer; 0.9 * 0 + g is the same. The fused
             # kernel needs all buffers or none, though a parameter may get its first gradient late.
@@ -66,7 +66,7 @@ def build_optimizers(
 
 
 @cache
-def _without_compiler(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
+def without_compiler(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
     """The optimizer, which does not import torch's compiler: two seconds of every process.
 
     torch's own imports it to exempt its methods from being compiled, whether or not anything is.

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from torch import nn
 
 from rkdsearch import data, flags, models
 from rkdsearch.accuracy import BATCH, evaluate_accuracy
-from rkdsearch.config import Recipe, TeacherConfig, TrainConfig
+from rkdsearch.config import Recipe, TeacherConfig, TrainConfig, upgraded
 from rkdsearch.data.splits import stratified_subset
-from rkdsearch.errors import OutOfMemoryError, TeacherError
+from rkdsearch.errors import CheckpointError, OutOfMemoryError, TeacherError
 from rkdsearch.pace import Pace
 from rkdsearch.results.flags import raised, sentence
 from rkdsearch.results.rows import Checks
@@ -77,10 +78,28 @@ def recipe_run(config: TrainConfig, role: Role) -> TrainConfig | None:
 def folder_of(run: TrainConfig, cache: Path, *others: Path) -> Path:
     """Folder of the teacher that this run trains, named by the fingerprint of its whole config.
 
-    In the first of these caches that has it completely trained; else in `cache`.
+    In the first of these caches that has it completely trained; else in `cache`. A folder of an
+    earlier version, whose configs had fewer fields, has another name and the same run.
     """
-    places = [each / run.fingerprint()[:16] for each in (cache, *others)]
+    places = [_place(run, each) for each in (cache, *others)]
     return next((place for place in places if others and is_trained(run, place)), places[0])
+
+
+def folder_name(run: TrainConfig) -> str:
+    """Name of the folder of the teacher that this run trains."""
+    return run.fingerprint()[:16]
+
+
+def _place(run: TrainConfig, cache: Path) -> Path:
+    own = cache / folder_name(run)
+    if own.exists():
+        return own
+    identity = run.identity()
+    for last in sorted(cache.glob("*/last.safetensors")):
+        with suppress(CheckpointError):  # a damaged file of another run is none of ours
+            if upgraded(checkpoint.state_of(last).get("run", {})) == identity:
+                return last.parent
+    return own
 
 
 def is_trained(run: TrainConfig, folder: Path) -> bool:

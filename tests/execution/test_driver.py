@@ -19,6 +19,7 @@ def seen_by_one_without_memory(study: Study) -> list[Observation]:
         study.folder, study.space, study.max_trials, {}, device_seconds=study.max_device_seconds
     )
     other.ledger.trials = study.trials
+    other.ledger.changed |= study.trials.keys()
     return other.observations()
 
 
@@ -81,6 +82,7 @@ def test_the_sampler_is_handed_only_what_it_looks_at(tmp_path: Path) -> None:
     )
     FakeWorker().drive(long)
     short.ledger.trials = long.trials
+    short.ledger.changed |= long.trials.keys()
     assert [one.hyperparameters for one in long.observations()] == [
         long.trials[f"t{n:05d}"].hyperparameters for n in range(12)
     ]

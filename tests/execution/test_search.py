@@ -424,6 +424,7 @@ def test_on_a_cluster_a_teacher_is_made_where_a_trial_would_be(
     assert [(bool(s.epoch), bool(s.so_far), bool(s.measured)) for s in steps] == [
         (1, 0, 0),
         (0, 1, 0),
+        (0, 1, 0),  # with the checks behind its flags
         (0, 0, 1),
     ]
     (again,) = [s for s in teachers.prepare(tmp_path / "study", asking, driver) if s.measured]

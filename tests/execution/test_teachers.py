@@ -74,7 +74,7 @@ def test_only_teachers_that_some_run_of_the_space_asks_are_made(
     assert {role: facts["measured_on"] for role, facts in described.items()} == dict.fromkeys(
         ready, "validation images, held out from its training"
     )
-    assert {facts["checks"]["images"] for facts in described.values()} == {30}
+    assert [facts["checks"]["images"] for facts in described.values()] == [30] * len(ready)
 
 
 def taught(where: Path, robust: dict[str, Any], **changes: Any) -> SearchSpace:
@@ -163,7 +163,8 @@ def test_what_was_measured_is_not_measured_again_unless_something_else_would_be_
     robust = {"network": {"name": "small_cnn", "width": 4}, "path": str(path)}
     space = taught(tmp_path, robust)
     first, second = ready(tmp_path / "study", space), ready(tmp_path / "study", space)
-    assert [bool(step.so_far) for step in first] == [True, False]
+    # its images, the checks behind its flags, and the measurement
+    assert [bool(step.so_far) for step in first] == [True, True, False]
     assert [step.measured for step in second] == [first[-1].measured]
     assert first[-1].measured is not None
     assert first[-1].measured.images == 50
@@ -181,10 +182,11 @@ def test_what_was_measured_is_not_measured_again_unless_something_else_would_be_
         file.write_text(json.dumps(described))
         assert [bool(step.so_far) for step in teachers.prepare(tmp_path / "study", space)] == [
             True,
+            True,
             False,
         ]
     file.write_text("{")
-    assert len(list(teachers.prepare(tmp_path / "study", space))) == 2
+    assert len(list(teachers.prepare(tmp_path / "study", space))) == 3
     said = taught(tmp_path / "said", {**robust, "trained_on": "train"})
     file.write_text(known)
     (step,) = teachers.prepare(tmp_path / "study", said)
@@ -219,6 +221,7 @@ def test_a_measurement_says_how_far_it_is(tmp_path: Path) -> None:
         (250, 539),
         (500, 539),
         (539, 539),
+        (539, 539),  # with the checks behind its flags
     ]
     assert steps[-1].measured == steps[-2].so_far
 

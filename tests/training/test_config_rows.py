@@ -33,7 +33,14 @@ VALUES: dict[str, Any] = {
 NEEDS: dict[str, dict[str, Any]] = {
     **{
         f"data.{name}": {"data.name": "folder:images"}
-        for name in ("image_size", "resize", "channels", "memory_gib", "cache")
+        for name in (
+            "image_size",
+            "resize",
+            "channels",
+            "memory_gib",
+            "cache",
+            "test_split",
+        )
     },
     **{
         f"data.{name}": {"data.name": "parquet:images"} for name in ("image_column", "label_column")

@@ -117,8 +117,13 @@ def test_a_checkpoint_that_names_its_fidelities_as_before_is_resumed_by_the_same
     assert [e.epoch for e in Trainer(config, tmp_path, fidelities=fidelities).epochs()] == [2, 3]
 
 
-def test_a_run_with_other_fidelities_is_not_resumed(teachers: Path, tmp_path: Path) -> None:
+def test_a_run_with_other_caps_is_not_resumed_and_one_with_another_rung_is(
+    teachers: Path, tmp_path: Path
+) -> None:
     config = described(teachers, "natural", training={"epochs": 3, "batch_size": 100})
     list(Trainer(config, tmp_path, fidelities=[Fidelity(epochs=1)]).epochs())
+    capped = [Fidelity(epochs=2, training_attack_steps=1), Fidelity(epochs=3)]
     with pytest.raises(CheckpointError, match="belongs to a run with other fidelities"):
-        Trainer(config, tmp_path, fidelities=[Fidelity(epochs=1), Fidelity(epochs=3)]).resume()
+        Trainer(config, tmp_path, fidelities=capped).resume()
+    rungs = [Fidelity(epochs=1), Fidelity(epochs=3)]
+    assert [e.epoch for e in Trainer(config, tmp_path, fidelities=rungs).epochs()] == [2, 3]

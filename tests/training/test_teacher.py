@@ -13,7 +13,7 @@ from rkdsearch.errors import OutOfMemoryError, TeacherError
 from rkdsearch.exporting.weights import convert
 from rkdsearch.models import ModelConfig, build
 from rkdsearch.teacher import read_state, split_of
-from rkdsearch.training import teacher
+from rkdsearch.training import checkpoint, teacher
 from rkdsearch.training.teacher import TeacherAccuracy, check_claims
 from rkdsearch.training.trainer import Trainer
 from tests.tasks import DIGITS
@@ -42,6 +42,22 @@ def test_a_recipes_run_has_its_own_loop_and_the_studys_data_and_validation(teach
     assert (made_by.data, made_by.validation) == (config.data, config.validation)
     assert made_by.student == ModelConfig(name="small_cnn", width=4)
     assert teacher.recipe_run(config, "natural") is None  # it has a file
+
+
+def test_a_teacher_that_an_earlier_version_made_is_known_by_its_run(
+    teachers: Path, tmp_path: Path
+) -> None:
+    made_by = teacher.recipe_run(with_recipe(teachers), "robust")
+    assert made_by is not None
+    train(made_by, teacher.folder_of(made_by, tmp_path))
+    (home,) = tmp_path.iterdir()
+    tensors, state = checkpoint.read(home / "last.safetensors")
+    del state["run"]["data"]["test_split"]  # a field that came later: the fingerprint was another
+    checkpoint.write(home / "last.safetensors", tensors, state)
+    earlier = home.rename(tmp_path / "0123456789abcdef")
+    assert teacher.folder_of(made_by, tmp_path) == earlier
+    other = made_by.model_copy(update={"training": made_by.training.model_copy(update={"seed": 9})})
+    assert teacher.folder_of(other, tmp_path) != earlier
 
 
 def test_a_teacher_is_made_once_and_then_known_by_file_and_hash(
