@@ -14,7 +14,15 @@ import torch
 from rkdsearch.data import folder, parquet
 from rkdsearch.data.arrays import images_of, read_dotted
 from rkdsearch.data.config import ARRAYS, DOTTED, STANDARD, DataConfig
-from rkdsearch.data.encoded import Decoder, Encoded, Split, UnlabelledError, check_headers, decode
+from rkdsearch.data.encoded import (
+    Decoder,
+    Encoded,
+    Split,
+    UnlabelledError,
+    check_headers,
+    decode,
+    refuse_grey,
+)
 from rkdsearch.data.extra import load_extra
 from rkdsearch.data.images import Images
 from rkdsearch.data.splits import (
@@ -193,11 +201,12 @@ def _read(config: DataConfig, split: Split, train: Images | None = None) -> Imag
         encoded = _encoded(config, split)
         training = encoded if split == "train" else _training(config)
         assert training is not None, "readers raise where training images are missing"
-        images = (
-            None
-            if encoded is None
-            else decode(encoded, Decoder.of(training, config), config, split)
-        )
+        images = None
+        if encoded is not None:
+            decoder = Decoder.of(training, config)
+            if split != "train":
+                refuse_grey(encoded, decoder)
+            images = decode(encoded, decoder, config, split)
     if images is not None:
         check_classes(images)
     return images

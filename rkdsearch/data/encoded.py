@@ -32,6 +32,7 @@ Item = tuple[str, Path | bytes]  # place for messages, file or its bytes
 _CHUNK = 1024  # files read at a time: encoded files need not all fit into memory
 _TASK = 64  # images per task: submitting a task costs as much as decoding one small image
 _GREY = ("1", "L", "LA")
+_LOOKED_AT = 64  # images of a set by which it is called grey
 
 
 class UnlabelledError(DataError):
@@ -166,7 +167,24 @@ def decode(encoded: Encoded, decoder: Decoder, config: DataConfig, split: Split)
 
 def check_headers(encoded: Encoded, decoder: Decoder) -> None:
     """Raise DataError where an image could not be decoded as `decoder` asks. Reads no pixels."""
+    refuse_grey(encoded, decoder)
     _each(encoded, "looking at the headers of images: {}", lambda _, item: decoder.check(*item))
+
+
+def refuse_grey(encoded: Encoded, decoder: Decoder) -> None:
+    """Raise DataError where the images are grey, all that are looked at, and the training's colour.
+
+    A few grey ones among colour are colour, as in ImageNet.
+    """
+    if decoder.shape[2] == 1 or decoder.convert:
+        return
+    looked_at = list(islice(encoded.items(), _LOOKED_AT))
+    if all(_opened(*item, lambda image: image.mode in _GREY) for item in looked_at):
+        raise DataError(
+            f"{looked_at[0][0]}: a grey image, as the first {len(looked_at)} of its set are, and"
+            " the training images are colour; set data.channels to 3 to repeat grey three times, or"
+            " to 1 to train on brightness only"
+        )
 
 
 def _opened(place: str, source: Path | bytes, use: Callable[[Any], Any]) -> Any:

@@ -46,6 +46,19 @@ def test_grey_test_images_beside_colour_ones_have_the_training_images_three_chan
     assert load_training(config).validation.pixels.shape == (2, 8, 8, 3)
 
 
+def test_grey_images_alone_beside_colour_ones_are_refused_before_training(tmp_path: Path) -> None:
+    write_folder(tmp_path, TRAIN)
+    write_folder(tmp_path, {"test/cat": 1, "test/dog": 1}, channels=1)
+    law = (
+        r"000\.png: a grey image, as the first 2 of its set are, and the training images are colour"
+    )
+    for refused in (check_test, load_test):
+        with pytest.raises(DataError, match=law):
+            refused(folder(tmp_path))
+    assert load_test(folder(tmp_path, channels=3)).pixels.shape == (2, 8, 8, 3)
+    assert load_test(folder(tmp_path, channels=1)).pixels.shape == (2, 8, 8, 1)
+
+
 def test_colour_test_images_of_a_grey_data_set_are_refused_before_training(tmp_path: Path) -> None:
     write_folder(tmp_path, TRAIN, channels=1)
     write_folder(tmp_path, {"test/dog": 1})
