@@ -154,8 +154,9 @@ def test_an_evaluation_that_is_killed_in_any_attack_of_autoattack_repeats_that_p
 ) -> None:
     whole, batches = unbroken
     asking = [batch.split()[0] for batch in batches]
-    # of the second block of images: the first is finished
-    second = asking.index("clean", asking.index("square/None"))
+    # of the second block, of 50 images: the first is finished
+    second = next(n for n, batch in enumerate(batches) if batch.startswith("clean 50 "))
+    assert second > asking.index("square/None")
     inside = [n for n, part in enumerate(asking) if n > second and part.startswith(attack)]
     middle = inside[len(inside) // 2]
     # a part is recorded when it ends, and the clean images with the first part
