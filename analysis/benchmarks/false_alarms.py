@@ -43,7 +43,7 @@ BALLS: Mapping[str, Ball | None] = {"natural": None, "robust": Linf(0.1)}
 
 def images(seed: int) -> tuple[networks.Digits, Tensor, Tensor]:
     """Training images, and the images to check, in an order of this seed."""
-    settings = {"name": "digits", "validation_fraction": 0.001, "test_fraction": 0.01}
+    settings = {"name": "digits", "validation_fraction": 0.01, "test_fraction": 0.01}
     splits = data.load_training(run.build({"method": {"name": "natural"}, "data": settings}).data)
     x, y = splits.train.floats()
     order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
