@@ -337,7 +337,7 @@ def _epochs_left(study: "Study", asked_for: int) -> float:
     replicates_left = (
         sum(t.status == Status.RUNNING and not t.executing for t in replicates)
         if replicates
-        else wanted.seeds * (wanted.contenders + (baselines if wanted.baselines else 0))
+        else wanted.runs(wanted.contenders, baselines if wanted.baselines else 0)
     )
     full_length = baselines_left + replicates_left
     searched = to_propose - baselines_left

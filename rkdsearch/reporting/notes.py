@@ -61,6 +61,7 @@ def notes(
             " are on no front, and drawn hollow."
         ): bool(shorter),
         **_above(single, best),
+        **_out_of_the_race(trials),
         (
             "The test set has not been opened: everything here is validation. rkdsearch"
             " evaluate STUDY --front opens it."
@@ -98,3 +99,15 @@ def _above(single: Row | None, best: Row | None) -> dict[str, bool]:
         " front, which has replicated students only: one run may be lucky."
     )
     return {text: float(single[ROBUST]) > float(best[ROBUST])}
+
+
+def _out_of_the_race(trials: Sequence[Row]) -> dict[str, bool]:
+    """The sentence about students with fewer replicates than others: they are on no front."""
+    seeds = {row["trial_id"]: row["seeds"] + row["failed"] for row in trials if row["seeds"]}
+    most = max(seeds.values(), default=0)
+    out = sorted(trial_id for trial_id, number in seeds.items() if number < most)
+    text = (
+        f"{len(out)} students have fewer than {most} replicates, and are on no front: others had"
+        f" better means over the same seeds ({', '.join(out)})."
+    )
+    return {text: bool(out)}

@@ -4,9 +4,9 @@
    perhaps to a weaker attack. None that is flagged counts, by its own run or by a replicate: its
    robust accuracy on validation images is not to be believed (`results.flags`). Where the study's
    full length has grown, only runs of the greatest length that any of these has finished count.
-2. Once every replicate of that length is over and one has finished, only replicated configurations
-   count. Their accuracies are then means over their replicates: the run that selected a
-   configuration must not judge it too.
+2. Once every replicate of that length is over and one has finished, only configurations with the
+   most replicates count (in a race the others dropped out before). Their accuracies are then means
+   over their replicates: the run that selected a configuration must not judge it too.
 3. The constraints hold for these values.
 4. No other candidate dominates these values in the study's objectives.
 """
@@ -56,6 +56,11 @@ class FrontCandidate:
     flagged: bool = False
     epochs: int = 0
 
+    @property
+    def replicates(self) -> int:
+        """Replicates that are over, failed ones included; 0 where none is in the means."""
+        return self.seeds + self.failed if self.seeds else 0
+
     def merits(self, objectives: Collection[str]) -> NDArray[np.float64]:
         """Merits of these objectives (D,), all maximised."""
         return merits({name: self.values[name] for name in objectives})
@@ -94,12 +99,12 @@ def judged(entries: Collection[Entry]) -> list[FrontCandidate]:
 
 
 def candidates(configurations: Collection[FrontCandidate]) -> list[FrontCandidate]:
-    """The configurations that count: finished, not flagged, longest, replicated where any is."""
+    """The configurations that count: finished, not flagged, longest, with the most replicates."""
     trusted = [one for one in configurations if one.finished and not one.flagged]
     longest = max((one.epochs for one in trusted), default=0)
     found = [one for one in trusted if one.epochs == longest]
-    replicated = any(one.seeds for one in found)
-    return [one for one in found if one.seeds or not replicated]
+    most = max((one.replicates for one in found), default=0)
+    return [one for one in found if one.replicates == most]
 
 
 def front(

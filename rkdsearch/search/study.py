@@ -13,7 +13,7 @@ from rkdsearch.config import TrainConfig
 from rkdsearch.errors import Failure, SpaceError
 from rkdsearch.provenance import command
 from rkdsearch.results.states import Decision, Origin, ProposedBy, Status
-from rkdsearch.search import front, longer, queue
+from rkdsearch.search import front, longer, queue, race
 from rkdsearch.search.assignment import Assignment
 from rkdsearch.search.beliefs import Beliefs, number_of
 from rkdsearch.search.decisions import Decisions
@@ -225,18 +225,12 @@ class Study:
         return self.ledger.device_seconds < self.max_device_seconds
 
     def _open_replicates(self) -> list[tuple[Trial, int]]:
-        """Replicates to come, once the search is over: the configuration and the number, from 1.
-
-        Every configuration has its first replicate before any has its second.
-        """
+        """Replicates to train next, once the search is over: see `race.open_replicates`."""
         if not self.space.replicates.seeds or not self._searched:
             return []
-        return [
-            (trial, number)
-            for number in range(1, self.space.replicates.seeds + 1)
-            for trial in self._to_replicate()
-            if trial_id_of(trial.ordinal, number) not in self.trials
-        ]
+        return race.open_replicates(
+            self.trials, self._to_replicate(), self.space.replicates, self.space.objectives
+        )
 
     def _to_replicate(self) -> list[Trial]:
         """The trials to replicate, chosen again where another one has ended."""
@@ -246,7 +240,10 @@ class Study:
         return self._replicates[1]
 
     def _new_replicate(self) -> Trial | None:
-        """The first of the replicates. All get their rows at once: the front waits for them all."""
+        """The first of a round's replicates.
+
+        All of the round get their rows at once: the front waits for them all.
+        """
         for trial, number in self._open_replicates():
             seed = trial.config.training.seed + number
             overrides = {**trial.hyperparameters, "training.seed": seed}

@@ -67,8 +67,9 @@ def lines(
     searched = f"{full_runs:.1f} for {trials} configurations ({scheduler.name}, {scheduler.kind})"
     if again:
         finished = there + baselines
-        chosen = replicates.contenders + methods + (families if replicates.baselines else 0)
-        runs = replicates.seeds * min(chosen, finished)
+        compared = families if replicates.baselines else 0
+        chosen = min(replicates.contenders + methods, finished - min(compared, finished))
+        runs = replicates.runs(chosen, min(compared, finished))
         found += [
             *again,
             (
@@ -143,6 +144,8 @@ def _replicate_line(replicates: Replicates, families: int, methods: int) -> list
     more = f", of the best of each of {methods} methods" if methods > 1 else ""
     more += f" and of the {families} baselines" if replicates.baselines and families else ""
     number = f"{replicates.seeds} replicate{'s' if replicates.seeds > 1 else ''}"
+    if replicates.race:
+        number = f"{replicates.race} to {number}, more for the better ones,"
     return [f"then {number} each of up to {replicates.contenders} contenders{more}, to full length"]
 
 

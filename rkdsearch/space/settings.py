@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rkdsearch.results.objectives import OBJECTIVES
 
@@ -62,6 +62,40 @@ class Replicates(Setting):
             "replicate baselines too, so that each is compared by as many runs as a contender"
         ),
     )
+    race: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description=(
+            "replicates of each contender at first; the better half, and all that none dominates,"
+            " get as many again, and so on up to `seeds`. 0: all get `seeds` at once"
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _race_is_shorter(self) -> Self:
+        if self.race and self.race >= self.seeds:
+            raise ValueError(
+                f"race must be below seeds, or 0 for no race, got race {self.race} and seeds"
+                f" {self.seeds}"
+            )
+        return self
+
+    @property
+    def rounds(self) -> tuple[int, ...]:
+        """Replicates that each configuration of a round has at its end: 2, 4, 8 of a race of 2."""
+        found = [self.race] if self.race else []
+        while found and found[-1] * 2 < self.seeds:
+            found.append(found[-1] * 2)
+        return (*found, self.seeds) if self.seeds else ()
+
+    def runs(self, contenders: int, baselines: int = 0) -> int:
+        """Expected replicates of so many contenders, and of baselines that take no place."""
+        total, before = 0, 0
+        for seeds in self.rounds:
+            total += (seeds - before) * contenders
+            before, contenders = seeds, -(-contenders // 2)
+        return total + self.seeds * baselines
 
 
 class Constraints(Setting):
