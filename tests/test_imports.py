@@ -17,8 +17,8 @@ from tests.results.factory import make_study
 
 ROOT = Path(__file__).parents[1]
 WATCHED = {
-    *("accelerate", "optuna", "pandas", "ray", "ray.tune", "scipy", "sklearn", "timm", "torch"),
-    *("torch._dynamo", "torch.distributed.tensor", "torchvision"),
+    *("accelerate", "optuna", "pandas", "ray", "ray.tune", "scipy", "sklearn", "sympy"),
+    *("timm", "torch", "torch._dynamo", "torch.distributed.tensor", "torchvision"),
 }
 PROBE = """
 import json, sys
@@ -77,7 +77,10 @@ def after(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
             "epoch": (
                 "from rkdsearch import config\nfrom rkdsearch.training.trainer import Trainer\n"
                 "short = {'training.epochs': 1, 'training.device': 'cpu', 'method.name': 'natural'}"
-                "\nnext(Trainer(config.build(short)).epochs())"
+                # wide: gradients by autograd; narrow: convolutions as matrices
+                "\nfor width in (None, 4):\n"
+                "    student = {'name': 'small_cnn', 'width': width}\n"
+                "    next(Trainer(config.build(short | {'student': student})).epochs())"
             ),
             "gang": "import rkdsearch.execution.gang",
             "trial": "import rkdsearch.execution.trial, rkdsearch.execution.trainable",
@@ -122,7 +125,7 @@ def test_a_run_does_not_import_scipy(after: dict[str, set[str]]) -> None:
     assert after["run"] == {"torch", "pandas", "accelerate"}
 
 
-def test_an_epoch_imports_neither_torchs_compiler_nor_scikit_learn(
+def test_an_epoch_imports_neither_torchs_compiler_nor_sympy_nor_scikit_learn(
     after: dict[str, set[str]],
 ) -> None:
     assert after["epoch"] == {"torch", "pandas", "accelerate"}

@@ -49,11 +49,8 @@ class MatrixConvolution(nn.Conv2d):
         None where the convolution is faster. New weights are written into the same tensors.
         """
         if shape not in self.matrices:
-            into = self._conv_forward(
-                self.weight.new_empty((1, *shape), device="meta"), self.weight.to("meta"), None
-            ).shape[1:]
-            small = (
-                self.weight.device.type == "cpu" and shape.numel() * into.numel() <= MATRIX_NUMBERS
+            small = self.weight.device.type == "cpu" and (
+                shape.numel() * self._outputs(shape) <= MATRIX_NUMBERS
             )
             if small:
                 self.units[shape] = torch.eye(shape.numel(), dtype=self.weight.dtype).view(
@@ -61,6 +58,16 @@ class MatrixConvolution(nn.Conv2d):
                 )
             self.matrices[shape] = self._unrolled(shape) if small else None
         return self.matrices[shape]
+
+    @torch.no_grad()
+    def _outputs(self, shape: torch.Size) -> int:
+        """Numbers that the convolution computes from one image of this shape.
+
+        One blank image is convolved for it: on `meta` tensors, torch would import sympy, half a
+        second in every worker.
+        """
+        blank = self.weight.new_zeros((1, *shape))
+        return int(self._conv_forward(blank, self.weight, None).numel())
 
     def refresh(self) -> None:
         """Recompute the matrices, in place, from the current weights."""
