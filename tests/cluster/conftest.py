@@ -29,8 +29,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A head without CPUs and two workers of one CPU; tests add others, and may kill them."""
     made = Cluster(tmp_path_factory.mktemp("cluster") / "witness.jsonl")
     try:
-        made.start_head()
-        made.start_workers(1, 2)
+        made.stand(1, 2)
         yield made
     finally:
         made.down()

@@ -100,6 +100,16 @@ class Cluster:
         with ThreadPoolExecutor() as pool:
             list(pool.map(self.start_worker, nodes))
 
+    def stand(self, *nodes: int) -> None:
+        """End every worker but these, and start what is missing of them and the head."""
+        if not self.pids(0):  # workers do not go to another head
+            for node in self._made:
+                self.kill(node)
+            self.start_head()
+        for node in self._made - {0, *nodes}:
+            self.kill(node)
+        self.start_workers(*(node for node in nodes if not self.pids(node)))
+
     def _start(self, node: int, options: Sequence[str], hidden: Path | None = None) -> None:
         self._make(node)
         log = self.folder / f"{node}.log"

@@ -46,6 +46,14 @@ class ClusterSearch(Search):
         words += ["--resume", "--allow-import", "tests.search"]
         return self.cluster.command("tune", *words, log=self.log, **environment)
 
+    def hurry(self, hurry: bool = True) -> None:
+        """Let slow trials hurry from now on, or take their time."""
+        note = self.witness.with_suffix(".hurry")
+        if hurry:
+            note.touch()
+        else:
+            note.unlink(missing_ok=True)
+
     @property
     def said(self) -> str:
         """What the driver has printed so far."""

@@ -44,7 +44,8 @@ class Witness(Method):
         }
         with said.open("a", encoding="utf-8") as log:
             log.write(json.dumps(seen) + "\n")
-        time.sleep(0.2 if self.mood == "slow" else 0.05)
+        slow = self.mood == "slow" and not said.with_suffix(".hurry").exists()
+        time.sleep(0.2 if slow else 0.05)
         match self.mood:
             case "broken":
                 raise ZeroDivisionError("a bug in one method")
