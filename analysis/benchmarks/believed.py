@@ -160,11 +160,13 @@ class Believing(Given):
     def next(self, ordinal: int, trials: Sequence[Trial]) -> tuple[Overrides, dict[str, Any]]:
         """Near a baseline that is believed, or the model's."""
         asked = Asked(ordinal, Origin.SEARCH)
-        baseline = self._beliefs.choose(self._asked, None)
+        given, searched = self._asked[: len(self.published)], self._asked[len(self.published) :]
+        near = [one.notes.get(beliefs.NOTE, beliefs.NOWHERE) for one in searched]
+        baseline = self._beliefs.choose(given, near, None)
         if baseline is None:
             overrides, notes = super().next(ordinal, trials)
         else:
-            number = beliefs.number_of(self._asked)
+            number = beliefs.number_of(near)
             proposal = self._beliefs.near(baseline, ordinal, 0, number)
             overrides, notes = proposal.hyperparameters, {}
             asked.notes = proposal.notes
@@ -175,7 +177,7 @@ class Believing(Given):
 
     @override
     def _observation(self, trial: Trial) -> Observation | None:
-        refuted = self._beliefs.refuted(self._asked)
+        refuted = self._beliefs.refuted(self._asked[: len(self.published)])
         if str(trial.ordinal) in refuted and trial.rung > 0:
             trial = replace(trial, rung=0)
         return super()._observation(trial)

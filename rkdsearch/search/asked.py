@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from rkdsearch.config import TrainConfig
 from rkdsearch.results.states import Origin
-from rkdsearch.search import longer, queue
+from rkdsearch.search import beliefs, longer, queue
 from rkdsearch.search.shares import Group
 from rkdsearch.search.trial import Trial
 
@@ -22,6 +22,8 @@ class Asked:
     def __init__(self, group: Callable[[TrainConfig], Group]) -> None:
         self.fingerprints: set[str] = set()
         self.baselines: set[str] = set()  # fingerprints of these alone
+        self.baseline_trials: list[Trial] = []
+        self.near: list[str] = []  # the label that beliefs noted, for each searched one
         self.enqueued: set[str] = set()  # names of their files
         self.beside = 0  # those that are trained beside the number asked for
         self.groups: Counter[Group] = Counter()  # of the searched ones
@@ -37,8 +39,10 @@ class Asked:
         self.fingerprints.add(fingerprint)
         if trial.origin == Origin.BASELINE:
             self.baselines.add(fingerprint)
+            self.baseline_trials.append(trial)
         else:
             self.groups[self._group(trial.config)] += 1
+            self.near.append(trial.notes.get(beliefs.NOTE, beliefs.NOWHERE))
         if queue.NOTE in trial.notes:
             self.enqueued.add(str(trial.notes[queue.NOTE]))
         self.beside += bool({queue.NOTE, longer.AGAIN} & trial.notes.keys())

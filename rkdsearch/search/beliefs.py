@@ -11,14 +11,15 @@ https://arxiv.org/abs/2306.12370); what differs, and the figures: docs/adr/0024-
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from optuna.distributions import CategoricalDistribution
 
 from rkdsearch.results.beliefs import NOTE
-from rkdsearch.results.states import Origin, ProposedBy
+from rkdsearch.results.states import ProposedBy
 from rkdsearch.search.sampler import Proposal
 from rkdsearch.search.scheduler import Scheduler
 from rkdsearch.search.trial import Trial
@@ -33,6 +34,7 @@ WIDER: Mapping[str, float] = {"method.temperature": 0.25}
 # What a student is trained with costs by its steps: half of them lose little (gain per second).
 STEPS, LEAST = "attack.steps", 0.5
 METHOD = "method.name"
+NOWHERE = ""  # in place of a label, for a proposal that is near no baseline
 _GOLDEN = (math.sqrt(5) - 1) / 2  # its multiples are spread evenly, however many there are
 
 
@@ -44,32 +46,29 @@ class Beliefs:
         self._scheduler = scheduler
         self._strength = STRENGTHS.get(space.sampler.beliefs)
 
-    def choose(self, trials: Sequence[Trial], owed: tuple[str, Any] | None) -> Trial | None:
+    def choose(
+        self, baselines: Sequence[Trial], near: Sequence[str], owed: tuple[str, Any] | None
+    ) -> Trial | None:
         """The believed baseline that the next proposal is made near; None where there is none.
 
-        `trials` are the study's configurations. `owed` is a field with the choice that the proposal
+        `near` has a label for each searched configuration so far, in their order: of the baseline
+        that it was made near, or `NOWHERE`. `owed` is a field with the choice that the proposal
         must have, see `shares.py`.
         """
         if self._strength is None:
             return None
-        held = [t for t in self._held(trials, self._strength) if self._in_space(t, owed)]
+        held = [t for t in self._held(baselines, self._strength) if self._in_space(t, owed)]
         if not held:
             return None
-        uses = {t.label: 0 for t in held}
-        searched = [t for t in trials if t.origin == Origin.SEARCH]
-        for trial in searched:
-            label = trial.notes.get(NOTE)
-            if label in uses:
-                uses[label] += 1
-        later = searched[self._strength.looks :]
-        used = sum(NOTE in t.notes for t in later)
-        if min(uses.values()) >= self._strength.first and used >= self._strength.share * (
-            len(later) + 1
+        uses = Counter(near)
+        later = near[self._strength.looks :]
+        if min(uses[t.label] for t in held) >= self._strength.first and (
+            number_of(later) >= self._strength.share * (len(later) + 1)
         ):
             return None
         return min(held, key=lambda t: (uses[t.label], t.ordinal))
 
-    def refuted(self, trials: Sequence[Trial]) -> set[str]:
+    def refuted(self, baselines: Sequence[Trial]) -> set[str]:
         """Names of the baselines that were judged and are not believed.
 
         A sampler that is told of a bad baseline at full length takes it for better than all shorter
@@ -79,44 +78,40 @@ class Beliefs:
             return set()
         return {
             trial.trial_id
-            for trial, outranked in self._judged(trials, self._strength)
+            for trial, outranked in self._judged(baselines, self._strength)
             if outranked > self._strength.outranked
         }
 
-    def _held(self, trials: Sequence[Trial], strength: Strength) -> list[Trial]:
+    def _held(self, baselines: Sequence[Trial], strength: Strength) -> list[Trial]:
         """Baselines that hold; of a family, as a grid makes one, only the best."""
         families = {b.label: b.family for b in self._space.baselines}
         found: dict[str, Trial] = {}
         for trial, outranked in sorted(
-            self._judged(trials, strength), key=lambda judged: (judged[1], judged[0].ordinal)
+            self._judged(baselines, strength), key=lambda judged: (judged[1], judged[0].ordinal)
         ):
             if outranked <= strength.outranked:
                 found.setdefault(families.get(trial.label, trial.label), trial)
         return list(found.values())
 
-    def _judged(self, trials: Sequence[Trial], strength: Strength) -> Iterator[tuple[Trial, float]]:
+    def _judged(
+        self, baselines: Sequence[Trial], strength: Strength
+    ) -> Iterator[tuple[Trial, float]]:
         """Baselines with the share of searched trials that rank above each.
 
         Each is judged on the lowest rung that ranks it: none ranks a baseline in its warm-up.
         Higher rungs need fewer looks, as halving leaves them.
         """
-        searched = [t.trial_id for t in trials if t.origin == Origin.SEARCH]
-        waiting = [t for t in trials if t.origin == Origin.BASELINE]
-        baselines = [t.trial_id for t in waiting]
-        looks = strength.looks
+        waiting, looks = list(baselines), strength.looks
         for rung in self._scheduler.rungs:
-            there = sum(trial_id in rung.values for trial_id in searched)
-            if there < max(1, looks):
+            here = [t.trial_id for t in baselines if t.trial_id in rung.values]
+            searched = len(rung.values) - len(here)
+            if searched < max(1, looks):
                 return
-            ranks = {
-                name: self._scheduler.rank(rung, name).rank
-                for name in baselines
-                if name in rung.values
-            }
+            ranks = {name: self._scheduler.rank(rung, name).rank for name in here}
             for trial in waiting:
                 if (rank := ranks.get(trial.trial_id)) is not None:
                     others = sum(other < rank for other in ranks.values())
-                    yield trial, (rank - 1 - others) / there
+                    yield trial, (rank - 1 - others) / searched
             waiting = [t for t in waiting if t.trial_id not in ranks]
             looks //= self._space.scheduler.reduction
 
@@ -153,9 +148,9 @@ class Beliefs:
         return Proposal(self._space.walk(choose), {NOTE: baseline.label}, ProposedBy.BELIEF)
 
 
-def number_of(trials: Iterable[Trial]) -> int:
-    """Proposals that beliefs have made so far."""
-    return sum(NOTE in trial.notes for trial in trials)
+def number_of(near: Sequence[str]) -> int:
+    """Proposals that beliefs made, of those with these labels."""
+    return len(near) - near.count(NOWHERE)
 
 
 def _comparable(parameter: Parameter, value: object) -> bool:

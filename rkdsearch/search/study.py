@@ -183,17 +183,17 @@ class Study:
 
     def _near_baseline(self, ordinal: int, owed: tuple[str, Any] | None) -> Proposal | None:
         """A proposal near a believed baseline, if one is due; `owed` as in `Shares.owed`."""
-        configurations = self.ledger.configurations
-        baseline = self._beliefs.choose(configurations, owed)
+        asked = self.ledger.asked
+        baseline = self._beliefs.choose(asked.baseline_trials, asked.near, owed)
         if baseline is None:
             return None
-        number = number_of(configurations)
+        number = number_of(asked.near)
         return self.feasibility.first_feasible(
             (
                 self._beliefs.near(baseline, ordinal, attempt, number)
                 for attempt in range(MODEL_ATTEMPTS)
             ),
-            self.ledger.asked.fingerprints,
+            asked.fingerprints,
             trial_id_of(ordinal),
         )
 
@@ -358,7 +358,7 @@ class Study:
 
     def observations(self) -> list[Observation]:
         """Observations of this study's trials, for the sampler."""
-        refuted = self._beliefs.refuted(self.ledger.configurations)
+        refuted = self._beliefs.refuted(self.ledger.asked.baseline_trials)
         for trial_id in {*self.ledger.changed, *(refuted ^ self._refuted)}:
             self._history.note(self.trials[trial_id], refuted=trial_id in refuted)
         self._refuted = refuted

@@ -137,7 +137,7 @@ def test_a_baseline_of_a_method_that_is_not_searched_is_no_belief(tmp_path: Path
     )
     study = run(tmp_path / "s", space, trials=1 + 8)
     # it holds, and cannot be proposed
-    assert study._beliefs.refuted(list(study.trials.values())) == set()
+    assert study._beliefs.refuted(study.ledger.asked.baseline_trials) == set()
     assert near_a_baseline(study) == []
 
 

@@ -31,8 +31,12 @@ def look(study: Study) -> None:
     assert asked.groups == Counter(
         group(t.config) for t in configurations if t.origin == Origin.SEARCH
     )
+    searched = [t for t in configurations if t.origin == Origin.SEARCH]
+    assert asked.near == [t.notes.get("belief", "") for t in searched]
+    baselines = [t for t in configurations if t.origin == Origin.BASELINE]
+    assert asked.baseline_trials == baselines
     fresh = SamplerHistory(study.space)
-    refuted = study._beliefs.refuted(configurations)
+    refuted = study._beliefs.refuted(baselines)
     for trial in trials:
         fresh.note(trial, refuted=trial.trial_id in refuted)
     assert study.observations() == fresh.observations()
