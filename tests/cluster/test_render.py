@@ -59,7 +59,7 @@ FIELDS = {
         "rayStartParams",
         "template",
     },
-    "pod": {"containers", "volumes"},
+    "pod": {"containers", "securityContext", "volumes"},
     "container": {"name", "image", "workingDir", "env", "resources", "volumeMounts"},
 }
 
@@ -174,6 +174,7 @@ def test_kuberay_is_given_fields_that_its_crds_have(workers: Workers, job: bool)
     )
     for pod in (cluster["headGroupSpec"], group):
         spec = pod["template"]["spec"]
+        assert spec["securityContext"]["fsGroup"] == 1000  # the uid of the image's user
         assert spec["volumes"][0]["persistentVolumeClaim"] == {"claimName": "data"}
         assert spec["containers"][0]["volumeMounts"] == [{"name": "data", "mountPath": "/data"}]
     if job:
