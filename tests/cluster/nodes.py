@@ -194,11 +194,10 @@ class Cluster:
         lines = [line.split() for line in log.read_text().splitlines() if line.startswith("NODE ")]
         return [(address, name) for _, address, name in lines]
 
-    def ray(self, *words: str) -> str:
-        """Output of a command of Ray's on the head."""
+    def ray(self, *words: str) -> None:
+        """Run a command of Ray's on the head."""
         log = self.folder / "ray.log"
-        self.popen(0, [*RAY, *words], log).wait(WAIT)
-        return log.read_text()
+        assert self.popen(0, [*RAY, *words], log).wait(WAIT) == 0, log.read_text()
 
     def pids(self, node: int | str) -> list[int]:
         """Processes of a node (`driver`: of `tune`), by the mark in their environment."""

@@ -36,6 +36,11 @@ class ClusterSearch(Search):
 
     cluster: Cluster
 
+    @override
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.hurry(False)  # an earlier search on the cluster may have ended so
+
     @property
     @override
     def witness(self) -> Path:

@@ -101,7 +101,6 @@ def story(cluster: Cluster, tmp_path: Path, measured: Record, processes: int) ->
     cluster.stand(1, 2)
     space = slow_space(EPOCHS[processes], cpu=1, processes=processes, max_failures=9)
     search = ClusterSearch(tmp_path, 2, space, cluster=cluster)
-    search.hurry(False)
     story = Story(search, processes, measured, search.tune())
     try:
         measured("seconds from the start to 6 epochs", search.more(story.driver, 6))
@@ -150,7 +149,7 @@ def test_a_drained_nodes_trial_goes_on_elsewhere(story: Story) -> None:
     """A spot interruption: Ray drains the node, SIGTERM comes, then the machine is gone."""
     story.cluster.start_worker(3)  # room for the trial
     trial_id = story.training_on(2)
-    answer = story.cluster.ray(
+    story.cluster.ray(
         "drain-node",
         f"--address={story.cluster.head}",
         f"--node-id={story.cluster.node_id(2)}",
@@ -158,7 +157,6 @@ def test_a_drained_nodes_trial_goes_on_elsewhere(story: Story) -> None:
         "--reason-message=spot interruption",
         "--deadline-remaining-seconds=10",
     )
-    assert "has been drained" in answer or "Drain" in answer, answer
     time.sleep(10)  # until the deadline that was told to Ray, the node may still train
     at = time.monotonic()
     story.cluster.kill(2, signal.SIGTERM)
@@ -211,7 +209,7 @@ def test_a_full_disk_ends_the_search_and_room_lets_it_go_on(
 ) -> None:
     (disk / "search").mkdir()
     search = ClusterSearch(
-        disk / "search", 2, slow_space(12, cpu=1, processes=processes), cluster=cluster
+        disk / "search", 2, slow_space(40, cpu=1, processes=processes), cluster=cluster
     )
     driver = search.tune()
     search.more(driver, 3)
@@ -231,5 +229,6 @@ def test_a_full_disk_ends_the_search_and_room_lets_it_go_on(
     (disk / "ballast").unlink()
     driver = search.tune()
     measured("room again: seconds from the next start to an epoch", search.more(driver, 1))
+    search.hurry()
     assert driver.wait(240) == 0, search.said
-    search.complete([remains], 12)
+    search.complete([remains], 40)
