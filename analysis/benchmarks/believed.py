@@ -19,6 +19,7 @@ from simulation import Rule, Trial, reached
 from typing_extensions import override
 
 from rkdsearch.config import TrainConfig
+from rkdsearch.results.beliefs import NOTE
 from rkdsearch.results.states import Origin
 from rkdsearch.search import beliefs
 from rkdsearch.search.history import select_history
@@ -161,7 +162,7 @@ class Believing(Given):
         """Near a baseline that is believed, or the model's."""
         asked = Asked(ordinal, Origin.SEARCH)
         given, searched = self._asked[: len(self.published)], self._asked[len(self.published) :]
-        near = [one.notes.get(beliefs.NOTE, beliefs.NOWHERE) for one in searched]
+        near = [one.notes.get(NOTE, beliefs.NOWHERE) for one in searched]
         baseline = self._beliefs.choose(given, near, None)
         if baseline is None:
             overrides, notes = super().next(ordinal, trials)

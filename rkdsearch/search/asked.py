@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Callable
 
 from rkdsearch.config import TrainConfig
+from rkdsearch.results.beliefs import NOTE
 from rkdsearch.results.states import Origin
-from rkdsearch.search import beliefs, longer, queue
+from rkdsearch.search import longer, queue
+from rkdsearch.search.beliefs import NOWHERE
 from rkdsearch.search.shares import Group
 from rkdsearch.search.trial import Trial
 
@@ -42,7 +44,7 @@ class Asked:
             self.baseline_trials.append(trial)
         else:
             self.groups[self._group(trial.config)] += 1
-            self.near.append(trial.notes.get(beliefs.NOTE, beliefs.NOWHERE))
+            self.near.append(trial.notes.get(NOTE, NOWHERE))
         if queue.NOTE in trial.notes:
             self.enqueued.add(str(trial.notes[queue.NOTE]))
         self.beside += bool({queue.NOTE, longer.AGAIN} & trial.notes.keys())
