@@ -1,10 +1,11 @@
 """Beliefs in published settings: proposals near a baseline while its own results bear it out.
 
 A published setting says how its method is trained, and not where on the front to be: its proposals
-are spread over the training attack's eps, and keep near the setting in all else. They are trained
-to full length at once, because the rungs have told already what they are worth: a baseline is
-believed where few of the searched trials outrank it on the lowest rung. It is asked again at every
-proposal, so that a belief that its own baseline refutes is used no more.
+are spread over the training attack's eps, and keep near the setting in all else, or near the
+`prior` of a parameter that has one. They are trained to full length at once, because the rungs have
+told already what they are worth: a baseline is believed where few of the searched trials outrank it
+on the lowest rung. It is asked again at every proposal, so that a belief that its own baseline
+refutes is used no more.
 
 After the mixture of prior and incumbents of PriorBand (Mallik et al., 2023,
 https://arxiv.org/abs/2306.12370); what differs, and the figures: docs/adr/0024-beliefs.md.
@@ -132,6 +133,8 @@ class Beliefs:
         rng = np.random.default_rng([self._space.seed, ordinal, attempt])
 
         def choose(parameter: Parameter) -> Any:
+            if parameter.prior is not None:  # it was chosen for this search, the published one not
+                return _at_or_near(parameter, parameter.prior, NEAR, rng)
             value = published.get(parameter.name)
             if parameter.name == SPREAD:
                 # the first step leads away from the middle, where the published one usually is
@@ -140,10 +143,7 @@ class Beliefs:
                 return parameter.draw(rng)
             if parameter.name == STEPS:
                 return _fewer(parameter, value)
-            if isinstance(parameter.distribution, CategoricalDistribution):
-                return value
-            width = WIDER.get(parameter.name, NEAR)
-            return parameter.at(_around(parameter.quantile(value), width, rng))
+            return _at_or_near(parameter, value, WIDER.get(parameter.name, NEAR), rng)
 
         return Proposal(self._space.walk(choose), {NOTE: baseline.label}, ProposedBy.BELIEF)
 
@@ -158,6 +158,13 @@ def _comparable(parameter: Parameter, value: object) -> bool:
     if isinstance(parameter.distribution, CategoricalDistribution):
         return parameter.holds(value)
     return isinstance(value, int | float)
+
+
+def _at_or_near(parameter: Parameter, value: Any, width: float, rng: np.random.Generator) -> Any:
+    """A number near this one, by `width` of its range; a choice is kept."""
+    if isinstance(parameter.distribution, CategoricalDistribution):
+        return value
+    return parameter.at(_around(parameter.quantile(value), width, rng))
 
 
 def _around(place: float, width: float, rng: np.random.Generator) -> float:

@@ -2,7 +2,8 @@
 
     fixed:   any TrainConfig field, by dotted name or nested
     search:  searched parameters by dotted name, see `parameter.py`
-    first:   baselines, trained before all others, to full length
+    first:   baselines, trained before all others, to full length; `{study: FOLDER}` stands for the
+             front of an earlier study
 
 No expressions, no interpolation, no tags. `space.py` checks the values against each other.
 """
@@ -15,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rkdsearch import config as run
 from rkdsearch.config.fidelity import Fidelity
-from rkdsearch.errors import ConfigError, SpaceError
+from rkdsearch.errors import ConfigError, SpaceError, StudyError
 from rkdsearch.results.objectives import USUAL, Name
 from rkdsearch.results.versions import RUNG, upgraded_rung
 from rkdsearch.space import shipped
@@ -89,6 +90,8 @@ def _read(file: Path, notice: Callable[[str], None]) -> dict[str, Any]:
             raise SpaceError(f"{file}: {run.unknown_field(str(name), SpaceFile.model_fields)}")
     if isinstance(values.get("search"), dict):
         values["search"] = _dotted(values["search"])
+    if isinstance(values.get("first"), list):
+        values["first"] = _with_fronts(values["first"], file)
     rungs = values.get("ladder")
     if isinstance(rungs, list):
         values["ladder"] = _renamed(rungs, file, notice)
@@ -105,6 +108,47 @@ def _dotted(search: Mapping[str, Any], section: str = "") -> dict[str, Any]:
         else:
             found[f"{section}{name}"] = described
     return found
+
+
+def _with_fronts(first: list[Any], file: Path) -> list[Any]:
+    """Baselines with the front of each earlier study in place of its `{study: FOLDER}`.
+
+    The file that is stored with a study needs no other study.
+    """
+    found: list[Any] = []
+    for number, entry in enumerate(first):
+        if isinstance(entry, dict) and "study" in entry:
+            found += _front(entry, file, f"{file}: first[{number}]")
+        else:
+            found.append(entry)
+    return found
+
+
+def _front(entry: Mapping[str, Any], file: Path, place: str) -> list[dict[str, Any]]:
+    """One baseline for each configuration on the front of the study that `entry` names."""
+    # pandas is not imported for a file without one
+    from rkdsearch.results.cells import parse, records
+    from rkdsearch.results.study import read_study
+
+    if set(entry) != {"study"} or not isinstance(entry["study"], str):
+        raise SpaceError(
+            f"{place}: `study` names a folder and stands alone, as in {{study: studies/digits}},"
+            f" got {dict(entry)}"
+        )
+    try:
+        study = read_study(file.parent / entry["study"])
+    except StudyError as error:
+        raise SpaceError(f"{place}.study: {error}") from None
+    rows = records(study.front)
+    if not rows:
+        raise SpaceError(
+            f"{place}.study: {study.folder} has no front yet: none of its trials has finished; let"
+            " it go on, or leave it out"
+        )
+    return [
+        {"label": f"{row['trial_id']} of {study.name}", **parse(row["hyperparameters"])}
+        for row in rows
+    ]
 
 
 def _renamed(rungs: list[Any], file: Path, notice: Callable[[str], None]) -> list[Any]:

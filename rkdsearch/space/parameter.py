@@ -3,12 +3,12 @@
     name: {float: [low, high], log: true} | {int: [low, high], step: 2} | {choice: [a, b]}
 
 A parameter with `when: {method.name: [rslad, iad]}` exists only where all its conditions hold. The
-parameters in them stand above it.
+parameters in them stand above it. `prior: VALUE` says where beliefs look for its best value.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Annotated, Any, Self
 
@@ -31,11 +31,12 @@ Scalar = bool | int | float | str | None
 
 @dataclass(frozen=True)
 class Parameter:
-    """One searched parameter: its name, its distribution, and its conditions."""
+    """One searched parameter: its name, its distribution, its conditions, its believed value."""
 
     name: str
     distribution: BaseDistribution
     when: Mapping[str, tuple[Scalar, ...]] = field(default_factory=dict)
+    prior: Scalar = None
 
     def exists(self, values: Mapping[str, Any]) -> bool:
         """True where all conditions hold for these values by dotted name."""
@@ -157,6 +158,7 @@ class ParameterFile(BaseModel):
     log: bool = False
     step: Annotated[_Ratio, Field(gt=0)] | None = None
     when: dict[str, Scalar | list[Scalar]] = {}
+    prior: Scalar = None
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -178,8 +180,20 @@ class ParameterFile(BaseModel):
     def build(self, name: str, method_names: Sequence[str] = ()) -> Parameter:
         """The parameter of this name, in a space of these methods. Values have their fields' types.
 
-        Raises SpaceError where its range or its list of choices is illegal.
+        Raises SpaceError where its range, its list of choices or its prior is illegal.
         """
+        found = self._without_prior(name, method_names)
+        if self.prior is None:
+            return found
+        prior = typed(name, self.prior, method_names)
+        if not found.holds(prior):
+            raise SpaceError(
+                f"search.{name}: its prior must be in {found.range}, got {self.prior!r}; move an"
+                " end, or leave it out"
+            )
+        return replace(found, prior=prior)
+
+    def _without_prior(self, name: str, method_names: Sequence[str]) -> Parameter:
         conditions = {
             parent: tuple(
                 typed(parent, value, method_names)

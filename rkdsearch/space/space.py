@@ -356,6 +356,12 @@ def _refuse_minimum(parsed: grammar.SpaceFile, parameters: Sequence[Parameter]) 
 def _refuse_beliefs(parsed: grammar.SpaceFile) -> None:
     """Raise SpaceError where nothing can judge `sampler.beliefs`, or leaves room for them."""
     if parsed.sampler.beliefs == "none":
+        for name, described in parsed.search.items():
+            if described.prior is not None:
+                raise SpaceError(
+                    f"search.{name}: a prior is used by `sampler.beliefs` alone, which are none;"
+                    " set them to medium and name a baseline under `first`, or leave it out"
+                )
         return
     if parsed.scheduler.name == "none" or len(parsed.ladder) < 2:
         raise SpaceError(

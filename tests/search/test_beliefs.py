@@ -87,6 +87,28 @@ def test_of_two_baselines_the_one_that_holds_is_believed(tmp_path: Path) -> None
     assert {t.notes["belief"] for t in near_a_baseline(study)} == {"published"}
 
 
+def test_a_prior_of_a_parameter_takes_the_place_of_the_published_value(tmp_path: Path) -> None:
+    searched = {
+        **SEARCHED,
+        "optimizer.weight_decay": {"float": [1e-5, 1e-1], "log": True, "prior": 1e-2},
+        "attack.steps": {"choice": [2, 5, 10], "prior": 10},
+    }
+    space = load_space(
+        tmp_path,
+        fixed={k: v for k, v in SMALL["fixed"].items() if k != "attack.steps"},
+        search=searched,
+        first=[{**GOOD, "optimizer.weight_decay": 1e-4}],
+        sampler={"name": "tpe", "startup": 7, "beliefs": "high"},
+    )
+    near = near_a_baseline(run(tmp_path / "study", space, trials=24))
+    assert len(near) >= 5
+    decays = [t.hyperparameters["optimizer.weight_decay"] for t in near]
+    # within three standard deviations, of a tenth of four decades each
+    assert all(1e-2 / 10**1.2 < decay < 1e-2 * 10**1.2 for decay in decays)
+    # without a prior, half of the published ten steps
+    assert {t.hyperparameters["attack.steps"] for t in near} == {10}
+
+
 def test_a_grid_of_one_setting_is_one_belief_in_its_best_value(tmp_path: Path) -> None:
     family = {"grid": {"optimizer.lr": [0.05, 0.08, 0.12]}}
     entry = {k: v for k, v in GOOD.items() if k != "optimizer.lr"} | family

@@ -1,4 +1,5 @@
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -6,6 +7,7 @@ import pytest
 
 from rkdsearch.errors import SpaceError
 from rkdsearch.space.space import SearchSpace
+from tests.results.rows import study, trial
 from tests.search.files import SMALL, load_space, write_space
 
 LR = {"optimizer.lr": {"float": [0.01, 0.3]}}
@@ -153,7 +155,7 @@ def test_a_file_that_extends_itself_is_refused_with_the_circle(tmp_path: Path) -
         ),
         (
             {"optimizer.lr": {"float": [0.1, 0.2], "wanted": True}},
-            "unknown field search.optimizer.lr.wanted; there are choice, float, int, log, step, w",
+            "unknown field search.optimizer.lr.wanted; there are choice, float, int, log, prior, ",
         ),
         (
             {**LR, "attack.eps": {"float": [0.1, 0.2], "when": {"optimizer_lr": 1}}},
@@ -229,6 +231,52 @@ def test_published_settings_are_named_by_their_method(tmp_path: Path) -> None:
     assert second.overrides["attack.eps"] == 0.1
     with pytest.raises(SpaceError, match=r"first\[0\]: .*'RSLDA'; did you mean 'rslad'\?"):
         load_space(tmp_path, first=["RSLDA"])
+
+
+def test_a_prior_is_a_value_of_its_range_and_needs_beliefs(tmp_path: Path) -> None:
+    def load(prior: object, **more: object) -> None:
+        lr = {"float": [0.01, 0.3], "log": True, "prior": prior}
+        load_space(tmp_path, search={**SMALL["search"], "optimizer.lr": lr}, **more)
+
+    load(0.1, sampler={"beliefs": "medium"})
+    with pytest.raises(
+        SpaceError, match=r"optimizer.lr: its prior must be in \[0.01, 0.3\], got 1"
+    ):
+        load(1, sampler={"beliefs": "medium"})
+    with pytest.raises(SpaceError, match=r"a prior is used by `sampler\.beliefs` alone"):
+        load(0.1)
+
+
+def test_the_front_of_an_earlier_study_stands_for_baselines(tmp_path: Path) -> None:
+    earlier = tmp_path / "earlier"
+    front = {"status": "finished", "hyperparameters": '{"optimizer.lr": 0.05}'}
+    study(
+        earlier,
+        trial("t00003", 0.9, 0.5, **front),
+        trial("t00004", 0.8, 0.6, status="finished", hyperparameters='{"optimizer.lr": 0.2}'),
+        trial("t00005", 0.7, 0.4, **front),  # dominated
+    )
+    space = load_space(tmp_path, first=[*SMALL["first"], {"study": "earlier"}])
+    named = {b.label: b.overrides.get("optimizer.lr") for b in space.baselines}
+    assert named == {
+        "published": 0.1,
+        "t00003 of earlier": 0.05,
+        "t00004 of earlier": 0.2,
+    }
+    shutil.rmtree(earlier)  # what was read is kept with the study
+    assert SearchSpace.of(space.merged, "again").baselines == space.baselines
+
+
+def test_an_earlier_study_without_a_front_is_refused_with_its_place(tmp_path: Path) -> None:
+    study(tmp_path / "earlier", trial("t00000", 0.9, 0.5, "running"))
+    for entry, law in {
+        "earlier": r"first\[0\].study: .*earlier has no front yet",
+        "nowhere": r"first\[0\].study: .*nowhere: a study is a folder",
+    }.items():
+        with pytest.raises(SpaceError, match=law):
+            load_space(tmp_path, first=[{"study": entry}])
+    with pytest.raises(SpaceError, match="names a folder and stands alone"):
+        load_space(tmp_path, first=[{"study": "earlier", "label": "mine"}])
 
 
 def test_a_baselines_grid_is_one_baseline_for_each_of_its_points(tmp_path: Path) -> None:
