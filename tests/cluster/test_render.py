@@ -144,6 +144,19 @@ def test_the_script_for_slurm_is_clean_shell_and_asks_what_it_needs(
     assert "rkdsearch tune 'my spaces/a.yaml' --trials 20 --study /data/studies/a --resume" in text
 
 
+def test_a_slurm_node_whose_name_nobody_knows_is_at_the_first_address_that_it_has() -> None:
+    lines = [
+        line
+        for line in slurm(SIZES[0], SEARCH, hours=12).splitlines()
+        if line.startswith(("set ", "address=", '[ -n "$address"'))
+    ]
+    assert len(lines) == 3
+    unknown = "getent() { return 2; }; hostname() { echo 10.0.0.7 10.1.0.7; }"
+    script = "\n".join([*lines[:1], unknown, *lines[1:], 'echo "$address"'])
+    found = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout) == (0, "10.0.0.7\n")
+
+
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="needs the program `shellcheck`")
 @pytest.mark.parametrize("workers", SIZES, ids=["one", "many"])
 def test_shellcheck_finds_nothing_in_the_script_for_slurm(workers: Workers, tmp_path: Path) -> None:
