@@ -9,9 +9,6 @@ the number of trials so far, memory, rows and files, then CPU seconds of `status
 
 With `--minutes` the search stops after so many; the same command continues it. Trials that were
 running then start their segment again, because nothing here writes checkpoints.
-
-A part with `--quick` fills the study where only its last trials are to be measured: its proposals
-are random, its rows are written every two seconds, and its costs are not kept.
 """
 
 import argparse
@@ -166,14 +163,12 @@ def search(study: Study, workers: int, costs: Costs, until: float) -> bool:
     return False
 
 
-def space_of(folder: Path, rungs: str | None, *, quick: bool = False) -> SearchSpace:
-    """The digits' space, with other rungs where they are named, and random where it is `quick`."""
+def space_of(folder: Path, rungs: str | None) -> SearchSpace:
+    """The digits' space, with other rungs where they are named."""
     file = folder / "scale.yaml"
     child: dict[str, object] = {"extends": str(ROOT / "search_spaces" / "digits.yaml")}
     if rungs:
         child["ladder"] = [{"epochs": int(epochs)} for epochs in rungs.split(",")]
-    if quick:
-        child["sampler"] = {"name": "random", "beliefs": "none"}
     file.write_text(yaml.safe_dump(child), encoding="utf-8")
     return SearchSpace.load(file)
 
@@ -200,15 +195,13 @@ def main() -> None:
     parser.add_argument("--study", type=Path, required=True)
     parser.add_argument("--rungs", help="epochs of each rung, such as 1,3,9; default: the space's")
     parser.add_argument("--minutes", type=float, default=math.inf, help="of this part")
-    parser.add_argument("--quick", action="store_true", help="fill the study, and measure nothing")
     asked = parser.parse_args()
     until = time.monotonic() + 60 * asked.minutes
     print(head())
     asked.study.mkdir(parents=True, exist_ok=True)
-    space = space_of(asked.study, asked.rungs, quick=asked.quick)
+    space = space_of(asked.study, asked.rungs)
     describe(asked.study, space, {})
-    if not asked.quick:
-        ledger.EPOCHS_EVERY_SECONDS = 0.0
+    ledger.EPOCHS_EVERY_SECONDS = 0.0
     costs = Costs(asked.study.with_suffix(".costs.json"))
     study = Study(asked.study, space, asked.trials, {}, journal=Journal(asked.study, space))
     before = time.process_time()
@@ -217,9 +210,8 @@ def main() -> None:
         f"{len(study.trials)} trials known, {time.process_time() - before:.0f} s of CPU to resume"
     )
     ended = search(study, asked.workers, costs, until)
-    if not asked.quick:
-        costs.keep()
-        costs.tell()
+    costs.keep()
+    costs.tell()
     print(f"memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB at most")
     files = [path for path in asked.study.rglob("*") if path.is_file()]
     store = Store(asked.study)
