@@ -9,6 +9,9 @@ the number of trials so far, memory, rows and files, then CPU seconds of `status
 
 With `--minutes` the search stops after so many; the same command continues it. Trials that were
 running then start their segment again, because nothing here writes checkpoints.
+
+With `--copies` it begins with that many copies of each searched trial that is not trained, under
+other ordinals and a little different: the costs of a search after ten thousand trials, in minutes.
 """
 
 import argparse
@@ -30,11 +33,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
 from turns import head
 
 from rkdsearch.config.fidelity import fidelity_at
-from rkdsearch.results.store import Store
+from rkdsearch.results import packs
+from rkdsearch.results.states import Origin, Status
+from rkdsearch.results.store import Store, replace_file
 from rkdsearch.search import ledger
 from rkdsearch.search.assignment import Assignment
 from rkdsearch.search.journal import Journal
@@ -87,6 +95,35 @@ class Worker:
             finished=time.time(),
             validation_attack_steps=fidelity.validation(config.validation).attack.steps,
         )
+
+
+def copied(folder: Path, copies: int) -> None:
+    """Add copies of the searched trials that are not trained, in packs."""
+    store = Store(folder)
+    known = store.trials(lambda column: column in {"trial_id", "status", "origin", "ordinal"})
+    resting = known[(known["status"] != Status.RUNNING) & (known["origin"] == Origin.SEARCH)]
+    first, names = int(known["ordinal"].max()) + 1, list(resting["trial_id"])
+    for table in ("trials", "epochs", "rungs"):
+        files = (pq.read_table(path) for path in (folder / table).glob("[!._]*.parquet"))
+        rows = packs.together(files).to_pandas(types_mapper=pd.ArrowDtype)
+        parts = []
+        for copy in range(copies):
+            ordinals = {name: first + copy * len(names) + at for at, name in enumerate(names)}
+            part = rows[rows["trial_id"].isin(names)].copy()
+            part["copied"] = part["trial_id"].map(ordinals)
+            part["trial_id"] = [f"t{ordinal:05d}" for ordinal in part["copied"]]
+            if table == "trials":
+                part["ordinal"] = part["copied"]
+            for column in {"metric.robust_accuracy", "robust_accuracy"} & {*part.columns}:
+                part[column] = part[column] * (1 - 0.001 * (copy + 1))
+            parts.append(part)
+        whole = pd.concat(parts).sort_values("copied", kind="stable")
+        schema = pq.read_schema(next((folder / table).glob("[!._]*.parquet")))
+        for number, (_, part) in enumerate(whole.groupby((whole["copied"] - first) // packs.SIZE)):
+            packed = pa.Table.from_pandas(part.drop(columns="copied"), preserve_index=False)
+            packed = packed.replace_schema_metadata(schema.metadata)
+            path = folder / table / f"packed-{500_000 + number:06d}.parquet"
+            replace_file(path, packed, pack=True)
 
 
 class Costs:
@@ -195,6 +232,7 @@ def main() -> None:
     parser.add_argument("--study", type=Path, required=True)
     parser.add_argument("--rungs", help="epochs of each rung, such as 1,3,9; default: the space's")
     parser.add_argument("--minutes", type=float, default=math.inf, help="of this part")
+    parser.add_argument("--copies", type=int, default=0, help="of each trial that has ended")
     asked = parser.parse_args()
     until = time.monotonic() + 60 * asked.minutes
     print(head())
@@ -202,6 +240,8 @@ def main() -> None:
     space = space_of(asked.study, asked.rungs)
     describe(asked.study, space, {})
     ledger.EPOCHS_EVERY_SECONDS = 0.0
+    if asked.copies:
+        copied(asked.study, asked.copies)
     costs = Costs(asked.study.with_suffix(".costs.json"))
     study = Study(asked.study, space, asked.trials, {}, journal=Journal(asked.study, space))
     before = time.process_time()
