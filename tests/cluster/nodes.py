@@ -24,7 +24,7 @@ from tests.search.witness import NODE, VARIABLE
 
 MARK = NODE  # in the environment of every process of a node: `RUN:NODE`
 
-WAIT = 240.0
+WAIT = 480.0  # a gang took 240 s to its first epochs beside two busy processes
 PORT = 6391
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 # as Debian and Ubuntu write it: the host's name is not at the address that others know

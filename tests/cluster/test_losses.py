@@ -18,7 +18,7 @@ from tests.cluster.nodes import Cluster
 from tests.cluster.searches import ClusterSearch, slow_space
 from tests.execution.test_kills import Remains
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 # by processes: trials of one process train beside each other, gangs one after the other
 EPOCHS = {1: 150, 2: 60}
