@@ -266,10 +266,10 @@ def flags() -> Iterator[list[str]]:
 
 
 class _WithGraph(nn.Module):
-    """A network whose outputs always have a graph, and are copies.
+    """A network whose outputs always have a graph, are copies, and float32 at least.
 
     A network that looks up its answers or detaches its input has derivative 0; autograd raises
-    there. The package writes over outputs.
+    there. The package writes over outputs, and Square takes no whole numbers.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -279,6 +279,7 @@ class _WithGraph(nn.Module):
     @override
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.network(x)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32), copy=True)
         if x.requires_grad and not logits.requires_grad:
             return logits + 0 * x.flatten(1).sum(dim=1, keepdim=True)
-        return logits.clone()
+        return logits

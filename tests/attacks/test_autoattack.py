@@ -210,11 +210,19 @@ class Detached(nn.Module):
         return torch.cat([torch.stack([-lead, lead], dim=1), torch.full((len(x), 8), -10.0)], 1)
 
 
+class WholeNumbers(Detached):
+    """The same in thousandths, as integers: what a quantised network may give."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (1000 * super().forward(x)).int()
+
+
+@pytest.mark.parametrize("network", [Detached(), WholeNumbers()])
 @pytest.mark.parametrize("name", ["apgd-ce", "apgd-t", "fab-t", "square"])
-def test_a_network_without_derivatives_ends_no_part(name: Any) -> None:
+def test_a_network_without_derivatives_ends_no_part(name: Any, network: nn.Module) -> None:
     x = torch.cat([torch.full((1, 1, 8, 8), pixel) for pixel in (0.55, 0.95)])
     attack = AutoAttack(Linf(0.1), steps=2, queries=300)
     part = Part(name, 1 if name.endswith("-t") else None)
-    x_adv = attack.attacked(Detached(), part, x, torch.tensor([1, 1]))
-    broken = Detached()(x_adv).argmax(dim=1) == 0
+    x_adv = attack.attacked(network, part, x, torch.tensor([1, 1]))
+    broken = network(x_adv).argmax(dim=1) == 0
     assert broken.tolist() == [name == "square", False]  # which needs no derivative
