@@ -7,6 +7,7 @@ AutoAttack breaks on all images.
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from masked_networks import Around, Digits, falsified, one_hot, trained
@@ -145,11 +146,7 @@ def cheats(network: nn.Module, images: Digits) -> Mapping[str, nn.Module]:
     """The cheats by name; most are around a naturally trained network."""
     known = images.train_x
 
-    def around(
-        before: Callable[[Tensor], Tensor] = lambda x: x,
-        behind: Callable[[Tensor], Tensor] = lambda z: z,
-    ) -> nn.Module:
-        return Around(network, before, behind).eval()
+    around = partial(Around, network)
 
     def detector(far: Callable[[Tensor, Tensor], Tensor]) -> nn.Module:
         return Detector(network, known, far).eval()
@@ -191,5 +188,5 @@ def cheats(network: nn.Module, images: Digits) -> Mapping[str, nn.Module]:
         "wavy logits": around(behind=lambda z: z + 0.5 * torch.sin(300 * z)),
         "rounded, gradient passed on": around(lambda x: x + (torch.round(4 * x) / 4 - x).detach()),
         "rounded, gradient turned": around(lambda x: (torch.round(4 * x) / 4 + x).detach() - x),
-        "votes of shifted copies": Around(nn.Identity(), _votes_of_shifts(network)).eval(),
+        "votes of shifted copies": Around(nn.Identity(), _votes_of_shifts(network)),
     }

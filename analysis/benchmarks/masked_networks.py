@@ -7,6 +7,7 @@ most of its predictions on clean images. None makes it more robust than its wrap
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -80,7 +81,7 @@ def trained(
 
 
 class Around(nn.Module):
-    """A network with something before it and something behind it."""
+    """A network with something before it and something behind it, in eval mode."""
 
     def __init__(
         self,
@@ -90,6 +91,7 @@ class Around(nn.Module):
     ) -> None:
         super().__init__()
         self.network, self.before, self.behind = network, before, behind
+        self.eval()
 
     @override
     def forward(self, x: Tensor) -> Tensor:
@@ -175,12 +177,7 @@ def masks(network: nn.Module, images: Digits) -> Mapping[str, nn.Module]:
     """The masks by name, around a naturally trained network."""
     known = images.train_x
 
-    def around(
-        before: Callable[[Tensor], Tensor] = lambda x: x,
-        behind: Callable[[Tensor], Tensor] = lambda z: z,
-    ) -> nn.Module:
-        return Around(network, before, behind).eval()
-
+    around = partial(Around, network)
     return {
         "logits x 1000": around(behind=lambda z: 1000 * z),
         "input in 5 levels": around(lambda x: torch.round(4 * x) / 4),
@@ -189,7 +186,7 @@ def masks(network: nn.Module, images: Digits) -> Mapping[str, nn.Module]:
         "squashed logits": around(behind=lambda z: torch.tanh(100 * (z - z.amax(1, keepdim=True)))),
         "rounded logits": around(behind=torch.round),
         "one-hot outputs": around(behind=one_hot),
-        "votes on noisy copies": Around(nn.Identity(), _votes(network)).eval(),
+        "votes on noisy copies": Around(nn.Identity(), _votes(network)),
         "JPEG": around(_blurred),
         "input without graph": around(lambda x: functional.avg_pool2d(x, 3, 1, 1).detach()),
         "nearest training image": around(lambda x: _nearest(x, known)),

@@ -139,9 +139,9 @@ def sound(
             trained(small_cnn(images, 4), images, epochs=8, ball=LINF, label_smoothing=0.5),
             LINF,
         ),
-        "high temperature": lambda: (Around(robust, behind=lambda z: z / 100).eval(), LINF),
+        "high temperature": lambda: (Around(robust, behind=lambda z: z / 100), LINF),
         "log-probabilities": lambda: (
-            Around(robust, behind=lambda z: z.log_softmax(1)).eval(),
+            Around(robust, behind=lambda z: z.log_softmax(1)),
             LINF,
         ),
         "L2": lambda: (trained(small_cnn(images, 8), images, epochs=8, ball=L2_BALL), L2_BALL),
