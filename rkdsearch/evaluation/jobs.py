@@ -44,7 +44,7 @@ def evaluation_jobs(
             target, attack, seed, without(targets.sources, target) if attack.sources else ()
         )
         for target in targets.networks
-        for name in attacks
+        for name in dict.fromkeys(attacks)
         if not (target.role is not None and name in _FOR_STUDENTS)
         for attack in planned(name, target, targets.sources, eps, norm)
         for seed in range(1 if name == "clean" else seeds)
@@ -83,7 +83,7 @@ def planned(
         )
     return [
         PlannedAttack(name, chosen, radius, own.restarts, own.relative_step_size or 0.25, made_on)
-        for radius in eps or (own.eps,)
+        for radius in dict.fromkeys(eps or (own.eps,))
     ]
 
 

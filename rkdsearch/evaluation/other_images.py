@@ -14,6 +14,7 @@ numbers in the order of its logits.
 
 import io
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rkdsearch import config as run
 from rkdsearch import data
 from rkdsearch.data import names
 from rkdsearch.data.folder import images_below
@@ -39,6 +41,7 @@ SEVERITIES = 5
 _IMAGE_KEYS = ("image", "images", "x", "x_test", "data", "pixels")
 _LABEL_KEYS = ("label", "labels", "y", "y_test", "fine_label")
 _KNOWN = "folder:PATH, parquet:PATH, npz:FILE, npy:PATH or corruptions"
+_OF_FILES = ("folder", "parquet", "npz", "npy")
 
 
 def image_sets(
@@ -65,8 +68,9 @@ def image_sets(
         if not 1 <= severity <= SEVERITIES:
             raise ConfigError(f"--severity must be 1 to {SEVERITIES}, got {severity}")
     if spec is None or corrupts:
-        config = type(first.config.data).model_validate(first.config.data.model_dump() | given)
-        own = ImageSet.of_test(data.load_test(config))
+        values = first.config.to_dict()
+        config = run.build_stored(values | {"data": values["data"] | given}, "evaluate")
+        own = ImageSet.of_test(data.load_test(config.data))
         found = [own] if spec is None else _corrupted(own, spec, severities)
     else:
         classes = first.classes or tuple(map(str, range(first.task.classes)))
@@ -171,6 +175,8 @@ def _named(
         kind = "npz"
     elif not (colon and place):
         raise ConfigError(f"--data {spec}: must be {_KNOWN}")
+    if kind in _OF_FILES and not path.exists():
+        raise DataError(f"--data {spec}: there is no such file or folder; check the path")
     match kind:
         case "folder":
             return [_folder(spec, path, form, classes)]
@@ -227,7 +233,8 @@ def _parquet(spec: str, path: Path, form: _Form, classes: tuple[str, ...]) -> Im
 
 def _npz(spec: str, path: Path, form: _Form, classes: tuple[str, ...]) -> ImageSet:
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        # not `np.load`, which takes a single array or a pickle under this name too
+        with path.open("rb") as file, np.lib.npyio.NpzFile(file) as archive:
             image = next((key for key in _IMAGE_KEYS if key in archive), None)
             label = next((key for key in _LABEL_KEYS if key in archive), None)
             if image is None or label is None:
@@ -236,7 +243,7 @@ def _npz(spec: str, path: Path, form: _Form, classes: tuple[str, ...]) -> ImageS
                     f" {', '.join(_LABEL_KEYS)}), got {', '.join(archive)}"
                 )
             pixels, labels = archive[image], archive[label]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(
             f"{path}: cannot be read as npz: {error}; write it by numpy.savez"
         ) from error
@@ -279,9 +286,11 @@ def _npy(
 
 def _array(file: Path) -> NDArray[Any]:
     try:
-        found: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+        found: NDArray[Any] = np.lib.format.open_memmap(file, mode="r")
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{file}: cannot be read as npy: {error}; fetch it again") from error
+    if found.ndim == 0:
+        raise DataError(f"{file}: must hold an array, got one number; fetch it again")
     return found
 
 
@@ -295,18 +304,26 @@ def _array_set(
 ) -> ImageSet:
     """Images (N, H, W, C) or (N, H, W): bytes, or floats that are 255ths of [0, 1]."""
     shaped = pixels[..., None] if pixels.ndim == 3 else pixels
-    if shaped.ndim != 4 or shaped.shape[3] not in (1, 3) or len(shaped) != len(labels):
+    if shaped.ndim != 4 or shaped.shape[3] not in (1, 3):
         raise DataError(
-            f"{place}: images must be (N, H, W, C) with 1 or 3 channels, or (N, H, W), one for each"
-            f" of {len(labels)} labels, got {pixels.shape}; transpose them"
+            f"{place}: images must be (N, H, W, C) with 1 or 3 channels, or (N, H, W), got"
+            f" {pixels.shape}; transpose them"
+        )
+    if len(shaped) != len(labels):
+        raise DataError(
+            f"{place}: holds {len(shaped)} images and {len(labels)} labels; give every image one"
+        )
+    if pixels.dtype.kind not in "uif":
+        raise DataError(
+            f"{place}: images must be bytes, or floats of [0, 1], got {pixels.dtype}; convert them"
         )
 
     def chosen(rows: Indices) -> Bytes:
         some = np.asarray(shaped[rows])
         if some.dtype != np.uint8:
             levels = some.astype(np.float64) * (255 if some.dtype.kind == "f" else 1)
-            some = np.rint(levels).clip(0, 255).astype(np.uint8)
-            if np.abs(levels - some).max(initial=0) > 1e-3:
+            some = np.rint(np.nan_to_num(levels)).clip(0, 255).astype(np.uint8)
+            if not (np.abs(levels - some) <= 1e-3).all():  # nor is NaN near a number
                 raise DataError(
                     f"{place}: images must be bytes, or floats of [0, 1] that are 255ths; another"
                     " number would be rounded, and be another image"
@@ -355,8 +372,11 @@ def _numbers(names: Sequence[str], classes: tuple[str, ...], place: str) -> list
 def _checked(labels: NDArray[Any], classes: tuple[str, ...], place: str) -> Indices:
     """Labels (N,) as integers of 0..K-1. Raises DataError for others."""
     flat = labels.reshape(-1)
-    if flat.dtype.kind not in "iu" or not len(flat):
-        raise DataError(f"{place}: labels must be integers, got {flat.dtype} {labels.shape}")
+    if flat.dtype.kind not in "iu" or not len(flat) or labels.shape[:1] != flat.shape:
+        raise DataError(
+            f"{place}: labels must be one integer an image, (N,), got {flat.dtype} {labels.shape};"
+            " give each image the number of its class, from 0"
+        )
     wrong = np.flatnonzero((flat < 0) | (flat >= len(classes)))
     if len(wrong):
         raise DataError(

@@ -67,7 +67,7 @@ def study_targets(
     of every method and its baselines; or all finished trials. With the front and the best come the
     replicates of their configurations, unless `replicates` is False. Raises StudyError where no
     trial has finished, and for a trial that has not: test images must not influence a search. A
-    file that is gone or damaged is a problem of its own network alone.
+    file that is gone or damaged is a problem of its own network alone, a trial's row included.
     """
     study = read_study(folder)
     if study.trials.empty:
@@ -83,6 +83,11 @@ def study_targets(
         )
     problems: list[str] = []
     notices: list[str] = []
+    for file in study.damaged:
+        wanted = trial is None and file.parent.name == "trials"
+        (problems if wanted else notices).append(
+            f"{file}: cannot be read, so it is left out; put a whole copy in its place"
+        )
     networks = list(_read(folder, rows, problems.append))
     front = records(study.front)
     known = {target.trial_id: target for target in networks}
@@ -99,11 +104,7 @@ def study_targets(
 
 
 def _named(folder: Path, study: StudyResults, trial: str) -> dict[str, Any]:
-    row = next((r for r in records(study.trials) if r["trial_id"] == trial), None)
-    if row is None:
-        raise StudyError(
-            f"{folder}: there is no trial '{trial}'; `rkdsearch status {folder}` lists the trials"
-        )
+    row = study.trial(trial)
     if row["status"] != Status.FINISHED:
         raise StudyError(
             f"{folder}: trial {trial} is {row['status']}, and only finished trials are"

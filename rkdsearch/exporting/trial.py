@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rkdsearch import config as run
 from rkdsearch import data
-from rkdsearch.errors import CheckpointError, StudyError
+from rkdsearch.errors import CheckpointError
 from rkdsearch.exporting import onnx_model
 from rkdsearch.exporting.card import model_card
 from rkdsearch.exporting.exported_network import WEIGHTS, ExportedNetwork
@@ -20,7 +20,7 @@ from rkdsearch.results.seed_means import over_seeds
 from rkdsearch.results.seed_noise import replicated
 from rkdsearch.results.study import StudyResults, read_study
 from rkdsearch.task import ImageTask
-from rkdsearch.teacher import fingerprint
+from rkdsearch.teacher import fingerprint, load
 from rkdsearch.training import checkpoint
 
 CARD, ENTRY, ONNX = "README.md", "robustbench.json", "student.onnx"
@@ -34,19 +34,15 @@ def export_trial(
     """Write all files of a trial's best network into `out`; returns their paths.
 
     `weights` is the trial's `best.safetensors`. Raises StudyError for an unknown trial,
-    CheckpointError for missing weights, DataError where the file is of an earlier version, which
-    does not know the shape of its images, and these are gone, RkdError where `onnx` is requested
-    and not installed, or where its file computes other logits than the network.
+    CheckpointError for missing weights, TeacherError for weights that do not fit, DataError where
+    the file is of an earlier version, which does not know the shape of its images, and these are
+    gone, RkdError where `onnx` is requested and not installed, or where its file computes other
+    logits than the network.
     """
     if onnx:
         onnx_model.require_packages()
     rows = read_study(study)
-    found = records(rows.trials[rows.trials["trial_id"] == trial_id])
-    if not found:
-        raise StudyError(
-            f"{study}: there is no trial '{trial_id}'; `rkdsearch status {study}` lists what"
-            " there is"
-        )
+    trial = rows.trial(trial_id)
     tensors, state = checkpoint.read(weights)
     if "config" not in state:
         raise CheckpointError(
@@ -56,6 +52,7 @@ def export_trial(
     # An earlier version's file does not describe its images.
     about = state if "task" in state else data.load_training(config.data).train.described
     task = ImageTask(**about["task"])
+    load(weights, config.student, task)  # weights that do not fit replace no earlier export
     file = out / WEIGHTS
     # Whoever uses it as a teacher must know which images it was trained on.
     described = {
@@ -71,7 +68,7 @@ def export_trial(
     delivery = ExportedNetwork(
         home=study,
         study=rows.name,
-        trial=found[0],
+        trial=trial,
         config=config,
         task=task,
         classes=tuple(map(str, about["classes"])),
@@ -80,22 +77,20 @@ def export_trial(
         evaluations=records(rows.tests),
         training_attack_steps=_distinct(rows, trial_id, "training_attack_steps"),
         processes=_distinct(rows, trial_id, "processes")
-        or [int(n) for n in (found[0]["run.processes"],) if n],
+        or [int(n) for n in (trial["run.processes"],) if n],
         teachers=teachers if isinstance(teachers, dict) else {},
         replicates=next(
             (
                 row
                 for row in records(replicated(rows.trials).reset_index())
-                if row["ordinal"] == found[0]["ordinal"]
+                if row["ordinal"] == trial["ordinal"]
             ),
             None,
         ),
         openings=len(rows.test_openings),
         opened=rows.opened,
         over_seeds=[
-            mean
-            for mean in over_seeds(rows.tests, rows.trials)
-            if mean.ordinal == found[0]["ordinal"]
+            mean for mean in over_seeds(rows.tests, rows.trials) if mean.ordinal == trial["ordinal"]
         ],
     )
     write_file(out / CARD, model_card(delivery).encode())

@@ -4,6 +4,7 @@ import json
 import os
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -75,7 +76,8 @@ def write_file(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
         os.replace(temporary, path)  # noqa: PTH105 - the atomic rename, by its own name
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # its folder may be none
+            temporary.unlink(missing_ok=True)
         raise RkdError(
             f"{path}: could not be written: {error}; is the folder yours, and the disk not full?"
         ) from error

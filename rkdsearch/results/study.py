@@ -9,6 +9,7 @@ import pandas as pd
 
 from rkdsearch.errors import StudyError
 from rkdsearch.file_lock import locked_by
+from rkdsearch.results.cells import records
 from rkdsearch.results.evaluations import current_tests
 from rkdsearch.results.front import front_rows, volume
 from rkdsearch.results.objectives import OBJECTIVES, USUAL
@@ -37,6 +38,19 @@ class StudyResults:
     def name(self) -> str:
         """The study's name; the folder's where there is no `study.json`."""
         return str(self.description.get("name") or self.folder.resolve().name)
+
+    def trial(self, trial_id: str) -> dict[str, Any]:
+        """The row of a trial. Raises StudyError where there is none, or its file is damaged."""
+        row = next((r for r in records(self.trials) if r["trial_id"] == trial_id), None)
+        if row is None:
+            file = self.folder / "trials" / f"{trial_id}.parquet"
+            raise StudyError(
+                f"{file}: cannot be read; put a whole copy in its place"
+                if file in self.damaged
+                else f"{self.folder}: there is no trial '{trial_id}'; `rkdsearch status"
+                f" {self.folder}` lists the trials"
+            )
+        return row
 
     @property
     def limits(self) -> dict[str, float]:

@@ -19,7 +19,8 @@ from rkdsearch.results.cells import records
 from rkdsearch.results.states import Status
 from rkdsearch.results.study import read_study
 from rkdsearch.search.ledger import folder_of
-from rkdsearch.teacher import ROLES
+from rkdsearch.task import ImageTask
+from rkdsearch.teacher import ROLES, load
 from rkdsearch.training import checkpoint, rows
 from rkdsearch.training.epoch import EpochResult
 from rkdsearch.training.teacher import find_file
@@ -57,14 +58,10 @@ def recorded(study: Path, trial_id: str) -> Recorded:
     """The trial as its study has it.
 
     Raises StudyError for an unknown trial, one whose network was not kept, or one without epochs,
-    CheckpointError where its files are gone.
+    CheckpointError where its files are gone, TeacherError where its weights do not fit.
     """
     found = read_study(study)
-    row = next((r for r in records(found.trials) if r["trial_id"] == trial_id), None)
-    if row is None:
-        raise StudyError(
-            f"{study}: there is no trial '{trial_id}'; `rkdsearch status {study}` lists the trials"
-        )
+    row = found.trial(trial_id)
     folder = folder_of(study, trial_id)
     if row["status"] != Status.FINISHED and not (folder / "best.safetensors").exists():
         raise StudyError(
@@ -74,6 +71,9 @@ def recorded(study: Path, trial_id: str) -> Recorded:
     weights, state = checkpoint.read(folder / "best.safetensors")
     if "config" not in state:
         raise CheckpointError(f"{folder / 'best.safetensors'}: holds no description of its run")
+    config = run.build_stored(state["config"], trial_id)
+    if "task" in state:  # before anything is trained: weights that do not fit cannot be compared
+        load(folder / "best.safetensors", config.student, ImageTask(**state["task"]))
     last = checkpoint.state_of(folder / "last.safetensors")
     of_trial = found.epochs[found.epochs["trial_id"] == trial_id]
     segment = of_trial["segment"].fillna(0)
@@ -82,7 +82,7 @@ def recorded(study: Path, trial_id: str) -> Recorded:
         raise StudyError(f"{study}: trial {trial_id} has no finished epoch to compare with")
     return Recorded(
         row,
-        _with_teachers(run.build_stored(state["config"], trial_id), study),
+        _with_teachers(config, study),
         tuple(Fidelity(**values) for values in last.get("fidelities", ())),
         tuple(epochs),
         weights,

@@ -127,9 +127,11 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
         with safe_open(path, framework="pt") as file:
             yield file, json.loads((file.metadata() or {})["state"])
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: there is no such checkpoint") from None
+        raise CheckpointError(
+            f"{path}: there is no such checkpoint; put it back, or train this run again"
+        ) from None
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise CheckpointError(
-            f"{path}: is not a checkpoint of ours, or is damaged ({error}); delete it to start this"
-            " run afresh"
+            f"{path}: is not a checkpoint of ours, or is damaged ({error}); put a whole copy in its"
+            " place, or train this run again"
         ) from None

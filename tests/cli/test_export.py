@@ -18,7 +18,7 @@ from rkdsearch import config as run
 from rkdsearch import data, plugins
 from rkdsearch.cli import app
 from rkdsearch.cli.export import export
-from rkdsearch.errors import CheckpointError, RkdError, StudyError
+from rkdsearch.errors import CheckpointError, RkdError, StudyError, TeacherError
 from rkdsearch.exporting import onnx_model
 from rkdsearch.exporting.exported_network import eps_text
 from rkdsearch.exporting.robustbench import robust_to_every_seed
@@ -493,6 +493,27 @@ def test_what_is_not_there_is_said(alone: Path, tmp_path: Path) -> None:
     finally:
         (alone / "trials" / "t1.parquet").unlink()
     assert not (tmp_path / "out").exists()
+
+
+def test_weights_that_are_no_network_replace_no_earlier_export(alone: Path, tmp_path: Path) -> None:
+    out, weights = tmp_path / "out", alone / "best.safetensors"
+    export(alone, out=out)
+    delivered, kept = (out / "student.safetensors").read_bytes(), weights.read_bytes()
+    tensors, state = checkpoint.read(weights)
+    try:
+        first = next(iter(tensors))
+        checkpoint.write(weights, tensors | {first: tensors[first] * torch.nan}, state)
+        with pytest.raises(TeacherError, match=re.escape(f"{weights}: weights must be finite")):
+            export(alone, out=out)
+    finally:
+        weights.write_bytes(kept)
+    assert (out / "student.safetensors").read_bytes() == delivered
+
+
+def test_a_file_in_the_place_of_the_folder_is_a_sentence(alone: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(RkdError, match=r"out/student\.safetensors: could not be written"):
+        export(alone, out=tmp_path / "out")
 
 
 @pytest.mark.parametrize("missing", ["onnx", "onnxscript"])

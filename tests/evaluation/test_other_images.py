@@ -110,6 +110,16 @@ def _write(folder: Path) -> None:
     np.savez(folder / "float.npz", x=GREY / 100, y=LABELS)
     np.savez(folder / "names.npz", pictures=GREY, y=LABELS)
     np.savez(folder / "first.npz", x=GREY.reshape(1, 6, 4, 4), y=LABELS)
+    np.savez(folder / "nan.npz", x=np.where(GREY == 7, np.nan, GREY / 255), y=LABELS)
+    np.savez(folder / "text.npz", x=GREY.astype(str), y=LABELS)
+    np.savez(folder / "bool.npz", x=GREY > 7, y=LABELS)
+    np.savez(folder / "one_hot.npz", x=GREY, y=np.eye(2, dtype=int)[LABELS])
+    np.savez(folder / "few.npz", x=GREY, y=LABELS[:4])
+    with (folder / "array.npz").open("wb") as file:
+        np.save(file, GREY)
+    (folder / "number").mkdir()
+    np.save(folder / "number" / "labels.npy", LABELS)
+    np.save(folder / "number" / "fog.npy", np.uint8(3))
     (folder / "cut.npz").write_bytes((folder / "float.npz").read_bytes()[:40])
     (folder / "odd").mkdir()
     write_severities(folder / "odd", LABELS[:5])
@@ -128,7 +138,15 @@ def _write(folder: Path) -> None:
         ("npz:{}/names.npz", "must hold images (one of image, images, x,"),
         ("npz:{}/first.npz", "must be (N, H, W, C) with 1 or 3 channels"),
         ("npz:{}/cut.npz", "cannot be read as npz"),
-        ("npz:{}/gone.npz", "cannot be read as npz"),
+        ("npz:{}/gone.npz", "gone.npz: there is no such file or folder; check the path"),
+        ("folder:{}/gone", "gone: there is no such file or folder; check the path"),
+        ("npz:{}/nan.npz", "must be bytes, or floats of [0, 1] that are 255ths"),
+        ("npz:{}/text.npz", "must be bytes, or floats of [0, 1], got <U3; convert them"),
+        ("npz:{}/bool.npz", "must be bytes, or floats of [0, 1], got bool; convert them"),
+        ("npz:{}/one_hot.npz", "labels must be one integer an image, (N,), got int64 (6, 2)"),
+        ("npz:{}/few.npz", "holds 6 images and 4 labels; give every image one"),
+        ("npz:{}/array.npz", "cannot be read as npz: File is not a zip file"),
+        ("npy:{}/number", "fog.npy: must hold an array, got one number"),
         ("npy:{}/odd", "30 images and 5 labels are not 5 severities of the same images"),
         ("tar:{}/x", "must be folder:PATH, parquet:PATH, npz:FILE, npy:PATH or"),
         ("cifar10", "must be folder:PATH, parquet:PATH, npz:FILE, npy:PATH or"),
@@ -152,6 +170,8 @@ def test_options_that_mean_nothing_are_refused(tmp_path: Path) -> None:
         sets(f"folder:{tmp_path}", augment="crop")
     with pytest.raises(ConfigError, match="evaluate changes no run"):
         image_sets(None, {"optimizer.lr": 1}, (), [NETWORK], None)
+    with pytest.raises(ConfigError, match="evaluate: data: image_size has no meaning for digits"):
+        image_sets(None, {"data.image_size": 99}, (), [target("t")], None)
     with pytest.raises(DataError, match="--images: 1 of 6"):
         image_sets(f"folder:{tmp_path}", {}, (), [NETWORK], 1)
 

@@ -89,7 +89,7 @@ def test_every_network_has_every_attack_but_teachers_no_autoattack_and_clean_ima
 
 def test_a_curve_has_one_job_a_radius_and_another_norm_needs_one() -> None:
     networks = Targets([target("t00000")])
-    found = evaluation_jobs(networks, ("clean", "margin"), eps=(0.01, 0.02))
+    found = evaluation_jobs(networks, ("clean", "margin", "margin"), eps=(0.01, 0.02, 0.01))
     assert [(s.attack.name, s.attack.norm, s.attack.eps) for s in found] == [
         ("clean", None, 0.0),
         ("margin", "linf", 0.01),

@@ -146,6 +146,22 @@ def test_a_member_whose_file_is_gone_or_cut_is_a_sentence_and_the_rest_is_evalua
     assert "is truncated or damaged" in found.problems[0]
 
 
+def test_a_row_that_cannot_be_read_is_a_sentence_and_the_rest_is_evaluated(tmp_path: Path) -> None:
+    study = replicated(tmp_path)
+    row = study / "trials" / "good.parquet"
+    row.write_bytes(row.read_bytes()[:100])
+    (study / "study.json").write_text("{")
+    said = "cannot be read, so it is left out; put a whole copy in its place"
+    found = study_targets(study)
+    assert "good" not in [t.trial_id for t in found.networks]
+    assert len(found.networks) > 2
+    assert found.problems == [f"{row}: {said}"]
+    assert found.notices == [f"{study / 'study.json'}: {said}"]
+    assert not study_targets(study, trial="base").problems
+    with pytest.raises(StudyError, match=r"good\.parquet: cannot be read; put a whole copy in its"):
+        study_targets(study, trial="good")
+
+
 def test_the_best_of_methods_is_the_best_searched_setting_of_each_and_the_baselines(
     tmp_path: Path,
 ) -> None:

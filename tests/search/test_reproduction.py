@@ -9,7 +9,7 @@ import pytest
 from rkdsearch import config as run
 from rkdsearch.cli.reproduce import reproduce
 from rkdsearch.config.fidelity import Fidelity
-from rkdsearch.errors import CheckpointError, StudyError
+from rkdsearch.errors import CheckpointError, StudyError, TeacherError
 from rkdsearch.results.cells import records
 from rkdsearch.results.store import Store
 from rkdsearch.training import checkpoint, config_rows
@@ -86,6 +86,13 @@ def test_other_images_or_missing_files_are_a_sentence(folder: Path, tmp_path: Pa
         reproduce(stopped, folder=tmp_path / "again")
     with pytest.raises(StudyError, match="there is no trial 't9'"):
         reproduce(folder, trial="t9", folder=tmp_path / "again")
+    cut = changed(folder, tmp_path / "cut")
+    tensors, state = checkpoint.read(cut / "best.safetensors")
+    name = next(iter(tensors))
+    checkpoint.write(cut / "best.safetensors", tensors | {name: tensors[name][:1]}, state)
+    with pytest.raises(TeacherError, match=r"cut/best.safetensors: does not fit into"):
+        reproduce(cut, folder=tmp_path / "again")
+    assert not (tmp_path / "again" / "trials").exists()
     (other / "last.safetensors").unlink()
     with pytest.raises(CheckpointError, match="there is no such checkpoint"):
         reproduce(other, folder=tmp_path / "again")

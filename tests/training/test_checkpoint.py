@@ -36,7 +36,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, share: float) -> None:
     path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(
         CheckpointError,
-        match=r"is not a checkpoint of ours, or is damaged .*; delete it to start this run afresh",
+        match=r"is not a checkpoint of ours, or is damaged .*; put a whole copy in its place,",
     ):
         checkpoint.read(path)
 
