@@ -404,8 +404,25 @@ def test_a_front_of_one_method_says_why_the_others_are_not_on_it(good: str, tmp_
     best = {"metric.clean_accuracy": 0.99, "metric.robust_accuracy": 0.99}
     store.write_trial({**row, "trial_id": "best", "config.method.name": "iad", **best})
     text = visible(page.build(tmp_path).read_text(encoding="utf-8"))
-    assert "All students on the front are trained by iad. Each finished student of another" in text
+    assert (
+        "All students on the front are trained by iad. Each finished student of another method is"
+        " dominated by one of them on validation images, was kept off"
+    ) in text
     assert "All students on the front" not in visible(good)
+
+
+def test_a_single_run_beside_replicates_is_not_said_to_be_dominated(tmp_path: Path) -> None:
+    store = make_study(tmp_path, evaluated=False)
+    front = read_study(tmp_path).front
+    repeat(store, front["ordinal"].tolist()[:1])
+    whole = read_study(tmp_path)
+    assert set(whole.front["trial_id"]) < set(front["trial_id"])  # others of it have one run
+    assert (
+        "All students on the front are trained by"
+        f" {whole.front['config.method.name'].iloc[0]}. Each finished student of another method is"
+        " dominated by one of them on validation images (by means over replicates), has fewer"
+        " replicates or none, was kept off"
+    ) in visible(page.render(whole))
 
 
 def test_an_empty_study_says_what_is_missing(tmp_path: Path) -> None:
@@ -455,6 +472,7 @@ def test_means_over_replicates_and_the_delivered_network_have_a_row_each(tmp_pat
     (means,) = [row for row in rows if "means over 2 replicates" in row]
     (delivered,) = [row for row in rows if "its delivered network, training seed 0" in row]
     assert "52.0<br><small>± 2.8</small>" in means
+    assert "over replicates, ± one standard deviation over these: other runs than" in text
     assert ">56.0</td>" in delivered
     assert "56.0" not in means
     assert "52.0" not in delivered
@@ -506,6 +524,7 @@ def test_replicates_are_counted_apart_and_their_test_results_are_means(tmp_path:
     text = visible(page.build(tmp_path).read_text(encoding="utf-8"))
     assert "<dd>60<small>33 finished, 24 stopped, 3 failed; and 6 replicates</small></dd>" in text
     assert "60 trials (33 finished, 24 stopped, 3 failed) and 6 replicates as a table" in text
+    assert "device time, all trials and replicates</th>" in text
     assert text.count("igdm-044-r1") == 1, "its own row; its test result is in the mean"
     rows = section(text, "The front, with test results").split("<tr>")
     (means,) = [row for row in rows if "igdm · igdm-044" in row]
