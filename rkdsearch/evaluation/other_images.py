@@ -31,10 +31,10 @@ from rkdsearch.data.folder import images_below
 from rkdsearch.data.parquet import LabelledFile
 from rkdsearch.errors import ConfigError, DataError, did_you_mean
 from rkdsearch.evaluation.corruptions import CORRUPTIONS, corrupted
+from rkdsearch.evaluation.image_form import Bytes, Form
 from rkdsearch.evaluation.images import EvaluatedImages, ImageSet, evaluated_images
 from rkdsearch.evaluation.targets import EvaluationTarget
 
-Bytes = NDArray[np.uint8]
 Indices = NDArray[np.int64]
 
 SEVERITIES = 5
@@ -74,7 +74,7 @@ def image_sets(
         found = [own] if spec is None else _corrupted(own, spec, severities)
     else:
         classes = first.classes or tuple(map(str, range(first.task.classes)))
-        found = _named(spec, _Form.of(given), classes, severities)
+        found = _named(spec, Form.of(given), classes, severities)
     seed = first.config.data.split_seed
     return [evaluated_images(each, count, seed=seed) for each in found]
 
@@ -116,58 +116,8 @@ def _fields(overrides: Mapping[str, Any]) -> dict[str, Any]:
     return {name.removeprefix("data."): value for name, value in overrides.items()}
 
 
-class _Form:
-    """Form of images as bytes (H, W, C): `data.channels` and `data.image_size`, where given."""
-
-    def __init__(self, channels: int | None, size: tuple[int, int] | None) -> None:
-        self.channels, self.size = channels, size
-
-    @classmethod
-    def of(cls, given: Mapping[str, Any]) -> "_Form":
-        unknown = given.keys() - {"channels", "image_size"}
-        if unknown:
-            raise ConfigError(
-                f"data.{min(unknown)}: has no meaning for images of --data; data.channels and"
-                " data.image_size have"
-            )
-        channels, size = given.get("channels"), given.get("image_size")
-        if channels not in (None, 1, 3):
-            raise ConfigError(f"data.channels must be 1 or 3, got {channels}")
-        sides = [size, size] if isinstance(size, int) else size
-        if sides is not None and not (
-            isinstance(sides, list | tuple)
-            and len(sides) == 2
-            and all(isinstance(side, int) and side > 0 for side in sides)
-        ):
-            raise ConfigError(f"data.image_size must be N or [H, W] in pixels, got {size!r}")
-        return cls(channels, None if sides is None else (int(sides[0]), int(sides[1])))
-
-    def __call__(self, image: Any) -> Bytes:
-        """Bytes (H, W, C) of a Pillow image."""
-        from PIL import ImageOps
-
-        channels = self.channels or (1 if image.mode in ("1", "L", "LA") else 3)
-        converted = image.convert("L" if channels == 1 else "RGB")
-        if self.size is not None:
-            converted = ImageOps.fit(converted, (self.size[1], self.size[0]))
-        return np.asarray(converted, dtype=np.uint8).reshape(
-            converted.height, converted.width, channels
-        )
-
-    def array(self, image: Bytes) -> Bytes:
-        """The same of bytes (H, W, C)."""
-        from PIL import Image
-
-        as_it_is = self.size is None and self.channels in (None, image.shape[2])
-        return (
-            image
-            if as_it_is
-            else self(Image.fromarray(image[..., 0] if image.shape[2] == 1 else image))
-        )
-
-
 def _named(
-    spec: str, form: _Form, classes: tuple[str, ...], severities: Sequence[int]
+    spec: str, form: Form, classes: tuple[str, ...], severities: Sequence[int]
 ) -> list[ImageSet]:
     kind, colon, place = spec.partition(":")
     path = Path(place if colon else spec).expanduser()
@@ -190,7 +140,7 @@ def _named(
             raise ConfigError(f"--data {spec}: must be {_KNOWN}")
 
 
-def _folder(spec: str, path: Path, form: _Form, classes: tuple[str, ...]) -> ImageSet:
+def _folder(spec: str, path: Path, form: Form, classes: tuple[str, ...]) -> ImageSet:
     home = names.one_of("test", names.folders(path).values(), path) or path
     folders = names.folders(home)
     files: list[Path] = []
@@ -212,7 +162,7 @@ def _folder(spec: str, path: Path, form: _Form, classes: tuple[str, ...]) -> Ima
     )
 
 
-def _parquet(spec: str, path: Path, form: _Form, classes: tuple[str, ...]) -> ImageSet:
+def _parquet(spec: str, path: Path, form: Form, classes: tuple[str, ...]) -> ImageSet:
     files = [path] if path.is_file() else sorted(path.glob("test*.parquet"))
     files = files or sorted(path.glob("[!._]*.parquet"))
     if not files:
@@ -231,7 +181,7 @@ def _parquet(spec: str, path: Path, form: _Form, classes: tuple[str, ...]) -> Im
     )
 
 
-def _npz(spec: str, path: Path, form: _Form, classes: tuple[str, ...]) -> ImageSet:
+def _npz(spec: str, path: Path, form: Form, classes: tuple[str, ...]) -> ImageSet:
     try:
         # not `np.load`, which takes a single array or a pickle under this name too
         with path.open("rb") as file, np.lib.npyio.NpzFile(file) as archive:
@@ -251,7 +201,7 @@ def _npz(spec: str, path: Path, form: _Form, classes: tuple[str, ...]) -> ImageS
 
 
 def _npy(
-    path: Path, form: _Form, classes: tuple[str, ...], severities: Sequence[int]
+    path: Path, form: Form, classes: tuple[str, ...], severities: Sequence[int]
 ) -> list[ImageSet]:
     folder = path.parent if path.is_file() else path
     files = [path] if path.is_file() else sorted(folder.glob("*.npy"))
@@ -298,7 +248,7 @@ def _array_set(
     name: str,
     pixels: NDArray[Any],
     labels: Indices,
-    form: _Form,
+    form: Form,
     classes: tuple[str, ...],
     place: str,
 ) -> ImageSet:
@@ -333,7 +283,7 @@ def _array_set(
     return ImageSet(name, labels, classes, 255.0, chosen, "other")
 
 
-def _decoded(sources: Any, form: _Form) -> Bytes:
+def _decoded(sources: Any, form: Form) -> Bytes:
     """Bytes (n, H, W, C) of image files, given as (place, file or its bytes)."""
     from PIL import Image
 
