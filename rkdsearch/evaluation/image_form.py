@@ -19,6 +19,7 @@ class Form:
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> "Form":
+        """The form in fields of section `data`. Raises ConfigError for others."""
         unknown = given.keys() - {"channels", "image_size"}
         if unknown:
             raise ConfigError(
