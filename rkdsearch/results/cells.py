@@ -1,9 +1,10 @@
 """Cells of a data frame as plain values, and the columns that many readers name."""
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+if TYPE_CHECKING:  # half a second: a process of a gang writes no rows, and does without
+    import pandas as pd
 
 CLEAN, ROBUST = "metric.clean_accuracy", "metric.robust_accuracy"
 PAIR = (CLEAN, ROBUST)
@@ -13,7 +14,7 @@ METHOD = "config.method.name"
 FULL_EPOCHS = "config.training.epochs"  # of the full run that the trial was made for
 
 
-def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def records(frame: "pd.DataFrame") -> list[dict[str, Any]]:
     """Rows as plain values; None where a value is missing."""
     names = [str(name) for name in frame.columns]
     cells = frame.astype(object).to_numpy(copy=True)  # a frame of objects alone gives a view
@@ -33,9 +34,11 @@ def flags_of(text: object) -> list[str]:
     return [str(flag) for flag in found] if isinstance(found, list) else []
 
 
-def methods_of(trials: pd.DataFrame) -> "pd.Series[str]":
+def methods_of(trials: "pd.DataFrame") -> "pd.Series[str]":
     """The method of each trial; `unknown` where the rows hold no configuration."""
     if METHOD not in trials:
+        import pandas as pd
+
         return pd.Series("unknown", index=trials.index, dtype="str")
     return trials[METHOD].fillna("unknown")
 

@@ -15,8 +15,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -25,6 +25,9 @@ from rkdsearch.results.columns import Column
 from rkdsearch.results.packs import Packer, gathered, is_pack, own_files_in, without_empty
 from rkdsearch.results.tables import SCHEMA_VERSION, columns
 from rkdsearch.results.versions import VERSION_KEY, upgraded, upgraded_description
+
+if TYPE_CHECKING:  # as in cells.py
+    import pandas as pd
 
 Wanted = Callable[[str], bool]  # of a column's name; `bool` wants all
 
@@ -112,30 +115,30 @@ class Store:
         """Trials whose rows are in files of their own."""
         return {path.stem for path in own_files_in(self.folder / "trials")}
 
-    def trials(self, wanted: Wanted = bool) -> pd.DataFrame:
+    def trials(self, wanted: Wanted = bool) -> "pd.DataFrame":
         """Every trial, by ordinal and name."""
         return self._read("trials", wanted)
 
-    def epochs(self, wanted: Wanted = bool) -> pd.DataFrame:
+    def epochs(self, wanted: Wanted = bool) -> "pd.DataFrame":
         """Every epoch of every trial, by trial and epoch."""
         return self._read("epochs", wanted)
 
-    def rungs(self, wanted: Wanted = bool) -> pd.DataFrame:
+    def rungs(self, wanted: Wanted = bool) -> "pd.DataFrame":
         """Every decision, by time."""
         return self._read("rungs", wanted)
 
-    def evaluations(self) -> pd.DataFrame:
+    def evaluations(self) -> "pd.DataFrame":
         """Every test result, by trial, checkpoint, attack and attack seed.
 
         `evaluations.current_tests` selects those that readers show.
         """
         return self._read("evaluations")
 
-    def subsets(self) -> pd.DataFrame:
+    def subsets(self) -> "pd.DataFrame":
         """Every image of every evaluated set, by set and position."""
         return self._read("subsets")
 
-    def openings(self) -> pd.DataFrame:
+    def openings(self) -> "pd.DataFrame":
         """Every opening of test images, by time."""
         return self._read("openings")
 
@@ -202,7 +205,7 @@ class Store:
             self._tables[table] = ({c.name: c for c in wanted}, _schema(table, wanted))
         return self._tables[table]
 
-    def _read(self, table: str, wanted: Wanted = bool) -> pd.DataFrame:
+    def _read(self, table: str, wanted: Wanted = bool) -> "pd.DataFrame":
         def read(path: Path) -> "pa.Table | None":
             try:
                 return upgraded(table, _read_file(path, table, wanted))
@@ -231,6 +234,8 @@ class Store:
                 continue
             tables.append(known)
         whole = pa.concat_tables(tables, promote_options="permissive")
+        import pandas as pd
+
         # counts keep their type beside nulls: Int64 and boolean, not float64 and object
         frame: pd.DataFrame = whole.to_pandas(
             types_mapper={pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}.get

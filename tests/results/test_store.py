@@ -291,8 +291,9 @@ def test_a_reader_never_meets_half_a_file(tmp_path: Path) -> None:
 def test_a_writer_killed_at_any_moment_leaves_whole_files(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from rkdsearch.results.store import Store\n"
-        "store = Store(Path(sys.argv[1])); print('go', flush=True)\n"
-        "while True: store.write_epochs('a', [{'epoch': n} for n in range(1, 201)])"
+        "store, rows = Store(Path(sys.argv[1])), [{'epoch': n} for n in range(1, 201)]\n"
+        "store.write_epochs('a', rows); print('go', flush=True)\n"
+        "while True: store.write_epochs('a', rows)"
     )
     writer = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
     assert writer.stdout is not None
