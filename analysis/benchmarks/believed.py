@@ -328,14 +328,8 @@ class PriMO(Given):
 
 
 def near(parameter: Parameter, value: Any, rng: np.random.Generator, width: float) -> Any:
-    """A value near another, normally distributed over the range; a choice is mostly kept."""
-    if value is None:
-        return parameter.draw(rng)
-    if not hasattr(parameter.distribution, "low"):
-        return value if rng.random() < 0.75 else parameter.draw(rng)
-    while not 0 <= (place := float(rng.normal(parameter.quantile(value), width))) < 1:
-        pass
-    return parameter.at(place)
+    """A value near another, where there is one; a choice is mostly kept."""
+    return parameter.draw(rng) if value is None else parameter.near(value, width, rng, kept=0.75)
 
 
 def likelihood(

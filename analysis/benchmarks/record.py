@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from curves import CAP, EPOCHS, LIFTED, Run, run_of
-from optuna.distributions import CategoricalDistribution
 from rules import LENGTH, LOWER
 from scipy.stats import kendalltau, spearmanr
 
@@ -94,19 +93,11 @@ def drawn(space: SearchSpace, number: int) -> tuple[str, dict[str, Any]]:
     def choose(parameter: Parameter) -> Any:
         if parameter.name == "method.name":
             return methods[place]
-        return near_to(parameter, published[parameter.name], rng) if near else parameter.draw(rng)
+        if not near:
+            return parameter.draw(rng)
+        return parameter.near(published[parameter.name], SPREAD, rng, KEPT)
 
     return "near" if near else "method", space.walk(choose)
-
-
-def near_to(parameter: Parameter, value: Any, rng: np.random.Generator) -> Any:
-    """A value of the parameter near `value`."""
-    if isinstance(parameter.distribution, CategoricalDistribution):
-        return value if rng.random() < KEPT else parameter.draw(rng)
-    middle = parameter.quantile(value)
-    while not 0 <= (place := rng.normal(middle, SPREAD)) < 1:
-        pass
-    return parameter.at(place)
 
 
 def record(wanted: int, minutes: float, study: Path, file: Path = TABLE) -> int:

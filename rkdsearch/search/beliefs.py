@@ -134,7 +134,7 @@ class Beliefs:
 
         def choose(parameter: Parameter) -> Any:
             if parameter.prior is not None:  # it was chosen for this search, the published one not
-                return _at_or_near(parameter, parameter.prior, NEAR, rng)
+                return parameter.near(parameter.prior, NEAR, rng)
             value = published.get(parameter.name)
             if parameter.name == SPREAD:
                 # the first step leads away from the middle, where the published one usually is
@@ -143,7 +143,7 @@ class Beliefs:
                 return parameter.draw(rng)
             if parameter.name == STEPS:
                 return _fewer(parameter, value)
-            return _at_or_near(parameter, value, WIDER.get(parameter.name, NEAR), rng)
+            return parameter.near(value, WIDER.get(parameter.name, NEAR), rng)
 
         return Proposal(self._space.walk(choose), {NOTE: baseline.label}, ProposedBy.BELIEF)
 
@@ -158,20 +158,6 @@ def _comparable(parameter: Parameter, value: object) -> bool:
     if isinstance(parameter.distribution, CategoricalDistribution):
         return parameter.holds(value)
     return isinstance(value, int | float)
-
-
-def _at_or_near(parameter: Parameter, value: Any, width: float, rng: np.random.Generator) -> Any:
-    """A number near this one, by `width` of its range; a choice is kept."""
-    if isinstance(parameter.distribution, CategoricalDistribution):
-        return value
-    return parameter.at(_around(parameter.quantile(value), width, rng))
-
-
-def _around(place: float, width: float, rng: np.random.Generator) -> float:
-    """A place in [0, 1) near another, normally distributed and cut off at the ends."""
-    while not 0 <= (found := float(rng.normal(place, width))) < 1:
-        pass
-    return found
 
 
 def _fewer(parameter: Parameter, published: Any) -> Any:

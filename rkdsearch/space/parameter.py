@@ -114,6 +114,19 @@ class Parameter:
         """A random value of the range."""
         return self.at(float(rng.random()))
 
+    def near(self, value: Any, width: float, rng: np.random.Generator, kept: float = 1.0) -> Any:
+        """A value near this one.
+
+        A number is normally distributed around it, with a deviation of `width` of the range, and
+        cut off at the ends. A choice is kept with probability `kept`, or drawn anew.
+        """
+        if isinstance(self.distribution, CategoricalDistribution):
+            return value if kept == 1.0 or rng.random() < kept else self.draw(rng)
+        middle = self.quantile(value)
+        while not 0 <= (place := float(rng.normal(middle, width))) < 1:
+            pass
+        return self.at(place)
+
 
 def on_steps(distribution: FloatDistribution, value: float) -> float:
     """The value with the decimals of the range's low end and step: 0.1 + 3 x 0.3 is 1.0."""
