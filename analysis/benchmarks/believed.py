@@ -23,7 +23,7 @@ from rkdsearch.results.beliefs import NOTE
 from rkdsearch.results.states import Origin
 from rkdsearch.search import beliefs
 from rkdsearch.search.history import select_history
-from rkdsearch.search.sampler import Observation, propose
+from rkdsearch.search.sampler import Observation, Proposal, propose
 from rkdsearch.space.parameter import Parameter
 from rkdsearch.space.settings import SamplerConfig, SchedulerConfig
 from rkdsearch.space.space import SearchSpace
@@ -120,6 +120,10 @@ class Given(Ours):
 
     def next(self, ordinal: int, trials: Sequence[Trial]) -> tuple[Overrides, dict[str, Any]]:
         """A proposal after the baselines."""
+        return self.modelled(ordinal, trials)
+
+    def modelled(self, ordinal: int, trials: Sequence[Trial]) -> tuple[Overrides, dict[str, Any]]:
+        """The sampler's own proposal."""
         return super().propose(ordinal, trials)
 
     @override
@@ -165,16 +169,19 @@ class Believing(Given):
         near = [one.notes.get(NOTE, beliefs.NOWHERE) for one in searched]
         baseline = self._beliefs.choose(given, near, None)
         if baseline is None:
-            overrides, notes = super().next(ordinal, trials)
+            overrides, notes = self.modelled(ordinal, trials)
         else:
-            number = beliefs.number_of(near)
-            proposal = self._beliefs.near(baseline, ordinal, 0, number)
+            proposal = self.near(baseline, ordinal, beliefs.number_of(near))
             overrides, notes = proposal.hyperparameters, {}
             asked.notes = proposal.notes
             if self._all_steps:
                 overrides["attack.steps"] = self.published[baseline.ordinal]["attack.steps"]
         self._asked.append(asked)
         return overrides, notes
+
+    def near(self, baseline: Any, ordinal: int, number: int) -> Proposal:
+        """A proposal near this baseline."""
+        return self._beliefs.near(baseline, ordinal, 0, number)
 
     @override
     def _observation(self, trial: Trial) -> Observation | None:

@@ -334,18 +334,18 @@ class Recorded:
         return np.random.default_rng(number_of(self.seed, "order")).permutation(len(self.runs))
 
 
-def read(file: Path) -> list[tuple[dict[str, Any], Curve]]:
+def read(file: Path, drawn: str = "space") -> list[tuple[dict[str, Any], Curve]]:
     """The recorded table: configurations whose full and capped runs are complete.
 
-    Only those that were drawn from the whole space, so that a replay meets what a search would:
-    the others lie around published settings.
+    Only those that were `drawn` so (`record.drawn`): from the whole space, so that a replay meets
+    what a search would, or around published settings.
 
     Not every configuration was also trained on after its cap was lifted: where it was not,
     `continued` is the full run.
     """
     found = []
     table = pd.read_parquet(file).sort_values("epoch")
-    for _, rows in table[table["drawn"].eq("space")].groupby("configuration"):
+    for _, rows in table[table["drawn"].eq(drawn)].groupby("configuration"):
         full, capped, later = (run_of(rows, name) for name in ("full", "capped", "continued"))
         steps = int(rows["training_attack_steps"].max())
         if steps <= CAP:
