@@ -226,7 +226,8 @@ def _unlike_differences(
     # in units of its largest number: it may be too small to be squared
     unit = gradient_at(start).nan_to_num().abs().amax(dim=(1, 2, 3), keepdim=True)
     noise = Noise(torch.Generator(device=start.device).manual_seed(seed))
-    ways = [ball.direction(noise.uniform(start)) for _ in range(DIRECTIONS)]
+    # each pixel moves by another length: ripples finer than a step are met at another place in each
+    ways = [ball.random_perturbation(noise.uniform(start)) for _ in range(DIRECTIONS)]
 
     def foretold(way: Tensor) -> Tensor:
         middles = [(2 * point + 1) / POINTS - 1 for point in range(POINTS)]
@@ -240,8 +241,7 @@ def _unlike_differences(
     unlike = torch.ones_like(y, dtype=torch.bool)
     for span in SPANS:
         p, q = (
-            torch.stack([rise(span * ball.eps * way) for way in ways]).double()
-            for rise in (foretold, seen)
+            torch.stack([rise(span * way) for way in ways]).double() for rise in (foretold, seen)
         )
         agree = (p * q).sum(dim=0) >= AGREEMENT * p.norm(dim=0) * q.norm(dim=0)
         unlike &= ~(agree | p.isnan().any(dim=0)) & (q.abs().amax(dim=0) > 100 * rounding)

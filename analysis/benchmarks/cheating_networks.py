@@ -174,6 +174,7 @@ def cheats(network: nn.Module, images: Digits) -> Mapping[str, nn.Module]:
         "noise on the gradient": around(_with_noise(4)),
         "little noise on the gradient": around(_with_noise(1.5)),
         "little fast sine": around(lambda x: x + 0.001 * torch.sin(3000 * x)),
+        "finest sine": around(lambda x: x + 0.0005 * torch.sin(6000 * x)),
         "clamped input": around(lambda x: x.clamp(0, 1)),
         "gradient of every other image": around(
             falsified(lambda g: g * (torch.arange(len(g)) % 2)[:, None, None, None])
