@@ -1,0 +1,82 @@
+"""The claim's arithmetic: whose front is compared, and with what interval."""
+
+from importlib import util
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from rkdsearch.results.states import Origin
+from tests.results.rows import study, trial
+
+
+@pytest.fixture(scope="module")
+def demo_full() -> ModuleType:
+    file = Path(__file__).parents[2] / "analysis" / "demo_full.py"
+    spec = util.spec_from_file_location("demo_full", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def replicated(
+    ordinal: int, origin: str, clean: float, robust: float, seeds: int
+) -> list[dict[str, object]]:
+    """A configuration's own lucky run, and its replicates."""
+    name = f"t{ordinal:05d}"
+    own = trial(name, 0.99, 0.99, origin=origin, run__seed=0, config__method__name="rslad")
+    again = [
+        trial(f"{name}-r{n}", clean, robust, origin="replicate", run__seed=n)
+        for n in range(1, seeds + 1)
+    ]
+    return [{**row, "ordinal": ordinal} for row in (own, *again)]
+
+
+def test_the_front_is_of_one_origin_and_of_those_that_stayed_in_the_race(
+    tmp_path: Path, demo_full: ModuleType
+) -> None:
+    study(
+        tmp_path,
+        *replicated(0, "baseline", 0.95, 0.80, seeds=12),
+        *replicated(1, "search", 0.94, 0.70, seeds=12),
+        *replicated(2, "search", 0.93, 0.60, seeds=12),  # dominated by the one before
+        *replicated(3, "search", 0.97, 0.90, seeds=2),  # dropped out
+    )
+    (found,) = demo_full.front_of(tmp_path, Origin.SEARCH)
+    assert found.ordinal == 1
+    assert found.validation == (pytest.approx(0.94), pytest.approx(0.70))
+    # seeds 1 to 4 decided who stays in the race
+    assert found.trial_ids == tuple(f"t00001-r{n}" for n in range(5, 13))
+    (published,) = demo_full.front_of(tmp_path, Origin.BASELINE)
+    assert published.ordinal == 0
+
+
+def test_two_equal_fronts_differ_by_nothing_whatever_is_drawn(demo_full: ModuleType) -> None:
+    right = np.random.default_rng(0).integers(0, 2, (8, 100, 2)).astype(float)
+    assert demo_full._difference([right], [right.copy()]) == (0.0, 0.0, 0.0)
+
+
+def test_a_front_that_is_right_on_ten_images_more_of_a_hundred_is_above(
+    demo_full: ModuleType,
+) -> None:
+    base = np.zeros((8, 100, 2))
+    base[:, :90, 0], base[:, :60, 1] = 1, 1
+    own = base.copy()
+    own[:, 60:70, 1] = 1
+    difference, low, high = demo_full._difference([own], [base])
+    assert difference == pytest.approx(0.9 * 0.7 - 0.9 * 0.6)
+    assert 0 < low < difference < high < 0.2
+
+
+def test_seeds_are_drawn_as_blocks(demo_full: ModuleType) -> None:
+    """One seed of eight decides: where it is not drawn, there is no difference."""
+    base = np.ones((8, 50, 2))
+    base[:, :, 1] = 0.5
+    own = base.copy()
+    own[0, :, 1] = 1.0
+    difference, low, _ = demo_full._difference([own], [base])
+    assert difference == pytest.approx(0.5 / 8)
+    assert low == 0.0
