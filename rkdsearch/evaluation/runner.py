@@ -132,9 +132,10 @@ def _run(
             row = row_of(job, results, of_network, images, opening, code)
             store.write_evaluation(row)
             shutil.rmtree(homes[number], ignore_errors=True)
-            with suppress(OSError):  # others are in there
-                homes[number].parent.rmdir()
             yield job, row
+    # not before: a worker may be about to make its folder in there
+    with suppress(OSError):  # records of jobs that failed are kept
+        (store.folder / PARTIAL).rmdir()
 
 
 def _latest(folders: Sequence[Path]) -> float:

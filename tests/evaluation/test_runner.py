@@ -238,6 +238,25 @@ def test_an_error_of_any_class_ends_its_own_job_only_and_is_told(
     assert [row["attack"] for row in records(Store(tmp_path).evaluations())] == ["pgd20"]
 
 
+def test_the_folder_of_records_stays_while_a_worker_may_be_about_to_write_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_block(work: WorkerJob, images: Any, block: int) -> BlockResult:
+        assert work.partial is not None
+        work.partial.mkdir(parents=True)
+        result: BlockResult = fake()(work, images, block)
+        return result
+
+    monkeypatch.setattr(runner, "run_block", run_block)
+    run_alone(tmp_path)
+    jobs = evaluation_jobs(study_targets(tmp_path), ("clean", "pgd20"))
+    outcomes = evaluate(tmp_path, jobs, digits(40), here)
+    next(outcomes)
+    assert (tmp_path / "partial").is_dir()
+    assert len(list(outcomes)) == 1
+    assert not (tmp_path / "partial").exists()
+
+
 def test_a_worker_that_does_not_return_is_told_and_one_that_ends_a_part_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

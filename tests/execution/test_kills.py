@@ -128,7 +128,6 @@ def test_workers_are_reused_from_trial_to_trial(
     record_property(
         "seconds from one trial's last step to the next one's first", statistics.median(gaps)
     )
-    assert statistics.median(gaps) < 2.0
 
 
 @pytest.mark.long
