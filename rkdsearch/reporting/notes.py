@@ -107,7 +107,7 @@ def _out_of_the_race(trials: Sequence[Row]) -> dict[str, bool]:
     most = max(seeds.values(), default=0)
     out = sorted(trial_id for trial_id, number in seeds.items() if number < most)
     text = (
-        f"{len(out)} students have fewer than {most} replicates, and are on no front: others had"
-        f" better means over the same seeds ({', '.join(out)})."
+        f"With fewer than {most} replicates, and so on no front, are {', '.join(out)}: others had"
+        " better means over the same seeds."
     )
     return {text: bool(out)}

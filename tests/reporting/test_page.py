@@ -25,6 +25,7 @@ from rkdsearch.results.store import Store
 from rkdsearch.results.study import read_study
 from tests.results import version_1
 from tests.results.factory import flag, make_study, repeat, write_tests
+from tests.results.rows import study, trial
 
 EVIL = "</script><img src=x onerror=document.title='owned'>{{ 7 * 7 }}\u2028'\"&<b>"
 
@@ -375,6 +376,20 @@ def test_a_single_run_above_the_replicated_front_is_told(tmp_path: Path) -> None
         re.match(r"The single run .* is more robust \(\d+\.\d %\) than", s) for s in told["missing"]
     )
     assert "most robust on the front" in visible(page.build(tmp_path).read_text(encoding="utf-8"))
+
+
+def test_who_dropped_out_of_the_race_is_told(tmp_path: Path) -> None:
+    rows = [
+        trial("t00000", 0.9, 0.5),
+        trial("t00001", 0.8, 0.6) | {"ordinal": 1},
+        *(trial(f"t00000-r{n}", 0.9, 0.5, origin="replicate") for n in (1, 2, 3)),
+        trial("t00001-r1", 0.99, 0.99, origin="replicate") | {"ordinal": 1},
+    ]
+    told = page.context(study(tmp_path, *rows))["missing"]
+    assert (
+        "With fewer than 3 replicates, and so on no front, are t00001: others had better means over"
+        " the same seeds."
+    ) in told
 
 
 def test_trials_of_a_shorter_full_run_are_told_and_drawn_hollow(tmp_path: Path) -> None:
