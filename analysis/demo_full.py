@@ -108,9 +108,15 @@ def tune(folder: Path, name: str, trials: int, *, seed: int, baselines: bool) ->
 def front_of(folder: Path, origin: Origin) -> list[Setting]:
     """The non-dominated settings of this origin, by the means of all of their replicates.
 
-    Those that dropped out of the race have fewer, and do not count.
+    Those that dropped out of the race have fewer, and do not count; nor do those with a run that
+    failed, which are named.
     """
-    rows = [r for r in records(read_study(folder).trials) if r["status"] == Status.FINISHED]
+    found = records(read_study(folder).trials)
+    for row in found:
+        if row["origin"] == Origin.REPLICATE and row["status"] == Status.FAILED:
+            name = row["label"] or f"{row[METHOD]} of t{row['ordinal']:05d}"
+            print(f"{folder.name}: {name} is left out: its seed {row['run.seed']} failed")
+    rows = [r for r in found if r["status"] == Status.FINISHED]
     again: dict[int, list[dict[str, Any]]] = {}
     for row in sorted(rows, key=lambda r: int(r["run.seed"])):
         if row["origin"] == Origin.REPLICATE:

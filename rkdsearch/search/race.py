@@ -54,11 +54,11 @@ def survivors(
     The better half, and all that none dominates. Baselines that are replicated anyway stay, and
     take no place. One with a flagged replicate, or without a finished one, drops out.
     """
-    kept = [t for t in racing if settings.baselines and t.origin == Origin.BASELINE]
+    stay = {t.trial_id for t in racing if settings.baselines and t.origin == Origin.BASELINE}
     means = {
         trial.trial_id: found
         for trial in racing
-        if trial not in kept
+        if trial.trial_id not in stay
         and (
             found := _mean(
                 [trials[trial_id_of(trial.ordinal, number)] for number in range(1, seeds + 1)],
@@ -72,13 +72,12 @@ def survivors(
         )
         ranks, front = by_non_domination(values), pareto.non_dominated(values)
         places = -(-len(means) // 2)
-        ids = {
+        stay |= {
             trial_id
             for trial_id, rank, on in zip(means, ranks, front, strict=True)
             if rank < places or on
         }
-        kept += [trial for trial in racing if trial.trial_id in ids]
-    return [trial for trial in racing if trial in kept]
+    return [trial for trial in racing if trial.trial_id in stay]
 
 
 def _mean(replicates: Collection[Trial], costs: Mapping[str, float]) -> dict[str, float]:

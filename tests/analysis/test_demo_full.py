@@ -54,6 +54,18 @@ def test_the_front_is_of_one_origin_and_of_those_that_stayed_in_the_race(
     assert published.ordinal == 0
 
 
+def test_a_setting_with_a_failed_run_is_left_out_and_named(
+    tmp_path: Path, demo_full: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = replicated(0, "baseline", 0.99, 0.90, seeds=12)
+    broken[-1] |= {"status": "failed", "config.method.name": "rslad"}
+    study(tmp_path / "published", *broken, *replicated(1, "baseline", 0.94, 0.70, seeds=12))
+    (found,) = demo_full.front_of(tmp_path / "published", Origin.BASELINE)
+    assert found.ordinal == 1
+    said = capsys.readouterr().out
+    assert said == "published: rslad of t00000 is left out: its seed 12 failed\n"
+
+
 def test_two_equal_fronts_differ_by_nothing_whatever_is_drawn(demo_full: ModuleType) -> None:
     right = np.random.default_rng(0).integers(0, 2, (8, 100, 2)).astype(float)
     assert demo_full._difference([right], [right.copy()]) == (0.0, 0.0, 0.0)
