@@ -86,6 +86,29 @@ def test_a_search_that_is_in_the_file_is_not_made_again(
     assert len(FakeTrainer.trained) == before
 
 
+def test_rules_that_are_given_the_published_settings_train_them_first_and_pay_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+    whole = live.Digits.curve
+
+    def curve_of(self: Any, overrides: dict[str, Any]) -> Any:
+        asked.append(overrides)
+        return whole(self, overrides)
+
+    monkeypatch.setattr(live.Digits, "curve", curve_of)
+    file = tmp_path / "live.parquet"
+    live.live(1, 8.0, 60, tmp_path, file, ("beliefs, medium",))
+    # digits.yaml's baselines of searched methods, at their published temperature of 1
+    names = [one["method.name"] for one in asked[:6]]
+    assert names == ["rslad", "iad", "crdnd", "ardir", "pgd_at", "trades"]
+    assert [one.get("method.temperature") for one in asked[:4]] == [1.0] * 4
+    assert {one["method.name"] for one in asked[6:]} <= set(names)
+    assert len(asked) > 8
+    # the first is paid for: a full run of ten steps is one
+    assert pd.read_parquet(file)["compute"].iloc[1] >= 1.0
+
+
 def test_a_search_that_finished_nothing_is_kept_too(tmp_path: Path) -> None:
     file = tmp_path / "live.parquet"
     for _ in range(2):
