@@ -9,9 +9,11 @@ same command goes on. `--check` stops before the test images and prints the vali
 
 The searched front is each search's own front. The published front is that of the baselines, by the
 same rule: non-dominated means of clean and robust validation accuracy. Their hypervolumes above
-(0, 0), in test accuracies of the last eight seeds, on which no contender dropped out, are compared
-with an interval of 2,000 bootstrap draws over these seeds, which all settings share (blocks), and
-over test images.
+(0, 0), in test accuracies of the last eight seeds, on which no contender dropped out, are compared.
+A front of many settings would win by the luck of its best one, so half of the seeds say which
+settings are the non-dominated ones, the other half what they are worth, and the other way round.
+The interval is of 2,000 bootstrap draws over the seeds of each half, which all settings share
+(blocks), and over test images.
 """
 
 import argparse
@@ -230,12 +232,16 @@ def _members(front: Sequence[Setting], right: Sequence[NDArray[np.float64]]) -> 
 
 def _right(folder: Path, setting: Setting) -> NDArray[np.float64]:
     """Right or wrong, (seeds, images, 2): clean, and under AutoAttack."""
-    rows = records(read_study(folder / setting.study).evaluations)
-    found = {
-        (row["trial_id"], row["attack"]): row["per_image"]
-        for row in rows
+    rows = [
+        row
+        for row in records(read_study(folder / setting.study).tests)
         if row["attack"] in ATTACKS
-    }
+        and row["checkpoint"] == "best"
+        and row["trial_id"] in setting.trial_ids
+    ]
+    if len({row["subset_sha256"] for row in rows}) != 1:
+        raise SystemExit(f"{setting.study}: its students were tested on different images")
+    found = {(row["trial_id"], row["attack"]): row["per_image"] for row in rows}
     return np.array(
         [
             np.array([[digit == "1" for digit in found[trial, attack]] for attack in ATTACKS]).T
@@ -246,7 +252,19 @@ def _right(folder: Path, setting: Setting) -> NDArray[np.float64]:
 
 
 def _volume(settings: Sequence[NDArray[np.float64]]) -> float:
-    return pareto.hypervolume([right.mean(axis=(0, 1)) for right in settings])
+    """Hypervolume of settings (seeds, images, 2), chosen on one half of the seeds, by the other."""
+    half = len(settings[0]) // 2
+    found = 0.0
+    for choosing, judging in ((slice(half), slice(half, None)), (slice(half, None), slice(half))):
+        kept = pareto.non_dominated([right[choosing].mean(axis=(0, 1)) for right in settings])
+        found += pareto.hypervolume(
+            [
+                right[judging].mean(axis=(0, 1))
+                for right, on in zip(settings, kept, strict=True)
+                if on
+            ]
+        )
+    return found / 2
 
 
 def _difference(
@@ -255,9 +273,10 @@ def _difference(
     """Difference of the hypervolumes, and its 95 % bootstrap interval over seeds and images."""
     rng = np.random.default_rng(0)
     seeds, images = base[0].shape[:2]
+    half = seeds // 2
     drawn = []
     for _ in range(DRAWS):
-        rows = rng.integers(seeds, size=seeds)
+        rows = np.r_[rng.integers(half, size=half), rng.integers(half, seeds, size=seeds - half)]
         columns = rng.integers(images, size=images)
         drawn.append(
             _volume([right[rows][:, columns] for right in own])

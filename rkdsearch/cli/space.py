@@ -37,17 +37,20 @@ def check(*files: Path, allow_import: AllowImport = ()) -> None:
         )
 
 
-def checked(file: Path) -> "tuple[SearchSpace, int]":
+def checked(file: Path, study: Path | None = None) -> "tuple[SearchSpace, int]":
     """The space in the file, and the number of runs that its check built.
 
-    Says what is legal and may not be meant. Raises SpaceError, which names the file.
+    A `study` that has begun keeps what it has read from earlier studies. Says what is legal and may
+    not be meant. Raises SpaceError, which names the file.
     """
     from rkdsearch.cli.console import say
     from rkdsearch.errors import SpaceError
+    from rkdsearch.search.study_file import first_of
     from rkdsearch.space.check import check_space, notices
     from rkdsearch.space.space import SearchSpace
 
-    space = SearchSpace.load(file, say)
+    known = first_of(study) if study is not None else ()
+    space = SearchSpace.load(file, say, known)
     try:
         built = check_space(space)
     except SpaceError as error:

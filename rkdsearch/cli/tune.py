@@ -62,7 +62,7 @@ def tune(
 
     until = _until(trials, device_hours)
     plugins.allow_import(*allow_import)
-    searched, built = checked(space)
+    searched, built = checked(space, study)
     say(
         f"{space}: {built} configurations checked, all legal; {len(searched.parameters)}"
         " hyperparameters searched"

@@ -108,6 +108,7 @@ def _judged(trials: pd.DataFrame) -> list[FrontCandidate]:
                 replicate=row["origin"] == Origin.REPLICATE,
                 finished=row["status"] == Status.FINISHED,
                 failed=row["status"] == Status.FAILED,
+                stopped=row["status"] == Status.STOPPED,
                 values={
                     name: float("nan") if row[column] is None else float(row[column])
                     for name, column in columns.items()

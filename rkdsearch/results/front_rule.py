@@ -5,8 +5,9 @@
    robust accuracy on validation images is not to be believed (`results.flags`). Where the study's
    full length has grown, only runs of the greatest length that any of these has finished count.
 2. Once every replicate of that length is over and one has finished, only configurations with the
-   most replicates count (in a race the others dropped out before). Their accuracies are then means
-   over their replicates: the run that selected a configuration must not judge it too.
+   most replicates count (in a race the others dropped out before; flagged ones are counted here, so
+   that none that dropped out takes their place). Their accuracies are then means over their
+   replicates: the run that selected a configuration must not judge it too.
 3. The constraints hold for these values.
 4. No other candidate dominates these values in the study's objectives.
 """
@@ -24,10 +25,11 @@ from rkdsearch.results.pareto import non_dominated
 
 @dataclass(frozen=True)
 class Entry:
-    """One trial as the rule sees it: `finished` at full length, `failed`, or neither yet.
+    """One trial as the rule sees it: `finished` at full length, `failed`, `stopped`, or none yet.
 
-    `values` are its objectives by name; NaN is not measured. `flagged` where the validation attack
-    failed on it. `epochs` is the length of its full run.
+    A replicate is stopped where nobody trains on: the space has lost its baseline, or the full
+    length has grown. `values` are its objectives by name; NaN is not measured. `flagged` where the
+    validation attack failed on it. `epochs` is the length of its full run.
     """
 
     trial_id: str
@@ -38,6 +40,7 @@ class Entry:
     values: Mapping[str, float]
     flagged: bool = False
     epochs: int = 0
+    stopped: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class FrontCandidate:
 def judged(entries: Collection[Entry]) -> list[FrontCandidate]:
     """Every configuration with the values that judge it, in the given order, without replicates."""
     replicates = [entry for entry in entries if entry.replicate]
-    waited_for = {e.epochs for e in replicates if not (e.finished or e.failed)}
+    waited_for = {e.epochs for e in replicates if not (e.finished or e.failed or e.stopped)}
     found = []
     for own in entries:
         if own.replicate:
@@ -100,11 +103,11 @@ def judged(entries: Collection[Entry]) -> list[FrontCandidate]:
 
 def candidates(configurations: Collection[FrontCandidate]) -> list[FrontCandidate]:
     """The configurations that count: finished, not flagged, longest, with the most replicates."""
-    trusted = [one for one in configurations if one.finished and not one.flagged]
-    longest = max((one.epochs for one in trusted), default=0)
-    found = [one for one in trusted if one.epochs == longest]
+    finished = [one for one in configurations if one.finished]
+    longest = max((one.epochs for one in finished if not one.flagged), default=0)
+    found = [one for one in finished if one.epochs == longest]
     most = max((one.replicates for one in found), default=0)
-    return [one for one in found if one.replicates == most]
+    return [one for one in found if one.replicates == most and not one.flagged]
 
 
 def front(

@@ -162,4 +162,5 @@ def _entry(trial: Trial) -> Entry:
         values={} if best is None else {**best.accuracies, **trial.costs},
         flagged=bool(trial.flags),
         epochs=trial.config.training.epochs,
+        stopped=trial.status == Status.STOPPED,
     )

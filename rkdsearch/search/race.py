@@ -4,17 +4,23 @@ Single runs differ more between seeds than settings near the front do. So many c
 replicates, and the better half of them more (successive halving over seeds, ADR 25).
 """
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from statistics import fmean
 
 import numpy as np
+from numpy.typing import NDArray
 
+from rkdsearch.errors import StudyError
 from rkdsearch.results import pareto
 from rkdsearch.results.objectives import merits
 from rkdsearch.results.states import Origin, Status
 from rkdsearch.search.ranking import by_non_domination
 from rkdsearch.search.trial import Trial, trial_id_of
-from rkdsearch.space.settings import Replicates
+from rkdsearch.space.settings import Constraints, Replicates
+
+OVER = (Status.FINISHED, Status.FAILED, Status.STOPPED)
 
 
 def open_replicates(
@@ -22,6 +28,7 @@ def open_replicates(
     chosen: Sequence[Trial],
     settings: Replicates,
     objectives: Sequence[str],
+    constraints: Constraints,
 ) -> list[tuple[Trial, int]]:
     """Replicates to train next: the configuration and the replicate's number, from 1.
 
@@ -36,10 +43,23 @@ def open_replicates(
         missing = [one for one, name in zip(numbered, ids, strict=True) if name not in trials]
         if missing:
             return missing
-        if not all(trials[name].status in (Status.FINISHED, Status.FAILED) for name in ids):
+        if not all(trials[name].status in OVER for name in ids):
             return []
-        racing = survivors(trials, racing, seeds, settings, objectives)
+        racing = survivors(trials, racing, seeds, settings, objectives, constraints)
     return []
+
+
+def refuse_fewer(folder: Path, replicates: Collection[Trial], settings: Replicates) -> None:
+    """Raise StudyError where trials have more replicates than the space asks for.
+
+    What ended later would have fewer, and be on no front.
+    """
+    most = max(Counter(trial.ordinal for trial in replicates).values(), default=0)
+    if most > settings.seeds:
+        raise StudyError(
+            f"{folder}: replicates.seeds is {settings.seeds}, and {most} replicates of some trials"
+            f" have begun, so that later ones would be on no front; set it to {most} or more"
+        )
 
 
 def survivors(
@@ -48,41 +68,46 @@ def survivors(
     seeds: int,
     settings: Replicates,
     objectives: Sequence[str],
+    constraints: Constraints,
 ) -> list[Trial]:
     """The configurations that stay in the race, by their means over the first `seeds` replicates.
 
-    The better half, and all that none dominates. Baselines that are replicated anyway stay, and
-    take no place. One with a flagged replicate, or without a finished one, drops out.
+    The better half, and all that none dominates; those within the constraints come before all
+    others. Baselines that are replicated anyway stay, and take no place. One with a flagged
+    replicate, of whatever round, or without a finished one, drops out: the race goes on without it.
     """
     stay = {t.trial_id for t in racing if settings.baselines and t.origin == Origin.BASELINE}
-    means = {
-        trial.trial_id: found
-        for trial in racing
-        if trial.trial_id not in stay
-        and (
-            found := _mean(
-                [trials[trial_id_of(trial.ordinal, number)] for number in range(1, seeds + 1)],
-                trial.costs,
-            )
-        )
+    flagged = {trial.ordinal for trial in trials.values() if trial.flags}
+    means: dict[str, dict[str, float]] = {}
+    for trial in racing:
+        if trial.trial_id not in stay and trial.ordinal not in flagged:
+            ids = [trial_id_of(trial.ordinal, number) for number in range(1, seeds + 1)]
+            if found := _mean([trials[name] for name in ids], trial.costs):
+                means[trial.trial_id] = found
+    inside = [name for name, mean in means.items() if constraints.hold(mean.__getitem__)]
+    beyond = [name for name in means if name not in inside]
+    merits_of = {
+        trial_id: merits({name: mean[name] for name in objectives})
+        for trial_id, mean in means.items()
     }
-    if means:
-        values = np.array(
-            [merits({name: one[name] for name in objectives}) for one in means.values()]
-        )
-        ranks, front = by_non_domination(values), pareto.non_dominated(values)
-        places = -(-len(means) // 2)
-        stay |= {
-            trial_id
-            for trial_id, rank, on in zip(means, ranks, front, strict=True)
-            if rank < places or on
-        }
+    order = [name for group in (inside, beyond) for name in _best_first(group, merits_of)]
+    stay |= set(order[: -(-len(means) // 2)])
+    if best := inside or beyond:
+        on = pareto.non_dominated([merits_of[name] for name in best])
+        stay |= {name for name, kept in zip(best, on, strict=True) if kept}
     return [trial for trial in racing if trial.trial_id in stay]
 
 
+def _best_first(names: Sequence[str], merits_of: Mapping[str, NDArray[np.float64]]) -> list[str]:
+    if not names:
+        return []
+    order = np.argsort(by_non_domination(np.array([merits_of[name] for name in names])))
+    return [names[i] for i in order]
+
+
 def _mean(replicates: Collection[Trial], costs: Mapping[str, float]) -> dict[str, float]:
-    """Mean accuracies of the finished replicates, and the student's costs; empty if none counts."""
+    """Mean accuracies of the finished replicates, and the student's costs; empty if none is."""
     finished = [r.best.accuracies for r in replicates if r.status == Status.FINISHED and r.best]
-    if not finished or any(r.flags for r in replicates):
+    if not finished:
         return {}
     return {**{name: fmean(one[name] for one in finished) for name in finished[0]}, **costs}

@@ -130,13 +130,14 @@ def _relabel(ledger: Ledger, lengths: Lengths) -> None:
 def _changed(trial: Trial, lengths: Lengths) -> bool:
     """End a trial that nobody trains on: a shorter full run, or a baseline that the space has lost.
 
-    A lost baseline that is back goes on. Returns whether the trial has another row than before.
+    A lost baseline that is back goes on, and so do its replicates. Returns whether the
+    trial has another row than before.
     """
     lost, before = trial.label.endswith(NOT_IN_SPACE), trial.status
     if trial.status in (Status.RUNNING, Status.PAUSED):
         over = lost or not lengths.current(trial)
         trial.status = Status.STOPPED if over else trial.status
-    elif trial.status == Status.STOPPED and trial.origin == Origin.BASELINE:
+    elif trial.status == Status.STOPPED and trial.origin in (Origin.BASELINE, Origin.REPLICATE):
         trial.status = Status.RUNNING if lengths.current(trial) and not lost else trial.status
     return trial.status != before or trial.label != trial.written_label
 

@@ -86,6 +86,7 @@ class Study:
     def reconcile(self, notice: Callable[[str], None] = lambda _: None) -> None:
         """Continue what the folder holds, see `resume.reconcile`. Raises StudyError."""
         self.retried = reconcile(self.ledger, self._lengths, self._decisions, notice)
+        race.refuse_fewer(self.folder, self.ledger.replicates, self.space.replicates)
         asked = self.ledger.asked.fingerprints
         self._again = [
             trial
@@ -229,7 +230,11 @@ class Study:
         if not self.space.replicates.seeds or not self._searched:
             return []
         return race.open_replicates(
-            self.trials, self._to_replicate(), self.space.replicates, self.space.objectives
+            self.trials,
+            self._to_replicate(),
+            self.space.replicates,
+            self.space.objectives,
+            self.space.constraints,
         )
 
     def _to_replicate(self) -> list[Trial]:

@@ -1,7 +1,7 @@
 """Checks of a study's folder before its first trial, and the file `study.json`."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -78,6 +78,13 @@ def space_of(folder: Path) -> SearchSpace:
             f"{folder}: {why}; begin one there, or continue it once, with `rkdsearch tune`"
         )
     return SearchSpace.of(merged, str(folder))
+
+
+def first_of(folder: Path) -> Sequence[Mapping[str, Any] | str]:
+    """The `first` of the study in the folder, as it was read; empty where none has begun."""
+    merged = Store(folder).description().get("merged")
+    first = merged.get("first") if isinstance(merged, dict) else None
+    return first if isinstance(first, list) else []
 
 
 def enqueuable(space: SearchSpace, values: Mapping[str, Any]) -> dict[str, Any]:

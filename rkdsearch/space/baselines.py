@@ -21,6 +21,7 @@ from rkdsearch.config import ValidationAttack
 from rkdsearch.errors import ConfigError, SpaceError
 
 LABEL, PUBLISHED, GRID = "label", "published", "grid"
+STUDY = "study"  # where it comes from, see `earlier.py`
 USUAL: Mapping[str, Any] = {
     "attack.steps": 10,
     "attack.relative_step_size": 0.25,
@@ -56,13 +57,16 @@ def baselines(
 ) -> Iterator[Baseline]:
     """The baselines of a file's `first`; `searched` are the methods of the search.
 
-    Raises SpaceError for a method that is unknown, ConfigError for a name that is given twice.
+    Raises SpaceError for a method that is unknown and for two equal labels, ConfigError for a name
+    that is given twice.
     """
+    places: dict[str, str] = {}
     for number, entry in enumerate(entries):
         place = f"first[{number}]"
         values: dict[str, Any] = {PUBLISHED: entry} if isinstance(entry, str) else dict(entry)
         label, grid = values.pop(LABEL, None), values.pop(GRID, {})
         name = values.pop(PUBLISHED, None)
+        values.pop(STUDY, None)
         overrides = run.flatten_tree(run.nest(values, place))
         if name is not None:
             overrides = run.flatten_tree(
@@ -70,6 +74,11 @@ def baselines(
             )
             label = label or f"{str(name).upper().replace('_', '-')}, published"
         family = str(label or f"first {number}")
+        if (other := places.setdefault(family, place)) != place:
+            raise SpaceError(
+                f"{place}: its label {family!r} is that of {other} too; rows and the report name a"
+                " baseline by its label: give one of them another `label`"
+            )
         method = str(overrides.get("method.name", fixed.get("method.name")))
         for point in _points(grid, place):
             known = run.typed_leaves(point, [method, *searched])

@@ -107,9 +107,10 @@ def _check_costs(space: SearchSpace, runs: Sequence[tuple[Case, TrainConfig]]) -
 def notices(space: SearchSpace, samples: int = 100) -> list[str]:
     """Sentences about what is legal and yet may not be meant.
 
-    Baselines outside the ranges, and parameters without an effect in some runs.
+    Baselines outside the ranges, rungs inside the rate's warm-up, and parameters without an effect
+    in some runs.
     """
-    found = []
+    found = [text for text in [_rung_in_warm_up(space)] if text]
     for baseline in space.baselines:
         config = space.config(baseline.overrides)
         outside = space.coordinates(values_of(config))[1]
@@ -123,6 +124,20 @@ def notices(space: SearchSpace, samples: int = 100) -> list[str]:
         if not case.baseline:
             effects.add(space.config(case.overrides), case.overrides)
     return [*found, *effects.notices()]
+
+
+def _rung_in_warm_up(space: SearchSpace) -> str:
+    """The sentence about a rung at which no rate has been whole yet; empty where none is."""
+    schedule = space.example().schedule
+    rising = schedule.warm_up * space.epochs if schedule.name != "onecycle" else 0.0
+    early = [rung.epochs for rung in space.rungs if rung.epochs <= rising]
+    if not early:
+        return ""
+    return (
+        f"schedule.warm_up {schedule.warm_up:g} of {space.epochs} epochs ends after the rung at"
+        f" {early[-1]}: it compares runs at a part of their learning rate; raise the rung, or"
+        " shorten the warm-up"
+    )
 
 
 def costs_of(config: TrainConfig, names: Sequence[str]) -> dict[str, int]:

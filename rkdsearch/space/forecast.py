@@ -49,7 +49,12 @@ def lines(
     """
     again = _replicate_line(replicates, families, methods)
     if scheduler.name == "none":
-        return [f"no scheduler: every trial runs to its {ladder[-1].epochs} epochs", *again]
+        found = [f"no scheduler: every trial runs to its {ladder[-1].epochs} epochs", *again]
+        if trials is not None:
+            text, runs = _replicates_cost(replicates, trials, families, methods)
+            what = f": {trials} for {trials} configurations and {text}" if text else ""
+            found.append(f"expected cost: about {trials + runs} full runs{what}")
+        return found
     described = [_described(rung, ladder[-1].epochs) for rung in ladder]
     if trials is None:
         return described + again
@@ -66,16 +71,10 @@ def lines(
         found.append(f"{text}, about {there} searched trials and {baselines} baselines")
     searched = f"{full_runs:.1f} for {trials} configurations ({scheduler.name}, {scheduler.kind})"
     if again:
-        finished = there + baselines
-        compared = families if replicates.baselines else 0
-        chosen = min(replicates.contenders + methods, finished - min(compared, finished))
-        runs = replicates.runs(chosen, min(compared, finished))
+        text, runs = _replicates_cost(replicates, there + baselines, families, methods)
         found += [
             *again,
-            (
-                f"expected cost: about {full_runs + runs:.1f} full runs: {searched} and up to"
-                f" {runs} for replicates"
-            ),
+            f"expected cost: about {full_runs + runs:.1f} full runs: {searched} and {text}",
         ]
     else:
         found.append(
@@ -98,14 +97,7 @@ def lines(
             f" {owed + baselines} trials"
         )
     if trials > baselines and not there:
-        enough = trials
-        while not sum(_arrivals(len(ladder), scheduler, enough, baselines)[-1]):
-            enough += 1
-        found.append(
-            f"WARNING: no searched trial is likely to reach full length: {trials} configurations"
-            f" are too few for {len(ladder)} rungs with a scheduler.reduction of"
-            f" {scheduler.reduction}; ask for {enough} or more, or lower it, or take a rung away"
-        )
+        found.append(_too_few(trials, baselines, len(ladder), scheduler))
     return found
 
 
@@ -136,6 +128,32 @@ def promoted(scheduler: SchedulerConfig, searched: int, baselines: int) -> int:
             1.0 if n < reduction else math.ceil(n / reduction) / n for n in range(1, there + 1)
         )
     return round(places * searched / max(there, 1))
+
+
+def _too_few(trials: int, baselines: int, rungs: int, scheduler: SchedulerConfig) -> str:
+    """The warning that no searched trial is likely to reach full length."""
+    enough = trials
+    while not sum(_arrivals(rungs, scheduler, enough, baselines)[-1]):
+        enough += 1
+    return (
+        f"WARNING: no searched trial is likely to reach full length: {trials} configurations"
+        f" are too few for {rungs} rungs with a scheduler.reduction of"
+        f" {scheduler.reduction}; ask for {enough} or more, or lower it, or take a rung away"
+    )
+
+
+def _replicates_cost(
+    replicates: Replicates, finished: int, families: int, methods: int
+) -> tuple[str, int]:
+    """The cost of replicates in words, and in full runs; empty where there are none."""
+    compared = min(families if replicates.baselines else 0, finished)
+    chosen = min(replicates.contenders + methods, finished - compared)
+    runs = replicates.runs(chosen, compared)
+    most = replicates.seeds * (chosen + compared)
+    if not replicates.race or not runs:
+        return f"up to {runs} for replicates" if runs else "", runs
+    # a race keeps everybody whom nobody dominates
+    return f"about {runs}, at most {most}, for replicates", runs
 
 
 def _replicate_line(replicates: Replicates, families: int, methods: int) -> list[str]:

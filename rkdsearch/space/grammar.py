@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rkdsearch import config as run
 from rkdsearch.config.fidelity import Fidelity
-from rkdsearch.errors import ConfigError, SpaceError, StudyError
+from rkdsearch.errors import ConfigError, SpaceError
 from rkdsearch.results.objectives import USUAL, Name
 from rkdsearch.results.versions import RUNG, upgraded_rung
 from rkdsearch.space import shipped
@@ -91,7 +91,7 @@ def _read(file: Path, notice: Callable[[str], None]) -> dict[str, Any]:
     if isinstance(values.get("search"), dict):
         values["search"] = _dotted(values["search"])
     if isinstance(values.get("first"), list):
-        values["first"] = _with_fronts(values["first"], file)
+        values["first"] = _located(values["first"], file)
     rungs = values.get("ladder")
     if isinstance(rungs, list):
         values["ladder"] = _renamed(rungs, file, notice)
@@ -110,45 +110,21 @@ def _dotted(search: Mapping[str, Any], section: str = "") -> dict[str, Any]:
     return found
 
 
-def _with_fronts(first: list[Any], file: Path) -> list[Any]:
-    """Baselines with the front of each earlier study in place of its `{study: FOLDER}`.
-
-    The file that is stored with a study needs no other study.
-    """
+def _located(first: list[Any], file: Path) -> list[Any]:
+    """Baselines with the whole path of each earlier study (`earlier.py`)."""
     found: list[Any] = []
     for number, entry in enumerate(first):
         if isinstance(entry, dict) and "study" in entry:
-            found += _front(entry, file, f"{file}: first[{number}]")
+            named = entry["study"]
+            if set(entry) != {"study"} or not isinstance(named, str) or not named.strip():
+                raise SpaceError(
+                    f"{file}: first[{number}]: `study` names a folder and stands alone, as in"
+                    f" {{study: studies/digits}}, got {dict(entry)}"
+                )
+            found.append({"study": str(Path(file.parent, named).absolute())})
         else:
             found.append(entry)
     return found
-
-
-def _front(entry: Mapping[str, Any], file: Path, place: str) -> list[dict[str, Any]]:
-    """One baseline for each configuration on the front of the study that `entry` names."""
-    # pandas is not imported for a file without one
-    from rkdsearch.results.cells import parse, records
-    from rkdsearch.results.study import read_study
-
-    if set(entry) != {"study"} or not isinstance(entry["study"], str):
-        raise SpaceError(
-            f"{place}: `study` names a folder and stands alone, as in {{study: studies/digits}},"
-            f" got {dict(entry)}"
-        )
-    try:
-        study = read_study(file.parent / entry["study"])
-    except StudyError as error:
-        raise SpaceError(f"{place}.study: {error}") from None
-    rows = records(study.front)
-    if not rows:
-        raise SpaceError(
-            f"{place}.study: {study.folder} has no front yet: none of its trials has finished; let"
-            " it go on, or leave it out"
-        )
-    return [
-        {"label": f"{row['trial_id']} of {study.name}", **parse(row["hyperparameters"])}
-        for row in rows
-    ]
 
 
 def _renamed(rungs: list[Any], file: Path, notice: Callable[[str], None]) -> list[Any]:
@@ -188,6 +164,13 @@ def _extended(parent: dict[str, Any], child: dict[str, Any], file: Path) -> dict
     values["search"] = _narrowed(
         _parents_first(kept), set(own), run.flatten_tree(run.nest(values["fixed"]))
     )
+    if not _believes(values):  # nothing uses an inherited prior any more
+        values["search"] = {
+            name: {k: v for k, v in described.items() if k != "prior" or name in own}
+            if isinstance(described, dict)
+            else described
+            for name, described in values["search"].items()
+        }
     sampler = values.get("sampler")
     if isinstance(sampler, dict) and isinstance(sampler.get("minimum_per"), dict):
         own_minimum = (child.get("sampler") or {}).get("minimum_per") or {}
@@ -198,6 +181,12 @@ def _extended(parent: dict[str, Any], child: dict[str, Any], file: Path) -> dict
         }
         values["sampler"] = {**sampler, "minimum_per": kept_minimum}
     return values
+
+
+def _believes(values: Mapping[str, Any]) -> bool:
+    sampler = values.get("sampler")
+    confidence = sampler.get("beliefs", "none") if isinstance(sampler, dict) else "none"
+    return bool(values.get("first")) and confidence != "none"
 
 
 def _narrowed(search: dict[str, Any], own: set[str], fixed: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from rkdsearch import models
 from rkdsearch.config import TrainConfig
 from rkdsearch.config.fidelity import Fidelity
 from rkdsearch.errors import ConfigError, SpaceError, did_you_mean
-from rkdsearch.results.objectives import COSTS, OBJECTIVES
-from rkdsearch.space import forecast, grammar, ladder, shipped
+from rkdsearch.results.objectives import COSTS
+from rkdsearch.space import earlier, forecast, grammar, ladder, refusals, shipped
 from rkdsearch.space.baselines import Baseline, baselines
 from rkdsearch.space.parameter import Parameter
 from rkdsearch.space.settings import (
@@ -62,13 +62,21 @@ class SearchSpace:
     seed: int
 
     @staticmethod
-    def load(file: Path | str, notice: Callable[[str], None] = lambda _: None) -> "SearchSpace":
+    def load(
+        file: Path | str,
+        notice: Callable[[str], None] = lambda _: None,
+        known: Iterable[earlier.Entry] = (),
+    ) -> "SearchSpace":
         """Read a YAML file, or a shipped space such as `rkdsearch:digits`, and check its values.
 
-        `notice` is given a sentence for each old name. Raises SpaceError.
+        `notice` is given a sentence for each old name. `known` is the `first` of the study that
+        goes on: what it has read from earlier studies is not read again. Raises SpaceError.
         """
         file = shipped.located(file)
         parsed = grammar.read(file, notice)
+        first = earlier.with_fronts(parsed.first, known, str(file), notice)
+        if first != parsed.first:
+            parsed = parsed.model_copy(update={"first": first})
         try:
             return _built(parsed, file.stem, file.read_text(encoding="utf-8"))
         except (SpaceError, ConfigError) as error:
@@ -218,10 +226,7 @@ def _built(parsed: grammar.SpaceFile, name: str, text: str) -> SearchSpace:
     broken = ladder.broken_law(parsed.ladder, parsed.scheduler)
     if broken is not None:
         raise SpaceError(broken)
-    _refuse_objectives(parsed)
-    _refuse_metric(parsed)
-    _refuse_beliefs(parsed)
-    _refuse_minimum(parsed, parameters)
+    refusals.refuse(parsed, parameters)
     found = tuple(baselines(parsed.first, fixed, named))
     for baseline in found:
         refuse_shared(baseline.overrides, baseline.place)
@@ -291,88 +296,6 @@ def _parameters(
                 )
         parameters.append(parameter)
     return parameters
-
-
-def _refuse_objectives(parsed: grammar.SpaceFile) -> None:
-    """Raise SpaceError unless there are two objectives, one an accuracy, and every cost varies."""
-    asked = parsed.objectives
-    if len(set(asked)) != len(asked) or len(asked) < 2:
-        raise SpaceError(
-            f"objectives: two or more different ones are needed, got {asked}; there are"
-            f" {', '.join(OBJECTIVES)}"
-        )
-    costs = [name for name in asked if name in COSTS]
-    if len(costs) == len(asked):
-        accuracies = [name for name in OBJECTIVES if name not in COSTS]
-        raise SpaceError(
-            f"objectives: one accuracy at least is needed, got {asked}; add one of"
-            f" {', '.join(accuracies)}"
-        )
-    if costs and not any(name.split(".")[0] == "student" for name in parsed.search):
-        raise SpaceError(
-            f"objectives: {costs[0]} is the same for every searched student: nothing of"
-            " `student` is searched; search student.name or student.width, or leave it out"
-        )
-
-
-def _refuse_metric(parsed: grammar.SpaceFile) -> None:
-    """Raise SpaceError where `scheduler.metric` weighs what is no objective, or weighs nothing."""
-    metric, objectives = parsed.scheduler.metric, [str(name) for name in parsed.objectives]
-    for name in metric:
-        if name not in objectives:
-            raise SpaceError(
-                f"scheduler.metric: must weigh the objectives {', '.join(objectives)};"
-                f" {run.unknown_field(name, objectives)}"
-            )
-    if metric and not any(metric.values()):
-        raise SpaceError(
-            f"scheduler.metric: one weight at least must be > 0, got {metric}; leave it out for the"
-            " objectives' mean"
-        )
-
-
-def _refuse_minimum(parsed: grammar.SpaceFile, parameters: Sequence[Parameter]) -> None:
-    """Raise SpaceError where `sampler.minimum_per` names no choice that every run has."""
-    for name in parsed.sampler.minimum_per:
-        found = next((p for p in parameters if p.name == name), None)
-        if (
-            found is None
-            or found.when
-            or not isinstance(found.distribution, CategoricalDistribution)
-        ):
-            choices = [
-                p.name
-                for p in parameters
-                if isinstance(p.distribution, CategoricalDistribution) and not p.when
-            ]
-            raise SpaceError(
-                f"sampler.minimum_per: {name} is no searched choice of every run; "
-                + did_you_mean(
-                    name, choices, f"there are {', '.join(choices)}" if choices else "leave it out"
-                )
-            )
-
-
-def _refuse_beliefs(parsed: grammar.SpaceFile) -> None:
-    """Raise SpaceError where nothing can judge `sampler.beliefs`, or leaves room for them."""
-    if parsed.sampler.beliefs == "none":
-        for name, described in parsed.search.items():
-            if described.prior is not None:
-                raise SpaceError(
-                    f"search.{name}: a prior is used by `sampler.beliefs` alone, which are none;"
-                    " set them to medium and name a baseline under `first`, or leave it out"
-                )
-        return
-    if parsed.scheduler.name == "none" or len(parsed.ladder) < 2:
-        raise SpaceError(
-            "sampler.beliefs: baselines are judged on the lowest rung, and there is none; give the"
-            " ladder a rung below full length and take a scheduler, or leave it out"
-        )
-    if parsed.sampler.name in ("qmc", "grid"):
-        raise SpaceError(
-            f"sampler.beliefs: a {parsed.sampler.name} sampler proposes every point of its own;"
-            " take tpe, or leave it out"
-        )
 
 
 def refuse_shared(overrides: Iterable[str], place: str) -> None:

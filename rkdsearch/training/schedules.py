@@ -17,7 +17,7 @@ def lr_factor(
       215/300.
     - A milestone before 1 takes effect between the second and the last epoch, so that short runs
       take every milestone.
-    - A run of one epoch has the full rate.
+    - Without a warm-up a run of one epoch has the full rate.
     """
     progress = (epoch + within) / epochs
     climbed = progress + step / epochs

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from rkdsearch.results.states import Origin
-from tests.results.rows import study, trial
+from rkdsearch.results.store import Store
+from tests.results.factory import CONFIG
+from tests.results.rows import evaluated, study, trial
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +71,37 @@ def test_a_setting_with_a_failed_run_is_left_out_and_named(
 def test_two_equal_fronts_differ_by_nothing_whatever_is_drawn(demo_full: ModuleType) -> None:
     right = np.random.default_rng(0).integers(0, 2, (8, 100, 2)).astype(float)
     assert demo_full._difference([right], [right.copy()]) == (0.0, 0.0, 0.0)
+
+
+def test_a_front_does_not_win_by_the_luck_of_one_of_many(demo_full: ModuleType) -> None:
+    # by seed right on 60 or 80 of 100 images: one is lucky on the first half, one on the second
+    lucky = np.zeros((2, 8, 100, 2))
+    lucky[:, :, :, 0] = 1
+    lucky[:, :, :60, 1] = 1
+    lucky[0, :4, 60:80, 1] = lucky[1, 4:, 60:80, 1] = 1
+    alone = lucky[:1].copy()
+    assert alone.mean(axis=(0, 1, 2)).tolist() == [1.0, 0.7]
+    # the best of two on the same seeds would be worth 0.8 in each half
+    assert demo_full._volume([*lucky]) == pytest.approx(0.6)
+
+
+def test_only_the_best_checkpoints_newest_test_on_the_same_images_counts(
+    tmp_path: Path, demo_full: ModuleType
+) -> None:
+    seeds = replicated(0, "search", 0.9, 0.5, seeds=2)
+    study(tmp_path / "search", *seeds)
+    store = Store(tmp_path / "search", CONFIG)
+    tested = ("t00000-r1", "t00000-r2")
+    for name in tested:
+        for attack in ("clean", "autoattack"):
+            evaluated(store, name, "11", attack=attack)
+    evaluated(store, "t00000-r1", "00", attack="clean", split="other", subset_sha256="o")
+    evaluated(store, "t00000-r1", "0", attack="clean", checkpoint="last", subset_sha256="l")
+    setting = demo_full.Setting("search", 0, "x", "x", (0.9, 0.5), tested)
+    assert demo_full._right(tmp_path, setting).tolist() == [[[1, 1], [1, 1]]] * 2
+    evaluated(store, "t00000-r2", "11", attack="autoattack", subset_sha256="b", images=3)
+    with pytest.raises(SystemExit, match="search: its students were tested on different images"):
+        demo_full._right(tmp_path, setting)
 
 
 def test_a_front_that_is_right_on_ten_images_more_of_a_hundred_is_above(

@@ -1,19 +1,21 @@
 """A race over seeds: many contenders get a few replicates, the better half of them more."""
 
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
-from rkdsearch.errors import SpaceError
+from rkdsearch.errors import SpaceError, StudyError
 from rkdsearch.results.states import Status
-from rkdsearch.search import race
+from rkdsearch.search import front, race
 from rkdsearch.search.study import Study
 from rkdsearch.space.settings import Replicates
 from tests.search.files import FakeWorker, load_space, on_disk, run
-from tests.search.test_front import measured_anew, names
+from tests.search.test_front import checked, measured_anew, names
 
 pytestmark = pytest.mark.usefixtures("unhurried")
 
@@ -22,25 +24,54 @@ RACE: dict[str, Any] = {"seeds": 4, "contenders": 4, "baselines": False, "race":
 FOUR = {"t00000": (0.8, 0.2), "t00001": (0.7, 0.3), "t00002": (0.6, 0.2), "t00003": (0.6, 0.1)}
 
 
-def raced(folder: Path, accuracies: dict[str, tuple[float, float]], **settings: Any) -> Study:
-    """A search of four full-length trials whose replicates, of any seed, have these accuracies."""
+RACED: dict[str, Any] = {
+    "fixed": {"data.name": "digits", "student.name": "small_cnn", "method.name": "natural"},
+    "search": {"optimizer.lr": {"float": [0.01, 0.3]}},
+    "scheduler": {"name": "none"},
+}
+Accuracies = Mapping[str, tuple[float, float]]
+
+
+def raced(
+    folder: Path,
+    accuracies: Accuracies,
+    *,
+    single: Accuracies | None = None,
+    described: Mapping[str, Any] = MappingProxyType({}),
+    **settings: Any,
+) -> Study:
+    """A search of four full-length trials whose replicates, of any seed, have these accuracies.
+
+    The trials themselves have those of `single`, where it is given.
+    """
     space = load_space(
         folder,
-        fixed={"data.name": "digits", "student.name": "small_cnn", "method.name": "natural"},
-        search={"optimizer.lr": {"float": [0.01, 0.3]}},
         first=[{"label": "published", "optimizer.lr": 0.1}],
-        scheduler={"name": "none"},
         replicates={**RACE, **settings},
+        **RACED,
+        **described,
     )
     study = Study(folder, space, 4, {})
     study.reconcile()
+    return finish(study, accuracies, single=single)
+
+
+def finish(
+    study: Study,
+    accuracies: Accuracies,
+    *,
+    single: Accuracies | None = None,
+    until: Callable[[], bool] = lambda: False,
+) -> Study:
+    """Train all that is left, or until something is so; each run has its given accuracies."""
     worker = FakeWorker()
-    while not study.done:
+    while not study.done and not until():
         assignment = study.next()
         assert assignment is not None
         for result in worker.run(assignment):
             study.report(assignment.trial_id, result, {"run.processes": 1})
-        clean, robust = accuracies[assignment.trial_id.split("-")[0]]
+        name, _, replicate = assignment.trial_id.partition("-")
+        clean, robust = (accuracies if replicate or single is None else single)[name]
         measured_anew(study, assignment.trial_id, clean_accuracy=clean, robust_accuracy=robust)
     return study
 
@@ -105,8 +136,89 @@ def test_one_whose_replicates_all_failed_drops_out(tmp_path: Path) -> None:
     settings = study.space.replicates
     assert [
         t.trial_id
-        for t in race.survivors(study.trials, racing, 4, settings, study.space.objectives)
+        for t in race.survivors(
+            study.trials, racing, 4, settings, study.space.objectives, study.space.constraints
+        )
     ] == ["t00000"]
+
+
+def test_those_within_the_constraints_come_before_all_others_in_a_race(tmp_path: Path) -> None:
+    # two are below the limit once their replicates are there, and dominate the two that are not
+    four = {
+        "t00000": (0.70, 0.60),
+        "t00001": (0.79, 0.50),
+        "t00002": (0.81, 0.30),
+        "t00003": (0.85, 0.20),
+    }
+    study = raced(
+        tmp_path,
+        four,
+        single=dict.fromkeys(four, (0.9, 0.5)),
+        described={
+            "objectives": ["robust_accuracy", "worst_class_accuracy"],
+            "constraints": {"clean_accuracy": 0.8},
+        },
+    )
+    assert replicates(study) == {"t00000": 1, "t00001": 1, "t00002": 4, "t00003": 2}
+    assert names(study) == ["t00002"]
+
+
+def test_the_race_goes_on_without_one_that_is_flagged_after_others_dropped_out(
+    tmp_path: Path,
+) -> None:
+    study = raced(tmp_path, FOUR)
+    checked(study, "t00000-r3", without_gradient=200)
+    checked(study, "t00001-r4", without_gradient=200)
+    # nobody that dropped out takes their place with fewer replicates
+    assert names(study) == []
+    assert not study.done
+    finish(study, FOUR)
+    assert replicates(study) == {"t00000": 4, "t00001": 4, "t00002": 4, "t00003": 1}
+    assert names(study) == ["t00002"]
+
+
+def test_a_baseline_that_the_space_loses_in_a_race_holds_up_nobody_and_may_come_back(
+    tmp_path: Path,
+) -> None:
+    def study(*labels: str) -> Study:
+        space = load_space(
+            tmp_path,
+            first=[one for one in both if one["label"] in labels],
+            replicates={**RACE, "contenders": 2, "baselines": True},
+            **RACED,
+        )
+        found = Study(tmp_path / "study", space, 4, {})
+        found.reconcile()
+        return found
+
+    both = [{"label": "one", "optimizer.lr": 0.1}, {"label": "two", "optimizer.lr": 0.2}]
+    begun = study("one", "two")
+    finish(begun, FOUR, until=lambda: "t00000-r1" in begun.trials)
+    assert begun.trials["t00000-r1"].status == Status.RUNNING  # it has its row, and waits
+    begun.close()
+    without = finish(study("two"), FOUR)
+    assert without.trials["t00000-r1"].status == Status.STOPPED
+    (found,) = front.front(without.trials.values(), without.space)
+    assert (found.candidate.trial_id, found.candidate.seeds) == ("t00001", 4)
+    without.close()
+    again = finish(study("one", "two"), FOUR)
+    assert again.trials["t00000-r4"].status == Status.FINISHED
+
+
+def test_fewer_replicates_than_have_begun_are_refused(tmp_path: Path) -> None:
+    study = raced(tmp_path, FOUR)
+    space = load_space(
+        tmp_path,
+        first=[{"label": "published", "optimizer.lr": 0.1}],
+        replicates={"seeds": 2},
+        **RACED,
+    )
+    fewer = Study(tmp_path, space, 6, {})
+    with pytest.raises(
+        StudyError, match=r"replicates.seeds is 2, and 4 replicates of some .*; set it to 4 or more"
+    ):
+        fewer.reconcile()
+    assert study.done
 
 
 def test_a_search_stopped_in_its_race_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:

@@ -223,3 +223,14 @@ def test_one_baseline_under_two_labels_is_refused(tmp_path: Path) -> None:
     ]
     with pytest.raises(SpaceError, match=r"first\[1\] \(B\) is the same run as first\[0\] \(A\)"):
         check_space(load_space(tmp_path, first=twice), samples=2)
+
+
+def test_a_rung_inside_the_warm_up_of_the_rate_is_named(tmp_path: Path) -> None:
+    ladder = [{"epochs": 2}, {"epochs": 4}, {"epochs": 20}]
+    fixed = {**SMALL["fixed"], "schedule": {"name": "cosine", "warm_up": 0.1}}
+    assert (
+        "schedule.warm_up 0.1 of 20 epochs ends after the rung at 2: it compares runs at a part of"
+        " their learning rate; raise the rung, or shorten the warm-up"
+    ) in notices(load_space(tmp_path, fixed=fixed, ladder=ladder))
+    fixed["schedule"]["warm_up"] = 0.05
+    assert notices(load_space(tmp_path, fixed=fixed, ladder=ladder)) == []

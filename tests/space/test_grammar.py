@@ -279,6 +279,32 @@ def test_an_earlier_study_without_a_front_is_refused_with_its_place(tmp_path: Pa
         load_space(tmp_path, first=[{"study": "earlier", "label": "mine"}])
 
 
+def test_two_baselines_must_not_have_one_label(tmp_path: Path) -> None:
+    first = [{"label": "mine", "optimizer.lr": lr, "method.name": "natural"} for lr in (0.1, 0.2)]
+    law = r"first\[1\]: its label 'mine' is that of first\[0\] too; .* another `label`"
+    with pytest.raises(SpaceError, match=law):
+        load_space(tmp_path, first=first)
+
+
+def test_a_prior_is_for_what_does_not_decide_which_parameters_a_run_has(tmp_path: Path) -> None:
+    beliefs = {"beliefs": "medium"}
+    ladder = [{"epochs": 2}, {"epochs": 4}]
+    search = {
+        **SMALL["search"],
+        "method.name": {**SMALL["search"]["method.name"], "prior": "trades"},
+    }
+    with pytest.raises(SpaceError, match=r"search.method.name: a prior must not be given to what"):
+        load_space(tmp_path, search=search, sampler=beliefs, ladder=ladder)
+    lr = {**SMALL["search"], "optimizer.lr": {"float": [0.01, 0.3], "prior": 0.1}}
+    with pytest.raises(SpaceError, match=r"alone, and there is no baseline under `first`; set"):
+        load_space(tmp_path, search=lr, sampler=beliefs, ladder=ladder, first=[])
+    # one that a parent has is left out where nothing uses it
+    write_space(tmp_path, "parent.yaml", search=lr, sampler=beliefs, ladder=ladder)
+    (tmp_path / "child.yaml").write_text("extends: parent.yaml\nsampler: {beliefs: none}\n")
+    child = SearchSpace.load(tmp_path / "child.yaml")
+    assert [p.prior for p in child.parameters] == [None, None, None]
+
+
 def test_a_baselines_grid_is_one_baseline_for_each_of_its_points(tmp_path: Path) -> None:
     space = load_space(
         tmp_path, first=[{"published": "trades", "grid": {"optimizer.lr": ["1e-1", 0.03]}}]
