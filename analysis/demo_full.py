@@ -37,7 +37,7 @@ from rkdsearch.evaluation.other_images import image_sets
 from rkdsearch.evaluation.runner import JobFailure, evaluate, here
 from rkdsearch.evaluation.targets import study_targets
 from rkdsearch.results import pareto
-from rkdsearch.results.cells import CLEAN, METHOD, ROBUST, records
+from rkdsearch.results.cells import CLEAN, METHOD, ROBUST, flags_of, records
 from rkdsearch.results.states import EvaluationAttack, Origin, Status
 from rkdsearch.results.study import read_study
 from rkdsearch.space.space import SearchSpace
@@ -111,14 +111,17 @@ def front_of(folder: Path, origin: Origin) -> list[Setting]:
     """The non-dominated settings of this origin, by the means of all of their replicates.
 
     Those that dropped out of the race have fewer, and do not count; nor do those with a run that
-    failed, which are named.
+    failed or is flagged, which are named.
     """
     found = records(read_study(folder).trials)
     for row in found:
-        if row["origin"] == Origin.REPLICATE and row["status"] == Status.FAILED:
+        flags = ", ".join(flags_of(row["flags"]))
+        failed = row["status"] == Status.FAILED
+        if row["origin"] == Origin.REPLICATE and (failed or flags):
             name = row["label"] or f"{row[METHOD]} of t{row['ordinal']:05d}"
-            print(f"{folder.name}: {name} is left out: its seed {row['run.seed']} failed")
-    rows = [r for r in found if r["status"] == Status.FINISHED]
+            why = f"is flagged ({flags})" if flags else "failed"
+            print(f"{folder.name}: {name} is left out: its seed {row['run.seed']} {why}")
+    rows = [r for r in found if r["status"] == Status.FINISHED and not flags_of(r["flags"])]
     again: dict[int, list[dict[str, Any]]] = {}
     for row in sorted(rows, key=lambda r: int(r["run.seed"])):
         if row["origin"] == Origin.REPLICATE:

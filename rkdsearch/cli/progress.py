@@ -12,11 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from rkdsearch.cli.console import console, say
+from rkdsearch.cli.remaining import epochs_left
 from rkdsearch.errors import StudyError
 from rkdsearch.pace import duration
 from rkdsearch.results.chance import is_chance, worthless
 from rkdsearch.results.objectives import OBJECTIVES, USUAL
-from rkdsearch.results.states import Origin, Status
+from rkdsearch.results.states import Status
 
 if TYPE_CHECKING:
     from rkdsearch.search.study import Study
@@ -301,47 +302,11 @@ class SearchProgress:
         if done < 5:
             return None
         if study.asked_for is not None:
-            return _epochs_left(study, study.asked_for) * elapsed / done
+            return epochs_left(study, study.asked_for) * elapsed / done
         spent = study.ledger.device_seconds - spent_before
         if study.max_device_seconds is None or spent <= 0:
             return None
         return max(0.0, study.max_device_seconds - study.ledger.device_seconds) * elapsed / spent
-
-
-def _epochs_left(study: "Study", asked_for: int) -> float:
-    """Epochs until the end of the study, replicates included.
-
-    Promotions to come are not known: a searched trial is expected to train as long as the mean so
-    far. Baselines and replicates train to full length, and without rungs every trial does.
-    """
-    ended = [
-        t.epochs_trained
-        for t in study.trials.values()
-        if not t.executing and t.origin == Origin.SEARCH
-    ]
-    if not study.scheduler.rungs:
-        typical = float(study.space.epochs)
-    else:
-        typical = statistics.mean(ended) if len(ended) >= 3 else study.space.epochs / 2
-    running = sum(
-        max(1.0, typical - t.epochs_trained)
-        if t.origin == Origin.SEARCH
-        else sum(segment.epochs for segment in t.segments) - t.epochs_trained
-        for t in study.ledger.executing
-    )
-    replicates, wanted = study.ledger.replicates, study.space.replicates
-    baselines = len(study.space.baselines)
-    proposed = len(study.trials) - len(replicates)
-    to_propose = max(0, asked_for - proposed)
-    baselines_left = max(0, min(baselines, asked_for) - proposed)
-    replicates_left = (
-        sum(t.status == Status.RUNNING and not t.executing for t in replicates)
-        if replicates
-        else wanted.runs(wanted.contenders, baselines if wanted.baselines else 0)
-    )
-    full_length = baselines_left + replicates_left
-    searched = to_propose - baselines_left
-    return running + full_length * study.space.epochs + searched * typical
 
 
 def front_table(study: "Study") -> Table:

@@ -56,16 +56,24 @@ def test_the_front_is_of_one_origin_and_of_those_that_stayed_in_the_race(
     assert published.ordinal == 0
 
 
-def test_a_setting_with_a_failed_run_is_left_out_and_named(
-    tmp_path: Path, demo_full: ModuleType, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [({"status": "failed"}, "failed"), ({"flags": '["one_class"]'}, "is flagged (one_class)")],
+)
+def test_a_setting_with_a_failed_or_flagged_run_is_left_out_and_named(
+    fault: dict[str, object],
+    why: str,
+    tmp_path: Path,
+    demo_full: ModuleType,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     broken = replicated(0, "baseline", 0.99, 0.90, seeds=12)
-    broken[-1] |= {"status": "failed", "config.method.name": "rslad"}
+    broken[-1] |= {**fault, "config.method.name": "rslad"}
     study(tmp_path / "published", *broken, *replicated(1, "baseline", 0.94, 0.70, seeds=12))
     (found,) = demo_full.front_of(tmp_path / "published", Origin.BASELINE)
     assert found.ordinal == 1
     said = capsys.readouterr().out
-    assert said == "published: rslad of t00000 is left out: its seed 12 failed\n"
+    assert said == f"published: rslad of t00000 is left out: its seed 12 {why}\n"
 
 
 def test_two_equal_fronts_differ_by_nothing_whatever_is_drawn(demo_full: ModuleType) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from rkdsearch import config
-from rkdsearch.cli import progress
+from rkdsearch.cli import progress, remaining
 from rkdsearch.errors import StudyError
 from rkdsearch.execution.teachers import TeacherStep
 from rkdsearch.results.rows import Checks
@@ -77,7 +77,17 @@ def test_without_rungs_every_running_trial_has_all_of_its_epochs_left(tmp_path: 
     for result, _ in zip(FakeWorker().run(assignment), range(3), strict=False):
         assert study.report(assignment.trial_id, result, {"run.processes": 1})
     assert study.next() is not None
-    assert progress._epochs_left(study, 2) == 1 + 4
+    assert remaining.epochs_left(study, 2) == 1 + 4
+
+
+def test_what_is_left_of_a_race_has_its_later_rounds(tmp_path: Path) -> None:
+    race = {"seeds": 4, "race": 1, "contenders": 4, "baselines": False}
+    space = load_space(tmp_path, scheduler={"name": "none"}, first=[], replicates=race)
+    study = Study(tmp_path, space, 4, {})
+    trained(study, 4)
+    assert study.next() is not None
+    # of four contenders two get a second replicate, and one of these two more: 4 + 2 + 2, less one
+    assert remaining.replicates_left(study) == 7
 
 
 def test_a_teacher_and_a_student_that_never_left_chance_are_named(
