@@ -135,8 +135,10 @@ def to_replicate(trials: Collection[Trial], space: SearchSpace) -> list[Trial]:
 def _full_length(trials: Collection[Trial], space: SearchSpace) -> list[tuple[Trial, Best]]:
     """Configurations that may be on the front, with their best epochs: no flagged one is.
 
-    None of a shorter full run is either.
+    Nor is one with a flagged replicate, so that the next best is replicated in its place, or one of
+    a shorter full run.
     """
+    flagged = {trial.ordinal for trial in trials if trial.flags}
     configurations = [
         t
         for t in trials
@@ -144,7 +146,7 @@ def _full_length(trials: Collection[Trial], space: SearchSpace) -> list[tuple[Tr
         and t.status == Status.FINISHED
         and t.full_length
         and t.config.training.epochs == space.epochs
-        and not t.flags
+        and t.ordinal not in flagged
     ]
     return [(trial, trial.best) for trial in configurations if trial.best is not None]
 

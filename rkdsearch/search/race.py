@@ -73,14 +73,13 @@ def survivors(
     """The configurations that stay in the race, by their means over the first `seeds` replicates.
 
     The better half, and all that none dominates; those within the constraints come before all
-    others. Baselines that are replicated anyway stay, and take no place. One with a flagged
-    replicate, of whatever round, or without a finished one, drops out: the race goes on without it.
+    others. Baselines that are replicated anyway stay, and take no place. One without
+    a finished replicate drops out. None with a flagged one is racing, see `front.contenders`.
     """
     stay = {t.trial_id for t in racing if settings.baselines and t.origin == Origin.BASELINE}
-    flagged = {trial.ordinal for trial in trials.values() if trial.flags}
     means: dict[str, dict[str, float]] = {}
     for trial in racing:
-        if trial.trial_id not in stay and trial.ordinal not in flagged:
+        if trial.trial_id not in stay:
             ids = [trial_id_of(trial.ordinal, number) for number in range(1, seeds + 1)]
             if found := _mean([trials[name] for name in ids], trial.costs):
                 means[trial.trial_id] = found
