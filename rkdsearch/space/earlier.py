@@ -69,11 +69,13 @@ def _front(folder: Path, place: str) -> Iterator[dict[str, Any]]:
             " on, or leave it out"
         )
     merged = Store(folder).description().get("merged")
+    space: SearchSpace | None = None
     for row in rows:
         chosen = parse(row["hyperparameters"])
         try:
             if isinstance(merged, dict):
-                values = values_of(SearchSpace.of(merged, study.name).config(chosen))
+                space = space or SearchSpace.of(merged, study.name)
+                values = values_of(space.config(chosen))
                 chosen |= {
                     name: value
                     for name, value in values.items()

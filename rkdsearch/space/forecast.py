@@ -145,15 +145,16 @@ def _too_few(trials: int, baselines: int, rungs: int, scheduler: SchedulerConfig
 def _replicates_cost(
     replicates: Replicates, finished: int, families: int, methods: int
 ) -> tuple[str, int]:
-    """The cost of replicates in words, and in full runs; empty where there are none."""
+    """The cost of replicates in words, and in full runs; empty words where none are asked for."""
+    if not replicates.seeds:
+        return "", 0
     compared = min(families if replicates.baselines else 0, finished)
     chosen = min(replicates.contenders + methods, finished - compared)
     runs = replicates.runs(chosen, compared)
     most = replicates.seeds * (chosen + compared)
-    if not replicates.race or not runs:
-        return f"up to {runs} for replicates" if runs else "", runs
-    # a race keeps everybody whom nobody dominates
-    return f"about {runs}, at most {most}, for replicates", runs
+    if replicates.race:  # it keeps everybody whom nobody dominates
+        return f"about {runs}, at most {most}, for replicates", runs
+    return f"up to {runs} for replicates", runs
 
 
 def _replicate_line(replicates: Replicates, families: int, methods: int) -> list[str]:

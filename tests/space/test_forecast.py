@@ -114,3 +114,26 @@ def test_the_forecast_has_the_cost_of_a_search(tmp_path: Path) -> None:
     assert lines[0] == "rung: 1 of 4 epochs, about 9 searched trials and 1 baselines"
     # 1 full run + 9 to a quarter + 3 for another quarter + 1 for the other half
     assert lines[-1].startswith("expected cost: about 4.5 full runs for 10 configurations")
+
+
+def test_the_cost_of_a_race_is_an_expectation_and_its_most_is_told(tmp_path: Path) -> None:
+    race = {"seeds": 8, "race": 1, "contenders": 8, "baselines": False}
+    space = load_space(
+        tmp_path,
+        scheduler={"name": "none"},
+        search={"optimizer.lr": {"float": [0.01, 0.3]}},
+        fixed={"data.name": "digits", "method.name": "natural"},
+        first=[],
+        replicates=race,
+    )
+    # nine of twelve: eight contenders, and one method that has its best among them or not;
+    # 1 x 9, 1 x 5, 2 x 3 and 4 x 2 replicates are expected
+    assert space.forecast(12)[-1] == (
+        "expected cost: about 40 full runs: 12 for 12 configurations and about 28, at most 72, for"
+        " replicates"
+    )
+
+
+def test_without_rungs_and_replicates_every_trial_is_a_full_run(tmp_path: Path) -> None:
+    space = load_space(tmp_path, scheduler={"name": "none"})
+    assert space.forecast(12)[-1] == "expected cost: about 12 full runs"
