@@ -6,9 +6,9 @@ and in Parquet (`config.section.field`).
 
 from rkdsearch.config.attack import AttackConfig, ValidationAttack, ValidationConfig
 from rkdsearch.config.dotted import flatten_tree, merge, nest
+from rkdsearch.config.fields import Pixels
 from rkdsearch.config.reading import build, load, read_yaml
 from rkdsearch.config.run import TrainConfig
-from rkdsearch.config.section import Pixels
 from rkdsearch.config.sentences import members, sentence, unknown_field
 from rkdsearch.config.stored import build_stored, upgraded
 from rkdsearch.config.teachers import Recipe, TeacherConfig, TeachersConfig

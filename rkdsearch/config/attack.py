@@ -6,8 +6,9 @@ from pydantic import Field, model_validator
 
 from rkdsearch import methods
 from rkdsearch.attacks import BALLS, Attack, MarginAttack, Norm, Start, build_ball
-from rkdsearch.config.section import Pixels, Section
+from rkdsearch.config.fields import Pixels
 from rkdsearch.methods import BatchNormMode, inner
+from rkdsearch.section import Section
 
 
 class BallConfig(Section):

@@ -6,7 +6,7 @@ from typing import TypeVar
 from pydantic import Field
 
 from rkdsearch.config.attack import AttackConfig, ValidationAttack, ValidationConfig
-from rkdsearch.config.section import Section
+from rkdsearch.section import Section
 
 _Attack = TypeVar("_Attack", AttackConfig, ValidationAttack)
 

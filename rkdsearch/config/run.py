@@ -12,7 +12,7 @@ from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
 from rkdsearch import methods
 from rkdsearch.config.attack import AttackConfig, ValidationConfig, check_start
-from rkdsearch.config.section import MethodField, Section
+from rkdsearch.config.fields import MethodField
 from rkdsearch.config.teachers import TeacherConfig, TeachersConfig
 from rkdsearch.config.training import (
     AveragingConfig,
@@ -22,6 +22,7 @@ from rkdsearch.config.training import (
 )
 from rkdsearch.data.config import PLACES, DataConfig
 from rkdsearch.models import ModelConfig
+from rkdsearch.section import Section
 from rkdsearch.teacher import Role
 
 

@@ -2,11 +2,12 @@
 
 import re
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, takewhile
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from rkdsearch import methods
 from rkdsearch.config.dotted import section_not_value
@@ -16,8 +17,12 @@ from rkdsearch.methods import Method
 
 def sentence(error: ValidationError, kind: type[BaseModel], place: str, prefix: str = "") -> str:
     """The first error as `place: field law, got value; way out`, and the number of others."""
-    first = error.errors(include_url=False)[0]
+    errors = error.errors(include_url=False)
+    first = errors[0]
     path = [str(part) for part in first["loc"]]
+    if len(alternatives := _alternatives(errors)) > 1:
+        law = f"must be {', '.join(alternatives[:-1])} or {alternatives[-1]}"
+        return f"{place}: {prefix}{'.'.join(path[:-1])} {law}, got {first['input']!r}"
     name = prefix + ".".join(path)
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
@@ -52,6 +57,23 @@ def sentence(error: ValidationError, kind: type[BaseModel], place: str, prefix: 
     if first["type"] == "value_error":
         return f"{place}: {name}: {law}{more}"
     return f"{place}: {name} {law}, got {first['input']!r}{more}"
+
+
+def _alternatives(errors: Sequence[ErrorDetails]) -> list[str]:
+    """What the value might be, where all errors are of one value that fits no member of a union.
+
+    pydantic names each member behind the field: `prior.int`, `prior.float`.
+    """
+    said = "Input should be "
+    same = len({error["loc"][:-1] for error in errors}) == 1
+    each = {kind for error in errors for kind in error["loc"][-1:]} <= {
+        "bool",
+        "int",
+        "float",
+        "str",
+    }
+    found = [error["msg"].removeprefix(said) for error in errors if error["msg"].startswith(said)]
+    return found if same and each else []
 
 
 def unknown_field(name: str, known: Iterable[str], everywhere: Iterable[str] = ()) -> str:

@@ -6,7 +6,7 @@ from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
 from rkdsearch import methods
 from rkdsearch.config.attack import AttackConfig, check_start
-from rkdsearch.config.section import MethodField, Section, Share
+from rkdsearch.config.fields import MethodField, Share
 from rkdsearch.config.training import (
     AveragingConfig,
     OptimizerConfig,
@@ -14,6 +14,7 @@ from rkdsearch.config.training import (
     TrainingConfig,
 )
 from rkdsearch.models import ModelConfig
+from rkdsearch.section import Section
 from rkdsearch.teacher import Role
 
 

@@ -4,7 +4,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from rkdsearch.config.section import Section, Share
+from rkdsearch.config.fields import Share
+from rkdsearch.section import Section
 
 
 class OptimizerConfig(Section):
@@ -71,6 +72,11 @@ class ScheduleConfig(Section):
     def _milestones_climb(self) -> Self:
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError(f"milestones must increase, got {list(self.milestones)}")
+        if self.name.startswith("multistep") and self.warm_up > min(self.milestones, default=1):
+            raise ValueError(
+                "the rate must reach its height before a milestone: warm_up must be <="
+                f" {self.milestones[0]}, got {self.warm_up}"
+            )
         return self
 
 

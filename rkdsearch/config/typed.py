@@ -8,13 +8,14 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from rkdsearch import methods
 from rkdsearch.config.run import TrainConfig
 from rkdsearch.config.sentences import section_of
 from rkdsearch.errors import ConfigError
+from rkdsearch.section import holds_numbers, no_truth_value
 
 
 def typed(name: str, value: Any, method_names: Iterable[str] = ()) -> Any:
@@ -44,7 +45,8 @@ def _adapter(name: str, method_names: tuple[str, ...]) -> TypeAdapter[Any] | Non
     if field is None or section_of(field.annotation)[1] is not None:
         return None
     # the name is a mark without meaning: `Annotated` needs one
-    kind: Any = Annotated[(field.annotation, *field.metadata, name)]
+    mark = BeforeValidator(no_truth_value) if holds_numbers(field.annotation) else name
+    kind: Any = Annotated[(field.annotation, *field.metadata, mark)]
     return TypeAdapter(kind)
 
 

@@ -2,10 +2,11 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from rkdsearch.errors import did_you_mean
 from rkdsearch.plugins import is_dotted
+from rkdsearch.section import Section
 
 Augmentation = Literal["none", "crop", "crop_flip"]
 Sampling = Literal["shuffled", "balanced"]
@@ -47,7 +48,7 @@ def _image_size(value: Any) -> Any:
     return sides[0] if len(set(sides)) == 1 else tuple(sides)
 
 
-class DataConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
+class DataConfig(Section):
     """The data set, its splits, and the augmentation of training images."""
 
     name: Annotated[str, Field(description=f"one of {', '.join(NAMES)}")] = "digits"

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from torch import nn
 
 from rkdsearch.errors import ConfigError, did_you_mean
@@ -26,6 +26,7 @@ from rkdsearch.models.size import Size, count
 from rkdsearch.models.small_cnn import SmallCNN
 from rkdsearch.models.wide_resnet import WideResNet
 from rkdsearch.plugins import is_dotted
+from rkdsearch.section import Section
 from rkdsearch.task import ImageTask
 
 __all__ = [
@@ -53,10 +54,8 @@ _WIDTHS = {"small_cnn": 16, "mlp": 128, "wide_resnet": 10}
 _WIDE_RESNET_DEPTH = 34
 
 
-class ModelConfig(BaseModel):
+class ModelConfig(Section):
     """The network and its normalisation of pixels."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = Field(
         "small_cnn",

@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from rkdsearch import config as run
 from rkdsearch.config.fidelity import Fidelity
 from rkdsearch.errors import ConfigError, SpaceError
 from rkdsearch.results.objectives import USUAL, Name
 from rkdsearch.results.versions import RUNG, upgraded_rung
+from rkdsearch.section import Section
 from rkdsearch.space import shipped
 from rkdsearch.space.parameter import ParameterFile
 from rkdsearch.space.settings import (
@@ -30,15 +31,14 @@ from rkdsearch.space.settings import (
 )
 
 
-class SpaceFile(BaseModel):
+class SpaceFile(Section):
     """A search space as it stands in YAML."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
     extends: str | None = None
-    fixed: dict[str, Any] = {}
-    search: dict[str, ParameterFile] = {}
-    first: list[dict[str, Any] | str] = []
-    objectives: list[Name] = list(USUAL)
+    fixed: dict[str, Any] = Field(default_factory=dict)
+    search: dict[str, ParameterFile] = Field(default_factory=dict)
+    first: list[dict[str, Any] | str] = Field(default_factory=list)
+    objectives: list[Name] = Field(default_factory=lambda: list(USUAL))
     constraints: Constraints = Constraints()
     ladder: list[Fidelity] = Field(min_length=1)
     sampler: SamplerConfig = SamplerConfig()

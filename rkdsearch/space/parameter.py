@@ -20,10 +20,11 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.trial import BaseTrial
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
 from rkdsearch.config import Pixels, typed
 from rkdsearch.errors import SpaceError
+from rkdsearch.section import Section
 
 DECIMALS = 12  # of the ends and the step of a range with steps
 Scalar = bool | int | float | str | None
@@ -161,16 +162,15 @@ def _ratio(value: object) -> object:
 _Ratio = Annotated[float, BeforeValidator(_ratio)]
 
 
-class ParameterFile(BaseModel):
+class ParameterFile(Section):
     """A parameter as it stands in YAML."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
     floats: tuple[_Ratio, _Ratio] | None = Field(None, alias="float")
     ints: tuple[int, int] | None = Field(None, alias="int")
     choice: list[Scalar] | None = None
     log: bool = False
     step: Annotated[_Ratio, Field(gt=0)] | None = None
-    when: dict[str, Scalar | list[Scalar]] = {}
+    when: dict[str, Scalar | list[Scalar]] = Field(default_factory=dict)
     prior: Scalar = None
 
     @model_validator(mode="after")

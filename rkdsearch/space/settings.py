@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from rkdsearch.results.objectives import OBJECTIVES
+from rkdsearch.section import Section
 
 Confidence = Literal["low", "medium", "high"]
 
@@ -33,13 +34,7 @@ STRENGTHS: Mapping[str, Strength] = {
 }
 
 
-class Setting(BaseModel):
-    """A section of settings. It is immutable, and unknown names are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Replicates(Setting):
+class Replicates(Section):
     """Replicates of the contenders, trained before the front is chosen.
 
     Without them the front has a selection bias: the best of many noisy numbers is partly luck.
@@ -98,7 +93,7 @@ class Replicates(Setting):
         return total + self.seeds * baselines
 
 
-class Constraints(Setting):
+class Constraints(Section):
     """Limits that a trial must keep to be on the front.
 
     Costs are known before training, so no trial above a limit is proposed; a baseline above one is
@@ -130,7 +125,7 @@ class Constraints(Setting):
         )
 
 
-class SamplerConfig(Setting):
+class SamplerConfig(Section):
     """The sampler, which proposes hyperparameters."""
 
     name: Literal["tpe", "nsga2", "nsga3", "gp", "qmc", "random", "grid"] = "tpe"
@@ -169,7 +164,7 @@ class SamplerConfig(Setting):
     )
 
 
-class SchedulerConfig(Setting):
+class SchedulerConfig(Section):
     """The scheduler, which decides at each rung: promoted, paused, stopped or continued."""
 
     name: Literal["moasha", "asha", "none"] = "moasha"
@@ -208,7 +203,7 @@ class SchedulerConfig(Setting):
     )
 
 
-class Resources(Setting):
+class Resources(Section):
     """Resources of one trial. More than one process train one student together."""
 
     cpu: float = Field(1, gt=0, description="CPUs of one process")

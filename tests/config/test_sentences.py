@@ -71,6 +71,33 @@ BOTH = {"robust": TEACHER, "natural": TEACHER}
             "x.yaml: schedule: milestones must increase, got [0.7, 0.5]",
         ),
         (
+            {"schedule": {"name": "multistep", "warm_up": 0.6}},
+            (
+                "x.yaml: schedule: the rate must reach its height before a milestone: warm_up must"
+                " be <= 0.5, got 0.6"
+            ),
+        ),
+        *(
+            (
+                {name: value},
+                (
+                    f"x.yaml: {name} must be a number; YAML reads true, yes and on as a truth"
+                    f" value, got {value}"
+                ),
+            )
+            for name, value in {
+                "attack.steps": True,
+                "attack.eps": False,
+                "training.batch_size": True,
+                "schedule.milestones": [True],
+                "student.width": True,
+                "student.mean": [0.5, True],
+                "data.train_images": True,
+                "data.image_size": True,
+                "method.temperature": True,
+            }.items()
+        ),
+        (
             {"teachers": "teacher.pt"},
             (
                 "x.yaml: teachers is a section, not the value 'teacher.pt'; set its"

@@ -164,7 +164,7 @@ def test_image_size_is_height_and_width_and_each_makes_a_file_of_its_own(tmp_pat
     assert folder(tmp_path, image_size=[8, 8]) == folder(tmp_path, image_size=8)
 
 
-@pytest.mark.parametrize("size", [0, [8], [8, 0], [8, 8, 3], "8x8", 8.5, True])
+@pytest.mark.parametrize("size", [0, [8], [8, 0], [8, 8, 3], "8x8", 8.5])
 def test_an_image_size_is_one_or_two_whole_numbers(size: object) -> None:
     if size == [8]:
         assert DataConfig(name="folder:x", image_size=size).image_size == 8  # type: ignore[arg-type]

@@ -101,6 +101,24 @@ LR = {"optimizer.lr": {"float": [0.01, 0.3]}}
                 " epochs) is the full run"
             ),
         ),
+        *(
+            (
+                changes,
+                f"{name} must be a number; YAML reads true, yes and on as a truth value, got True",
+            )
+            for name, changes in {
+                "replicates.race": {"replicates": {"seeds": 4, "race": True}},
+                "ladder.0.epochs": {"ladder": [{"epochs": True}]},
+                "seed": {"seed": True},
+            }.items()
+        ),
+        (
+            {"search": {"attack.eps": {"float": [0.1, 0.2], "prior": [0.1]}}},
+            (
+                "search.attack.eps.prior must be a valid boolean, a valid integer, a valid number"
+                " or a valid string, got [0.1]"
+            ),
+        ),
         ({"ladder": [{"epochs": 3}, {"epochs": 3}]}, "ladder: epochs must increase, got [3, 3]"),
         ({"ladder": []}, "ladder"),
         (

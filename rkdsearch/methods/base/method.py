@@ -7,12 +7,12 @@ from functools import reduce
 from operator import add
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from rkdsearch.attacks import Start
 from rkdsearch.methods.base.networks import BatchNormMode
 from rkdsearch.methods.base.step import Step
+from rkdsearch.section import Section
 from rkdsearch.teacher import Role
 
 _LABEL_WEIGHTS = ("label_weight", "peer_label_weight")
@@ -60,10 +60,8 @@ class Companion:
     schedule: Callable[[int, int], float] | None = None
 
 
-class Method(BaseModel, ABC):
+class Method(Section, ABC):
     """A way to train a student. Fields are hyperparameters; subclasses are final."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     attack_defaults: ClassVar[AttackDefaults] = AttackDefaults()
     # the reason why results are not the authors', where neither full text nor code is public

@@ -1,18 +1,12 @@
-"""Base class and field types that the sections of a run share."""
+"""Field types that the sections of a run share."""
 
 import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, SerializeAsAny
+from pydantic import BeforeValidator, Field, PlainSerializer, SerializeAsAny
 
 from rkdsearch import methods
 from rkdsearch.methods import Method
-
-
-class Section(BaseModel):
-    """A part of a run's description. It is immutable, and unknown names are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def _ratio(value: object) -> object:
