@@ -26,10 +26,10 @@ demo: .venv/.installed ## the main job on the embedded digits: search, test the 
 demo-full: .venv/.installed ## the claim: five searches against the published settings, all test images; about an hour
 	$(BIN)/python analysis/demo_full.py
 
-# Bytecode may be written: the processes that tests start read it, and so does the next run. One more worker than
-# cores: two of them wait for Ray much of the time.
+# Bytecode may be written: the processes that tests start read it, and so does the next run. A worker takes about a
+# gigabyte, so no more than eight on larger machines.
 test: .venv/.installed ## the quick tests, minutes on two cores
-	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not long and not gpu"
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder -m "not long and not gpu"
 
 test-all: .venv/.installed ## every test, the long ones too
 	$(BIN)/pytest

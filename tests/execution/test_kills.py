@@ -57,7 +57,7 @@ class Story:
 def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     search = Search(
         tmp_path_factory.mktemp("killed"),
-        trials=16,
+        trials=10,
         space=space({"slow": "slow"}, resources={"cpu": 2}),
     )
     remains, outputs = [], []
@@ -104,7 +104,7 @@ def test_a_killed_worker_is_one_sentence_and_no_traceback(story: Story) -> None:
 def test_ctrl_c_exits_130_and_says_how_to_go_on(story: Story) -> None:
     assert re.search(
         r"stopped; every finished epoch is kept. Continue with: rkdsearch tune .*"
-        r" --trials 16 --study"
+        r" --trials 10 --study"
         r" .* --resume --allow-import tests.search\n$",
         story.outputs[1],
     )
