@@ -1,5 +1,6 @@
 """The base class of everything that users write in YAML or on a command line."""
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, get_args
 
@@ -31,8 +32,9 @@ def no_truth_value(value: Any) -> Any:
         raise PydanticCustomError(
             "truth_value", "must be a number; YAML reads true, yes and on as a truth value"
         )
-    for each in value if isinstance(value, list | tuple) else ():
-        no_truth_value(each)
+    if isinstance(value, Mapping | list | tuple):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            no_truth_value(each)
     return value
 
 

@@ -60,7 +60,7 @@ def sentence(error: ValidationError, kind: type[BaseModel], place: str, prefix: 
 
 
 def _alternatives(errors: Sequence[ErrorDetails]) -> list[str]:
-    """What the value might be, where all errors are of one value that fits no member of a union.
+    """Kinds that the value might have, where all errors are of one value that no union takes.
 
     pydantic names each member behind the field: `prior.int`, `prior.float`.
     """
