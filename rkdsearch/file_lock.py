@@ -53,7 +53,11 @@ def one_writer(
     refuse_object_storage(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / WRITER_FILE).open("a+b", buffering=0)
+        # a link in a copied folder may lead to any file of the user, which would be emptied
+        opened = os.open(
+            folder / WRITER_FILE, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666
+        )
+        file = os.fdopen(opened, "a+b", buffering=0)
     except OSError as error:
         raise DiskError.at(folder, error) from error
     with file:
@@ -88,6 +92,8 @@ def locked_by(folder: Path) -> str | None:
     The lock says it, not the file: a copied folder has no writer, nor has one whose writer was
     killed. A file system without locks shows a writer until it ends in order.
     """
+    if not (folder / WRITER_FILE).is_file():  # a pipe would be waited for
+        return None
     try:
         with (folder / WRITER_FILE).open("rb") as file:
             known = file.read().decode(errors="replace").strip()

@@ -25,6 +25,26 @@ with one_writer(Path(sys.argv[1])):
 """
 
 
+def test_a_link_in_a_copied_study_empties_no_other_file(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("years of work")
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / ".driver").symlink_to(precious)
+    with (
+        pytest.raises(DiskError, match=r"study: could not be written: Too many levels of symbolic"),
+        one_writer(tmp_path / "study"),
+    ):
+        pass
+    assert precious.read_text() == "years of work"
+
+
+def test_a_pipe_in_the_place_of_the_lock_keeps_nobody_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / ".driver")
+    assert locked_by(tmp_path) is None
+    with pytest.raises(DiskError, match="could not be written"), one_writer(tmp_path):
+        pass
+
+
 def test_a_second_driver_is_told_who_the_first_is_and_a_killed_one_leaves_nothing(
     tmp_path: Path,
 ) -> None:

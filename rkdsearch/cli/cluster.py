@@ -1,8 +1,11 @@
 """`rkdsearch cluster`: print the files that start a Ray cluster on AWS, Slurm and Kubernetes."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
+
+if TYPE_CHECKING:
+    from rkdsearch.cluster import render
 
 Space = Annotated[
     str,
@@ -94,7 +97,7 @@ def slurm(
     from rkdsearch.cluster import render
 
     workers = render.Workers(nodes=nodes, cpus=cpus, gpus=gpus)
-    search = render.SearchCommand(space=space, trials=trials, study=study)
+    search = _search(space, trials, study)
     print(render.slurm(workers, search, hours=hours), end="")
 
 
@@ -125,7 +128,7 @@ def kuberay(
     from rkdsearch.cluster import render
 
     workers = render.Workers(nodes=nodes, cpus=cpus, gpus=gpus)
-    search = render.SearchCommand(space=space, trials=trials, study=study)
+    search = _search(space, trials, study)
     print(render.kuberay(workers, search, image=image, claim=claim, job=job), end="")
 
 
@@ -135,3 +138,12 @@ def dockerfile() -> None:
     from rkdsearch.cluster import render
 
     print(render.dockerfile(), end="")
+
+
+def _search(space: str, trials: int, study: str) -> "render.SearchCommand":
+    """The search, where a space that comes with rkdsearch is there."""
+    from rkdsearch.cluster.render import SearchCommand
+    from rkdsearch.space.shipped import located
+
+    located(space)
+    return SearchCommand(space=space, trials=trials, study=study)

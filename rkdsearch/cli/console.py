@@ -10,7 +10,12 @@ console = Console(highlight=False, soft_wrap=True)
 
 def say(text: str) -> None:
     """Print one line."""
-    console.print(text, markup=False)
+    console.print(harmless(text), markup=False)
+
+
+def harmless(text: str) -> str:
+    """The text without control characters: a label of a stranger's study may hold them."""
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
 
 
 class _PaceHandler(logging.Handler):

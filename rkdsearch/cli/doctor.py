@@ -32,6 +32,7 @@ def doctor(
     from rkdsearch.errors import StudyError
     from rkdsearch.execution import doctor as examination
     from rkdsearch.execution.placement import available_resources
+    from rkdsearch.execution.ray_session import shared_token
     from rkdsearch.file_lock import refuse_object_storage
     from rkdsearch.search import study_file
     from rkdsearch.space.settings import Resources
@@ -45,6 +46,9 @@ def doctor(
         study_file.check_files(study or Path(), searched)
     resources = Resources() if searched is None else searched.resources
     found = 0
+    if address is not None and (complaint := shared_token()) is not None:
+        found += 1
+        say(f"this machine {complaint}")
     with ExitStack() as held:
         held.enter_context(available_resources(resources, address))
         sights = (

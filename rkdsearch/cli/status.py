@@ -106,10 +106,12 @@ def status(study: Path, *, all_trials: Annotated[bool, Parameter(name="--all")] 
 
 
 def _safe(text: str) -> str:
-    """Text without markup and control characters: its author may be a stranger."""
+    """One line without markup and control characters: its author may be a stranger."""
     from rich.markup import escape
 
-    return escape("".join(letter if letter.isprintable() else " " for letter in text))
+    from rkdsearch.cli.console import harmless
+
+    return escape(" ".join(harmless(text).split("\n")))
 
 
 def _others(found: "StudyResults") -> "list[dict[str, Any]]":

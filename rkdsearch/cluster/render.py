@@ -16,6 +16,8 @@ import jinja2
 from rkdsearch.errors import RkdError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]*")
+# a name in Kubernetes, as in RFC 1123
+_CLAIM = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,17 @@ class SearchCommand:
     space: str
     trials: int
     study: str
+
+    def __post_init__(self) -> None:
+        if self.trials < 1:
+            raise RkdError(f"--trials must be >= 1, got {self.trials}")
+        for name, value in (("the search space", self.space), ("--study", self.study)):
+            # refused now, not after hours in a queue
+            if not value or value[0] in "-~" or "://" in value:
+                raise RkdError(
+                    f"{name} must be a path that every node has, not empty, no URL, and without -"
+                    f" or ~ at its begin, got {value!r}; write it out: /shared/..."
+                )
 
     @property
     def shell(self) -> str:
@@ -83,12 +96,21 @@ def kuberay(workers: Workers, search: SearchCommand, *, image: str, claim: str, 
 
     `claim` is a ReadWriteMany volume claim, mounted at /data in every pod.
     """
+    if not _CLAIM.fullmatch(claim):
+        raise RkdError(
+            "--claim must be a name of small letters, digits, - and ., with a letter or digit at"
+            f" both ends, got {claim!r}"
+        )
+    if not search.study.startswith("/data/"):
+        raise RkdError(
+            f"--study must be below /data, where every pod has the claim, got {search.study!r}"
+        )
     return _rendered(
         "kuberay.yaml.j2",
         workers=workers,
         search=search,
         image=_name("--image", image),
-        claim=_name("--claim", claim),
+        claim=claim,
         job=job,
         ray=version("ray"),
     )

@@ -217,6 +217,21 @@ def _private_token() -> Iterator[None]:
             file.chmod(0o600)
 
 
+def shared_token() -> str | None:
+    """A sentence where other users of this machine can read the token; None where they cannot."""
+    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    try:
+        mode = file.stat().st_mode & 0o777
+    except OSError:
+        return None
+    return (
+        f"{file}: must be readable by you alone, its mode is {mode:o}: whoever reads it runs code"
+        f" as you on every node; chmod 600 {file}"
+        if mode & 0o077
+        else None
+    )
+
+
 @contextmanager
 def _own_signals() -> Iterator[None]:
     """Keep this process's handler of SIGTERM, which Ray replaces when it starts."""

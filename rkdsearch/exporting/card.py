@@ -60,7 +60,8 @@ def model_card(d: ExportedNetwork) -> str:
         "## Teachers",
         _teachers(d),
     ]
-    return "\n\n".join(parts) + "\n"
+    # a label of a stranger's study may hold what a terminal obeys
+    return "".join(c for c in "\n\n".join(parts) if c.isprintable() or c == "\n") + "\n"
 
 
 def _description(d: ExportedNetwork) -> str:

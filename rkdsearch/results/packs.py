@@ -6,6 +6,8 @@ are in its own file where there is one, and else in the pack with the highest nu
 whoever moves rows writes the new place before the old one is removed.
 """
 
+import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -14,21 +16,43 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from rkdsearch.errors import FileError
+
 SIZE = 128  # trials that are packed together
 _PREFIX = "packed-"
-_LOOKS = 3  # a reader looks again where files were moved meanwhile
+_PATIENCE = 60.0  # seconds for which a reader looks again where files are moved
 
 
 def packs_in(folder: Path) -> list[Path]:
     """Packs of a table's folder, the newest first."""
-    return sorted(folder.glob(f"{_PREFIX}*.parquet"), reverse=True)
+    return [path for path in reversed(files_in(folder)) if is_pack(path)]
 
 
 def own_files_in(folder: Path) -> list[Path]:
     """Files of single trials in a table's folder, by name."""
-    return sorted(
-        path for path in folder.glob("[!._]*.parquet") if not path.name.startswith(_PREFIX)
-    )
+    return [path for path in files_in(folder) if not is_pack(path)]
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Parquet files of a table's folder, by name; none where there is no folder.
+
+    Plain files alone: a pipe would let its reader wait for ever. Raises FileError where the folder
+    cannot be read, which `Path.glob` takes for an empty one.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(
+                entry.name
+                for entry in entries
+                if entry.name.endswith(".parquet") and entry.name[0] not in "._" and entry.is_file()
+            )
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise FileError(
+            f"{folder}: cannot be read: {error.strerror}; is the folder yours?"
+        ) from error
+    return [folder / name for name in names]
 
 
 def is_pack(file: Path) -> bool:
@@ -41,20 +65,29 @@ def gathered(
 ) -> Iterator[tuple[Path, "pa.Table"]]:
     """Files of a table's folder and their rows, each trial's once, also while a writer moves them.
 
-    `read` returns None for a file that it reports itself, and raises FileNotFoundError.
+    `read` returns None for a file that it reports itself, and raises FileNotFoundError. Raises
+    FileError where a writer moves files faster than they are read.
     """
     found: dict[Path, pa.Table | None] = {}
     newest: list[Path] = []
-    for _ in range(_LOOKS):
+    until, whole = time.monotonic() + _PATIENCE, False
+    while not whole:
+        if time.monotonic() > until:
+            raise FileError(
+                f"{folder}: its files were moved for {_PATIENCE:g} s while they were read; read it"
+                " again later"
+            )
         packs, own = packs_in(folder), own_files_in(folder)
+        # then both lists are of one moment: a move in either direction changes the packs
+        whole = packs_in(folder) == packs
         newest = [*own, *packs]
         for path in newest:
-            if path in found and is_pack(path):  # never changed
+            if path in found:
                 continue
-            with suppress(FileNotFoundError):  # moved since it was listed
+            try:
                 found[path] = read(path)
-        if packs_in(folder) == packs:
-            break
+            except FileNotFoundError:  # moved since it was listed: its rows are elsewhere
+                whole = False
     taken: set[str] = set()
     # files that were read and have been moved since come last: their new place may have been missed
     for path in [*newest, *(path for path in found if path not in newest)]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from typing_extensions import TypeIs
 
 from rkdsearch.errors import DiskError, StudyError
 from rkdsearch.results.columns import Column
@@ -48,8 +49,9 @@ _ORDER = {
 class Store:
     """One study's folder, on any path where a rename replaces a file (local disks, NFS).
 
-    Writers give the `config_columns` of `trials`; readers need none. Files that
-    cannot be read are left out and named in `damaged`: one bad file must not stop a reader.
+    Writers give the `config_columns` of `trials`; readers need none. Files that cannot be read are
+    left out and named in `damaged`: one bad file must not stop a reader. `refused` has those of
+    them that the system does not give, with its reason: their rows may be sound.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Store:
     ) -> None:
         self.folder = folder
         self.damaged: list[Path] = []
+        self.refused: dict[Path, str] = {}
         self._config_columns = tuple(config_columns)
         self._fsync = fsync
         self._tables: dict[str, tuple[Mapping[str, Column], pa.Schema]] = {}
@@ -151,7 +154,8 @@ class Store:
         """The content of `study.json`; empty where there is none or it cannot be read."""
         path = self.folder / "study.json"
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            # a pipe would be waited for
+            found = None if path.is_fifo() else json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError):
@@ -176,7 +180,7 @@ class Store:
     def _write(
         self, table: str, trial_id: object, rows: Sequence[Mapping[str, object]], suffix: str = ""
     ) -> None:
-        if not (isinstance(trial_id, str) and _TRIAL_ID.fullmatch(trial_id)):
+        if not _is_trial_id(trial_id):
             raise StudyError(
                 f"{self.folder}: trial_id must be 1 to 64 of A-Z a-z 0-9 . _ - and start with a"
                 f" letter or digit, got {trial_id!r}"
@@ -208,12 +212,17 @@ class Store:
     def _read(self, table: str, wanted: Wanted = bool) -> "pd.DataFrame":
         def read(path: Path) -> "pa.Table | None":
             try:
-                return upgraded(table, _read_file(path, table, wanted))
+                rows = upgraded(table, _read_file(path, table, wanted))
             except FileNotFoundError:
                 raise
-            except (OSError, pa.ArrowException):
+            except (OSError, pa.ArrowException) as error:
+                if isinstance(error, OSError) and error.strerror:  # Arrow's own errors have none
+                    self.refused[path] = error.strerror
+                rows = None
+            if rows is None or not _owns(table, path, rows):
                 self._damage(path)
                 return None
+            return rows
 
         found = dict(gathered(self.folder / table, read))
         schema = _schema(table, tuple(c for c in columns(table) if _needed(table, wanted, c.name)))
@@ -299,6 +308,23 @@ def _read_file(path: Path, table: str, wanted: Wanted) -> "pa.Table":
         names = [name for name in found.names if _needed(table, wanted, name)]
     # threads would take longer than the few rows of one trial
     return file.read(columns=names, use_threads=is_pack(path))
+
+
+def _owns(table: str, path: Path, rows: "pa.Table") -> bool:
+    """True where the rows name trials, and in a trial's own file no other trial.
+
+    A copy beside it, `t00001 (1).parquet`, would count the trial twice.
+    """
+    if table not in _PACKED:
+        return True
+    if "trial_id" not in rows.schema.names:
+        return False
+    named = rows["trial_id"].to_pylist()
+    return all(_is_trial_id(each) and (is_pack(path) or each == path.stem) for each in named)
+
+
+def _is_trial_id(value: object) -> TypeIs[str]:
+    return isinstance(value, str) and _TRIAL_ID.fullmatch(value) is not None
 
 
 def _needed(table: str, wanted: Wanted, name: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from rkdsearch import config as run
 from rkdsearch.config import TrainConfig
-from rkdsearch.errors import ConfigError, StudyError
+from rkdsearch.errors import ConfigError, FileError, StudyError
 from rkdsearch.results.objectives import OBJECTIVES
 from rkdsearch.results.states import Origin, ProposedBy, Status
 from rkdsearch.search.decisions import Decisions
@@ -20,7 +20,6 @@ from rkdsearch.search.stored_trials import (
     StoredTrials,
     hyperparameters_of,
     put_aside,
-    put_orphans_aside,
 )
 from rkdsearch.search.trial import Trial, segments_of
 from rkdsearch.space.space import SearchSpace, values_of
@@ -38,15 +37,19 @@ def reconcile(
     """Fill the ledger from its folder: rows, then checkpoints, then the rungs that both imply.
 
     Trials of shorter full runs are restored as they are, and are at no rung. Returns the failed
-    trials that are retried. `notice` is given a sentence about rows that this space cannot read.
-    Raises StudyError where such a trial has not ended.
+    trials that are retried. `notice` is given a sentence about damaged files, and about rows that
+    this space cannot read. Raises StudyError where such a trial has not ended, and FileError where
+    the system refuses to give a file.
     """
     ledger.store.sweep()
     stored = StoredTrials(ledger.store, lengths.space)
+    for file, reason in ledger.store.refused.items():  # put aside, sound rows would be lost
+        raise FileError(
+            f"{file}: cannot be read: {reason}; nothing was changed, mend that and go on with"
+            " --resume"
+        )
     for file in ledger.store.damaged:
-        put_aside(ledger.folder, file)
-        if file.parent.name == "trials":
-            put_orphans_aside(ledger.folder, {row["trial_id"] for row in stored.rows})
+        notice(put_aside(ledger.folder, file, {row["trial_id"] for row in stored.rows}))
     for row in stored.rows:
         trial = _restored(row, stored, ledger, lengths)
         if trial is None:

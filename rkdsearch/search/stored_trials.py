@@ -176,29 +176,28 @@ def checkpoint_history(folder: Path) -> list[EpochResult]:
     return history_of(folder)
 
 
-def put_aside(study: Path, file: Path) -> None:
-    """Hide a damaged file of rows from readers.
+def put_aside(study: Path, file: Path, known: Collection[str]) -> str:
+    """Hide a damaged file of rows from readers. Returns a sentence about it.
 
-    Where it is a row of `trials/`, its checkpoints are hidden too, and its other rows are deleted:
-    that ordinal is asked for again.
+    Where it is of `trials/`, checkpoints of trials that are not among the `known` ones are hidden
+    too, and the other rows of its trial are deleted: these ordinals are asked for again.
     """
-    if file.parent.name == "trials" and not is_pack(file):
-        _hide(folder_of(study, file.stem))
-        for table in ("epochs", "rungs"):
-            (study / table / file.name).unlink(missing_ok=True)
-    _hide(file)
-
-
-def put_orphans_aside(study: Path, known: Collection[str]) -> None:
-    """Hide checkpoints of trials without a row: a damaged pack had it, and they are asked again."""
-    for checkpoints in (study / "checkpoints").glob("[!.]*"):
-        if checkpoints.name not in known:
+    hidden = _hide(file)
+    again = []
+    if file.parent.name == "trials":
+        if file.stem not in known and not is_pack(file):
+            for table in ("epochs", "rungs"):
+                (study / table / file.name).unlink(missing_ok=True)
+        again = [c for c in (study / "checkpoints").glob("[!.]*") if c.name not in known]
+        for checkpoints in again:
             _hide(checkpoints)
+    names = ", ".join(sorted(checkpoints.name for checkpoints in again))
+    trained = f"; trained again, with their checkpoints put aside too: {names}" if again else ""
+    return f"{file}: is damaged, and put aside as {hidden.name}{trained}"
 
 
-def _hide(path: Path) -> None:
-    if path.exists():
-        path.rename(path.with_name(f".{path.name}.damaged-{time.time_ns()}"))
+def _hide(path: Path) -> Path:
+    return path.rename(path.with_name(f".{path.name}.damaged-{time.time_ns()}"))
 
 
 def _rename_segments(home: Path, segments: int) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 from rkdsearch import config as run
 from rkdsearch import data, plugins
 from rkdsearch.data.config import PLACES
-from rkdsearch.errors import StudyError
+from rkdsearch.errors import FileError, StudyError
 from rkdsearch.file_lock import refuse_object_storage
 from rkdsearch.provenance import began, provenance
+from rkdsearch.results.packs import files_in
 from rkdsearch.results.store import Store, replace_file
 from rkdsearch.results.tables import SCHEMA_VERSION
 from rkdsearch.results.versions import upgraded_description
@@ -113,20 +114,13 @@ def claim(
     refuse_object_storage(folder)  # a dry run takes no lock, which would refuse it
     file = folder / "study.json"
     if not file.exists():
-        if any((folder / "trials").glob("[!._]*.parquet")):
+        if files_in(folder / "trials"):
             raise StudyError(
                 f"{folder}: holds trials but no study.json; put it back, or name another folder"
                 " with --study"
             )
         return False
-    try:
-        found = upgraded_description(dict(json.loads(file.read_text(encoding="utf-8"))))
-        old = dict(found["must_match"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise StudyError(
-            f"{file}: is damaged, and only this file has the settings of the trials beside it; put"
-            " a whole copy of it back, or give this search a folder of its own with --study"
-        ) from None
+    found, old = _described(file)
     if not resume:
         raise StudyError(
             f"{folder}: holds a study already; continue it with --resume, or name another folder"
@@ -152,6 +146,20 @@ def claim(
                         f" accepted, {consequence}"
                     )
     return True
+
+
+def _described(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The content of `study.json`, and what of it must match the space."""
+    try:
+        found = upgraded_description(dict(json.loads(file.read_text(encoding="utf-8"))))
+        return found, dict(found["must_match"])
+    except OSError as error:
+        raise FileError(f"{file}: cannot be read: {error.strerror}; mend that first") from error
+    except (ValueError, KeyError, TypeError):
+        raise StudyError(
+            f"{file}: is damaged, and only this file has the settings of the trials beside it; put"
+            " a whole copy of it back, or give this search a folder of its own with --study"
+        ) from None
 
 
 def _growth(

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -93,6 +95,18 @@ def evaluated(alone: Path) -> Path:
     )
     store.write_evaluation(evaluation("autoattack", 1, "0111110000"))
     return alone
+
+
+def test_a_label_of_a_strangers_study_reaches_no_terminal_raw(alone: Path, tmp_path: Path) -> None:
+    shutil.copytree(alone, tmp_path / "study")
+    file = tmp_path / "study" / "trials" / "run.parquet"
+    rows = pq.read_table(file)
+    at = rows.schema.get_field_index("label")
+    evil = pa.array(["evil\x1b]0;owned\x07"], pa.string())
+    pq.write_table(rows.set_column(at, rows.schema.field(at), evil), file)
+    export(tmp_path / "study", trial="run", out=tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert card.startswith("# evil]0;owned: ")
 
 
 def test_the_code_of_the_card_loads_the_network_that_was_validated(

@@ -122,6 +122,51 @@ def test_a_head_may_have_a_torch_of_another_index(tmp_path: Path) -> None:
     assert head[-1] == worker[-1]
 
 
+@pytest.mark.parametrize(
+    "value", ["no", "null", "0x10", "1:30", "1_000", "2026-01-01", "12345", "a:"]
+)
+def test_a_name_stays_text_whatever_yaml_would_read(value: str) -> None:
+    names = dict.fromkeys(("machine", "region", "image", "security_group"), value)
+    config = yaml.safe_load(ray_up(SIZES[0], **names, file_system="fs-1"))
+    node = config["available_node_types"]["worker"]["node_config"]
+    assert config["provider"]["region"] == value
+    assert (node["InstanceType"], node["ImageId"], node["SecurityGroupIds"]) == (
+        value,
+        value,
+        [value],
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"trials": 0}, "--trials must be >= 1, got 0"),
+        ({"study": ""}, "--study must be a path that every node has"),
+        ({"study": "-x"}, "--study must be a path that every node has"),
+        ({"study": "~/x"}, "without - or ~ at its begin, got '~/x'"),
+        ({"study": "s3://bucket/x"}, "no URL, .* got 's3://bucket/x'"),
+        ({"space": "gs://a/b.yaml"}, "the search space must be a path that every node has"),
+    ],
+)
+def test_what_the_search_would_refuse_is_refused_before_the_queue(
+    changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(RkdError, match=said):
+        SearchCommand(**{"space": "a.yaml", "trials": 2, "study": "/data/a", **changes})
+
+
+@pytest.mark.parametrize("claim", ["UPPER_case", "-x", "a/b", "a" * 254, ""])
+def test_a_claim_has_a_name_that_kubernetes_takes(claim: str) -> None:
+    with pytest.raises(RkdError, match="--claim must be a name of small letters"):
+        kuberay(SIZES[0], SEARCH, image="i", claim=claim, job=True)
+
+
+def test_a_study_in_pods_lies_on_the_claim() -> None:
+    search = SearchCommand(space="a.yaml", trials=2, study="/shared/a")
+    with pytest.raises(RkdError, match=r"--study must be below /data, .* got '/shared/a'"):
+        kuberay(SIZES[0], search, image="i", claim="c", job=True)
+
+
 @pytest.mark.parametrize("workers", SIZES, ids=["one", "many"])
 def test_the_script_for_slurm_is_clean_shell_and_asks_what_it_needs(
     workers: Workers, tmp_path: Path

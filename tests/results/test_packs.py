@@ -1,9 +1,13 @@
+import errno
+import os
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pytest
 
+from rkdsearch.errors import FileError
 from rkdsearch.results import packs
 from rkdsearch.results.store import Store
 
@@ -106,6 +110,56 @@ def test_a_reader_misses_no_trial_that_is_moved_while_it_reads(tmp_path: Path, m
         for row in table["trial_id"].to_pylist()
     ]
     assert sorted(rows) == [f"t{n}" for n in range(6)]
+
+
+def test_a_reader_misses_no_trial_whose_pack_is_written_anew_at_each_of_its_looks(
+    tmp_path: Path,
+) -> None:
+    store = filled(tmp_path, trials=30)
+    store.pack([f"t{n}" for n in range(30)])
+    moves = 0
+
+    def reading(path: Path) -> "pa.Table | None":
+        nonlocal moves
+        if packs.is_pack(path) and moves < 10:
+            store.write_trial({"trial_id": f"t{moves}", "ordinal": moves, "status": "running"})
+            moves += 1
+        return pa.parquet.read_table(path)
+
+    rows = [
+        row
+        for _, table in packs.gathered(tmp_path / "trials", reading)
+        for row in table["trial_id"].to_pylist()
+    ]
+    assert moves == 10
+    assert sorted(rows) == sorted(f"t{n}" for n in range(30))
+
+
+def test_a_reader_that_never_sees_a_folder_at_rest_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(tmp_path)
+    monkeypatch.setattr(packs, "_PATIENCE", 0.05)
+
+    def gone(path: Path) -> "pa.Table | None":
+        raise FileNotFoundError(path)
+
+    with pytest.raises(FileError, match=r"trials: its files were moved for 0.05 s while they were"):
+        list(packs.gathered(tmp_path / "trials", gone))
+
+
+def test_a_folder_that_may_not_be_read_is_not_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(tmp_path)
+    assert packs.files_in(tmp_path / "nowhere") == []
+
+    def refuse(path: Path) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(FileError, match="trials: cannot be read: Permission denied; is the folder"):
+        Store(tmp_path).trials()
 
 
 def test_a_damaged_pack_is_named_and_costs_no_other_row(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -6,6 +7,7 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -201,6 +203,48 @@ def test_a_damaged_file_is_left_out_and_named(tmp_path: Path) -> None:
     assert store.trials()["trial_id"].tolist() == ["good"]
     assert len(store.trials()) == 1
     assert [path.name for path in store.damaged] == ["cut.parquet", "empty.parquet", "odd.parquet"]
+
+
+def test_a_file_that_the_system_refuses_is_left_out_with_the_systems_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    for name in ("a", "b"):
+        store.write_trial({"trial_id": name})
+    stale, read_bytes = tmp_path / "trials" / "b.parquet", Path.read_bytes
+
+    def read(path: Path) -> bytes:
+        if path == stale:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    assert store.trials()["trial_id"].tolist() == ["a"]
+    assert (store.damaged, store.refused) == ([stale], {stale: "Stale file handle"})
+
+
+def test_no_file_is_read_that_is_not_a_trials_own(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write_trial({"trial_id": "good", "ordinal": 0})
+    good = tmp_path / "trials" / "good.parquet"
+    trials = good.parent
+    (trials / "good (1).parquet").write_bytes(good.read_bytes())  # as a program that syncs makes
+    (trials / "good.conflict.parquet").write_bytes(good.read_bytes())
+    odd: dict[str, dict[str, list[Any]]] = {
+        "packed-000009": {"x": [1]},
+        "packed-000010": {"trial_id": ["t1", None]},
+        "packed-000011": {"trial_id": ["../../x"]},
+        "nobody": {"trial_id": [None]},
+        "no_name": {"x": [1]},
+        "list": {"trial_id": [["a", "b"]]},
+    }
+    for name, columns in odd.items():
+        pq.write_table(pa.table(columns), trials / f"{name}.parquet")
+    os.mkfifo(trials / "pipe.parquet")
+    os.mkfifo(tmp_path / "study.json")
+    assert store.trials()["trial_id"].tolist() == ["good"]
+    assert {path.stem for path in store.damaged} == {*odd, "good (1)", "good.conflict"}
+    assert store.description() == {}
 
 
 def test_files_of_older_and_newer_versions_are_read_together(tmp_path: Path) -> None:

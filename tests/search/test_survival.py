@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from rkdsearch.errors import DiskError, Failure
+from rkdsearch.errors import DiskError, Failure, FileError
 from rkdsearch.search import front, ledger
 from rkdsearch.search.study import Study
 from rkdsearch.space.space import SearchSpace
@@ -406,6 +406,46 @@ def test_a_damaged_row_is_asked_again_under_its_own_number_and_the_others_stay(
     assert all(after["trials"][t] == before["trials"][t] for t in kept)
     assert len(pd.read_parquet(tmp_path / "trials")) == TRIALS
     assert list((tmp_path / "trials").glob(".t00003.parquet.damaged-*"))
+
+
+@pytest.mark.parametrize("table", ["trials", "epochs", "rungs"])
+def test_a_row_that_the_system_refuses_ends_the_resume_and_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    space, worker = load_space(tmp_path), FakeWorker()
+    run(tmp_path / "a", space)
+    before, file = content(tmp_path / "a"), tmp_path / "a" / table / "t00003.parquet"
+    read_bytes = Path.read_bytes
+
+    def read(path: Path) -> bytes:
+        if path == file:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return read_bytes(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", read)
+        with pytest.raises(
+            FileError,
+            match=r"t00003.parquet: cannot be read: Permission denied; nothing was changed, mend",
+        ):
+            run(tmp_path / "a", space, worker)
+    assert content(tmp_path / "a") == before
+    run(tmp_path / "a", space, worker)
+    assert worker.trained == []
+
+
+def test_what_is_put_aside_at_a_resume_is_told(tmp_path: Path) -> None:
+    space, said = load_space(tmp_path), list[str]()
+    run(tmp_path / "a", space)
+    for table, name in (("trials", "t00003"), ("rungs", "t00001")):
+        file = tmp_path / "a" / table / f"{name}.parquet"
+        file.write_bytes(file.read_bytes()[:100])
+    Study(tmp_path / "a", space, TRIALS, {}).reconcile(said.append)
+    trial, rungs = said
+    assert "trials/t00003.parquet: is damaged, and put aside as .t00003.parquet.damaged-" in trial
+    assert trial.endswith("; trained again, with their checkpoints put aside too: t00003")
+    assert "rungs/t00001.parquet: is damaged, and put aside as .t00001.parquet.damaged-" in rungs
+    assert "trained again" not in rungs
 
 
 # ----------------------------------------------------------------------------------------- the disk
