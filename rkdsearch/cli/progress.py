@@ -317,9 +317,11 @@ def front_table(study: "Study") -> Table:
     flagged = [f"{t.trial_id} ({', '.join(t.flags)})" for t in study.trials.values() if t.flags]
     shown = dict.fromkeys((*USUAL, *study.space.objectives))
     table = Table(
-        title=f"front of {study.folder}: validation, full-length trials",
+        title=Text(f"front of {study.folder}: validation, full-length trials", "table.title"),
         title_justify="left",
-        caption=f"kept off by flags: {', '.join(flagged)}" if flagged else None,
+        caption=Text(f"kept off by flags: {', '.join(flagged)}", "table.caption")
+        if flagged
+        else None,
         caption_justify="left",
         box=None,
     )
@@ -336,6 +338,8 @@ def front_table(study: "Study") -> Table:
             f" ({one.failed} of {one.seeds + one.failed} replicates failed)" if one.failed else ""
         )
         table.add_row(
-            one.trial.trial_id, *(OBJECTIVES[name].shown(one.value(name)) for name in shown), label
+            Text(one.trial.trial_id),
+            *(Text(OBJECTIVES[name].shown(one.value(name))) for name in shown),
+            Text(label),
         )
     return table

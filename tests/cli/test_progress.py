@@ -14,7 +14,7 @@ from rkdsearch.search.study import Study
 from rkdsearch.training.epoch import Best
 from rkdsearch.training.teacher import TeacherAccuracy
 from rkdsearch.training.trainer import Trainer
-from tests.search.files import FakeWorker, load_space
+from tests.search.files import SMALL, FakeWorker, load_space
 
 
 def trained(study: Study, assignments: int) -> None:
@@ -295,3 +295,16 @@ def test_a_teacher_that_takes_long_says_how_far_it_is(
         ),
         "natural teacher skipped: no method of this space asks for it",
     ]
+
+
+def test_a_path_and_a_label_are_no_markup(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = [{**SMALL["first"][0], "label": "paper [/tab 3] [bold] :bug:"}]
+    space = load_space(tmp_path, first=first, scheduler={"name": "none"})
+    study = Study(tmp_path / "x[" / "y]" / "[red]", space, 1, {})
+    FakeWorker().drive(study)
+    progress.SearchProgress(study).finished(study)
+    out = capsys.readouterr().out
+    assert "x[/y]/[red]: validation, full-length trials" in out
+    assert "paper [/tab 3] [bold] :bug:" in out
