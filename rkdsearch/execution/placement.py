@@ -1,7 +1,7 @@
 """Resources of a trial as a placement group, and how many of them a cluster holds."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -117,13 +117,18 @@ def places(resources: Resources) -> int:
 
 
 @contextmanager
-def available_resources(resources: Resources, address: str | None) -> Iterator[None]:
+def available_resources(
+    resources: Resources,
+    address: str | None,
+    notice: Callable[[str], None] = lambda _: None,
+) -> Iterator[None]:
     """Check that this machine can hold one trial; with an address, connect to that cluster instead.
 
-    Raises StudyError where there is no cluster, or where this machine is too small.
+    `notice` is told what is waited for. Raises StudyError where there is no cluster, or where this
+    machine is too small.
     """
     if address is not None:
-        with connected(address):
+        with connected(address, notice):
             yield
         return
     # This machine is asked directly: Ray is slow to start, and a dry run does not need it.

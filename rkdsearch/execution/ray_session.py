@@ -70,7 +70,7 @@ def connected(
             with _loopback(), _own_signals(), _private_token():
                 _start(notice)
         else:
-            reach(address)
+            reach(address, notice)
             with _own_signals():
                 _join(address)
         try:

@@ -5,7 +5,8 @@
 
 import os
 import socket
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ray._private.services import canonicalize_bootstrap_address
 from rkdsearch.errors import StudyError
 
 ANSWER_SECONDS = 10.0
+PATIENCE_SECONDS = 3.0  # then the user is told what is waited for
 
 _REMEDY = (
     "copy the head's ~/.ray/auth_token to this machine's ~/.ray/auth_token (chmod 600), or set"
@@ -27,10 +29,19 @@ _REMEDY = (
 _ray: Any = _raylet  # compiled, without types
 
 
-def reach(address: str) -> None:
-    """Raise StudyError where no cluster answers at the address, or it asks for another token."""
+def reach(address: str, notice: Callable[[str], None] = lambda _: None) -> None:
+    """Raise StudyError where no cluster answers at the address, or it asks for another token.
+
+    `notice` is told of an answer that takes long.
+    """
+    if "://" in address:
+        client = " (Ray Client is not supported)" if address.startswith("ray://") else ""
+        raise StudyError(
+            f"--address {address}: must be host:port of the head, such as 10.0.0.1:6379, or auto,"
+            f" and no URL{client}"
+        )
     try:
-        place = canonicalize_bootstrap_address(address) if "://" not in address else None
+        place = canonicalize_bootstrap_address(address)
     except ValueError:
         place = None
     if (
@@ -47,15 +58,27 @@ def reach(address: str) -> None:
         )
     # Ray puts this machine's address in place of a loopback's; a head may listen on either.
     place = _answering(address, [place] if address == "auto" else [address, place])
+    late = f"--address {address}: waiting for the head of a Ray cluster at {place} to answer"
+    timer = threading.Timer(PATIENCE_SECONDS, notice, [late])
+    timer.daemon = True
+    timer.start()
     try:
         with _silent():
             _ray.GcsClient(address=place)
+    except ray.exceptions.RpcError:
+        raise StudyError(
+            f"--address {address}: something listens at {place} that does not answer as the head of"
+            " a Ray cluster: give the port of `ray start --head` (6379), not the dashboard's (8265)"
+            " or Ray Client's (10001), and look whether the head is well (`ray status` there)"
+        ) from None
     except ray.exceptions.AuthenticationError:
         remedy = _REMEDY if asks_token else f"set RAY_AUTH_MODE=token, and {_REMEDY}"
         found = "the token here is another one" if asks_token else "RAY_AUTH_MODE is not set here"
         raise StudyError(
             f"--address {address}: the cluster asks for its token, and {found}: {remedy}"
         ) from None
+    finally:
+        timer.cancel()
 
 
 def _answering(address: str, places: Sequence[str]) -> str:

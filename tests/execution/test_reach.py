@@ -1,9 +1,10 @@
 import socket
 from collections.abc import Iterator
+from threading import Event
 from types import SimpleNamespace
 
 import pytest
-from ray.exceptions import AuthenticationError
+from ray.exceptions import AuthenticationError, RpcError
 
 from rkdsearch.errors import StudyError
 from rkdsearch.execution import reach
@@ -67,3 +68,35 @@ def test_an_address_where_nobody_answers_is_told_at_once(
         StudyError, match=rf"^--address {nobody}: nobody answers at {nobody} \(Connection refused\)"
     ):
         reach.reach(nobody)
+
+
+@pytest.mark.parametrize("address", ["ray://head:10001", "s3://bucket/x", "http://head:8265"])
+def test_a_url_is_no_address(address: str) -> None:
+    with pytest.raises(StudyError) as error:
+        reach.reach(address)
+    assert str(error.value).startswith(f"--address {address}: must be host:port of the head, such")
+    assert ("Ray Client is not supported" in str(error.value)) == address.startswith("ray:")
+
+
+def test_what_listens_and_is_no_head_is_told_after_it_was_said_what_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, head: str
+) -> None:
+    said = list[str]()
+    told = Event()
+
+    def notice(sentence: str) -> None:
+        said.append(sentence)
+        told.set()
+
+    def silent(address: str) -> None:
+        assert told.wait(10)
+        raise RpcError("Timed out while waiting for GCS to become available.")
+
+    pretend(monkeypatch, mode="disabled", token=False, refused=False)
+    monkeypatch.setattr(reach._ray, "GcsClient", silent)
+    monkeypatch.setattr(reach, "PATIENCE_SECONDS", 0.01)
+    with pytest.raises(
+        StudyError, match=rf"^--address {head}: something listens at {head} that does not answer as"
+    ):
+        reach.reach(head, notice)
+    assert said == [f"--address {head}: waiting for the head of a Ray cluster at {head} to answer"]
