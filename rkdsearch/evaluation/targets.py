@@ -240,10 +240,10 @@ def _teachers(
         )
         if path is None:
             notice(f"{role} teacher: {facts['path']} is not there, so it is not evaluated")
-        elif (sha256 := fingerprint(path)) != facts["sha256"]:
+        elif (sha256 := fingerprint(path)) != facts.get("sha256"):
             notice(
                 f"{role} teacher: {path} is not the file that taught (its sha256 was"
-                f" {facts['sha256']}), so it is not evaluated"
+                f" {facts.get('sha256')}), so it is not evaluated"
             )
         else:
             trial_id = "teacher" if role == "robust" else f"teacher-{role}"

@@ -73,6 +73,7 @@ def upgraded(table: str, found: "pa.Table") -> "pa.Table":
 
 def upgraded_description(found: dict[str, Any]) -> dict[str, Any]:
     """The content of `study.json` with the names of the current version."""
+    found = _with_teachers(found)
     if "schema_version" in found:
         return _with_radii(found)
     renamed = {_DESCRIPTION.get(name, name): value for name, value in found.items()}
@@ -82,6 +83,19 @@ def upgraded_description(found: dict[str, Any]) -> dict[str, Any]:
     if isinstance(attack := renamed.get("validation_attack"), dict):
         renamed["validation_attack"] = {"objective": "cross_entropy", **attack}
     return _with_radii(renamed)
+
+
+def _with_teachers(found: dict[str, Any]) -> dict[str, Any]:
+    """The same without what describes no teacher, in a file that somebody else has written."""
+    if "teachers" not in found:
+        return found
+    known = found["teachers"].items() if isinstance(found["teachers"], dict) else ()
+    teachers = {
+        role: facts
+        for role, facts in known
+        if isinstance(facts, dict) and isinstance(facts.get("path", ""), str)
+    }
+    return {**found, "teachers": teachers}
 
 
 def _with_radii(found: dict[str, Any]) -> dict[str, Any]:

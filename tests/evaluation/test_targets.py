@@ -238,3 +238,17 @@ def test_a_teacher_moves_with_its_study_and_a_missing_or_a_changed_one_is_left_o
         [student],
         ["robust teacher: teachers/best.safetensors is not there, so it is not evaluated"],
     )
+
+
+@pytest.mark.parametrize(
+    "teachers", [5, [], {"robust": 5}, {"robust": {"path": 5}}, {"robust": {"path": "run.yaml"}}]
+)
+def test_a_study_that_describes_its_teachers_by_nonsense_is_evaluated_without_them(
+    tmp_path: Path, teachers: object
+) -> None:
+    run_alone(tmp_path, TAUGHT)
+    (tmp_path / "run.yaml").write_text("")
+    (tmp_path / "study.json").write_text(json.dumps({"teachers": teachers}))
+    targets = study_targets(tmp_path, trial="run")
+    assert [target.trial_id for target in targets.networks] == ["run"]
+    assert not targets.problems
