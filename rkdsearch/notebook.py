@@ -9,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from rkdsearch.local_path import local_path
 from rkdsearch.results.states import EvaluationAttack
 
 if TYPE_CHECKING:
@@ -40,16 +41,16 @@ def tune(
     from rkdsearch.results.study import read_study
 
     command.tune(
-        Path(space),
-        study=Path(study),
+        local_path(space),
+        study=local_path(study),
         trials=trials,
         device_hours=device_hours,
         resume=resume,
-        warm_start=None if warm_start is None else Path(warm_start),
+        warm_start=None if warm_start is None else local_path(warm_start),
         journal=journal,
         address=address,
     )
-    return read_study(Path(study))
+    return read_study(study)
 
 
 def evaluate(
@@ -83,13 +84,13 @@ def evaluate(
     from rkdsearch.results.study import read_study
 
     folder = command.evaluate(
-        Path(study),
+        local_path(study),
         *overrides,
         front=front,
         trial=trial,
         methods=methods,
         replicates=replicates,
-        config=None if config is None else Path(config),
+        config=None if config is None else local_path(config),
         attacks=tuple(attacks),
         eps=tuple(map(str, eps)),
         norm=norm,
@@ -97,7 +98,7 @@ def evaluate(
         images=images,
         data=data,
         severity=tuple(severity),
-        out=None if out is None else Path(out),
+        out=None if out is None else local_path(out),
         local=local,
         gpu=gpu,
         address=address,
@@ -109,7 +110,7 @@ def report(study: Place, *, out: Place | None = None) -> Path:
     """Write an offline HTML page about a study to `out`, or to its own `report.html`."""
     from rkdsearch.cli import report as command
 
-    return command.report(Path(study), out=None if out is None else Path(out))
+    return command.report(local_path(study), out=None if out is None else local_path(out))
 
 
 def export(
@@ -122,5 +123,5 @@ def export(
     from rkdsearch.cli import export as command
 
     return command.export(
-        Path(study), trial=trial, out=None if out is None else Path(out), onnx=onnx
+        local_path(study), trial=trial, out=None if out is None else local_path(out), onnx=onnx
     )

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
+from rkdsearch.cli.options import no_url
+
 if TYPE_CHECKING:
     from rkdsearch.cluster import render
 
@@ -11,13 +13,17 @@ Space = Annotated[
     str,
     Parameter(
         help="YAML file of a search space as the nodes see it; in KubeRay's pods"
-        " /home/ray/rkdsearch/search_spaces/NAME."
+        " /home/ray/rkdsearch/search_spaces/NAME.",
+        validator=no_url,
     ),
 ]
 Trials = Annotated[int, Parameter(help="Number of configurations.")]
 Study = Annotated[
     str,
-    Parameter(help="Folder of the results, which all nodes share; in KubeRay's pods below /data."),
+    Parameter(
+        help="Folder of the results, which all nodes share; in KubeRay's pods below /data.",
+        validator=no_url,
+    ),
 ]
 Nodes = Annotated[
     int, Parameter(help="Most workers at a time; on AWS each is rented while trials wait for it.")

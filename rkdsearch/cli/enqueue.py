@@ -1,11 +1,11 @@
 """`rkdsearch enqueue`: add a configuration to a search."""
 
-from pathlib import Path
-
-from rkdsearch.cli.options import AllowImport
+from rkdsearch.cli.options import AllowImport, LocalPath
 
 
-def enqueue(study: Path, *values: str, label: str = "", allow_import: AllowImport = ()) -> None:
+def enqueue(
+    study: LocalPath, *values: str, label: str = "", allow_import: AllowImport = ()
+) -> None:
     """Add a configuration to a running or finished search, in addition to its --trials.
 
     A running search trains it next; a finished one at its next `tune --resume`. It climbs the

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from rkdsearch.cli.options import Address, AllowImport
+from rkdsearch.cli.options import Address, AllowImport, LocalPath
 from rkdsearch.results.states import EvaluationAttack
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
     from rkdsearch.evaluation.runner import Executor
@@ -16,13 +17,13 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    study: Path,
+    study: LocalPath,
     *overrides: str,
     front: bool = False,
     trial: str | None = None,
     methods: Literal["best"] | None = None,
     replicates: bool = True,
-    config: Path | None = None,
+    config: LocalPath | None = None,
     attacks: Annotated[tuple[EvaluationAttack, ...], Parameter(negative=())] = (
         "clean",
         "pgd20",
@@ -34,7 +35,7 @@ def evaluate(
     images: int | None = None,
     data: str | None = None,
     severity: Annotated[tuple[int, ...], Parameter(negative=())] = (),
-    out: Path | None = None,
+    out: LocalPath | None = None,
     local: Annotated[bool, Parameter(negative=())] = False,
     gpu: float | None = None,
     address: Address = None,
@@ -104,6 +105,8 @@ def evaluate(
     failures = list(targets.problems)
     for sentence in (*targets.notices, *failures):
         say(sentence)
+    if not targets.networks:
+        raise StudyError(_failed(f"{folder}: none of its networks can be evaluated:", failures))
     todo = jobs.evaluation_jobs(targets, attacks, seeds=attack_seeds, eps=radii, norm=norm)
     sets = image_sets(data, parsed(overrides), severity, targets.networks, images)
     say(
@@ -132,17 +135,18 @@ def evaluate(
         say(f"{skipped} evaluation jobs were skipped: {folder / 'evaluations'} has their results")
     if failures:
         raise StudyError(
-            "\n".join(
-                [
-                    (
-                        f"{folder}: {len(failures)} of the evaluations failed; all others are kept,"
-                        " and the same command tries these again:"
-                    ),
-                    *(f"  {sentence}" for sentence in dict.fromkeys(failures)),
-                ]
+            _failed(
+                f"{folder}: {len(failures)} of the evaluations failed; all others are kept, and the"
+                " same command tries these again:",
+                failures,
             )
         )
     return folder
+
+
+def _failed(sentence: str, failures: "Sequence[str]") -> str:
+    """The last error: a sentence, and each failure once."""
+    return "\n".join([sentence, *(f"  {failure}" for failure in dict.fromkeys(failures))])
 
 
 def _flags(raised: object) -> str:

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from rkdsearch.cli.options import AllowImport
+from rkdsearch.cli.options import AllowImport, LocalPath
 
 
 def export(
-    study: Path,
+    study: LocalPath,
     *,
     trial: str | None = None,
-    out: Path | None = None,
+    out: LocalPath | None = None,
     onnx: bool = False,
     allow_import: AllowImport = (),
 ) -> tuple[Path, ...]:

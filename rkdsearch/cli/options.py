@@ -1,14 +1,30 @@
 """Options that several commands share, and the parser of overrides."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
+from rkdsearch.errors import FileError
+from rkdsearch.local_path import local_path, refused_url
+
+
+def _path(_kind: type, tokens: Sequence[Token]) -> Path:
+    """The path as it was typed: cyclopts' own would have lost a slash of `s3://`."""
+    return local_path(tokens[0].value)
+
+
+def no_url(_kind: object, text: str) -> None:
+    """Raise FileError where a path on other machines is a URL."""
+    if (refusal := refused_url(text)) is not None:
+        raise FileError(refusal)
+
+
+LocalPath = Annotated[Path, Parameter(converter=_path)]  # every path of every command
 AllowImport = Annotated[
     tuple[str, ...],
     Parameter(

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+from rkdsearch.cli.options import LocalPath
 
-def report(study: Path, *, out: Path | None = None) -> Path:
+
+def report(study: LocalPath, *, out: LocalPath | None = None) -> Path:
     """Write an offline HTML page about a study.
 
     Parameters

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from rkdsearch.cli.options import AllowImport
+from rkdsearch.cli.options import AllowImport, LocalPath
 
 
 def reproduce(
-    study: Path,
+    study: LocalPath,
     *,
     trial: str = "run",
-    folder: Path | None = None,
+    folder: LocalPath | None = None,
     allow_import: AllowImport = (),
 ) -> None:
     """Train a trial again from its exact configuration, and say whether the network is the same.

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from cyclopts import App
 
-from rkdsearch.cli.options import AllowImport
+from rkdsearch.cli.options import AllowImport, LocalPath
 
 if TYPE_CHECKING:
     from rkdsearch.space.space import SearchSpace
@@ -14,7 +14,7 @@ app = App(name="space", help="Check, show or sample a search space.", help_forma
 
 
 @app.command
-def check(*files: Path, allow_import: AllowImport = ()) -> None:
+def check(*files: LocalPath, allow_import: AllowImport = ()) -> None:
     """Build the run at both ends of every parameter, and 100 random runs: all must be legal.
 
     Parameters
@@ -73,7 +73,7 @@ def list_shipped() -> None:
 
 
 @app.command
-def show(file: Path, *, allow_import: AllowImport = ()) -> None:
+def show(file: LocalPath, *, allow_import: AllowImport = ()) -> None:
     """Print a space as it is read: fixed values, parameters with conditions, baselines, ladder.
 
     Parameters
@@ -106,7 +106,7 @@ def show(file: Path, *, allow_import: AllowImport = ()) -> None:
 
 @app.command
 def sample(
-    file: Path,
+    file: LocalPath,
     *,
     count: int = 1,
     seed: int = 0,

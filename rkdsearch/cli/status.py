@@ -1,9 +1,10 @@
 """`rkdsearch status STUDY`: the state of a search. It reads only."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
+
+from rkdsearch.cli.options import LocalPath
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 FRONT, OTHERS, FAILED = 8, 5, 3
 
 
-def status(study: Path, *, all_trials: Annotated[bool, Parameter(name="--all")] = False) -> None:
+def status(
+    study: LocalPath, *, all_trials: Annotated[bool, Parameter(name="--all")] = False
+) -> None:
     """Print the trials of a study by status, its cost, its hypervolume and its front so far.
 
     Parameters
@@ -27,6 +30,7 @@ def status(study: Path, *, all_trials: Annotated[bool, Parameter(name="--all")] 
     """
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from rkdsearch.pace import duration
     from rkdsearch.reporting.traces import Row, method_of, percent, settings
@@ -83,8 +87,9 @@ def status(study: Path, *, all_trials: Annotated[bool, Parameter(name="--all")] 
         for row, whole in zip(ended, of_full_length(ended), strict=True)
         if not whole
     }
-    console = Console(soft_wrap=False, highlight=False)
-    console.print(f"[bold]{_safe(found.name)}[/]  {_state(found)}")
+    # neither a name nor an error is markup: their author may be a stranger
+    console = Console(soft_wrap=False, highlight=False, markup=False, emoji=False)
+    console.print(Text.assemble((_safe(found.name), "bold"), f"  {_state(found)}"))
     spent = (
         f"device time {duration(cost.device_seconds)} in a span of {duration(cost.span_seconds)}"
     )
@@ -106,12 +111,10 @@ def status(study: Path, *, all_trials: Annotated[bool, Parameter(name="--all")] 
 
 
 def _safe(text: str) -> str:
-    """One line without markup and control characters: its author may be a stranger."""
-    from rich.markup import escape
-
+    """One line without control characters: its author may be a stranger."""
     from rkdsearch.cli.console import harmless
 
-    return escape(" ".join(harmless(text).split("\n")))
+    return " ".join(harmless(text).split("\n"))
 
 
 def _others(found: "StudyResults") -> "list[dict[str, Any]]":

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 from cyclopts import App
 
-from rkdsearch.cli.options import AllowImport
+from rkdsearch.cli.options import AllowImport, LocalPath
 
 if TYPE_CHECKING:
     from rkdsearch.config import TrainConfig
@@ -21,10 +21,10 @@ CACHE = Path("teachers")
 
 @app.command
 def train(
-    config: Path,
+    config: LocalPath,
     *overrides: str,
     role: Literal["robust", "natural"] = "robust",
-    cache: Path = CACHE,
+    cache: LocalPath = CACHE,
     allow_import: AllowImport = (),
 ) -> None:
     """Train a teacher from its recipe, once. After an interruption, repeat the command to continue.
@@ -85,7 +85,7 @@ def train(
 
 @app.command
 def verify(
-    config: Path, *overrides: str, cache: Path = CACHE, allow_import: AllowImport = ()
+    config: LocalPath, *overrides: str, cache: LocalPath = CACHE, allow_import: AllowImport = ()
 ) -> None:
     """Measure a run's teachers on your validation images, and compare with the published claims.
 
@@ -138,7 +138,7 @@ def verify(
 
 
 @app.command
-def convert(file: Path, out: Path, *, key: str | None = None) -> None:
+def convert(file: LocalPath, out: LocalPath, *, key: str | None = None) -> None:
     """Rewrite a checkpoint as safetensors, which runs no code when loaded. Tensors keep all bits.
 
     Parameters

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rkdsearch.cli.options import AllowImport
+from rkdsearch.cli.options import AllowImport, LocalPath
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def train(
-    config: Path,
+    config: LocalPath,
     *overrides: str,
-    folder: Path | None = None,
+    folder: LocalPath | None = None,
     allow_import: AllowImport = (),
 ) -> None:
     """Train one run. Started again with the same folder, it continues from its last epoch.

@@ -17,6 +17,7 @@ from rkdsearch.config.dotted import merge, nest, section_not_value
 from rkdsearch.config.run import TrainConfig
 from rkdsearch.config.sentences import sentence
 from rkdsearch.errors import ConfigError
+from rkdsearch.local_path import local_path
 from rkdsearch.methods import Method
 
 
@@ -71,10 +72,10 @@ class _Loader(yaml.SafeLoader):
 def read_yaml(file: str | Path) -> dict[str, Any]:
     """A mapping from a YAML file: no tags, no code, no name twice in a section.
 
-    Raises ConfigError.
+    Raises ConfigError, or FileError where the path is a URL or cannot be reached.
     """
     try:
-        text = Path(file).read_text(encoding="utf-8")
+        text = local_path(file).read_text(encoding="utf-8")
         values = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
     except ConfigError as error:
         raise ConfigError(f"{file}, {error}") from None
@@ -82,6 +83,8 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{file}: there is no such file") from None
     except IsADirectoryError:
         raise ConfigError(f"{file}: is a folder, not a YAML file") from None
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}; is it yours?") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):

@@ -1,8 +1,8 @@
 """Section `teachers`: the frozen networks that a run learns from, and how to train one."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ModelWrapValidatorHandler, model_validator
+from pydantic import AfterValidator, Field, ModelWrapValidatorHandler, model_validator
 
 from rkdsearch import methods
 from rkdsearch.config.attack import AttackConfig, check_start
@@ -13,6 +13,7 @@ from rkdsearch.config.training import (
     ScheduleConfig,
     TrainingConfig,
 )
+from rkdsearch.local_path import path_text
 from rkdsearch.models import ModelConfig
 from rkdsearch.section import Section
 from rkdsearch.teacher import Role
@@ -53,7 +54,9 @@ class TeacherConfig(Section):
     """A frozen network to learn from: a file of weights, or a recipe to make one."""
 
     network: ModelConfig = Field(default_factory=ModelConfig)
-    path: str | None = Field(None, description=".safetensors, .pt or .pth")
+    path: Annotated[str, AfterValidator(path_text)] | None = Field(
+        None, description=".safetensors, .pt or .pth"
+    )
     sha256: str | None = Field(
         None, description="sha256 of the file, hexadecimal; another file is refused"
     )

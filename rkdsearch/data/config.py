@@ -2,9 +2,10 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from rkdsearch.errors import did_you_mean
+from rkdsearch.local_path import path_text, refused_url
 from rkdsearch.plugins import is_dotted
 from rkdsearch.section import Section
 
@@ -122,7 +123,7 @@ class DataConfig(Section):
         ),
     ] = "shuffled"
     extra: Annotated[
-        str | None,
+        Annotated[str, AfterValidator(path_text)] | None,
         Field(description="npz of generated images: `image` (N, H, W, C) uint8 and `label` (N,)"),
     ] = None
     extra_fraction: Annotated[
@@ -172,7 +173,7 @@ class DataConfig(Section):
         ),
     ] = 4.0
     cache: Annotated[
-        str | None,
+        Annotated[str, AfterValidator(path_text)] | None,
         Field(description="folder, parquet: where that file goes; null: beside the data"),
     ] = None
     image_column: Annotated[
@@ -202,6 +203,14 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _laws(self) -> Self:
+        # what `root` means to a function of the user's is the function's affair
+        paths = {
+            "name": self.path if self.kind in _FILES else self.name,
+            "root": "" if self.kind == DOTTED else self.root or "",
+        }
+        for field, text in paths.items():
+            if (refusal := refused_url(text)) is not None:
+                raise ValueError(f"{field}: {refusal}")
         known = (
             self.path != "" if self.kind in _FILES else is_dotted(self.name) or self.name in NAMES
         )

@@ -18,6 +18,7 @@ from rkdsearch.data.datasets import check_classes, forget_images
 from rkdsearch.data.encoded import Split
 from rkdsearch.data.images import Images
 from rkdsearch.errors import DataError, DiskError
+from rkdsearch.local_path import local_path
 
 _ROWS = 1024  # rows written at a time
 
@@ -37,7 +38,7 @@ def write_images(
     that are there already are replaced. Raises DataError, and DiskError where they cannot be
     written.
     """
-    home = Path(folder)
+    home = local_path(folder)
     first = replace(images_of(*train, classes, "train"), split="train")
     check_classes(first)
     found: dict[Split, Images] = {"train": first}

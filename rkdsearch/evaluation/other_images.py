@@ -34,6 +34,7 @@ from rkdsearch.evaluation.corruptions import CORRUPTIONS, corrupted
 from rkdsearch.evaluation.image_form import Bytes, Form
 from rkdsearch.evaluation.images import EvaluatedImages, ImageSet, evaluated_images
 from rkdsearch.evaluation.targets import EvaluationTarget
+from rkdsearch.local_path import refused_url
 
 Indices = NDArray[np.int64]
 
@@ -120,6 +121,8 @@ def _named(
     spec: str, form: Form, classes: tuple[str, ...], severities: Sequence[int]
 ) -> list[ImageSet]:
     kind, colon, place = spec.partition(":")
+    if (refusal := refused_url(place if kind in _OF_FILES else spec)) is not None:
+        raise DataError(f"--data {refusal}")
     path = Path(place if colon else spec).expanduser()
     if not colon and path.suffix == ".npz":
         kind = "npz"

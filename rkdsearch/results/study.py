@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pandas as pd
 
 from rkdsearch.errors import StudyError
 from rkdsearch.file_lock import locked_by
+from rkdsearch.local_path import local_path
 from rkdsearch.results.cells import records
 from rkdsearch.results.evaluations import current_tests
 from rkdsearch.results.front import front_rows, volume
@@ -122,12 +124,12 @@ class StudyResults:
         )
 
 
-def read_study(folder: Path | str) -> StudyResults:
+def read_study(folder: str | PathLike[str]) -> StudyResults:
     """Read a study, running, finished, copied or empty; writes nothing.
 
-    Raises StudyError where there is no such folder.
+    Raises StudyError where there is no such folder, FileError where it cannot be reached.
     """
-    folder = Path(folder)
+    folder = local_path(folder)
     if not folder.is_dir():
         raise StudyError(
             f"{folder}: a study is a folder that `rkdsearch tune` made, but there is none; check"

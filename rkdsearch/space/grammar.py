@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError
 from rkdsearch import config as run
 from rkdsearch.config.fidelity import Fidelity
 from rkdsearch.errors import ConfigError, SpaceError
+from rkdsearch.local_path import refused_url
 from rkdsearch.results.objectives import USUAL, Name
 from rkdsearch.results.versions import RUNG, upgraded_rung
 from rkdsearch.section import Section
@@ -121,6 +122,8 @@ def _located(first: list[Any], file: Path) -> list[Any]:
                     f"{file}: first[{number}]: `study` names a folder and stands alone, as in"
                     f" {{study: studies/digits}}, got {dict(entry)}"
                 )
+            if (refusal := refused_url(named)) is not None:
+                raise SpaceError(f"{file}: first[{number}].study: {refusal}")
             found.append({"study": str(Path(file.parent, named).absolute())})
         else:
             found.append(entry)

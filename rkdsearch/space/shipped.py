@@ -6,6 +6,7 @@ A wheel carries them inside the package; in a checkout they lie beside it.
 from pathlib import Path
 
 from rkdsearch.errors import SpaceError, did_you_mean
+from rkdsearch.local_path import refused_url
 
 PREFIX = "rkdsearch:"
 _PACKAGE = Path(__file__).parents[1]
@@ -21,10 +22,12 @@ def files() -> dict[str, Path]:
 def located(name: str | Path, base: Path = Path()) -> Path:
     """The file of a search space: a shipped one by its name, any other by its path from `base`.
 
-    Raises SpaceError for a name that no shipped space has.
+    Raises SpaceError for a name that no shipped space has, and for a URL.
     """
     text = str(name)
     if not text.startswith(PREFIX):
+        if (refusal := refused_url(name)) is not None:
+            raise SpaceError(refusal)
         return base / name
     known, stem = files(), text.removeprefix(PREFIX).removesuffix(".yaml")
     if (file := known.get(f"{PREFIX}{stem}")) is None:

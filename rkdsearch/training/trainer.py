@@ -27,6 +27,7 @@ from rkdsearch.attacks import Noise
 from rkdsearch.config import TrainConfig
 from rkdsearch.config.fidelity import Fidelity, fidelity_at
 from rkdsearch.errors import CheckpointError, NonFiniteLossError, OutOfMemoryError
+from rkdsearch.local_path import local_path
 from rkdsearch.pace import Pace
 from rkdsearch.results.rows import Checks
 from rkdsearch.teacher import load
@@ -65,7 +66,7 @@ class Trainer:
         node: str = platform.node(),
     ) -> None:
         self.config, self.node = config, node
-        self.folder = None if folder is None else Path(folder)
+        self.folder = None if folder is None else local_path(folder)
         self._fidelities = tuple(fidelities)
         parts = setup.build_run(config, splits)
         self.accelerator, self.splits = parts.accelerator, parts.splits

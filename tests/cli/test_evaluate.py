@@ -42,6 +42,20 @@ def test_one_bad_network_does_not_stop_the_others_and_the_end_lists_it(
     assert "b cannot be evaluated" in capsys.readouterr().out
 
 
+def test_where_no_network_is_left_the_end_lists_why(tmp_path: Path) -> None:
+    write_trials(tmp_path, [{"trial_id": name} for name in ("a", "b")])
+    (tmp_path / "checkpoints" / "a" / "best.safetensors").unlink()
+    whole = tmp_path / "checkpoints" / "b" / "best.safetensors"
+    whole.write_bytes(whole.read_bytes()[:100])
+    with pytest.raises(StudyError) as error:
+        evaluate(tmp_path, attacks=("clean",), images=20, local=True)
+    first, gone, cut = str(error.value).splitlines()
+    assert first == f"{tmp_path}: none of its networks can be evaluated:"
+    assert "a/best.safetensors: is missing, so trial a cannot be evaluated" in gone
+    assert cut.startswith("  trial b cannot be evaluated: ")
+    assert not (tmp_path / "openings").exists()
+
+
 @pytest.mark.parametrize("named", ["file", "config", "beside"])
 def test_a_bare_checkpoint_is_evaluated_with_its_run_on_other_images(
     tmp_path: Path, named: str

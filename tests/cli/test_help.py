@@ -2,25 +2,25 @@
 
 from collections.abc import Iterator
 
-from cyclopts import App
+from cyclopts import App, Argument
 
 from rkdsearch.cli import app
 
 
-def parameters(commands: App, path: str = "") -> Iterator[tuple[str, str]]:
-    """Each parameter of each command, such as `space check --allow-import`, and its help."""
+def arguments(commands: App, path: str = "") -> Iterator[tuple[str, Argument]]:
+    """Each parameter of each command, by its name, such as `space check --allow-import`."""
     if commands.default_command:
         yield from (
-            (f"{path}{a.name}", a.parameter.help or "")
+            (f"{path}{a.name}", a)
             for a in commands.assemble_argument_collection(parse_docstring=True)
         )
     for name in commands:
         if not name.startswith("-"):  # --help and --version are commands too
-            yield from parameters(commands[name], f"{path}{name} ")
+            yield from arguments(commands[name], f"{path}{name} ")
 
 
 def test_every_parameter_of_every_command_is_explained() -> None:
-    found = dict(parameters(app))
+    found = {name: a.parameter.help or "" for name, a in arguments(app)}
     assert {
         "space check FILES",
         "space sample --seed",

@@ -40,6 +40,17 @@ def test_status_counts_trials_and_lists_the_front(
     assert any(line.startswith("failed: rslad-016: NonFiniteLossError") for line in lines)
 
 
+def test_names_and_labels_are_no_markup_and_no_emoji(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    strange = "[/x] [bold] :bug: \\"
+    make_study(tmp_path / "study", evil=strange)
+    status(tmp_path / "study")
+    out = capsys.readouterr().out
+    assert out.startswith(f"digits{strange}  60 trials")
+    assert f"NonFiniteLossError: loss was nan at step 12{strange}\n" in out
+
+
 def test_a_search_that_was_stopped_is_not_shown_as_running(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

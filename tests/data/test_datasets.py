@@ -218,5 +218,8 @@ def test_a_config_survives_the_way_to_json_and_back() -> None:
         DIGITS,
         DataConfig(name="folder:pictures", image_size=64),
         DataConfig(name="svhn", root="data"),
+        # a function of the user's may read what we do not, and this is no URL
+        DataConfig(name="my_lab.data.images", root="s3://bucket/images"),
+        DataConfig(name="folder:///pictures"),
     ):
         assert DataConfig.model_validate_json(config.model_dump_json()) == config

@@ -207,3 +207,13 @@ def test_corruptions_are_made_of_the_own_test_images_and_count_as_an_opening_of_
         image_sets("corruptions:contrats", {}, (), [digits], 40)
     with pytest.raises(ConfigError, match="--severity must be 1 to 5, got 6"):
         image_sets("corruptions", {}, (6,), [digits], 40)
+
+
+@pytest.mark.parametrize("spec", ["s3://b/x.npz", "folder:s3://b/x.npz", "npz:s3://b/x.npz"])
+def test_images_of_a_url_are_refused_and_an_absolute_path_with_more_slashes_is_none(
+    tmp_path: Path, spec: str
+) -> None:
+    with pytest.raises(DataError, match=r"^--data s3://b/x.npz: s3:// is not supported; name a "):
+        sets(spec)
+    folder = write_folder(tmp_path)
+    assert len(sets(f"folder://{folder}")) == 1

@@ -1,0 +1,84 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rkdsearch
+from rkdsearch.errors import FileError, RkdError
+from rkdsearch.local_path import local_path, missing_folders
+
+WAY_OUT = (
+    " is not supported; name a path that all nodes mount (NFS, EFS, Filestore, Lustre), and copy"
+    " from there or to there yourself"
+)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("s3://bucket/study", "s3://bucket/study: s3://"),
+        (Path("s3://bucket/study"), "s3://bucket/study: s3://"),
+        (Path("s3a://bucket"), "s3a://bucket: s3a://"),
+        ("hdfs:///x", "hdfs:///x: hdfs://"),
+        ("https://a.b/c.pt", "https://a.b/c.pt: https://"),
+    ],
+)
+def test_a_url_is_refused_by_its_name_also_where_a_path_has_lost_a_slash(
+    given: str | Path, said: str
+) -> None:
+    with pytest.raises(FileError) as error:
+        local_path(given)
+    assert str(error.value) == said + WAY_OUT
+
+
+def test_a_folder_whose_name_ends_with_a_colon_is_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert local_path("ab:/new") == Path("ab:/new")
+    (tmp_path / "ab:" / "c").mkdir(parents=True)
+    for path in ("ab:/c", "ab:/new", "rkdsearch:digits", "/x:/y"):
+        assert local_path(path) == local_path(Path(path)) == Path(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("a" * 256, "File name too long"), ("loop/x", "Too many levels of symb")]
+)
+def test_what_the_system_refuses_is_one_sentence(tmp_path: Path, name: str, reason: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(FileError, match=rf"^{tmp_path / name}: cannot be reached: {reason}"):
+        local_path(tmp_path / name)
+
+
+def test_what_is_not_there_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file" / "below", tmp_path / "a" / "b"):
+        assert local_path(place) == place
+    assert missing_folders(tmp_path / "a" / "b") == [tmp_path / "a" / "b", tmp_path / "a"]
+
+
+def test_the_functions_for_notebooks_refuse_a_url_and_make_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "study").mkdir()
+    run = rkdsearch.build_config({"method.name": "natural"})
+    calls: tuple[Callable[[Any], object], ...] = (
+        lambda url: rkdsearch.tune(url, "s", trials=2),
+        lambda url: rkdsearch.tune("rkdsearch:digits", url, trials=2),
+        lambda url: rkdsearch.tune("rkdsearch:digits", "s", trials=2, warm_start=url),
+        rkdsearch.evaluate,
+        lambda url: rkdsearch.report("study", out=url),
+        lambda url: rkdsearch.export("study", out=url),
+        rkdsearch.read_study,
+        rkdsearch.load_config,
+        rkdsearch.SearchSpace.load,
+        lambda url: rkdsearch.Trainer(run, url),
+        lambda url: rkdsearch.write_images(url, ([], [])),
+    )
+    for call in calls:
+        for url in ("s3://bucket/x", Path("s3://bucket/x")):
+            with pytest.raises(RkdError, match=r"s3://bucket/x: s3:// is not supported; name a pa"):
+                call(url)
+    assert [file.name for file in tmp_path.iterdir()] == ["study"]
