@@ -8,7 +8,6 @@ and lets nobody wait.
 import errno
 import fcntl
 import os
-import re
 import socket
 import time
 from collections.abc import Iterator
@@ -24,20 +23,6 @@ WAITING_FILE = ".rkdsearch.lock"
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
-def refuse_object_storage(folder: Path) -> None:
-    """Raise StudyError where the folder is a URL, such as s3://bucket/study.
-
-    A path would make a local folder of that name: `s3:`.
-    """
-    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", folder.as_posix())
-    if found is not None:
-        raise StudyError(
-            f"{folder}: {found[1]} storage is not supported: rows and checkpoints need a rename"
-            " that replaces a file, and locks; name a folder that all nodes mount (NFS, EFS,"
-            " Filestore, Lustre), and copy it to a bucket afterwards"
-        )
-
-
 @contextmanager
 def one_writer(
     folder: Path,
@@ -48,9 +33,8 @@ def one_writer(
 
     The error of a second process says what the first is `doing`. Raises StudyError, with the first
     writer's process and the `way_out`, where the folder has a writer; DiskError where the folder
-    cannot be written or is a URL. All come before anything is computed.
+    cannot be written. Both come before anything is computed.
     """
-    refuse_object_storage(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # a link in a copied folder may lead to any file of the user, which would be emptied

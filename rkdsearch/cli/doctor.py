@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from rkdsearch.cli.options import Address, AllowImport
+from rkdsearch.cli.options import Address, AllowImport, LocalPath
 
 
 def doctor(
-    space: Path | None = None,
+    space: LocalPath | None = None,
     *,
-    study: Path | None = None,
+    study: LocalPath | None = None,
     address: Address = None,
     allow_import: AllowImport = (),
 ) -> None:
@@ -33,14 +33,11 @@ def doctor(
     from rkdsearch.execution import doctor as examination
     from rkdsearch.execution.placement import available_resources
     from rkdsearch.execution.ray_session import shared_token
-    from rkdsearch.file_lock import refuse_object_storage
     from rkdsearch.search import study_file
     from rkdsearch.space.settings import Resources
 
     plugins.allow_import(*allow_import)
     searched = None if space is None else checked(space)[0]
-    if study is not None:
-        refuse_object_storage(study)
     if searched is not None:
         # without a folder the images and teachers are compared with no earlier study's
         study_file.check_files(study or Path(), searched)
@@ -50,7 +47,7 @@ def doctor(
         found += 1
         say(f"this machine {complaint}")
     with ExitStack() as held:
-        held.enter_context(available_resources(resources, address))
+        held.enter_context(available_resources(resources, address, say))
         sights = (
             [("this machine", examination.here(searched, study))]
             if address is None
@@ -62,7 +59,13 @@ def doctor(
                 found += 1
                 say(f"  {node} {complaint}")
         if address is not None and searched is not None:
-            for complaint in examination.group_complaints(resources):
+            for sentence in examination.too_small(resources):
+                found += examination.fits_no_machine(resources)
+                say(f"  {sentence}")
+            for complaint in (
+                *examination.impossible(resources),
+                *examination.strangers(resources),
+            ):
                 found += 1
                 say(f"  {complaint}")
     if found:

@@ -1,26 +1,28 @@
 """`rkdsearch tune`: search a space."""
 
 import shlex
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rkdsearch.cli.options import Address, AllowImport
+from rkdsearch.cli.options import Address, AllowImport, LocalPath
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import NoReturn
 
+    from rkdsearch.search.warm_start import WarmStart
     from rkdsearch.space.space import SearchSpace
 
 
 def tune(
-    space: Path,
+    space: LocalPath,
     *,
     trials: int | None = None,
     device_hours: float | None = None,
-    study: Path,
+    study: LocalPath,
     resume: bool = False,
-    warm_start: Path | None = None,
+    warm_start: LocalPath | None = None,
     journal: bool = True,
     address: Address = None,
     dry_run: bool = False,
@@ -55,10 +57,9 @@ def tune(
     from rkdsearch.cli.space import checked
     from rkdsearch.errors import DiskError, LostHeadError
     from rkdsearch.evaluation.openings import told_at_resume
-    from rkdsearch.file_lock import one_writer
     from rkdsearch.results.store import Store
     from rkdsearch.search import study_file
-    from rkdsearch.search.warm_start import FILE
+    from rkdsearch.search.warm_start import FILE, prepare
 
     until = _until(trials, device_hours)
     plugins.allow_import(*allow_import)
@@ -71,15 +72,16 @@ def tune(
         say(line)
     with ExitStack() as held:
         if not dry_run:
-            held.enter_context(one_writer(study))
+            held.enter_context(_writing(study))
         existed = study_file.claim(study, searched, resume=resume, notice=say)
         if existed and (opened := told_at_resume(Store(study))) is not None:
             say(opened)
         study_file.check_files(study, searched, notice=say)
+        warmed = prepare(study, warm_start, searched, existed=existed)
         from rkdsearch.execution import doctor
         from rkdsearch.execution.placement import available_resources
 
-        held.enter_context(available_resources(searched.resources, address))
+        held.enter_context(available_resources(searched.resources, address, say))
         if address is not None:
             doctor.check_cluster(searched, study, say)
         if dry_run:
@@ -109,13 +111,33 @@ def tune(
                 trials,
                 device_hours,
                 existed=existed,
-                warm_start=warm_start,
+                warmed=warmed,
                 journal=journal,
                 address=address,
                 leave=leave,
             )
         except (KeyboardInterrupt, DiskError, LostHeadError):
             say(to_continue())
+            raise
+
+
+@contextmanager
+def _writing(study: Path) -> "Iterator[None]":
+    """Be the study's only writer; a search that is refused leaves nothing that was not there."""
+    from rkdsearch.file_lock import WRITER_FILE, one_writer
+    from rkdsearch.local_path import missing_folders
+
+    made = missing_folders(study)
+    known = {file.name for file in study.glob("*")}
+    with one_writer(study):
+        try:
+            yield
+        except BaseException:
+            with suppress(OSError):  # under the lock: the file is no other search's
+                if {file.name for file in study.glob("*")} - known == {WRITER_FILE}:
+                    (study / WRITER_FILE).unlink()
+                for folder in made:
+                    folder.rmdir()
             raise
 
 
@@ -138,7 +160,7 @@ def _search(
     device_hours: float | None,
     *,
     existed: bool,
-    warm_start: Path | None,
+    warmed: "WarmStart",
     journal: bool,
     address: str | None,
     leave: "Callable[[BaseException], NoReturn]",
@@ -153,10 +175,10 @@ def _search(
     from rkdsearch.search.study import Study
     from rkdsearch.search.study_file import describe
     from rkdsearch.search.teachers import overrides_of
-    from rkdsearch.search.warm_start import prepare
+    from rkdsearch.search.warm_start import keep
 
     chance = data.load_training(space.example().data).chance
-    warmed = prepare(folder, warm_start, space, existed=existed)
+    keep(folder, warmed)
     if warmed.observations:
         say(
             f"warm start: the sampler is given {len(warmed.observations)} earlier"

@@ -33,6 +33,7 @@ from rkdsearch.execution.placement import (
     processes_on,
 )
 from rkdsearch.execution.sight import Order, Sight, last_line, look, versions
+from rkdsearch.local_path import missing_folders
 from rkdsearch.plugins import allowed_imports
 from rkdsearch.search.teachers import needed_roles
 from rkdsearch.space.settings import Resources
@@ -93,9 +94,8 @@ def check_cluster(space: SearchSpace, folder: Path, notice: Callable[[str], None
     if complaints:
         more = f" (and {len(complaints) - 3} more)" if len(complaints) > 3 else ""
         raise StudyError("\n".join(complaints[:3]) + more)
-    missing = missing_on_cluster(space.resources, [node["Resources"] for node in live_nodes()])
-    if missing is not None:
-        notice(f"{missing}: trials wait until it grows")
+    for sentence in too_small(space.resources):
+        notice(sentence)
 
 
 def here(space: SearchSpace | None, folder: Path | None) -> Sight:
@@ -104,13 +104,18 @@ def here(space: SearchSpace | None, folder: Path | None) -> Sight:
         return look(_order(space, folder, witness))
 
 
-def group_complaints(resources: Resources) -> Iterator[str]:
-    """Sentences about why the connected cluster holds no trial now, or ever."""
+def too_small(resources: Resources) -> Iterator[str]:
+    """A sentence where the cluster holds no trial now, which is no fault: it may grow."""
     missing = missing_on_cluster(resources, [node["Resources"] for node in live_nodes()])
     if missing is not None:
         yield f"{missing}: trials wait until it grows"
-    yield from impossible(resources)
-    yield from strangers(resources)
+
+
+def fits_no_machine(resources: Resources) -> bool:
+    """True where no node holds one process of a trial, and nothing starts other nodes."""
+    process = process_bundle(resources)
+    held = any(processes_on(node["Resources"], process) for node in live_nodes())
+    return not held and nodes_at_most() is None
 
 
 def impossible(resources: Resources) -> Iterator[str]:
@@ -198,7 +203,7 @@ def _witness(folder: Path | None) -> Iterator[str]:
     if folder is None:
         yield name
         return
-    created = not folder.exists()
+    made = missing_folders(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
@@ -215,9 +220,9 @@ def _witness(folder: Path | None) -> Iterator[str]:
     finally:
         for file in folder.glob(f"{name}*"):
             file.unlink(missing_ok=True)
-        if created:  # a dry run leaves nothing
-            with suppress(OSError):
-                folder.rmdir()
+        with suppress(OSError):  # a dry run leaves nothing
+            for one in made:
+                one.rmdir()
 
 
 def _order(space: SearchSpace | None, folder: Path | None, witness: str) -> bytes:

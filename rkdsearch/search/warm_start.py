@@ -66,8 +66,8 @@ class _LeftOut(Exception):  # noqa: N818 - nothing went wrong
 def prepare(study: Path, earlier: Path | None, space: SearchSpace, *, existed: bool) -> WarmStart:
     """The warm start of a study: the one that it began with, or a new one from `earlier`.
 
-    Raises StudyError where a study that `existed` began without a warm start or with another one,
-    or where `from_study` raises it.
+    Writes nothing: `keep` does, once the search begins. Raises StudyError where a study that
+    `existed` began without a warm start or with another one, or where `from_study` raises it.
     """
     known = load(study)
     if earlier is None:
@@ -85,9 +85,13 @@ def prepare(study: Path, earlier: Path | None, space: SearchSpace, *, existed: b
             f"{study}: began without --warm-start; leave it out, or name another folder with"
             " --study"
         )
-    new = from_study(earlier, space)
-    save(study, new)
-    return new
+    return from_study(earlier, space)
+
+
+def keep(study: Path, warmed: WarmStart) -> None:
+    """Write a new warm start of the study; one that is kept already stays as it is."""
+    if warmed.earlier is not None and not (study / FILE).exists():
+        save(study, warmed)
 
 
 def _same_study(known: Path, earlier: Path) -> bool:

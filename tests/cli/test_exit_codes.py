@@ -352,11 +352,13 @@ def test_what_to_type_names_the_earlier_study_until_it_is_kept(
 ) -> None:
     def interrupted(*_: object, **__: object) -> None:
         if kept:
-            warm_start.save(tmp_path / "s", warm_start.WarmStart([], tmp_path / "earlier"))
+            warm_start.save(tmp_path / "s", given)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(placement, "available_resources", lambda *_: nullcontext())
-    monkeypatch.setattr(warm_start, "prepare", interrupted)
+    given = warm_start.WarmStart([], tmp_path / "earlier")
+    monkeypatch.setattr(warm_start, "prepare", lambda *_, **__: given)
+    monkeypatch.setattr(warm_start, "keep", interrupted)
     words = ("--trials", 2, "--study", tmp_path / "s", "--warm-start", tmp_path / "earlier")
     assert rkdsearch(monkeypatch, "tune", write_space(tmp_path), *words) == 130
     assert capsys.readouterr().out.endswith(
@@ -375,3 +377,118 @@ def test_show_and_sample_print_the_space(
     )
     assert rkdsearch(monkeypatch, "space", "sample", file, "--count", 2) == 0
     assert capsys.readouterr().out.count("method.name:") == 2
+
+
+URL = "s3://bucket/x.safetensors"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        f"report study --out {URL}",
+        f"export study --out {URL}",
+        f"teacher convert small.yaml {URL}",
+        f"teacher convert {URL} out.safetensors",
+        f"evaluate small.yaml --out {URL}",
+        f"evaluate {URL}",
+        f"status {URL}",
+        f"reproduce {URL}",
+        f"enqueue {URL} optimizer.lr=0.1",
+        f"space check small.yaml {URL}",
+        f"train {URL}",
+        f"tune small.yaml --trials 2 --study {URL}",
+        f"tune small.yaml --trials 2 --study s --warm-start {URL}",
+        f"doctor --study {URL}",
+        f"cluster slurm --space small.yaml --trials 2 --study {URL}",
+    ],
+)
+def test_object_storage_is_refused_by_its_name_and_no_folder_of_that_name_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    command: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    study_file.describe(tmp_path / "study", load_space(tmp_path), {})
+    assert rkdsearch(monkeypatch, *command.split()) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith(f"{URL}: s3:// is not supported; name a path that all nodes mount")
+    assert said.err.count("\n") == 1
+    assert {file.name for file in tmp_path.iterdir()} == {"small.yaml", "study"}
+
+
+@pytest.mark.parametrize(
+    "fixed",
+    [
+        {"data": {"name": "cifar10", "root": "s3://b/c"}},
+        {"data.name": "parquet:s3://b/c"},
+        {"data.name": "folder:s3://b/c"},
+        {"data.name": "s3://b/c"},
+        {"data.extra": "s3://b/c", "data.extra_fraction": 0.5},
+        {"data": {"name": "folder:x", "cache": "s3://b/c"}},
+        {"teachers.robust.path": "s3://b/c"},
+    ],
+)
+def test_a_url_in_a_space_is_found_by_its_check(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    fixed: dict[str, Any],
+) -> None:
+    space = {name: value for name, value in SMALL["fixed"].items() if name != "data"}
+    file = write_space(tmp_path, fixed={**space, **fixed})
+    assert rkdsearch(monkeypatch, "space", "check", file) == 2
+    assert re.search(
+        r": (data|teachers)\S* (\w+: )?s3://b/c: s3:// is not supported; name a path",
+        capsys.readouterr().err,
+    )
+
+
+@pytest.mark.parametrize("changes", [{"extends": "s3://b/c"}, {"first": [{"study": "s3://b/c"}]}])
+def test_a_url_of_another_space_or_study_is_refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, Any],
+) -> None:
+    assert rkdsearch(monkeypatch, "space", "check", write_space(tmp_path, **changes)) == 2
+    assert "s3://b/c: s3:// is not supported; name a path" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--warm-start", "nowhere"], "nowhere: --warm-start needs a study"),
+        (["--warm-start", "nowhere", "--dry-run"], "nowhere: --warm-start needs a study"),
+        (["--address", "127.0.0.1:1"], "nobody answers at 127.0.0.1:1"),
+    ],
+)
+@pytest.mark.parametrize("there", [[], ["old"], ["old", "old/file"]], ids=len)
+def test_a_search_that_is_refused_leaves_what_was_there(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    sentence: str,
+    there: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in there:
+        Path(name).write_text("") if "/" in name else Path(name).mkdir()
+    space = write_space(tmp_path / "spaces")
+    study = "old" if there else "old/new/study"
+    assert rkdsearch(monkeypatch, "tune", space, "--trials", 2, "--study", study, *words) == 2
+    assert sentence in capsys.readouterr().err
+    assert sorted(str(f.relative_to(tmp_path)) for f in tmp_path.rglob("*")) == sorted(
+        [*there, "spaces", "spaces/small.yaml"]
+    )
+
+
+@pytest.mark.parametrize(
+    "command", ["status NAME", "tune NAME --trials 2 --study s --dry-run", "report s --out NAME"]
+)
+def test_a_name_that_the_system_refuses_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    name = "a" * 256
+    assert rkdsearch(monkeypatch, *command.replace("NAME", name).split()) == 2
+    assert capsys.readouterr().err.startswith(f"{name}: cannot be reached: File name too long; ")

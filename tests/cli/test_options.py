@@ -1,10 +1,13 @@
-"""Options that take several values."""
+"""Options that take several values, and paths."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from rkdsearch.cli import app, options
 from rkdsearch.cli.options import repeated
+from tests.cli.test_help import arguments
 
 
 @pytest.mark.parametrize(
@@ -34,3 +37,14 @@ def test_a_list_may_follow_one_option_and_ends_where_other_words_begin(
     monkeypatch.syspath_prepend(tmp_path)  # as `python -m` has it: a folder is no package
     (tmp_path / "study").mkdir()
     assert list(repeated(typed.split())) == read.split()
+
+
+def test_every_path_of_every_command_is_looked_at_as_it_was_typed() -> None:
+    paths = {
+        name: argument.parameter.converter
+        for name, argument in arguments(app)
+        if "Path" in str(argument.hint)
+    }
+    known = {"tune --study", "teacher convert --file", "space check FILES", "report --out"}
+    assert known <= set(paths)
+    assert set(paths.values()) == {get_args(options.LocalPath)[1].converter}

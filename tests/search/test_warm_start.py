@@ -31,6 +31,8 @@ def test_a_warm_start_takes_trials_inside_the_space_and_keeps_them(tmp_path: Pat
     )
     inside = [t for t in done.trials.values() if narrow.searched(t.config) is not None]
     warmed = warm_start.prepare(tmp_path / "new", earlier, narrow, existed=False)
+    assert not (tmp_path / "new").exists()
+    warm_start.keep(tmp_path / "new", warmed)
     seen = warmed.observations
     assert 1 <= len(seen) == len(inside) < 8
     outside, first = next((name, t) for name, t in done.trials.items() if t not in inside)
@@ -89,7 +91,9 @@ def test_a_warm_started_search_resumes_with_the_same_earlier_study(
     FakeWorker().drive(Study(claimed(tmp_path), space, 2, {}))
     new, earlier = tmp_path / "new", tmp_path / "study"
     monkeypatch.chdir(tmp_path)
-    seen = warm_start.prepare(new, Path("study"), space, existed=False).observations
+    warmed = warm_start.prepare(new, Path("study"), space, existed=False)
+    warm_start.keep(new, warmed)
+    seen = warmed.observations
     assert len(seen) == 2
     earlier.rename(tmp_path / "moved")
     monkeypatch.chdir(tmp_path / "moved")
@@ -111,6 +115,7 @@ def test_a_file_of_an_earlier_version_has_the_same_observations(tmp_path: Path) 
     space = load_space(tmp_path)
     FakeWorker().drive(Study(claimed(tmp_path), space, 2, {}))
     new = warm_start.prepare(tmp_path / "new", tmp_path / "study", space, existed=False)
+    warm_start.keep(tmp_path / "new", new)
     file = tmp_path / "new" / warm_start.FILE
     content = json.loads(file.read_text(encoding="utf-8"))
     content["seen"] = [
