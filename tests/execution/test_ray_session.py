@@ -202,7 +202,7 @@ def test_sigterm_while_ray_starts_is_no_failed_start(
         sys.exit(int(signal.SIGTERM))  # as Ray's own handler does
 
     monkeypatch.setattr(ray, "init", init)
-    monkeypatch.setattr(ray_session, "reach", lambda _: None)
+    monkeypatch.setattr(ray_session, "reach", lambda *_: None)
     with pytest.raises(Terminated), connected(address):
         pass
     assert len(starts) == 1
