@@ -10,7 +10,7 @@ console = Console(highlight=False, soft_wrap=True)
 
 def say(text: str) -> None:
     """Print one line."""
-    console.print(harmless(text), markup=False)
+    console.print(harmless(text), markup=False, emoji=False)
 
 
 def harmless(text: str) -> str:
