@@ -84,7 +84,7 @@ class RayTrial(tune.Trainable):
         # move it while the others read.
         damage = checkpoint.put_aside(order.assignment.folder / "last.safetensors")
         if damage is not None:
-            yield Notice(damage)
+            yield Notice(f"{damage}; its run is trained afresh")
         yield from self._reports(order)
 
     def _reports(self, order: WorkOrder) -> Iterator[EpochReport]:

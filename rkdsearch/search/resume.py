@@ -42,7 +42,7 @@ def reconcile(
     the system refuses to give a file.
     """
     ledger.store.sweep()
-    stored = StoredTrials(ledger.store, lengths.space)
+    stored = StoredTrials(ledger.store, lengths.space, notice)
     for file, reason in ledger.store.refused.items():  # put aside, sound rows would be lost
         raise FileError(
             f"{file}: cannot be read: {reason}; nothing was changed, mend that and go on with"

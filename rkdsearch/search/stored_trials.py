@@ -6,7 +6,7 @@ A damaged file is put aside, and its part of the search is done again.
 import json
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,8 +39,11 @@ class StoredTrials:
     `space`.
     """
 
-    def __init__(self, store: Store, space: SearchSpace) -> None:
+    def __init__(
+        self, store: Store, space: SearchSpace, notice: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._folder = store.folder
+        self._notice = notice  # is told of damaged checkpoints
         read = {
             METHOD,
             FULL_EPOCHS,
@@ -103,7 +106,7 @@ class StoredTrials:
         home = folder_of(self._folder, trial.trial_id)
         _rename_segments(home, len(trial.segments))
         for number, segment in enumerate(trial.segments):
-            epochs = checkpoint_history(home / trial.folder_of_segment(number))
+            epochs = checkpoint_history(home / trial.folder_of_segment(number), self._notice)
             trial.epochs_by_segment[number:] = [epochs]
             next_begun = _next_begun(trial, number, home)
             if not epochs and trial.status == Status.RUNNING and not next_begun:
@@ -167,12 +170,16 @@ def hyperparameters_of(row: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def checkpoint_history(folder: Path) -> list[EpochResult]:
+def checkpoint_history(
+    folder: Path, notice: Callable[[str], None] = lambda _: None
+) -> list[EpochResult]:
     """Epochs in the last checkpoint of this folder; empty where there is none.
 
-    A damaged checkpoint is put aside: a half-written file must not stop the search for good.
+    A damaged checkpoint is put aside, which `notice` is told: a half-written file must not stop the
+    search for good. Raises FileError where the system does not give the file.
     """
-    checkpoint.put_aside(folder / LAST)
+    if (damage := checkpoint.put_aside(folder / LAST)) is not None:
+        notice(damage)
     return history_of(folder)
 
 

@@ -12,13 +12,13 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from rkdsearch.errors import CheckpointError, DiskError
+from rkdsearch.errors import CheckpointError, DiskError, FileError
 
 _TEMPORARY = ".part-"  # hidden by the leading dot, so that it is not taken for a checkpoint
 
@@ -95,7 +95,11 @@ def sweep(folder: Path) -> None:
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the state. Raises CheckpointError for a missing, damaged or foreign file."""
+    """The tensors and the state.
+
+    Raises CheckpointError for a missing, damaged or foreign file, and FileError for one that the
+    system does not give.
+    """
     with _opened(path) as (file, state):
         return {name: file.get_tensor(name) for name in file.keys()}, state  # noqa: SIM118
 
@@ -107,16 +111,17 @@ def state_of(path: Path) -> dict[str, Any]:
 
 
 def put_aside(path: Path) -> str | None:
-    """Rename a damaged checkpoint, so that its run starts afresh and the file can be inspected.
+    """Rename a damaged checkpoint, so that its run can start afresh and the file be inspected.
 
-    Returns the notice of it; None where the file is whole or missing.
+    Returns the notice of it; None where the file is whole or missing. Raises FileError where the
+    system does not give it: it may be whole.
     """
     try:
         if path.exists():
             state_of(path)
     except CheckpointError:
         aside = path.rename(path.with_name(f"{path.name}.damaged"))
-        return f"{path} was damaged and is put aside as {aside.name}; its run is trained afresh"
+        return f"{path} was damaged and is put aside as {aside.name}"
     return None
 
 
@@ -124,7 +129,7 @@ def put_aside(path: Path) -> str | None:
 def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
     """The open file and its state; safetensors checks the length that the header promises."""
     try:
-        with safe_open(path, framework="pt") as file:
+        with _given(path), safe_open(path, framework="pt") as file:
             yield file, json.loads((file.metadata() or {})["state"])
     except FileNotFoundError:
         raise CheckpointError(
@@ -135,3 +140,15 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
             f"{path}: is not a checkpoint of ours, or is damaged ({error}); put a whole copy in its"
             " place, or train this run again"
         ) from None
+
+
+def _given(path: Path) -> IO[bytes]:
+    """The open file. Raises FileError where the system does not give it: it may be whole."""
+    try:
+        if path.is_file() or not path.exists():
+            return path.open("rb")
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {error.strerror}; mend that first") from error
+    raise ValueError("no plain file")  # a pipe would be waited for

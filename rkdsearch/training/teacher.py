@@ -16,7 +16,7 @@ from rkdsearch import data, flags, models
 from rkdsearch.accuracy import BATCH, evaluate_accuracy
 from rkdsearch.config import Recipe, TeacherConfig, TrainConfig, upgraded
 from rkdsearch.data.splits import stratified_subset
-from rkdsearch.errors import CheckpointError, OutOfMemoryError, TeacherError
+from rkdsearch.errors import CheckpointError, FileError, OutOfMemoryError, TeacherError
 from rkdsearch.pace import Pace
 from rkdsearch.results.flags import raised, sentence
 from rkdsearch.results.rows import Checks
@@ -96,7 +96,7 @@ def _place(run: TrainConfig, cache: Path) -> Path:
         return own
     identity = run.identity()
     for last in sorted(cache.glob("*/last.safetensors")):
-        with suppress(CheckpointError):  # a damaged file of another run is none of ours
+        with suppress(CheckpointError, FileError):  # another run's damaged file is none of ours
             if upgraded(checkpoint.state_of(last).get("run", {})) == identity:
                 return last.parent
     return own

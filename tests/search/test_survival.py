@@ -440,8 +440,11 @@ def test_what_is_put_aside_at_a_resume_is_told(tmp_path: Path) -> None:
     for table, name in (("trials", "t00003"), ("rungs", "t00001")):
         file = tmp_path / "a" / table / f"{name}.parquet"
         file.write_bytes(file.read_bytes()[:100])
+    torn = checkpoint_of(tmp_path / "a", "t00005")
+    torn.write_bytes(torn.read_bytes()[:40])
     Study(tmp_path / "a", space, TRIALS, {}).reconcile(said.append)
-    trial, rungs = said
+    trial, rungs, checkpoint = said
+    assert checkpoint == (f"{torn} was damaged and is put aside as last.safetensors.damaged")
     assert "trials/t00003.parquet: is damaged, and put aside as .t00003.parquet.damaged-" in trial
     assert trial.endswith("; trained again, with their checkpoints put aside too: t00003")
     assert "rungs/t00001.parquet: is damaged, and put aside as .t00001.parquet.damaged-" in rungs

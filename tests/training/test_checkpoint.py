@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from rkdsearch.errors import CheckpointError, DiskError
+from rkdsearch.errors import CheckpointError, DiskError, FileError
 from rkdsearch.training import checkpoint
 from rkdsearch.training.state import _optimizer_tensors, _restore_optimizer
 from tests.training.runs import described, train
@@ -39,6 +39,34 @@ def test_a_truncated_file_is_refused(tmp_path: Path, share: float) -> None:
         match=r"is not a checkpoint of ours, or is damaged .*; put a whole copy in its place,",
     ):
         checkpoint.read(path)
+
+
+def test_a_file_that_the_system_does_not_give_is_not_put_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "last.safetensors"
+    checkpoint.write(path, {"a": torch.zeros(1)}, {"b": 1})
+    opened = Path.open
+
+    def stale(self: Path, *arguments: Any) -> Any:
+        if self == path:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return opened(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", stale)
+        for reads in (checkpoint.read, checkpoint.state_of, checkpoint.put_aside):
+            with pytest.raises(
+                FileError, match=r"last.safetensors: cannot be read: Stale file handle; mend that"
+            ):
+                reads(path)
+    assert checkpoint.read(path)[1] == {"b": 1}
+
+
+def test_a_pipe_in_a_checkpoints_place_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "last.safetensors")
+    with pytest.raises(CheckpointError, match="or is damaged \\(no plain file\\); put a whole"):
+        checkpoint.read(tmp_path / "last.safetensors")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
