@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rkdsearch.reporting.traces import Row, is_number, percent, title
-from rkdsearch.results.cells import ROBUST
+from rkdsearch.reporting.traces import Row, is_number, method_of, percent, title
+from rkdsearch.results.cells import CLEAN, ROBUST
 from rkdsearch.results.chance import worthless
 from rkdsearch.results.front import LENGTH, of_full_length
 from rkdsearch.results.study import StudyResults
@@ -62,6 +62,7 @@ def notes(
         ): bool(shorter),
         **_above(single, best),
         **_out_of_the_race(trials),
+        **_of_one_method(front, [row for row, full in zip(trials, whole, strict=True) if full]),
         (
             "The test set has not been opened: everything here is validation. rkdsearch"
             " evaluate STUDY --front opens it."
@@ -99,6 +100,28 @@ def _above(single: Row | None, best: Row | None) -> dict[str, bool]:
         " front, which has replicated students only: one run may be lucky."
     )
     return {text: float(single[ROBUST]) > float(best[ROBUST])}
+
+
+def _of_one_method(front: Sequence[Row], whole: Sequence[Row]) -> dict[str, bool]:
+    """The sentence about a front of one method: the best student of each other one, and why not it.
+
+    `whole`: students of full length. Those that no student of the front dominates are left out.
+    """
+    methods = {method_of(row) for row in front}
+    each = [
+        most_robust([row for row in whole if method_of(row) == other])
+        for other in sorted({method_of(row) for row in whole} - methods)
+    ]
+    below = [
+        f"{title(row)} ({percent(row[CLEAN])} % clean, {percent(row[ROBUST])} % robust)"
+        for row in each
+        if row and any(f[CLEAN] >= row[CLEAN] and f[ROBUST] >= row[ROBUST] for f in front)
+    ]
+    text = (
+        f"The front has one method, {', '.join(methods)}: one of its students is at least as"
+        f" accurate on both sides as the most robust one of each other method, {'; '.join(below)}."
+    )
+    return {text: len(methods) == 1 and bool(below)}
 
 
 def _out_of_the_race(trials: Sequence[Row]) -> dict[str, bool]:

@@ -378,6 +378,30 @@ def test_a_single_run_above_the_replicated_front_is_told(tmp_path: Path) -> None
     assert "most robust on the front" in visible(page.build(tmp_path).read_text(encoding="utf-8"))
 
 
+def test_a_front_of_one_method_says_what_the_others_reached(tmp_path: Path) -> None:
+    def of(method: str, *row: Any) -> dict[str, Any]:
+        return trial(*row) | {"config.method.name": method}
+
+    rows = [
+        of("crdnd", "t00000", 0.9, 0.5),
+        of("crdnd", "t00001", 0.8, 0.6) | {"ordinal": 1},
+        of("iad", "t00002", 0.8, 0.55) | {"ordinal": 2},
+        of("iad", "t00003", 0.85, 0.4) | {"ordinal": 3},
+        of("trades", "t00004", 0.7, 0.6) | {"ordinal": 4},
+    ]
+    said = (
+        "The front has one method, crdnd: one of its students is at least as accurate on both sides"
+        " as the most robust one of each other method, iad · t00002 (80.0 % clean, 55.0 % robust);"
+        " trades · t00004 (70.0 % clean, 60.0 % robust)."
+    )
+    assert said in page.context(study(tmp_path / "one", *rows))["missing"]
+    two = [*rows, of("trades", "t00005", 0.7, 0.65) | {"ordinal": 5}]
+    told = page.context(study(tmp_path / "two", *two))["missing"]
+    assert not any("one method" in sentence for sentence in told)
+    alone = page.context(study(tmp_path / "alone", *rows[:2]))["missing"]
+    assert not any("one method" in sentence for sentence in alone)
+
+
 def test_who_dropped_out_of_the_race_is_told(tmp_path: Path) -> None:
     rows = [
         trial("t00000", 0.9, 0.5),
