@@ -65,7 +65,7 @@ def _alternatives(errors: Sequence[ErrorDetails]) -> list[str]:
     pydantic names each member behind the field: `prior.int`, `prior.float`.
     """
     said = "Input should be "
-    same = len({error["loc"][:-1] for error in errors}) == 1
+    same = len({(error["loc"][:-1], id(error["input"])) for error in errors}) == 1
     each = {kind for error in errors for kind in error["loc"][-1:]} <= {
         "bool",
         "int",

@@ -112,6 +112,10 @@ LR = {"optimizer.lr": {"float": [0.01, 0.3]}}
                 "seed": {"seed": True},
             }.items()
         ),
+        (  # two fields that are named as types are
+            {"search": {"attack.eps": {"float": "a", "int": "b"}}},
+            "search.attack.eps.float must be a valid tuple, got 'a' (and 1 more)",
+        ),
         (
             {"search": {"attack.eps": {"float": [0.1, 0.2], "prior": [0.1]}}},
             (
