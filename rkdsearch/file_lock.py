@@ -35,24 +35,7 @@ def one_writer(
     writer's process and the `way_out`, where the folder has a writer; DiskError where the folder
     cannot be written. Both come before anything is computed.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # a link in a copied folder may lead to any file of the user, which would be emptied
-        opened = os.open(
-            folder / WRITER_FILE, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666
-        )
-        file = os.fdopen(opened, "a+b", buffering=0)
-    except OSError as error:
-        raise DiskError.at(folder, error) from error
-    with file:
-        try:
-            _lock_for_writing(file)
-        except BlockingIOError:
-            file.seek(0)
-            writer = file.read().decode(errors="replace").strip() or "written by another process"
-            raise StudyError(f"{folder}: is being {writer}; {way_out}") from None
-        except OSError as error:
-            raise DiskError.at(folder / WRITER_FILE, error) from error
+    with _writers_file(folder, way_out) as file:
         try:
             file.truncate(0)
             writer = (
@@ -68,6 +51,38 @@ def one_writer(
         finally:
             with suppress(OSError):
                 file.truncate(0)
+
+
+def _writers_file(folder: Path, way_out: str) -> IO[bytes]:
+    """The folder's writer file, locked. Raises as `one_writer`."""
+    path = folder / WRITER_FILE
+    for _ in range(4):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            # a link in a copied folder may lead to any file of the user, which would be emptied
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+            file = os.fdopen(os.open(path, flags, 0o666), "a+b", buffering=0)
+        except FileNotFoundError:  # the folder was removed, as below
+            continue
+        except OSError as error:
+            raise DiskError.at(folder, error) from error
+        try:
+            _lock_for_writing(file)
+            # a search that was refused removes the file that it made: the next may have it open
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        except BlockingIOError:
+            file.seek(0)
+            writer = file.read().decode(errors="replace").strip() or "written by another process"
+            file.close()
+            raise StudyError(f"{folder}: is being {writer}; {way_out}") from None
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            file.close()
+            raise DiskError.at(path, error) from error
+        file.close()
+    raise StudyError(f"{folder}: is being removed by another process; try again")
 
 
 def locked_by(folder: Path) -> str | None:

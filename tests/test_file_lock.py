@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -96,6 +97,30 @@ def test_where_locks_are_unknown_nobody_is_refused(
     monkeypatch.setattr(fcntl, "flock", refuse)
     with one_writer(tmp_path), one_writer(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("removed", ["the file", "the folder"])
+def test_a_writer_owns_the_file_that_stands_in_the_folder_though_one_before_it_removed_another(
+    tmp_path: Path, removed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, lock = tmp_path / "study", fcntl.flock
+    opened = list[int]()
+
+    def lock_late(file: IO[bytes], how: int) -> None:
+        if not opened:
+            (folder / ".driver").unlink()
+            if removed == "the folder":
+                folder.rmdir()
+        opened.append(os.fstat(file.fileno()).st_nlink)
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", lock_late)
+    with one_writer(folder):
+        monkeypatch.undo()
+        assert opened == [0, 1]
+        assert str(locked_by(folder)).startswith(f"searched by process {os.getpid()} on ")
+        with pytest.raises(StudyError, match="is being searched by process"), one_writer(folder):
+            pass
 
 
 def test_a_folder_that_takes_no_file_is_told_before_anything_is_computed(tmp_path: Path) -> None:
