@@ -63,7 +63,7 @@ def draw(study: StudyResults) -> str:
         seen, key=lambda row: (row["status"] == "finished", row["origin"] == "baseline")
     ):
         look = style[traces.method_of(row)]
-        shape = "diamond" if row["origin"] == "baseline" else look.shape
+        shape = look.baseline if row["origin"] == "baseline" else look.shape
         parts.append(
             _mark(
                 at(row[CLEAN], row[ROBUST]),
@@ -209,8 +209,9 @@ def _labels(
 
 
 def _mark(place: tuple[float, float], shape: str, colour: str, *, full: bool, tip: str = "") -> str:
-    radius = {"diamond": 7.5, "star": 11.0}.get(shape, 4.6 if shape == "circle" else 5.8)
-    strong = shape in {"diamond", "star"}
+    diamond = "diamond" in shape
+    radius = 7.5 if diamond else {"star": 11.0, "circle": 4.6}.get(shape, 5.8)
+    strong = diamond or shape == "star"
     paint = (
         f'fill="{colour}" stroke="{INK if strong else "#ffffff"}"'
         if full
@@ -237,6 +238,9 @@ def _corners(shape: str) -> list[tuple[float, float]]:
     count, turn, depth = {
         "square": (4, 0.125, 1.0),
         "diamond": (4, 0.0, 1.0),
+        "diamond-wide": (4, 0.0, 1.0),
+        "diamond-tall": (4, 0.0, 1.0),
+        "star-diamond": (8, 0.0, 0.5),
         "triangle-up": (3, 0.0, 1.0),
         "triangle-down": (3, 0.5, 1.0),
         "pentagon": (5, 0.0, 1.0),
@@ -245,8 +249,9 @@ def _corners(shape: str) -> list[tuple[float, float]]:
     }[shape]
     angles = [2 * math.pi * (turn + n / count) for n in range(count)]
     radii = [depth if n % 2 else 1.0 for n in range(count)]
+    across, down = {"diamond-wide": (1.3, 0.75), "diamond-tall": (0.75, 1.3)}.get(shape, (1, 1))
     return [
-        (radius * math.sin(angle), -radius * math.cos(angle))
+        (across * radius * math.sin(angle), -down * radius * math.cos(angle))
         for radius, angle in zip(radii, angles, strict=True)
     ]
 

@@ -161,7 +161,7 @@ def _baselines(
     finished: bool,
 ) -> Figure:
     marker = {
-        "symbol": "diamond" if finished else "diamond-open",
+        "symbol": [style[method_of(row)].baseline + "-open" * (not finished) for row in rows],
         "size": 13,
         "color": [style[method_of(row)].colour for row in rows],
         "line": {"width": 1.5, "color": "$ink"},

@@ -22,14 +22,16 @@ ACCURACY = {"tickformat": ".3~p", "zeroline": False}
 # shapes tell the second seven from the first
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
 _SHAPES = ("circle", "square", "triangle-up", "triangle-down", "pentagon", "hexagram")
+_DIAMONDS = ("diamond", "diamond-wide", "diamond-tall", "star-diamond")
 
 
 @dataclass(frozen=True)
 class Look:
-    """Colour and shape of a method, the same in every picture."""
+    """Colour and shape of a method, the same in every picture, and the shape of its baselines."""
 
     colour: str
     shape: str
+    baseline: str
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,13 @@ class Panel:
 
 def looks(methods: Sequence[str]) -> dict[str, Look]:
     """One look a method, by alphabetical order."""
-    return {
-        name: Look(_COLOURS[n % len(_COLOURS)], _SHAPES[n // len(_COLOURS) % len(_SHAPES)])
-        for n, name in enumerate(sorted(set(methods)))
-    }
+
+    def look(n: int) -> Look:
+        turn, colour = divmod(n, len(_COLOURS))
+        shapes = _SHAPES[turn % len(_SHAPES)], _DIAMONDS[turn % len(_DIAMONDS)]
+        return Look(_COLOURS[colour], *shapes)
+
+    return {name: look(n) for n, name in enumerate(sorted(set(methods)))}
 
 
 def plain(text: object) -> str:

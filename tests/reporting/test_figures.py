@@ -49,8 +49,10 @@ def test_only_finished_trials_have_full_marks(study: StudyResults) -> None:
     finished = set(study.trials.loc[study.trials["status"] == "finished", CLEAN])
     for trace in pareto(study)["data"]:
         if trace["mode"].startswith("markers") and trace["name"] != "robust teacher":
-            full = not trace["marker"]["symbol"].endswith("-open")
-            assert all((x in finished) == full for x in trace["x"] if x is not None), trace["name"]
+            symbol = trace["marker"]["symbol"]
+            symbols = [symbol] * len(trace["x"]) if isinstance(symbol, str) else symbol
+            for x, each in zip(trace["x"], symbols, strict=True):
+                assert x is None or (x in finished) != each.endswith("-open"), trace["name"]
 
 
 def test_the_front_is_a_line_that_first_goes_down(study: StudyResults) -> None:
@@ -62,11 +64,24 @@ def test_the_front_is_a_line_that_first_goes_down(study: StudyResults) -> None:
 
 def test_baselines_are_diamonds_and_the_teacher_a_star(study: StudyResults) -> None:
     by_name = {trace["name"]: trace for trace in pareto(study)["data"]}
-    assert (by_name["baseline"]["marker"]["symbol"], len(by_name["baseline"]["x"])) == (
+    # of ten methods PGD-AT, RSLAD and TRADES have the colours of the first three
+    assert by_name["baseline"]["marker"]["symbol"] == [
         "diamond",
-        6,
-    )
+        "diamond-wide",
+        "diamond-wide",
+        "diamond",
+        "diamond",
+        "diamond-wide",
+    ]
+    assert len(by_name["baseline"]["x"]) == 6
     assert (by_name["robust teacher"]["x"], by_name["robust teacher"]["y"]) == ([0.955], [0.755])
+
+
+def test_no_two_of_twenty_eight_methods_share_a_look_nor_their_baselines() -> None:
+    style = traces.looks([f"method_{n:02}" for n in range(28)])
+    assert len({(look.colour, look.shape) for look in style.values()}) == 28
+    assert len({(look.colour, look.baseline) for look in style.values()}) == 28
+    assert style["method_07"] == traces.Look("#0072B2", "square", "diamond-wide")
 
 
 def test_a_method_keeps_its_look_in_every_picture(study: StudyResults) -> None:
