@@ -164,10 +164,10 @@ class Gang:
         """Ray's error where a process, or its node, is gone. It waits until Ray knows."""
         try:
             ray.get([p.address.remote() for p in self._processes], timeout=LOST_SECONDS)
-        except ray.exceptions.RayActorError as error:
-            return error
         except ray.exceptions.GetTimeoutError:
             return ray.exceptions.WorkerCrashedError()
+        except ray.exceptions.RayError as error:  # of a lost actor, or of one killed for memory
+            return error
         return None
 
     def close(self) -> None:

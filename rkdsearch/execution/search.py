@@ -18,6 +18,7 @@ from ray.tune.execution import class_cache
 from rkdsearch.errors import DiskError
 from rkdsearch.execution.failures import Streak
 from rkdsearch.execution.interruption import Interruption, Signal
+from rkdsearch.execution.lost_workers import tell_tune
 from rkdsearch.execution.placement import check_machine, placement, places
 from rkdsearch.execution.ray_session import connected
 from rkdsearch.execution.trainable import RayTrial
@@ -30,6 +31,7 @@ from rkdsearch.search.study import Study
 class_cache.ENV_VARS_TO_PROPAGATE = {
     name for name in class_cache.ENV_VARS_TO_PROPAGATE if not name.startswith("AWS_")
 }
+tell_tune()
 
 
 def run_search(

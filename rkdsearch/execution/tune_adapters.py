@@ -19,6 +19,7 @@ from rkdsearch.errors import DiskError, Failure
 from rkdsearch.execution import messages
 from rkdsearch.execution.failures import Streak
 from rkdsearch.execution.interruption import Interruption
+from rkdsearch.execution.lost_workers import killed_for_memory
 from rkdsearch.execution.messages import (
     Answer,
     EpochReport,
@@ -207,7 +208,13 @@ class StudyCallback(_StudyAdapter, tune.Callback):
             if trial.num_failures > known
             else "its node was preempted, which is not counted"
         )
-        self._notice(f"trial {_trial_id(trial)} lost its worker, started again ({counted})")
+        memory = (
+            ", because its machine ran out of memory (fewer trials run at once with a larger"
+            " resources.cpu)"
+            if killed_for_memory(trial)
+            else ""
+        )
+        self._notice(f"trial {_trial_id(trial)} lost its worker{memory}, started again ({counted})")
 
     @override
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:

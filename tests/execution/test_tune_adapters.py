@@ -30,7 +30,10 @@ def searcher_of(study: Study, interruption: Interruption, places: int = 1) -> St
 def started(trial_id: str) -> SimpleNamespace:
     """Tune's trial, as the callback is given it."""
     return SimpleNamespace(
-        config={"trial_id": trial_id}, trial_id=f"tune-{trial_id}", num_failures=1
+        config={"trial_id": trial_id},
+        trial_id=f"tune-{trial_id}",
+        num_failures=1,
+        error_file=None,
     )
 
 

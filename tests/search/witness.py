@@ -15,6 +15,7 @@ from rkdsearch.methods import AttackDefaults, Loss, Method, Step
 
 # names the file in which it is written down; faults that come and go are files beside it
 VARIABLE = "RKD_WITNESS"
+GREED = 4 * 10**9  # bytes of memory that a greedy one takes
 NODE = "RKD_TEST_NODE"  # in tests of a cluster, the node on which a process runs
 
 
@@ -23,7 +24,8 @@ class Witness(Method):
 
     attack_defaults: ClassVar[AttackDefaults] = AttackDefaults(start="none")
     mood: Literal[
-        "calm", "slow", "nan", "broken", "alone", "hungry", "unlucky", "lost", "full", "told"
+        *("calm", "slow", "nan", "broken", "alone", "hungry", "unlucky", "lost", "full", "told"),
+        "greedy",
     ] = "calm"
 
     @override
@@ -53,6 +55,11 @@ class Witness(Method):
                 raise ZeroDivisionError("a bug in one process")
             case "hungry" if step.epoch == 1 and said.with_suffix(".hungry").exists():
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            case "greedy" if step.epoch == 1 and not said.with_suffix(".greedy").exists():
+                said.with_suffix(".greedy").touch()
+                held = torch.ones(GREED // 4)  # until Ray kills this process
+                time.sleep(60)
+                del held
             case "lost" if step.epoch == 1 and said.with_suffix(".lost").exists():
                 raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
             case "unlucky" if step.epoch == 1 and not said.with_suffix(".unlucky").exists():
