@@ -15,6 +15,7 @@ from rkdsearch.data.names import plain
 from rkdsearch.errors import DataError
 from rkdsearch.plugins import load_module
 
+MOST_CLASSES = 100_000  # that have no names: each costs memory
 _PLACE = "data.name"
 
 
@@ -53,6 +54,12 @@ def images_of(pixels: Any, labels: Any, classes: Sequence[str] | None, place: st
         raise DataError(
             f"{place}: labels must be {len(found)} integers, one an image and at least one, got"
             f" {numbers.dtype} {numbers.shape}"
+        )
+    if classes is None and int(numbers.max()) >= MOST_CLASSES:
+        highest = int(numbers.argmax())
+        raise DataError(
+            f"{place}: label must be below {MOST_CLASSES:,}, got {numbers[highest]} of image"
+            f" {highest}; number the classes from 0 without a gap, or name them"
         )
     named = (
         tuple(str(k) for k in range(int(numbers.max()) + 1))
@@ -98,6 +105,18 @@ def read_dotted(config: DataConfig, split: Split, like: Images | None = None) ->
     if config.root is not None and "root" not in parameters and not takes_all:
         raise DataError(
             f"data.root: {config.name} has no argument root, got '{config.root}'; leave it out"
+        )
+    given = {name for name, value in known.items() if value is not None}
+    needed = [
+        name
+        for name, p in parameters.items()
+        if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+    ]
+    if lacking := [name for name in needed if name not in given]:
+        raise DataError(
+            f"{_PLACE}: {config.name} needs {', '.join(lacking)}, and is given"
+            f" {' and '.join(sorted(given))}; set data.root for root, and give any other argument"
+            " a default"
         )
     found = maker(
         **{

@@ -33,6 +33,9 @@ _ONLY_FOR = {
     "test_split": _FILES,
 }
 
+# A single image of more would not fit into the memory of many machines.
+LARGEST_SIDE = 8192
+
 # Where the files lie and how they are read. These fields do not change the images.
 PLACES = ("root", "download", "memory_gib", "cache")
 
@@ -42,9 +45,12 @@ def _image_size(value: Any) -> Any:
     if value is None:
         return None
     sides = list(value) if isinstance(value, list | tuple) else [value]
-    if len(sides) not in (1, 2) or any(type(side) is not int or side < 1 for side in sides):
+    if len(sides) not in (1, 2) or any(
+        type(side) is not int or not 1 <= side <= LARGEST_SIDE for side in sides
+    ):
         raise ValueError(
-            f"must be N or [H, W] (height, then width), whole numbers of 1 or more, got {value!r}"
+            f"must be N or [H, W] (height, then width), whole numbers of 1 to {LARGEST_SIDE}, got"
+            f" {value!r}"
         )
     return sides[0] if len(set(sides)) == 1 else tuple(sides)
 

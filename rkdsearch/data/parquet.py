@@ -10,7 +10,8 @@ numbers. A file that numbers the same names otherwise is read by the names.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +25,7 @@ from rkdsearch.data.encoded import Encoded, Split, UnlabelledError, key_of
 from rkdsearch.errors import DataError
 
 _ROWS = 1024  # rows read at a time
+_PART = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<of>\d{5})")
 # As published sets name them: CIFAR-10 has img and label, CIFAR-100 img, fine_label and
 # coarse_label.
 _IMAGE, _LABEL = ("image", "img"), ("label", "fine_label")
@@ -36,7 +38,7 @@ def files(config: DataConfig, split: Split) -> Encoded | None:
     UnlabelledError where images have no label.
     """
     root = Path(config.path).expanduser()
-    training = _paths(root, "train")
+    training = paths_of(root, "train")
     if root.is_file():
         raise DataError(
             f"{root}: is a file, and data.name needs its folder, parquet:{root.parent}, with files"
@@ -47,7 +49,7 @@ def files(config: DataConfig, split: Split) -> Encoded | None:
             f"{root / 'train*.parquet'}: no such file; expected Parquet files with an image and a"
             f" label column, there, in {root / 'data'} or in {root / 'train'}"
         )
-    paths = _paths(root, split)
+    paths = paths_of(root, split)
     if not paths:
         return None
     first = LabelledFile.of(training[0], config)
@@ -58,8 +60,10 @@ def files(config: DataConfig, split: Split) -> Encoded | None:
             f"{paths[0]}: holds images without labels: no label column, or nothing but nulls and"
             " -1 in it"
         )
-    classes = _classes(training, config)
-    labels = np.concatenate([LabelledFile.of(path, config).labels(classes) for path in paths])
+    classes, by_text = _classes(training, config)
+    labels = np.concatenate(
+        [LabelledFile.of(path, config).labels(classes, by_text=by_text) for path in paths]
+    )
     if not len(labels):
         raise DataError(f"{root}: the {split} files have no rows; write them again")
     return Encoded(
@@ -70,16 +74,21 @@ def files(config: DataConfig, split: Split) -> Encoded | None:
     )
 
 
-def _paths(root: Path, split: Split) -> list[Path]:
-    """Files of a split, in the first place that has some, ordered by name.
+def paths_of(root: Path, split: Split, besides: Collection[Path] = ()) -> list[Path]:
+    """Files of a split, in the first place that has some, ordered by name; some left out.
 
-    Raises DataError where files of one place go by several words, such as val and valid.
+    Raises DataError where files of one place go by several words, such as val and valid, and where
+    one of several parts is missing.
     """
     own = names.one_of(split, names.folders(root).values(), root)
     for place in (root, root / "data", *([own] if own else [])):
-        every = [path for path in place.glob("*.parquet") if not names.is_foreign(path.name)]
+        every = [
+            path
+            for path in place.glob("*.parquet")
+            if not names.is_foreign(path.name) and path not in besides
+        ]
         if place == own:
-            return sorted(every)
+            return _whole(sorted(every))
         known = {path: names.word_of(path.name) for path in every}
         found = {path: word[1] for path, word in known.items() if word and word[0] == split}
         words = sorted(set(found.values()))
@@ -89,8 +98,25 @@ def _paths(root: Path, split: Split) -> list[Path]:
                 " those of one name"
             )
         if found:
-            return sorted(found)
+            return _whole(sorted(found))
     return []
+
+
+def _whole(paths: list[Path]) -> list[Path]:
+    """The files. Raises DataError where their names, such as train-00000-of-00002, miss a part."""
+    parts: dict[tuple[str, int], set[int]] = {}
+    for path in paths:
+        if part := _PART.fullmatch(path.stem):
+            parts.setdefault((part["name"], int(part["of"])), set()).add(int(part["number"]))
+    for (name, of), numbers in parts.items():
+        missing = sorted({*range(of)} - numbers)
+        if missing:
+            raise DataError(
+                f"{paths[0].parent}: must have {of} files {name}-*-of-{of:05}.parquet, as their"
+                f" names say, and {len(missing)} are missing, such as number {missing[0]:05}; fetch"
+                " them, or give the others names without -of-"
+            )
+    return paths
 
 
 @dataclass(frozen=True)
@@ -120,12 +146,18 @@ class LabelledFile:
             )
         return cls(path, image, label, _named_by(metadata, label))
 
-    def labels(self, classes: Sequence[str]) -> NDArray[np.int64]:
-        """(n,) labels in the order of `classes`. Raises DataError where one is not a class."""
+    def labels(self, classes: Sequence[str], *, by_text: bool = False) -> NDArray[np.int64]:
+        """(n,) labels in the order of `classes`. Raises DataError where one is not a class.
+
+        With `by_text` the training labels are texts, and their order numbers nothing: an integer
+        is the class of that name.
+        """
         number = {name: k for k, name in enumerate(classes)}
         found = np.empty(len(values := self.values()), dtype=np.int64)
         for row, value in enumerate(values):
             name = self._name(value)
+            if name is None and by_text:
+                name = str(value)
             k = number.get(name) if name is not None else value
             if k is None and isinstance(value, int) and _are_numbers(classes):
                 k = value  # the training files have no names to compare with
@@ -256,16 +288,19 @@ def _are_unlabelled(paths: list[Path], config: DataConfig) -> bool:
     return True
 
 
-def _classes(training: list[Path], config: DataConfig) -> tuple[str, ...]:
-    """Class names in the order of the labels: the first file's, or the labels that are used."""
+def _classes(training: list[Path], config: DataConfig) -> tuple[tuple[str, ...], bool]:
+    """Class names in the order of the labels: the first file's, or the labels that are used.
+
+    And True where these are texts.
+    """
     first = LabelledFile.of(training[0], config)
     if first.names is not None:
-        return first.names
+        return first.names, False
     used = {path: LabelledFile.of(path, config).values() for path in training}
     texts = {value for values in used.values() for value in values if isinstance(value, str)}
     if texts:
-        return tuple(sorted({names.plain(text) for text in texts}))
-    return _numbered(used)
+        return tuple(sorted({names.plain(text) for text in texts})), True
+    return _numbered(used), False
 
 
 def _numbered(labels: dict[Path, list[Any]]) -> tuple[str, ...]:

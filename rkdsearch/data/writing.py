@@ -13,6 +13,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, get_args
 
+from rkdsearch.data import parquet as parquet_files
 from rkdsearch.data.arrays import images_of
 from rkdsearch.data.datasets import check_classes, forget_images
 from rkdsearch.data.encoded import Split
@@ -51,10 +52,16 @@ def write_images(
                     f"{split}: images must have the shape of the training images, (channels,"
                     f" height, width) {first.task.shape}, got {found[split].task.shape}"
                 )
+    own: dict[Split, Path] = {split: home / f"{split}.parquet" for split in get_args(Split)}
+    for split in own:
+        if foreign := parquet_files.paths_of(home, split, besides=own.values()):
+            raise DataError(
+                f"{home}: holds {foreign[0].relative_to(home)}, which would be read as {split}"
+                " images beside those that are written; name another folder, or remove it"
+            )
     try:
         home.mkdir(parents=True, exist_ok=True)
-        for split in get_args(Split):
-            file = home / f"{split}.parquet"
+        for split, file in own.items():
             if split in found:
                 _write(file, found[split])
             else:

@@ -56,6 +56,8 @@ def test_classes_of_a_users_test_images_are_matched_by_name() -> None:
         ("Floats", r"must be of Pillow or uint8 \(H, W, C\), got float32 \(3, 4, 6\); leave"),
         ("without_split", "must take split, 'train', 'validation' or 'test'"),
         ("missing", "has no function or class 'missing'"),
+        ("from_root", r"from_root needs root, and is given split; set data.root for root"),
+        ("by_size", r"by_size needs size, and is given split; .* any other argument a default"),
     ],
 )
 def test_a_source_that_is_not_one_is_refused_before_training(name: str, message: str) -> None:

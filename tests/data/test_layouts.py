@@ -2,6 +2,7 @@
 
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,6 +52,40 @@ def test_parquet_files_lie_where_hugging_face_puts_them(tmp_path: Path, place: s
         )
     config = DataConfig(name=f"parquet:{tmp_path}", validation_fraction=0.5)
     assert (len(load_training(config).train), len(load_test(config))) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("training", "test", "refused"),
+    [
+        ([str(k) for k in range(12)], [*range(12)], None),
+        (["cat", "dog"] * 6, ["dog", "cat"] * 6, None),
+        (["cat", "dog"] * 6, [0, 1] * 6, "must be a class of the training images, cat, dog, got 0"),
+    ],
+)
+def test_integers_beside_texts_are_the_classes_of_that_name(
+    tmp_path: Path, training: list[str], test: list[Any], refused: str | None
+) -> None:
+    images = [png(image) for image in pictures(12, 8, 3)]
+    write_parquet(tmp_path / "train.parquet", images, training)
+    write_parquet(tmp_path / "test.parquet", images, test)
+    config = DataConfig(name=f"parquet:{tmp_path}", validation_fraction=0.5)
+    if refused is not None:
+        with pytest.raises(DataError, match=refused):
+            load_test(config)
+        return
+    images_read = load_test(config)
+    named = [images_read.classes[k] for k in images_read.labels]
+    assert named == [str(value) for value in test]
+
+
+def test_a_part_that_is_missing_is_missed(tmp_path: Path) -> None:
+    images = [png(image) for image in pictures(4, 8, 3)]
+    for number in (0, 2):
+        write_parquet(tmp_path / f"train-0000{number}-of-00003.parquet", images, [0, 1, 0, 1])
+    with pytest.raises(
+        DataError, match=r"3 files train-\*-of-00003.parquet, .* number 00001; fetch"
+    ):
+        load_training(DataConfig(name=f"parquet:{tmp_path}"))
 
 
 def test_other_column_names_are_found_by_type_or_named(tmp_path: Path) -> None:

@@ -47,6 +47,27 @@ def test_images_that_are_written_again_are_read_again(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["train.parquet"]
 
 
+@pytest.mark.parametrize(
+    ("there", "split"),
+    [
+        ("train-00000-of-00001.parquet", "train"),
+        ("val.parquet", "validation"),
+        ("data/validation-00000-of-00001.parquet", "validation"),
+        ("test/0000.parquet", "test"),
+    ],
+)
+def test_images_of_other_files_are_not_read_beside_those_that_are_written(
+    tmp_path: Path, there: str, split: str
+) -> None:
+    images = pictures(20, 8, 1)
+    write_images(tmp_path, (images, LABELS), validation=(images, LABELS), test=(images, LABELS))
+    (tmp_path / there).parent.mkdir(exist_ok=True)
+    (tmp_path / there).write_bytes((tmp_path / "train.parquet").read_bytes())
+    with pytest.raises(DataError, match=f"{there}, which would be read as {split} images beside"):
+        write_images(tmp_path, (images, LABELS))
+    assert (tmp_path / "validation.parquet").exists(), "nothing was changed"
+
+
 def test_what_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     images = pictures(20, (40, 24), 3)
     with pytest.raises(DataError, match=r"^train: pixels must be uint8 of 0 to 255, got float32"):
@@ -57,6 +78,9 @@ def test_what_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
         write_images(tmp_path, (images, LABELS), test=(images, LABELS + 5))
     with pytest.raises(DataError, match=r"class .1. has no training image; add images, or number"):
         write_images(tmp_path, (images, LABELS * 2))
+    huge = np.where(np.arange(20) == 3, 10**12, LABELS)
+    with pytest.raises(DataError, match=r"label must be below 100,000, got 1000000000000 of ima"):
+        write_images(tmp_path, (images, huge))
     (tmp_path / "file").touch()
     with pytest.raises(DiskError, match="could not be written"):
         write_images(tmp_path / "file", (images, LABELS))

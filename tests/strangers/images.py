@@ -55,3 +55,13 @@ class Floats(Pets):
 
 def without_split() -> None:
     """Takes no split."""
+
+
+def from_root(split: str, root: str) -> Arrays | None:
+    """Images that lie somewhere."""
+    return oblong(split) if root else None
+
+
+def by_size(split: str, size: int) -> Arrays | None:
+    """Images of a size that nobody is asked for."""
+    return oblong(split) if size else None
