@@ -196,7 +196,7 @@ def _targets(
     """
     from rkdsearch import config as run
     from rkdsearch.errors import StudyError
-    from rkdsearch.evaluation.targets import Targets, checkpoint_target, study_targets
+    from rkdsearch.evaluation.targets import Targets, checkpoint_target, holds_run, study_targets
 
     if not named.is_file():
         if named.suffix in {".safetensors", ".pt", ".pth"}:
@@ -220,7 +220,7 @@ def _targets(
         if (home / "trials").is_dir():
             return named.parent, study_targets(named.parent, trial="run")
     beside = named.parent / "run.yaml"
-    if config is None and beside.exists():
+    if config is None and beside.exists() and not holds_run(named):
         config = beside
     target = checkpoint_target(named, None if config is None else run.load(config, {}))
     return out or named.with_name(f"{named.stem}-evaluation"), Targets([target])

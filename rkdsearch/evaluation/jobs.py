@@ -94,6 +94,7 @@ def key_of(job: EvaluationJob) -> tuple[object, ...]:
     return (
         job.target.trial_id,
         job.target.sha256,
+        job.target.config_sha256,
         attack.name,
         attack.norm,
         attack.eps,
@@ -108,6 +109,7 @@ def known_keys(rows: Sequence[Mapping[str, Any]]) -> list[tuple[object, ...]]:
         (
             row["trial_id"],
             row["weights_sha256"],
+            row["config_sha256"],
             row["attack"],
             row["norm"],
             row["eps"],
@@ -164,6 +166,7 @@ def row_of(
         per_image="".join("1" if r else "0" for r in right),
         subset_sha256=images.sha256,
         weights_sha256=target.sha256,
+        config_sha256=target.config_sha256,
         opening=opening,
         evaluated=datetime.now(UTC),
         run=EvaluationRun(

@@ -34,6 +34,7 @@ class EvaluationTarget:
     task: ImageTask
     classes: tuple[str, ...] | None = None  # names in the order of the logits, where known
     role: Role | None = None  # None: a student
+    config_sha256: str | None = None  # of a run that was named for the file, which holds none
 
     @property
     def short_name(self) -> str:
@@ -174,12 +175,10 @@ def checkpoint_target(
     Raises CheckpointError or TeacherError where the file cannot be read, StudyError where nothing
     says which network it holds, DataError where nothing says which images it takes.
     """
-    from rkdsearch.training import checkpoint
-
-    sha256 = fingerprint(weights)
+    sha256, named = fingerprint(weights), None if config is None else config.fingerprint()
     state: Mapping[str, Any] = {}
     if config is None:
-        state = checkpoint.state_of(weights) if "state" in header(weights) else {}
+        state = _state_in(weights)
         if "config" not in state:
             read_state(weights)  # a damaged file has an error of its own
             raise StudyError(
@@ -191,8 +190,27 @@ def checkpoint_target(
     # as the name of a file of rows
     name = trial_id or re.sub(r"[^A-Za-z0-9._-]", "-", weights.stem).strip("-._")[:60] or "network"
     return EvaluationTarget(
-        name, label or config_label(config), config, weights, sha256, task, classes
+        name,
+        label or config_label(config),
+        config,
+        weights,
+        sha256,
+        task,
+        classes,
+        config_sha256=named,
     )
+
+
+def holds_run(weights: Path) -> bool:
+    """True where a file of weights says of which run it is."""
+    return "config" in _state_in(weights)
+
+
+def _state_in(weights: Path) -> Mapping[str, Any]:
+    """The trainer's state in a file of weights; empty where it is no checkpoint of ours."""
+    from rkdsearch.training import checkpoint
+
+    return checkpoint.state_of(weights) if "state" in header(weights) else {}
 
 
 def _task(

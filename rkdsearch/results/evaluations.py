@@ -53,7 +53,9 @@ def pair_flags(evaluations: pd.DataFrame) -> "pd.Series[str]":
     AutoAttack's row is flagged where another attack breaks images that it did not, the row of a
     gradient attack where AutoAttack breaks many images that it did not. Null without a pair.
     """
-    same = ["trial_id", "checkpoint", "weights_sha256", "norm", "eps", "subset_sha256"]
+    same = [
+        "trial_id", "checkpoint", "weights_sha256", "config_sha256", "norm", "eps", "subset_sha256"
+    ]  # fmt: skip
     found: dict[object, list[str] | None] = dict.fromkeys(evaluations.index)
     # a row of few columns is taken in a tenth of the time
     attacked = evaluations.loc[evaluations["attack"] != "clean", [*same, "attack", "per_image"]]
@@ -75,8 +77,13 @@ def pair_flags(evaluations: pd.DataFrame) -> "pd.Series[str]":
 
 
 def _newest_weights(evaluations: pd.DataFrame) -> pd.DataFrame:
-    """The results without those of weights that further training has since replaced."""
-    return _latest(evaluations, ["trial_id", "checkpoint"], "weights_sha256", by=["evaluated"])
+    """The results without those of weights that further training has since replaced.
+
+    Nor those of a run that was named for the same weights before.
+    """
+    network = ["trial_id", "checkpoint"]
+    newest = _latest(evaluations, network, "weights_sha256", by=["evaluated"])
+    return _latest(newest, network, "config_sha256", by=["evaluated"])
 
 
 def _latest(rows: pd.DataFrame, groups: list[str], column: str, by: list[str]) -> pd.DataFrame:

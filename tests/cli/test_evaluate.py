@@ -84,6 +84,29 @@ def test_a_bare_checkpoint_is_evaluated_with_its_run_on_other_images(
     assert sorted(row["eps"] for row in found) == [0, 1 / 255, 2 / 255]
 
 
+def test_a_run_that_is_corrected_beside_the_same_weights_is_evaluated_again(tmp_path: Path) -> None:
+    file, yaml = tmp_path / "student.safetensors", tmp_path / "run.yaml"
+    save_file(models.build(CONFIG.student, DIGITS).state_dict(), file)
+    student = {"name": "small_cnn", "width": 4, "mean": [0.5], "std": [0.05]}
+    shifted = run.build(VALUES | {"student": student})
+    told = list[str | None]()
+    for config in (CONFIG, CONFIG, shifted):
+        yaml.write_text(run.written(config), encoding="utf-8")
+        evaluate(file, attacks=("clean",), images=20, local=True)
+        (row,) = rows(tmp_path / "student-evaluation")
+        told.append(row["config_sha256"])
+    assert told == [CONFIG.fingerprint(), CONFIG.fingerprint(), shifted.fingerprint()]
+
+
+def test_a_file_that_holds_its_run_is_that_run_whatever_lies_beside_it(tmp_path: Path) -> None:
+    write_network(tmp_path / "student.safetensors")
+    other = run.build(VALUES | {"validation.attack": {"eps": 0.01, "steps": 3}})
+    (tmp_path / "run.yaml").write_text(run.written(other), encoding="utf-8")
+    evaluate(tmp_path / "student.safetensors", attacks=("margin",), images=20, local=True)
+    (row,) = rows(tmp_path / "student-evaluation")
+    assert (row["eps"], row["config_sha256"]) == (CONFIG.validation.attack.eps, None)
+
+
 def test_the_file_of_a_trial_is_that_trial_of_its_study(tmp_path: Path) -> None:
     write_trials(tmp_path / "study", [{"trial_id": name} for name in ("a", "b")])
     run_alone(tmp_path / "alone")

@@ -108,6 +108,7 @@ def test_every_flag_has_a_meaning_a_share_and_all_but_two_a_count() -> None:
 
 def rows(**per_image: str) -> pd.DataFrame:
     same = {"trial_id": "t", "checkpoint": "best", "weights_sha256": "w", "subset_sha256": "s"}
+    same |= {"config_sha256": None}
     return pd.DataFrame(
         [
             {

@@ -161,6 +161,15 @@ class EvaluationRow:
         str,
         Cell("fingerprint of the file of weights that was evaluated", "`EvaluationTarget`", SHA256),
     ]
+    config_sha256: Annotated[
+        str | None,
+        Cell(
+            "fingerprint of the run that was named for a bare checkpoint (`--config`, or the"
+            " run.yaml beside it); null where the file or the study holds it",
+            "`EvaluationTarget`",
+            SHA256,
+        ),
+    ]
     opening: Annotated[str, Cell("the opening of the images, a row of `openings`", "driver")]
     evaluated: Annotated[datetime, Cell("when", "clock", UTC)]
     run: EvaluationRun
