@@ -9,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from rkdsearch.arguments import checked
 from rkdsearch.local_path import local_path
 from rkdsearch.results.states import EvaluationAttack
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 Place = str | PathLike[str]
 
 
+@checked
 def tune(
     space: Place,
     study: Place,
@@ -53,6 +55,7 @@ def tune(
     return read_study(study)
 
 
+@checked
 def evaluate(
     study: Place,
     *overrides: str,
@@ -106,6 +109,7 @@ def evaluate(
     return read_study(folder).evaluations
 
 
+@checked
 def report(study: Place, *, out: Place | None = None) -> Path:
     """Write an offline HTML page about a study to `out`, or to its own `report.html`."""
     from rkdsearch.cli import report as command
@@ -113,6 +117,7 @@ def report(study: Place, *, out: Place | None = None) -> Path:
     return command.report(local_path(study), out=None if out is None else local_path(out))
 
 
+@checked
 def export(
     study: Place, *, trial: str | None = None, out: Place | None = None, onnx: bool = False
 ) -> tuple[Path, ...]:

@@ -93,7 +93,7 @@ def evaluate(
     from rkdsearch.evaluation.other_images import image_sets
     from rkdsearch.evaluation.runner import JobFailure, evaluate
 
-    _check_options(front=front, trial=trial, methods=methods, seeds=attack_seeds, images=images)
+    _check_options(attacks, attack_seeds, images, front=front, trial=trial, methods=methods)
     if gpu is not None and not 0 < gpu <= 1:
         raise StudyError(f"--gpu must be > 0 and <= 1, got {gpu:g}")
     if local and address is not None:
@@ -171,10 +171,18 @@ def _executor(
 
 
 def _check_options(
-    *, front: bool, trial: str | None, methods: str | None, seeds: int, images: int | None
+    attacks: "Sequence[str]",
+    seeds: int,
+    images: int | None,
+    *,
+    front: bool,
+    trial: str | None,
+    methods: str | None,
 ) -> None:
     from rkdsearch.errors import StudyError
 
+    if not attacks:
+        raise StudyError("--attacks must name one attack at least, such as clean, got none")
     if seeds < 1 or (images is not None and images < 1):
         raise StudyError(f"--attack-seeds and --images must be >= 1, got {seeds} and {images}")
     if sum((front, trial is not None, methods is not None)) > 1:

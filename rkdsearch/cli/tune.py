@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from rkdsearch.search.warm_start import WarmStart
     from rkdsearch.space.space import SearchSpace
 
+MOST_TRIALS = 1_000_000  # of one study: its driver has been tried with ten thousand
+
 
 def tune(
     space: LocalPath,
@@ -229,8 +231,9 @@ def _until(trials: int | None, device_hours: float | None) -> str:
             "tune: needs exactly one of --trials and --device-hours, got "
             + ("neither" if trials is None else "both")
         )
-    if trials is not None and trials < 1:
-        raise RkdError(f"--trials must be >= 1, got {trials}")
+    if trials is not None and not 1 <= trials <= MOST_TRIALS:
+        law = ">= 1" if trials < 1 else f"<= {MOST_TRIALS:,}"
+        raise RkdError(f"--trials must be {law}, got {trials}")
     if device_hours is not None and not device_hours > 0:
         raise RkdError(f"--device-hours must be > 0, got {device_hours:g}")
     return f"--trials {trials}" if device_hours is None else f"--device-hours {device_hours:g}"

@@ -13,6 +13,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, get_args
 
+from rkdsearch.arguments import checked
 from rkdsearch.data import parquet as parquet_files
 from rkdsearch.data.arrays import images_of
 from rkdsearch.data.datasets import check_classes, forget_images
@@ -24,6 +25,7 @@ from rkdsearch.local_path import local_path
 _ROWS = 1024  # rows written at a time
 
 
+@checked
 def write_images(
     folder: str | PathLike[str],
     train: tuple[Any, Any],

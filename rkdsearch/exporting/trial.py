@@ -62,7 +62,10 @@ def export_trial(
         "classes": about["classes"],
     }
     metadata = {name: json.dumps(value, sort_keys=True) for name, value in described.items()}
+    before = fingerprint(file) if file.exists() else None
     write_weights(file, tensors, metadata)
+    if fingerprint(file) != before:
+        (out / ONNX).unlink(missing_ok=True)  # of the network that lay here before
     network = read_back(file, weights, config.student, task, tensors)
     teachers = rows.description.get("teachers") or {}
     delivery = ExportedNetwork(

@@ -120,6 +120,7 @@ def test_the_file_of_a_trial_is_that_trial_of_its_study(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
+        ({"attacks": ()}, "--attacks must name one attack at least, such as clean, got none"),
         ({"attack_seeds": 0}, "--attack-seeds and --images must be >= 1, got 0"),
         ({"front": True, "trial": "a"}, "each choose networks; give one of them"),
         ({"local": True, "address": "auto"}, "--local is without Ray"),

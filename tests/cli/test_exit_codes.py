@@ -77,6 +77,10 @@ def test_a_wrong_space_is_one_sentence_and_2(
         ),
         (("tune", "SPACE", "--study", "s", "--trials", 0), "--trials must be >= 1, got 0"),
         (
+            ("tune", "SPACE", "--study", "s", "--trials", 10**9, "--dry-run"),
+            "--trials must be <= 1,000,000, got 1000000000",
+        ),
+        (
             ("tune", "SPACE", "--study", "s", "--device-hours", 0),
             "--device-hours must be > 0, got 0",
         ),

@@ -562,6 +562,20 @@ def test_the_onnx_file_is_listed_and_gives_the_delivered_networks_logits(
     assert float((onnx_model.run(tmp_path / "student.onnx", x) - network(x)).abs().max()) < 1e-5
 
 
+def test_an_onnx_file_of_another_network_does_not_stay_beside_the_weights(
+    alone: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    export(alone, trial="run", out=out)
+    (out / "student.onnx").write_bytes(b"of these weights")
+    export(alone, trial="run", out=out)
+    assert (out / "student.onnx").exists(), "the same network lies here"
+    other = tmp_path / "alone"
+    assert len(list(train_alone(run.build(VALUES | {"training.seed": 1}), other))) == 1
+    export(other, trial="run", out=out)
+    assert not (out / "student.onnx").exists()
+
+
 def test_a_best_safetensors_names_its_study_and_its_trial(
     alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
