@@ -9,7 +9,7 @@ from rkdsearch.cli.options import Address, AllowImport, LocalPath
 from rkdsearch.results.states import EvaluationAttack
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from contextlib import AbstractContextManager
 
     from rkdsearch.evaluation.runner import Executor
@@ -90,6 +90,7 @@ def evaluate(
     from rkdsearch.cli.options import parsed
     from rkdsearch.errors import StudyError
     from rkdsearch.evaluation import jobs
+    from rkdsearch.evaluation.leakage import seen_before
     from rkdsearch.evaluation.other_images import image_sets
     from rkdsearch.evaluation.runner import JobFailure, evaluate
 
@@ -103,8 +104,7 @@ def evaluate(
     radii = [_radius(text) for text in eps]
     folder, targets = _targets(study, front, trial, methods, config, out, replicates)
     failures = list(targets.problems)
-    for sentence in (*targets.notices, *failures):
-        say(sentence)
+    _say_all((*targets.notices, *failures))
     if not targets.networks:
         raise StudyError(_failed(f"{folder}: none of its networks can be evaluated:", failures))
     todo = jobs.evaluation_jobs(targets, attacks, seeds=attack_seeds, eps=radii, norm=norm)
@@ -113,6 +113,7 @@ def evaluate(
         f"{folder}: {len(targets.networks)} networks, {len(todo) * len(sets)} evaluation jobs on"
         f" {', '.join(found.name for found in sets[:3])}{', ...' if len(sets) > 3 else ''}"
     )
+    _say_all(seen_before(found, targets.networks[0]) for found in sets)
     done = 0
     with _executor(gpu, address, local=local) as executor:
         for found in sets:
@@ -168,6 +169,14 @@ def _executor(
     from rkdsearch.execution.evaluation import ray_executor
 
     return ray_executor(gpu, address, say)
+
+
+def _say_all(sentences: "Iterable[str]") -> None:
+    """Print the sentences that are not empty."""
+    from rkdsearch.cli.console import say
+
+    for sentence in filter(None, sentences):
+        say(sentence)
 
 
 def _check_options(

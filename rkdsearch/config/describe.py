@@ -43,11 +43,11 @@ rkdsearch train run.yaml optimizer.lr=0.05 attack.eps=8/255 'schedule.milestones
 data.train_images=500
 ```
 
-`null` removes a field or a whole section (`teachers.natural=null`). Another `*.name` than the
-file's discards the rest of its section: after `student.name=mlp`, `student.width` has its default.
-A search space has the same names ([its grammar](../search_spaces/README.md)), and so has Parquet
-(`config.attack.eps`). `rkdsearch space sample SPACE.yaml --whole` prints a run with every field
-that is not null.
+`null` removes an optional field, or a section whose default is null (`teachers.natural=null`); of
+any other, name the fields. Another `*.name` than the file's discards the rest of its section: after
+`student.name=mlp`, `student.width` has its default. A search space has the same names ([its
+grammar](../search_spaces/README.md)), and so has Parquet (`config.attack.eps`). `rkdsearch space
+sample SPACE.yaml --whole` prints a run with every field that is not null.
 """
 
 

@@ -124,6 +124,10 @@ class StudyResults:
         )
 
 
+# One of these is in the folder of every study and single run.
+_KNOWN = {"study.json", "trials", "evaluations", "checkpoints", "report.html"}
+
+
 def read_study(folder: str | PathLike[str]) -> StudyResults:
     """Read a study, running, finished, copied or empty; writes nothing.
 
@@ -134,6 +138,12 @@ def read_study(folder: str | PathLike[str]) -> StudyResults:
         raise StudyError(
             f"{folder}: a study is a folder that `rkdsearch tune` made, but there is none; check"
             " the path"
+        )
+    there = {file.name for file in folder.iterdir() if not file.name.startswith(".")}
+    if there and not there & _KNOWN:  # an empty folder is a study that has not begun
+        raise StudyError(
+            f"{folder}: holds no study, neither study.json nor trials; name the folder that"
+            " `rkdsearch tune` was given by --study"
         )
     store = Store(folder)
     tables = (

@@ -182,6 +182,15 @@ def test_status_writes_nothing(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
+def test_a_folder_of_other_things_is_no_study(tmp_path: Path) -> None:
+    (tmp_path / "digits").mkdir()
+    (tmp_path / "digits" / "study.json").touch()
+    with pytest.raises(
+        StudyError, match=r"holds no study, neither study.json nor trials; name the"
+    ):
+        status(tmp_path)
+
+
 def test_status_of_an_empty_study_is_no_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

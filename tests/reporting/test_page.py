@@ -690,8 +690,9 @@ def test_the_page_is_replaced_whole_and_may_go_elsewhere(tmp_path: Path) -> None
 
 def test_a_place_that_cannot_be_written_is_the_users_to_change(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
+    (tmp_path / "study").mkdir()
     with pytest.raises(StudyError, match="name another place with --out"):
-        page.build(tmp_path, tmp_path / "file" / "report.html")
+        page.build(tmp_path / "study", tmp_path / "file" / "report.html")
 
 
 # what UTF-8 can write: asked for by that name, hypothesis would try every character, for a second
