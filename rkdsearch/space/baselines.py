@@ -5,7 +5,7 @@
       - {published: ard, grid: {optimizer.lr: [0.1, 0.03, 0.01]}}
       - {label: "IAD-I, released", method.name: iad, ...}
 
-A published setting has its paper's loss and weights, 10 attack steps of eps / 4 at the eps of the
+A published setting has its paper's loss and weights, 10 attack steps of eps / 4 in the ball of the
 validation attack, a learning rate of 0.1 and a weight decay of 2e-4, except what `DEPARTURES` has.
 What the space fixes stays as it is fixed.
 """
@@ -17,7 +17,7 @@ from typing import Any
 
 from rkdsearch import config as run
 from rkdsearch import methods
-from rkdsearch.config import ValidationAttack
+from rkdsearch.config import AttackConfig, ValidationAttack
 from rkdsearch.errors import ConfigError, SpaceError
 
 LABEL, PUBLISHED, GRID = "label", "published", "grid"
@@ -94,8 +94,12 @@ def _published(name: str, fixed: Mapping[str, Any], place: str) -> dict[str, Any
         methods.load(name)
     except ConfigError as error:
         raise SpaceError(f"{place}: {error}") from None
-    eps = fixed.get("validation.attack.eps", ValidationAttack.model_fields["eps"].default)
-    values = {"attack.eps": eps, **USUAL, **DEPARTURES.get(name, {})}
+    fields, ball = ValidationAttack.model_fields, {}
+    for part in ("norm", "eps"):
+        ball[part] = fixed.get(f"validation.attack.{part}", fields[part].default)
+    values = {"attack.eps": ball["eps"], **USUAL, **DEPARTURES.get(name, {})}
+    if ball["norm"] != AttackConfig.model_fields["norm"].default:  # else studies of before differ
+        values["attack.norm"] = ball["norm"]
     return {"method.name": name, **{k: v for k, v in values.items() if k not in fixed}}
 
 

@@ -107,22 +107,31 @@ def _check_costs(space: SearchSpace, runs: Sequence[tuple[Case, TrainConfig]]) -
 def notices(space: SearchSpace, samples: int = 100) -> list[str]:
     """Sentences about what is legal and yet may not be meant.
 
-    Baselines outside the ranges, rungs inside the rate's warm-up, and parameters without an effect
-    in some runs.
+    Baselines outside the ranges, rungs inside the rate's warm-up, a training attack in another norm
+    than validation's, and parameters without an effect in some runs.
     """
     found = [text for text in [_rung_in_warm_up(space)] if text]
-    for baseline in space.baselines:
-        config = space.config(baseline.overrides)
-        outside = space.coordinates(values_of(config))[1]
-        if outside:
-            found.append(
-                f"{baseline.place} ({baseline.label}): {' and '.join(outside)}: it is trained, but"
-                " the sampler does not learn from it"
-            )
     effects = Effects(space)
+    other_norm: dict[tuple[str, str], dict[str, None]] = {}
     for case in cases(space, samples):
+        config = space.config(case.overrides)
+        norms = config.attack.norm, config.validation.attack.norm
+        if config.method.attacks and norms[0] != norms[1]:
+            who = case.name if case.baseline else "searched trials"
+            other_norm.setdefault(norms, {})[who] = None
         if not case.baseline:
-            effects.add(space.config(case.overrides), case.overrides)
+            effects.add(config, case.overrides)
+        elif outside := space.coordinates(values_of(config))[1]:
+            found.append(
+                f"{case.name}: {' and '.join(outside)}: it is trained, but the sampler does not"
+                " learn from it"
+            )
+    for (training, validation), names in other_norm.items():
+        found.append(
+            f"attack.norm is {training} and validation.attack.norm is {validation} in"
+            f" {', '.join(names)}: trained in one ball and measured in another, whose eps are no"
+            f" common measure; set attack.norm to {validation}, unless that is meant"
+        )
     return [*found, *effects.notices()]
 
 

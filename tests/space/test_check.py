@@ -234,3 +234,21 @@ def test_a_rung_inside_the_warm_up_of_the_rate_is_named(tmp_path: Path) -> None:
     ) in notices(load_space(tmp_path, fixed=fixed, ladder=ladder))
     fixed["schedule"]["warm_up"] = 0.05
     assert notices(load_space(tmp_path, fixed=fixed, ladder=ladder)) == []
+
+
+def test_a_training_attack_in_another_norm_than_the_validation_attack_is_named(
+    tmp_path: Path,
+) -> None:
+    fixed = {**SMALL["fixed"], "validation.attack": {"norm": "l2", "eps": 0.5}}
+    first = ["trades", {"label": "A", "method.name": "pgd_at", "attack.eps": 0.1}]
+    first.append({"label": "B", "method.name": "natural"})  # attacks no image
+    assert notices(load_space(tmp_path, fixed=fixed, first=first), samples=5) == [
+        (
+            "attack.norm is linf and validation.attack.norm is l2 in first[1] (A), searched trials:"
+            " trained in one ball and measured in another, whose eps are no common measure; set"
+            " attack.norm to l2, unless that is meant"
+        )
+    ]
+    same = {**fixed, "attack": {"norm": "l2", "eps": 0.5, "steps": 2}}
+    del same["attack.steps"]
+    assert notices(load_space(tmp_path, fixed=same, first=first), samples=5) == []

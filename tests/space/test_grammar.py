@@ -255,6 +255,20 @@ def test_published_settings_are_named_by_their_method(tmp_path: Path) -> None:
         load_space(tmp_path, first=["RSLDA"])
 
 
+def test_a_published_setting_is_trained_in_the_ball_of_the_validation_attack(
+    tmp_path: Path,
+) -> None:
+    fixed = {"data.name": "digits", "validation.attack": {"norm": "l2", "eps": 0.5}}
+    first = ["trades", {"published": "pgd_at", "attack.norm": "linf", "attack.eps": 0.1}]
+    space = load_space(tmp_path, fixed=fixed, first=first)
+    balls = [space.config(b.overrides).attack for b in space.baselines]
+    assert [(ball.norm, ball.eps) for ball in balls] == [("l2", 0.5), ("linf", 0.1)]
+    kept = load_space(
+        tmp_path, fixed={**fixed, "attack": {"norm": "linf", "eps": 0.2}}, first=["trades"]
+    )
+    assert {"attack.norm", "attack.eps"}.isdisjoint(kept.baselines[0].overrides)
+
+
 def test_a_prior_is_a_value_of_its_range_and_needs_beliefs(tmp_path: Path) -> None:
     def load(prior: object, **more: object) -> None:
         lr = {"float": [0.01, 0.3], "log": True, "prior": prior}
