@@ -89,8 +89,9 @@ def show(file: LocalPath, *, allow_import: AllowImport = ()) -> None:
     plugins.allow_import(*allow_import)
     space = SearchSpace.load(file, say)
     say("fixed")
+    searched = {parameter.name for parameter in space.parameters}
     for name, value in space.fixed.items():
-        say(f"  {name} = {value}")
+        say(f"  {name} = {value}" + (", where none is searched" if name in searched else ""))
     say("searched")
     for parameter in space.parameters:
         when = " and ".join(

@@ -18,7 +18,7 @@ from rkdsearch.config.training import (
     ScheduleConfig,
     TrainingConfig,
 )
-from rkdsearch.config.typed import typed, typed_leaves
+from rkdsearch.config.typed import default, typed, typed_leaves
 from rkdsearch.config.writing import written
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "ValidationConfig",
     "build",
     "build_stored",
+    "default",
     "flatten_tree",
     "load",
     "members",

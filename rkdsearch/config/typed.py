@@ -39,6 +39,12 @@ def typed_leaves(values: Mapping[str, Any], method_names: Iterable[str] = ()) ->
     return {name: typed(name, value, names) for name, value in values.items()}
 
 
+def default(name: str) -> Any:
+    """The value of the field `name` where none is given; None where it must be given."""
+    field = _field(name, ())
+    return None if field is None or field.is_required() else field.default
+
+
 @cache
 def _adapter(name: str, method_names: tuple[str, ...]) -> TypeAdapter[Any] | None:
     field = _field(name, method_names)

@@ -38,10 +38,12 @@ def must_match(space: SearchSpace) -> dict[str, Any]:
 
     Sampler, scheduler, constraints and replicates may: `claim` gives notice of it.
     """
+    # of what is searched, earlier trials keep the value that they had (`resume.py`)
+    searched = {parameter.name for parameter in space.parameters}
     found: dict[str, Any] = {
         f"fixed.{name}": value
         for name, value in space.fixed.items()
-        if not _compared_elsewhere(f"fixed.{name}")
+        if name not in searched and not _compared_elsewhere(f"fixed.{name}")
     }
     for parameter in space.parameters:
         conditions = {parent: list(allowed) for parent, allowed in parameter.when.items()}

@@ -31,6 +31,9 @@ from rkdsearch.space.settings import (
     SchedulerConfig,
 )
 
+PARAMETER = {field.alias or name for name, field in ParameterFile.model_fields.items()}
+EXAMPLES = {"fixed": "data.name: digits", "search": "attack.steps: {int: [1, 10]}"}
+
 
 class SpaceFile(Section):
     """A search space as it stands in YAML."""
@@ -73,7 +76,13 @@ def _merged(
     values = _read(file, notice)
     if "extends" not in values:
         return values
-    parent = shipped.located(str(values.pop("extends")), file.parent)
+    named = values.pop("extends")
+    if not isinstance(named, str) or not named.strip():
+        raise SpaceError(
+            f"{file}: extends names one search space, such as base.yaml or {shipped.PREFIX}digits,"
+            f" got {named!r}; a file may extend one that extends another"
+        )
+    parent = shipped.located(named, file.parent)
     above = (*children, file)
     if parent.resolve() in [one.resolve() for one in above]:
         chain = " extends ".join(one.name for one in (*above, parent))
@@ -89,8 +98,16 @@ def _read(file: Path, notice: Callable[[str], None]) -> dict[str, Any]:
     for name in values:
         if name not in SpaceFile.model_fields:
             raise SpaceError(f"{file}: {run.unknown_field(str(name), SpaceFile.model_fields)}")
-    if isinstance(values.get("search"), dict):
+    for section, example in EXAMPLES.items():
+        if values.get(section, {}) is None:  # nothing stands below its name
+            values[section] = {}
+        if not isinstance(inside := values.get(section, {}), dict):
+            raise SpaceError(
+                f"{file}: {section} must hold names and values, such as `{example}`, got {inside!r}"
+            )
+    if "search" in values:
         values["search"] = _dotted(values["search"])
+    _refuse_both(values, file)
     if isinstance(values.get("first"), list):
         values["first"] = _located(values["first"], file)
     rungs = values.get("ladder")
@@ -99,13 +116,25 @@ def _read(file: Path, notice: Callable[[str], None]) -> dict[str, Any]:
     return values
 
 
+def _refuse_both(values: Mapping[str, Any], file: Path) -> None:
+    """Raise SpaceError where one file fixes what it searches.
+
+    A child may search what its parent fixed: that value holds where none is searched.
+    """
+    fixed = run.flatten_tree(values.get("fixed", {}))
+    for name, described in values.get("search", {}).items():
+        if name in fixed and described is not None:
+            raise SpaceError(f"{file}: {name} is both fixed and searched; leave one out")
+
+
 def _dotted(search: Mapping[str, Any], section: str = "") -> dict[str, Any]:
     """Searched parameters by dotted name, where the file nests them in sections."""
     found: dict[str, Any] = {}
     for name, described in search.items():
-        inside = described.values() if isinstance(described, dict) else ()
-        if inside and "when" not in described and all(isinstance(v, dict) for v in inside):
-            found |= _dotted(described, f"{section}{name}.")
+        inside = described if isinstance(described, dict) else {}
+        sections = all(v is None or isinstance(v, dict) for v in inside.values())
+        if sections and "when" not in inside and not inside.keys() <= PARAMETER:
+            found |= _dotted(inside, f"{section}{name}.")
         else:
             found[f"{section}{name}"] = described
     return found
@@ -145,25 +174,29 @@ def _extended(parent: dict[str, Any], child: dict[str, Any], file: Path) -> dict
     """The child's names over the parent's, in every section.
 
     The lists `first`, `ladder` and `objectives` are replaced whole. A parameter that the child
-    fixes or sets to null is no longer searched; a field that it searches is no longer fixed.
+    fixes or sets to null is no longer searched. What the child searches, and its parent fixed, has
+    the parent's value where none is searched: in baselines, and where a `when` does not hold.
     """
     values = {**parent, **child}
     for section in ("constraints", "sampler", "scheduler", "replicates", "resources"):
         if isinstance(parent.get(section), dict) and isinstance(child.get(section), dict):
             values[section] = {**parent[section], **child[section]}
-    own = child.get("search") or {}
+    own, searched = child.get("search", {}), parent.get("search", {})
     try:
-        above = {
-            k: v
-            for k, v in run.flatten_tree(run.nest(parent.get("fixed") or {})).items()
-            if own.get(k) is None
-        }
-        values["fixed"] = run.merge(above, child.get("fixed") or {}, str(file))
+        fixed_now = run.flatten_tree(run.nest(child.get("fixed", {})))
+        above = run.flatten_tree(run.nest(parent.get("fixed", {})))
+        values["fixed"] = run.merge(
+            _of_one_name(above, searched, own, fixed_now), fixed_now, str(file)
+        )
     except ConfigError as error:
         raise SpaceError(str(error)) from None
-    search = {**(parent.get("search") or {}), **own}
-    fixed_now = run.flatten_tree(run.nest(child.get("fixed") or {}))
-    kept = {k: v for k, v in search.items() if v is not None and (k in own or k not in fixed_now)}
+    search = {**searched, **own}
+    gone = tuple(f"{name}." for name, described in own.items() if described is None)
+    kept = {
+        k: v
+        for k, v in search.items()
+        if v is not None and (k in own or (k not in fixed_now and not k.startswith(gone)))
+    }
     values["search"] = _narrowed(
         _parents_first(kept), set(own), run.flatten_tree(run.nest(values["fixed"]))
     )
@@ -186,6 +219,51 @@ def _extended(parent: dict[str, Any], child: dict[str, Any], file: Path) -> dict
     return values
 
 
+def _of_one_name(
+    above: dict[str, Any],
+    searched: Mapping[str, Any],
+    own: Mapping[str, Any],
+    fixed_now: Mapping[str, Any],
+) -> dict[str, Any]:
+    """A parent's fixed values, such that another `name` in the child discards the section's rest.
+
+    `searched` is what the parent searches, `own` what the child does. A name that the parent left
+    to its default is written out; under a name that the parent searched, and the child gives
+    others, nothing is left.
+    """
+    renamed = {k: _choices(v) for k, v in own.items() if v is not None}
+    renamed |= {k: [v] for k, v in fixed_now.items()}
+    for name, now in renamed.items():
+        section = name.removesuffix("name")
+        if (
+            name in above
+            or not section.endswith(".")
+            or not any(k.startswith(section) for k in above)
+        ):
+            continue
+        if before := _choices(searched.get(name)):
+            if not any(value in before for value in now):
+                above = {k: v for k, v in above.items() if not k.startswith(section)}
+        elif (default := run.default(name)) is not None:
+            above = {**above, name: default}
+    # of several methods that the parent searched, some may not have the field
+    return {
+        name: value
+        for name, value in above.items()
+        if not (name.startswith("method.") and "method.name" not in above and _when(own.get(name)))
+    }
+
+
+def _choices(described: object) -> list[Any]:
+    choices = described.get("choice") if isinstance(described, dict) else None
+    return choices if isinstance(choices, list) else []
+
+
+def _when(described: object) -> dict[str, Any]:
+    when = described.get("when") if isinstance(described, dict) else None
+    return when if isinstance(when, dict) else {}
+
+
 def _believes(values: Mapping[str, Any]) -> bool:
     sampler = values.get("sampler")
     confidence = sampler.get("beliefs", "none") if isinstance(sampler, dict) else "none"
@@ -200,27 +278,18 @@ def _narrowed(search: dict[str, Any], own: set[str], fixed: Mapping[str, Any]) -
     """
     kept: dict[str, Any] = {}
     for name, described in search.items():
-        if (
-            name in own
-            or not isinstance(described, dict)
-            or not isinstance(described.get("when"), dict)
-        ):
+        if name in own or not _when(described):
             kept[name] = described
             continue
         when: dict[str, Any] = {}
-        for parent, allowed in described["when"].items():
+        for parent, allowed in _when(described).items():
             asked = allowed if isinstance(allowed, list) else [allowed]
             above = kept.get(parent)
-            choices = (
-                above.get("choice")
-                if isinstance(above, dict)
-                else [fixed[parent]]
-                if parent in fixed
-                else []
-            )
-            when[parent] = (
-                asked if choices is None else [value for value in asked if value in choices]
-            )
+            if isinstance(above, dict):
+                choices = _choices(above) or asked  # of a range, all may still be possible
+            else:
+                choices = [fixed[parent]] if parent in fixed else []
+            when[parent] = [value for value in asked if value in choices]
         if all(when.values()):
             kept[name] = {**described, "when": when}
     return kept
@@ -235,8 +304,7 @@ def _parents_first(search: dict[str, Any]) -> dict[str, Any]:
 
     def place(name: str, below: tuple[str, ...] = ()) -> None:
         described = search[name]
-        when = described.get("when") if isinstance(described, dict) else None
-        for parent in when if isinstance(when, dict) else ():
+        for parent in _when(described):
             if parent in search and parent not in below:
                 place(parent, (*below, name))
         ordered.setdefault(name, described)

@@ -43,6 +43,7 @@ PROTECTED = {
 class SearchSpace:
     """A search space with legal values.
 
+    `fixed` has what a parent fixed and its child searches, too: that holds where none is searched.
     `text` is the YAML that it was read from, `merged` its values over the files that it extends.
     """
 
@@ -199,10 +200,10 @@ class SearchSpace:
     def method_names(self) -> tuple[str, ...]:
         """The methods that trials of this space may use."""
         by_choice = [c for p in self.parameters if p.name == "method.name" for c in p.ends()]
+        fixed = self.fixed.get("method.name")
         named = [
-            self.fixed.get("method.name"),
-            *by_choice,
-            *(b.overrides.get("method.name") for b in self.baselines),
+            *(by_choice or [fixed]),
+            *(b.overrides.get("method.name", fixed) for b in self.baselines),
         ]
         return tuple(dict.fromkeys(str(n) for n in named if n is not None))
 
@@ -227,7 +228,9 @@ def _built(parsed: grammar.SpaceFile, name: str, text: str) -> SearchSpace:
     if broken is not None:
         raise SpaceError(broken)
     refusals.refuse(parsed, parameters)
-    found = tuple(baselines(parsed.first, fixed, named))
+    # what is searched has its published value, whatever a parent had fixed
+    kept = {k: v for k, v in fixed.items() if k not in parsed.search or k == "method.name"}
+    found = tuple(baselines(parsed.first, kept, named))
     for baseline in found:
         refuse_shared(baseline.overrides, baseline.place)
     return SearchSpace(
@@ -249,11 +252,11 @@ def _built(parsed: grammar.SpaceFile, name: str, text: str) -> SearchSpace:
 
 
 def _method_names(parsed: grammar.SpaceFile) -> list[str]:
-    """The methods that the file names: searched ones, or the fixed one."""
+    """The methods that the file names: searched ones, and the fixed one."""
     searched = parsed.search.get("method.name")
-    choices = searched.choice if searched is not None else None
+    choices = (searched.choice if searched is not None else None) or []
     fixed = run.flatten_tree(parsed.fixed).get("method.name")
-    return [str(name) for name in choices or [fixed] if name is not None]
+    return [str(name) for name in (*choices, fixed) if name is not None]
 
 
 def _parameters(
@@ -262,8 +265,6 @@ def _parameters(
     parameters: list[Parameter] = []
     for dotted, described in parsed.search.items():
         _refuse_protected(dotted, f"search.{dotted} must not be searched")
-        if dotted in fixed:
-            raise SpaceError(f"{dotted} is both fixed and searched; leave one out")
         parameter = described.build(dotted, method_names)
         for parent, allowed in parameter.when.items():
             above = next((p for p in parameters if p.name == parent), None)

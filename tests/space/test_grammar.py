@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from rkdsearch.errors import SpaceError
+from rkdsearch.search.study_file import must_match
+from rkdsearch.space.check import check_space
 from rkdsearch.space.space import SearchSpace
 from tests.results.rows import study, trial
 from tests.search.files import SMALL, load_space, write_space
@@ -416,3 +418,101 @@ def test_eight_of_255_is_read_where_pixels_are_meant(tmp_path: Path) -> None:
     assert (
         space.config({"method.name": "pgd_at", "attack.eps": 0.02}).validation.attack.eps == 8 / 255
     )
+
+
+def extended(folder: Path, child: str, **parent: Any) -> SearchSpace:
+    """The small space with changes, and a child that extends it."""
+    write_space(folder, "parent.yaml", **parent)
+    (folder / "child.yaml").write_text(f"extends: parent.yaml\n{child}")
+    return SearchSpace.load(folder / "child.yaml")
+
+
+def test_where_a_child_searches_nothing_its_parents_fixed_value_holds(tmp_path: Path) -> None:
+    fixed = {**SMALL["fixed"], "attack.eps": 0.15, "optimizer.momentum": 0.8}
+    eps = "  attack.eps: {float: [0.1, 0.2], when: {method.name: trades}}\n"
+    child = f"search:\n{eps}  student.width: {{choice: [4, 6]}}\n"
+    space = extended(tmp_path, child, fixed=fixed)
+    assert check_space(space, samples=5)
+    baseline = space.config(space.baselines[0].overrides)
+    assert (baseline.student.width, baseline.attack.eps) == (4, 0.15)
+    other = space.config({"method.name": "pgd_at", "student.width": 6})
+    assert (other.student.width, other.attack.eps) == (6, 0.15)
+    # a study that was begun before has no such entry
+    assert not {"fixed.student.width", "fixed.attack.eps"} & must_match(space).keys()
+    again = SearchSpace.of(space.merged, "again")
+    assert again.config(again.baselines[0].overrides) == baseline
+
+
+def test_a_published_setting_keeps_its_own_value_of_what_is_searched(tmp_path: Path) -> None:
+    fixed = {**SMALL["fixed"], "optimizer.weight_decay": 0.5}
+    child = "search: {optimizer.weight_decay: {float: [0, 0.1]}}\nfirst: [trades]\n"
+    space = extended(tmp_path, child, fixed=fixed)
+    assert space.baselines[0].overrides["optimizer.weight_decay"] == 2e-4
+
+
+def test_another_name_in_a_child_discards_what_its_parent_fixed_there(tmp_path: Path) -> None:
+    fixed = {**SMALL["fixed"], "student.width": 8, "optimizer.momentum": 0.5}
+    del fixed["student"]
+    fixed |= {"student.name": "small_cnn"}
+    child = "search: {student.name: {choice: [small_cnn, mlp]}}\n"
+    space = extended(tmp_path, child, fixed=fixed)
+    widths = {
+        name: space.config({"method.name": "trades", "student.name": name}).student.width
+        for name in ("small_cnn", "mlp")
+    }
+    assert widths == {"small_cnn": 8, "mlp": None}
+    assert space.config(space.baselines[0].overrides).student.width == 8
+    # sgd is the name that a parent without one means
+    child = "fixed: {optimizer.name: adamw}\n"
+    assert "optimizer.momentum" not in extended(tmp_path, child, fixed=fixed).fixed
+    child = "fixed: {optimizer.name: sgd}\n"
+    assert extended(tmp_path, child, fixed=fixed).fixed["optimizer.momentum"] == 0.5
+    child = "search: {optimizer.name: {choice: [sgd, adamw]}}\n"
+    searched = extended(tmp_path, child, fixed=fixed)
+    trades = {"method.name": "trades"}
+    assert searched.config({**trades, "optimizer.name": "sgd"}).optimizer.momentum == 0.5
+    assert searched.config({**trades, "optimizer.name": "adamw"}).optimizer.momentum == 0.9
+    # the parent's width is that of the names that it searches
+    del fixed["student.name"]
+    names = {**SMALL["search"], "student.name": {"choice": ["small_cnn", "mlp"]}}
+    for name, kept in {"resnet18": None, "mlp": 8}.items():
+        child = f"fixed: {{student.name: {name}}}\n"
+        assert (
+            extended(tmp_path, child, fixed=fixed, search=names).fixed.get("student.width") == kept
+        )
+
+
+def test_null_takes_a_parameter_out_also_in_its_section(tmp_path: Path) -> None:
+    for child in ("optimizer.lr: null", "optimizer: {lr: null}", "optimizer: null"):
+        space = extended(tmp_path, f"search: {{{child}}}\n")
+        assert [p.name for p in space.parameters] == ["method.name", "method.consistency_weight"]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("search: [a]", "search must hold names and values, such as `attack.steps: {int:"),
+        ("search: trades", "search must hold names and values"),
+        ("fixed: [a]", "fixed must hold names and values, such as `data.name: digits`, got ['a']"),
+        ("fixed: 3", "fixed must hold names and values"),
+        ("search: {method.name: {choice: 3}}", "search.method.name.choice must be a valid list"),
+        ("fixed: {attack.eps: 1}\nsearch: {attack: {eps: {float: [0, 1]}}}", "attack.eps is both"),
+    ],
+)
+def test_a_section_of_the_wrong_kind_is_one_sentence_with_and_without_extends(
+    tmp_path: Path, text: str, sentence: str
+) -> None:
+    write_space(tmp_path, "parent.yaml")
+    (tmp_path / "alone.yaml").write_text(f"{text}\nladder: [{{epochs: 2}}]\n")
+    (tmp_path / "child.yaml").write_text(f"extends: parent.yaml\n{text}\n")
+    (tmp_path / "grandchild.yaml").write_text("extends: alone.yaml\nsearch: {}\n")
+    for name in ("alone", "child", "grandchild"):
+        with pytest.raises(SpaceError, match=re.escape(sentence)):
+            SearchSpace.load(tmp_path / f"{name}.yaml")
+
+
+@pytest.mark.parametrize("value", ["null", "[p.yaml]", "3", "''"])
+def test_extends_names_one_file(tmp_path: Path, value: str) -> None:
+    (tmp_path / "child.yaml").write_text(f"extends: {value}\nladder: [{{epochs: 2}}]\n")
+    with pytest.raises(SpaceError, match=r"child.yaml: extends names one search space, such as"):
+        SearchSpace.load(tmp_path / "child.yaml")
