@@ -5,7 +5,7 @@ from typing import Any
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from rkdsearch.space.parameter import Parameter, on_steps
+from rkdsearch.space.parameter import Parameter
 from rkdsearch.space.space import SearchSpace
 
 
@@ -24,8 +24,7 @@ def values(parameter: Parameter) -> list[Any] | None:
     assert isinstance(d, FloatDistribution)
     if d.step is None:
         return None if d.low < d.high else [d.low]
-    count = round((d.high - d.low) / d.step) + 1
-    return [on_steps(d, d.low + k * d.step) for k in range(count)]
+    return [parameter.on_steps(d.low + k * d.step) for k in range(parameter.steps + 1)]
 
 
 def combinations(space: SearchSpace) -> Iterator[dict[str, Any]]:

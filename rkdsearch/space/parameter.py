@@ -9,7 +9,7 @@ parameters in them stand above it. `prior: VALUE` says where beliefs look for it
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
+from fractions import Fraction
 from typing import Annotated, Any, Self
 
 import numpy as np
@@ -27,17 +27,23 @@ from rkdsearch.errors import SpaceError
 from rkdsearch.section import Section
 
 DECIMALS = 12  # of the ends and the step of a range with steps
+CLOSE = 1e-5  # of a step: the same value, by other decimals
 Scalar = bool | int | float | str | None
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One searched parameter: its name, its distribution, its conditions, its believed value."""
+    """One searched parameter: its name, its distribution, its conditions, its believed value.
+
+    `exact` are the low end and the step of a float with steps, as they are written: 8/255 is no
+    decimal, and Optuna counts steps in decimals alone.
+    """
 
     name: str
     distribution: BaseDistribution
     when: Mapping[str, tuple[Scalar, ...]] = field(default_factory=dict)
     prior: Scalar = None
+    exact: tuple[Fraction, Fraction] | None = None
 
     def exists(self, values: Mapping[str, Any]) -> bool:
         """True where all conditions hold for these values by dotted name."""
@@ -48,7 +54,7 @@ class Parameter:
     def holds(self, value: object) -> bool:
         """True where the value is in the range, or is one of the choices."""
         try:
-            internal = self.distribution.to_internal_repr(value)
+            internal = self.distribution.to_internal_repr(self.counted(value))
             return bool(self.distribution._contains(internal))  # noqa: SLF001 - not public
         except (TypeError, ValueError):
             return False
@@ -59,7 +65,37 @@ class Parameter:
         if isinstance(d, CategoricalDistribution):
             return tuple(d.choices)
         assert isinstance(d, IntDistribution | FloatDistribution)
-        return d.low, d.high
+        return (d.low, d.high) if self.exact is None else (self._step(0), self._step(self.steps))
+
+    @property
+    def steps(self) -> int:
+        """Steps from end to end of a range that has them."""
+        d = self.distribution
+        assert isinstance(d, IntDistribution | FloatDistribution)
+        return round((d.high - d.low) / (d.step or math.inf))
+
+    def _step(self, number: int) -> float:
+        assert self.exact is not None, "it has steps"
+        low, step = self.exact
+        return float(low + number * step)
+
+    def on_steps(self, value: float) -> float:
+        """The nearest value of a range with steps: 0.1 + 3 x 0.3 is 1.0. Without any: the value."""
+        if self.exact is None:
+            return value
+        low, step = self.exact
+        return self._step(min(max(round((Fraction(value) - low) / step), 0), self.steps))
+
+    def counted(self, value: Any) -> Any:
+        """The value as Optuna counts the steps of the range; one between them as it is."""
+        if self.exact is None or not isinstance(value, int | float) or not math.isfinite(value):
+            return value
+        d, near = self.distribution, self.on_steps(value)
+        assert isinstance(d, FloatDistribution)
+        assert d.step is not None
+        if abs(value - near) > CLOSE * d.step:
+            return value
+        return min(d.low + d.step * round((near - d.low) / d.step), d.high)
 
     @property
     def range(self) -> str:
@@ -74,7 +110,7 @@ class Parameter:
         if isinstance(d, IntDistribution):
             return trial.suggest_int(self.name, d.low, d.high, step=d.step, log=d.log)
         assert isinstance(d, FloatDistribution)
-        return on_steps(d, trial.suggest_float(self.name, d.low, d.high, step=d.step, log=d.log))
+        return self.on_steps(trial.suggest_float(self.name, d.low, d.high, step=d.step, log=d.log))
 
     def at(self, quantile: float) -> Any:
         """The value at `quantile` in [0, 1) of the range; on a logarithmic scale where `log`."""
@@ -85,13 +121,13 @@ class Parameter:
         if d.log:
             value = math.exp(math.log(d.low) + quantile * (math.log(d.high) - math.log(d.low)))
         elif d.step:
-            value = d.low + d.step * int(quantile * (round((d.high - d.low) / d.step) + 1))
+            value = d.low + d.step * int(quantile * (self.steps + 1))
         else:
             value = d.low + quantile * (d.high - d.low)
         value = min(max(value, d.low), d.high)
         if isinstance(d, IntDistribution):
             return round(value)
-        return on_steps(d, float(value))
+        return self.on_steps(float(value))
 
     def quantile(self, value: Any) -> float:
         """The place of `value` in the range, in [0, 1): `at` takes it back there.
@@ -129,25 +165,21 @@ class Parameter:
         return self.at(place)
 
 
-def on_steps(distribution: FloatDistribution, value: float) -> float:
-    """The value with the decimals of the range's low end and step: 0.1 + 3 x 0.3 is 1.0."""
-    if distribution.step is None:
-        return value
-    exponents = (
-        Decimal(repr(number)).normalize().as_tuple().exponent
-        for number in (distribution.low, distribution.step)
-    )
-    return round(value, max(0, *(-e for e in exponents if isinstance(e, int))))
+def _fraction(number: float) -> Fraction:
+    """The ratio that was written: 8/255, or the decimals of any other number."""
+    ratio = Fraction(number).limit_denominator(1_000_000)
+    return ratio if float(ratio) == number else Fraction(repr(number))
 
 
-def _decimal_steps(low: float, high: float, step: float) -> tuple[float, float, float]:
-    """The range with ends and step of at most `DECIMALS` decimals.
+def _decimal_steps(low: float, high: float, step: float) -> FloatDistribution:
+    """The range with ends and step of at most `DECIMALS` decimals, or those that a step needs.
 
     Ratios such as 8/255 have more than a step can be counted in: Optuna would cut the last one off.
     """
     count = round((high - low) / step)
-    low, step = round(low, DECIMALS), round(step, DECIMALS)
-    return low, round(low + count * step, DECIMALS), step
+    decimals = max(DECIMALS, 6 - math.floor(math.log10(step)))
+    low, step = round(low, decimals), round(step, decimals)
+    return FloatDistribution(low, round(low + count * step, decimals), step=step)
 
 
 def _ratio(value: object) -> object:
@@ -244,5 +276,6 @@ class ParameterFile(Section):
                 name, IntDistribution(*self.ints, log=self.log, step=whole), conditions
             )
         if step is not None:
-            low, high, step = _decimal_steps(low, high, step)
-        return Parameter(name, FloatDistribution(low, high, log=self.log, step=step), conditions)
+            exact = _fraction(low), _fraction(step)
+            return Parameter(name, _decimal_steps(low, high, step), conditions, exact=exact)
+        return Parameter(name, FloatDistribution(low, high, log=self.log), conditions)

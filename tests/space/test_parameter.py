@@ -3,6 +3,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import FixedTrial
 from typing_extensions import override
 
+from rkdsearch.space import grid
 from rkdsearch.space.parameter import Parameter, ParameterFile
 
 
@@ -32,3 +33,30 @@ def test_steps_have_the_steps_decimals_and_the_last_one_is_the_end() -> None:
             return 0.1 + 3 * 0.3  # as Optuna counts steps: 0.9999999999999999
 
     assert tenths.suggest(Third({})) == 1.0
+
+
+def test_a_range_in_ratios_has_its_ends_and_steps_as_they_are_written() -> None:
+    described = {"float": ["8/255", "16/255"], "step": "4/255", "prior": "12/255"}
+    eps = ParameterFile.model_validate(described).build("attack.eps")
+    assert eps.prior == 12 / 255
+    assert eps.ends() == (8 / 255, 16 / 255)
+    assert [eps.at(k / 3) for k in range(3)] == grid.values(eps) == [8 / 255, 12 / 255, 16 / 255]
+    assert eps.suggest(FixedTrial({"attack.eps": 0.031372549020})) == 8 / 255
+    held = [8 / 255, 12 / 255, 16 / 255, 0.031372549020, 0.062745098036]  # of earlier versions too
+    assert [value for value in [*held, 10 / 255, 4 / 255, "8", None] if eps.holds(value)] == held
+    # Optuna counts in decimals, by which the range of an earlier study is known
+    assert repr(eps.distribution) == (
+        "FloatDistribution(high=0.06274509804, log=False, low=0.03137254902, step=0.01568627451)"
+    )
+    for value in held:
+        counted = eps.counted(value)
+        assert eps.distribution._contains(counted)
+
+
+def test_a_step_may_be_as_small_as_a_number_can_be() -> None:
+    described = {"float": [0, 1.0e-12], "step": 1.0e-13}
+    decay = ParameterFile.model_validate(described).build("optimizer.weight_decay")
+    values = grid.values(decay)
+    assert values is not None
+    assert (len(values), values[3], values[-1]) == (11, 3e-13, 1e-12)
+    assert all(decay.holds(value) for value in values)
