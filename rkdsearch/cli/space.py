@@ -137,6 +137,9 @@ def sample(
     from rkdsearch.space.space import SearchSpace
 
     plugins.allow_import(*allow_import)
+    for name, value, least in (("--count", count, 1), ("--seed", seed, 0)):
+        if value < least:
+            raise SpaceError(f"space sample: {name} must be >= {least}, got {value}")
     space, rng = SearchSpace.load(file), np.random.default_rng(seed)
     if whole and count != 1:
         raise SpaceError(

@@ -77,6 +77,12 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
     try:
         text = local_path(file).read_text(encoding="utf-8")
         values = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+        _refuse_endless(values)
+    except RecursionError:
+        raise ConfigError(
+            f"{file}: its sections are nested without an end: an alias such as *a must not stand"
+            " inside its own anchor &a; write the values out"
+        ) from None
     except ConfigError as error:
         raise ConfigError(f"{file}, {error}") from None
     except FileNotFoundError:
@@ -91,6 +97,13 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
         found = "it is empty" if values is None else f"got a {type(values).__name__}"
         raise ConfigError(f"{file}: must hold names and values, as `seed: 1`; {found}")
     return values
+
+
+def _refuse_endless(values: object) -> None:
+    """Raise RecursionError where a value holds itself."""
+    if isinstance(values, dict | list):
+        for inside in values.values() if isinstance(values, dict) else values:
+            _refuse_endless(inside)
 
 
 def _build_method(section: object, place: str, where: str) -> Method:

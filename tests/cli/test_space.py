@@ -36,6 +36,21 @@ def test_a_file_holds_one_whole_run(tmp_path: Path) -> None:
         sample(write_space(tmp_path), count=2, whole=True)
 
 
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"seed": -1}, "space sample: --seed must be >= 0, got -1"),
+        ({"count": 0}, "space sample: --count must be >= 1, got 0"),
+        ({"count": -1}, "space sample: --count must be >= 1, got -1"),
+    ],
+)
+def test_a_sample_of_nothing_is_refused(
+    tmp_path: Path, asked: dict[str, int], sentence: str
+) -> None:
+    with pytest.raises(SpaceError, match=sentence):
+        sample(write_space(tmp_path), **asked)  # type: ignore[arg-type]
+
+
 def test_a_strangers_method_is_sampled_where_its_package_is_allowed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,6 +23,8 @@ def test_a_file_with_overrides_on_top_is_a_run(tmp_path: Path) -> None:
         "": "must hold names and values, as `seed: 1`; it is empty",
         "a: [": "is not YAML: ",
         "a: !!python/object:os.x {}": "is not YAML",
+        "a: &a {x: *a}": r"run.yaml: its sections are nested without an end: an alias such as \*a",
+        "a: &a [1, *a]": "nested without an end",
     }.items():
         file.write_text(text)
         with pytest.raises(ConfigError, match=complaint):
