@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from rkdsearch.results.objectives import OBJECTIVES
 from rkdsearch.section import Section
 
+LEAST = 0.0001  # of a CPU or a GPU
 Confidence = Literal["low", "medium", "high"]
 
 
@@ -212,6 +213,20 @@ class Resources(Section):
     max_failures: int = Field(
         3, ge=0, description="retries of a trial whose worker or node was lost"
     )
+
+    @field_validator("cpu", "gpu")
+    @classmethod
+    def _ray_can_count_it(cls, value: float, info: ValidationInfo) -> float:
+        if 0 < value < LEAST:
+            raise ValueError(
+                f"must be {LEAST:g} or more, which is Ray's smallest share, got {value}"
+            )
+        if info.field_name == "gpu" and value > 1 and value != int(value):
+            raise ValueError(
+                f"must be whole where it is above 1, or a share below 1, as Ray grants GPUs, got"
+                f" {value:g}; one trial on several takes `processes`"
+            )
+        return value
 
     @property
     def devices(self) -> float:

@@ -128,6 +128,14 @@ LR = {"optimizer.lr": {"float": [0.01, 0.3]}}
         ({"ladder": [{"epochs": 3}, {"epochs": 3}]}, "ladder: epochs must increase, got [3, 3]"),
         ({"ladder": []}, "ladder"),
         (
+            {"resources": {"cpu": 0.00001}},
+            "resources.cpu: must be 0.0001 or more, which is Ray's smallest share, got 1e-05",
+        ),
+        (
+            {"resources": {"gpu": 1.5}},
+            "resources.gpu: must be whole where it is above 1, or a share below 1, as Ray grants",
+        ),
+        (
             {"objectives": ["clean_accuracy"]},
             "objectives: two or more different ones are needed, got ['clean_accuracy']",
         ),
