@@ -69,10 +69,16 @@ def baselines(
         values.pop(STUDY, None)
         overrides = run.flatten_tree(run.nest(values, place))
         if name is not None:
-            overrides = run.flatten_tree(
-                run.merge(_published(str(name), fixed, place), overrides, place)
-            )
-            label = label or f"{str(name).upper().replace('_', '-')}, published"
+            _refuse_another_method(str(name), [overrides, grid], place)
+            paper = _published(str(name), fixed, place)
+            published = {k: v for k, v in paper.items() if k == "method.name" or k not in fixed}
+            changed = {
+                k: v
+                for k, v in run.typed_leaves(overrides, [str(name), *searched]).items()
+                if v not in (paper.get(k), fixed.get(k))
+            }
+            label = label or f"{str(name).upper().replace('_', '-')}, published" + _said(changed)
+            overrides = run.flatten_tree(run.merge(published, overrides, place))
         family = str(label or f"first {number}")
         if (other := places.setdefault(family, place)) != place:
             raise SpaceError(
@@ -80,16 +86,14 @@ def baselines(
                 " baseline by its label: give one of them another `label`"
             )
         method = str(overrides.get("method.name", fixed.get("method.name")))
-        for point in _points(grid, place):
-            known = run.typed_leaves(point, [method, *searched])
-            suffix = "".join(f", {name} {value}" for name, value in known.items())
+        for known in _points(grid, [method, *searched], place):
             given = run.flatten_tree(run.merge(overrides, known, place))
             typed = run.typed_leaves(given, [method, *searched])
-            yield Baseline(family + suffix, typed, family, place)
+            yield Baseline(family + _said(known), typed, family, place)
 
 
 def _published(name: str, fixed: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """The published setting of a method, without what the space fixes."""
+    """The published setting of a method, whatever the space fixes."""
     try:
         methods.load(name)
     except ConfigError as error:
@@ -100,15 +104,38 @@ def _published(name: str, fixed: Mapping[str, Any], place: str) -> dict[str, Any
     values = {"attack.eps": ball["eps"], **USUAL, **DEPARTURES.get(name, {})}
     if ball["norm"] != AttackConfig.model_fields["norm"].default:  # else studies of before differ
         values["attack.norm"] = ball["norm"]
-    return {"method.name": name, **{k: v for k, v in values.items() if k not in fixed}}
+    return {"method.name": name, **values}
 
 
-def _points(grid: object, place: str) -> Iterator[dict[str, Any]]:
+def _refuse_another_method(name: str, given: Iterable[object], place: str) -> None:
+    """Raise SpaceError where an entry gives a published setting the name of another method."""
+    for values in given:
+        other = values.get("method.name", name) if isinstance(values, dict) else name
+        if other != name:
+            raise SpaceError(
+                f"{place}: published names the method, {name}, and method.name another, {other};"
+                f" write `published: {other}`, an entry for each method"
+            )
+
+
+def _said(values: Mapping[str, Any]) -> str:
+    """The values as the end of a label."""
+    return "".join(f", {name} {value}" for name, value in values.items())
+
+
+def _points(grid: object, method_names: Sequence[str], place: str) -> Iterator[dict[str, Any]]:
     """Every combination of a grid's values, by dotted name; one empty one where there is none."""
     if not isinstance(grid, dict) or not all(isinstance(v, list) and v for v in grid.values()):
         raise SpaceError(
             f"{place}.grid must have a list of values for each name, such as"
             f" {{optimizer.lr: [0.1, 0.03]}}, got {grid!r}"
         )
-    for values in product(*grid.values()):
-        yield dict(zip(grid, values, strict=True))
+    typed = {name: [run.typed(name, v, method_names) for v in vs] for name, vs in grid.items()}
+    for name, values in typed.items():
+        if len(set(map(repr, values))) != len(values):
+            raise SpaceError(
+                f"{place}.grid.{name}: a value is there twice, and each is one baseline, got"
+                f" {grid[name]}; leave one out"
+            )
+    for point in product(*typed.values()):
+        yield dict(zip(typed, point, strict=True))

@@ -252,7 +252,8 @@ def test_published_settings_are_named_by_their_method(tmp_path: Path) -> None:
         first=["trades", {"published": "pgd_at", "attack.eps": 0.1}],
     )
     first, second = space.baselines
-    assert (first.label, second.label) == ("TRADES, published", "PGD-AT, published")
+    assert first.label == "TRADES, published"
+    assert second.label == "PGD-AT, published, attack.eps 0.1"
     assert first.overrides == {
         "method.name": "trades",
         "attack.eps": 0.15,
@@ -362,6 +363,43 @@ def test_a_baselines_grid_is_one_baseline_for_each_of_its_points(tmp_path: Path)
     assert {b.family for b in space.baselines} == {"TRADES, published"}
     with pytest.raises(SpaceError, match=r"first\[0\].grid must have a list of values"):
         load_space(tmp_path, first=[{"published": "trades", "grid": {"optimizer.lr": 0.1}}])
+
+
+def test_a_grid_has_no_value_twice(tmp_path: Path) -> None:
+    for twice in ([0.1, 0.1], [0.03, 0.1, "1e-1"]):
+        entry = {"published": "trades", "grid": {"optimizer.lr": twice}}
+        with pytest.raises(
+            SpaceError, match=r"first\[0\].grid.optimizer.lr: a value is there twice, and .*; leave"
+        ):
+            load_space(tmp_path, first=[entry])
+
+
+def test_a_published_label_says_what_the_entry_changes(tmp_path: Path) -> None:
+    first = [
+        {"published": "trades", "optimizer": {"lr": "5e-2", "momentum": 0.8}},
+        {"published": "trades", "optimizer.lr": 0.1, "method.name": "trades"},  # as published
+        {"published": "trades", "optimizer.lr": 0.07, "label": "mine"},
+        {"published": "pgd_at", "attack.steps": 5, "grid": {"optimizer.lr": [0.01]}},
+    ]
+    fixed = {k: v for k, v in SMALL["fixed"].items() if k != "attack.steps"}
+    space = load_space(tmp_path, fixed=fixed, first=first)
+    assert [(b.label, b.family) for b in space.baselines] == [
+        ("TRADES, published, optimizer.lr 0.05, optimizer.momentum 0.8",) * 2,
+        ("TRADES, published",) * 2,
+        ("mine",) * 2,
+        (
+            "PGD-AT, published, attack.steps 5, optimizer.lr 0.01",
+            "PGD-AT, published, attack.steps 5",
+        ),
+    ]
+    # a paper's value is no change, whatever the space fixes
+    papers = load_space(tmp_path, first=[{"published": "trades", "attack.steps": 10}])
+    assert papers.baselines[0].label == "TRADES, published"
+    for other in ({"method.name": "pgd_at"}, {"grid": {"method.name": ["pgd_at"]}}):
+        other |= {"published": "trades"}
+        law = "published names the method, trades, and method.name another, .*pgd_at.*; write `pub"
+        with pytest.raises(SpaceError, match=law):
+            load_space(tmp_path, first=[other])
 
 
 def test_a_mistake_in_the_extended_file_is_named_by_that_file(tmp_path: Path) -> None:
