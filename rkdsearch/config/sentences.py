@@ -45,13 +45,14 @@ def sentence(error: ValidationError, kind: type[BaseModel], place: str, prefix: 
         )
     law = first["msg"].removeprefix("Value error, ")
     law = re.sub(r"^Input should be ", "must be ", law)
-    for words, sign in {
+    for words, said in {
+        "be a valid dictionary": "hold names and values, as in {name: value}",
         "greater than or equal to": ">=",
         "less than or equal to": "<=",
         "greater than": ">",
         "less than": "<",
     }.items():
-        law = law.replace(words, sign)
+        law = law.replace(words, said)
     if first["type"] == "value_error" and not path:
         return f"{place}: {law}{more}"
     if first["type"] == "value_error":

@@ -108,9 +108,9 @@ def notices(space: SearchSpace, samples: int = 100) -> list[str]:
     """Sentences about what is legal and yet may not be meant.
 
     Baselines outside the ranges, rungs inside the rate's warm-up, a training attack in another norm
-    than validation's, and parameters without an effect in some runs.
+    than validation's, and settings and parameters without an effect.
     """
-    found = [text for text in [_rung_in_warm_up(space)] if text]
+    found = [text for text in [_rung_in_warm_up(space), *_unused_settings(space)] if text]
     effects = Effects(space)
     other_norm: dict[tuple[str, str], dict[str, None]] = {}
     for case in cases(space, samples):
@@ -133,6 +133,21 @@ def notices(space: SearchSpace, samples: int = 100) -> list[str]:
             f" common measure; set attack.norm to {validation}, unless that is meant"
         )
     return [*found, *effects.notices()]
+
+
+def _unused_settings(space: SearchSpace) -> Iterator[str]:
+    """Sentences about settings of the search that nothing reads."""
+    sampler, scheduler = space.sampler, space.scheduler
+    if sampler.beliefs != "none" and not space.baselines:
+        yield (
+            f"sampler.beliefs {sampler.beliefs}: has no effect, there is no baseline under `first`;"
+            " name one, or set it to none"
+        )
+    if scheduler.metric and scheduler.name != "asha":
+        yield (
+            f"scheduler.metric: has no effect where scheduler.name is {scheduler.name}, asha alone"
+            " ranks by one number; take asha, or leave it out"
+        )
 
 
 def _rung_in_warm_up(space: SearchSpace) -> str:

@@ -144,6 +144,12 @@ def _located(first: list[Any], file: Path) -> list[Any]:
     """Baselines with the whole path of each earlier study (`earlier.py`)."""
     found: list[Any] = []
     for number, entry in enumerate(first):
+        named = isinstance(entry, dict) and all(isinstance(name, str) for name in entry)
+        if not named and not isinstance(entry, str):
+            raise SpaceError(
+                f"{file}: first[{number}] must be the name of a method, such as rslad, or names and"
+                f" values, such as {{published: rslad, optimizer.lr: 0.03}}, got {entry!r}"
+            )
         if isinstance(entry, dict) and "study" in entry:
             named = entry["study"]
             if set(entry) != {"study"} or not isinstance(named, str) or not named.strip():

@@ -252,3 +252,22 @@ def test_a_training_attack_in_another_norm_than_the_validation_attack_is_named(
     same = {**fixed, "attack": {"norm": "l2", "eps": 0.5, "steps": 2}}
     del same["attack.steps"]
     assert notices(load_space(tmp_path, fixed=same, first=first), samples=5) == []
+
+
+def test_a_setting_of_the_search_without_an_effect_is_named(tmp_path: Path) -> None:
+    beliefs = {"name": "tpe", "beliefs": "medium"}
+    assert notices(load_space(tmp_path, sampler=beliefs), samples=2) == []
+    assert notices(load_space(tmp_path, sampler=beliefs, first=[]), samples=2) == [
+        (
+            "sampler.beliefs medium: has no effect, there is no baseline under `first`; name one,"
+            " or set it to none"
+        )
+    ]
+    metric = {"metric": {"clean_accuracy": 1.0}}
+    assert notices(load_space(tmp_path, scheduler={"name": "asha", **metric}), samples=2) == []
+    assert notices(load_space(tmp_path, scheduler=metric), samples=2) == [
+        (
+            "scheduler.metric: has no effect where scheduler.name is moasha, asha alone ranks by"
+            " one number; take asha, or leave it out"
+        )
+    ]

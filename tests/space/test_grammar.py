@@ -127,6 +127,22 @@ LR = {"optimizer.lr": {"float": [0.01, 0.3]}}
         ),
         ({"ladder": [{"epochs": 3}, {"epochs": 3}]}, "ladder: epochs must increase, got [3, 3]"),
         ({"ladder": []}, "ladder"),
+        *(
+            ({"first": [entry]}, f"first[0] must be the name of a method, such as rslad, or {said}")
+            for entry, said in {
+                None: "names and values, such as {published: rslad, optimizer.lr: 0.03}, got None",
+                3: "names and values, such as",
+            }.items()
+        ),
+        ({"first": ["natural", {1: 2}]}, "first[1] must be the name of a method, such as rslad"),
+        (
+            {"search": {"optimizer.lr": {"float": [0.1, 0.2], "when": ["x"]}}},
+            "search.optimizer.lr.when must hold names and values, as in {name: value}, got ['x']",
+        ),
+        (
+            {"sampler": {"minimum_per": 3}},
+            "sampler.minimum_per must hold names and values, as in {name: value}, got 3",
+        ),
         (
             {"resources": {"cpu": 0.00001}},
             "resources.cpu: must be 0.0001 or more, which is Ray's smallest share, got 1e-05",
