@@ -88,8 +88,10 @@ class Journal:
 
     def _frozen(self, trial: Trial) -> FrozenTrial:
         # values of a baseline may lie outside the space: Optuna would refuse them
-        params = self._space.coordinates(values_of(trial.config))[0]
-        distributions = {p.name: p.distribution for p in self._space.parameters if p.name in params}
+        inside = self._space.coordinates(values_of(trial.config))[0]
+        known = [p for p in self._space.parameters if p.name in inside]
+        params = {p.name: p.counted(inside[p.name]) for p in known}
+        distributions = {p.name: p.distribution for p in known}
         state = _STATES[trial.status]
         best = trial.best
         measured = (

@@ -184,16 +184,13 @@ def frozen_trial(space: SearchSpace, observation: Observation, number: int) -> F
     values of different fidelities are never mixed up.
     """
     values = observation.values
+    known = [p for p in space.parameters if p.name in observation.hyperparameters]
     return _Unconstrained(
         trial_id=number + 1,  # 0 is the trial that is asked for
         number=number,
         state=TrialState.RUNNING if values is None else TrialState.COMPLETE,
-        params=observation.hyperparameters,
-        distributions={
-            p.name: p.distribution
-            for p in space.parameters
-            if p.name in observation.hyperparameters
-        },
+        params={p.name: p.counted(observation.hyperparameters[p.name]) for p in known},
+        distributions={p.name: p.distribution for p in known},
         value=None,
         values=None if values is None else [v - observation.rungs_short for v in values],
         system_attrs=observation.notes,

@@ -144,7 +144,7 @@ class SearchSpace:
     def coordinates(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         """The searched hyperparameters among a run's values, and what is outside its range.
 
-        The former as Optuna counts them, the latter as ends of a sentence.
+        The latter as ends of a sentence.
         """
         known = {**self.fixed, **values}
         found: dict[str, Any] = {}
@@ -154,7 +154,7 @@ class SearchSpace:
                 continue
             value = known.get(parameter.name)
             if parameter.holds(value):
-                found[parameter.name] = parameter.counted(value)
+                found[parameter.name] = value
             else:
                 outside.append(f"{parameter.name} {value} is outside {parameter.range}")
         return found, outside

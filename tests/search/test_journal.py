@@ -5,7 +5,7 @@ import pytest
 
 from rkdsearch.search.journal import Journal
 from rkdsearch.search.study import Study
-from tests.search.files import load_space, run
+from tests.search.files import SMALL, load_space, run
 
 pytestmark = pytest.mark.usefixtures("unhurried")
 
@@ -86,3 +86,21 @@ def test_a_cost_is_minimised_in_the_journal_and_written_as_it_was_counted(tmp_pa
         float(t.costs["multiply_adds"]) for t in study.trials.values()
     ]
     assert min(t.values[1] for t in shown.trials) > 1_000
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+def test_a_search_over_steps_in_ratios_tries_the_ratios_themselves(
+    tmp_path: Path, sampler: str
+) -> None:
+    eps = {"float": ["8/255", "16/255"], "step": "4/255"}
+    space = load_space(
+        tmp_path,
+        search={**SMALL["search"], "attack.eps": eps},
+        first=[{"label": "A", "method.name": "trades", "attack.eps": "8/255"}],
+        sampler={"name": sampler, "startup": 2},
+    )
+    study = run(tmp_path / "s", space, journal=Journal(tmp_path / "s", space))
+    tried = {trial.config.attack.eps for trial in study.trials.values()}
+    assert {8 / 255} < tried <= {8 / 255, 12 / 255, 16 / 255}
+    assert len(states(tmp_path / "s")) == len(study.trials)  # Optuna takes its own decimals alone
