@@ -10,7 +10,7 @@ validation attack, a learning rate of 0.1 and a weight decay of 2e-4, except wha
 What the space fixes stays as it is fixed.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -28,6 +28,7 @@ USUAL: Mapping[str, Any] = {
     "optimizer.lr": 0.1,
     "optimizer.weight_decay": 2e-4,
 }
+PUBLISHED_FIELDS = ("attack.norm", "attack.eps", *USUAL)  # of every published setting
 # By method, from the authors' scripts. ARD averages its divergence over classes, here ten of them:
 # times its temperature of 30, squared, a sum would be ten times as steep. TRADES takes steps of
 # 0.007 in a ball of 0.031.
@@ -53,9 +54,15 @@ class Baseline:
 
 
 def baselines(
-    entries: Iterable[Mapping[str, Any] | str], fixed: Mapping[str, Any], searched: Sequence[str]
+    entries: Iterable[Mapping[str, Any] | str],
+    fixed: Mapping[str, Any],
+    searched: Sequence[str],
+    parameters: Collection[str] = (),
 ) -> Iterator[Baseline]:
     """The baselines of a file's `first`; `searched` are the methods of the search.
+
+    `parameters` are the names of all that is searched: of these a published setting has its own
+    value, whatever a parent had fixed.
 
     Raises SpaceError for a method that is unknown and for two equal labels, ConfigError for a name
     that is given twice.
@@ -71,7 +78,8 @@ def baselines(
         if name is not None:
             _refuse_another_method(str(name), [overrides, grid], place)
             paper = _published(str(name), fixed, place)
-            published = {k: v for k, v in paper.items() if k == "method.name" or k not in fixed}
+            kept = fixed.keys() - {"method.name", *parameters}
+            published = {k: v for k, v in paper.items() if k not in kept}
             changed = {
                 k: v
                 for k, v in run.typed_leaves(overrides, [str(name), *searched]).items()

@@ -22,6 +22,7 @@ from rkdsearch.results.objectives import USUAL, Name
 from rkdsearch.results.versions import RUNG, upgraded_rung
 from rkdsearch.section import Section
 from rkdsearch.space import shipped
+from rkdsearch.space.baselines import GRID, PUBLISHED, PUBLISHED_FIELDS
 from rkdsearch.space.parameter import ParameterFile
 from rkdsearch.space.settings import (
     Constraints,
@@ -196,6 +197,11 @@ def _extended(parent: dict[str, Any], child: dict[str, Any], file: Path) -> dict
         )
     except ConfigError as error:
         raise SpaceError(str(error)) from None
+    if "first" not in child and isinstance(first := parent.get("first"), list):
+        before = {
+            k: v for k, v in above.items() if k in PUBLISHED_FIELDS and own.get(k) is not None
+        }
+        values["first"] = [_as_fixed(entry, before) for entry in first]
     search = {**searched, **own}
     gone = tuple(f"{name}." for name, described in own.items() if described is None)
     kept = {
@@ -223,6 +229,16 @@ def _extended(parent: dict[str, Any], child: dict[str, Any], file: Path) -> dict
         }
         values["sampler"] = {**sampler, "minimum_per": kept_minimum}
     return values
+
+
+def _as_fixed(entry: object, before: Mapping[str, Any]) -> object:
+    """An inherited published setting, with what the parent had fixed of it."""
+    given = {PUBLISHED: entry} if isinstance(entry, str) else entry
+    if not isinstance(given, dict) or PUBLISHED not in given:
+        return entry
+    named = {name.removeprefix(f"{GRID}.") for name in run.flatten_tree(given)}
+    added = {name: value for name, value in before.items() if name not in named}
+    return {**given, **added} if added else entry
 
 
 def _of_one_name(

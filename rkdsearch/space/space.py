@@ -228,9 +228,7 @@ def _built(parsed: grammar.SpaceFile, name: str, text: str) -> SearchSpace:
     if broken is not None:
         raise SpaceError(broken)
     refusals.refuse(parsed, parameters)
-    # what is searched has its published value, whatever a parent had fixed
-    kept = {k: v for k, v in fixed.items() if k not in parsed.search or k == "method.name"}
-    found = tuple(baselines(parsed.first, kept, named))
+    found = tuple(baselines(parsed.first, fixed, named, parsed.search))
     for baseline in found:
         refuse_shared(baseline.overrides, baseline.place)
     return SearchSpace(

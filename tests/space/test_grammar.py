@@ -506,10 +506,19 @@ def test_where_a_child_searches_nothing_its_parents_fixed_value_holds(tmp_path: 
 
 
 def test_a_published_setting_keeps_its_own_value_of_what_is_searched(tmp_path: Path) -> None:
-    fixed = {**SMALL["fixed"], "optimizer.weight_decay": 0.5}
-    child = "search: {optimizer.weight_decay: {float: [0, 0.1]}}\nfirst: [trades]\n"
-    space = extended(tmp_path, child, fixed=fixed)
-    assert space.baselines[0].overrides["optimizer.weight_decay"] == 2e-4
+    fixed = {**SMALL["fixed"], "optimizer.weight_decay": 0.5, "attack.eps": 0.15}
+    search = "search: {optimizer.weight_decay: {float: [0, 1]}, attack: {eps: {float: [0, 1]}}}\n"
+    own = extended(tmp_path, f"{search}first: [trades]\n", fixed=fixed)
+    assert own.baselines[0].overrides["optimizer.weight_decay"] == 2e-4
+    # and of its parent's baselines, those that the parent trained
+    first = ["trades", {"published": "pgd_at", "attack": {"eps": 0.3}}]
+    space = extended(tmp_path, search, fixed=fixed, first=first)
+    configs = [space.config(baseline.overrides) for baseline in space.baselines]
+    assert [(c.optimizer.weight_decay, c.attack.eps) for c in configs] == [(0.5, 0.15), (0.5, 0.3)]
+    assert [b.label for b in space.baselines] == [
+        "TRADES, published",
+        "PGD-AT, published, attack.eps 0.3",
+    ]
 
 
 def test_another_name_in_a_child_discards_what_its_parent_fixed_there(tmp_path: Path) -> None:
