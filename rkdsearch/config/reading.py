@@ -101,9 +101,17 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
 
 def _refuse_endless(values: object) -> None:
     """Raise RecursionError where a value holds itself."""
-    if isinstance(values, dict | list):
-        for inside in values.values() if isinstance(values, dict) else values:
-            _refuse_endless(inside)
+    seen = set[int]()  # an alias stands for one object: each is looked into once
+
+    def look(inside: object, above: frozenset[int]) -> None:
+        if id(inside) in above:
+            raise RecursionError
+        if isinstance(inside, dict | list) and id(inside) not in seen:
+            for each in inside.values() if isinstance(inside, dict) else inside:
+                look(each, above | {id(inside)})
+            seen.add(id(inside))
+
+    look(values, frozenset())
 
 
 def _build_method(section: object, place: str, where: str) -> Method:
