@@ -46,13 +46,16 @@ def waiting(study: Path, taken: Collection[str]) -> Enqueued | None:
 
     Raises StudyError where its file is damaged.
     """
-    folder = study / FOLDER
-    if not folder.is_dir():
-        return None
-    for file in sorted(folder.glob("[!._]*.json")):
-        if file.stem not in taken:
-            return _read(file)
-    return None
+    return next((_read(file) for file in _files(study) if file.stem not in taken), None)
+
+
+def every(study: Path) -> list[Enqueued]:
+    """All configurations that were added by hand. Raises StudyError where a file is damaged."""
+    return [_read(file) for file in _files(study)]
+
+
+def _files(study: Path) -> list[Path]:
+    return sorted((study / FOLDER).glob("[!._]*.json"))
 
 
 def _read(file: Path) -> Enqueued:

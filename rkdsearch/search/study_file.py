@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -11,13 +12,15 @@ from typing import Any
 from rkdsearch import config as run
 from rkdsearch import data, plugins
 from rkdsearch.data.config import PLACES
-from rkdsearch.errors import FileError, StudyError
+from rkdsearch.errors import ConfigError, FileError, SpaceError, StudyError
 from rkdsearch.provenance import began, provenance
+from rkdsearch.results.cells import parse, records
 from rkdsearch.results.packs import files_in
+from rkdsearch.results.states import Origin
 from rkdsearch.results.store import Store, replace_file
 from rkdsearch.results.tables import SCHEMA_VERSION
 from rkdsearch.results.versions import upgraded_description
-from rkdsearch.search import growth, longer, teachers
+from rkdsearch.search import growth, longer, queue, teachers
 from rkdsearch.search.teachers import TeacherStep
 from rkdsearch.space.space import SearchSpace, refuse_shared
 from rkdsearch.teacher import ROLES, Role, fingerprint
@@ -98,6 +101,29 @@ def enqueuable(space: SearchSpace, values: Mapping[str, Any]) -> dict[str, Any]:
     refuse_shared(overrides, "enqueue")
     config = space.config(overrides, "enqueue")
     return run.typed_leaves(overrides, [config.to_dict()["method"]["name"]])
+
+
+def refuse_twin(folder: Path, space: SearchSpace, overrides: Mapping[str, Any], label: str) -> None:
+    """Raise StudyError where the study has this configuration already, or one of this label.
+
+    A twin would be trained to the same bits, and stand on the front beside itself.
+    """
+    wanted = space.config(overrides).fingerprint()
+    known: list[tuple[str, str | None, Mapping[str, Any]]] = [
+        (row["trial_id"], row["label"], parse(row["hyperparameters"]))
+        for row in records(Store(folder).trials())
+        if row["origin"] != Origin.REPLICATE
+    ]
+    known += [(f"{queue.FOLDER}/{e.name}", e.label, e.overrides) for e in queue.every(folder)]
+    for name, other, values in known:
+        if label and label == other:
+            raise StudyError(f"{folder}: {name} has the label {label!r}; choose another")
+        with suppress(ConfigError, SpaceError):  # of a space that has changed since
+            if space.config(values).fingerprint() == wanted:
+                raise StudyError(
+                    f"{folder}: {name} is this configuration; `replicates` in the space train one"
+                    " with other seeds"
+                )
 
 
 def claim(

@@ -316,6 +316,25 @@ def test_an_enqueued_configuration_is_trained_next_and_beside_the_trials_asked_f
     assert len(run(folder, space, trials=4).trials) == 5
 
 
+def test_no_configuration_is_enqueued_twice_and_no_label(tmp_path: Path) -> None:
+    space, folder = load_space(tmp_path), tmp_path / "s"
+    study_file.describe(folder, space, {})
+    run(folder, space, trials=3)
+    baseline = study_file.enqueuable(space, dict(space.baselines[0].overrides))
+    with pytest.raises(
+        StudyError, match=r"t00000 is this configuration; `replicates` in the space"
+    ):
+        study_file.refuse_twin(folder, space, baseline, "")
+    new = {"method.name": "pgd_at", "optimizer.lr": 0.2}
+    study_file.refuse_twin(folder, space, new, "by hand")
+    entry = queue.enqueue(folder, new, "by hand")
+    with pytest.raises(StudyError, match=f"enqueued/{entry.name} is this configuration"):
+        study_file.refuse_twin(folder, space, new, "")
+    with pytest.raises(StudyError, match=f"enqueued/{entry.name} has the label 'by hand'; choose"):
+        study_file.refuse_twin(folder, space, new | {"optimizer.lr": 0.3}, "by hand")
+    study_file.refuse_twin(folder, space, new | {"optimizer.lr": 0.3}, "")
+
+
 def test_what_cannot_be_enqueued_is_refused_at_once(tmp_path: Path) -> None:
     space = load_space(tmp_path)
     with pytest.raises(ConfigError, match=r"enqueue: optimizer.lr must be > 0, got -1"):
