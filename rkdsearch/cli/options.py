@@ -95,6 +95,8 @@ def parsed(texts: Iterable[str]) -> dict[str, Any]:
             raise ConfigError(
                 f"{text}: an override is section.field=value, such as optimizer.lr=0.05"
             )
+        if name in values:
+            raise ConfigError(f"{text}: {name} is given twice on the command line; leave one out")
         try:
             values[name] = yaml.safe_load(value)
         except yaml.YAMLError as error:

@@ -66,6 +66,11 @@ def images_of(pixels: Any, labels: Any, classes: Sequence[str] | None, place: st
         if classes is None
         else tuple(plain(str(name)) for name in classes)
     )
+    if len(set(named)) != len(named):
+        twice = next(name for name in named if named.count(name) > 1)
+        raise DataError(
+            f"{place}: classes must have names of their own, got {twice!r} twice; rename one"
+        )
     wrong = np.flatnonzero((numbers < 0) | (numbers >= len(named)))
     if len(wrong):
         raise DataError(

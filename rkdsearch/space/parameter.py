@@ -231,7 +231,9 @@ class ParameterFile(Section):
         if self.prior is None:
             return found
         prior = typed(name, self.prior, method_names)
-        if not found.holds(prior):
+        choice = isinstance(found.distribution, CategoricalDistribution)
+        # true would be read as 1
+        if (isinstance(self.prior, bool) and not choice) or not found.holds(prior):
             raise SpaceError(
                 f"search.{name}: its prior must be in {found.range}, got {self.prior!r}; move an"
                 " end, or leave it out"

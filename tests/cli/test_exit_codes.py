@@ -13,6 +13,7 @@ import pytest
 from rkdsearch import config
 from rkdsearch.__main__ import main
 from rkdsearch.cli import options
+from rkdsearch.errors import ConfigError
 from rkdsearch.execution import doctor, placement, teachers
 from rkdsearch.file_lock import one_writer
 from rkdsearch.search import study_file, warm_start
@@ -141,6 +142,8 @@ def test_a_value_that_yaml_makes_a_section_is_told_how_to_write_it(
         "data": {"name": "digits"},
         "data.name": "folder:images",
     }
+    with pytest.raises(ConfigError, match=r"^optimizer.lr=0.2: optimizer.lr is given twice on the"):
+        options.parsed(["optimizer.lr=0.1", "optimizer.lr=0.2"])
 
 
 def test_ctrl_c_is_130_and_one_line(

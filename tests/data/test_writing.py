@@ -78,6 +78,8 @@ def test_what_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
         write_images(tmp_path, (images, LABELS), test=(images, LABELS + 5))
     with pytest.raises(DataError, match=r"class .1. has no training image; add images, or number"):
         write_images(tmp_path, (images, LABELS * 2))
+    with pytest.raises(DataError, match="classes must have names of their own, got 'a' twice; ren"):
+        write_images(tmp_path, (images, LABELS), classes=["a", "b", "c", "a", "e"])
     huge = np.where(np.arange(20) == 3, 10**12, LABELS)
     with pytest.raises(DataError, match=r"label must be below 100,000, got 1000000000000 of ima"):
         write_images(tmp_path, (images, huge))

@@ -306,6 +306,9 @@ def test_a_prior_is_a_value_of_its_range_and_needs_beliefs(tmp_path: Path) -> No
         SpaceError, match=r"optimizer.lr: its prior must be in \[0.01, 0.3\], got 1"
     ):
         load(1, sampler={"beliefs": "medium"})
+    wide = {"float": [0.01, 3.0], "prior": True}
+    with pytest.raises(SpaceError, match=r"its prior must be in \[0.01, 3.0\], got True; move an"):
+        load_space(tmp_path, search={**SMALL["search"], "optimizer.lr": wide})
     with pytest.raises(SpaceError, match=r"a prior is used by `sampler\.beliefs` alone"):
         load(0.1)
 
