@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from rkdsearch.errors import StudyError
+from rkdsearch.errors import FileError, StudyError
 from rkdsearch.file_lock import locked_by
 from rkdsearch.local_path import local_path
 from rkdsearch.results.cells import records
@@ -139,7 +139,10 @@ def read_study(folder: str | PathLike[str]) -> StudyResults:
             f"{folder}: a study is a folder that `rkdsearch tune` made, but there is none; check"
             " the path"
         )
-    there = {file.name for file in folder.iterdir() if not file.name.startswith(".")}
+    try:
+        there = {file.name for file in folder.iterdir() if not file.name.startswith(".")}
+    except OSError as error:
+        raise FileError(f"{folder}: cannot be read: {error.strerror}; is it yours?") from error
     if there and not there & _KNOWN:  # an empty folder is a study that has not begun
         raise StudyError(
             f"{folder}: holds no study, neither study.json nor trials; name the folder that"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rkdsearch.cli.status import status
-from rkdsearch.errors import StudyError
+from rkdsearch.errors import FileError, StudyError
 from rkdsearch.file_lock import one_writer
 from rkdsearch.results.store import Store
 from rkdsearch.search import study_file
@@ -188,6 +188,17 @@ def test_a_folder_of_other_things_is_no_study(tmp_path: Path) -> None:
     with pytest.raises(
         StudyError, match=r"holds no study, neither study.json nor trials; name the"
     ):
+        status(tmp_path)
+
+
+def test_a_folder_that_the_system_refuses_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    with pytest.raises(FileError, match=r"cannot be read: Permission denied; is it yours\?$"):
         status(tmp_path)
 
 
