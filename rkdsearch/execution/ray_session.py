@@ -9,12 +9,13 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import _raylet
-from ray._private import ray_constants
+from ray._private import parameter, ray_constants
 from ray._private.node import Node
 
 from rkdsearch.errors import StudyError, Terminated
@@ -26,6 +27,7 @@ STARTS = 5
 _LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _AUTH_MODE = "RAY_AUTH_MODE"
 _ray: Any = _raylet  # compiled, without types
+_parameter: Any = parameter
 _QUIET: dict[str, Any] = {
     "log_to_driver": False,
     "logging_level": logging.ERROR,
@@ -34,9 +36,6 @@ _QUIET: dict[str, Any] = {
 
 # Read by Ray in the driver and in its workers.
 ENVIRONMENT = {
-    # Trials stay in the folder in which the command was given: data and teachers may have relative
-    # paths.
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -67,7 +66,7 @@ def connected(
             yield
             return
         if address is None:
-            with _loopback(), _own_signals(), _private_token():
+            with _loopback(), _few_processes(), _own_signals(), _private_token():
                 _start(notice)
         else:
             reach(address, notice)
@@ -177,6 +176,21 @@ def _loopback() -> Iterator[None]:
             del os.environ[_LOOPBACK]
         else:
             os.environ[_LOOPBACK] = before[1]
+
+
+@contextmanager
+def _few_processes() -> Iterator[None]:
+    """Leave out, of a Ray that is started inside the block, what one machine has no use for.
+
+    That is the autoscaler, and the process that sends workers' output to the driver. Each costs a
+    second of CPU time at the start, and the autoscaler another second at the end.
+    """
+    whole = _parameter.RayParams
+    _parameter.RayParams = partial(whole, no_monitor=True, include_log_monitor=False)
+    try:
+        yield
+    finally:
+        _parameter.RayParams = whole
 
 
 @contextmanager

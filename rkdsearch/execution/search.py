@@ -26,11 +26,11 @@ from rkdsearch.execution.tune_adapters import StudyCallback, StudyScheduler, Stu
 from rkdsearch.execution.watch import watched
 from rkdsearch.search.study import Study
 
-# Tune would copy these variables of the driver into the environment of its actors, which Ray writes
-# to a log that every user of the machine can read. Trials read and write the study's folder alone.
-class_cache.ENV_VARS_TO_PROPAGATE = {
-    name for name in class_cache.ENV_VARS_TO_PROPAGATE if not name.startswith("AWS_")
-}
+# Tune would give its actors an environment with these variables of the driver, keys of AWS among
+# them. Ray writes it to a log that every user of the machine can read, and starts a process for it
+# (a second) in place of one that waits already.
+class_cache.DEFAULT_ENV_VARS = {}
+class_cache.ENV_VARS_TO_PROPAGATE = set()
 tell_tune()
 
 

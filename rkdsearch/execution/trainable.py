@@ -1,5 +1,6 @@
 """Tune's side of a trial: an actor that trains one epoch a call, and stays for the next trial."""
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,13 @@ class RayTrial(tune.Trainable):
 
     # True after an error that makes this process unusable.
     _unusable = False
+
+    @override
+    def __init__(self, *given: Any, **named: Any) -> None:
+        # Trials stay in the folder in which the command was given: data and teachers may have
+        # relative paths.
+        os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
+        super().__init__(*given, **named)
 
     @override
     def setup(self, config: dict[str, Any]) -> None:

@@ -160,7 +160,7 @@ def test_the_environment_is_as_before_and_the_token_is_the_users_alone(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     monkeypatch.setenv("PYTHONWARNINGS", "error")
-    monkeypatch.delenv("RAY_CHDIR_TO_TRIAL_DIR", raising=False)
+    monkeypatch.delenv("RAY_AIR_NEW_OUTPUT", raising=False)
     before, file = dict(os.environ), tmp_path / ".ray" / "auth_token"
 
     def init(**_: object) -> None:  # as Ray does where there is no token
@@ -172,7 +172,7 @@ def test_the_environment_is_as_before_and_the_token_is_the_users_alone(
     monkeypatch.setattr(ray, "init", init)
     with connected(None):
         assert os.environ["RAY_AUTH_MODE"] == "token"
-        assert os.environ["RAY_CHDIR_TO_TRIAL_DIR"] == "0"
+        assert os.environ["RAY_AIR_NEW_OUTPUT"] == "0"
         assert os.environ["PYTHONWARNINGS"] == "error"
     assert dict(os.environ) == before
     assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)

@@ -16,6 +16,7 @@ import pytest
 import ray
 from ray._private.node import Node
 from ray._private.parameter import RayParams
+from ray.tune.execution.class_cache import _ActorClassCache
 
 from rkdsearch.cli.evaluate import evaluate
 from rkdsearch.cli.report import report
@@ -23,6 +24,7 @@ from rkdsearch.cli.tune import tune
 from rkdsearch.errors import DiskError, TeacherError, Terminated
 from rkdsearch.execution import teachers
 from rkdsearch.execution.search import run_search
+from rkdsearch.execution.trainable import RayTrial
 from rkdsearch.plugins import allow_import
 from rkdsearch.results.cells import records
 from rkdsearch.results.store import Store
@@ -148,6 +150,8 @@ def test_whatever_happens_to_one_trial_is_its_own_matter_and_a_full_disk_is_ever
     processes = {
         mood: {step["pid"] for step in seen(witness, mood)} for mood in ("hungry", "lost", "full")
     }
+    # relative paths of data and teachers are those of the command
+    assert {step["folder"] for step in seen(witness, "lost")} == {str(Path.cwd())}
     # a worker is kept; one whose device is lost has one try, and no trial after it
     assert processes["hungry"] == processes["lost"]
     assert len(processes["lost"]) == 1
@@ -410,6 +414,18 @@ def test_ray_on_this_machine_listens_on_the_loopback_interface_alone(witness: Pa
     }
     assert heard == {"127.0.0.1"}
     assert os.environ["RAY_AUTH_MODE"] == "token"  # other users of the machine reach it
+
+
+def test_ray_on_this_machine_has_no_process_without_a_use(witness: Path) -> None:
+    commands = [" ".join(p.cmdline()) for p in psutil.Process().children(recursive=True)]
+    assert any("raylet" in command for command in commands)
+    # of the autoscaler, and of workers' output
+    assert not any("monitor.py" in command for command in commands)
+
+
+def test_a_trial_takes_a_worker_that_waits_with_no_environment_of_its_own() -> None:
+    actor = _ActorClassCache().get(RayTrial)
+    assert actor._default_options["runtime_env"] == {}
 
 
 def test_on_a_cluster_a_teacher_is_made_where_a_trial_would_be(

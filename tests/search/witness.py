@@ -40,6 +40,7 @@ class Witness(Method):
             "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
             "node": os.environ.get(NODE, ""),
             "rank": os.environ.get("RANK"),
+            "folder": os.getcwd(),  # noqa: PTH109 - as a text
             "mood": self.mood,
             "epoch": step.epoch,
             "time": time.time(),
