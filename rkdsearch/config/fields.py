@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, PlainSerializer, SerializeAsAny
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, SerializeAsAny
 
 from rkdsearch import methods
 from rkdsearch.methods import Method
@@ -20,8 +20,18 @@ def _ratio(value: object) -> object:
     return value
 
 
+def _sha256(text: str) -> str:
+    """The digits in lower case, as `sha256sum` prints them; Windows prints capitals."""
+    if re.fullmatch(r"[0-9A-Fa-f]{64}", text) is None:
+        raise ValueError(
+            f"must be 64 hexadecimal digits, got {text!r}; `sha256sum FILE` prints them"
+        )
+    return text.lower()
+
+
 Pixels = Annotated[float, BeforeValidator(_ratio), Field(gt=0, le=100)]
 Share = Annotated[float, Field(ge=0, le=1)]
+SHA256 = Annotated[str, AfterValidator(_sha256)]
 
 
 def describe_method(method: Method) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field, ModelWrapValidatorHandler, model_val
 
 from rkdsearch import methods
 from rkdsearch.config.attack import AttackConfig, check_start
-from rkdsearch.config.fields import MethodField, Share
+from rkdsearch.config.fields import SHA256, MethodField, Share
 from rkdsearch.config.training import (
     AveragingConfig,
     OptimizerConfig,
@@ -57,7 +57,7 @@ class TeacherConfig(Section):
     path: Annotated[str, AfterValidator(path_text)] | None = Field(
         None, description=".safetensors, .pt or .pth"
     )
-    sha256: str | None = Field(
+    sha256: SHA256 | None = Field(
         None, description="sha256 of the file, hexadecimal; another file is refused"
     )
     key: str | None = Field(

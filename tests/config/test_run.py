@@ -144,11 +144,13 @@ def test_where_a_runs_files_lie_is_no_part_of_it_where_something_else_says_what_
     here, there = ({"data": {"name": "cifar10", "root": root}} for root in ("data", "/mnt/data"))
     assert built(**here).fingerprint() == built(**there).fingerprint()
     known, moved = (
-        {"teachers": {"robust": {"path": p, "sha256": "ab"}, "natural": TEACHER}}
+        {"teachers": {"robust": {"path": p, "sha256": "ab" * 32}, "natural": TEACHER}}
         for p in ("a.pt", "/b/a.pt")
     )
     assert built(**known).fingerprint() == built(**moved).fingerprint()
-    other = {"teachers": {"robust": {"path": "a.pt", "sha256": "cd"}, "natural": TEACHER}}
+    capitals = {"teachers": {"robust": {"path": "a.pt", "sha256": "AB" * 32}, "natural": TEACHER}}
+    assert built(**capitals).fingerprint() == built(**known).fingerprint()
+    other = {"teachers": {"robust": {"path": "a.pt", "sha256": "cd" * 32}, "natural": TEACHER}}
     assert built(**other).fingerprint() != built(**known).fingerprint()
     assert built(**{"training.device": "cpu"}).fingerprint() == built().fingerprint()
     assert (

@@ -49,6 +49,13 @@ BOTH = {"robust": TEACHER, "natural": TEACHER}
             "x.yaml: unknown field validation.attack.epsilon; did you mean 'eps'?",
         ),
         ({"optimiser": {"lr": 2.0}}, "x.yaml: unknown field optimiser; did you mean 'optimizer'?"),
+        (
+            {"teachers.robust.sha256": "abc"},
+            (
+                "x.yaml: teachers.robust.sha256: must be 64 hexadecimal digits, got 'abc';"
+                " `sha256sum FILE` prints them"
+            ),
+        ),
         ({"method.temperature": 0.0}, "x.yaml: method.temperature must be > 0, got 0.0"),
         ({"training.epochs": 0}, "x.yaml: training.epochs must be >= 1, got 0"),
         (

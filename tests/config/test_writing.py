@@ -8,7 +8,7 @@ from rkdsearch import methods
 TEACHER = {
     "network": {"name": "wide_resnet", "depth": 34, "width": 10},
     "path": "t.safetensors",
-    "sha256": "ab",
+    "sha256": "ab" * 32,
 }
 
 
