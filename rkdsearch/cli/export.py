@@ -55,6 +55,12 @@ def _source(named: Path, trial: str | None) -> tuple[Path, str, Path]:
 
     study, home = named, named.resolve().parent
     if named.is_file():
+        if named.name != "best.safetensors":
+            raise StudyError(
+                f"{named}: must be a trial's best.safetensors, in the folder of its study or of its"
+                " single run; a card tells how its network was trained, so no other file of weights"
+                " can be exported"
+            )
         searched = home.parent.name == "checkpoints"
         of = home.name if searched else "run"
         if trial not in (None, of):

@@ -602,3 +602,15 @@ def test_a_best_safetensors_names_its_study_and_its_trial(
         export(Path("best.safetensors"), trial="t1")
     with pytest.raises(StudyError, match=r"study: holds trials; name one with --trial"):
         export(tmp_path / "study")
+
+
+@pytest.mark.parametrize("name", ["last.safetensors", "teacher.pth"])
+def test_another_file_than_a_trials_best_is_refused_by_its_name(
+    name: str, alone: Path, tmp_path: Path
+) -> None:
+    file = shutil.copy(alone / "best.safetensors", tmp_path / name)
+    with pytest.raises(
+        StudyError, match=rf"{name}: must be a trial's best.safetensors, in the folder of its study"
+    ):
+        export(Path(file), out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
