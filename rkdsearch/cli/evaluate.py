@@ -214,6 +214,7 @@ def _targets(
     from rkdsearch import config as run
     from rkdsearch.errors import StudyError
     from rkdsearch.evaluation.targets import Targets, checkpoint_target, holds_run, study_targets
+    from rkdsearch.teacher import read_contents
 
     if not named.is_file():
         if named.suffix in {".safetensors", ".pt", ".pth"}:
@@ -240,7 +241,15 @@ def _targets(
     if config is None and beside.exists() and not holds_run(named):
         config = beside
     target = checkpoint_target(named, None if config is None else run.load(config, {}))
-    return out or named.with_name(f"{named.stem}-evaluation"), Targets([target])
+    contents = read_contents(named)
+    several = (
+        f"{named}: {contents.described}; `rkdsearch teacher convert --key` makes a file of another"
+        " entry"
+    )
+    return (
+        out or named.with_name(f"{named.stem}-evaluation"),
+        Targets([target], notices=[several] if contents.left else ()),
+    )
 
 
 def _radius(text: str) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import save_file
 
 from rkdsearch import config as run
@@ -229,3 +230,17 @@ def test_a_line_names_the_flags_of_its_row(
     (attacked,) = [line for line in lines if " margin, " in line]
     assert attacked.endswith("  natural  FLAGS: zero_gradients, one_class")
     assert clean.endswith("  natural")
+
+
+def test_a_file_of_several_entries_says_which_of_them_was_evaluated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = models.build(CONFIG.student, DIGITS).state_dict()
+    averaged = {name: tensor + 1 for name, tensor in weights.items()}
+    torch.save({"model": weights, "model_ema": averaged, "epoch": 3}, tmp_path / "both.pth")
+    (tmp_path / "run.yaml").write_text(run.written(CONFIG), encoding="utf-8")
+    evaluate(tmp_path / "both.pth", attacks=("clean",), images=10, local=True)
+    assert (
+        "both.pth: read 'model'; left: model_ema, epoch; `rkdsearch teacher convert --key` makes a"
+        " file of another entry\n"
+    ) in capsys.readouterr().out
