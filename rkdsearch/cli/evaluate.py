@@ -97,6 +97,8 @@ def evaluate(
     _check_options(attacks, attack_seeds, images, front=front, trial=trial, methods=methods)
     if gpu is not None and not 0 < gpu <= 1:
         raise StudyError(f"--gpu must be > 0 and <= 1, got {gpu:g}")
+    if local and gpu is not None:
+        raise StudyError("--gpu is a Ray worker's share, and --local is without Ray; leave one out")
     if local and address is not None:
         raise StudyError("--local is without Ray, and --address names a Ray cluster; leave one out")
     show_pace()
@@ -254,10 +256,10 @@ def _targets(
 
 def _radius(text: str) -> float:
     """The radius in a text such as `8/255` or `0.03`. Raises ConfigError."""
+    from rkdsearch.config.fields import ratio
     from rkdsearch.errors import ConfigError
 
-    top, _, bottom = text.partition("/")
     try:
-        return float(top) / float(bottom or 1)
-    except (ValueError, ZeroDivisionError):
+        return float(str(ratio(text)))
+    except ValueError:
         raise ConfigError(f"--eps must be a number or a ratio such as 8/255, got {text}") from None

@@ -34,17 +34,24 @@ def epochs_left(study: "Study", asked_for: int) -> float:
     proposed = len(study.trials) - len(study.ledger.replicates)
     to_propose = max(0, asked_for - proposed)
     baselines_left = max(0, min(baselines, asked_for) - proposed)
-    full_length = baselines_left + replicates_left(study)
+    full_length = baselines_left + replicates_left(study, asked_for)
     searched = to_propose - baselines_left
     return running + full_length * study.space.epochs + searched * typical
 
 
-def replicates_left(study: "Study") -> int:
-    """Replicates that nobody trains yet, those of a race's later rounds included."""
-    wanted, replicates = study.space.replicates, study.ledger.replicates
-    baselines = len(study.space.baselines)
+def replicates_left(study: "Study", asked_for: int) -> int:
+    """Replicates that nobody trains yet, those of a race's later rounds included.
+
+    Before the first of them: as many as `tune --dry-run` expects, if all of `asked_for` finished.
+    """
+    space, replicates = study.space, study.ledger.replicates
+    wanted = space.replicates
     if not replicates:
-        return wanted.runs(wanted.contenders, baselines if wanted.baselines else 0)
+        if not wanted.seeds:
+            return 0
+        return wanted.runs(
+            *wanted.compared(asked_for, space.families(asked_for), len(space.method_names))
+        )
     waiting = sum(t.status == Status.RUNNING and not t.executing for t in replicates)
     ordinals = {t.ordinal for t in replicates}
     compared = sum(

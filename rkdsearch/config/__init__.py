@@ -6,7 +6,7 @@ and in Parquet (`config.section.field`).
 
 from rkdsearch.config.attack import AttackConfig, ValidationAttack, ValidationConfig
 from rkdsearch.config.dotted import flatten_tree, merge, nest
-from rkdsearch.config.fields import Pixels
+from rkdsearch.config.fields import ratio
 from rkdsearch.config.reading import build, load, read_yaml
 from rkdsearch.config.run import TrainConfig
 from rkdsearch.config.sentences import members, sentence, unknown_field
@@ -25,7 +25,6 @@ __all__ = [
     "AttackConfig",
     "AveragingConfig",
     "OptimizerConfig",
-    "Pixels",
     "Recipe",
     "ScheduleConfig",
     "TeacherConfig",
@@ -42,6 +41,7 @@ __all__ = [
     "members",
     "merge",
     "nest",
+    "ratio",
     "read_yaml",
     "sentence",
     "typed",

@@ -9,7 +9,7 @@ from rkdsearch import methods
 from rkdsearch.methods import Method
 
 
-def _ratio(value: object) -> object:
+def ratio(value: object) -> object:
     """The number of a ratio in text, such as `8/255`; any other value as it is."""
     if (
         isinstance(value, str)
@@ -29,7 +29,7 @@ def _sha256(text: str) -> str:
     return text.lower()
 
 
-Pixels = Annotated[float, BeforeValidator(_ratio), Field(gt=0, le=100)]
+Pixels = Annotated[float, BeforeValidator(ratio), Field(gt=0, le=100)]
 Share = Annotated[float, Field(ge=0, le=1)]
 SHA256 = Annotated[str, AfterValidator(_sha256)]
 

@@ -90,14 +90,17 @@ def _write(file: Path, images: Images) -> None:
         metadata={"huggingface": json.dumps({"info": {"features": features}})},
     )
     half = file.with_name(f".{file.name}.{os.getpid()}")
-    with parquet.ParquetWriter(half, schema) as writer:
-        for start in range(0, len(images), _ROWS):
-            rows = slice(start, start + _ROWS)
-            encoded = [{"bytes": png, "path": None} for png in _encoded(images, rows)]
-            writer.write_batch(
-                pa.record_batch([encoded, images.labels[rows].tolist()], schema=schema)
-            )
-    half.replace(file)
+    try:
+        with parquet.ParquetWriter(half, schema) as writer:
+            for start in range(0, len(images), _ROWS):
+                rows = slice(start, start + _ROWS)
+                encoded = [{"bytes": png, "path": None} for png in _encoded(images, rows)]
+                writer.write_batch(
+                    pa.record_batch([encoded, images.labels[rows].tolist()], schema=schema)
+                )
+        half.replace(file)
+    finally:
+        half.unlink(missing_ok=True)
 
 
 def _encoded(images: Images, rows: slice) -> Iterator[bytes]:

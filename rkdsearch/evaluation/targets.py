@@ -74,7 +74,7 @@ def study_targets(
     if study.trials.empty:
         raise StudyError(f"{folder}: holds no trials; `rkdsearch tune` makes them")
     rows = [_named(folder, study, trial)] if trial is not None else _selected(study, chosen)
-    if not replicates:
+    if trial is None and not replicates:
         rows = [row for row in rows if row["origin"] != Origin.REPLICATE]
     if not rows:
         counts = ", ".join(f"{n} {status}" for status, n in cost_of(study.trials).trials.items())

@@ -13,13 +13,12 @@ from rkdsearch.exporting.exported_network import (
     WEIGHTS,
     ExportedNetwork,
     ball_text,
-    eps_text,
     join_then,
     network_text,
     own_packages,
 )
 from rkdsearch.methods import name_of
-from rkdsearch.results.cells import flags_of
+from rkdsearch.results.cells import flags_of, radius_text
 from rkdsearch.results.flags import signs_of_teacher, summary
 from rkdsearch.results.intervals import accuracy
 from rkdsearch.results.states import ATTACKS, Origin, Status
@@ -320,14 +319,14 @@ def _teacher_origin(home: Path, path: str | None, sha256: str) -> str:
             " training is not known."
         )
     try:
-        made = run.build_stored(checkpoint.read(file)[1]["config"], path)
+        made = run.build_stored(checkpoint.state_of(file)["config"], path)
     except (RkdError, KeyError, TypeError):
         return (
             f"From the file `{file.name}`, which does not record how or on which images it was"
             " trained."
         )
     attack = (
-        f", training attack {made.attack.norm} eps {eps_text(made.attack.eps)}"
+        f", training attack {made.attack.norm} eps {radius_text(made.attack.eps)}"
         if name_of(made.method) != "natural"
         else ""
     )

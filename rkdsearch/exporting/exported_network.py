@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from rkdsearch.attacks import BALLS
 from rkdsearch.config import TrainConfig, ValidationAttack
 from rkdsearch.models import ModelConfig
 from rkdsearch.plugins import is_dotted
+from rkdsearch.results.cells import radius_text
 from rkdsearch.results.seed_means import SeedMean
 from rkdsearch.task import ImageTask
 
@@ -62,17 +62,7 @@ def join_then(numbers: Sequence[int]) -> str:
 def ball_text(attack: ValidationAttack) -> str:
     """The attack's ball in words."""
     title = BALLS[attack.norm].title
-    return f"the {title} ball of radius {eps_text(attack.eps)} (pixels of [0, 1])"
-
-
-def eps_text(eps: float) -> str:
-    """`8/255` where eps is a whole number of grey levels, else the decimal."""
-    levels = Fraction(eps * 255).limit_denominator(100)
-    return (
-        f"{levels}/255"
-        if levels.denominator == 1 and levels < 255 and abs(float(levels) - eps * 255) < 1e-9
-        else f"{eps:g}"
-    )
+    return f"the {title} ball of radius {radius_text(attack.eps)} (pixels of [0, 1])"
 
 
 def network_text(network: ModelConfig) -> str:

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from rkdsearch.attacks import BALLS
-from rkdsearch.exporting.exported_network import ExportedNetwork, Row, eps_text, network_text
+from rkdsearch.exporting.exported_network import ExportedNetwork, Row, network_text
 from rkdsearch.methods import name_of
+from rkdsearch.results.cells import radius_text
 from rkdsearch.results.flags import signs
 
 
@@ -32,7 +33,7 @@ def entry(d: ExportedNetwork) -> dict[str, Any]:
         "venue": None,
         "architecture": network_text(d.config.student),
         "threat_model": BALLS[attack.norm].title,
-        "eps": eps_text(attack.eps),
+        "eps": radius_text(attack.eps),
         "clean_acc": None if clean is None else f"{100 * clean:.2f}",
         "autoattack_acc": None if robust is None else f"{100 * robust:.2f}",
         "reported": None,

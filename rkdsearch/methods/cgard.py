@@ -90,5 +90,6 @@ def _search(step: Step) -> tuple[Tensor, Tensor]:
             with torch.no_grad():
                 harmed = cross_entropy(step.teacher(x_guide), step.y) > harm_on_clean
             pair = torch.cat([x_adv, torch.where(harmed[:, None, None, None], step.x, x_guide)])
-    x_adv, x_guide = pair.detach().chunk(2)
+    # Each step ends inside the ball and the pixel range; a start need not lie there.
+    x_adv, x_guide = (pair if step.attack.steps else project(pair)).detach().chunk(2)
     return x_adv, x_guide

@@ -4,8 +4,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from rkdsearch.reporting.traces import Row, number
-from rkdsearch.results.cells import records
+from rkdsearch.reporting.traces import Row
+from rkdsearch.results.cells import radius_text, records
 from rkdsearch.results.chance import at_chance
 from rkdsearch.results.evaluations import Comparison, compare, other_protocols
 from rkdsearch.results.flags import signs
@@ -102,7 +102,7 @@ def protocol(tests: Sequence[Row]) -> list[str]:
         eps = (
             ""
             if test["norm"] is None or test["eps"] is None
-            else f", {test['norm']} eps = {radius(test['eps'])}"
+            else f", {test['norm']} eps = {radius_text(test['eps'])}"
         )
         attack = f"{ATTACKS.get(test['attack'], test['attack'])}{eps}"
         counts.setdefault((attack, f"of {test['of_images']} {test['split']} images"), set()).add(
@@ -112,12 +112,6 @@ def protocol(tests: Sequence[Row]) -> list[str]:
         f"{attack}: n = {' or '.join(map(str, sorted(n)))} {of}"
         for (attack, of), n in counts.items()
     )
-
-
-def radius(eps: float) -> str:
-    """Text of a radius: 8/255 for whole steps of 255, else a number."""
-    steps = eps * 255
-    return f"{round(steps)}/255" if abs(steps - round(steps)) < 1e-6 else number(eps)
 
 
 def comparisons(study: StudyResults, trials: Sequence[Row], front: Sequence[Row]) -> dict[str, Any]:
@@ -171,7 +165,9 @@ def others(study: StudyResults) -> list[dict[str, Any]]:
             **row,
             "network": row["label"] or row["trial_id"],
             "heading": ATTACKS.get(row["attack"], row["attack"]),
-            "radius": "" if row["eps"] is None else f"{row['norm']} eps = {radius(row['eps'])}",
+            "radius": ""
+            if row["eps"] is None
+            else f"{row['norm']} eps = {radius_text(row['eps'])}",
         }
         for row in records(other_protocols(study.evaluations))
     ]

@@ -48,3 +48,9 @@ def _json(text: object) -> object:
         return json.loads(text) if isinstance(text, str) else None
     except ValueError:
         return None
+
+
+def radius_text(eps: float) -> str:
+    """A ball's radius as papers write it: `8/255` for whole grey levels below 255, or `0.5`."""
+    levels = round(255 * eps)
+    return f"{levels}/255" if 0 < levels < 255 and abs(255 * eps - levels) < 1e-6 else f"{eps:g}"

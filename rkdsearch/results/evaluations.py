@@ -111,15 +111,17 @@ class Comparison:
 def compare(evaluations: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> list[Comparison]:
     """Compare the best checkpoints of these pairs of trials, one comparison an attack and pair.
 
-    Of each attack the most images that both saw count, and of these the lowest common attack seed.
+    Of each attack the most images that both saw count, of these the lowest common attack seed, and
+    of these the newest settings.
     The intervals of all comparisons hold at once 19 times of 20 (`paired_difference`).
     """
     found = _newest_weights(own_protocol(evaluations))
     by_trial: dict[str, dict[_Protocol, str]] = {}
-    for row in records(found[(found["checkpoint"] == "best") & found["subset_sha256"].notna()]):
+    found = found[(found["checkpoint"] == "best") & found["subset_sha256"].notna()]
+    newest = found.sort_values("evaluated", ascending=False, kind="stable", na_position="last")
+    for row in records(newest):
         if row["per_image"]:
-            protocol = tuple(row[name] for name in _PROTOCOL)
-            by_trial.setdefault(row["trial_id"], {})[protocol] = row["per_image"]
+            by_trial.setdefault(row["trial_id"], {}).setdefault(protocol_of(row), row["per_image"])
     same = [
         (first, second, attack, a, b)
         for first, second in pairs
@@ -132,8 +134,20 @@ def compare(evaluations: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> list
 
 
 # Two rows with the same values are of the same images under the same attack.
-_PROTOCOL = ("attack", "norm", "eps", "test_attack_steps", "attack_seed", "subset_sha256")
+_PROTOCOL = (
+    "attack", "norm", "eps", "test_attack_steps", "attack_settings", "attack_seed", "subset_sha256"
+)  # fmt: skip
 _Protocol = tuple[object, ...]
+
+
+def protocol_of(row: Mapping[str, object]) -> _Protocol:
+    """The values in which two results of the same images under the same attack agree.
+
+    `transfer` is made on all other networks, which are never the same for two: its settings do not
+    count.
+    """
+    ignored = {"attack_settings"} if row["attack"] == "transfer" else set()
+    return tuple(None if name in ignored else row[name] for name in _PROTOCOL)
 
 
 def _on_the_same_images(

@@ -64,14 +64,19 @@ def kept_off(trials: pd.DataFrame) -> list[dict[str, Any]]:
 
     A sign of a replicate names it.
     """
-    finished = trials[trials["status"] == Status.FINISHED]
+    finished = records(
+        trials[trials["status"] == Status.FINISHED].sort_values(
+            ["ordinal", "trial_id"], kind="stable"
+        )
+    )
+    own = {row["ordinal"]: row for row in finished if row["origin"] != Origin.REPLICATE}
     found: dict[int, dict[str, Any]] = {}
-    for row in records(finished.sort_values(["ordinal", "trial_id"], kind="stable")):
+    for row in finished:
         if flags_of(row.get("flags")):
-            replicate = row["origin"] == Origin.REPLICATE
+            replicate, named = row["origin"] == Origin.REPLICATE, own.get(row["ordinal"], row)
             entry = found.setdefault(
                 row["ordinal"],
-                {"trial_id": row["trial_id"], "label": row.get("label"), "signs": []},
+                {"trial_id": named["trial_id"], "label": named.get("label"), "signs": []},
             )
             entry["signs"] += [
                 f"{row['trial_id']}: {sign}" if replicate else sign for sign in signs(row)

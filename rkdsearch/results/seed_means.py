@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from rkdsearch.results.cells import records
-from rkdsearch.results.evaluations import Comparison
+from rkdsearch.results.evaluations import Comparison, protocol_of
 from rkdsearch.results.intervals import (
     Estimate,
     difference_over_seeds,
@@ -115,11 +115,15 @@ def _runs(tests: pd.DataFrame, trials: pd.DataFrame) -> dict[str, dict[int, _Run
     found: dict[str, dict[int, _Runs]] = {}
     for attack in dict.fromkeys(row["attack"] for row in rows):
         of_attack = [row for row in rows if row["attack"] == attack]
-        seen = Counter(_protocol(row) for row in of_attack)
-        chosen = max(seen, key=lambda one: (seen[one], one[1], -one[0]))
+        seen = Counter(map(protocol_of, of_attack))
+        images_and_seed = {
+            protocol_of(row): (len(row["per_image"]), -int(row["attack_seed"] or 0))
+            for row in of_attack
+        }
+        chosen = max(seen, key=lambda one: (seen[one], images_and_seed[one]))
         by_ordinal: dict[int, _Runs] = {}
         for number, row in enumerate(of_attack):
-            if _protocol(row) == chosen:
+            if protocol_of(row) == chosen:
                 run = replicates[row["trial_id"]]
                 runs = by_ordinal.setdefault(int(run["ordinal"]), {})
                 # A run that does not know its seed shares it with nobody.
@@ -127,18 +131,6 @@ def _runs(tests: pd.DataFrame, trials: pd.DataFrame) -> dict[str, dict[int, _Run
                 runs[seed] = row["per_image"]
         found[attack] = by_ordinal
     return found
-
-
-def _protocol(row: dict[str, object]) -> tuple[int, int, object, object, object, object]:
-    """Attack seed, images, and what else two results must share to be of the same images."""
-    return (
-        int(str(row["attack_seed"] or 0)),
-        len(str(row["per_image"])),
-        row["subset_sha256"],
-        row["norm"],
-        row["eps"],
-        row["test_attack_steps"],
-    )
 
 
 def _accuracy(run: str) -> float:

@@ -24,6 +24,7 @@ from rkdsearch.results.states import ProposedBy
 from rkdsearch.search.sampler import Proposal
 from rkdsearch.search.scheduler import Scheduler
 from rkdsearch.search.trial import Trial
+from rkdsearch.space import grid
 from rkdsearch.space.parameter import Parameter
 from rkdsearch.space.settings import STRENGTHS, Strength
 from rkdsearch.space.space import SearchSpace, values_of
@@ -166,5 +167,6 @@ def _fewer(parameter: Parameter, published: Any) -> Any:
     if isinstance(parameter.distribution, CategoricalDistribution):
         enough = (c for c in parameter.ends() if least <= c <= published)
         return min(enough, default=published)
-    low, high = parameter.ends()
-    return min(max(math.ceil(least), low), high)
+    possible = grid.values(parameter)
+    assert possible is not None, "steps are whole numbers"
+    return min((v for v in possible if v >= least), default=possible[-1])

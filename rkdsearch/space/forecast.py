@@ -54,6 +54,7 @@ def lines(
             text, runs = _replicates_cost(replicates, trials, families, methods)
             what = f": {trials} for {trials} configurations and {text}" if text else ""
             found.append(f"expected cost: about {trials + runs} full runs{what}")
+            found += _short_of_minimum(trials - baselines, baselines, owed)
         return found
     described = [_described(rung, ladder[-1].epochs) for rung in ladder]
     if trials is None:
@@ -90,12 +91,7 @@ def lines(
                 f" {due} near baselines that few outrank on the lowest rung, to full length at once"
                 " (not in the cost above)"
             )
-    if trials - baselines < owed:
-        found.append(
-            f"WARNING: sampler.minimum_per asks for {owed} searched trials, and there are"
-            f" {max(0, trials - baselines)}: some choices have less than their share; ask for"
-            f" {owed + baselines} trials"
-        )
+    found += _short_of_minimum(trials - baselines, baselines, owed)
     if trials > baselines and not there:
         found.append(_too_few(trials, baselines, len(ladder), scheduler))
     return found
@@ -130,6 +126,18 @@ def promoted(scheduler: SchedulerConfig, searched: int, baselines: int) -> int:
     return round(places * searched / max(there, 1))
 
 
+def _short_of_minimum(searched: int, baselines: int, owed: int) -> list[str]:
+    """The warning that some choices have less than their minimum, where they have."""
+    if searched >= owed:
+        return []
+    warning = (
+        f"WARNING: sampler.minimum_per asks for {owed} searched trials, and there are"
+        f" {max(0, searched)}: some choices have less than their share; ask for"
+        f" {owed + baselines} trials"
+    )
+    return [warning]
+
+
 def _too_few(trials: int, baselines: int, rungs: int, scheduler: SchedulerConfig) -> str:
     """The warning that no searched trial is likely to reach full length."""
     enough = trials
@@ -148,10 +156,9 @@ def _replicates_cost(
     """The cost of replicates in words, and in full runs; empty words where none are asked for."""
     if not replicates.seeds:
         return "", 0
-    compared = min(families if replicates.baselines else 0, finished)
-    chosen = min(replicates.contenders + methods, finished - compared)
-    runs = replicates.runs(chosen, compared)
-    most = replicates.seeds * (chosen + compared)
+    contenders, baselines = replicates.compared(finished, families, methods)
+    runs = replicates.runs(contenders, baselines)
+    most = replicates.seeds * (contenders + baselines)
     if replicates.race:  # it keeps everybody whom nobody dominates
         return f"about {runs}, at most {most}, for replicates", runs
     return f"up to {runs} for replicates", runs

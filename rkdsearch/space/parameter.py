@@ -20,9 +20,9 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.trial import BaseTrial
-from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from rkdsearch.config import Pixels, typed
+from rkdsearch.config import ratio, typed
 from rkdsearch.errors import SpaceError
 from rkdsearch.section import Section
 
@@ -182,16 +182,7 @@ def _decimal_steps(low: float, high: float, step: float) -> FloatDistribution:
     return FloatDistribution(low, round(low + count * step, decimals), step=step)
 
 
-def _ratio(value: object) -> object:
-    """The number of a ratio in text, such as `8/255`; any other value as it is."""
-    return (
-        TypeAdapter(Pixels).validate_python(value)
-        if isinstance(value, str) and "/" in value
-        else value
-    )
-
-
-_Ratio = Annotated[float, BeforeValidator(_ratio)]
+_Ratio = Annotated[float, BeforeValidator(ratio)]
 
 
 class ParameterFile(Section):

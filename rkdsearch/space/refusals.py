@@ -60,6 +60,11 @@ def _refuse_metric(parsed: grammar.SpaceFile) -> None:
 
 def _refuse_minimum(parsed: grammar.SpaceFile, parameters: Sequence[Parameter]) -> None:
     """Raise SpaceError where `sampler.minimum_per` names no choice that every run has."""
+    if parsed.sampler.minimum_per and parsed.sampler.name == "grid":
+        raise SpaceError(
+            "sampler.minimum_per: a grid sampler proposes every combination in an order of its own;"
+            " take tpe, or leave it out"
+        )
     for name in parsed.sampler.minimum_per:
         found = next((p for p in parameters if p.name == name), None)
         if (

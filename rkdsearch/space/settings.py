@@ -85,6 +85,15 @@ class Replicates(Section):
             found.append(found[-1] * 2)
         return (*found, self.seeds) if self.seeds else ()
 
+    def compared(self, finished: int, families: int, methods: int) -> tuple[int, int]:
+        """Expected configurations that are replicated: contenders, and baselines beside them.
+
+        Of `finished` trials, the contenders and the best of each of `methods`; of baselines the
+        best of each of their `families`.
+        """
+        baselines = min(families if self.baselines else 0, finished)
+        return min(self.contenders + methods, finished - baselines), baselines
+
     def runs(self, contenders: int, baselines: int = 0) -> int:
         """Expected replicates of so many contenders, and of baselines that take no place."""
         total, before = 0, 0
@@ -130,7 +139,14 @@ class SamplerConfig(Section):
     """The sampler, which proposes hyperparameters."""
 
     name: Literal["tpe", "nsga2", "nsga3", "gp", "qmc", "random", "grid"] = "tpe"
-    startup: int = Field(10, ge=1, description="tpe, gp: random proposals before the model is used")
+    startup: int = Field(
+        10,
+        ge=1,
+        description=(
+            "tpe, gp: random proposals before the model is used; nsga2, nsga3: the population, 2 or"
+            " more"
+        ),
+    )
     history: int = Field(
         1000,
         ge=1,
@@ -163,6 +179,15 @@ class SamplerConfig(Section):
             " and below every trial of a higher rung; ignored = left out"
         ),
     )
+
+    @model_validator(mode="after")
+    def _population_has_parents(self) -> Self:
+        if self.name in ("nsga2", "nsga3") and self.startup < 2:
+            raise ValueError(
+                f"startup must be >= 2 where name is {self.name}: it is the population, got"
+                f" {self.startup}"
+            )
+        return self
 
 
 class SchedulerConfig(Section):

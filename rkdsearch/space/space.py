@@ -171,11 +171,15 @@ class SearchSpace:
             examples,
             trials=trials,
             baselines=baselines,
-            families=len({baseline.family for baseline in self.baselines[:baselines]}),
+            families=self.families(baselines),
             methods=len(self.method_names),
             owed=self.owed,
             beliefs=self.sampler.beliefs,
         )
+
+    def families(self, baselines: int | None = None) -> int:
+        """Number of families among the first baselines, or all: a grid's points are one family."""
+        return len({baseline.family for baseline in self.baselines[:baselines]})
 
     @property
     def owed(self) -> int:

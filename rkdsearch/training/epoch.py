@@ -27,7 +27,13 @@ class Best:
 
     @property
     def constant(self) -> bool:
-        """True where the network gives every image one class: no attack changes its accuracy."""
+        """True where the network gives every image one class: no other has images that are right.
+
+        Without `by_class`, which earlier versions did not measure: where no attack changes its
+        accuracy, and that of the worst class is 0.
+        """
+        if self.by_class is not None and sum(map(bool, self.by_class.clean)) > 1:
+            return False
         return self.robust_accuracy == self.clean_accuracy and self.worst_class_accuracy == 0
 
     def at_chance(self, images: int | None) -> bool:

@@ -104,8 +104,7 @@ def _place(run: TrainConfig, cache: Path) -> Path:
 
 def is_trained(run: TrainConfig, folder: Path) -> bool:
     """True where the run in this folder is complete."""
-    last = folder / "last.safetensors"
-    return last.exists() and len(checkpoint.read(last)[1]["history"]) == run.training.epochs
+    return len(history_of(folder)) == run.training.epochs
 
 
 def history_of(folder: Path) -> list[EpochResult]:

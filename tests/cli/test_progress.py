@@ -87,7 +87,7 @@ def test_what_is_left_of_a_race_has_its_later_rounds(tmp_path: Path) -> None:
     trained(study, 4)
     assert study.next() is not None
     # of four contenders two get a second replicate, and one of these two more: 4 + 2 + 2, less one
-    assert remaining.replicates_left(study) == 7
+    assert remaining.replicates_left(study, 4) == 7
 
 
 def test_a_teacher_and_a_student_that_never_left_chance_are_named(
@@ -308,3 +308,12 @@ def test_a_path_and_a_label_are_no_markup(
     out = capsys.readouterr().out
     assert "x[/y]/[red]: validation, full-length trials" in out
     assert "paper [/tab 3] [bold] :bug:" in out
+
+
+def test_before_the_first_replicate_as_many_are_left_as_the_forecast_says(tmp_path: Path) -> None:
+    grid = {"label": "natural", "method.name": "natural", "grid": {"optimizer.lr": [0.05, 0.1]}}
+    again = {"seeds": 2, "contenders": 2, "baselines": True}
+    space = load_space(tmp_path, scheduler={"name": "none"}, first=[grid], replicates=again)
+    # five contenders, and one of two points of the grid
+    assert "up to 12 for replicates" in space.forecast(6)[-1]
+    assert remaining.replicates_left(Study(tmp_path, space, 6, {}), 6) == 12

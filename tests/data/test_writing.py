@@ -1,10 +1,12 @@
 """Images in memory, written for a search."""
 
+import errno
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from pyarrow import parquet
 
 from rkdsearch.data import DataConfig, load_test, load_training, write_images
 from rkdsearch.errors import DataError, DiskError
@@ -86,3 +88,15 @@ def test_what_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DiskError, match="could not be written"):
         write_images(tmp_path / "file", (images, LABELS))
+
+
+def test_a_disk_that_fills_up_leaves_no_half_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(parquet.ParquetWriter, "write_batch", refuse)
+    with pytest.raises(DiskError, match="No space left on device"):
+        write_images(tmp_path / "mine", (pictures(20, 8, 1), LABELS))
+    assert list((tmp_path / "mine").iterdir()) == []

@@ -108,6 +108,8 @@ def test_the_front_comes_with_its_replicates_and_the_baselines_with_theirs(tmp_p
     assert [t.trial_id for t in found.sources] == ["good"]
     alone = study_targets(tmp_path, chosen="front", replicates=False)
     assert [t.trial_id for t in alone.networks] == ["base", "good"]
+    named = study_targets(tmp_path, trial="good-r1", replicates=False)
+    assert [t.trial_id for t in named.networks] == ["good-r1"]
 
 
 def test_a_front_and_its_baselines_have_the_longest_full_run_and_one_of_before_has_its_name(

@@ -440,3 +440,20 @@ def test_renyis_entropy_is_steady_around_shannons_order(above: float) -> None:
     exact = shannon if abs(above) < 1e-8 else -(p ** (1 + above)).sum(dim=1).log() / above
     found = SAAD(entropy_order=1 + above)._entropy(logits)
     assert torch.allclose(found.double(), exact, atol=3e-6, rtol=0)
+
+
+def test_images_of_a_search_without_steps_are_pixels_too() -> None:
+    at, attack = perceptrons("gaussian")
+    dark = torch.zeros_like(at.x)  # noise around it is negative for half of the pixels
+    seen: list[Tensor] = []
+
+    class Asked(Student):
+        @override
+        def __call__(self, x: Tensor) -> Tensor:
+            seen.append(x.detach())
+            return super().__call__(x)
+
+    student = Asked(at.student.network)
+    CGARD().loss(replace(at, x=dark, attack=replace(attack, steps=0), student=student))
+    assert seen[-1].min() == 0
+    assert 0 < seen[-1].max() <= 1

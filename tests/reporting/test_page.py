@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from rkdsearch.errors import StudyError
 from rkdsearch.file_lock import one_writer
-from rkdsearch.reporting import page, tested
+from rkdsearch.reporting import page
 from rkdsearch.reporting.by_class import by_class
 from rkdsearch.results.cells import CLEAN, ROBUST, records
 from rkdsearch.results.intervals import paired_difference
@@ -175,11 +175,6 @@ def test_rows_of_different_numbers_of_images_say_so(tmp_path: Path) -> None:
     text = section(text, "The front, with test results")
     assert text.count(", n = 60</small>") == 1
     assert text.count(", n = 297</small>") == len(store.evaluations()) // 3 - 1
-
-
-@pytest.mark.parametrize(("eps", "text"), [(8 / 255, "8/255"), (0.15, "0.15"), (0.5, "0.5")])
-def test_a_radius_is_written_as_the_field_writes_it(eps: float, text: str) -> None:
-    assert tested.radius(eps) == text
 
 
 def section(text: str, title: str) -> str:

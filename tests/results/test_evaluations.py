@@ -1,3 +1,4 @@
+import json
 from datetime import timedelta
 from pathlib import Path
 from typing import get_args
@@ -103,3 +104,29 @@ def test_comparisons_that_are_read_together_have_wider_intervals(tmp_path: Path)
 
 def test_every_attack_of_the_evaluation_has_a_name_for_people() -> None:
     assert set(ATTACKS) == set(get_args(EvaluationAttack))
+
+
+def test_results_under_two_versions_of_an_attack_are_not_compared(tmp_path: Path) -> None:
+    store, (old, new) = Store(tmp_path), ({"version": 1}, {"version": 2})
+    for settings, right, day in ((old, "1111", 0), (new, "1100", 1)):
+        text = json.dumps(settings)
+        for trial_id in ("a", "b"):
+            flags = right if trial_id == "a" else "1000"
+            when = START + timedelta(days=day)
+            evaluated(store, trial_id, flags, attack_settings=text, evaluated=when)
+    evaluated(store, "c", "0000", attack_settings=json.dumps(old))
+    evaluated(store, "d", "0000", attack_settings=json.dumps({"version": 3}))
+    (newest,) = compare(store.evaluations(), [("a", "b")])
+    assert newest.difference.value == 0.25
+    (older,) = compare(store.evaluations(), [("a", "c")])
+    assert older.difference.value == 1.0
+    assert compare(store.evaluations(), [("a", "d")]) == []
+
+
+def test_transfer_is_compared_although_it_is_made_on_other_networks(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for trial_id, other, right in (("a", "b", "11"), ("b", "a", "01")):
+        settings = json.dumps({"made on": [other]})
+        evaluated(store, trial_id, right, attack="transfer", attack_settings=settings)
+    (found,) = compare(store.evaluations(), [("a", "b")])
+    assert found.difference.value == 0.5

@@ -192,3 +192,17 @@ def test_beliefs_need_rungs_and_a_sampler_that_leaves_proposals_to_them(
 ) -> None:
     with pytest.raises(SpaceError, match=sentence):
         load_space(tmp_path, **{"sampler": {"name": "tpe", "beliefs": "low"}, **changes})
+
+
+def test_steps_near_a_baseline_are_steps_of_the_range(tmp_path: Path) -> None:
+    searched = {**SEARCHED, "attack.steps": {"int": [2, 10], "step": 4}}
+    space = load_space(
+        tmp_path,
+        fixed={k: v for k, v in SMALL["fixed"].items() if k != "attack.steps"},
+        search=searched,
+        first=[GOOD],
+        sampler={"name": "tpe", "startup": 7, "beliefs": "medium"},
+    )
+    study = run(tmp_path / "s", space, trials=1 + 8)
+    # half of ten is five, which is none of 2, 6 and 10
+    assert {t.hyperparameters["attack.steps"] for t in near_a_baseline(study)} == {6}

@@ -379,6 +379,7 @@ def test_a_flagged_replicate_keeps_its_configuration_off_the_front(tmp_path: Pat
     checked(study, f"{best}-r2", differing=200)
     assert names(study) == [other]
     (kept,) = kept_off(read(study).trials)
+    assert kept["trial_id"] == best
     assert kept["signs"][0].startswith(f"{best}-r2: random: ")
 
 

@@ -98,3 +98,9 @@ def test_the_best_of_each_method_and_of_each_baseline_are_replicated(tmp_path: P
         "published",
         "NATURAL, published, optimizer.lr 0.08",
     }
+
+
+def test_too_few_trials_for_the_minimum_are_said_without_a_scheduler_too(tmp_path: Path) -> None:
+    space = load_space(tmp_path, sampler=SAMPLER, scheduler={"name": "none"})
+    assert any("minimum_per asks for 6" in line for line in space.forecast(5))
+    assert not any("minimum_per" in line for line in space.forecast(7))

@@ -152,6 +152,14 @@ LR = {"optimizer.lr": {"float": [0.01, 0.3]}}
             "resources.gpu: must be whole where it is above 1, or a share below 1, as Ray grants",
         ),
         (
+            {"sampler": {"name": "nsga2", "startup": 1}},
+            "sampler: startup must be >= 2 where name is nsga2: it is the population, got 1",
+        ),
+        (
+            {"sampler": {"name": "grid", "minimum_per": {"method.name": 2}}},
+            "sampler.minimum_per: a grid sampler proposes every combination in an order of its own",
+        ),
+        (
             {"objectives": ["clean_accuracy"]},
             "objectives: two or more different ones are needed, got ['clean_accuracy']",
         ),

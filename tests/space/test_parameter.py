@@ -35,6 +35,11 @@ def test_steps_have_the_steps_decimals_and_the_last_one_is_the_end() -> None:
     assert tenths.suggest(Third({})) == 1.0
 
 
+def test_a_range_in_ratios_may_begin_with_nothing() -> None:
+    eps = ParameterFile.model_validate({"float": ["0/255", "8/255"]}).build("attack.eps")
+    assert eps.ends() == (0.0, 8 / 255)
+
+
 def test_a_range_in_ratios_has_its_ends_and_steps_as_they_are_written() -> None:
     described = {"float": ["8/255", "16/255"], "step": "4/255", "prior": "12/255"}
     eps = ParameterFile.model_validate(described).build("attack.eps")

@@ -30,3 +30,13 @@ def test_the_classes_count_alike_where_most_images_are_of_one() -> None:
     # 90 of 100 images are of the first class: always saying so is right 0.9 of the time
     lopsided = Best(6, 0.90, 0.89, 0.0, ByClass((0.99, 0.05), (0.98, 0.05)))
     assert lopsided.at_chance(100)
+
+
+def test_a_network_that_knows_two_classes_is_not_constant() -> None:
+    # a small eps moves none of few images, and of three classes one is not learned yet
+    learning = Best(6, 0.5, 0.5, 0.0, ByClass((0.8, 0.7, 0.0), (0.8, 0.7, 0.0)))
+    assert not learning.constant
+    assert not learning.at_chance(300)
+    assert learning.merit("mean") == 0.5
+    earlier = Best(6, 0.5, 0.5, 0.0)  # nobody measured its classes
+    assert earlier.constant
