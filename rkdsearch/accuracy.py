@@ -1,8 +1,8 @@
 """Clean and robust accuracy of one network, image by image, under a fixed protocol.
 
-The attacks: the margin attack (validation), PGD-20 and AutoAttack (test). Every image keeps
-its own result, so that two networks can be compared on the same images. The results do not depend
-on the number of processes.
+Validation uses it; the test evaluation has attacks of its own (`evaluation/attacks.py`). Every
+image keeps its own result, so that two networks can be compared on the same images. The results do
+not depend on the number of processes.
 """
 
 import hashlib

@@ -15,13 +15,17 @@ from typing import ClassVar, Self
 
 
 class Failure(StrEnum):
-    """Kind of a trial's failure. `tune --resume` retries `MEMORY`, `WORKER` and `FILES`."""
+    """Kind of a trial's failure. `tune --resume` retries `MACHINE_FAILURES`."""
 
     MEMORY = "memory"  # the device was full
     WORKER = "worker"  # its process or node was lost
     FILES = "files"  # a checkpoint, a teacher or images could not be read
     LOSS = "loss"  # a loss or a weight was not finite
     ERROR = "error"  # anything else
+
+
+# Failures of a machine, not of a configuration: the same run may succeed elsewhere, or later.
+MACHINE_FAILURES = (Failure.MEMORY, Failure.WORKER, Failure.FILES)
 
 
 class RkdError(Exception):

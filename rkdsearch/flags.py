@@ -38,9 +38,10 @@ SEED = 20_260_101
 DIFFERENCE = 1e-3  # of the largest logit; rounding in another order is some 1e-6 of it
 SCALES = (0.01, 0.1)  # of eps: lengths of the small steps uphill
 NUDGE = 1e-4  # pixels: moves units that are on, and hardly turns any on or off
-# of the change that equal nudges of the other pixels make: what a few units near 0 may make
+# Pixels without a gradient count where nudging them moves the logits by more than this share of
+# what nudging the others does: a few units near 0 may do less.
 NUDGED = 0.02
-DIRECTIONS = 8  # random ones, along which the gradient is held to differences of the loss
+DIRECTIONS = 8  # random ones, along which the gradient is compared with differences of the loss
 SPANS, POINTS = (0.1, 0.3), 4  # half lengths, of eps; points at which the gradient is taken
 # correlation of both; a sound network has 0.97 or more on nearly all images
 AGREEMENT = 0.9

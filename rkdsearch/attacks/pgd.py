@@ -1,4 +1,4 @@
-"""Projected gradient ascent (PGD): the one loop behind every training attack.
+"""Projected gradient ascent (PGD), the loop of training attacks.
 
 Madry et al., ICLR 2018, https://arxiv.org/abs/1706.06083.
 

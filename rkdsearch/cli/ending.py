@@ -8,7 +8,10 @@ from rkdsearch.errors import RkdError, Terminated
 
 
 def exit_code(error: BaseException) -> int:
-    """0: done. 1: a bug of ours. 2: the user must change something. 130: Ctrl-C. 143: SIGTERM."""
+    """Exit code of a command that this error ended.
+
+    1: a bug of ours. 2: the user must change something. 130: Ctrl-C. 143: SIGTERM.
+    """
     if isinstance(error, KeyboardInterrupt):
         return 143 if isinstance(error, Terminated) else 130
     return 2 if isinstance(error, RkdError) else 1

@@ -72,7 +72,7 @@ def epoch_line(epoch: "EpochResult", left: float | None = None) -> str:
 
 
 def worthless_line(role: str, measured: "TeacherAccuracy", chance: float | None) -> str | None:
-    """The warning about a teacher that is no better than a constant prediction; None: it is."""
+    """The warning about a teacher no better than a constant prediction; None for a better one."""
     if chance is None or not worthless(
         role, measured.clean_accuracy, measured.robust_accuracy, measured.images, chance
     ):
@@ -88,12 +88,12 @@ def worthless_line(role: str, measured: "TeacherAccuracy", chance: float | None)
 
 
 def flagged_line(role: str, measured: "TeacherAccuracy") -> str | None:
-    """The warning about a teacher on which the validation attack fails; None: no sign of it."""
+    """The warning about a teacher on which the validation attack fails; None without a flag."""
     return measured.doubt and f"WARNING: the {role} teacher is flagged: {measured.doubt}"
 
 
 def chance_line(best: "Best", images: int | None, chance: float | None) -> str | None:
-    """The sentence about a student that is no better than a constant prediction; None: it is."""
+    """The sentence about a student no better than a constant prediction; None for a better one."""
     if not is_chance(best.clean_accuracy, images, chance):
         return None
     return (
@@ -226,8 +226,8 @@ class SearchProgress:
         Raises StudyError where every trial has failed, SpaceError where the space has fewer
         configurations than were asked for.
         """
+        from rkdsearch.errors import MACHINE_FAILURES
         from rkdsearch.search.feasibility import ExhaustedSpaceError
-        from rkdsearch.search.trial import RETRYABLE
 
         self.stop()
         if nothing_to_do:
@@ -236,7 +236,7 @@ class SearchProgress:
         for trial in failed[:5]:
             say(
                 f"{trial.trial_id} failed: {trial.error}"
-                + (" (--resume retries it)" if trial.failure in RETRYABLE else "")
+                + (" (--resume retries it)" if trial.failure in MACHINE_FAILURES else "")
             )
         for trial in study.trials.values():
             best = trial.best if trial.full_length else None

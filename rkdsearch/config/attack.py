@@ -150,11 +150,6 @@ class ValidationAttack(BallConfig):
         step_size = self.relative_step_size * self.eps
         return Attack(ball, self.steps, step_size, "uniform_clipped")
 
-    def papers_pgd(self, steps: int) -> Attack:
-        """PGD on the cross-entropy in the same ball, as papers report it; steps of eps / 4."""
-        step_size = (self.relative_step_size or 0.25) * self.eps
-        return Attack(build_ball(self.norm, self.eps), steps, step_size, "uniform_clipped")
-
     @property
     def title(self) -> str:
         """Its name for people: `margin-10`, `PGD-10`."""

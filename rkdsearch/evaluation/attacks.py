@@ -15,7 +15,6 @@ robust when it survives all of them. Parts are recorded one by one, so that a ki
 on. An image's random numbers follow from its pixels and the attack's seed, whatever its batch.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -209,10 +208,10 @@ def targeted_attack(
 
     loss = LogitLoss(lambda z: z[rows, target] - z[rows, y], slope)
     gradient = finite_gradient_of(loss.of(Student(network)), x)
-    project = ball.projection_around(x)
+    project, falling = ball.projection_around(x), MarginAttack(ball, TARGETED_STEPS)
     x_adv = uniform_start(ball, x, (seed, "targeted", rank))
     for step in range(TARGETED_STEPS):
-        length = ball.eps * (1 + math.cos(math.pi * step / TARGETED_STEPS)) / 2
+        length = falling.step_size(step)
         x_adv = project(x_adv.add_(ball.direction(gradient(x_adv)), alpha=length))
     return x_adv.detach()
 

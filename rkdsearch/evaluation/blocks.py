@@ -125,7 +125,7 @@ class _Record:
 
 @ieee_fp32()
 def run_block(work: WorkerJob, images: Pixels, block: int) -> BlockResult:
-    """Measure one block of images; an unfinished record of it is taken up.
+    """Measure one block of images; an unfinished record of it is continued.
 
     Raises OutOfMemoryError where one image is too many for the device, TeacherError where the
     weights do not fit, ConfigError where the attack has no such ball.

@@ -10,7 +10,7 @@ import numpy as np
 
 from rkdsearch.attacks import BALLS, Norm
 from rkdsearch.errors import ConfigError
-from rkdsearch.evaluation.attacks import PGD_STEPS, PlannedAttack
+from rkdsearch.evaluation.attacks import PlannedAttack
 from rkdsearch.evaluation.blocks import BlockResult, EvaluationJob
 from rkdsearch.evaluation.images import EvaluatedImages
 from rkdsearch.evaluation.targets import EvaluationTarget, Targets, without
@@ -148,7 +148,7 @@ def row_of(
         norm=attack.norm,
         eps=attack.eps,
         own_ball=attack.norm is None or (attack.norm, attack.eps) == (own.norm, own.eps),
-        test_attack_steps=PGD_STEPS.get(attack.name) or attack.steps,
+        test_attack_steps=attack.steps,
         attack_seed=job.seed,
         images=len(right),
         of_images=images.of_images,

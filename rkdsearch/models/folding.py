@@ -6,7 +6,7 @@ before it:
     scale = gamma / sqrt(var + eps)        W' = scale W        b' = scale (b - mean) + beta
 
 An attack of ten steps then saves ten passes over every activation, forward and backward. Small
-convolutions are unrolled (`chain`).
+convolutions are unrolled into matrices (`closed_form.py`).
 
 Exact in real numbers. In float64 the results agree to 1e-12; in float32 sums are rounded
 differently.
@@ -81,7 +81,7 @@ def inference_copy(network: nn.Module, *, compiled: bool = False) -> Callable[[]
             where[:] = now
             built[:] = [_build(network)]
             if compiled:
-                built[0][0].compile()  # in place: `chain` has registered this module
+                built[0][0].compile()  # in place: `closed_form` knows this very module
         ((copied, parts),) = built
         for part in parts:
             part.refresh()

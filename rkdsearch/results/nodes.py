@@ -7,12 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from rkdsearch.errors import Failure
+from rkdsearch.errors import MACHINE_FAILURES
 from rkdsearch.results.cells import records
-
-# Failures that the machine causes; the others are a setting's own.
-OF_MACHINES = (Failure.MEMORY, Failure.WORKER, Failure.FILES)
-
 
 # A longer time without an epoch, two epochs' length aside, is a pause: a rung, a lost driver.
 PAUSE_SECONDS = 30.0
@@ -85,4 +81,4 @@ def moves(found: Iterable[Stretch]) -> list[Stretch]:
 
 def machine_failures(trials: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The trials that a machine failed, not their setting."""
-    return [row for row in trials if row["failure"] in OF_MACHINES]
+    return [row for row in trials if row["failure"] in MACHINE_FAILURES]

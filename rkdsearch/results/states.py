@@ -27,7 +27,7 @@ class Status(StrEnum):
 
     RUNNING = "running"  # is being trained, or was interrupted and will be resumed
     PAUSED = "paused"  # waits at a rung; it may still be promoted
-    STOPPED = "stopped"  # ended by the scheduler before full length
+    STOPPED = "stopped"  # ended before full length: by the scheduler, or no longer in the space
     FINISHED = "finished"  # trained to full length
     FAILED = "failed"  # ended by an error; the column `failure` says of which kind
 

@@ -27,7 +27,7 @@ class Asked:
         self.baseline_trials: list[Trial] = []
         self.near: list[str] = []  # the label that beliefs noted, for each searched one
         self.enqueued: set[str] = set()  # names of their files
-        self.beside = 0  # those that are trained beside the number asked for
+        self.beside = 0  # enqueued ones and longer repetitions, which `--trials` does not count
         self.groups: Counter[Group] = Counter()  # of the searched ones
         self._group = group
         self._ordinals: set[int] = set()

@@ -177,7 +177,7 @@ def _fill_rungs(trial: Trial, decisions: Decisions) -> None:
 
 
 def _rung_of_lost_decision(trial: Trial, decisions: Decisions) -> Rung | None:
-    """Rung at which the trial is held, where the file with that decision was lost."""
+    """Rung at which the trial is paused or stopped, where the file with that decision was lost."""
     rung = decisions.scheduler.at(trial.position[1])
     held = trial.status in (Status.PAUSED, Status.STOPPED) and trial.origin != Origin.REPLICATE
     if (

@@ -13,14 +13,14 @@ from typing import Any
 
 from rkdsearch.config import TrainConfig
 from rkdsearch.config.fidelity import fidelity_at
-from rkdsearch.errors import Failure
+from rkdsearch.errors import MACHINE_FAILURES, Failure
 from rkdsearch.results.cells import FULL_EPOCHS, METHOD, records
 from rkdsearch.results.packs import is_pack
 from rkdsearch.results.rows import DecisionRow
 from rkdsearch.results.states import Origin, ProposedBy, Status
 from rkdsearch.results.store import Store
 from rkdsearch.search.ledger import folder_of
-from rkdsearch.search.trial import RETRYABLE, Trial
+from rkdsearch.search.trial import Trial
 from rkdsearch.space.ladder import Segment
 from rkdsearch.space.space import SearchSpace
 from rkdsearch.training import checkpoint, rows
@@ -66,7 +66,7 @@ class StoredTrials:
 
         A trial that failed in a way that may not happen again is running once more, if it may.
         """
-        failed_so = row["status"] == Status.FAILED and row["failure"] in RETRYABLE
+        failed_so = row["status"] == Status.FAILED and row["failure"] in MACHINE_FAILURES
         retried = failed_so and may_retry
         failed = row["failure"] is not None and not retried
         trial = Trial(

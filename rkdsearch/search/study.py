@@ -312,7 +312,7 @@ class Study:
         return True
 
     def fail(self, trial_id: str, error: str, failure: Failure = Failure.ERROR) -> None:
-        """End a trial by an error: it is on no front. `--resume` retries `RETRYABLE` failures."""
+        """End a trial by an error: it is on no front. `--resume` retries `MACHINE_FAILURES`."""
         trial = self.trials[trial_id]
         trial.error, trial.failure = error, failure
         self._end(trial, Status.FAILED)

@@ -17,9 +17,6 @@ from rkdsearch.space.space import SearchSpace
 from rkdsearch.training import rows
 from rkdsearch.training.epoch import Best, EpochResult
 
-# Failures of the machine, which may not happen again: a resumed search retries these trials.
-RETRYABLE: tuple[Failure, ...] = (Failure.MEMORY, Failure.WORKER, Failure.FILES)
-
 
 @dataclass
 class Trial:
@@ -119,7 +116,7 @@ class Trial:
         )
 
     def epoch_at(self, epochs: int) -> EpochResult | None:
-        """Last epoch before the rung of this length, in the segment that has the rung."""
+        """The epoch that ends at the rung of this length, in its segment; None before it ended."""
         number = self.position_of(epochs)[0]
         if number >= len(self.epochs_by_segment):
             return None

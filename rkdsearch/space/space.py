@@ -43,7 +43,8 @@ PROTECTED = {
 class SearchSpace:
     """A search space with legal values.
 
-    `fixed` has what a parent fixed and its child searches, too: that holds where none is searched.
+    `fixed` keeps a value that a parent file fixes and its child searches: it holds in baselines
+    that do not name it, and where the parameter's `when` does not.
     `text` is the YAML that it was read from, `merged` its values over the files that it extends.
     """
 

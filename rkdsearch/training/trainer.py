@@ -84,7 +84,8 @@ class Trainer:
         ]
         self._state = State(self.objective, self.optimizers, self.average)
         check_start(config, self.objective, self.splits)
-        # In its place already: to find that out, Accelerate would import half of torch.distributed.
+        # The networks are on their device already. Accelerate would import half of
+        # torch.distributed to find that out.
         self._forward = self.accelerator.prepare_model(self.objective, device_placement=False)
         self._batches = parts.batches
         self._validator = Validator(

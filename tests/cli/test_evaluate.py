@@ -5,8 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -14,7 +16,8 @@ import torch
 from safetensors.torch import save_file
 
 from rkdsearch import config as run
-from rkdsearch import models, plugins
+from rkdsearch import models, notebook, plugins
+from rkdsearch.attacks.balls import Norm
 from rkdsearch.cli.evaluate import evaluate
 from rkdsearch.errors import ConfigError, StudyError
 from rkdsearch.results.cells import records
@@ -245,3 +248,9 @@ def test_a_file_of_several_entries_says_which_of_them_was_evaluated(
         "both.pth: read 'model'; left: model_ema, epoch; `rkdsearch teacher convert --key` makes a"
         " file of another entry\n"
     ) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [evaluate, notebook.evaluate])
+def test_every_ball_can_be_asked_for_by_its_norm(command: Callable[..., object]) -> None:
+    literal, _ = get_args(signature(command).parameters["norm"].annotation)
+    assert get_args(literal) == get_args(Norm)

@@ -1,8 +1,8 @@
 """The rows of the tables: every column with type, unit, meaning and source of its value.
 
 Writers construct these classes: `search/ledger.py` and `training/run.py` a trial,
-`training/rows.py` an epoch, `search/trial.py` a decision, `evaluation/` a test result, its images
-and openings.
+`training/rows.py` an epoch, `search/decisions.py` a decision, `evaluation/` a test result, its
+images and openings.
 """
 
 from rkdsearch.results.rows.by_class import ClassCells

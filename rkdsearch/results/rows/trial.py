@@ -210,7 +210,7 @@ class TrialRow:
         str,
         Cell(
             f"the trial's name; also its file's name; `{ALONE}` where there was no search",
-            "`ledger.trial_id_of`",
+            "`search.trial.trial_id_of`",
         ),
     ]
     study: Annotated[str, Cell("the study's name", "its folder's name")]
@@ -246,8 +246,8 @@ class TrialRow:
     status: Annotated[
         Status,
         Cell(
-            "running, paused, stopped (before full length, by the scheduler), finished (full"
-            " length), failed",
+            "running, paused, stopped (before full length: by the scheduler, or no longer in the"
+            " space), finished (full length), failed",
             "`search.Study`",
         ),
     ]
@@ -282,8 +282,9 @@ class TrialRow:
         Mapping[str, Any],
         Cell(
             "the sampler's own notes, such as a generation; `again`: the trial of a shorter full"
-            " run that this one repeats; `enqueued`: the file of one that was added by hand",
-            "sampler, `search.longer`, `search.queue`",
+            " run that this one repeats; `enqueued`: the file of one that was added by hand;"
+            " `belief`: the baseline near which it was proposed",
+            "sampler, `search.longer`, `search.queue`, `search.beliefs`",
             JSON,
         ),
     ]
