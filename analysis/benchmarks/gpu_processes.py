@@ -115,7 +115,7 @@ def member(place: Place, result: Path) -> Iterator[Row]:
     """One process of a run, or the run alone: its losses, and its weights beside the result."""
     from safetensors.torch import save_file
 
-    from rkdsearch.training.all_gather import leave_group
+    from rkdsearch.training.all_gather import reset_group
     from rkdsearch.training.trainer import Trainer
 
     device = "cpu" if place.device == "cpu" else "auto"
@@ -133,7 +133,7 @@ def member(place: Place, result: Path) -> Iterator[Row]:
     weights = {k: v.detach().cpu().contiguous() for k, v in trainer.student.state_dict().items()}
     save_file(weights, f"{result}.safetensors")
     yield {"losses": losses, "device": str(trainer.device), "processes": trainer.processes}
-    leave_group()
+    reset_group()
 
 
 def _child(

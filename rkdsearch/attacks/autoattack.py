@@ -17,7 +17,7 @@ Departures from the package's own loop, which serves ten classes or more and one
   images have the same numbers. So a subset, a shard and a resumed run agree.
 - It is cut into parts, one per attack and target, that are run and recorded one by one.
 
-The package's warnings about the network are returned as flags.
+The package's warnings about the network are returned as texts.
 """
 
 import logging
@@ -205,7 +205,7 @@ def auto_attack(
     `network`, x and y are as for `AutoAttack.attacked`, whose errors it raises.
     """
     attack, right = AutoAttack(ball, seed, steps, queries), []
-    with flags() as found:
+    with collected_warnings() as found:
         for xs, ys in zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True):
             with torch.no_grad():
                 logits = network(xs)
@@ -222,7 +222,7 @@ def auto_attack(
 
 
 def checks(network: nn.Module, x: Tensor, y: Tensor) -> None:
-    """The package's checks of the network, which warn inside `flags`.
+    """The package's checks of the network, which warn inside `collected_warnings`.
 
     Two evaluations of the same images differ; the outputs look like probabilities; the forward
     pass computes gradients.
@@ -244,7 +244,7 @@ def _logger() -> logging.Logger:
 
 
 @contextmanager
-def flags() -> Iterator[list[str]]:
+def collected_warnings() -> Iterator[list[str]]:
     """Collects the package's warnings, from its logger and from `warnings`, and prints none."""
     found: list[str] = []
     logger = _logger()

@@ -210,7 +210,7 @@ def _print_accuracy(config: "TrainConfig", role: "Role", home: Path | None) -> "
     from rkdsearch import data
     from rkdsearch.cli.console import say
     from rkdsearch.cli.progress import worthless_line
-    from rkdsearch.results.intervals import accuracy
+    from rkdsearch.results.intervals import wilson
     from rkdsearch.training import teacher as teachers
 
     teacher = config.teachers.of(role)
@@ -219,7 +219,7 @@ def _print_accuracy(config: "TrainConfig", role: "Role", home: Path | None) -> "
     say(f"{role} teacher {named.path}  sha256 {found.sha256}")
     for name, value in (("clean", found.clean_accuracy), ("robust", found.robust_accuracy)):
         right, claimed = round(value * found.images), getattr(teacher, f"{name}_accuracy")
-        interval = accuracy(right, found.images)
+        interval = wilson(right, found.images)
         claim = "" if claimed is None else f"  claimed {claimed:.3f}"
         if claimed is not None and claimed < interval.low:
             claim += ", and better here"

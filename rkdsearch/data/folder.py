@@ -131,13 +131,13 @@ def _hint(root: Path, splits: dict[str, Path]) -> str:
         return f"; {root} is no folder"
     if names.one_of("train", [root], root) is not None:
         return f"; did you mean folder:{root.parent}?"
-    inside = _with_trainingimages_below(root, depth=3)  # as ILSVRC/Data/CLS-LOC/train
+    inside = _with_training_images_below(root, depth=3)  # as ILSVRC/Data/CLS-LOC/train
     if inside is not None:
         return f"; did you mean folder:{inside}?"
     return f"; {root} holds {', '.join([*splits][:5]) or 'no folders'}"
 
 
-def _with_trainingimages_below(folder: Path, depth: int) -> Path | None:
+def _with_training_images_below(folder: Path, depth: int) -> Path | None:
     """The first folder below that has one of training images; of few folders only."""
     below = names.folders(folder)
     if depth == 0 or len(below) > 20:
@@ -145,6 +145,6 @@ def _with_trainingimages_below(folder: Path, depth: int) -> Path | None:
     for place in below.values():
         if names.one_of("train", names.folders(place).values(), place) is not None:
             return place
-        if (deeper := _with_trainingimages_below(place, depth - 1)) is not None:
+        if (deeper := _with_training_images_below(place, depth - 1)) is not None:
             return deeper
     return None

@@ -210,7 +210,7 @@ def _run_parts(
     if not record.right:
         noted("clean", passed(None, x, y))
         if job.attack.name == "autoattack":
-            with aa.flags() as found:
+            with aa.collected_warnings() as found:
                 aa.checks(network, x, y)
             record.warnings = list(found)
     classes = job.target.task.classes
@@ -220,7 +220,7 @@ def _run_parts(
         right = torch.tensor(record.right, device=x.device)
         left = right.nonzero().squeeze(1)
         if len(left):
-            with aa.flags() as found:
+            with aa.collected_warnings() as found:
                 right[left] = passed(part, x[left], y[left])
             record.warnings = sorted({*record.warnings, *found})
         record.done.append(part.name)

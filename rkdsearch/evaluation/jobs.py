@@ -17,7 +17,7 @@ from rkdsearch.evaluation.targets import EvaluationTarget, Targets, without
 from rkdsearch.provenance import Provenance
 from rkdsearch.results.columns import cells_of
 from rkdsearch.results.flags import raised
-from rkdsearch.results.intervals import accuracy
+from rkdsearch.results.intervals import wilson
 from rkdsearch.results.rows import Checks, EvaluationRow, EvaluationRun
 from rkdsearch.results.states import EvaluationAttack
 
@@ -131,7 +131,7 @@ def row_of(
     """The job's row in `evaluations/`, from its blocks in their order, and the network's checks."""
     right, y = np.concatenate([block.right for block in blocks]), images.pixels.labels
     target, attack, own = job.target, job.attack, job.target.config.validation.attack
-    estimate = accuracy(int(right.sum()), len(right))
+    estimate = wilson(int(right.sum()), len(right))
     per_class = {
         images.classes[k]: [int(right[y == k].sum()), int((y == k).sum())] for k in np.unique(y)
     }

@@ -19,7 +19,7 @@ from rkdsearch.execution.messages import EpochReport, WorkOrder
 from rkdsearch.execution.trial import run_order
 from rkdsearch.space.settings import Resources
 from rkdsearch.training.accelerator import SHARED_DEVICE
-from rkdsearch.training.all_gather import leave_group
+from rkdsearch.training.all_gather import reset_group
 
 # A gang whose collective operation hangs must not hold its GPUs for ever.
 STEP_TIMEOUT_SECONDS = 6 * 3600.0
@@ -98,7 +98,7 @@ class GangProcess:
 
     def begin(self, environment: dict[str, str], order: WorkOrder) -> None:
         """Leave the process group of the last trial, and prepare that of this one."""
-        leave_group()
+        reset_group()
         os.environ.update(environment | network_of(self.address()))
         self._reports = run_order(order)
 

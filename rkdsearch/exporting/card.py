@@ -20,7 +20,7 @@ from rkdsearch.exporting.exported_network import (
 from rkdsearch.methods import name_of
 from rkdsearch.results.cells import flags_of, radius_text
 from rkdsearch.results.flags import signs_of_teacher, summary
-from rkdsearch.results.intervals import accuracy
+from rkdsearch.results.intervals import wilson
 from rkdsearch.results.states import ATTACKS, Origin, Status
 from rkdsearch.teacher import fingerprint
 from rkdsearch.training import checkpoint
@@ -66,8 +66,8 @@ def model_card(d: ExportedNetwork) -> str:
 def _description(d: ExportedNetwork) -> str:
     task, weights = d.task, d.trial["run.parameters"] or "an unknown number of"
     return (
-        f"A `{network_text(d.config.student)}` with {weights} trainable weights. It takes images of"
-        f" {task.channels} x {task.height} x {task.width} (channels, height, width) pixels in"
+        f"A `{network_text(d.config.student)}` with {weights} trainable parameters. It takes images"
+        f" of {task.channels} x {task.height} x {task.width} (channels, height, width) pixels in"
         " [0, 1] (normalisation is"
         f" inside) and gives {task.classes} logits, in this order:"
         f" {', '.join(d.classes)}."
@@ -228,7 +228,7 @@ def attack_name(attack: str) -> str:
 
 
 def _score(correct: int, images: int) -> str:
-    estimate = accuracy(int(correct), int(images))
+    estimate = wilson(int(correct), int(images))
     return (
         f"{correct}/{images} | {100 * estimate.value:.2f} % | {100 * estimate.low:.2f} to"
         f" {100 * estimate.high:.2f} %"
@@ -283,7 +283,7 @@ def _teachers(d: ExportedNetwork) -> str:
             scores = []
             for name in ("clean", "robust"):
                 right = round(facts[f"{name}_accuracy"] * n)
-                estimate = accuracy(right, n)
+                estimate = wilson(right, n)
                 scores.append(
                     f"{name} {right}/{n} = {100 * estimate.value:.2f} % [{100 * estimate.low:.2f},"
                     f" {100 * estimate.high:.2f}]"

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from rkdsearch.reporting.pareto_figure import robust
+from rkdsearch.reporting.pareto_figure import nearly_as_robust
 from rkdsearch.reporting.traces import (
     ACCURACY,
     RING,
@@ -19,15 +19,16 @@ from rkdsearch.reporting.traces import (
     title,
 )
 from rkdsearch.results.cells import CLEAN, ROBUST, parse
-from rkdsearch.results.nodes import Stretch, moves
+from rkdsearch.results.nodes import NodeStay, moves
 from rkdsearch.results.objectives import COSTS, OBJECTIVES
+from rkdsearch.results.states import Status
 
 CURVES = 80  # more lines cannot be told apart, and are slow to draw
 
 
-def nodes(found: Sequence[Stretch], failed: Sequence[Row]) -> Figure | None:
+def nodes(found: Sequence[NodeStay], failed: Sequence[Row]) -> Figure | None:
     """Epochs of each node over time, with the failures of machines; None for one quiet node."""
-    names = list(dict.fromkeys(stretch.node for stretch in found))
+    names = list(dict.fromkeys(stay.node for stay in found))
     if len(names) < 2 and not failed:
         return None
     # A gap after each line: one trace draws a node's whole row.
@@ -140,7 +141,7 @@ def costs(trials: Sequence[Row], front: Sequence[Row]) -> Figure | None:
     finished = [
         row
         for row in trials
-        if row["status"] == "finished" and row[CLEAN] is not None and row[ROBUST] is not None
+        if row["status"] == Status.FINISHED and row[CLEAN] is not None and row[ROBUST] is not None
     ]
     varied = [
         OBJECTIVES[name]
@@ -226,8 +227,8 @@ def reliability(epochs: Sequence[Row], front: Sequence[Row]) -> Figure | None:
 
 def slices(trials: Sequence[Row]) -> Figure | None:
     """Robust accuracy of finished trials against each numeric hyperparameter, by method."""
-    finished = robust(
-        [row for row in trials if row["status"] == "finished" and row[ROBUST] is not None]
+    finished = nearly_as_robust(
+        [row for row in trials if row["status"] == Status.FINISHED and row[ROBUST] is not None]
     )
     chosen = [(row, parse(row["hyperparameters"])) for row in finished]
     names = sorted(

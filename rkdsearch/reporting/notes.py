@@ -7,6 +7,7 @@ from rkdsearch.reporting.traces import Row, is_number, method_of, percent, title
 from rkdsearch.results.cells import CLEAN, ROBUST
 from rkdsearch.results.chance import worthless
 from rkdsearch.results.front import LENGTH, of_full_length
+from rkdsearch.results.states import Origin, Status
 from rkdsearch.results.study import StudyResults
 
 
@@ -28,16 +29,18 @@ def notes(
 ) -> list[str]:
     """Sentences about what the page lacks or would hide; `trials` are `rows` as judged."""
     unchecked = sum(
-        row["status"] == "finished" and row["origin"] != "replicate" and row["flags"] is None
+        row["status"] == Status.FINISHED
+        and row["origin"] != Origin.REPLICATE
+        and row["flags"] is None
         for row in rows
     )
-    active = sum(row["status"] in {"running", "paused"} for row in rows)
+    active = sum(row["status"] in {Status.RUNNING, Status.PAUSED} for row in rows)
     lost = sorted(row["trial_id"] for row in trials if row["at_chance"])
     whole = of_full_length(trials)
     shorter = [
         row
         for row, full in zip(trials, whole, strict=True)
-        if row["status"] == "finished" and not full
+        if row["status"] == Status.FINISHED and not full
     ]
     lengths = sorted({int(row[LENGTH]) for row in shorter})
     best = most_robust(front)

@@ -41,7 +41,7 @@ from rkdsearch.results.cost import (
 )
 from rkdsearch.results.flags import signs_of_teacher
 from rkdsearch.results.front import configurations, kept_off
-from rkdsearch.results.nodes import by_node, machine_failures, stretches
+from rkdsearch.results.nodes import by_node, machine_failures, node_stays
 from rkdsearch.results.objectives import COSTS, OBJECTIVES, USUAL
 from rkdsearch.results.seed_noise import seed_noise
 from rkdsearch.results.states import Origin
@@ -103,7 +103,7 @@ def context(study: StudyResults) -> dict[str, Any]:
     drawn = thinned(trials, front)
     epochs = records(study.epochs[study.epochs["trial_id"].isin(with_curves(drawn, front))])
     teachers, ladder = _mapping(study.description.get("teachers")), study.description.get("ladder")
-    placed, failed = stretches(study.epochs), machine_failures(rows)
+    placed, failed = node_stays(study.epochs), machine_failures(rows)
     shown = {row["trial_id"] for row in drawn}
     pictures = {
         "nodes": figures.nodes([s for s in placed if s.trial_id in shown], failed),
@@ -114,7 +114,9 @@ def context(study: StudyResults) -> dict[str, Any]:
         "slices": figures.slices(drawn),
     }
     tests = records(study.tests)
-    replicates: list[Row] = [{**row, "seeds": None} for row in rows if row["origin"] == "replicate"]
+    replicates: list[Row] = [
+        {**row, "seeds": None} for row in rows if row["origin"] == Origin.REPLICATE
+    ]
     networks = tested(study, tests, trials, front)
     return {
         "study": study,
@@ -207,7 +209,7 @@ _FACTS = {
     "validation attack steps": "fidelity.validation_attack_steps",
     "device": "run.device",
     "processes a trial": "run.processes",
-    "trainable weights": "run.parameters",
+    "parameters": "run.parameters",
     "rkdsearch": "run.version",
     "commit": "run.git_commit",
     "PyTorch": "run.torch",

@@ -223,7 +223,7 @@ def _teacher(role: str, teacher: Row) -> Figure:
     }
 
 
-def robust(rows: Sequence[Row]) -> list[Row]:
+def nearly_as_robust(rows: Sequence[Row]) -> list[Row]:
     """The rows at least half as robust as the most robust.
 
     Undefended students would squeeze all others into a corner of a picture.
@@ -238,12 +238,14 @@ def closer_view(measured: Sequence[Row], teachers: object) -> View:
     Where none has finished, all measured trials count.
     """
     full = of_full_length(measured)
-    near = robust([row for row, it in zip(measured, full, strict=True) if it]) or list(measured)
+    near = nearly_as_robust([row for row, it in zip(measured, full, strict=True) if it]) or list(
+        measured
+    )
     taught = [
         {CLEAN: facts["clean_accuracy"], ROBUST: facts["robust_accuracy"]}
         for facts in drawable(teachers).values()
     ]
-    return _around([*near, *(row for row in robust([*near, *taught]) if row in taught)])
+    return _around([*near, *(row for row in nearly_as_robust([*near, *taught]) if row in taught)])
 
 
 def default_view(measured: Sequence[Row], teachers: object) -> View:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rkdsearch.results.cells import CLEAN
-from rkdsearch.results.intervals import accuracy
+from rkdsearch.results.intervals import wilson
 
 
 def is_chance(value: float | None, images: int | None, chance: float | None) -> bool:
@@ -15,7 +15,7 @@ def is_chance(value: float | None, images: int | None, chance: float | None) -> 
     """
     if value is None or images is None or chance is None or not (0 <= value <= 1 <= images):
         return False
-    return accuracy(round(value * images), images).low <= chance
+    return wilson(round(value * images), images).low <= chance
 
 
 def worthless(

@@ -17,7 +17,7 @@ class Estimate:
     high: float
 
 
-def accuracy(correct: int, images: int) -> Estimate:
+def wilson(correct: int, images: int) -> Estimate:
     """correct / images with Wilson's score interval (1927), which is valid near 0 and 1 as well.
 
     Raises ValueError unless 0 <= correct <= images and images > 0.
@@ -36,18 +36,18 @@ def accuracy(correct: int, images: int) -> Estimate:
 def paired_difference(
     a: Sequence[bool] | str, b: Sequence[bool] | str, intervals: int = 1
 ) -> Estimate:
-    """Accuracy of `a` minus accuracy of `b` on the same images: flags, or text of 0 and 1.
+    """Accuracy of `a` minus accuracy of `b` on the same images: booleans, or text of 0 and 1.
 
-    Raises ValueError unless both have equally many flags, and at least one.
+    Raises ValueError unless both have equally many, and at least one.
     The adjusted Wald interval of Bonett and Price (J. Educ. Behav. Stat. 37, 2012): one pair is
     added to each of the two kinds of disagreement, and only disagreements count, so it is narrower
     than two separate intervals. Of so many `intervals` that are read together, all hold at once 19
     times of 20 (Bonferroni): each is one of 1 - 0.05 / `intervals`.
     """
-    right_a, right_b = ([flag in (True, "1") for flag in flags] for flags in (a, b))
+    right_a, right_b = ([one in (True, "1") for one in side] for side in (a, b))
     if len(right_a) != len(right_b) or not right_a:
         raise ValueError(
-            f"need as many flags on both sides, and at least one, got {len(right_a)} and"
+            f"need as many images on both sides, and at least one, got {len(right_a)} and"
             f" {len(right_b)}"
         )
     n = len(right_a)

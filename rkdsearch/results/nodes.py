@@ -15,7 +15,7 @@ PAUSE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class Stretch:
+class NodeStay:
     """Consecutive epochs of one trial on one node, without a pause."""
 
     node: str
@@ -25,8 +25,8 @@ class Stretch:
     epochs: int
 
 
-def stretches(epochs: pd.DataFrame) -> list[Stretch]:
-    """Stretches of all trials, from rows of `epochs/` in their order; unknown nodes left out."""
+def node_stays(epochs: pd.DataFrame) -> list[NodeStay]:
+    """Stays of all trials, from rows of `epochs/` in their order; unknown nodes left out."""
     known = epochs.dropna(subset=["node", "finished"])
     changed = known[["trial_id", "node"]].ne(known[["trial_id", "node"]].shift()).any(axis=1)
     seconds = known["seconds"].fillna(0.0)
@@ -41,41 +41,41 @@ def stretches(epochs: pd.DataFrame) -> list[Stretch]:
         end=("finished", "last"),
         epochs=("node", "size"),
     )
-    return [Stretch(**{str(name): value for name, value in row.items()}) for row in records(found)]
+    return [NodeStay(**{str(name): value for name, value in row.items()}) for row in records(found)]
 
 
-def by_node(found: Iterable[Stretch], trials: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def by_node(found: Iterable[NodeStay], trials: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One row a node, by its first epoch: trials, epochs, moves away, failures of the machine.
 
     A trial moves away where its next epoch was trained on another node.
     """
     rows: dict[str, dict[str, Any]] = {}
     found = sorted(found, key=lambda s: s.start)
-    for stretch in found:
+    for stay in found:
         new = {"trials": set(), "epochs": 0, "moved": 0, "failed": 0}
         row = rows.setdefault(
-            stretch.node, {"node": stretch.node, "first": stretch.start, "last": stretch.end, **new}
+            stay.node, {"node": stay.node, "first": stay.start, "last": stay.end, **new}
         )
-        row["trials"].add(stretch.trial_id)
-        row["epochs"] += stretch.epochs
-        row["last"] = max(row["last"], stretch.end)
-    for stretch in moves(found):
-        rows[stretch.node]["moved"] += 1
+        row["trials"].add(stay.trial_id)
+        row["epochs"] += stay.epochs
+        row["last"] = max(row["last"], stay.end)
+    for stay in moves(found):
+        rows[stay.node]["moved"] += 1
     for trial in machine_failures(trials):
         if trial["run.node"] in rows:
             rows[trial["run.node"]]["failed"] += 1
     return [{**row, "trials": len(row["trials"])} for row in rows.values()]
 
 
-def moves(found: Iterable[Stretch]) -> list[Stretch]:
-    """The stretches after which their trial was trained on by another node."""
-    moved: list[Stretch] = []
-    before: dict[str, Stretch] = {}
-    for stretch in sorted(found, key=lambda s: s.start):
-        earlier = before.get(stretch.trial_id)
-        if earlier is not None and earlier.node != stretch.node:
+def moves(found: Iterable[NodeStay]) -> list[NodeStay]:
+    """The node_stays after which their trial was trained on by another node."""
+    moved: list[NodeStay] = []
+    before: dict[str, NodeStay] = {}
+    for stay in sorted(found, key=lambda s: s.start):
+        earlier = before.get(stay.trial_id)
+        if earlier is not None and earlier.node != stay.node:
             moved.append(earlier)
-        before[stretch.trial_id] = stretch
+        before[stay.trial_id] = stay
     return moved
 
 

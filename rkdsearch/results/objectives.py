@@ -82,10 +82,10 @@ OBJECTIVES: Mapping[str, Objective] = MappingProxyType(
         ),
         "parameters": _cost(
             "parameters",
-            "weights",
+            "parameters",
             1e9,
-            unit="weights",
-            meaning="trainable weights of the student",
+            unit="parameters",
+            meaning="trainable parameters of the student",
         ),
         "multiply_adds": _cost(
             "multiply_adds",

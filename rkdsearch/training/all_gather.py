@@ -41,7 +41,7 @@ class _GatherRows(torch.autograd.Function):
         return cast("Tensor", whole[n * rank : n * (rank + 1)])
 
 
-def leave_group() -> None:
+def reset_group() -> None:
     """Leave the process group of an earlier run, so that the next run can form another one."""
     from accelerate.state import AcceleratorState
 

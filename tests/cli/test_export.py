@@ -22,7 +22,7 @@ from rkdsearch.cli import app
 from rkdsearch.cli.export import export
 from rkdsearch.errors import CheckpointError, RkdError, StudyError, TeacherError
 from rkdsearch.exporting import onnx_model
-from rkdsearch.exporting.exported_network import eps_text
+from rkdsearch.exporting.exported_network import radius_text
 from rkdsearch.exporting.robustbench import robust_to_every_seed
 from rkdsearch.results.cells import CLEAN, ROBUST, records
 from rkdsearch.results.columns import cells_of
@@ -458,7 +458,7 @@ def test_an_image_stands_when_no_seed_broke_it() -> None:
 
 
 def test_eps_is_written_as_the_field_writes_it() -> None:
-    assert [eps_text(e) for e in (8 / 255, 0.031, 0.15, 0.5, 2 / 255, 1.0)] == [
+    assert [radius_text(e) for e in (8 / 255, 0.031, 0.15, 0.5, 2 / 255, 1.0)] == [
         "8/255",
         "0.031",
         "0.15",

@@ -318,9 +318,9 @@ def test_size_is_drawn_where_students_differ_in_it() -> None:
     assert [
         drawn["layout"][axis]["title"]["text"] for axis in ("xaxis", "yaxis", "xaxis2", "yaxis2")
     ] == [
-        "weights",
+        "parameters",
         "robust accuracy",
-        "weights",
+        "parameters",
         "clean accuracy",
     ]
     assert [(trace["name"], trace["x"], trace["y"]) for trace in drawn["data"]] == [

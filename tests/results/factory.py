@@ -15,7 +15,7 @@ import numpy as np
 
 from rkdsearch.results.cells import PAIR, records
 from rkdsearch.results.columns import Column
-from rkdsearch.results.intervals import accuracy
+from rkdsearch.results.intervals import wilson
 from rkdsearch.results.rows import Checks
 from rkdsearch.results.store import Store
 
@@ -239,7 +239,7 @@ def write_tests(
             ("autoattack", max(robust - 0.035, 0.0)),
         ):
             right = hard + random.normal(0, 0.02, TEST_IMAGES) < share
-            estimate = accuracy(int(right.sum()), TEST_IMAGES)
+            estimate = wilson(int(right.sum()), TEST_IMAGES)
             store.write_evaluation(
                 {
                     "trial_id": trial_id,

@@ -20,7 +20,7 @@ from rkdsearch.results.seed_noise import residual_variance
 def test_an_accuracy_has_wilsons_interval(
     correct: int, images: int, low: float, high: float
 ) -> None:
-    found = intervals.accuracy(correct, images)
+    found = intervals.wilson(correct, images)
     assert found.value == correct / images
     assert (found.low, found.high) == (pytest.approx(low, abs=1e-7), pytest.approx(high, abs=1e-7))
 
@@ -28,7 +28,7 @@ def test_an_accuracy_has_wilsons_interval(
 @pytest.mark.parametrize(("correct", "images"), [(0, 0), (-1, 5), (6, 5)])
 def test_an_impossible_count_is_refused(correct: int, images: int) -> None:
     with pytest.raises(ValueError, match="correct"):
-        intervals.accuracy(correct, images)
+        intervals.wilson(correct, images)
 
 
 def test_a_paired_difference_counts_only_where_the_two_disagree() -> None:
@@ -181,8 +181,8 @@ def test_groups_of_one_say_nothing_about_the_variance_within() -> None:
 
 
 @pytest.mark.parametrize(("a", "b"), [("", ""), ("10", "1")])
-def test_flags_of_other_images_are_refused(a: str, b: str) -> None:
-    with pytest.raises(ValueError, match="as many flags"):
+def test_results_of_other_images_are_refused(a: str, b: str) -> None:
+    with pytest.raises(ValueError, match="as many images"):
         intervals.paired_difference(a, b)
 
 

@@ -4,7 +4,7 @@ from typing import Any
 import pandas as pd
 
 from rkdsearch.reporting import figures
-from rkdsearch.results.nodes import by_node, machine_failures, stretches
+from rkdsearch.results.nodes import by_node, machine_failures, node_stays
 
 START = datetime(2026, 11, 29, 8, 0, tzinfo=UTC)
 
@@ -29,10 +29,10 @@ EPOCHS = [
 
 
 def test_a_trial_that_moved_has_a_stretch_on_each_node() -> None:
-    found = [(s.trial_id, s.node, s.epochs) for s in stretches(pd.DataFrame(EPOCHS))]
+    found = [(s.trial_id, s.node, s.epochs) for s in node_stays(pd.DataFrame(EPOCHS))]
     assert found == [("t0", "a 10.0.0.2", 2), ("t0", "b 10.0.0.3", 1), ("t1", "b 10.0.0.3", 1)]
-    assert stretches(pd.DataFrame(EPOCHS))[0].start == START
-    assert stretches(pd.DataFrame(EPOCHS))[0].end == START + timedelta(minutes=2)
+    assert node_stays(pd.DataFrame(EPOCHS))[0].start == START
+    assert node_stays(pd.DataFrame(EPOCHS))[0].end == START + timedelta(minutes=2)
 
 
 def test_a_search_of_three_nodes_whose_node_was_killed_and_whose_driver_was_paused() -> None:
@@ -55,7 +55,7 @@ def test_a_search_of_three_nodes_whose_node_was_killed_and_whose_driver_was_paus
         *at("t00001", "node1", 3, 5),
         *at("t00001", "node3", 23, 28, 148, 153, 158),
     ]
-    found = stretches(pd.DataFrame(rows))
+    found = node_stays(pd.DataFrame(rows))
     assert [(s.node[:5], s.trial_id, s.epochs) for s in found] == [
         ("node2", "t00000", 6),
         ("node2", "t00000", 3),
@@ -82,16 +82,16 @@ def test_nodes_count_trials_epochs_moves_and_the_failures_of_machines() -> None:
         failure("t4", "b 10.0.0.3", None),
     ]
     assert [row["trial_id"] for row in machine_failures(trials)] == ["t1", "t3"]
-    rows = by_node(stretches(pd.DataFrame(EPOCHS)), trials)
+    rows = by_node(node_stays(pd.DataFrame(EPOCHS)), trials)
     counts = {r["node"]: (r["trials"], r["epochs"], r["moved"], r["failed"]) for r in rows}
     assert counts == {"a 10.0.0.2": (1, 2, 1, 0), "b 10.0.0.3": (2, 2, 0, 1)}
 
 
 def test_one_quiet_node_needs_no_picture_and_a_hostile_name_is_text() -> None:
-    assert figures.nodes(stretches(pd.DataFrame(EPOCHS[:2])), []) is None
-    picture = figures.nodes(stretches(pd.DataFrame([*EPOCHS, epoch("t9", 3, "<img src=x>")])), [])
+    assert figures.nodes(node_stays(pd.DataFrame(EPOCHS[:2])), []) is None
+    picture = figures.nodes(node_stays(pd.DataFrame([*EPOCHS, epoch("t9", 3, "<img src=x>")])), [])
     assert picture is not None
     assert "<img" not in str(picture)
-    failed = figures.nodes(stretches(pd.DataFrame(EPOCHS[:2])), [failure("t1", None, "worker")])
+    failed = figures.nodes(node_stays(pd.DataFrame(EPOCHS[:2])), [failure("t1", None, "worker")])
     assert failed is not None
     assert failed["data"][-1]["customdata"] == ["t1: t1: &lt;b&gt;lost&lt;/b&gt;"]

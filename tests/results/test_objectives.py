@@ -31,6 +31,6 @@ def test_an_accuracy_is_asked_for_at_least_and_a_cost_at_most() -> None:
 
 
 def test_people_read_percents_and_thousands() -> None:
-    clean, weights = OBJECTIVES["clean_accuracy"], OBJECTIVES["parameters"]
+    clean, parameters = OBJECTIVES["clean_accuracy"], OBJECTIVES["parameters"]
     assert (clean.title, clean.shown(0.8764), clean.shown(None)) == ("clean %", "87.6", "–")
-    assert (weights.title, weights.shown(11_173_962)) == ("weights", "11,173,962")
+    assert (parameters.title, parameters.shown(11_173_962)) == ("parameters", "11,173,962")

@@ -17,7 +17,7 @@ from rkdsearch import config as configs
 from rkdsearch import flags, methods
 from rkdsearch.data import Batch, Batches
 from rkdsearch.training.accelerator import SHARED_DEVICE, accelerator_for
-from rkdsearch.training.all_gather import leave_group
+from rkdsearch.training.all_gather import reset_group
 from tests.training import pretended
 from tests.training.runs import TINY, described, server, train
 
@@ -184,7 +184,7 @@ def test_a_process_takes_the_device_of_its_local_rank(
         assert str(accelerator_for(run).device) == expected
         assert chosen == [expected]
     finally:
-        leave_group()
+        reset_group()
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_processes_that_share_a_gpu_talk_by_gloo_because_nccl_refuses(
         accelerator_for(described(teachers, training={"device": "auto"}))
         assert asked == [backend]
     finally:
-        leave_group()
+        reset_group()
 
 
 def pretend_gpus(monkeypatch: pytest.MonkeyPatch, devices: int, rank: int, processes: int) -> None:
