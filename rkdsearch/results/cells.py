@@ -50,6 +50,14 @@ def _json(text: object) -> object:
         return None
 
 
+def shares_of(text: object) -> list[float | None] | None:
+    """The fractions of 1 in a JSON list, null for an unknown one; None for any other text."""
+    found = _json(text)
+    if not isinstance(found, list) or not all(isinstance(v, int | float | None) for v in found):
+        return None
+    return found
+
+
 def radius_text(eps: float) -> str:
     """A ball's radius as papers write it: `8/255` for whole grey levels below 255, or `0.5`."""
     levels = round(255 * eps)

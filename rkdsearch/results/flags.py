@@ -8,7 +8,7 @@ networks and masks (docs/adr/0015-flags.md).
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
@@ -191,3 +191,12 @@ def summary(row: Mapping[str, Any]) -> str:
     left_out = [flag.value for flag, name in COUNTS.items() if row.get(f"check.{name}") is None]
     seen = f"none seen on {row['check.images']} images" if row.get("check.images") else "none seen"
     return seen + (f"; {NOT_CHECKED}: {', '.join(left_out)}" if left_out else "")
+
+
+def keep_off(raised: Collection[str], *, replicate: bool) -> bool:
+    """True where these flags keep a run's configuration off the front.
+
+    A replicate that gives all images one class did not mislead the attack: its seed failed, and its
+    accuracies are in the means.
+    """
+    return bool(raised) and not (replicate and Flag.ONE_CLASS in raised)

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from rkdsearch.results import front_rule
 from rkdsearch.results.cells import flags_of, records
-from rkdsearch.results.flags import signs
+from rkdsearch.results.chance import BY_CLASS, IMAGES, row_never_learned
+from rkdsearch.results.flags import keep_off, signs
 from rkdsearch.results.front_rule import Entry, FrontCandidate
 from rkdsearch.results.objectives import COSTS, OBJECTIVES, USUAL, merits
 from rkdsearch.results.pareto import hypervolume
@@ -72,7 +73,7 @@ def kept_off(trials: pd.DataFrame) -> list[dict[str, Any]]:
     own = {row["ordinal"]: row for row in finished if row["origin"] != Origin.REPLICATE}
     found: dict[int, dict[str, Any]] = {}
     for row in finished:
-        if flags_of(row.get("flags")):
+        if _keep_off(row):
             replicate, named = row["origin"] == Origin.REPLICATE, own.get(row["ordinal"], row)
             entry = found.setdefault(
                 row["ordinal"],
@@ -103,7 +104,8 @@ def volume(front: pd.DataFrame, objectives: Sequence[str] = USUAL) -> float:
 
 def _judged(trials: pd.DataFrame) -> list[FrontCandidate]:
     columns = {name: objective.column for name, objective in OBJECTIVES.items()}
-    names = ["trial_id", "ordinal", "origin", "status", "flags", LENGTH, *columns.values()]
+    names = ["trial_id", "ordinal", "origin", "status", "flags", LENGTH, BY_CLASS, IMAGES]
+    names += [*columns.values()]
     rows = records(trials[[name for name in names if name in trials]])
     return front_rule.judged(
         [
@@ -118,12 +120,17 @@ def _judged(trials: pd.DataFrame) -> list[FrontCandidate]:
                     name: float("nan") if row[column] is None else float(row[column])
                     for name, column in columns.items()
                 },
-                flagged=bool(flags_of(row.get("flags"))),
+                flagged=_keep_off(row),
+                at_chance=row_never_learned(row),
                 epochs=int(row.get(LENGTH) or 0),
             )
             for row in rows
         ]
     )
+
+
+def _keep_off(row: Mapping[str, Any]) -> bool:
+    return keep_off(flags_of(row.get("flags")), replicate=row["origin"] == Origin.REPLICATE)
 
 
 def _merits(trials: pd.DataFrame, objectives: Sequence[str]) -> NDArray[np.float64]:

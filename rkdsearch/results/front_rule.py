@@ -2,14 +2,17 @@
 
 1. Only finished configurations count: metrics of a stopped trial belong to another length and
    perhaps to a weaker attack. None that is flagged counts, by its own run or by a replicate: its
-   robust accuracy on validation images is not to be believed (`results.flags`). Where the study's
-   full length has grown, only runs of the greatest length that any of these has finished count.
+   robust accuracy on validation images is not to be believed (`results.flags`). A replicate that
+   gives all images one class is bad luck with its seed, and is in the means. Where the study's full
+   length has grown, only runs of the greatest length that any of these has finished count.
 2. Once every replicate of that length is over and one has finished, only configurations with the
    most replicates count (in a race the others dropped out before; flagged ones are counted here, so
    that none that dropped out takes their place). Their accuracies are then means over their
    replicates: the run that selected a configuration must not judge it too.
 3. The constraints hold for these values.
-4. No other candidate dominates these values in the study's objectives.
+4. It has learned something, unless none has: no attack moves a constant prediction. Of replicates
+   one that has learned is enough.
+5. No other candidate dominates these values in the study's objectives.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -29,7 +32,8 @@ class Entry:
 
     A replicate is stopped where nobody trains on: the space has lost its baseline, or the full
     length has grown. `values` are its objectives by name; NaN is not measured. `flagged` where the
-    validation attack failed on it. `epochs` is the length of its full run.
+    validation attack failed on it. `epochs` is the length of its full run. `at_chance` where it has
+    learned nothing.
     """
 
     trial_id: str
@@ -41,6 +45,7 @@ class Entry:
     flagged: bool = False
     epochs: int = 0
     stopped: bool = False
+    at_chance: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class FrontCandidate:
     """A configuration and the values that judge it: its run's, or means over `seeds` replicates.
 
     `failed` of its replicates failed and are not in the means. `flagged` where its run or one of
-    the others is.
+    the others is. `at_chance` where it has learned nothing, with no seed.
     """
 
     trial_id: str
@@ -58,6 +63,7 @@ class FrontCandidate:
     failed: int = 0
     flagged: bool = False
     epochs: int = 0
+    at_chance: bool = False
 
     @property
     def replicates(self) -> int:
@@ -96,6 +102,7 @@ def judged(entries: Collection[Entry]) -> list[FrontCandidate]:
                 failed=failed,
                 flagged=own.flagged or any(e.flagged for e in seeds),
                 epochs=own.epochs,
+                at_chance=all(e.at_chance for e in seeds or [own]),
             )
         )
     return found
@@ -113,8 +120,12 @@ def candidates(configurations: Collection[FrontCandidate]) -> list[FrontCandidat
 def front(
     found: Sequence[FrontCandidate], objectives: Collection[str], limits: Mapping[str, float]
 ) -> list[FrontCandidate]:
-    """The candidates within the limits that no other dominates, in the given order."""
+    """The candidates within the limits that no other dominates, in the given order.
+
+    Those at chance only where there is no other.
+    """
     within = [one for one in found if one.within(limits)]
+    within = [one for one in within if not one.at_chance] or within
     kept = non_dominated([one.merits(objectives) for one in within])
     return [one for one, on in zip(within, kept, strict=True) if on]
 

@@ -45,6 +45,12 @@ def _proposed(
     return Proposal(with_choice(found.hyperparameters, *owed), found.notes, ProposedBy.MINIMUM)
 
 
+def _is_enumerable(space: SearchSpace) -> bool:
+    if grid.endless(space) is not None:
+        return False
+    return sum(1 for _ in islice(grid.combinations(space), ENUMERABLE + 1)) <= ENUMERABLE
+
+
 @dataclass(frozen=True)
 class ExceededLimit:
     """A limit of the constraints that a student exceeds: `count` is above `limit`."""
@@ -66,6 +72,8 @@ class Feasibility:
         self._space = space
         self._teachers = teachers
         self._latest: tuple[dict[str, Any], TrainConfig] | None = None
+        # by a field and its choice: fingerprints of its configurations; None: too many to know
+        self._parts: dict[tuple[str, Any], set[str] | None] = {}
 
     def proposal(
         self,
@@ -87,7 +95,7 @@ class Feasibility:
             return self._unasked(ordinal, asked)
         for attempt in range(ATTEMPTS):
             if attempt == MODEL_ATTEMPTS and self._enumerable and self._feasible:
-                return self._unasked(ordinal, asked)
+                return self._unasked(ordinal, asked, owed)
             found = _proposed(self._space, ordinal, observations, attempt, infeasible, owed)
             reason = self._infeasibility(found.hyperparameters, trial_id_of(ordinal))
             if reason is not None:
@@ -113,14 +121,33 @@ class Feasibility:
                 return found
         return None
 
-    def _unasked(self, ordinal: int, asked: Collection[str]) -> Proposal:
+    def exhausted(self, name: str, choice: Any, asked: Collection[str]) -> bool:
+        """True where every feasible configuration with this choice of a field was asked."""
+        if (name, choice) not in self._parts:
+            part = within(self._space, name, choice)
+            known: set[str] | None = None
+            if _is_enumerable(part):
+                known = set()
+                for number, one in enumerate(grid.combinations(part)):
+                    whole = with_choice(one, name, choice)
+                    if self._infeasibility(whole, f"combination {number}") is None:
+                        known.add(self._fingerprint(whole))
+            self._parts[name, choice] = known
+        known = self._parts[name, choice]
+        return known is not None and known <= set(asked)
+
+    def _unasked(
+        self, ordinal: int, asked: Collection[str], owed: tuple[str, Any] | None = None
+    ) -> Proposal:
         """A feasible combination of a finite space that was not asked: the first of the shuffled.
 
         Raises ExhaustedSpaceError.
         """
         for fingerprint, combination in self._combinations:
-            if fingerprint is not None and fingerprint not in asked:
-                return Proposal(dict(combination), {})
+            due = owed is None or combination.get(owed[0]) == owed[1]
+            if due and fingerprint is not None and fingerprint not in asked:
+                by = ProposedBy.CHANCE if owed is None else ProposedBy.MINIMUM
+                return Proposal(dict(combination), {}, by)
         raise ExhaustedSpaceError(
             f"{self._space.name}: all {self._feasible:,} feasible combinations were asked, and the"
             f" search ends after {ordinal} configurations; widen a range for more"
@@ -129,9 +156,7 @@ class Feasibility:
     @cached_property
     def _enumerable(self) -> bool:
         """True where the space has few combinations, so that all of them can be tried."""
-        if grid.endless(self._space) is not None:
-            return False
-        return sum(1 for _ in islice(grid.combinations(self._space), ENUMERABLE + 1)) <= ENUMERABLE
+        return _is_enumerable(self._space)
 
     @property
     def _feasible(self) -> int:

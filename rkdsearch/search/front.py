@@ -8,6 +8,7 @@ import numpy as np
 
 from rkdsearch.methods import name_of
 from rkdsearch.results import front_rule
+from rkdsearch.results.flags import keep_off
 from rkdsearch.results.front_rule import Entry, FrontCandidate
 from rkdsearch.results.states import Origin, Status
 from rkdsearch.search.ranking import by_non_domination
@@ -138,7 +139,11 @@ def _full_length(trials: Collection[Trial], space: SearchSpace) -> list[tuple[Tr
     Nor is one with a flagged replicate, so that the next best is replicated in its place, or one of
     a shorter full run.
     """
-    flagged = {trial.ordinal for trial in trials if trial.flags}
+    flagged = {
+        trial.ordinal
+        for trial in trials
+        if keep_off(trial.flags, replicate=trial.origin == Origin.REPLICATE)
+    }
     configurations = [
         t
         for t in trials
@@ -162,7 +167,8 @@ def _entry(trial: Trial) -> Entry:
         finished=finished if replicate else finished and trial.full_length and best is not None,
         failed=trial.status == Status.FAILED,
         values={} if best is None else {**best.accuracies, **trial.costs},
-        flagged=bool(trial.flags),
+        flagged=keep_off(trial.flags, replicate=replicate),
+        at_chance=best is not None and best.at_chance(trial.epochs[-1].images),
         epochs=trial.config.training.epochs,
         stopped=trial.status == Status.STOPPED,
     )

@@ -5,7 +5,7 @@ replicates, and the better half of them more (successive halving over seeds, ADR
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -49,12 +49,13 @@ def open_replicates(
     return []
 
 
-def refuse_fewer(folder: Path, replicates: Collection[Trial], settings: Replicates) -> None:
+def refuse_fewer(folder: Path, replicates: Iterable[int], settings: Replicates) -> None:
     """Raise StudyError where trials have more replicates than the space asks for.
 
-    What ended later would have fewer, and be on no front.
+    What ended later would have fewer, and be on no front. `replicates` are the ordinals of all
+    replicates.
     """
-    most = max(Counter(trial.ordinal for trial in replicates).values(), default=0)
+    most = max(Counter(replicates).values(), default=0)
     if most > settings.seeds:
         raise StudyError(
             f"{folder}: replicates.seeds is {settings.seeds}, and {most} replicates of some trials"

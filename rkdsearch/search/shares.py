@@ -6,7 +6,7 @@ what was measured of that method alone; and halving owes each its best (`schedul
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -32,11 +32,16 @@ class Shares:
         """The choices of a run for which there is a minimum."""
         return tuple((name, _value(config, name)) for name in self.minimum)
 
-    def owed(self, asked: Mapping[Group, int]) -> tuple[str, Any] | None:
+    def owed(
+        self,
+        asked: Mapping[Group, int],
+        exhausted: Callable[[str, Any], bool] = lambda *_: False,
+    ) -> tuple[str, Any] | None:
         """A field and the choice that is proposed next; None where every choice had its minimum.
 
         `asked` are the groups of the searched configurations so far, and how many each has. The
         choice with the fewest comes first; the order among equals is drawn by the space's seed.
+        One of which nothing is left to propose is `exhausted`.
         """
         for name, minimum in self.minimum.items():
             counts = Counter[Any]()
@@ -44,9 +49,10 @@ class Shares:
                 counts[dict(group).get(name)] += number
             choices = list(self._parameter(name).ends())
             np.random.default_rng(self._space.seed).shuffle(choices)
-            fewest = min(choices, key=lambda choice: counts[choice])
-            if counts[fewest] < minimum:
-                return name, fewest
+            short = [choice for choice in choices if counts[choice] < minimum]
+            for fewest in sorted(short, key=lambda choice: counts[choice]):
+                if not exhausted(name, fewest):
+                    return name, fewest
         return None
 
     def _parameter(self, name: str) -> Parameter:

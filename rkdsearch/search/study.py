@@ -86,7 +86,9 @@ class Study:
     def reconcile(self, notice: Callable[[str], None] = lambda _: None) -> None:
         """Continue what the folder holds, see `resume.reconcile`. Raises StudyError."""
         self.retried = reconcile(self.ledger, self._lengths, self._decisions, notice)
-        race.refuse_fewer(self.folder, self.ledger.replicates, self.space.replicates)
+        race.refuse_fewer(
+            self.folder, (t.ordinal for t in self.ledger.replicates), self.space.replicates
+        )
         asked = self.ledger.asked.fingerprints
         self._again = [
             trial
@@ -167,14 +169,18 @@ class Study:
             return self._add(ordinal, Origin.SEARCH, enqueued.label, proposal)
         if not self._may_ask():
             return None
-        owed = self._shares.owed(self.ledger.asked.groups)
+        asked = self.ledger.asked.fingerprints
+        owed = self._shares.owed(
+            self.ledger.asked.groups,
+            lambda name, choice: self.feasibility.exhausted(name, choice, asked),
+        )
         if (near := self._near_baseline(ordinal, owed)) is not None:
             return self._add(ordinal, Origin.SEARCH, "", near)
         try:
             proposal = self.feasibility.proposal(
                 ordinal,
                 [*self._warm_start, *self.observations()],
-                self.ledger.asked.fingerprints,
+                asked,
                 owed,
             )
         except SpaceError as error:

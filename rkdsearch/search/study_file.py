@@ -12,6 +12,7 @@ from typing import Any
 from rkdsearch import config as run
 from rkdsearch import data, plugins
 from rkdsearch.data.config import PLACES
+from rkdsearch.data.splits import stratified_subset
 from rkdsearch.errors import ConfigError, FileError, SpaceError, StudyError
 from rkdsearch.provenance import began, provenance
 from rkdsearch.results.cells import parse, records
@@ -20,7 +21,7 @@ from rkdsearch.results.states import Origin
 from rkdsearch.results.store import Store, replace_file
 from rkdsearch.results.tables import SCHEMA_VERSION
 from rkdsearch.results.versions import upgraded_description
-from rkdsearch.search import growth, longer, queue, teachers
+from rkdsearch.search import growth, longer, queue, race, teachers
 from rkdsearch.search.teachers import TeacherStep
 from rkdsearch.space.space import SearchSpace, refuse_shared
 from rkdsearch.teacher import ROLES, Role, fingerprint
@@ -160,6 +161,10 @@ def claim(
     for said in _growth(folder, space, old, new):
         notice(said)
     _refuse_another_validation_attack(folder, space, found.get("validation_attack"))
+    if (found.get("replicates") or {}).get("seeds", 0) > space.replicates.seeds:
+        rows = Store(folder).trials(lambda name: name in {"ordinal", "origin"})
+        again = rows.loc[rows["origin"] == Origin.REPLICATE, "ordinal"]
+        race.refuse_fewer(folder, map(int, again), space.replicates)
     for section, consequence in _SETTINGS.items():
         setting = getattr(space, section)
         known = found.get(section)
@@ -263,6 +268,17 @@ def check_files(
                 f" was {was}, is {now}; put the right ones back, or give this search a folder of"
                 " its own with --study"
             )
+    labels = splits.validation.labels.numpy()
+    for number, rung in enumerate(space.ladder):
+        stratified_subset(
+            labels,
+            rung.validation_images,
+            seed=config.data.split_seed,
+            field=f"ladder.{number}.validation_images",
+        )
+    stratified_subset(
+        labels, config.validation.images, seed=config.data.split_seed, field="validation.images"
+    )
     try_student(config)
     if untested := data.check_test(config.data):
         notice(untested)

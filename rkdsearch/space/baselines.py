@@ -94,10 +94,21 @@ def baselines(
                 " baseline by its label: give one of them another `label`"
             )
         method = str(overrides.get("method.name", fixed.get("method.name")))
+        if isinstance(grid, dict) and "method.name" in grid:
+            raise SpaceError(
+                f"{place}.grid: only the best point of a grid is a baseline, so of several methods"
+                " one would be left; give each method an entry of its own"
+            )
         for known in _points(grid, [method, *searched], place):
             given = run.flatten_tree(run.merge(overrides, known, place))
             typed = run.typed_leaves(given, [method, *searched])
-            yield Baseline(family + _said(known), typed, family, place)
+            if (other := places.setdefault(point := family + _said(known), place)) != place:
+                raise SpaceError(
+                    f"{place}: the label {point!r} of a point of its grid is that of {other} too;"
+                    " rows and the report name a baseline by its label: give one of them another"
+                    " `label`"
+                )
+            yield Baseline(point, typed, family, place)
 
 
 def _published(name: str, fixed: Mapping[str, Any], place: str) -> dict[str, Any]:

@@ -135,6 +135,13 @@ def notices(space: SearchSpace, samples: int = 100) -> list[str]:
     return [*found, *effects.notices()]
 
 
+def _searches_a_baselines_method(space: SearchSpace) -> bool:
+    methods = next((p for p in space.parameters if p.name == "method.name"), None)
+    return methods is None or any(
+        methods.holds(baseline.overrides.get(methods.name)) for baseline in space.baselines
+    )
+
+
 def _unused_settings(space: SearchSpace) -> Iterator[str]:
     """Sentences about settings of the search that nothing reads."""
     sampler, scheduler = space.sampler, space.scheduler
@@ -142,6 +149,11 @@ def _unused_settings(space: SearchSpace) -> Iterator[str]:
         yield (
             f"sampler.beliefs {sampler.beliefs}: has no effect, there is no baseline under `first`;"
             " name one, or set it to none"
+        )
+    elif sampler.beliefs != "none" and not _searches_a_baselines_method(space):
+        yield (
+            f"sampler.beliefs {sampler.beliefs}: has no effect, no baseline under `first` has a"
+            " method that is searched; name one, or set it to none"
         )
     if scheduler.metric and scheduler.name != "asha":
         yield (

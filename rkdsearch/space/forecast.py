@@ -1,6 +1,7 @@
 """Forecast of a search before it starts: trials on each rung, and the cost in full runs."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 
 from rkdsearch.config import TrainConfig
@@ -10,6 +11,7 @@ from rkdsearch.space.settings import STRENGTHS, Replicates, SchedulerConfig
 
 # Cost of the rest of a training step, in attack steps; measured 2.9 on digits, with validation.
 STEP_OVERHEAD = 3
+MOST_TRIALS = 100_000  # beyond which nobody is told how many would be enough
 
 
 def rung_costs(
@@ -140,13 +142,21 @@ def _short_of_minimum(searched: int, baselines: int, owed: int) -> list[str]:
 
 def _too_few(trials: int, baselines: int, rungs: int, scheduler: SchedulerConfig) -> str:
     """The warning that no searched trial is likely to reach full length."""
-    enough = trials
-    while not sum(_arrivals(rungs, scheduler, enough, baselines)[-1]):
-        enough += 1
+
+    def arrives(number: int) -> bool:
+        return bool(sum(_arrivals(rungs, scheduler, number, baselines)[-1]))
+
+    most = trials
+    while most < MOST_TRIALS and not arrives(most):
+        most *= 2
+    more = ""
+    if arrives(most):
+        enough = trials + bisect_left(range(trials, most), True, key=arrives)
+        more = f"ask for {enough} or more, or "
     return (
         f"WARNING: no searched trial is likely to reach full length: {trials} configurations"
         f" are too few for {rungs} rungs with a scheduler.reduction of"
-        f" {scheduler.reduction}; ask for {enough} or more, or lower it, or take a rung away"
+        f" {scheduler.reduction}; {more}lower it, or take a rung away"
     )
 
 

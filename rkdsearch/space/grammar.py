@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 
 from rkdsearch import config as run
 from rkdsearch.config.fidelity import Fidelity
-from rkdsearch.errors import ConfigError, SpaceError
+from rkdsearch.errors import ConfigError, SpaceError, did_you_mean
 from rkdsearch.local_path import refused_url
 from rkdsearch.results.objectives import USUAL, Name
 from rkdsearch.results.versions import RUNG, upgraded_rung
@@ -203,6 +203,14 @@ def _extended(parent: dict[str, Any], child: dict[str, Any], file: Path) -> dict
         }
         values["first"] = [_as_fixed(entry, before) for entry in first]
     search = {**searched, **own}
+    for name, described in own.items():
+        below = any(known == name or known.startswith(f"{name}.") for known in searched)
+        if described is None and not below:
+            raise SpaceError(
+                f"{file}: search.{name}: null takes a parameter out of the search, and the file"
+                " that this one extends does not search it; "
+                + did_you_mean(name, searched, "leave it out")
+            )
     gone = tuple(f"{name}." for name, described in own.items() if described is None)
     kept = {
         k: v

@@ -268,6 +268,11 @@ def _parameters(
     parameters: list[Parameter] = []
     for dotted, described in parsed.search.items():
         _refuse_protected(dotted, f"search.{dotted} must not be searched")
+        if dotted == "training.seed":
+            raise SpaceError(
+                "search.training.seed must not be searched: a seed is luck and no setting;"
+                " `replicates.seeds` trains the contenders with several"
+            )
         parameter = described.build(dotted, method_names)
         for parent, allowed in parameter.when.items():
             above = next((p for p in parameters if p.name == parent), None)

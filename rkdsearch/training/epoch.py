@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rkdsearch.accuracy import ByClass, TeacherReliability
-from rkdsearch.results.chance import is_chance
+from rkdsearch.results.chance import is_constant, never_learned
 from rkdsearch.results.objectives import ACCURACIES
 from rkdsearch.results.rows import Checks
 
@@ -27,23 +27,27 @@ class Best:
 
     @property
     def constant(self) -> bool:
-        """True where the network gives every image one class: no other has images that are right.
-
-        Without `by_class`, which earlier versions did not measure: where no attack changes its
-        accuracy, and that of the worst class is 0.
-        """
-        if self.by_class is not None and sum(map(bool, self.by_class.clean)) > 1:
-            return False
-        return self.robust_accuracy == self.clean_accuracy and self.worst_class_accuracy == 0
+        """True where the network gives every image one class."""
+        return is_constant(
+            self.clean_accuracy, self.robust_accuracy, self.worst_class_accuracy, self._classes
+        )
 
     def at_chance(self, images: int | None) -> bool:
         """True where it predicts no better than a constant: its robust accuracy says nothing.
 
         The mean over K classes of its clean accuracies on `images` may be 1 / K.
         """
-        if self.constant or self.by_class is None:
-            return self.constant
-        return is_chance(self.by_class.balanced_clean, images, 1 / len(self.by_class.clean))
+        return never_learned(
+            self.clean_accuracy,
+            self.robust_accuracy,
+            self.worst_class_accuracy,
+            self._classes,
+            images,
+        )
+
+    @property
+    def _classes(self) -> tuple[float | None, ...] | None:
+        return None if self.by_class is None else self.by_class.clean
 
     def merit(self, select: str) -> float:
         """The value that selects an epoch: the accuracy `select`, or `mean` of clean and robust.

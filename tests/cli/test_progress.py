@@ -228,8 +228,8 @@ def test_a_baseline_that_is_too_large_is_named_before_the_search(
         Study(tmp_path, load_space(tmp_path, constraints={"parameters": 1_000}), 4, {})
     )
     assert re.search(
-        r"^published: its student has \d,\d{3} weights, constraints.parameters allows 1,000: this"
-        r" baseline cannot be on the front$",
+        r"^published: its student has \d,\d{3} parameters, constraints.parameters allows 1,000:"
+        r" this baseline cannot be on the front$",
         capsys.readouterr().out,
     )
 

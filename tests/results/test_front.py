@@ -4,7 +4,7 @@ import pytest
 
 from rkdsearch.results.cells import CLEAN, ROBUST, records
 from rkdsearch.results.cost import Cost, by_method, cost_of, counted, survival
-from rkdsearch.results.front import configurations, front_rows, volume
+from rkdsearch.results.front import configurations, front_rows, kept_off, volume
 from rkdsearch.results.objectives import USUAL
 from rkdsearch.results.seed_noise import replicated
 from rkdsearch.results.store import Store
@@ -104,3 +104,49 @@ def test_until_the_last_replicate_is_over_the_front_is_named_by_single_runs(tmp_
     )
     assert front_rows(found.trials)["trial_id"].tolist() == ["a"]
     assert front_rows(read_study(tmp_path).trials)["trial_id"].tolist() == ["a", "b", "c"]
+
+
+def by_class(clean: float, robust: float, *classes: float) -> dict[str, object]:
+    """Cells of a trial that was validated on 200 images."""
+    return {
+        CLEAN: clean,
+        ROBUST: robust,
+        "metric.worst_class_accuracy": 0.0,
+        "metric.by_class.clean_accuracy": list(classes),
+        "fidelity.validation_images": 200,
+    }
+
+
+def test_a_student_that_learned_nothing_is_on_the_front_where_none_has_alone(
+    tmp_path: Path,
+) -> None:
+    # nearly all images are given one class, whose accuracy no attack changes
+    guess = by_class(0.11, 0.10, *[0.99], *[0.01] * 9)
+    learner = by_class(0.60, 0.05, *[0.6] * 10)
+    rows = [
+        trial("guess", 0, 0) | guess | {"ordinal": 0},
+        trial("another", 0, 0) | guess | {"ordinal": 1, ROBUST: 0.11, CLEAN: 0.10},
+    ]
+    alone = study(tmp_path / "alone", *rows)
+    assert front_rows(alone.trials)["trial_id"].tolist() == ["another", "guess"]
+    found = study(tmp_path / "both", *rows, trial("learner", 0, 0) | learner | {"ordinal": 2})
+    assert front_rows(found.trials)["trial_id"].tolist() == ["learner"]
+
+
+def test_a_replicate_that_gives_one_class_is_in_the_means_and_keeps_nobody_off(
+    tmp_path: Path,
+) -> None:
+    again = {"origin": "replicate"}
+    lucky, unlucky = by_class(0.8, 0.5, *[0.8] * 10), by_class(0.1, 0.1, 1.0, *[0.0] * 9)
+    rows = [
+        trial("a", 0, 0) | lucky,
+        trial("a-r1", 0, 0, **again) | lucky,
+        trial("a-r2", 0, 0, **again) | unlucky | {"flags": ["zero_gradients", "one_class"]},
+    ]
+    found = study(tmp_path, *rows)
+    (row,) = records(front_rows(found.trials))
+    assert (row["trial_id"], row["seeds"]) == ("a", 2)
+    assert (row[CLEAN], row[ROBUST]) == pytest.approx((0.45, 0.3))
+    assert kept_off(found.trials) == []
+    masked = study(tmp_path, rows[0] | {"flags": ["one_class"]})  # its own run is no replicate
+    assert len(front_rows(masked.trials)) == 0

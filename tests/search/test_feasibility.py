@@ -56,7 +56,7 @@ def test_where_no_student_is_small_enough_the_search_ends_with_a_sentence(tmp_pa
     assert study.done
     sentence = (
         r"after 0 configurations, 1,000 proposals in a row were infeasible, "
-        r"the last because constraints.parameters must be >= the student's weights, \d+, got 1;"
+        r"the last because constraints.parameters must be >= the student's parameters, \d+, got 1;"
         r" raise"
     )
     study.close()

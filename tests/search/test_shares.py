@@ -104,3 +104,41 @@ def test_too_few_trials_for_the_minimum_are_said_without_a_scheduler_too(tmp_pat
     space = load_space(tmp_path, sampler=SAMPLER, scheduler={"name": "none"})
     assert any("minimum_per asks for 6" in line for line in space.forecast(5))
     assert not any("minimum_per" in line for line in space.forecast(7))
+
+
+UNSTEPPED = {name: value for name, value in SMALL["fixed"].items() if name != "attack.steps"}
+FEW = {
+    "method.name": {"choice": ["pgd_at", "trades"]},
+    "attack.steps": {"choice": [1, 2], "when": {"method.name": "pgd_at"}},
+    "optimizer.lr": {"float": [0.01, 0.2], "log": True, "when": {"method.name": "trades"}},
+}
+
+
+def test_a_choice_of_which_nothing_is_left_is_owed_no_more(tmp_path: Path) -> None:
+    minimum = {"name": "tpe", "startup": 3, "minimum_per": {"method.name": 4}}
+    space = load_space(
+        tmp_path,
+        fixed=UNSTEPPED,
+        search=FEW,
+        first=[],
+        sampler=minimum,
+    )
+    study = run(tmp_path / "s", space, trials=8)
+    methods = Counter(t.hyperparameters["method.name"] for t in study.trials.values())
+    assert methods == {"pgd_at": 2, "trades": 6}
+
+
+def test_a_finite_space_owes_its_choices_to_the_last_combination(tmp_path: Path) -> None:
+    rates = [0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08]
+    searched = {**FEW, "optimizer.lr": {"choice": rates, "when": {"method.name": "trades"}}}
+    minimum = {"name": "tpe", "startup": 3, "minimum_per": {"method.name": 4}}
+    space = load_space(
+        tmp_path,
+        fixed=UNSTEPPED,
+        search=searched,
+        first=[],
+        sampler=minimum,
+    )
+    study = run(tmp_path / "s", space, trials=10)
+    methods = Counter(t.hyperparameters["method.name"] for t in study.trials.values())
+    assert methods == {"pgd_at": 2, "trades": 8}

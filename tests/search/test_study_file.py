@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from rkdsearch import plugins
-from rkdsearch.errors import StudyError
+from rkdsearch.errors import DataError, StudyError
 from rkdsearch.search import study_file
 from tests.data.files import write_folder
 from tests.results import version_1
-from tests.search.files import SMALL, load_space
+from tests.search.files import SMALL, load_space, run
 
 
 def claimed(tmp_path: Path) -> Path:
@@ -272,3 +272,32 @@ def test_a_search_says_at_its_start_what_it_will_miss_and_what_has_changed(
         " cdcdcdcdcdcd; what is trained from here on is trained by other code than what was trained"
         " before"
     )
+
+
+def test_too_few_validation_images_of_a_rung_are_told_before_compute_is_spent(
+    tmp_path: Path,
+) -> None:
+    ladder = [{"epochs": 1, "validation_images": 5}, {"epochs": 4}]
+    space = load_space(tmp_path, ladder=ladder)
+    with pytest.raises(
+        DataError, match=r"^ladder.0.validation_images: 5 of \d+ images were asked for, but 10"
+    ):
+        study_file.check_files(tmp_path / "study", space)
+
+
+def test_fewer_seeds_than_have_begun_are_refused_before_anything_is_accepted(
+    tmp_path: Path,
+) -> None:
+    two, one = ({"seeds": seeds, "contenders": 2, "baselines": False} for seeds in (2, 1))
+    space = load_space(tmp_path, replicates=two, scheduler={"name": "none"})
+    run(tmp_path / "s", space).close()
+    study_file.describe(tmp_path / "s", space, {})
+    said = list[str]()
+    with pytest.raises(StudyError, match=r"replicates.seeds is 1, and 2 replicates of some trials"):
+        study_file.claim(
+            tmp_path / "s",
+            load_space(tmp_path, replicates=one, scheduler={"name": "none"}),
+            resume=True,
+            notice=said.append,
+        )
+    assert said == []

@@ -187,7 +187,7 @@ def test_a_student_above_a_limit_of_this_space_is_left_out(tmp_path: Path) -> No
     assert (
         limited.left_out
         == "; 1 are left out: this space could not have trained them (the first: t00002, its"
-        " student's weights 3,818, above constraints.parameters 1,626)"
+        " student's parameters 3,818, above constraints.parameters 1,626)"
     )
 
 

@@ -254,6 +254,18 @@ def test_a_training_attack_in_another_norm_than_the_validation_attack_is_named(
     assert notices(load_space(tmp_path, fixed=same, first=first), samples=5) == []
 
 
+def test_beliefs_in_methods_that_are_not_searched_have_no_effect(tmp_path: Path) -> None:
+    beliefs = {"name": "tpe", "beliefs": "medium"}
+    searched = {**SMALL["search"], "method.name": {"choice": ["natural", "pgd_at"]}}
+    del searched["method.consistency_weight"]
+    found = notices(load_space(tmp_path, sampler=beliefs, search=searched), samples=2)
+    assert any(
+        "sampler.beliefs medium: has no effect, no baseline under `first` has a method that is"
+        " searched" in notice
+        for notice in found
+    )
+
+
 def test_a_setting_of_the_search_without_an_effect_is_named(tmp_path: Path) -> None:
     beliefs = {"name": "tpe", "beliefs": "medium"}
     assert notices(load_space(tmp_path, sampler=beliefs), samples=2) == []

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +138,13 @@ def test_the_cost_of_a_race_is_an_expectation_and_its_most_is_told(tmp_path: Pat
 def test_without_rungs_and_replicates_every_trial_is_a_full_run(tmp_path: Path) -> None:
     space = load_space(tmp_path, scheduler={"name": "none"})
     assert space.forecast(12)[-1] == "expected cost: about 12 full runs"
+
+
+def test_a_reduction_that_no_search_can_serve_is_told_at_once(tmp_path: Path) -> None:
+    warning = load_space(tmp_path, scheduler={"reduction": 10**6}).forecast(10)[-1]
+    assert "a scheduler.reduction of 1000000; lower it, or take a rung away" in warning
+    warning = load_space(tmp_path, scheduler={"reduction": 100}).forecast(10)[-1]
+    enough = int(re.findall(r"ask for (\d+) or more", warning)[0])
+    space = load_space(tmp_path, scheduler={"reduction": 100})
+    assert [line for line in space.forecast(enough - 1) if "WARNING" in line]
+    assert not [line for line in space.forecast(enough) if "WARNING" in line]

@@ -160,6 +160,23 @@ LR = {"optimizer.lr": {"float": [0.01, 0.3]}}
             "sampler.minimum_per: a grid sampler proposes every combination in an order of its own",
         ),
         (
+            {"search": {"training.seed": {"int": [0, 3]}}},
+            "search.training.seed must not be searched: a seed is luck and no setting",
+        ),
+        (
+            {"first": [{"label": "both", "grid": {"method.name": ["trades", "pgd_at"]}}]},
+            "first[0].grid: only the best point of a grid is a baseline, so of several methods one",
+        ),
+        (
+            {
+                "first": [
+                    {"label": "T, optimizer.lr 0.1", "method.name": "trades"},
+                    {"label": "T", "method.name": "trades", "grid": {"optimizer.lr": [0.1, 0.02]}},
+                ]
+            },
+            "first[1]: the label 'T, optimizer.lr 0.1' of a point of its grid is that of first[0]",
+        ),
+        (
             {"objectives": ["clean_accuracy"]},
             "objectives: two or more different ones are needed, got ['clean_accuracy']",
         ),
@@ -598,3 +615,19 @@ def test_extends_names_one_file(tmp_path: Path, value: str) -> None:
     (tmp_path / "child.yaml").write_text(f"extends: {value}\nladder: [{{epochs: 2}}]\n")
     with pytest.raises(SpaceError, match=r"child.yaml: extends names one search space, such as"):
         SearchSpace.load(tmp_path / "child.yaml")
+
+
+def test_a_null_that_takes_nothing_out_of_the_search_is_a_typo(tmp_path: Path) -> None:
+    write_space(tmp_path, "parent.yaml")
+    (tmp_path / "child.yaml").write_text("extends: parent.yaml\nsearch: {optimizer.l: null}\n")
+    with pytest.raises(
+        SpaceError,
+        match=r"child.yaml: search.optimizer.l: null takes a parameter out of the search, .*; did"
+        r" you mean 'optimizer.lr'",
+    ):
+        SearchSpace.load(tmp_path / "child.yaml")
+    (tmp_path / "child.yaml").write_text(
+        "extends: parent.yaml\nsearch: {method: null}\nfixed: {method.name: pgd_at}\nfirst: []\n"
+    )
+    child = SearchSpace.load(tmp_path / "child.yaml")
+    assert [p.name for p in child.parameters] == ["optimizer.lr"]
