@@ -19,6 +19,8 @@ def sentence(error: ValidationError, kind: type[BaseModel], place: str, prefix: 
     """The first error as `place: field law, got value; way out`, and the number of others."""
     errors = error.errors(include_url=False)
     first = errors[0]
+    if first["type"] == "missing":  # a typo in its name is the likelier reason
+        first = next((e for e in errors if e["type"] == "extra_forbidden"), first)
     path = [str(part) for part in first["loc"]]
     if len(alternatives := _alternatives(errors)) > 1:
         law = f"must be {', '.join(alternatives[:-1])} or {alternatives[-1]}"
@@ -43,6 +45,9 @@ def sentence(error: ValidationError, kind: type[BaseModel], place: str, prefix: 
         return (
             f"{place}: {name} must have {first['ctx']['min_length']} entry at least, got none{more}"
         )
+    if first["type"] == "too_long":
+        at_most, there = first["ctx"]["max_length"], first["ctx"]["actual_length"]
+        return f"{place}: {name} must have {at_most} entries at most, got {there}{more}"
     law = first["msg"].removeprefix("Value error, ")
     law = re.sub(r"^Input should be ", "must be ", law)
     for words, said in {
@@ -74,7 +79,7 @@ def _alternatives(errors: Sequence[ErrorDetails]) -> list[str]:
         "str",
     }
     found = [error["msg"].removeprefix(said) for error in errors if error["msg"].startswith(said)]
-    return found if same and each else []
+    return list(dict.fromkeys(found)) if same and each else []
 
 
 def unknown_field(name: str, known: Iterable[str], everywhere: Iterable[str] = ()) -> str:

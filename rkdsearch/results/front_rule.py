@@ -10,8 +10,8 @@
    that none that dropped out takes their place). Their accuracies are then means over their
    replicates: the run that selected a configuration must not judge it too.
 3. The constraints hold for these values.
-4. It has learned something, unless none has: no attack moves a constant prediction. Of replicates
-   one that has learned is enough.
+4. It has learned something, unless none has: no attack moves a constant prediction. Of its
+   replicates more than half have.
 5. No other candidate dominates these values in the study's objectives.
 """
 
@@ -53,7 +53,7 @@ class FrontCandidate:
     """A configuration and the values that judge it: its run's, or means over `seeds` replicates.
 
     `failed` of its replicates failed and are not in the means. `flagged` where its run or one of
-    the others is. `at_chance` where it has learned nothing, with no seed.
+    the others is. `at_chance` where it has learned nothing, with half of the seeds or more.
     """
 
     trial_id: str
@@ -93,6 +93,7 @@ def judged(entries: Collection[Entry]) -> list[FrontCandidate]:
         others = [e for e in replicates if e.ordinal == own.ordinal] if over else []
         seeds = [e for e in others if e.finished and e.values]
         failed = sum(e.failed for e in others) if seeds else 0
+        counted = seeds or [own]
         found.append(
             FrontCandidate(
                 own.trial_id,
@@ -102,7 +103,7 @@ def judged(entries: Collection[Entry]) -> list[FrontCandidate]:
                 failed=failed,
                 flagged=own.flagged or any(e.flagged for e in seeds),
                 epochs=own.epochs,
-                at_chance=all(e.at_chance for e in seeds or [own]),
+                at_chance=2 * sum(e.at_chance for e in counted) >= len(counted),
             )
         )
     return found

@@ -88,11 +88,11 @@ class Replicates(Section):
     def compared(self, finished: int, families: int, methods: int) -> tuple[int, int]:
         """Expected configurations that are replicated: contenders, and baselines beside them.
 
-        Of `finished` trials, the contenders and the best of each of `methods`; of baselines the
-        best of each of their `families`.
+        Of `finished` trials, the contenders and the best of each of `methods` that is not among
+        them, all but one at most; of baselines the best of each of their `families`.
         """
         baselines = min(families if self.baselines else 0, finished)
-        return min(self.contenders + methods, finished - baselines), baselines
+        return min(self.contenders + max(0, methods - 1), finished - baselines), baselines
 
     def runs(self, contenders: int, baselines: int = 0) -> int:
         """Expected replicates of so many contenders, and of baselines that take no place."""

@@ -314,6 +314,6 @@ def test_before_the_first_replicate_as_many_are_left_as_the_forecast_says(tmp_pa
     grid = {"label": "natural", "method.name": "natural", "grid": {"optimizer.lr": [0.05, 0.1]}}
     again = {"seeds": 2, "contenders": 2, "baselines": True}
     space = load_space(tmp_path, scheduler={"name": "none"}, first=[grid], replicates=again)
-    # five contenders, and one of two points of the grid
-    assert "up to 12 for replicates" in space.forecast(6)[-1]
-    assert remaining.replicates_left(Study(tmp_path, space, 6, {}), 6) == 12
+    # two contenders, the best of two other methods, and one point of the grid
+    assert "up to 10 for replicates" in space.forecast(6)[-1]
+    assert remaining.replicates_left(Study(tmp_path, space, 6, {}), 6) == 10

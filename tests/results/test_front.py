@@ -148,5 +148,16 @@ def test_a_replicate_that_gives_one_class_is_in_the_means_and_keeps_nobody_off(
     assert (row["trial_id"], row["seeds"]) == ("a", 2)
     assert (row[CLEAN], row[ROBUST]) == pytest.approx((0.45, 0.3))
     assert kept_off(found.trials) == []
-    masked = study(tmp_path, rows[0] | {"flags": ["one_class"]})  # its own run is no replicate
+    # half of its seeds are not enough beside one that has learned, three of four are
+    other = trial("b", 0, 0) | by_class(0.4, 0.2, *[0.4] * 10) | {"ordinal": 1}
+    both = [*rows, other, *(other | again | {"trial_id": f"b-r{n}"} for n in (1, 2))]
+    found = study(tmp_path / "half", *both)
+    assert front_rows(found.trials)["trial_id"].tolist() == ["b"]
+    more = [rows[1] | {"trial_id": f"a-r{n}"} for n in (3, 4)]
+    more += [other | again | {"trial_id": f"b-r{n}"} for n in (3, 4)]
+    found = study(tmp_path / "most", *both, *more)
+    assert front_rows(found.trials)["trial_id"].tolist() == ["a"]
+    masked = study(
+        tmp_path / "masked", rows[0] | {"flags": ["one_class"]}
+    )  # its own run is no replicate
     assert len(front_rows(masked.trials)) == 0

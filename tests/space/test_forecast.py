@@ -127,10 +127,10 @@ def test_the_cost_of_a_race_is_an_expectation_and_its_most_is_told(tmp_path: Pat
         first=[],
         replicates=race,
     )
-    # nine of twelve: eight contenders, and one method that has its best among them or not;
-    # 1 x 9, 1 x 5, 2 x 3 and 4 x 2 replicates are expected
+    # eight of twelve, the best of the only method among them:
+    # 1 x 8, 1 x 4, 2 x 2 and 4 x 1 replicates are expected
     assert space.forecast(12)[-1] == (
-        "expected cost: about 40 full runs: 12 for 12 configurations and about 28, at most 72, for"
+        "expected cost: about 32 full runs: 12 for 12 configurations and about 20, at most 64, for"
         " replicates"
     )
 

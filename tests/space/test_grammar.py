@@ -160,6 +160,18 @@ LR = {"optimizer.lr": {"float": [0.01, 0.3]}}
             "sampler.minimum_per: a grid sampler proposes every combination in an order of its own",
         ),
         (
+            {"ladder": [{"epoch": 1}, {"epochs": 4}]},
+            "unknown field ladder.0.epoch; did you mean 'epochs'? (and 1 more)",
+        ),
+        (
+            {"search": {"optimizer.lr": {"float": [0.1, 0.2, 0.3]}}},
+            "search.optimizer.lr.float must have 2 entries at most, got 3",
+        ),
+        (
+            {"search": {"optimizer.lr": {"float": [0.1, 0.2], "prior": float("nan")}}},
+            "search.optimizer.lr.prior must be a valid boolean, a finite number or a valid string",
+        ),
+        (
             {"search": {"training.seed": {"int": [0, 3]}}},
             "search.training.seed must not be searched: a seed is luck and no setting",
         ),
