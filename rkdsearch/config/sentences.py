@@ -18,9 +18,7 @@ from rkdsearch.methods import Method
 def sentence(error: ValidationError, kind: type[BaseModel], place: str, prefix: str = "") -> str:
     """The first error as `place: field law, got value; way out`, and the number of others."""
     errors = error.errors(include_url=False)
-    first = errors[0]
-    if first["type"] == "missing":  # a typo in its name is the likelier reason
-        first = next((e for e in errors if e["type"] == "extra_forbidden"), first)
+    first = _first(errors)
     path = [str(part) for part in first["loc"]]
     if len(alternatives := _alternatives(errors)) > 1:
         law = f"must be {', '.join(alternatives[:-1])} or {alternatives[-1]}"
@@ -41,13 +39,8 @@ def sentence(error: ValidationError, kind: type[BaseModel], place: str, prefix: 
         choices = re.findall(r"'([^']*)'", first["ctx"]["expected"])
         near = closest(str(first["input"]), choices)
         more = f"; did you mean '{near}'?{more}" if near is not None else more
-    if first["type"] == "too_short" and isinstance(first["input"], list):
-        return (
-            f"{place}: {name} must have {first['ctx']['min_length']} entry at least, got none{more}"
-        )
-    if first["type"] == "too_long":
-        at_most, there = first["ctx"]["max_length"], first["ctx"]["actual_length"]
-        return f"{place}: {name} must have {at_most} entries at most, got {there}{more}"
+    if (count := _count_law(first)) is not None:
+        return f"{place}: {name} {count}{more}"
     law = first["msg"].removeprefix("Value error, ")
     law = re.sub(r"^Input should be ", "must be ", law)
     for words, said in {
@@ -63,6 +56,22 @@ def sentence(error: ValidationError, kind: type[BaseModel], place: str, prefix: 
     if first["type"] == "value_error":
         return f"{place}: {name}: {law}{more}"
     return f"{place}: {name} {law}, got {first['input']!r}{more}"
+
+
+def _first(errors: Sequence[ErrorDetails]) -> ErrorDetails:
+    """The error to tell: before a missing field a typo, which is the likelier reason."""
+    typos = (e for e in errors if e["type"] == "extra_forbidden")
+    return next(typos, errors[0]) if errors[0]["type"] == "missing" else errors[0]
+
+
+def _count_law(error: ErrorDetails) -> str | None:
+    """The law of a list with too few or too many entries; None for any other error."""
+    if error["type"] == "too_short" and isinstance(error["input"], list):
+        return f"must have {error['ctx']['min_length']} entry at least, got none"
+    if error["type"] == "too_long":
+        at_most, there = error["ctx"]["max_length"], error["ctx"]["actual_length"]
+        return f"must have {at_most} entries at most, got {there}"
+    return None
 
 
 def _alternatives(errors: Sequence[ErrorDetails]) -> list[str]:

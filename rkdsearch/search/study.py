@@ -86,9 +86,8 @@ class Study:
     def reconcile(self, notice: Callable[[str], None] = lambda _: None) -> None:
         """Continue what the folder holds, see `resume.reconcile`. Raises StudyError."""
         self.retried = reconcile(self.ledger, self._lengths, self._decisions, notice)
-        race.refuse_fewer(
-            self.folder, (t.ordinal for t in self.ledger.replicates), self.space.replicates
-        )
+        replicates = (trial.ordinal for trial in self.ledger.replicates)
+        race.refuse_fewer(self.folder, replicates, self.space.replicates)
         asked = self.ledger.asked.fingerprints
         self._again = [
             trial

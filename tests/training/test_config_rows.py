@@ -17,6 +17,8 @@ PYTHON = {"string": str, "int": int, "float": (int, float), "bool": bool}
 
 # What cannot be derived from a field's type and default, and what else a run needs for it.
 VALUES: dict[str, Any] = {
+    "teachers.robust.sha256": "ab" * 32,
+    "teachers.natural.sha256": "cd" * 32,
     "attack.relative_step_size": 0.5,
     "attack.objective": "label",
     "data.name": "mnist",
