@@ -352,6 +352,17 @@ def test_a_flagged_student_is_on_no_front_and_is_named_with_its_reason(tmp_path:
     assert [sign.partition(":")[0] for sign in kept["signs"]] == ["zero_gradients", "random"]
 
 
+def test_a_constant_student_is_on_no_front_of_a_search_that_has_learned(tmp_path: Path) -> None:
+    study = run(tmp_path, load_space(tmp_path, **ALL), trials=3)
+    # all images of one class: better by every number, and no attack moves it
+    measured_anew(
+        study, "t00001", clean_accuracy=0.99, robust_accuracy=0.99, worst_class_accuracy=0.0
+    )
+    assert names(study)
+    assert "t00001" not in names(study)
+    assert kept_off(read(study).trials) == []
+
+
 def test_a_flagged_student_is_not_replicated(tmp_path: Path) -> None:
     replicates = {"seeds": 1, "contenders": 2, "baselines": True}
     study = run(tmp_path, load_space(tmp_path, **ALL), trials=3)
