@@ -23,6 +23,7 @@ from rkdsearch.results.beliefs import NOTE
 from rkdsearch.results.states import ProposedBy
 from rkdsearch.search.sampler import Proposal
 from rkdsearch.search.scheduler import Scheduler
+from rkdsearch.search.shares import Owed
 from rkdsearch.search.trial import Trial
 from rkdsearch.space import grid
 from rkdsearch.space.parameter import Parameter
@@ -49,13 +50,12 @@ class Beliefs:
         self._strength = STRENGTHS.get(space.sampler.beliefs)
 
     def choose(
-        self, baselines: Sequence[Trial], near: Sequence[str], owed: tuple[str, Any] | None
+        self, baselines: Sequence[Trial], near: Sequence[str], owed: Owed | None
     ) -> Trial | None:
         """The believed baseline that the next proposal is made near; None where there is none.
 
         `near` has a label for each searched configuration so far, in their order: of the baseline
-        that it was made near, or `NOWHERE`. `owed` is a field with the choice that the proposal
-        must have, see `shares.py`.
+        that it was made near, or `NOWHERE`.
         """
         if self._strength is None:
             return None
@@ -117,13 +117,13 @@ class Beliefs:
             waiting = [t for t in waiting if t.trial_id not in ranks]
             looks //= self._space.scheduler.reduction
 
-    def _in_space(self, baseline: Trial, owed: tuple[str, Any] | None) -> bool:
+    def _in_space(self, baseline: Trial, owed: Owed | None) -> bool:
         """True where the search may propose the baseline's method, and a choice that is owed."""
         values = values_of(baseline.config)
         methods = next((p for p in self._space.parameters if p.name == METHOD), None)
         if methods is not None and not methods.holds(values[METHOD]):
             return False
-        return owed is None or values.get(owed[0]) == owed[1]
+        return owed is None or values.get(owed.field) == owed.choice
 
     def near(self, baseline: Trial, ordinal: int, attempt: int, number: int) -> Proposal:
         """A proposal near the baseline, the `number`-th of all that beliefs have made, from 0.

@@ -14,7 +14,7 @@ from rkdsearch.errors import ConfigError, SpaceError
 from rkdsearch.results.objectives import COSTS, OBJECTIVES
 from rkdsearch.results.states import ProposedBy
 from rkdsearch.search.sampler import MODEL_ATTEMPTS, Observation, Proposal, propose
-from rkdsearch.search.shares import observed_within, with_choice, within
+from rkdsearch.search.shares import Owed, observed_within, with_choice, within
 from rkdsearch.search.trial import trial_id_of
 from rkdsearch.space import check, grid
 from rkdsearch.space.space import SearchSpace
@@ -34,13 +34,13 @@ def _proposed(
     observations: Sequence[Observation],
     attempt: int,
     infeasible: Sequence[Mapping[str, Any]],
-    owed: tuple[str, Any] | None,
+    owed: Owed | None,
 ) -> Proposal:
     """A proposal of the sampler, in the part of the space that is owed one, if any is."""
     if owed is None:
         return propose(space, ordinal, observations, attempt, infeasible)
     part = within(space, *owed)
-    there = [one for one in infeasible if one.get(owed[0]) == owed[1]]
+    there = [one for one in infeasible if one.get(owed.field) == owed.choice]
     found = propose(part, ordinal, observed_within(observations, *owed), attempt, there)
     return Proposal(with_choice(found.hyperparameters, *owed), found.notes, ProposedBy.MINIMUM)
 
@@ -80,12 +80,11 @@ class Feasibility:
         ordinal: int,
         observations: Sequence[Observation],
         asked: Collection[str] = (),
-        owed: tuple[str, Any] | None = None,
+        owed: Owed | None = None,
     ) -> Proposal:
         """The first feasible proposal for configuration `ordinal` that was not asked before.
 
-        `asked` are fingerprints of the runs that were; `owed` is a field with the choice that the
-        proposal must have, see `shares.py`. Raises ExhaustedSpaceError where a finite
+        `asked` are fingerprints of the runs that were. Raises ExhaustedSpaceError where a finite
         space has no other, SpaceError where none of `ATTEMPTS` is feasible.
         """
         # emptied for every ordinal: a resumed search must propose the same
@@ -136,15 +135,13 @@ class Feasibility:
         known = self._parts[name, choice]
         return known is not None and known <= set(asked)
 
-    def _unasked(
-        self, ordinal: int, asked: Collection[str], owed: tuple[str, Any] | None = None
-    ) -> Proposal:
+    def _unasked(self, ordinal: int, asked: Collection[str], owed: Owed | None = None) -> Proposal:
         """A feasible combination of a finite space that was not asked: the first of the shuffled.
 
         Raises ExhaustedSpaceError.
         """
         for fingerprint, combination in self._combinations:
-            due = owed is None or combination.get(owed[0]) == owed[1]
+            due = owed is None or combination.get(owed.field) == owed.choice
             if due and fingerprint is not None and fingerprint not in asked:
                 by = ProposedBy.CHANCE if owed is None else ProposedBy.MINIMUM
                 return Proposal(dict(combination), {}, by)

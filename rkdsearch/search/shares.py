@@ -8,7 +8,7 @@ what was measured of that method alone; and halving owes each its best (`schedul
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,13 @@ from rkdsearch.space.parameter import Parameter
 from rkdsearch.space.space import SearchSpace, values_of
 
 Group = tuple[tuple[str, Any], ...]  # the value of each field that has a minimum
+
+
+class Owed(NamedTuple):
+    """The choice of a field that the next proposal must have."""
+
+    field: str
+    choice: Any
 
 
 class Shares:
@@ -36,8 +43,8 @@ class Shares:
         self,
         asked: Mapping[Group, int],
         exhausted: Callable[[str, Any], bool] = lambda *_: False,
-    ) -> tuple[str, Any] | None:
-        """A field and the choice that is proposed next; None where every choice had its minimum.
+    ) -> Owed | None:
+        """The choice that is proposed next; None where every choice had its minimum.
 
         `asked` are the groups of the searched configurations so far, and how many each has. The
         choice with the fewest comes first; the order among equals is drawn by the space's seed.
@@ -52,7 +59,7 @@ class Shares:
             short = [choice for choice in choices if counts[choice] < minimum]
             for fewest in sorted(short, key=lambda choice: counts[choice]):
                 if not exhausted(name, fewest):
-                    return name, fewest
+                    return Owed(name, fewest)
         return None
 
     def _parameter(self, name: str) -> Parameter:

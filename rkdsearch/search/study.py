@@ -25,7 +25,7 @@ from rkdsearch.search.queue import Enqueued
 from rkdsearch.search.resume import reconcile
 from rkdsearch.search.sampler import MODEL_ATTEMPTS, Observation, Proposal
 from rkdsearch.search.scheduler import Scheduler
-from rkdsearch.search.shares import Shares
+from rkdsearch.search.shares import Owed, Shares
 from rkdsearch.search.stored_trials import checkpoint_history
 from rkdsearch.search.trial import Trial, segments_of, trial_id_of
 from rkdsearch.space.baselines import Baseline
@@ -187,8 +187,8 @@ class Study:
             return None
         return self._add(ordinal, Origin.SEARCH, "", proposal)
 
-    def _near_baseline(self, ordinal: int, owed: tuple[str, Any] | None) -> Proposal | None:
-        """A proposal near a believed baseline, if one is due; `owed` as in `Shares.owed`."""
+    def _near_baseline(self, ordinal: int, owed: Owed | None) -> Proposal | None:
+        """A proposal near a believed baseline, if one is due."""
         asked = self.ledger.asked
         baseline = self._beliefs.choose(asked.baseline_trials, asked.near, owed)
         if baseline is None:
