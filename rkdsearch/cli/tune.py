@@ -76,6 +76,8 @@ def tune(
         if not dry_run:
             held.enter_context(_writing(study))
         existed = study_file.claim(study, searched, resume=resume, notice=say)
+        if existed:
+            say("the forecast is of the whole search: what this study has done already is in it")
         if existed and (opened := told_at_resume(Store(study))) is not None:
             say(opened)
         study_file.check_files(study, searched, notice=say)

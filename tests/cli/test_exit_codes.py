@@ -281,6 +281,7 @@ def test_a_dry_run_looks_at_the_folder_too(
     assert rkdsearch(monkeypatch, *tune) == 2
     assert "holds a study already; continue it with --resume" in capsys.readouterr().err
     assert rkdsearch(monkeypatch, *tune, "--resume") == 0
+    assert "the forecast is of the whole search: what this study has" in capsys.readouterr().out
 
 
 def test_a_study_that_is_being_searched_is_not_searched_by_another(
