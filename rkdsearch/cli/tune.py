@@ -58,8 +58,6 @@ def tune(
     from rkdsearch.cli.ending import end_now
     from rkdsearch.cli.space import checked
     from rkdsearch.errors import DiskError, LostHeadError
-    from rkdsearch.evaluation.openings import told_at_resume
-    from rkdsearch.results.store import Store
     from rkdsearch.search import study_file
     from rkdsearch.search.warm_start import FILE, prepare
 
@@ -77,9 +75,7 @@ def tune(
             held.enter_context(_writing(study))
         existed = study_file.claim(study, searched, resume=resume, notice=say)
         if existed:
-            say("the forecast is of the whole search: what this study has done already is in it")
-        if existed and (opened := told_at_resume(Store(study))) is not None:
-            say(opened)
+            _say_of_resumed(study)
         study_file.check_files(study, searched, notice=say)
         warmed = prepare(study, warm_start, searched, existed=existed)
         from rkdsearch.execution import doctor
@@ -123,6 +119,17 @@ def tune(
         except (KeyboardInterrupt, DiskError, LostHeadError):
             say(to_continue())
             raise
+
+
+def _say_of_resumed(study: Path) -> None:
+    """Print what a search should know that goes on."""
+    from rkdsearch.cli.console import say
+    from rkdsearch.evaluation.openings import told_at_resume
+    from rkdsearch.results.store import Store
+
+    say("the forecast is of the whole search: what this study has done already is in it")
+    if (opened := told_at_resume(Store(study))) is not None:
+        say(opened)
 
 
 @contextmanager
