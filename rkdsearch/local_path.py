@@ -18,6 +18,8 @@ def local_path(place: str | PathLike[str]) -> Path:
     Raises FileError where it is a URL, or the system cannot look there: a name is too long, a
     folder is closed to this user.
     """
+    if not isinstance(place, str | PathLike):
+        raise FileError(f"a path must be text or a Path, got {place!r}")
     if (refusal := refused_url(place)) is not None:
         raise FileError(refusal)
     path = Path(place)

@@ -82,3 +82,9 @@ def test_the_functions_for_notebooks_refuse_a_url_and_make_nothing(
             with pytest.raises(RkdError, match=r"s3://bucket/x: s3:// is not supported; name a pa"):
                 call(url)
     assert [file.name for file in tmp_path.iterdir()] == ["study"]
+
+
+@pytest.mark.parametrize("place", [3, None, ["a"]])
+def test_what_is_no_path_is_refused_in_a_sentence(place: Any) -> None:
+    with pytest.raises(FileError, match="a path must be text or a Path, got "):
+        local_path(place)

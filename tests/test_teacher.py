@@ -435,3 +435,12 @@ def test_no_sign_of_a_failed_attack_is_seen_on_a_published_robust_teacher(
     for eps in published[name].robust:
         found = check(teacher.eval(), x[:100], y[:100], MarginAttack(Linf(eps), 10)).counts
         assert raised(found) == ()
+
+
+def test_weights_that_are_whole_numbers_are_refused(tmp_path: Path) -> None:
+    weights = build(MLP, TASK).state_dict()
+    torch.save({name: tensor.int() for name, tensor in weights.items()}, tmp_path / "int.pt")
+    with pytest.raises(
+        TeacherError, match=r"weights must be floating-point numbers, got torch.int32 in "
+    ):
+        load(tmp_path / "int.pt", MLP, TASK)

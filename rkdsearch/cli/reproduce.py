@@ -38,6 +38,11 @@ def reproduce(
     plugins.allow_import(*allow_import)
     was = recorded(study, trial)
     home = folder or Path("reproductions") / f"{study.resolve().name}-{trial}"
+    if study.resolve() in (home.resolve(), *home.resolve().parents):
+        raise StudyError(
+            f"{home}: is in the folder of the run that is repeated, which would be compared with"
+            " itself; name another with --folder"
+        )
     with exclusive_folder(was.config, home):
         trainer = again(was, home)
         say(

@@ -26,6 +26,11 @@ def build(values: Mapping[str, Any], place: str = "config") -> TrainConfig:
 
     Raises ConfigError: `place: field must ..., got ...`.
     """
+    if not isinstance(values, Mapping):
+        raise ConfigError(
+            f"{place}: must hold names and values, such as {{'method.name': 'rslad'}}, got"
+            f" {values!r}"
+        )
     tree = nest(values, place)
     tree["method"] = _build_method(tree.get("method"), place, "method")
     teachers = tree.get("teachers")

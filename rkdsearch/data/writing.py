@@ -38,10 +38,12 @@ def write_images(
 
     Each split is (pixels, labels), arrays or tensors: pixels (N, H, W, C) or (N, H, W) uint8,
     labels (N,) integers of 0..K-1, named by `classes`. Pixels are kept bit for bit, as PNG. Files
-    that are there already are replaced. Raises DataError, and DiskError where they cannot be
-    written.
+    that are there already are replaced, and those of splits that are not given are removed. Raises
+    DataError, and DiskError where they cannot be written.
     """
     home = local_path(folder)
+    if (home / "study.json").exists():
+        raise DataError(f"{home}: is the folder of a study; name one for the images alone")
     first = replace(images_of(*train, classes, "train"), split="train")
     check_classes(first)
     found: dict[Split, Images] = {"train": first}

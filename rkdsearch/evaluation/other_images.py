@@ -294,6 +294,11 @@ def _decoded(sources: Any, form: Form) -> Bytes:
     for place, source in sources:
         try:
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+                if image.mode.startswith(("I", "F")):  # Pillow would cut them off at 255
+                    raise DataError(
+                        f"{place}: images must have 8 bits a channel, got mode {image.mode};"
+                        " convert them"
+                    )
                 found.append(form(image))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise DataError(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rkdsearch import config as run
 from rkdsearch import data
-from rkdsearch.errors import CheckpointError
+from rkdsearch.errors import CheckpointError, StudyError
 from rkdsearch.exporting import onnx_model
 from rkdsearch.exporting.card import model_card
 from rkdsearch.exporting.exported_network import WEIGHTS, ExportedNetwork
@@ -52,6 +52,12 @@ def export_trial(
     # An earlier version's file does not describe its images.
     about = state if "task" in state else data.load_training(config.data).train.described
     task = ImageTask(**about["task"])
+    foreign = [name for name in (CARD, ENTRY, RUN) if (out / name).exists()]
+    if foreign and not (out / WEIGHTS).exists():
+        raise StudyError(
+            f"{out / foreign[0]}: is there already, beside no earlier export, and is not"
+            " overwritten; name a folder of its own with --out"
+        )
     load(weights, config.student, task)  # weights that do not fit replace no earlier export
     file = out / WEIGHTS
     # Whoever uses it as a teacher must know which images it was trained on.

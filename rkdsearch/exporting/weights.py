@@ -78,6 +78,8 @@ def write_file(path: Path, content: bytes) -> None:
     except (OSError, SafetensorError) as error:
         with suppress(OSError):  # its folder may be none
             temporary.unlink(missing_ok=True)
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            raise RkdError(f"{path.parent}: is a file; name a folder") from None
         raise RkdError(
             f"{path}: could not be written: {error}; is the folder yours, and the disk not full?"
         ) from error

@@ -132,7 +132,15 @@ def build(config: ModelConfig, task: ImageTask) -> nn.Module:
     Raises ConfigError where it does not fit the images.
     """
     make = _BUILDERS.get(config.name)
-    network = foreign.build(config.name, task) if make is None else make(config, task)
+    try:
+        network = foreign.build(config.name, task) if make is None else make(config, task)
+    except RuntimeError as error:
+        if "allocate" not in str(error):
+            raise
+        size = ", ".join(f"{name} {value}" for name, value in config.sized.items() if value)
+        raise ConfigError(
+            f"the weights of {config.name} ({size}) do not fit into memory; take a smaller one"
+        ) from None
     if config.mean is not None and config.std is not None:
         if len(config.mean) != task.channels:
             raise ConfigError(

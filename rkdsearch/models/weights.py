@@ -66,6 +66,16 @@ def fit(
     taken = {*left, *(constants if wrapper is not None else ())}
     weights = {mine.get(name, name): state[name] for name in state if name not in taken}
     _check_names(network, weights, wanted, place)
+    whole = [
+        name
+        for name, tensor in weights.items()
+        if wanted[name].is_floating_point() and not tensor.is_floating_point()
+    ]
+    if whole:
+        raise TeacherError(
+            f"{place}: weights must be floating-point numbers, got {weights[whole[0]].dtype}"
+            f" in {_some(whole)}; save them before they are quantised"
+        )
     broken = [
         name
         for name, tensor in weights.items()

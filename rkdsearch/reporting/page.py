@@ -55,10 +55,13 @@ def build(study: Path, out: Path | None = None) -> Path:
     """Write the page of a study to `out` or to its own `report.html`; returns the path.
 
     The study may be running, finished, copied or empty.
-    Raises StudyError where there is no such folder, or no permission to write.
+    Raises StudyError where there is no such folder, no permission to write, or a file in the place
+    of the page that is no page.
     """
     page = render(read_study(study))
     path = out or study / "report.html"
+    if path.is_file() and path.read_bytes()[:15].lower() not in (b"", b"<!doctype html>"):
+        raise StudyError(f"{path}: is no HTML page, and is not overwritten; name another file")
     try:
         replace_file(path, page)
     except DiskError as error:

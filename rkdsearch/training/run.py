@@ -10,7 +10,7 @@ from accelerate import PartialState
 from rkdsearch import plugins
 from rkdsearch.config import TeacherConfig, TrainConfig
 from rkdsearch.data import Splits
-from rkdsearch.errors import CheckpointError, NonFiniteLossError, OutOfMemoryError
+from rkdsearch.errors import CheckpointError, NonFiniteLossError, OutOfMemoryError, StudyError
 from rkdsearch.file_lock import one_writer
 from rkdsearch.methods import name_of
 from rkdsearch.results.cells import parse
@@ -32,8 +32,14 @@ def exclusive_folder(
 ) -> AbstractContextManager[None]:
     """Lock the folder for this run; the first of its processes takes the lock.
 
-    Raises StudyError where another run writes there, DiskError where the folder cannot be written.
+    Raises StudyError where another run writes there, or a search has its trials, DiskError where
+    the folder cannot be written.
     """
+    if (folder / "study.json").exists():
+        raise StudyError(
+            f"{folder}: is the folder of a search; a single run needs one of its own: name another"
+            " with --folder"
+        )
     accelerator_for(config)  # forms the process group, so that the first process is known
     return one_writer(folder, "trained in", way_out) if is_first_process() else nullcontext()
 

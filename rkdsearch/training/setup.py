@@ -48,6 +48,10 @@ def build_run(config: TrainConfig, splits: data.Splits | None = None) -> RunPart
     `splits` are the images where `data.name` is `arrays`, and None otherwise. Raises ConfigError,
     DataError or TeacherError where a part cannot be built as the config says.
     """
+    if not isinstance(config, TrainConfig):
+        raise ConfigError(
+            f"a Trainer takes a TrainConfig, got {config!r}; `load_config` reads one from a file"
+        )
     training = config.training
     accelerator = accelerator_for(config)
     device, processes = accelerator.device, accelerator.num_processes

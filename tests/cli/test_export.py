@@ -526,7 +526,7 @@ def test_weights_that_are_no_network_replace_no_earlier_export(alone: Path, tmp_
 
 def test_a_file_in_the_place_of_the_folder_is_a_sentence(alone: Path, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
-    with pytest.raises(RkdError, match=r"out/student\.safetensors: could not be written"):
+    with pytest.raises(RkdError, match=r"out: is a file; name a folder"):
         export(alone, out=tmp_path / "out")
 
 
@@ -614,3 +614,13 @@ def test_another_file_than_a_trials_best_is_refused_by_its_name(
     ):
         export(Path(file), out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_files_that_no_export_made_are_not_overwritten(alone: Path, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("mine", encoding="utf-8")
+    with pytest.raises(StudyError, match=r"README.md: is there already, beside no earlier export"):
+        export(alone, out=tmp_path)
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == "mine"
+    assert [file.name for file in tmp_path.iterdir()] == ["README.md"]
+    export(alone, out=tmp_path / "new")
+    export(alone, out=tmp_path / "new")  # again, over its own

@@ -1,10 +1,12 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import rkdsearch
 from rkdsearch import config as configs
 from rkdsearch.errors import ConfigError
+from rkdsearch.training.trainer import Trainer
 
 
 def test_a_run_without_a_method_lists_them() -> None:
@@ -80,3 +82,15 @@ def test_an_anchor_may_be_merged_and_its_names_given_anew(tmp_path: Path) -> Non
         "b": {"z": 4},
         "c": {"x": 3, "y": 2, "z": 4},
     }
+
+
+@pytest.mark.parametrize("values", [None, [], "rslad"])
+def test_values_without_names_are_refused_in_a_sentence(values: Any) -> None:
+    with pytest.raises(ConfigError, match="config: must hold names and values, such as"):
+        configs.build(values)
+
+
+def test_a_trainer_of_a_file_names_the_function_that_reads_it() -> None:
+    run: Any = "run.yaml"
+    with pytest.raises(ConfigError, match=r"takes a TrainConfig, got 'run.yaml'; `load_config`"):
+        Trainer(run)

@@ -100,3 +100,9 @@ def test_a_disk_that_fills_up_leaves_no_half_of_a_file(
     with pytest.raises(DiskError, match="No space left on device"):
         write_images(tmp_path / "mine", (pictures(20, 8, 1), LABELS))
     assert list((tmp_path / "mine").iterdir()) == []
+
+
+def test_no_images_are_written_into_a_study(tmp_path: Path) -> None:
+    (tmp_path / "study.json").write_text("{}")
+    with pytest.raises(DataError, match="is the folder of a study; name one for the images alone"):
+        write_images(tmp_path, (pictures(20, 8, 1), LABELS))

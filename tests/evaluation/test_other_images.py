@@ -217,3 +217,15 @@ def test_images_of_a_url_are_refused_and_an_absolute_path_with_more_slashes_is_n
         sets(spec)
     folder = write_folder(tmp_path)
     assert len(sets(f"folder://{folder}")) == 1
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.float32])
+def test_images_of_more_than_8_bits_are_refused_and_not_cut_off(tmp_path: Path, kind: Any) -> None:
+    folder = write_folder(tmp_path)
+    for file in list(folder.rglob("*.png")):
+        grey = np.asarray(Image.open(file).convert("L"))
+        deep = (grey.astype(float) * 257).astype(np.uint16) if kind is np.uint16 else grey / 255
+        Image.fromarray(deep.astype(kind)).save(file.with_suffix(".tiff"))
+        file.unlink()
+    with pytest.raises(DataError, match=r"\.tiff.*: images must have 8 bits a channel, got mode "):
+        sets(f"folder:{folder}", channels=1)

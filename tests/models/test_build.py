@@ -296,3 +296,9 @@ def test_trying_a_network_leaves_its_statistics_alone() -> None:
     network = build(ModelConfig(name="tests.foreign_networks.Untraceable"), DIGITS)
     assert network.training
     assert network.get_buffer("bn.num_batches_tracked").item() == 0
+
+
+def test_a_network_that_no_memory_holds_is_refused_in_a_sentence() -> None:
+    wide = ModelConfig.model_validate({"name": "small_cnn", "width": 10**8})
+    with pytest.raises(ConfigError, match=r"weights of small_cnn \(width 100000000\) do not fit"):
+        models.build(wide, DIGITS)

@@ -765,3 +765,14 @@ def test_of_many_trials_the_front_and_one_in_a_few_are_drawn_and_the_page_says_s
     assert 20 <= len(names) < 35
     assert f"Drawn and listed are {len(names)} of 60 trials" in visible(page.render(study))
     assert "one in 3 of the others" in visible(page.render(study))
+
+
+def test_a_file_that_is_no_page_is_not_overwritten(tmp_path: Path) -> None:
+    make_study(tmp_path, trials=3)
+    before = (tmp_path / "study.json").read_bytes()
+    with pytest.raises(StudyError, match=r"study.json: is no HTML page, and is not overwritten"):
+        page.build(tmp_path, tmp_path / "study.json")
+    assert (tmp_path / "study.json").read_bytes() == before
+    (tmp_path / "empty.html").touch()
+    for name in ("empty.html", "empty.html"):  # the second time over a page
+        assert page.build(tmp_path, tmp_path / name).stat().st_size > 0

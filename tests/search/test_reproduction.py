@@ -96,3 +96,10 @@ def test_other_images_or_missing_files_are_a_sentence(folder: Path, tmp_path: Pa
     (other / "last.safetensors").unlink()
     with pytest.raises(CheckpointError, match="there is no such checkpoint"):
         reproduce(other, folder=tmp_path / "again")
+
+
+def test_a_run_is_not_compared_with_itself(folder: Path) -> None:
+    for home in (folder, folder / "again"):
+        with pytest.raises(StudyError, match="which would be compared with itself; name another"):
+            reproduce(folder, folder=home)
+    assert not (folder / "again").exists()

@@ -21,8 +21,10 @@ from rkdsearch.errors import (
     DiskError,
     NonFiniteLossError,
     OutOfMemoryError,
+    StudyError,
 )
 from rkdsearch.results.store import Store
+from rkdsearch.training.run import exclusive_folder
 from rkdsearch.training.teacher import measure
 from rkdsearch.training.trainer import Trainer
 from tests.foreign_networks import Viewing
@@ -326,3 +328,10 @@ def test_the_command_trains_under_launchers_and_one_process_speaks(
         processes,
         2,
     )
+
+
+def test_a_single_run_adds_nothing_to_the_folder_of_a_search(tmp_path: Path) -> None:
+    (tmp_path / "study.json").write_text("{}", encoding="utf-8")
+    config = described(tmp_path, "natural")
+    with pytest.raises(StudyError, match=r"is the folder of a search; .* another with --folder$"):
+        exclusive_folder(config, tmp_path)
