@@ -60,13 +60,22 @@ def build(study: Path, out: Path | None = None) -> Path:
     """
     page = render(read_study(study))
     path = out or study / "report.html"
-    if path.is_file() and path.read_bytes()[:15].lower() not in (b"", b"<!doctype html>"):
+    if path.is_file() and not _is_page(path):
         raise StudyError(f"{path}: is no HTML page, and is not overwritten; name another file")
     try:
         replace_file(path, page)
     except DiskError as error:
         raise StudyError(f"{error}; or name another place with --out") from error
     return path
+
+
+def _is_page(path: Path) -> bool:
+    """True for an HTML page, and for an empty file; False where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(15).lower() in (b"", b"<!doctype html>")
+    except OSError:
+        return False
 
 
 def render(study: StudyResults) -> str:

@@ -165,9 +165,9 @@ def others(study: StudyResults) -> list[dict[str, Any]]:
             **row,
             "network": row["label"] or row["trial_id"],
             "heading": ATTACKS.get(row["attack"], row["attack"]),
-            "radius": ""
-            if row["eps"] is None
-            else f"{row['norm']} eps = {radius_text(row['eps'])}",
+            "radius": (
+                "" if row["eps"] is None else f"{row['norm']} eps = {radius_text(row['eps'])}"
+            ),
         }
         for row in records(other_protocols(study.evaluations))
     ]
