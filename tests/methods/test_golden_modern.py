@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import override
 
 from rkdsearch.attacks import Linf, Noise
@@ -289,24 +289,29 @@ class TwoStarts(Recording):
         return x + 0.001 * (unit if self.orders.pop(0) == 1 else unit.flip(0))
 
 
+class Asked(Student):
+    """A student that keeps the images that it is asked about."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__(network)
+        self.seen: list[Tensor] = []
+
+    @override
+    def __call__(self, x: Tensor) -> Tensor:
+        self.seen.append(x.detach())
+        return super().__call__(x)
+
+
 def test_student_and_teacher_search_jointly_and_a_harmed_teacher_restarts_from_clean() -> None:
     expected = Oracle.load("cgard").variants["toy_joint_search"]
     at, attack = perceptrons("gaussian")
     both = TwoStarts(attack.ball, attack.steps, attack.step_size)
-    seen: list[Tensor] = []
-
-    class Asked(Student):
-        @override
-        def __call__(self, x: Tensor) -> Tensor:
-            seen.append(x.detach())
-            return super().__call__(x)
-
-    loss = CGARD().loss(replace(at, attack=both, student=Asked(at.student.network)))
+    loss = CGARD().loss(replace(at, attack=both, student=(student := Asked(at.student.network))))
     x_student, x_teacher = (
         torch.tensor(expected[key], dtype=torch.float64)
         for key in ("x_student_adv", "x_teacher_collab")
     )
-    assert (seen[-1] - x_student).abs().max() < 1e-12
+    assert (student.seen[-1] - x_student).abs().max() < 1e-12
     candidates = [pair.chunk(2)[1] for pair, _ in both.seen]
     reset = torch.tensor(expected["candidate_reset"])
     kept = torch.where(reset[-1][:, None, None, None], at.x, candidates[-1])
@@ -445,15 +450,7 @@ def test_renyis_entropy_is_steady_around_shannons_order(above: float) -> None:
 def test_images_of_a_search_without_steps_are_pixels_too() -> None:
     at, attack = perceptrons("gaussian")
     dark = torch.zeros_like(at.x)  # noise around it is negative for half of the pixels
-    seen: list[Tensor] = []
-
-    class Asked(Student):
-        @override
-        def __call__(self, x: Tensor) -> Tensor:
-            seen.append(x.detach())
-            return super().__call__(x)
-
     student = Asked(at.student.network)
     CGARD().loss(replace(at, x=dark, attack=replace(attack, steps=0), student=student))
-    assert seen[-1].min() == 0
-    assert 0 < seen[-1].max() <= 1
+    assert student.seen[-1].min() == 0
+    assert 0 < student.seen[-1].max() <= 1

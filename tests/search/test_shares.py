@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from rkdsearch.errors import SpaceError
-from rkdsearch.results.states import Origin, Status
-from rkdsearch.search.shares import Shares
+from rkdsearch.results.states import Origin, ProposedBy, Status
+from rkdsearch.search.feasibility import Feasibility
+from rkdsearch.search.shares import Owed, Shares
 from tests.search.files import SMALL, load_space, run
 
 pytestmark = pytest.mark.usefixtures("unhurried")
@@ -114,31 +115,23 @@ FEW = {
 }
 
 
+MINIMUM = {"name": "tpe", "startup": 3, "minimum_per": {"method.name": 4}}
+
+
 def test_a_choice_of_which_nothing_is_left_is_owed_no_more(tmp_path: Path) -> None:
-    minimum = {"name": "tpe", "startup": 3, "minimum_per": {"method.name": 4}}
-    space = load_space(
-        tmp_path,
-        fixed=UNSTEPPED,
-        search=FEW,
-        first=[],
-        sampler=minimum,
-    )
+    space = load_space(tmp_path, fixed=UNSTEPPED, search=FEW, first=[], sampler=MINIMUM)
     study = run(tmp_path / "s", space, trials=8)
     methods = Counter(t.hyperparameters["method.name"] for t in study.trials.values())
     assert methods == {"pgd_at": 2, "trades": 6}
 
 
-def test_a_finite_space_owes_its_choices_to_the_last_combination(tmp_path: Path) -> None:
-    rates = [0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08]
-    searched = {**FEW, "optimizer.lr": {"choice": rates, "when": {"method.name": "trades"}}}
-    minimum = {"name": "tpe", "startup": 3, "minimum_per": {"method.name": 4}}
-    space = load_space(
-        tmp_path,
-        fixed=UNSTEPPED,
-        search=searched,
-        first=[],
-        sampler=minimum,
-    )
-    study = run(tmp_path / "s", space, trials=10)
-    methods = Counter(t.hyperparameters["method.name"] for t in study.trials.values())
-    assert methods == {"pgd_at": 2, "trades": 8}
+@pytest.mark.parametrize("method", ["pgd_at", "trades"])
+def test_what_is_left_of_a_finite_space_is_proposed_to_the_choice_that_is_owed(
+    tmp_path: Path, method: str
+) -> None:
+    rates = {"choice": [0.01, 0.02, 0.03, 0.04], "when": {"method.name": "trades"}}
+    searched = {**FEW, "optimizer.lr": rates}
+    space = load_space(tmp_path, fixed=UNSTEPPED, search=searched, first=[], sampler=MINIMUM)
+    found = Feasibility(space, {})._unasked(0, set(), Owed("method.name", method))
+    assert found.hyperparameters["method.name"] == method
+    assert found.by == ProposedBy.MINIMUM
