@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rkdsearch.reporting.tested import Kind, TestedRow
 from rkdsearch.results.cells import parse
 from rkdsearch.results.states import ATTACKS
 
@@ -45,7 +46,7 @@ def by_class(front: Sequence[Row], described: object) -> dict[str, Any] | None:
     )
 
 
-def by_class_tested(networks: Sequence[Row]) -> dict[str, Any] | None:
+def by_class_tested(networks: Sequence[TestedRow]) -> dict[str, Any] | None:
     """The same on test images, of the delivered networks of the front.
 
     Under the attack that leaves them least on average, of those that all of them met. None where no
@@ -54,8 +55,8 @@ def by_class_tested(networks: Sequence[Row]) -> dict[str, Any] | None:
     pairs = [
         (row, found)
         for row in networks
-        if row["on_front"] and row["kind"] != "means"
-        if (found := {a: v for a, test in row["tests"].items() if (v := _counts(test))})
+        if row.on_front and row.kind != Kind.MEANS
+        if (found := {a: v for a, test in row.tests.items() if (v := _counts(test))})
     ]
     met = set.intersection(*(set(found) for _, found in pairs)) if pairs else set()
     if "clean" not in met or len(met) < 2:
@@ -68,7 +69,7 @@ def by_class_tested(networks: Sequence[Row]) -> dict[str, Any] | None:
     names = list(dict.fromkeys(name for _, found in pairs for name in found["clean"]))
     rows = [
         {
-            "trial": row["trial"],
+            "trial": row.trial,
             "balanced": (_balanced(found["clean"]), _balanced(found[attack])),
             "cells": [(found["clean"].get(name), found[attack].get(name)) for name in names],
         }
@@ -84,7 +85,7 @@ def by_class_tested(networks: Sequence[Row]) -> dict[str, Any] | None:
 
 
 def _table(names: Sequence[str], rows: Sequence[dict[str, Any]], **said: str) -> dict[str, Any]:
-    """Of many classes those that are least robust on average."""
+    """Table of at most `_SHOWN` classes, the least robust on average."""
 
     def mean_robust(k: int) -> float:
         known = [row["cells"][k][1] for row in rows if row["cells"][k][1] is not None]

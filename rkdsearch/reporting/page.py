@@ -163,7 +163,7 @@ def context(study: StudyResults) -> dict[str, Any]:
         "tested": networks,
         "signs": list(
             dict.fromkeys(
-                sign for row in networks for test in row["tests"].values() for sign in test["signs"]
+                sign for row in networks for test in row.tests.values() for sign in test["signs"]
             )
         ),
         "kept_off": kept_off(study.trials),

@@ -1,7 +1,9 @@
 """Test results for the page: the table of networks, comparisons, other images, openings."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum, auto
 from typing import Any
 
 from rkdsearch.reporting.traces import Row
@@ -22,31 +24,83 @@ def attacks_of(tests: Sequence[Row]) -> list[tuple[str, str]]:
     return known + [(name, name) for name in met if name not in ATTACKS]
 
 
+class Kind(StrEnum):
+    """Kind of a row of the table."""
+
+    MEANS = auto()  # over a configuration's replicates
+    DELIVERED = auto()  # the one network of such a configuration that is exported
+    RUN = auto()  # a configuration without replicates
+    TEACHER = auto()
+
+
+@dataclass(frozen=True)
+class TestedRow:
+    """A row of the table; `tests` are its results by attack, `name` that of a teacher."""
+
+    kind: Kind
+    trial: Row | None
+    on_front: bool
+    tests: dict[str, dict[str, Any]]
+    name: str | None = None
+
+
 def tested(
     study: StudyResults, tests: Sequence[Row], trials: Sequence[Row], front: Sequence[Row]
-) -> list[dict[str, Any]]:
+) -> list[TestedRow]:
     """One row a network, and before it one for the means over its replicates, where it has some.
 
-    The front comes first, then other tested trials, then teachers. A row's `tests` are those of its
-    network's best checkpoint by attack, or the means over training seeds; of several attack seeds
-    the first is shown, with their number. `n` is set where networks saw different numbers of
-    images.
+    The front comes first, then other tested trials, then teachers.
+    """
+    own = {row["trial_id"]: row for row in marked(study, records(study.trials))}
+    by_network = _by_network(tests, own)
+    means = _means(study, tests, own)
+    on_front = {row["trial_id"] for row in front}
+    rows: list[TestedRow] = []
+    for row in (*front, *(row for row in trials if row["trial_id"] not in on_front)):
+        found, over = by_network.pop(row["trial_id"], {}), means.get(row["ordinal"], {})
+        place = row["trial_id"] in on_front
+        if not (found or over or place):
+            continue
+        if row["seeds"]:
+            rows.append(TestedRow(Kind.MEANS, row, place, over))
+        kind = Kind.DELIVERED if row["seeds"] else Kind.RUN
+        rows.append(TestedRow(kind, own[row["trial_id"]], place, found))
+    return rows + [
+        TestedRow(Kind.TEACHER, None, False, found, name)
+        for name, found in by_network.items()
+        if name not in own  # a replicate is in its configuration's means
+    ]
+
+
+def _by_network(
+    tests: Sequence[Row], own: Mapping[str, Row]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Results of each network's best checkpoint by attack.
+
+    Of several attack seeds the first is shown, with their number. `n` is set where networks saw
+    different numbers of images.
     """
     counts: dict[str, set[int]] = {}
     for test in tests:
         counts.setdefault(test["attack"], set()).add(test["images"])
-    own = {row["trial_id"]: row for row in marked(study, records(study.trials))}
-    by_network: dict[str, dict[str, dict[str, Any]]] = {}
+    found: dict[str, dict[str, dict[str, Any]]] = {}
     for test in tests:
         if test["checkpoint"] == "best" or test["trial_id"] not in own:
-            seen = by_network.setdefault(test["trial_id"], {}).setdefault(
+            seen = found.setdefault(test["trial_id"], {}).setdefault(
                 test["attack"], {**test, "attack_seeds": 0}
             )
             seen["attack_seeds"] += 1
             seen["n"] = test["images"] if len(counts[test["attack"]]) > 1 else None
             seen["signs"] = sorted({*seen.get("signs", ()), *signs(test)})
             seen["checked"] = seen.get("checked", True) and _checked(test)
-    means: dict[int, dict[str, dict[str, Any]]] = {}
+    return found
+
+
+def _means(
+    study: StudyResults, tests: Sequence[Row], own: Mapping[str, Row]
+) -> dict[int, dict[str, dict[str, Any]]]:
+    """Means over each configuration's replicates, by its ordinal and by attack."""
+    by_configuration: dict[int, dict[str, dict[str, Any]]] = {}
     for mean in over_seeds(study.tests, study.trials):
         runs = [
             test
@@ -55,34 +109,12 @@ def tested(
             and (run := own.get(test["trial_id"], {})).get("origin") == Origin.REPLICATE
             and run["ordinal"] == mean.ordinal
         ]
-        means.setdefault(mean.ordinal, {})[mean.attack] = {
+        by_configuration.setdefault(mean.ordinal, {})[mean.attack] = {
             "mean": mean,
             "signs": sorted({sign for test in runs for sign in signs(test)}),
             "checked": all(map(_checked, runs)),
         }
-    on_front = {row["trial_id"] for row in front}
-    known = [*front, *(row for row in trials if row["trial_id"] not in on_front)]
-    rows: list[dict[str, Any]] = []
-    for row in known:
-        found, place = by_network.pop(row["trial_id"], {}), row["trial_id"] in on_front
-        over = means.get(row["ordinal"], {})
-        if not (found or over or place):
-            continue
-        if row["seeds"]:
-            rows.append({"kind": "means", "trial": row, "on_front": place, "tests": over})
-        rows.append(
-            {
-                "kind": "delivered" if row["seeds"] else "run",
-                "trial": own[row["trial_id"]],
-                "on_front": place,
-                "tests": found,
-            }
-        )
-    return rows + [
-        {"kind": "teacher", "trial": None, "on_front": False, "tests": found, "name": name}
-        for name, found in by_network.items()
-        if name not in own  # a replicate is in its configuration's means
-    ]
+    return by_configuration
 
 
 def marked(study: StudyResults, rows: Sequence[Row]) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from functools import lru_cache
 from pathlib import Path
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from rkdsearch.task import ImageTask
 from rkdsearch.teacher import load as load_teacher
 from rkdsearch.training.precision import WEIGHT_DTYPES
 
+_KEPT = 4  # teachers, and tables of logits
 _BATCH = 500  # images whose logits are computed together, where the device holds them
 
 
@@ -23,11 +25,11 @@ class TeacherCache:
     Keeps the four teachers that were used last, and at most four tables of logits.
     """
 
-    def __init__(self, size: int = 4) -> None:
-        self._size = size
-        self._frozen = lru_cache(maxsize=size)(_frozen_teacher)
-        # The network is kept beside its logits, so that no other network gets its id.
-        self._logits: dict[tuple[object, ...], tuple[nn.Module, Tensor]] = {}
+    def __init__(self) -> None:
+        self._frozen = lru_cache(maxsize=_KEPT)(_frozen_teacher)
+        # By the ids of network and images. The network is kept, so that no other gets its id;
+        # images may be large and are not.
+        self._logits: dict[tuple[int, int], tuple[nn.Module, ref[data.Images], Tensor]] = {}
 
     def clear(self) -> None:
         """Forget everything: the next run reads its teachers and computes their logits anew."""
@@ -50,21 +52,23 @@ class TeacherCache:
         version = file_version(Path(str(config.path)))
         return self._frozen(config, version, task, precision, str(device), channels_last)
 
-    def logits(
-        self, network: nn.Module, key: tuple[object, ...], images: data.Images, channels_last: bool
-    ) -> Tensor:
-        """A teacher's logits (N, K) for all of these images, which `key` identifies.
+    def logits(self, network: nn.Module, images: data.Images, channels_last: bool) -> Tensor:
+        """A teacher's logits (N, K) for all of these images.
 
         In the dtype of its weights, also where training runs under autocast: half precision would
         save time once, and the logits stay. Raises OutOfMemoryError where one image is too many.
         """
         # The network itself stands for its file, precision, device and memory layout.
-        key = (id(network), *key)
-        if key not in self._logits:
-            if len(self._logits) >= self._size:
-                self._logits.clear()
-            self._logits[key] = (network, _compute_logits(network, images, channels_last))
-        return self._logits[key][1]
+        key = id(network), id(images)
+        if key in self._logits:
+            _, known_images, logits = self._logits[key]
+            if known_images() is images:
+                return logits
+        elif len(self._logits) >= _KEPT:
+            self._logits.clear()
+        logits = _compute_logits(network, images, channels_last)
+        self._logits[key] = network, ref(images), logits
+        return logits
 
 
 def file_version(path: Path) -> tuple[int, int]:

@@ -125,9 +125,8 @@ def known_logits(
     """
     if config.data.augment != "none" or splits.extra is not None:
         return {}
-    key = (config.data.name, config.data.root, splits.fingerprint)
     return {
-        role: CACHE.logits(network, key, splits.train, config.training.channels_last)
+        role: CACHE.logits(network, splits.train, config.training.channels_last)
         for role, network in teachers.items()
     }
 

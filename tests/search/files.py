@@ -79,6 +79,13 @@ def load_space(folder: Path, **changes: Any) -> SearchSpace:
     return SearchSpace.load(write_space(folder, **changes))
 
 
+def load_child(folder: Path, child: str, **parent: Any) -> SearchSpace:
+    """The small space with changes, and a child that extends it."""
+    write_space(folder, "parent.yaml", **parent)
+    (folder / "child.yaml").write_text(f"extends: parent.yaml\n{child}")
+    return SearchSpace.load(folder / "child.yaml")
+
+
 def measured(config: TrainConfig, epoch: int) -> tuple[float, float]:
     """Clean and robust accuracy of a simulated run.
 

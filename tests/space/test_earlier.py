@@ -90,3 +90,35 @@ def test_a_file_that_replaces_first_needs_no_study_that_its_parent_names(tmp_pat
     child.write_text("extends: parent.yaml\n")
     with pytest.raises(SpaceError, match=r"child.yaml: first\[0\].study: .*gone: a study is a"):
         SearchSpace.load(child)
+
+
+def test_the_front_of_an_earlier_study_stands_for_baselines(tmp_path: Path) -> None:
+    folder = tmp_path / "earlier"
+    front = {"status": "finished", "hyperparameters": '{"optimizer.lr": 0.05}'}
+    study(
+        folder,
+        trial("t00003", 0.9, 0.5, **front),
+        trial("t00004", 0.8, 0.6, status="finished", hyperparameters='{"optimizer.lr": 0.2}'),
+        trial("t00005", 0.7, 0.4, **front),  # dominated
+    )
+    space = load_space(tmp_path, first=[*SMALL["first"], {"study": "earlier"}])
+    named = {b.label: b.overrides.get("optimizer.lr") for b in space.baselines}
+    assert named == {
+        "published": 0.1,
+        "t00003 of earlier": 0.05,
+        "t00004 of earlier": 0.2,
+    }
+    shutil.rmtree(folder)  # what was read is kept with the study
+    assert SearchSpace.of(space.merged, "again").baselines == space.baselines
+
+
+def test_an_earlier_study_without_a_front_is_refused_with_its_place(tmp_path: Path) -> None:
+    study(tmp_path / "earlier", trial("t00000", 0.9, 0.5, "running"))
+    for entry, law in {
+        "earlier": r"first\[0\].study: .*earlier has no front yet",
+        "nowhere": r"first\[0\].study: .*nowhere: a study is a folder",
+    }.items():
+        with pytest.raises(SpaceError, match=law):
+            load_space(tmp_path, first=[{"study": entry}])
+    with pytest.raises(SpaceError, match="names a folder and stands alone"):
+        load_space(tmp_path, first=[{"study": "earlier", "label": "mine"}])

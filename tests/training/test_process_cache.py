@@ -66,6 +66,18 @@ def test_images_and_teachers_are_read_once_a_process(
     assert second._teacher_logits["robust"] is first._teacher_logits["robust"]
 
 
+def test_other_pixels_with_the_same_labels_get_logits_of_their_own(teachers: Path) -> None:
+    first = Trainer(described(teachers))
+    images = first.splits.train
+    darker = replace(images, pixels=images.pixels // 2)
+    second = Trainer(described(teachers), splits=replace(first.splits, train=darker))
+    with torch.no_grad():
+        x, _ = darker.floats(slice(0, 100))
+        wanted = second.teachers["robust"](x)
+    torch.testing.assert_close(second._teacher_logits["robust"], wanted)
+    assert not torch.equal(first._teacher_logits["robust"], wanted)
+
+
 def test_a_teachers_file_that_was_replaced_is_read_again(teachers: Path, tmp_path: Path) -> None:
     path = teacher_file(tmp_path / "robust.safetensors", seed=5)
     config = described(teachers, teachers={"robust.path": str(path)})
