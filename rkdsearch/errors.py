@@ -7,6 +7,7 @@ method.temperature must be > 0, got 0.0`. The command line prints the message al
 
 import difflib
 import re
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -126,6 +127,15 @@ class LostHeadError(RkdError):
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM, which Slurm and Kubernetes send before they end a job: it ends as Ctrl-C does."""
+
+
+def place_of(error: BaseException) -> str:
+    """File and line that raised it, as ` (pgd.py:31)`; empty where it came through Ray.
+
+    Ray passes an exception on without its traceback.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    return f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
 
 
 def is_out_of_memory(error: Exception) -> bool:

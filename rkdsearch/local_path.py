@@ -1,4 +1,4 @@
-"""Paths as users write them: a URL is refused by its name, and so is what the system refuses.
+"""Paths as users write them: `~` is a home folder; URLs, and what the system refuses, are refused.
 
 As a path, s3://bucket/study would make a local folder of that name: `s3:`.
 """
@@ -22,7 +22,7 @@ def local_path(place: str | PathLike[str]) -> Path:
         raise FileError(f"a path must be text or a Path, got {place!r}")
     if (refusal := refused_url(place)) is not None:
         raise FileError(refusal)
-    path = Path(place)
+    path = home_path(place)
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -32,6 +32,20 @@ def local_path(place: str | PathLike[str]) -> Path:
             f"{path}: cannot be reached: {error.strerror}; name another path, or correct this one"
         ) from None
     return path
+
+
+def home_path(place: str | PathLike[str]) -> Path:
+    """The path, `~` and `~name` replaced by that user's home folder.
+
+    Raises FileError where there is no such user.
+    """
+    try:
+        return Path(place).expanduser()
+    except RuntimeError:
+        raise FileError(
+            f"{place}: no user of this name has a home folder here; name the folder itself, or"
+            f" ./{place} for one of this name"
+        ) from None
 
 
 def missing_folders(folder: Path) -> list[Path]:
@@ -44,6 +58,16 @@ def path_text(text: str) -> str:
     if (refusal := refused_url(text)) is not None:
         raise ValueError(refusal)
     return text
+
+
+def home_path_text(text: str) -> str:
+    """`path_text`, with `home_path` for a text that begins with `~`. Raises ValueError."""
+    if not path_text(text).startswith("~"):
+        return text
+    try:
+        return str(home_path(text))
+    except FileError as error:
+        raise ValueError(str(error)) from None
 
 
 def refused_url(place: str | PathLike[str]) -> str | None:

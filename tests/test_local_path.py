@@ -2,11 +2,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import rkdsearch
+from rkdsearch.config import TeacherConfig
+from rkdsearch.data import load_training
+from rkdsearch.data.config import DataConfig
 from rkdsearch.errors import FileError, RkdError
 from rkdsearch.local_path import local_path, missing_folders
+from rkdsearch.space.space import SearchSpace
+from tests.search.files import SMALL, write_space
 
 WAY_OUT = (
     " is not supported; name a path that all nodes mount (NFS, EFS, Filestore, Lustre), and copy"
@@ -88,3 +94,30 @@ def test_the_functions_for_notebooks_refuse_a_url_and_make_nothing(
 def test_what_is_no_path_is_refused_in_a_sentence(place: Any) -> None:
     with pytest.raises(FileError, match="a path must be text or a Path, got "):
         local_path(place)
+
+
+def test_a_tilde_is_the_users_home_folder_wherever_a_path_may_stand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert local_path("~/x") == tmp_path / "me" / "x"
+    pixels = np.arange(20 * 8 * 8, dtype=np.uint8).reshape(20, 8, 8, 1)
+    rkdsearch.write_images("~/images", (pixels, np.arange(20) % 2))
+    assert (tmp_path / "me" / "images").is_dir()
+    found = DataConfig.model_validate({"name": "parquet:~/images", "validation_fraction": 0.5})
+    assert len(load_training(found).train) == 10
+    assert TeacherConfig(path="~/t.pt").path == str(tmp_path / "me" / "t.pt")
+    write_space(tmp_path / "me", "base.yaml")
+    write_space(tmp_path / "here", "child.yaml", **dict.fromkeys(SMALL), extends="~/base.yaml")
+    assert SearchSpace.load(tmp_path / "here" / "child.yaml").epochs == 4
+    assert list((tmp_path / "here").iterdir()) == [tmp_path / "here" / "child.yaml"]
+
+
+def test_the_home_of_nobody_is_a_sentence() -> None:
+    law = r"~nobody-at-all/x: no user of this name has a home folder here; name the folder itself"
+    with pytest.raises(FileError, match=law):
+        local_path("~nobody-at-all/x")
+    with pytest.raises(ValueError, match=law):
+        TeacherConfig(path="~nobody-at-all/x")

@@ -1,7 +1,5 @@
 """`rkdsearch doctor`: find what would stop a search, before compute is spent."""
 
-from pathlib import Path
-
 from rkdsearch.cli.options import Address, AllowImport, LocalPath
 
 
@@ -39,8 +37,7 @@ def doctor(
     plugins.allow_import(*allow_import)
     searched = None if space is None else checked(space)[0]
     if searched is not None:
-        # without a folder the images and teachers are compared with no earlier study's
-        study_file.check_files(study or Path(), searched)
+        study_file.check_files(study, searched)
     resources = Resources() if searched is None else searched.resources
     found = 0
     if address is not None and (complaint := shared_token()) is not None:

@@ -13,7 +13,7 @@ from rkdsearch.config.training import (
     ScheduleConfig,
     TrainingConfig,
 )
-from rkdsearch.local_path import path_text
+from rkdsearch.local_path import home_path_text
 from rkdsearch.models import ModelConfig
 from rkdsearch.section import Section
 from rkdsearch.teacher import Role
@@ -54,7 +54,7 @@ class TeacherConfig(Section):
     """A frozen network to learn from: a file of weights, or a recipe to make one."""
 
     network: ModelConfig = Field(default_factory=ModelConfig)
-    path: Annotated[str, AfterValidator(path_text)] | None = Field(
+    path: Annotated[str, AfterValidator(home_path_text)] | None = Field(
         None, description=".safetensors, .pt or .pth"
     )
     sha256: SHA256 | None = Field(

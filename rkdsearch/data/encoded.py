@@ -23,6 +23,7 @@ from rkdsearch.data.config import DataConfig
 from rkdsearch.data.images import Images
 from rkdsearch.errors import DataError
 from rkdsearch.file_lock import one_at_a_time
+from rkdsearch.local_path import home_path
 from rkdsearch.pace import Pace
 
 Split = Literal["train", "validation", "test"]
@@ -242,7 +243,7 @@ def _from_cache(
     Files of earlier versions of the data set are left alone.
     """
     key = hashlib.sha256(f"{encoded.key()} {shape} {decoder}".encode()).hexdigest()[:16]
-    folder = Path(config.cache or config.path).expanduser()
+    folder = home_path(config.cache or config.path)
     path = folder / f".rkdsearch-{split}-{key}.npy"
     if not path.is_file():
         with one_at_a_time(folder):

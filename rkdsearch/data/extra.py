@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from rkdsearch.data.images import Images
 from rkdsearch.errors import DataError
+from rkdsearch.local_path import home_path
 
 _LOCAL_HEADER = 30  # bytes of a zip member's header before its name
 
@@ -24,7 +25,7 @@ def load_extra(file: str, like: Images) -> Images:
     Nothing in the file is unpickled. Raises DataError where it is missing, compressed, damaged, or
     does not fit `like` in shape, scale or classes.
     """
-    path = Path(file).expanduser()
+    path = home_path(file)
     try:
         pixels = _map(path, "image.npy")
         with np.load(path, allow_pickle=False) as archive:

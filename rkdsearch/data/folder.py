@@ -18,6 +18,7 @@ from rkdsearch.data import names
 from rkdsearch.data.config import DataConfig
 from rkdsearch.data.encoded import Encoded, Split, UnlabelledError, key_of
 from rkdsearch.errors import DataError
+from rkdsearch.local_path import home_path
 
 SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -31,7 +32,7 @@ def files(config: DataConfig, split: Split) -> Encoded | None:
     there are none, a split holds no images, or a class has no training folder; UnlabelledError
     where images have no class.
     """
-    root = Path(config.path).expanduser()
+    root = home_path(config.path)
     splits = names.folders(root)
     train = names.one_of("train", splits.values(), root)
     classes = {} if train is None else names.folders(train)

@@ -23,6 +23,7 @@ from rkdsearch.data import names
 from rkdsearch.data.config import DataConfig
 from rkdsearch.data.encoded import Encoded, Split, UnlabelledError, key_of
 from rkdsearch.errors import DataError
+from rkdsearch.local_path import home_path
 
 _ROWS = 1024  # rows read at a time
 _PART = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<of>\d{5})")
@@ -37,7 +38,7 @@ def files(config: DataConfig, split: Split) -> Encoded | None:
     Raises DataError where there are no training files, or a file is not as described above;
     UnlabelledError where images have no label.
     """
-    root = Path(config.path).expanduser()
+    root = home_path(config.path)
     training = paths_of(root, "train")
     if root.is_file():
         raise DataError(

@@ -15,6 +15,7 @@ from rkdsearch.data.config import DataConfig
 from rkdsearch.data.images import Images
 from rkdsearch.errors import DataError
 from rkdsearch.file_lock import one_at_a_time
+from rkdsearch.local_path import home_path
 
 # name -> (folder, files to train on, files to test on, label bytes of a record, file of class
 # names)
@@ -39,7 +40,7 @@ def read_standard(config: DataConfig, split: Literal["train", "test"]) -> Images
             f"data.root must name the folder of {config.name}'s files, got none; set it, with"
             " data.download: true if they are not there"
         )
-    root = Path(config.root).expanduser()
+    root = home_path(config.root)
     if config.name in _CIFAR:
         folder = root / _CIFAR[config.name][0]
         if folder.is_dir():

@@ -34,7 +34,7 @@ from rkdsearch.evaluation.corruptions import CORRUPTIONS, corrupted
 from rkdsearch.evaluation.image_form import Bytes, Form
 from rkdsearch.evaluation.images import EvaluatedImages, ImageSet, evaluated_images
 from rkdsearch.evaluation.targets import EvaluationTarget
-from rkdsearch.local_path import refused_url
+from rkdsearch.local_path import home_path, refused_url
 
 Indices = NDArray[np.int64]
 
@@ -123,7 +123,7 @@ def _named(
     kind, colon, place = spec.partition(":")
     if (refusal := refused_url(place if kind in _OF_FILES else spec)) is not None:
         raise DataError(f"--data {refusal}")
-    path = Path(place if colon else spec).expanduser()
+    path = home_path(place if colon else spec)
     if not colon and path.suffix == ".npz":
         kind = "npz"
     elif not (colon and place):

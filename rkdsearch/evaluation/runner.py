@@ -7,14 +7,13 @@ has the executor for Ray.
 import hashlib
 import json
 import shutil
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from rkdsearch.errors import DiskError, RkdError
+from rkdsearch.errors import DiskError, RkdError, place_of
 from rkdsearch.evaluation.blocks import (
     BLOCK_IMAGES,
     BlockResult,
@@ -213,9 +212,7 @@ def sentence_of(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, RkdError):
         return text
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {text}{place}"
+    return f"{type(error).__name__}: {text}{place_of(error)}"
 
 
 def _misfit(job: EvaluationJob, images: EvaluatedImages) -> str | None:

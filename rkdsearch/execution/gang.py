@@ -7,6 +7,7 @@ torchrun sets, and its own `Accelerator()`.
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import psutil
@@ -82,6 +83,14 @@ def meeting(processes: Sequence[Any]) -> list[dict[str, str]]:
     return rendezvous(addresses, ray.get(processes[0].free_port.remote()))
 
 
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - one method's bug must not end a search of many
+        raise as_rkd_error(error) from None
+
+
 class GangProcess:
     """One process of a gang."""
 
@@ -97,20 +106,22 @@ class GangProcess:
             return int(listener.getsockname()[1])
 
     def begin(self, environment: dict[str, str], order: WorkOrder) -> None:
-        """Leave the process group of the last trial, and prepare that of this one."""
-        reset_group()
-        os.environ.update(environment | network_of(self.address()))
-        self._reports = run_order(order)
+        """Leave the process group of the last trial, and prepare that of this one.
+
+        Raises RkdError only, as `step`.
+        """
+        with _own_errors():
+            reset_group()
+            os.environ.update(environment | network_of(self.address()))
+            self._reports = run_order(order)
 
     def step(self) -> EpochReport | None:
         """Train one epoch; None after the last.
 
         Raises RkdError only: the error of another package may not survive pickling.
         """
-        try:
+        with _own_errors():
             return next(self._reports, None)
-        except Exception as error:  # noqa: BLE001 - one method's bug must not end a search of many
-            raise as_rkd_error(error) from None
 
 
 class Gang:

@@ -1,10 +1,12 @@
 """Export of one trial: weights, model card, RobustBench entry, the run's YAML, and ONNX."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rkdsearch import config as run
 from rkdsearch import data
@@ -15,12 +17,13 @@ from rkdsearch.exporting.exported_network import WEIGHTS, ExportedNetwork
 from rkdsearch.exporting.robustbench import entry
 from rkdsearch.exporting.run_file import RUN, run_yaml
 from rkdsearch.exporting.weights import read_back, write_file, write_weights
+from rkdsearch.models import ModelConfig
 from rkdsearch.results.cells import records
 from rkdsearch.results.seed_means import over_seeds
 from rkdsearch.results.seed_noise import replicated
 from rkdsearch.results.study import StudyResults, read_study
 from rkdsearch.task import ImageTask
-from rkdsearch.teacher import fingerprint, load
+from rkdsearch.teacher import fingerprint, header, load
 from rkdsearch.training import checkpoint
 
 CARD, ENTRY, ONNX = "README.md", "robustbench.json", "student.onnx"
@@ -52,17 +55,47 @@ def export_trial(
     # An earlier version's file does not describe its images.
     about = state if "task" in state else data.load_training(config.data).train.described
     task = ImageTask(**about["task"])
-    foreign = [name for name in (CARD, ENTRY, RUN) if (out / name).exists()]
-    if foreign and not (out / WEIGHTS).exists():
+    _refuse_foreign(out)
+    load(weights, config.student, task)  # weights that do not fit replace no earlier export
+    network = _write_network(weights, tensors, state, about, config.student, task, out)
+    delivery = _gathered(study, rows, trial, config, task, about, fingerprint(out / WEIGHTS))
+    write_file(out / CARD, model_card(delivery).encode())
+    write_file(out / ENTRY, (json.dumps(entry(delivery), indent=2) + "\n").encode())
+    write_file(out / RUN, run_yaml(delivery).encode())
+    files = [out / WEIGHTS, out / CARD, out / ENTRY, out / RUN]
+    if onnx:
+        onnx_model.write(network, _noise(task), out / ONNX)
+        files.append(out / ONNX)
+    return tuple(files)
+
+
+def _refuse_foreign(out: Path) -> None:
+    """Raise StudyError where files in the folder would be overwritten that no export made."""
+    there = [name for name in (WEIGHTS, CARD, ENTRY, RUN, ONNX) if (out / name).exists()]
+    if there and "network" not in header(out / WEIGHTS):
         raise StudyError(
-            f"{out / foreign[0]}: is there already, beside no earlier export, and is not"
+            f"{out / there[0]}: is there already, beside no earlier export, and is not"
             " overwritten; name a folder of its own with --out"
         )
-    load(weights, config.student, task)  # weights that do not fit replace no earlier export
+
+
+def _write_network(
+    source: Path,
+    tensors: Mapping[str, Tensor],
+    state: Mapping[str, Any],
+    about: Mapping[str, Any],
+    student: ModelConfig,
+    task: ImageTask,
+    out: Path,
+) -> nn.Module:
+    """Write the weights, and return the network as the file gives it.
+
+    An ONNX file of another network, which an earlier export left there, is removed.
+    """
     file = out / WEIGHTS
     # Whoever uses it as a teacher must know which images it was trained on.
     described = {
-        "network": config.student.model_dump(mode="json"),
+        "network": student.model_dump(mode="json"),
         "state": {"split_sha256": state.get("split_sha256")},
         "task": about["task"],
         "classes": about["classes"],
@@ -71,45 +104,50 @@ def export_trial(
     before = fingerprint(file) if file.exists() else None
     write_weights(file, tensors, metadata)
     if fingerprint(file) != before:
-        (out / ONNX).unlink(missing_ok=True)  # of the network that lay here before
-    network = read_back(file, weights, config.student, task, tensors)
+        (out / ONNX).unlink(missing_ok=True)
+    return read_back(file, source, student, task, tensors)
+
+
+def _gathered(
+    home: Path,
+    rows: StudyResults,
+    trial: Mapping[str, Any],
+    config: run.TrainConfig,
+    task: ImageTask,
+    about: Mapping[str, Any],
+    sha256: str,
+) -> ExportedNetwork:
+    """Everything that card, entry and YAML say about the network."""
+    ordinal = trial["ordinal"]
     teachers = rows.description.get("teachers") or {}
-    delivery = ExportedNetwork(
-        home=study,
+    return ExportedNetwork(
+        home=home,
         study=rows.name,
         trial=trial,
         config=config,
         task=task,
         classes=tuple(map(str, about["classes"])),
         preprocessing=about["preprocessing"],
-        sha256=fingerprint(file),
+        sha256=sha256,
         evaluations=records(rows.tests),
-        training_attack_steps=_distinct(rows, trial_id, "training_attack_steps"),
-        processes=_distinct(rows, trial_id, "processes")
+        training_attack_steps=_distinct(rows, trial["trial_id"], "training_attack_steps"),
+        processes=_distinct(rows, trial["trial_id"], "processes")
         or [int(n) for n in (trial["run.processes"],) if n],
         teachers=teachers if isinstance(teachers, dict) else {},
         replicates=next(
             (
                 row
                 for row in records(replicated(rows.trials).reset_index())
-                if row["ordinal"] == trial["ordinal"]
+                if row["ordinal"] == ordinal
             ),
             None,
         ),
         openings=len(rows.test_openings),
         opened=rows.opened,
         over_seeds=[
-            mean for mean in over_seeds(rows.tests, rows.trials) if mean.ordinal == trial["ordinal"]
+            mean for mean in over_seeds(rows.tests, rows.trials) if mean.ordinal == ordinal
         ],
     )
-    write_file(out / CARD, model_card(delivery).encode())
-    write_file(out / ENTRY, (json.dumps(entry(delivery), indent=2) + "\n").encode())
-    write_file(out / RUN, run_yaml(delivery).encode())
-    files = [file, out / CARD, out / ENTRY, out / RUN]
-    if onnx:
-        onnx_model.write(network, _noise(task), out / ONNX)
-        files.append(out / ONNX)
-    return tuple(files)
 
 
 def _noise(task: ImageTask) -> Tensor:

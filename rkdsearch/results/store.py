@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -168,7 +169,8 @@ class Store:
     def sweep(self) -> int:
         """Remove temporary files of killed writers, a minute old or older; returns their number."""
         removed = 0
-        for path in self.folder.glob(f"*/{_TEMPORARY}*"):
+        left = (self.folder.glob(f"{place}{_TEMPORARY}*") for place in ("", "*/"))
+        for path in chain.from_iterable(left):
             try:
                 if time.time() - path.stat().st_mtime > _STALE_SECONDS:
                     path.unlink()

@@ -54,7 +54,7 @@ def upgraded(table: str, found: "pa.Table") -> "pa.Table":
         found = found.rename_columns([renamed.get(name, name) for name in found.column_names])
     if version != b"1":
         return found
-    new = _COLUMNS[table]
+    new = _COLUMNS.get(table, {})  # a table that came later has one set of names
     found = found.rename_columns([new.get(name, name) for name in found.column_names])
     if table == "trials" and "origin" in found.column_names:
         at, origin = found.column_names.index("origin"), found["origin"]

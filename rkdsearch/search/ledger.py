@@ -8,7 +8,6 @@ reads it back.
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from rkdsearch.results import packs
@@ -218,8 +217,10 @@ def row_of(trial: Trial, study: str, config_row: Mapping[str, object]) -> dict[s
         flags=rows.flags(trial.epochs),
         check=rows.checks(trial.epochs),
         facts={**trial.facts, **costs},
-        run=replace(
-            rows.run_record(trial.config, trial.epochs, trial.facts, earlier=earlier),
+        run=rows.run_record(
+            trial.config,
+            [*earlier, *trial.epochs],
+            trial.facts,
             wall_seconds=trial.seconds,
             device_seconds=trial.device_seconds,
         ),

@@ -98,7 +98,12 @@ class StoredTrials:
             },
         )
         self._fill_segments(trial, row)
-        trial.lost_seconds = max(0.0, (row["run.wall_seconds"] or 0.0) - trial.seconds)
+        known = row["run.wall_seconds"] or 0.0
+        trial.lost_seconds = max(0.0, known - trial.seconds)
+        # its row may be some epochs behind its checkpoint
+        behind = rows.devices(trial.facts) * (trial.seconds - known)
+        trial.earlier_device_seconds = (row["run.device_seconds"] or 0.0) + behind
+        trial.earlier_seconds = trial.seconds
         return trial
 
     def _fill_segments(self, trial: Trial, row: Mapping[str, Any]) -> None:

@@ -251,15 +251,16 @@ def _shown(settings: Mapping[str, Any], name: str) -> str:
 
 
 def check_files(
-    folder: Path, space: SearchSpace, notice: Callable[[str], None] = lambda _: None
+    folder: Path | None, space: SearchSpace, notice: Callable[[str], None] = lambda _: None
 ) -> None:
     """Open the images and the teachers' files that the search will read.
 
-    `notice` is told where there are no test images to evaluate on later. Raises DataError and
-    TeacherError where a file cannot be read, or test images do not belong to the training images;
-    StudyError where the study in the folder used others.
+    Without a folder they are compared with no earlier study's. `notice` is told where there are no
+    test images to evaluate on later. Raises DataError and TeacherError where a file cannot be read,
+    or test images do not belong to the training images; StudyError where the study in the folder
+    used others.
     """
-    config, known = space.example(), Store(folder).description()
+    config, known = space.example(), {} if folder is None else Store(folder).description()
     splits = data.load_training(config.data)
     for name, now in splits.hashes.items():
         if (was := known.get(name, now)) != now:

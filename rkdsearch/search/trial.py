@@ -44,6 +44,8 @@ class Trial:
     decisions: list[DecisionRow] = field(default_factory=list)
     facts: dict[str, object] = field(default_factory=dict)  # columns `run.*`, as its worker reports
     lost_seconds: float = 0.0  # of epochs that were trained, and whose checkpoint was lost
+    earlier_seconds: float = 0.0  # of training, in earlier sessions
+    earlier_device_seconds: float = 0.0  # times the devices that it held then
     executing: bool = False
     placed: datetime | None = None  # when a worker took it; None: it waits for a place
     written_status: Status | None = None  # status in its row on disk
@@ -155,8 +157,12 @@ class Trial:
 
     @property
     def device_seconds(self) -> float:
-        """Seconds of training and validation so far, times the devices held."""
-        return rows.devices(self.facts) * self.seconds
+        """Seconds of training and validation so far, times the devices held meanwhile.
+
+        A resumed search may give a trial another share of a device: earlier seconds keep theirs.
+        """
+        now = max(0.0, self.seconds - self.earlier_seconds)
+        return self.earlier_device_seconds + rows.devices(self.facts) * now
 
     @property
     def seconds(self) -> float:

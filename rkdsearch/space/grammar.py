@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 from rkdsearch import config as run
 from rkdsearch.config.fidelity import Fidelity
 from rkdsearch.errors import ConfigError, SpaceError, did_you_mean
-from rkdsearch.local_path import refused_url
+from rkdsearch.local_path import home_path, refused_url
 from rkdsearch.results.objectives import USUAL, Name
 from rkdsearch.results.versions import RUNG, upgraded_rung
 from rkdsearch.section import Section
@@ -160,7 +160,7 @@ def _located(first: list[Any], file: Path) -> list[Any]:
                 )
             if (refusal := refused_url(named)) is not None:
                 raise SpaceError(f"{file}: first[{number}].study: {refusal}")
-            found.append({"study": str(Path(file.parent, named).absolute())})
+            found.append({"study": str((file.parent / home_path(named)).absolute())})
         else:
             found.append(entry)
     return found

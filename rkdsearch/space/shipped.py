@@ -6,7 +6,7 @@ A wheel carries them inside the package; in a checkout they lie beside it.
 from pathlib import Path
 
 from rkdsearch.errors import SpaceError, did_you_mean
-from rkdsearch.local_path import refused_url
+from rkdsearch.local_path import home_path, refused_url
 
 PREFIX = "rkdsearch:"
 _PACKAGE = Path(__file__).parents[1]
@@ -22,13 +22,14 @@ def files() -> dict[str, Path]:
 def located(name: str | Path, base: Path = Path()) -> Path:
     """The file of a search space: a shipped one by its name, any other by its path from `base`.
 
-    Raises SpaceError for a name that no shipped space has, and for a URL.
+    Raises SpaceError for a name that no shipped space has, and for a URL; FileError for the home
+    folder of an unknown user.
     """
     text = str(name)
     if not text.startswith(PREFIX):
         if (refusal := refused_url(name)) is not None:
             raise SpaceError(refusal)
-        return base / name
+        return base / home_path(name)
     known, stem = files(), text.removeprefix(PREFIX).removesuffix(".yaml")
     if (file := known.get(f"{PREFIX}{stem}")) is None:
         names = [name.removeprefix(PREFIX) for name in known]

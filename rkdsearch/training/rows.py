@@ -96,27 +96,39 @@ def run_record(
     epochs: Sequence[EpochResult],
     facts: Mapping[str, object],
     *,
-    earlier: Sequence[EpochResult] = (),
+    wall_seconds: float,
+    device_seconds: float,
 ) -> RunRecord:
-    """Seed and times of a run after these epochs; `facts` are cells of `RunFacts`.
-
-    `earlier` epochs were trained for the same trial before this run began: they cost time.
-    """
-    whole = (*earlier, *epochs)
-    # a resumed run may use another number of processes: `facts` hold the latest number
-    now = facts.get("run.processes") or 1
-    assert isinstance(now, int)
-    process_seconds = sum(e.seconds * (e.processes or now) for e in whole)
+    """Seed and times of a run after these epochs; `facts` are cells of `RunFacts`."""
     started = facts.get("run.started")
     if epochs:
-        started = datetime.fromtimestamp(whole[0].finished - whole[0].seconds, UTC)
+        started = datetime.fromtimestamp(epochs[0].finished - epochs[0].seconds, UTC)
     assert started is None or isinstance(started, datetime)
     return RunRecord(
         seed=config.training.seed,
-        wall_seconds=sum(e.seconds for e in whole),
-        device_seconds=process_seconds / now * devices(facts),
+        wall_seconds=wall_seconds,
+        device_seconds=device_seconds,
         started=started,
         updated=datetime.now(UTC),
+    )
+
+
+def single_run_record(
+    config: TrainConfig, epochs: Sequence[EpochResult], facts: Mapping[str, object]
+) -> RunRecord:
+    """The same of a run without a search, where each process has a device of its own.
+
+    A resumed run may have had another number of processes before: `facts` hold the latest number.
+    """
+    now = facts.get("run.processes") or 1
+    assert isinstance(now, int)
+    process_seconds = sum(e.seconds * (e.processes or now) for e in epochs)
+    return run_record(
+        config,
+        epochs,
+        facts,
+        wall_seconds=sum(e.seconds for e in epochs),
+        device_seconds=process_seconds / now * devices(facts),
     )
 
 

@@ -125,7 +125,7 @@ def single_run(trainer: Trainer) -> Iterator[EpochResult]:
     store = Store(folder, config_rows.columns([name] if "." in name else []))
     facts = rows.facts_of(trainer)
 
-    def write(error: str | None = None) -> None:
+    def write(error: NonFiniteLossError | OutOfMemoryError | None = None) -> None:
         if trainer.rank == 0:
             done = len(trainer.history) == config.training.epochs
             status = Status.FAILED if error else Status.FINISHED if done else Status.RUNNING
@@ -137,8 +137,8 @@ def single_run(trainer: Trainer) -> Iterator[EpochResult]:
                 proposed_by=None,
                 label=name,
                 status=status,
-                error=error,
-                failure=None,
+                error=None if error is None else str(error),
+                failure=None if error is None else error.failure,
                 reconstructed=config.method.reconstructed is not None,
                 asked=None,
                 placed=None,
@@ -149,7 +149,7 @@ def single_run(trainer: Trainer) -> Iterator[EpochResult]:
                 flags=rows.flags(trainer.history),
                 check=rows.checks(trainer.history),
                 facts=facts,
-                run=rows.run_record(config, trainer.history, facts),
+                run=rows.single_run_record(config, trainer.history, facts),
             )
             store.write_epochs(ALONE, [cells_of(rows.epoch(e)) for e in trainer.history])
             store.write_trial({**cells_of(row), **config_rows.row(config)})
@@ -174,5 +174,5 @@ def single_run(trainer: Trainer) -> Iterator[EpochResult]:
             write()
             yield epoch
     except (NonFiniteLossError, OutOfMemoryError) as error:
-        write(str(error))
+        write(error)
         raise

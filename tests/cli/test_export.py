@@ -616,11 +616,18 @@ def test_another_file_than_a_trials_best_is_refused_by_its_name(
     assert not (tmp_path / "out").exists()
 
 
-def test_files_that_no_export_made_are_not_overwritten(alone: Path, tmp_path: Path) -> None:
-    (tmp_path / "README.md").write_text("mine", encoding="utf-8")
-    with pytest.raises(StudyError, match=r"README.md: is there already, beside no earlier export"):
+@pytest.mark.parametrize(
+    "mine", [["README.md"], ["student.onnx"], ["README.md", "student.safetensors"]]
+)
+def test_files_that_no_export_made_are_neither_overwritten_nor_removed(
+    alone: Path, tmp_path: Path, mine: list[str]
+) -> None:
+    for name in mine:
+        (tmp_path / name).write_text("mine", encoding="utf-8")
+    with pytest.raises(StudyError, match="is there already, beside no earlier export"):
         export(alone, out=tmp_path)
-    assert (tmp_path / "README.md").read_text(encoding="utf-8") == "mine"
-    assert [file.name for file in tmp_path.iterdir()] == ["README.md"]
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == dict.fromkeys(
+        mine, "mine"
+    )
     export(alone, out=tmp_path / "new")
     export(alone, out=tmp_path / "new")  # again, over its own

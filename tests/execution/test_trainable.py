@@ -55,6 +55,14 @@ def test_what_a_user_can_mend_is_told_in_its_own_words() -> None:
     assert answer_of(trial) == TrialFailure("epoch 2, batch 1: the loss is nan", Failure.LOSS)
 
 
+def test_an_error_that_came_through_ray_has_no_place_and_is_told_without_one() -> None:
+    came = ray.exceptions.RayTaskError(
+        "begin", "remote traceback", ModuleNotFoundError("no my_lab")
+    )
+    told = failure_of(trial_whose_next_epoch(came))
+    assert told == TrialFailure("ModuleNotFoundError: no my_lab", Failure.ERROR)
+
+
 def test_a_bug_of_one_method_is_told_with_its_place_and_on_one_line() -> None:
     told = failure_of(trial_whose_next_epoch(IndexError("too\nfar")))
     assert told.error.startswith("IndexError: too far (test_trainable.py:")

@@ -283,12 +283,14 @@ def test_what_a_killed_writer_left_is_not_read_and_is_swept_after_a_minute(tmp_p
     store = Store(tmp_path)
     store.write_trial({"trial_id": "a"})
     old, young = tmp_path / "trials" / ".tmp-old", tmp_path / "trials" / ".tmp-young"
-    for path in (old, young):
+    page = tmp_path / ".tmp-page"  # of study.json, or the report
+    for path in (old, young, page):
         path.write_bytes(b"half")
-    os.utime(old, (time.time() - 61, time.time() - 61))
+    for path in (old, page):
+        os.utime(path, (time.time() - 61, time.time() - 61))
     assert len(store.trials()) == len(pd.read_parquet(tmp_path / "trials")) == 1
-    assert store.sweep() == 1
-    assert (old.exists(), young.exists()) == (False, True)
+    assert store.sweep() == 2
+    assert (old.exists(), young.exists(), page.exists()) == (False, True, False)
     assert store.damaged == []
 
 

@@ -183,3 +183,23 @@ def test_an_l2_ball_without_radius_had_that_of_linf(tmp_path: Path) -> None:
         text = {"schema_version": 2, "must_match": given}
         (tmp_path / "study.json").write_text(json.dumps(text), encoding="utf-8")
         assert Store(tmp_path).description()["must_match"] == {**eps, **given}
+
+
+def test_a_table_that_pandas_has_rewritten_is_read_as_it_stands(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    opened = datetime(2026, 11, 21, tzinfo=UTC)
+    opening = {"opening": "1", "opened": opened, "split": "test", "checkpoints": {}}
+    store.write_opening(opening)
+    store.write_trial({"trial_id": "a", "origin": "baseline", "hyperparameters": "{}"})
+    for file in (*tmp_path.glob("openings/*"), *tmp_path.glob("trials/*")):
+        frame = pd.read_parquet(file)
+        file.unlink()
+        frame.to_parquet(file)  # no schema of ours is left
+    again = Store(tmp_path)
+    assert records(again.openings()[["split", "checkpoints"]]) == [
+        {"split": "test", "checkpoints": "{}"}
+    ]
+    assert records(again.trials()[["trial_id", "origin"]]) == [
+        {"trial_id": "a", "origin": "baseline"}
+    ]
+    assert again.damaged == []

@@ -137,6 +137,27 @@ def test_accuracies_that_are_asked_for_are_asked_of_finished_trials(tmp_path: Pa
     )
 
 
+def test_what_was_trained_on_more_devices_keeps_its_price_in_a_resumed_search(
+    tmp_path: Path,
+) -> None:
+    moments: list[str] = []
+
+    def stop_after_three_epochs(moment: str) -> None:
+        moments.append(moment)
+        if moments.count("reported") == 3:
+            raise KeyboardInterrupt
+
+    first = load_space(tmp_path, first=[], scheduler={"name": "none"}, resources={"gpu": 1})
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, first, FakeWorker(stop_after_three_epochs), trials=1)
+    quarter = load_space(tmp_path, first=[], scheduler={"name": "none"}, resources={"gpu": 0.25})
+    again = Study(tmp_path, quarter, 1, {})
+    again.reconcile()
+    again.ledger.write(again.trials["t00000"])
+    FakeWorker().drive(again)
+    assert again.ledger.device_seconds == 3 + 0.25
+
+
 def test_a_quarter_of_a_gpu_is_a_quarter_of_a_device(tmp_path: Path) -> None:
     for gpu, processes, seconds in ((0.25, 1, 4.0), (1, 2, 32.0), (0, 2, 32.0)):
         space = load_space(

@@ -21,7 +21,7 @@ def measured(
         **({} if found is None else cells_of(found, "metric.")),
         **cells_of(rows.reached_fidelity(run.config, epochs), "fidelity."),
         **facts,
-        **cells_of(rows.run_record(run.config, epochs, facts), "run."),
+        **cells_of(rows.single_run_record(run.config, epochs, facts), "run."),
     }
 
 

@@ -70,7 +70,7 @@ def test_a_run_that_fails_says_so_in_its_row(
     with pytest.raises(NonFiniteLossError):
         list(running)
     (row,) = Store(tmp_path).trials().to_dict("records")
-    assert (row["status"], row["fidelity.epochs"]) == ("failed", 1)
+    assert (row["status"], row["failure"], row["fidelity.epochs"]) == ("failed", "loss", 1)
     assert "likely causes: optimizer.lr" in row["error"]
 
 
@@ -88,7 +88,7 @@ def test_a_run_that_found_no_memory_says_so_in_its_row(
         with pytest.raises(OutOfMemoryError):
             list(running)
     (row,) = Store(tmp_path).trials().to_dict("records")
-    assert (row["status"], row["fidelity.epochs"]) == ("failed", 1)
+    assert (row["status"], row["failure"], row["fidelity.epochs"]) == ("failed", "memory", 1)
     assert row["error"].startswith(
         "epoch 2: the device is out of memory; lower training.batch_size (now 25)"
     )
