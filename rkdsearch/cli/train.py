@@ -35,6 +35,7 @@ def train(
     from rkdsearch.cli.options import parsed
     from rkdsearch.cli.progress import epoch_line, ready_line, seconds_left
     from rkdsearch.cli.teacher import CACHE
+    from rkdsearch.config.unread import unread_settings
     from rkdsearch.training.allocator import keep_memory
     from rkdsearch.training.run import (
         changed_packages,
@@ -56,7 +57,8 @@ def train(
     caches = home / "teachers", CACHE.absolute()  # the second is that of `rkdsearch teacher train`
     with exclusive_folder(described, home):
         try_student(described)
-        if (notice := data.check_test(described.data)) and is_first_process():
+        notices = [*unread_settings(described), *filter(None, [data.check_test(described.data)])]
+        for notice in notices if is_first_process() else ():
             say(notice)
         for role, epoch in teacher_epochs(described, *caches):
             if is_first_process():

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -26,13 +26,14 @@ from rkdsearch.file_lock import one_at_a_time
 from rkdsearch.local_path import home_path
 from rkdsearch.pace import Pace
 
+GREY_MODES = ("1", "L", "LA")  # Pillow's, of images without colour
 Split = Literal["train", "validation", "test"]
 Pixels = NDArray[np.uint8]
 Item = tuple[str, Path | bytes]  # place for messages, file or its bytes
+T = TypeVar("T")
 
 _CHUNK = 1024  # files read at a time: encoded files need not all fit into memory
 _TASK = 64  # images per task: submitting a task costs as much as decoding one small image
-_GREY = ("1", "L", "LA")
 _LOOKED_AT = 64  # images of a set by which it is called grey
 
 
@@ -78,9 +79,9 @@ class Decoder:
     def of(cls, training: Encoded, config: DataConfig) -> "Decoder":
         """The decoder of a data set, by its first training image and the config."""
         place, source = next(training.items())
-        (width, height), mode = _opened(place, source, lambda image: (image.size, image.mode))
+        (width, height), mode = opened_image(place, source, lambda image: (image.size, image.mode))
         height, width = config.height_and_width or (height, width)
-        channels = config.channels or (1 if mode in _GREY else 3)
+        channels = config.channels or (1 if mode in GREY_MODES else 3)
         return cls(
             (height, width, channels),
             config.resize if config.image_size is not None else None,
@@ -104,12 +105,12 @@ class Decoder:
 
     def __call__(self, place: str, source: Path | bytes) -> Pixels:
         """Bytes (H, W, C). Raises DataError where the image is of another size or colour."""
-        decoded: Pixels = _opened(place, source, lambda image: self._pixels(place, image))
+        decoded: Pixels = opened_image(place, source, lambda image: self._pixels(place, image))
         return decoded
 
     def check(self, place: str, source: Path | bytes) -> None:
         """Raise as a call would, as far as the header of the file shows: size and colour."""
-        _opened(place, source, lambda image: self._check(place, image))
+        opened_image(place, source, lambda image: self._check(place, image))
 
     def _pixels(self, place: str, image: Any) -> Pixels:
         from PIL import Image, ImageOps
@@ -124,11 +125,7 @@ class Decoder:
 
     def _check(self, place: str, image: Any) -> None:
         height, width, channels = self.shape
-        if image.mode.startswith(("I", "F")):
-            raise DataError(
-                f"{place}: images must have 8 bits a channel, got mode {image.mode}; convert them"
-            )
-        if channels == 1 and image.mode not in _GREY and not self.convert:
+        if channels == 1 and image.mode not in GREY_MODES and not self.convert:
             raise DataError(
                 f"{place}: a colour image (mode {image.mode}), and the first training image is"
                 " grey; set data.channels to 3, or to 1 to keep brightness only"
@@ -180,7 +177,7 @@ def refuse_grey(encoded: Encoded, decoder: Decoder) -> None:
     if decoder.shape[2] == 1 or decoder.convert:
         return
     looked_at = list(islice(encoded.items(), _LOOKED_AT))
-    if all(_opened(*item, lambda image: image.mode in _GREY) for item in looked_at):
+    if all(opened_image(*item, lambda image: image.mode in GREY_MODES) for item in looked_at):
         raise DataError(
             f"{looked_at[0][0]}: a grey image, as the first {len(looked_at)} of its set are, and"
             " the training images are colour; set data.channels to 3 to repeat grey three times, or"
@@ -188,11 +185,21 @@ def refuse_grey(encoded: Encoded, decoder: Decoder) -> None:
         )
 
 
-def _opened(place: str, source: Path | bytes, use: Callable[[Any], Any]) -> Any:
+def opened_image(place: str, source: Path | bytes, use: Callable[[Any], T]) -> T:
+    """Value of `use` for the Pillow image in a file or its bytes.
+
+    Raises DataError where Pillow cannot decode it, or its channels have more than 8 bits, which
+    Pillow would cut off at 255.
+    """
     from PIL import Image
 
     try:
         with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as image:
+            if image.mode.startswith(("I", "F")):
+                raise DataError(
+                    f"{place}: images must have 8 bits a channel, got mode {image.mode}; convert"
+                    " them"
+                )
             return use(image)
     except (
         OSError,

@@ -103,6 +103,26 @@ def paths_of(root: Path, split: Split, besides: Collection[Path] = ()) -> list[P
     return []
 
 
+def every_file(folder: Path) -> list[Path]:
+    """Parquet files of a folder to measure on: those for tests, or else all, ordered by name.
+
+    Raises DataError where there are none, a part is missing, or files are named for training or
+    validation.
+    """
+    if found := paths_of(folder, "test"):
+        return found
+    found = sorted(path for path in folder.glob("*.parquet") if not names.is_foreign(path.name))
+    if not found:
+        raise DataError(f"{folder}: holds no Parquet file; name a file, or a folder of them")
+    for path in found:
+        if word := names.word_of(path.name):
+            raise DataError(
+                f"{folder}: holds no file for tests, and {path.name} is named for {word[0]}; name"
+                " the file itself if you mean it"
+            )
+    return _whole(found)
+
+
 def _whole(paths: list[Path]) -> list[Path]:
     """The files. Raises DataError where their names, such as train-00000-of-00002, miss a part."""
     parts: dict[tuple[str, int], set[int]] = {}

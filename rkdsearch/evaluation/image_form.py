@@ -1,51 +1,60 @@
 """Form of the images of `evaluate --data`: channels and size, as bytes (H, W, C)."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
+from rkdsearch.config import sentence
+from rkdsearch.data import DataConfig
+from rkdsearch.data.encoded import GREY_MODES
 from rkdsearch.errors import ConfigError
 
 Bytes = NDArray[np.uint8]
 
 
+@dataclass(frozen=True)
 class Form:
-    """Form of images as bytes (H, W, C): `data.channels` and `data.image_size`, where given."""
+    """Form of images as bytes (H, W, C): channels and (height, width), where these are given.
 
-    def __init__(self, channels: int | None, size: tuple[int, int] | None) -> None:
-        self.channels, self.size = channels, size
+    `resample` is the filter that resizes them.
+    """
+
+    channels: int | None
+    size: tuple[int, int] | None
+    resample: str
 
     @classmethod
-    def of(cls, given: Mapping[str, Any]) -> "Form":
-        """The form in fields of section `data`. Raises ConfigError for others."""
-        unknown = given.keys() - {"channels", "image_size"}
+    def of(cls, given: Mapping[str, Any], resize: str) -> "Form":
+        """The form in fields of section `data`; `resize` where they name no filter.
+
+        Raises ConfigError for other fields, and for values that are none of theirs.
+        """
+        unknown = given.keys() - {"channels", "image_size", "resize"}
         if unknown:
             raise ConfigError(
-                f"data.{min(unknown)}: has no meaning for images of --data; data.channels and"
-                " data.image_size have"
+                f"data.{min(unknown)}: has no meaning for images of --data; data.channels,"
+                " data.image_size and data.resize have"
             )
-        channels, size = given.get("channels"), given.get("image_size")
-        if channels not in (None, 1, 3):
-            raise ConfigError(f"data.channels must be 1 or 3, got {channels}")
-        sides = [size, size] if isinstance(size, int) else size
-        if sides is not None and not (
-            isinstance(sides, list | tuple)
-            and len(sides) == 2
-            and all(isinstance(side, int) and side > 0 for side in sides)
-        ):
-            raise ConfigError(f"data.image_size must be N or [H, W] in pixels, got {size!r}")
-        return cls(channels, None if sides is None else (int(sides[0]), int(sides[1])))
+        values = {"name": "folder:.", "resize": resize, **given}  # a name that may have all three
+        try:
+            config = DataConfig.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError(sentence(error, DataConfig, "evaluate", "data.")) from None
+        return cls(config.channels, config.height_and_width, config.resize)
 
     def __call__(self, image: Any) -> Bytes:
         """Bytes (H, W, C) of a Pillow image."""
-        from PIL import ImageOps
+        from PIL import Image, ImageOps
 
-        channels = self.channels or (1 if image.mode in ("1", "L", "LA") else 3)
+        channels = self.channels or (1 if image.mode in GREY_MODES else 3)
         converted = image.convert("L" if channels == 1 else "RGB")
         if self.size is not None:
-            converted = ImageOps.fit(converted, (self.size[1], self.size[0]))
+            chosen = Image.Resampling[self.resample.upper()]
+            converted = ImageOps.fit(converted, (self.size[1], self.size[0]), method=chosen)
         return np.asarray(converted, dtype=np.uint8).reshape(
             converted.height, converted.width, channels
         )

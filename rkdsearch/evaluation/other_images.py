@@ -12,7 +12,6 @@ Classes are told apart by name where the files name them: by the network's class
 numbers in the order of its logits.
 """
 
-import io
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -27,8 +26,9 @@ from numpy.typing import NDArray
 from rkdsearch import config as run
 from rkdsearch import data
 from rkdsearch.data import names
+from rkdsearch.data.encoded import opened_image
 from rkdsearch.data.folder import images_below
-from rkdsearch.data.parquet import LabelledFile
+from rkdsearch.data.parquet import LabelledFile, every_file
 from rkdsearch.errors import ConfigError, DataError, did_you_mean
 from rkdsearch.evaluation.corruptions import CORRUPTIONS, corrupted
 from rkdsearch.evaluation.image_form import Bytes, Form
@@ -75,7 +75,7 @@ def image_sets(
         found = [own] if spec is None else _corrupted(own, spec, severities)
     else:
         classes = first.classes or tuple(map(str, range(first.task.classes)))
-        found = _named(spec, Form.of(given), classes, severities)
+        found = _named(spec, Form.of(given, first.config.data.resize), classes, severities)
     seed = first.config.data.split_seed
     return [evaluated_images(each, count, seed=seed) for each in found]
 
@@ -166,10 +166,7 @@ def _folder(spec: str, path: Path, form: Form, classes: tuple[str, ...]) -> Imag
 
 
 def _parquet(spec: str, path: Path, form: Form, classes: tuple[str, ...]) -> ImageSet:
-    files = [path] if path.is_file() else sorted(path.glob("test*.parquet"))
-    files = files or sorted(path.glob("[!._]*.parquet"))
-    if not files:
-        raise DataError(f"{path}: holds no Parquet file; name a file, or a folder of them")
+    files = [path] if path.is_file() else every_file(path)
     config = data.DataConfig(name=f"parquet:{path}")
     read = [LabelledFile.of(file, config) for file in files]
     labels = np.concatenate([file.labels(classes) for file in read])
@@ -288,22 +285,9 @@ def _array_set(
 
 def _decoded(sources: Any, form: Form) -> Bytes:
     """Bytes (n, H, W, C) of image files, given as (place, file or its bytes)."""
-    from PIL import Image
-
     found: list[Bytes] = []
     for place, source in sources:
-        try:
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-                if image.mode.startswith(("I", "F")):  # Pillow would cut them off at 255
-                    raise DataError(
-                        f"{place}: images must have 8 bits a channel, got mode {image.mode};"
-                        " convert them"
-                    )
-                found.append(form(image))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise DataError(
-                f"{place}: must be an image that Pillow can decode: {error}; replace it"
-            ) from error
+        found.append(opened_image(place, source, form))
         if found[-1].shape != found[0].shape:
             raise DataError(
                 f"{place}: must have the shape of the first image, {found[0].shape}, got"

@@ -32,7 +32,7 @@ class TeacherStep:
     skipped: bool = False
 
 
-def check_same(study: Path, described: Mapping[str, Any], role: Role, sha256: str) -> None:
+def check_same(study: Path | None, described: Mapping[str, Any], role: Role, sha256: str) -> None:
     """Raise StudyError where the trials of this study had another file as teacher."""
     was = (described.get("teachers") or {}).get(role, {}).get("sha256", sha256)
     if was != sha256:

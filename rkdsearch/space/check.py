@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rkdsearch import data, models
-from rkdsearch.config import TrainConfig
+from rkdsearch.config import TrainConfig, default
 from rkdsearch.errors import ConfigError, DataError, SpaceError
 from rkdsearch.space import grid
 from rkdsearch.space.effects import Effects
@@ -105,16 +105,18 @@ def _check_costs(space: SearchSpace, runs: Sequence[tuple[Case, TrainConfig]]) -
 
 
 def notices(space: SearchSpace, samples: int = 100) -> list[str]:
-    """Sentences about what is legal and yet may not be meant.
+    """Notices about legal settings that are probably mistakes.
 
     Baselines outside the ranges, rungs inside the rate's warm-up, a training attack in another norm
-    than validation's, and settings and parameters without an effect.
+    than validation's, and settings, fixed values and parameters without an effect.
     """
     found = [text for text in [_rung_in_warm_up(space), *_unused_settings(space)] if text]
-    effects = Effects(space)
+    effects, fixed = Effects(space), Effects(space)
+    set_names = [name for name, value in space.fixed.items() if value != default(name)]
     other_norm: dict[tuple[str, str], dict[str, None]] = {}
     for case in cases(space, samples):
         config = space.config(case.overrides)
+        fixed.add(config, set_names)
         norms = config.attack.norm, config.validation.attack.norm
         if config.method.attacks and norms[0] != norms[1]:
             who = case.name if case.baseline else "searched trials"
@@ -132,7 +134,7 @@ def notices(space: SearchSpace, samples: int = 100) -> list[str]:
             f" {', '.join(names)}: trained in one ball and measured in another, whose eps are no"
             f" common measure; set attack.norm to {validation}, unless that is meant"
         )
-    return [*found, *effects.notices()]
+    return [*found, *fixed.read_by_none("fixed"), *effects.notices()]
 
 
 def _searches_a_baselines_method(space: SearchSpace) -> bool:
