@@ -123,12 +123,22 @@ def allow_tf32(*, allowed: bool) -> None:
 @contextmanager
 def ieee_fp32() -> Iterator[None]:
     """Forbid TF32 inside the block; restore the setting afterwards."""
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    allow_tf32(allowed=False)
+    with kept_settings():
+        allow_tf32(allowed=False)
+        yield
+
+
+@contextmanager
+def kept_settings() -> Iterator[None]:
+    """Restore torch's settings after the block: a notebook's own number of threads, and TF32."""
+    threads = torch.get_num_threads()
+    tf32 = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = tf32
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
 
 
 def attacked_images(

@@ -39,20 +39,22 @@ def tune(
     results. Exactly one of `trials` (configurations) and `device_hours` ends the search. With
     `resume` a study in the folder continues. An interrupt (Ctrl-C) loses no finished epoch.
     """
+    from rkdsearch.accuracy import kept_settings
     from rkdsearch.cli import tune as command
     from rkdsearch.results.study import read_study
 
-    command.tune(
-        local_path(space),
-        study=local_path(study),
-        trials=trials,
-        device_hours=device_hours,
-        resume=resume,
-        warm_start=None if warm_start is None else local_path(warm_start),
-        journal=journal,
-        address=address,
-    )
-    return read_study(study)
+    with kept_settings():
+        command.tune(
+            local_path(space),
+            study=local_path(study),
+            trials=trials,
+            device_hours=device_hours,
+            resume=resume,
+            warm_start=None if warm_start is None else local_path(warm_start),
+            journal=journal,
+            address=address,
+        )
+    return read_study(local_path(study))
 
 
 @checked
@@ -83,29 +85,31 @@ def evaluate(
     images (all), `local` needs no Ray. `rkdsearch evaluate --help` explains the others. What has
     been evaluated before is not repeated.
     """
+    from rkdsearch.accuracy import kept_settings
     from rkdsearch.cli import evaluate as command
     from rkdsearch.results.study import read_study
 
-    folder = command.evaluate(
-        local_path(study),
-        *overrides,
-        front=front,
-        trial=trial,
-        methods=methods,
-        replicates=replicates,
-        config=None if config is None else local_path(config),
-        attacks=tuple(attacks),
-        eps=tuple(map(str, eps)),
-        norm=norm,
-        attack_seeds=attack_seeds,
-        images=images,
-        data=data,
-        severity=tuple(severity),
-        out=None if out is None else local_path(out),
-        local=local,
-        gpu=gpu,
-        address=address,
-    )
+    with kept_settings():
+        folder = command.evaluate(
+            local_path(study),
+            *overrides,
+            front=front,
+            trial=trial,
+            methods=methods,
+            replicates=replicates,
+            config=None if config is None else local_path(config),
+            attacks=tuple(attacks),
+            eps=tuple(map(str, eps)),
+            norm=norm,
+            attack_seeds=attack_seeds,
+            images=images,
+            data=data,
+            severity=tuple(severity),
+            out=None if out is None else local_path(out),
+            local=local,
+            gpu=gpu,
+            address=address,
+        )
     return read_study(folder).evaluations
 
 

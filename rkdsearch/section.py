@@ -1,7 +1,7 @@
 """The base class of everything that users write in YAML or on a command line."""
 
 from collections.abc import Mapping
-from functools import cache
+from functools import lru_cache
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
@@ -44,7 +44,12 @@ def holds_numbers(annotation: object) -> bool:
     return bool(held & {int, float}) and not held & {bool, Any}
 
 
-@cache
+@lru_cache(maxsize=None, typed=True)  # 1 and True are equal
 def _held(annotation: object) -> frozenset[object]:
-    """The type and all types in it: of `tuple[int, ...] | None` int, ..., None and itself."""
+    """The type and all types in it: of `tuple[int, ...] | None` int, ..., None and itself.
+
+    Of `Literal[1, 3]` int: those of its values.
+    """
+    if isinstance(annotation, int | float):
+        return frozenset({type(annotation)})
     return frozenset({annotation}).union(*map(_held, get_args(annotation)))

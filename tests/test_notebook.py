@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import rkdsearch
 from rkdsearch.cli import evaluate, export, report, tune
@@ -61,3 +62,18 @@ def test_what_a_command_would_say_is_raised(tmp_path: Path) -> None:
         rkdsearch.read_study(str(tmp_path / "typo"))
     with pytest.raises(StudyError, match="typo: is not there"):
         rkdsearch.export(str(tmp_path / "typo"))
+
+
+def test_torchs_settings_are_the_notebooks_own_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = torch.get_num_threads()
+
+    def evaluated(study: Path, **_: Any) -> Path:
+        torch.set_num_threads(threads + 1)
+        raise StudyError("in the middle")
+
+    monkeypatch.setattr(evaluate, "evaluate", evaluated)
+    with pytest.raises(StudyError, match="in the middle"):
+        rkdsearch.evaluate(tmp_path)
+    assert torch.get_num_threads() == threads

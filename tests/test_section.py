@@ -20,6 +20,7 @@ class Outer(Section):
     either: float | bool = 0.0
     anything: Any = None
     rate: float | Literal["auto"] = 0.1
+    channels: Literal[1, 3] | None = None
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,7 @@ class Outer(Section):
         ({"pairs": {"a": True}}, ("pairs",)),
         ({"inner": {"depth": True}}, ("inner", "depth")),
         ({"rate": True}, ("rate",)),
+        ({"channels": True}, ("channels",)),
     ],
 )
 def test_true_is_no_number_and_the_error_names_its_field(

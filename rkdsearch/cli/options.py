@@ -1,6 +1,7 @@
 """Options that several commands share, and the parser of overrides."""
 
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,9 +42,11 @@ Address = Annotated[
 def _is_package(word: str) -> bool:
     """True where a module of this name can be imported: the name of a method or a folder is none.
 
-    A folder without code counts for Python as a package, and has no origin.
+    A folder without code counts for Python as a package, and has no origin. A module of Python's
+    own, such as `test`, is no package of the user's.
     """
-    found = find_spec(word) if word.isidentifier() else None
+    standard = word in sys.stdlib_module_names or word == "test"  # which is not listed there
+    found = find_spec(word) if word.isidentifier() and not standard else None
     return found is not None and found.origin is not None
 
 

@@ -121,7 +121,7 @@ def _judged(trials: pd.DataFrame) -> list[FrontCandidate]:
                     for name, column in columns.items()
                 },
                 flagged=_keep_off(row),
-                at_chance=row_never_learned(row),
+                never_learned=row_never_learned(row),
                 epochs=int(row.get(LENGTH) or 0),
             )
             for row in rows

@@ -32,8 +32,8 @@ class Entry:
 
     A replicate is stopped where nobody trains on: the space has lost its baseline, or the full
     length has grown. `values` are its objectives by name; NaN is not measured. `flagged` where the
-    validation attack failed on it. `epochs` is the length of its full run. `at_chance` where it has
-    learned nothing.
+    validation attack failed on it. `epochs` is the length of its full run. `never_learned` as in
+    `chance`.
     """
 
     trial_id: str
@@ -45,7 +45,7 @@ class Entry:
     flagged: bool = False
     epochs: int = 0
     stopped: bool = False
-    at_chance: bool = False
+    never_learned: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class FrontCandidate:
     """A configuration and the values that judge it: its run's, or means over `seeds` replicates.
 
     `failed` of its replicates failed and are not in the means. `flagged` where its run or one of
-    the others is. `at_chance` where it has learned nothing, with half of the seeds or more.
+    the others is; `never_learned` where half of the seeds or more are.
     """
 
     trial_id: str
@@ -63,7 +63,7 @@ class FrontCandidate:
     failed: int = 0
     flagged: bool = False
     epochs: int = 0
-    at_chance: bool = False
+    never_learned: bool = False
 
     @property
     def replicates(self) -> int:
@@ -103,7 +103,7 @@ def judged(entries: Collection[Entry]) -> list[FrontCandidate]:
                 failed=failed,
                 flagged=own.flagged or any(e.flagged for e in seeds),
                 epochs=own.epochs,
-                at_chance=2 * sum(e.at_chance for e in counted) >= len(counted),
+                never_learned=2 * sum(e.never_learned for e in counted) >= len(counted),
             )
         )
     return found
@@ -123,10 +123,10 @@ def front(
 ) -> list[FrontCandidate]:
     """The candidates within the limits that no other dominates, in the given order.
 
-    Those at chance only where there is no other.
+    Those that never learned only where there is no other.
     """
     within = [one for one in found if one.within(limits)]
-    within = [one for one in within if not one.at_chance] or within
+    within = [one for one in within if not one.never_learned] or within
     kept = non_dominated([one.merits(objectives) for one in within])
     return [one for one, on in zip(within, kept, strict=True) if on]
 

@@ -168,7 +168,7 @@ def _entry(trial: Trial) -> Entry:
         failed=trial.status == Status.FAILED,
         values={} if best is None else {**best.accuracies, **trial.costs},
         flagged=keep_off(trial.flags, replicate=replicate),
-        at_chance=best is not None and best.at_chance(trial.epochs[-1].images),
+        never_learned=best is not None and best.never_learned(trial.epochs[-1].images),
         epochs=trial.config.training.epochs,
         stopped=trial.status == Status.STOPPED,
     )

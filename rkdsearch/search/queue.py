@@ -64,3 +64,8 @@ def _read(file: Path) -> Enqueued:
         return Enqueued(file.stem, str(found["label"]), dict(found["overrides"]))
     except (ValueError, KeyError, TypeError):
         raise StudyError(f"{file}: is damaged; delete it, and enqueue it again") from None
+    except OSError as error:
+        raise StudyError(
+            f"{file}: cannot be read: {error.strerror}; make it readable, or delete it and enqueue"
+            " it again"
+        ) from None

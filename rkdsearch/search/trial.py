@@ -127,14 +127,14 @@ class Trial:
     def merits_at(self, epochs: int, objectives: Sequence[str]) -> tuple[float, ...] | None:
         """Merits of the best epoch up to the rung of this length; None where it was not reached.
 
-        Those of a student at chance are below every other's: no attack moves a constant prediction,
-        and a student that has begun to learn may have a lower robust accuracy.
+        Those of a student that never learned are below every other's: no attack moves a constant
+        prediction, and a student that has begun to learn may have a lower robust accuracy.
         """
         reached = self.epoch_at(epochs)
         if reached is None or reached.best is None:
             return None
         found = merits({name: self.value(name, reached.best) for name in objectives})
-        return tuple((found - reached.best.at_chance(reached.images)).tolist())
+        return tuple((found - reached.best.never_learned(reached.images)).tolist())
 
     def value(self, name: str, measured: object) -> float:
         """Value of one objective: a cost of the student, or the accuracy `name` of `measured`."""

@@ -11,6 +11,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import chain, count
 from pathlib import Path
 from typing import IO, Any
 
@@ -120,7 +121,9 @@ def put_aside(path: Path) -> str | None:
         if path.exists():
             state_of(path)
     except CheckpointError:
-        aside = path.rename(path.with_name(f"{path.name}.damaged"))
+        names = (f"{path.name}.damaged{n}" for n in chain([""], map("-{}".format, count(2))))
+        free = next(path.with_name(name) for name in names if not path.with_name(name).exists())
+        aside = path.rename(free)
         return f"{path} was damaged and is put aside as {aside.name}"
     return None
 

@@ -32,8 +32,8 @@ class Best:
             self.clean_accuracy, self.robust_accuracy, self.worst_class_accuracy, self._classes
         )
 
-    def at_chance(self, images: int | None) -> bool:
-        """True where it predicts no better than a constant: its robust accuracy says nothing.
+    def never_learned(self, images: int | None) -> bool:
+        """True where it has learned nothing of the classes: its robust accuracy says nothing.
 
         The mean over K classes of its clean accuracies on `images` may be 1 / K.
         """

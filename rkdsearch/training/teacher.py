@@ -282,10 +282,9 @@ def _validation_rows(config: TrainConfig, splits: data.Splits) -> NDArray[np.int
 
 
 def device_of(config: TrainConfig) -> torch.device:
-    """Device of this run: a GPU where there is one and `training.device` allows it."""
-    return torch.device(
-        "cuda" if torch.cuda.is_available() and config.training.device != "cpu" else "cpu"
-    )
+    """Device of this run: the accelerator of this machine, where `training.device` allows it."""
+    found = torch.accelerator.current_accelerator(check_available=True)
+    return torch.device("cpu") if found is None or config.training.device == "cpu" else found
 
 
 def measured_on(teacher: TeacherConfig, path: Path, splits: data.Splits) -> str:

@@ -26,6 +26,7 @@ from tests.cli.test_help import arguments
         ("describe --allow-import torch rslad", "describe --allow-import torch rslad"),
         ("--allow-import torch torch.nn", "--allow-import torch torch.nn"),
         ("--allow-import torch study", "--allow-import torch study"),
+        ("--allow-import torch test", "--allow-import torch test"),
         # other options have one value, and a list's first value is never looked at
         ("--images 5 7 --attacks --front", "--images 5 7 --attacks --front"),
     ],

@@ -38,8 +38,12 @@ def test_a_run_says_what_it_trains_on_then_each_epoch_and_its_best_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "run.yaml").write_text(CONFIG, encoding="utf-8")
-    train(tmp_path / "run.yaml", "training.epochs=2", folder=tmp_path / "alone")
-    lines = capsys.readouterr().out.splitlines()
+    given = ("training.epochs=2", "averaging.decay=0.5")
+    train(tmp_path / "run.yaml", *given, folder=tmp_path / "alone")
+    unread, *lines = capsys.readouterr().out.splitlines()
+    assert unread == (
+        "averaging.decay 0.5: has no effect, because averaging.name is none, and ema alone has it"
+    )
     assert [line.partition("  loss")[0] for line in lines[:3]] == [
         f"robust teacher: epoch   {n} of 3" for n in (1, 2, 3)
     ]
@@ -62,8 +66,9 @@ def test_a_run_says_what_it_trains_on_then_each_epoch_and_its_best_one(
         lines[7],
     )
     assert lines[8].endswith("alone: best.safetensors, last.safetensors, and the row in trials/")
-    train(tmp_path / "run.yaml", "training.epochs=2", folder=tmp_path / "alone")
+    train(tmp_path / "run.yaml", *given, folder=tmp_path / "alone")
     assert capsys.readouterr().out.splitlines() == [
+        unread,
         "nothing left to do: 2 epochs are trained",
         *lines[6:],
     ]

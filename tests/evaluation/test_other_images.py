@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from rkdsearch.errors import ConfigError, DataError, RkdError
 from rkdsearch.evaluation.images import EvaluatedImages
@@ -229,3 +229,67 @@ def test_images_of_more_than_8_bits_are_refused_and_not_cut_off(tmp_path: Path, 
         file.unlink()
     with pytest.raises(DataError, match=r"\.tiff.*: images must have 8 bits a channel, got mode "):
         sets(f"folder:{folder}", channels=1)
+
+
+def table(file: Path, pixels: np.ndarray) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    rows = [{"bytes": png(image[..., None]), "path": None} for image in pixels]
+    pq.write_table(pa.table({"image": rows, "label": LABELS[: len(rows)]}), file)
+
+
+@pytest.mark.parametrize("place", ["data/test-0.parquet", "test/x.parquet", "testing.parquet"])
+def test_a_parquet_set_is_found_where_a_search_finds_its_test_images(
+    tmp_path: Path, place: str
+) -> None:
+    table(tmp_path / "train.parquet", GREY[::-1])
+    table(tmp_path / place, GREY)
+    (found,) = sets(f"parquet:{tmp_path}")
+    np.testing.assert_array_equal(found.pixels.pixels[..., 0], GREY)
+
+
+def test_half_of_a_parquet_set_and_images_to_train_on_are_no_test_images(tmp_path: Path) -> None:
+    table(tmp_path / "half" / "test-00000-of-00002.parquet", GREY)
+    with pytest.raises(DataError, match=r"must have 2 files test-\*-of-00002.parquet"):
+        sets(f"parquet:{tmp_path / 'half'}")
+    table(tmp_path / "val.parquet", GREY)
+    law = r"holds no file for tests, and val.parquet is named for validation; name the file itself"
+    with pytest.raises(DataError, match=law):
+        sets(f"parquet:{tmp_path}")
+    assert len(sets(f"parquet:{tmp_path / 'val.parquet'}")[0].pixels) == 6
+
+
+def test_other_images_are_resized_by_the_filter_of_the_runs_own_unless_another_is_named(
+    tmp_path: Path,
+) -> None:
+    large = np.random.default_rng(0).integers(0, 256, (6, 9, 9), dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", image=large, label=LABELS)
+    box = {"name": "folder:x", "image_size": 4, "resize": "box"}
+    own = NETWORK.config.data.model_copy(update=box)
+    boxed = replace(NETWORK, config=NETWORK.config.model_copy(update={"data": own}))
+
+    def pixels(network: Any, **given: Any) -> Any:
+        fields = {f"data.{name}": value for name, value in {"image_size": 4, **given}.items()}
+        (found,) = image_sets(f"{tmp_path / 'a.npz'}", fields, (), [network], None)
+        return found.pixels.pixels[..., 0]
+
+    wanted = np.stack(
+        [ImageOps.fit(Image.fromarray(x), (4, 4), method=Image.Resampling.BOX) for x in large]
+    )
+    np.testing.assert_array_equal(pixels(boxed), wanted)
+    np.testing.assert_array_equal(pixels(NETWORK, resize="box"), wanted)
+    assert (pixels(NETWORK) != wanted).any()
+
+
+@pytest.mark.parametrize(
+    ("given", "law"),
+    [
+        ({"image_size": True}, "data.image_size must be a number; YAML reads true"),
+        ({"channels": True}, "data.channels must be a number; YAML reads true"),
+        ({"channels": 2}, "data.channels must be 1 or 3, got 2"),
+        ({"resize": "bix"}, "data.resize must be 'bicubic', .*did you mean 'box'"),
+    ],
+)
+def test_a_form_that_is_none_is_refused(tmp_path: Path, given: dict[str, Any], law: str) -> None:
+    np.savez(tmp_path / "a.npz", image=GREY, label=LABELS)
+    with pytest.raises(ConfigError, match=law):
+        sets(f"{tmp_path / 'a.npz'}", **given)

@@ -21,7 +21,7 @@ GUESSING = Best(1, 0.12, 0.02, 0.0, ByClass((0.12,) * 10, (0.02,) * 10))
         (GUESSING, 2000, (0.12, 0.02)),
     ],
 )
-def test_at_a_rung_a_student_at_chance_ranks_below_every_other(
+def test_at_a_rung_a_student_that_never_learned_ranks_below_every_other(
     tmp_path: Path, best: Best, images: int, merits: tuple[float, float]
 ) -> None:
     study = run(tmp_path, load_space(tmp_path), trials=1)

@@ -283,3 +283,33 @@ def test_a_setting_of_the_search_without_an_effect_is_named(tmp_path: Path) -> N
             " one number; take asha, or leave it out"
         )
     ]
+
+
+def test_fixed_values_that_no_run_reads_are_named(tmp_path: Path) -> None:
+    fixed = {
+        **SMALL["fixed"],
+        "averaging": {"decay": 0.5},
+        "schedule": {"name": "cosine", "milestones": [0.1], "factor": 0.1},
+        "training.label_smoothing": 0.1,
+    }
+    assert notices(load_space(tmp_path, fixed=fixed), samples=2) == [
+        (
+            "fixed.averaging.decay: has no effect in any run: averaging.name is none, and ema alone"
+            " has it; leave it out"
+        ),
+        (
+            "fixed.schedule.milestones: has no effect in any run: schedule.name is cosine, which"
+            " has no milestones; leave it out"
+        ),
+    ]
+
+
+def test_a_fixed_value_that_one_run_reads_is_meant_for_it(tmp_path: Path) -> None:
+    # trades, a baseline alone, attacks images; the searched students do not
+    space = load_space(
+        tmp_path,
+        search={"optimizer.lr": {"float": [0.01, 0.3]}},
+        fixed={**SMALL["fixed"], "method.name": "natural"},
+        first=[{"label": "TRADES", "method.name": "trades", "optimizer.lr": 0.1}],
+    )
+    assert notices(space, samples=2) == []

@@ -294,3 +294,13 @@ def test_a_run_from_before_the_margin_attack_resumes_with_the_attack_that_it_had
     with pytest.raises(CheckpointError, match=text):
         train(described(teachers), tmp_path)
     assert len(train(described(teachers, validation=papers), tmp_path).history) == 2
+
+
+def test_two_damaged_checkpoints_are_both_kept(tmp_path: Path) -> None:
+    path = tmp_path / "last.safetensors"
+    for content, name in ((b"one", "last.safetensors.damaged"), (b"two", f"{path.name}.damaged-2")):
+        path.write_bytes(content)
+        said = f"{path} was damaged and is put aside as {tmp_path / name}"
+        assert checkpoint.put_aside(path) in (said, said.replace(str(tmp_path / name), name))
+    kept = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    assert kept == {"last.safetensors.damaged": b"one", "last.safetensors.damaged-2": b"two"}

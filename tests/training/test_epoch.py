@@ -17,26 +17,26 @@ def test_the_mean_is_of_clean_and_robust_accuracy() -> None:
     assert LEARNING.merit("mean") == pytest.approx(0.4)
 
 
-def test_a_student_is_at_chance_until_its_images_say_otherwise() -> None:
+def test_a_student_has_never_learned_until_its_images_say_otherwise() -> None:
     guessing = Best(6, 0.13, 0.02, 0.0, ByClass((0.13,) * 10, (0.02,) * 10))
     # 0.13 of 100 may be a tenth, [0.078, 0.210]; of 2,000 not, [0.116, 0.146]
-    assert guessing.at_chance(100)
-    assert not guessing.at_chance(2000)
-    assert CONSTANT.at_chance(None)
-    assert not LEARNING.at_chance(None)
+    assert guessing.never_learned(100)
+    assert not guessing.never_learned(2000)
+    assert CONSTANT.never_learned(None)
+    assert not LEARNING.never_learned(None)
 
 
 def test_the_classes_count_alike_where_most_images_are_of_one() -> None:
     # 90 of 100 images are of the first class: always saying so is right 0.9 of the time
     lopsided = Best(6, 0.90, 0.89, 0.0, ByClass((0.99, 0.05), (0.98, 0.05)))
-    assert lopsided.at_chance(100)
+    assert lopsided.never_learned(100)
 
 
 def test_a_network_that_knows_two_classes_is_not_constant() -> None:
     # a small eps moves none of few images, and of three classes one is not learned yet
     learning = Best(6, 0.5, 0.5, 0.0, ByClass((0.8, 0.7, 0.0), (0.8, 0.7, 0.0)))
     assert not learning.constant
-    assert not learning.at_chance(300)
+    assert not learning.never_learned(300)
     assert learning.merit("mean") == 0.5
     earlier = Best(6, 0.5, 0.5, 0.0)  # nobody measured its classes
     assert earlier.constant
