@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from rkdsearch.atomic_file import replace_file
 from rkdsearch.errors import RkdError, StudyError
 from rkdsearch.reporting import labels, pareto_figure, traces
 from rkdsearch.reporting.traces import Row
 from rkdsearch.results.cells import CLEAN, ROBUST, records
 from rkdsearch.results.cost import counted
 from rkdsearch.results.front import configurations
-from rkdsearch.results.store import replace_file
 from rkdsearch.results.study import StudyResults, read_study
 
 WIDTH, HEIGHT = 960, 616

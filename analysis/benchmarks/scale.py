@@ -42,7 +42,7 @@ from turns import head
 from rkdsearch.config.fidelity import fidelity_at
 from rkdsearch.results import packs
 from rkdsearch.results.states import Origin, Status
-from rkdsearch.results.store import Store, replace_file
+from rkdsearch.results.store import Store, replace_table
 from rkdsearch.search import ledger
 from rkdsearch.search.assignment import Assignment
 from rkdsearch.search.journal import Journal
@@ -123,7 +123,7 @@ def copied(folder: Path, copies: int) -> None:
             packed = pa.Table.from_pandas(part.drop(columns="copied"), preserve_index=False)
             packed = packed.replace_schema_metadata(schema.metadata)
             path = folder / table / f"packed-{500_000 + number:06d}.parquet"
-            replace_file(path, packed, pack=True)
+            replace_table(path, packed, pack=True)
 
 
 class Costs:

@@ -7,7 +7,6 @@ import hashlib
 import io
 import os
 import struct
-import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,9 +18,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rkdsearch.atomic_file import replacing
 from rkdsearch.data.config import DataConfig
 from rkdsearch.data.images import Images
-from rkdsearch.errors import DataError
+from rkdsearch.errors import DataError, DiskError
 from rkdsearch.file_lock import one_at_a_time
 from rkdsearch.local_path import home_path
 from rkdsearch.pace import Pace
@@ -252,6 +252,8 @@ def _from_cache(
     key = hashlib.sha256(f"{encoded.key()} {shape} {decoder}".encode()).hexdigest()[:16]
     folder = home_path(config.cache or config.path)
     path = folder / f".rkdsearch-{split}-{key}.npy"
+    if not folder.is_dir():  # a disk that is not mounted, perhaps: it would be written elsewhere
+        raise DataError(f"data.cache: {folder} is no folder; make it, or name another")
     if not path.is_file():
         with one_at_a_time(folder):
             if not path.is_file():  # another process may have written it meanwhile
@@ -262,17 +264,14 @@ def _from_cache(
 
 
 def _write(path: Path, encoded: Encoded, decoder: Decoder, shape: tuple[int, ...]) -> None:
-    partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")
     try:
-        pixels = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
-        _fill(pixels, encoded, decoder)
-        pixels.flush()
-        # renamed when complete: a killed run leaves no partial file under the final name
-        partial.replace(path)
-    except OSError as error:
+        with replacing(path) as temporary:
+            pixels = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+            _fill(pixels, encoded, decoder)
+            pixels.flush()
+    except DiskError as error:
         raise DataError(
             f"{path.parent}: {np.prod(shape) / 2**30:.1f} GiB of decoded images cannot be written"
-            f" there: {error}; set data.cache to a folder with room, or raise data.memory_gib"
+            f" there: {error.__cause__}; set data.cache to a folder with room, or raise"
+            " data.memory_gib"
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)

@@ -6,7 +6,6 @@ memory: they read files, whose pixels the rows' fingerprints cover.
 
 import io
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from os import PathLike
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from rkdsearch.arguments import checked
+from rkdsearch.atomic_file import replacing
 from rkdsearch.data import parquet as parquet_files
 from rkdsearch.data.arrays import images_of
 from rkdsearch.data.datasets import check_classes, forget_images
@@ -91,18 +91,13 @@ def _write(file: Path, images: Images) -> None:
         },
         metadata={"huggingface": json.dumps({"info": {"features": features}})},
     )
-    half = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        with parquet.ParquetWriter(half, schema) as writer:
-            for start in range(0, len(images), _ROWS):
-                rows = slice(start, start + _ROWS)
-                encoded = [{"bytes": png, "path": None} for png in _encoded(images, rows)]
-                writer.write_batch(
-                    pa.record_batch([encoded, images.labels[rows].tolist()], schema=schema)
-                )
-        half.replace(file)
-    finally:
-        half.unlink(missing_ok=True)
+    with replacing(file) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
+        for start in range(0, len(images), _ROWS):
+            rows = slice(start, start + _ROWS)
+            encoded = [{"bytes": png, "path": None} for png in _encoded(images, rows)]
+            writer.write_batch(
+                pa.record_batch([encoded, images.labels[rows].tolist()], schema=schema)
+            )
 
 
 def _encoded(images: Images, rows: slice) -> Iterator[bytes]:

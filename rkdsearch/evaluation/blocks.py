@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from rkdsearch import flags, models
 from rkdsearch.accuracy import BATCH, compute_in_parts, correct, ieee_fp32
+from rkdsearch.atomic_file import replace_file
 from rkdsearch.attacks import Attack, MarginAttack, build_ball
 from rkdsearch.attacks import autoattack as aa
 from rkdsearch.evaluation.attacks import PGD_STEPS, Part, PlannedAttack
@@ -27,7 +28,6 @@ from rkdsearch.evaluation.images import Pixels
 from rkdsearch.evaluation.targets import EvaluationTarget
 from rkdsearch.flags import ImageChecks
 from rkdsearch.plugins import allow_import
-from rkdsearch.results.store import replace_file
 from rkdsearch.teacher import load
 
 BLOCK_IMAGES = BATCH

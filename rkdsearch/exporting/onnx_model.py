@@ -3,14 +3,15 @@
 Normalisation is inside. The file is compared with the network before it is delivered.
 """
 
-import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rkdsearch.errors import DiskError, RkdError
+from rkdsearch.atomic_file import replacing
+from rkdsearch.errors import RkdError
 
 INPUT, OUTPUT = "pixels", "logits"
 TOLERANCE = 1e-5  # of the largest logit, or of 1
@@ -35,21 +36,9 @@ def write(network: nn.Module, images: Tensor, target: Path) -> None:
     torch cannot express the network or the file computes other logits, DiskError where the file
     cannot be written.
     """
-    temporary = target.with_name(f".{uuid.uuid4().hex}-{target.name}")
-    try:
+    with replacing(target) as temporary:
         temporary.touch()  # a folder that takes no file is told before the export, which is slow
-        # Two images, because torch takes a dimension of 1 for a constant.
-        program = torch.onnx.export(
-            network,
-            (torch.zeros(2, *images.shape[1:]),),
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_shapes=({0: torch.export.Dim("images")},),
-            dynamo=True,
-            verbose=False,
-        )
-        assert program is not None
-        program.save(temporary)
+        _export(network, images.shape[1:], temporary, target)
         logits = _run_written(temporary, images, target)
         with torch.inference_mode():
             expected = network(images)
@@ -60,16 +49,28 @@ def write(network: nn.Module, images: Tensor, target: Path) -> None:
                 f" {len(images)} images, and at most {TOLERANCE:g} is allowed; leave --onnx out, or"
                 " try another version of torch or onnxruntime"
             )
-        temporary.replace(target)
+
+
+def _export(network: nn.Module, shape: Sequence[int], file: Path, target: Path) -> None:
+    """Write the network for images of this shape (C, H, W) to `file`; errors name the `target`."""
+    try:
+        # Two images, because torch takes a dimension of 1 for a constant.
+        program = torch.onnx.export(
+            network,
+            (torch.zeros(2, *shape),),
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=({0: torch.export.Dim("images")},),
+            dynamo=True,
+            verbose=False,
+        )
     except torch.onnx.OnnxExporterError as error:
         raise RkdError(
             f"{target}: torch cannot express a {type(network).__name__} in ONNX"
             f" ({_first_line(error)}); leave --onnx out, or use another network"
         ) from error
-    except OSError as error:
-        raise DiskError.at(target, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    assert program is not None
+    program.save(file)
 
 
 def _run_written(file: Path, images: Tensor, target: Path) -> Tensor:

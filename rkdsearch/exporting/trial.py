@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from rkdsearch import config as run
 from rkdsearch import data
+from rkdsearch.atomic_file import replace_file
 from rkdsearch.errors import CheckpointError, StudyError
 from rkdsearch.exporting import onnx_model
 from rkdsearch.exporting.card import model_card
 from rkdsearch.exporting.exported_network import WEIGHTS, ExportedNetwork
 from rkdsearch.exporting.robustbench import entry
 from rkdsearch.exporting.run_file import RUN, run_yaml
-from rkdsearch.exporting.weights import read_back, write_file, write_weights
+from rkdsearch.exporting.weights import read_back, write_weights
 from rkdsearch.models import ModelConfig
 from rkdsearch.results.cells import records
 from rkdsearch.results.seed_means import over_seeds
@@ -59,9 +60,9 @@ def export_trial(
     load(weights, config.student, task)  # weights that do not fit replace no earlier export
     network = _write_network(weights, tensors, state, about, config.student, task, out)
     delivery = _gathered(study, rows, trial, config, task, about, fingerprint(out / WEIGHTS))
-    write_file(out / CARD, model_card(delivery).encode())
-    write_file(out / ENTRY, (json.dumps(entry(delivery), indent=2) + "\n").encode())
-    write_file(out / RUN, run_yaml(delivery).encode())
+    replace_file(out / CARD, model_card(delivery))
+    replace_file(out / ENTRY, (json.dumps(entry(delivery), indent=2) + "\n"))
+    replace_file(out / RUN, run_yaml(delivery))
     files = [out / WEIGHTS, out / CARD, out / ENTRY, out / RUN]
     if onnx:
         onnx_model.write(network, _noise(task), out / ONNX)

@@ -1,18 +1,15 @@
 """Weights as safetensors: written whole, with the same bytes each time, and read back."""
 
 import json
-import os
-import uuid
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from rkdsearch.errors import CheckpointError, RkdError, TeacherError
+from rkdsearch.atomic_file import replace_file
+from rkdsearch.errors import CheckpointError, TeacherError
 from rkdsearch.models import ModelConfig
 from rkdsearch.task import ImageTask
 from rkdsearch.teacher import Contents, fingerprint, header, load, read_contents
@@ -42,8 +39,8 @@ def convert(source: Path, target: Path, key: str | None = None) -> Contents:
 
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors and metadata as one safetensors file. Raises RkdError as `write_file`."""
-    write_file(path, _with_sorted_header(save(dict(tensors), metadata=dict(metadata))))
+    """Write tensors and metadata as one safetensors file. Raises DiskError."""
+    replace_file(path, _with_sorted_header(save(dict(tensors), metadata=dict(metadata))))
 
 
 def read_back(
@@ -66,23 +63,6 @@ def read_back(
             " order?"
         )
     return loaded
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all. Raises RkdError where it cannot be written."""
-    temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        os.replace(temporary, path)  # noqa: PTH105 - the atomic rename, by its own name
-    except (OSError, SafetensorError) as error:
-        with suppress(OSError):  # its folder may be none
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, FileExistsError | NotADirectoryError):
-            raise RkdError(f"{path.parent}: is a file; name a folder") from None
-        raise RkdError(
-            f"{path}: could not be written: {error}; is the folder yours, and the disk not full?"
-        ) from error
 
 
 def _with_sorted_header(content: bytes) -> bytes:

@@ -14,6 +14,7 @@ import jinja2
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from rkdsearch.atomic_file import replace_file
 from rkdsearch.errors import DiskError, StudyError
 from rkdsearch.pace import duration
 from rkdsearch.reporting import figures, pareto_figure
@@ -45,7 +46,6 @@ from rkdsearch.results.nodes import by_node, machine_failures, node_stays
 from rkdsearch.results.objectives import COSTS, OBJECTIVES, USUAL
 from rkdsearch.results.seed_noise import seed_noise
 from rkdsearch.results.states import Origin
-from rkdsearch.results.store import replace_file
 from rkdsearch.results.study import StudyResults, read_study
 
 DRAWN = 1500  # more marks hide each other

@@ -6,15 +6,10 @@ A trial that is trained has a file of its own in each table; those that are not 
 import hashlib
 import json
 import math
-import os
 import re
-import time
-import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache, partial
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from typing_extensions import TypeIs
 
-from rkdsearch.errors import DiskError, StudyError
+from rkdsearch.atomic_file import replacing, sweep
+from rkdsearch.errors import StudyError
 from rkdsearch.results.columns import Column
 from rkdsearch.results.packs import Packer, gathered, is_pack, own_files_in, without_empty
 from rkdsearch.results.tables import SCHEMA_VERSION, columns
@@ -34,7 +30,6 @@ if TYPE_CHECKING:  # as in cells.py
 Wanted = Callable[[str], bool]  # of a column's name; `bool` wants all
 
 _TRIAL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_TEMPORARY = ".tmp-"  # a leading dot: dataset readers skip such files
 _STALE_SECONDS = 60.0
 _PACKED = ("trials", "epochs", "rungs")
 _ORDER = {
@@ -55,18 +50,14 @@ class Store:
     them that the system does not give, with its reason: their rows may be sound.
     """
 
-    def __init__(
-        self, folder: Path, config_columns: Sequence[Column] = (), *, fsync: bool = False
-    ) -> None:
+    def __init__(self, folder: Path, config_columns: Sequence[Column] = ()) -> None:
         self.folder = folder
         self.damaged: list[Path] = []
         self.refused: dict[Path, str] = {}
         self._config_columns = tuple(config_columns)
-        self._fsync = fsync
         self._tables: dict[str, tuple[Mapping[str, Column], pa.Schema]] = {}
         self._packers = {
-            table: Packer(folder / table, partial(replace_file, fsync=True, pack=True))
-            for table in _PACKED
+            table: Packer(folder / table, partial(replace_table, pack=True)) for table in _PACKED
         }
 
     def write_trial(self, row: Mapping[str, object]) -> None:
@@ -168,16 +159,8 @@ class Store:
 
     def sweep(self) -> int:
         """Remove temporary files of killed writers, a minute old or older; returns their number."""
-        removed = 0
-        left = (self.folder.glob(f"{place}{_TEMPORARY}*") for place in ("", "*/"))
-        for path in chain.from_iterable(left):
-            try:
-                if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                    path.unlink()
-                    removed += 1
-            except FileNotFoundError:  # its writer, or another sweeper, was faster
-                continue
-        return removed
+        folders = (self.folder, *(path for path in self.folder.glob("*") if path.is_dir()))
+        return sweep(folders, older_than=_STALE_SECONDS)
 
     def _write(
         self, table: str, trial_id: object, rows: Sequence[Mapping[str, object]], suffix: str = ""
@@ -189,7 +172,7 @@ class Store:
             )
         assert re.fullmatch(r"[\w-]*", suffix), f"{table}: not a part of a file's name: {suffix!r}"
         path = self.folder / table / f"{trial_id}{suffix}.parquet"
-        replace_file(path, self._table(table, rows), fsync=self._fsync)
+        replace_table(path, self._table(table, rows))
         if table in self._packers:
             self._packers[table].drop({trial_id})
 
@@ -259,31 +242,14 @@ class Store:
             self.damaged.append(path)
 
 
-def replace_file(
-    path: Path, content: "pa.Table | str", *, fsync: bool = False, pack: bool = False
-) -> None:
-    """Write a Parquet table or text to `path` by a rename: readers see the old file or the new one.
+def replace_table(path: Path, table: "pa.Table", *, pack: bool = False) -> None:
+    """Write a Parquet table, as `replacing`.
 
-    A `pack` of many rows is compressed for its size, a small table for the time of writing. Creates
-    the folder. Raises DiskError, and leaves the old file as it was.
+    A `pack` of many rows is compressed for its size and made to last, a small table for the time of
+    writing.
     """
-    temporary = path.parent / f"{_TEMPORARY}{uuid.uuid4().hex}"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            if isinstance(content, str):
-                file.write(content.encode())
-            else:
-                file.write(_encoded(content, pack=pack))
-            if fsync:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise DiskError.at(path, error) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    with replacing(path, sync=pack) as temporary:
+        temporary.write_bytes(_encoded(table, pack=pack))
 
 
 def _encoded(content: "pa.Table", *, pack: bool) -> "pa.Buffer":

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rkdsearch.atomic_file import replace_file
 from rkdsearch.errors import DiskError, StudyError
-from rkdsearch.results.store import replace_file
 
 FOLDER = "enqueued"
 NOTE = "enqueued"  # of a trial: the name of its file

@@ -11,6 +11,7 @@ from typing import Any
 
 from rkdsearch import config as run
 from rkdsearch import data, plugins
+from rkdsearch.atomic_file import replace_file
 from rkdsearch.data.config import PLACES
 from rkdsearch.data.splits import stratified_subset
 from rkdsearch.errors import ConfigError, FileError, SpaceError, StudyError
@@ -18,7 +19,7 @@ from rkdsearch.provenance import began, provenance
 from rkdsearch.results.cells import parse, records
 from rkdsearch.results.packs import files_in
 from rkdsearch.results.states import Origin
-from rkdsearch.results.store import Store, replace_file
+from rkdsearch.results.store import Store
 from rkdsearch.results.tables import SCHEMA_VERSION
 from rkdsearch.results.versions import upgraded_description
 from rkdsearch.search import growth, longer, queue, race, teachers

@@ -12,13 +12,14 @@ from typing import Any
 
 from rkdsearch import config as run
 from rkdsearch import data
+from rkdsearch.atomic_file import replace_file
 from rkdsearch.config import TrainConfig
 from rkdsearch.data.config import PLACES
 from rkdsearch.errors import ConfigError, StudyError
 from rkdsearch.results.cells import records
 from rkdsearch.results.objectives import COSTS, OBJECTIVES, merits
 from rkdsearch.results.states import Origin, Status
-from rkdsearch.results.store import Store, replace_file
+from rkdsearch.results.store import Store
 from rkdsearch.search.sampler import Observation
 from rkdsearch.search.stored_trials import hyperparameters_of
 from rkdsearch.space import check

@@ -8,9 +8,8 @@ code.
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import chain, count
 from pathlib import Path
 from typing import IO, Any
@@ -19,9 +18,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from rkdsearch.errors import CheckpointError, DiskError, FileError
+from rkdsearch.atomic_file import TEMPORARY, replacing
+from rkdsearch.errors import CheckpointError, FileError
 
-_TEMPORARY = ".part-"  # hidden by the leading dot, so that it is not taken for a checkpoint
+_KEPT = ".part-old-"  # hidden by the leading dot, so that it is not taken for a checkpoint
 
 
 def write(
@@ -38,32 +38,17 @@ def write(
     the machine and not only of the process, and takes some milliseconds longer. Raises DiskError,
     and leaves the old file as it was.
     """
-    before = False
     content = save(_untied(tensors), metadata={"state": json.dumps(state)})
-    temporary = path.with_name(f"{_TEMPORARY}{path.name}-{uuid.uuid4().hex}")
-    try:
-        before = path.exists()
-        path.parent.mkdir(parents=True, exist_ok=True)
+    remedy = "the previous checkpoint is intact" if path.exists() else None
+    with replacing(path, sync=sync, remedy=remedy) as temporary:
         temporary.write_bytes(content)
-        if sync:
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
         if keep and path.exists():
             _link(path, kept(path))
-        os.replace(temporary, path)  # noqa: PTH105 - the atomic rename, by its own name
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise (
-            DiskError.at(path, error, "the previous checkpoint is intact")
-            if before
-            else DiskError.at(path, error)
-        ) from error
 
 
 def kept(path: Path) -> Path:
     """The path under which `write` keeps the file that it replaces, until the next `sweep`."""
-    return path.with_name(f"{_TEMPORARY}old-{path.name}")
+    return path.with_name(f"{_KEPT}{path.name}")
 
 
 def _link(path: Path, second: Path) -> None:
@@ -91,8 +76,9 @@ def _untied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def sweep(folder: Path) -> None:
     """Remove half-written files of a killed process; for the folder's only writer."""
-    for left in folder.glob(f"{_TEMPORARY}*"):
-        left.unlink(missing_ok=True)
+    for prefix in (TEMPORARY, ".part-"):  # the second begins `_KEPT`, and names of version 0.1
+        for left in folder.glob(f"{prefix}*"):
+            left.unlink(missing_ok=True)
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

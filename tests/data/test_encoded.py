@@ -1,5 +1,6 @@
 """Image folders and Parquet files: decoded right, once, and every fault with its place."""
 
+import errno
 import re
 import shutil
 import time
@@ -130,12 +131,20 @@ def test_of_processes_that_start_together_one_decodes_and_the_others_read_what_i
     assert all(torch.equal(images.floats()[0], loaded[0].floats()[0]) for images in loaded)
 
 
-def test_a_cache_folder_that_cannot_be_written_says_which_value_to_change(tmp_path: Path) -> None:
+def test_a_cache_folder_that_cannot_be_written_says_which_value_to_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
     write_folder(tmp_path, COUNTS)
-    with pytest.raises(
-        DataError, match=r"set data\.cache to a folder with room, or raise data\.memory_gib"
-    ):
+    with pytest.raises(DataError, match=r"data.cache: .*absent is no folder; make it, or name"):
         load_test(folder_config(tmp_path, memory_gib=1e-9, cache=str(tmp_path / "absent")))
+    monkeypatch.setattr(np.lib.format, "open_memmap", full)
+    law = r"No space left.*; set data\.cache to a folder with room, or raise data\.memory_gib"
+    with pytest.raises(DataError, match=law):
+        load_test(folder_config(tmp_path, memory_gib=1e-9))
+    assert not list(tmp_path.glob(".tmp-*"))
 
 
 def test_images_in_sub_folders_belong_to_their_class_in_the_order_of_image_folder(

@@ -129,14 +129,13 @@ def test_a_network_that_onnx_cannot_express_is_said_in_one_sentence(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_is_not_there_is_said(
+def test_a_folder_that_takes_no_file_is_said_before_the_export(
     network: nn.Module, digits: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.onnx, "export", None)  # told before it
-    with pytest.raises(
-        DiskError, match=r"missing/student.onnx: could not be written: No such file or directory"
-    ):
-        onnx_model.write(network, digits[:5], tmp_path / "missing" / "student.onnx")
+    (tmp_path / "file").touch()
+    with pytest.raises(DiskError, match=r"file: is a file; name a folder"):
+        onnx_model.write(network, digits[:5], tmp_path / "file" / "student.onnx")
 
 
 @pytest.mark.usefixtures("exported_once")

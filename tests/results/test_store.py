@@ -16,7 +16,7 @@ import pytest
 
 from rkdsearch.errors import DiskError, StudyError
 from rkdsearch.results.columns import Column
-from rkdsearch.results.store import Store, replace_file
+from rkdsearch.results.store import Store
 from rkdsearch.results.tables import SCHEMA_VERSION, TABLES
 
 CONFIG = (
@@ -314,7 +314,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
 
 
 def test_a_reader_never_meets_half_a_file(tmp_path: Path) -> None:
-    store = Store(tmp_path, fsync=True)
+    store = Store(tmp_path)
     store.write_epochs("a", [{"epoch": n} for n in range(1, 201)])
     stop = threading.Event()
 
@@ -364,10 +364,3 @@ def test_a_damaged_description_is_empty_and_named(tmp_path: Path, text: str) -> 
 def test_a_missing_description_is_no_damage(tmp_path: Path) -> None:
     store = Store(tmp_path)
     assert (store.description(), store.damaged) == ({}, [])
-
-
-def test_text_is_replaced_whole_too(tmp_path: Path) -> None:
-    replace_file(tmp_path / "deep" / "page.html", "ü")
-    replace_file(tmp_path / "deep" / "page.html", "é")
-    assert (tmp_path / "deep" / "page.html").read_bytes() == "é".encode()
-    assert len(list((tmp_path / "deep").iterdir())) == 1
