@@ -201,11 +201,6 @@ def split_of(path: Path) -> str | None:
     return split if isinstance(split, str) else None
 
 
-def read_state(path: Path, key: str | None = None) -> dict[str, Tensor]:
-    """Tensors by name, on the CPU, as `read_contents` finds them."""
-    return read_contents(path, key).tensors
-
-
 def read_contents(path: Path, key: str | None = None) -> Contents:
     """The weights in a safetensors or torch file of any suffix, on the CPU.
 

@@ -22,7 +22,7 @@ from rkdsearch.flags import check
 from rkdsearch.models import ModelConfig, build, features, normalisation
 from rkdsearch.results.flags import raised
 from rkdsearch.task import ImageTask
-from rkdsearch.teacher import classes_of, fingerprint, load, read_contents, read_state
+from rkdsearch.teacher import classes_of, fingerprint, load, read_contents
 from tests.tasks import CIFAR10, DIGITS, square
 
 STATE = {"conv.weight": torch.arange(6.0).reshape(2, 3), "conv.bias": torch.tensor([1.0, 2.0])}
@@ -74,7 +74,7 @@ def test_weights_are_found_in_what_scripts_save(
     content: object, new_format: bool, tmp_path: Path
 ) -> None:
     path = saved(content, tmp_path / "teacher.anything", _use_new_zipfile_serialization=new_format)
-    found = read_state(path)
+    found = read_contents(path).tensors
     assert same(found)
     assert not any(tensor.requires_grad for tensor in found.values())
 
@@ -88,12 +88,12 @@ def test_numpy_numbers_of_older_numpys_are_read(tmp_path: Path) -> None:
     content = path.read_bytes()
     assert content.count(b"numpy._core.multiarray") == 1
     path.write_bytes(content.replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
-    assert same(read_state(path))
+    assert same(read_contents(path).tensors)
 
 
 def test_safetensors_are_known_by_their_content(tmp_path: Path) -> None:
     save_file(STATE, tmp_path / "teacher.pt")
-    assert same(read_state(tmp_path / "teacher.pt"))
+    assert same(read_contents(tmp_path / "teacher.pt").tensors)
 
 
 OTHER = {name: -tensor for name, tensor in STATE.items()}
@@ -268,7 +268,7 @@ def test_a_file_that_is_no_teacher_is_told_what_it_is(
     path = tmp_path / "teacher.pt"
     write(path)
     with pytest.raises(TeacherError, match=f"teacher.pt: {verdict}"):
-        read_state(path)
+        read_contents(path)
 
 
 @pytest.mark.parametrize("new_format", [True, False])
@@ -278,7 +278,7 @@ def test_a_malicious_file_runs_nothing(new_format: bool, tmp_path: Path) -> None
     with pytest.raises(
         TeacherError, match=r"holds more than weights .\w+.mkdir.*its state_dict\(\) alone"
     ):
-        read_state(path)
+        read_contents(path)
     assert not (tmp_path / "ran").exists()
     torch.load(path, weights_only=False)
     assert (tmp_path / "ran").exists()  # the bomb is real

@@ -17,7 +17,7 @@ from rkdsearch.results.states import Origin, Status
 from rkdsearch.results.study import StudyResults, read_study
 from rkdsearch.search import ledger
 from rkdsearch.task import ImageTask
-from rkdsearch.teacher import ROLES, Role, fingerprint, header, read_state
+from rkdsearch.teacher import ROLES, Role, fingerprint, header, read_contents
 
 Chosen = Literal["finished", "front", "best of methods"]
 
@@ -180,7 +180,7 @@ def checkpoint_target(
     if config is None:
         state = _state_in(weights)
         if "config" not in state:
-            read_state(weights)  # a damaged file has an error of its own
+            read_contents(weights)  # a damaged file has an error of its own
             raise StudyError(
                 f"{weights}: does not say of which run it is; name the run's file with --config,"
                 " such as the run.yaml beside an exported student"
@@ -246,16 +246,15 @@ def config_label(config: TrainConfig) -> str:
 def _teachers(
     study: StudyResults, taught: EvaluationTarget, notice: Callable[[str], None]
 ) -> Iterator[EvaluationTarget]:
+    from rkdsearch.training.teacher import find_file
+
     config = taught.config
     described = study.description.get("teachers", {})
     for role in ROLES:
         facts = described.get(role, {})
         if config.teachers.get(role) is None or not facts.get("path"):
             continue
-        # A path inside the study's folder is relative to it; others are as the search had them.
-        path = next(
-            (p for p in (study.folder / facts["path"], Path(facts["path"])) if p.exists()), None
-        )
+        path = find_file(study.folder, facts["path"])
         if path is None:
             notice(f"{role} teacher: {facts['path']} is not there, so it is not evaluated")
         elif (sha256 := fingerprint(path)) != facts.get("sha256"):

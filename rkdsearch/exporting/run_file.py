@@ -3,11 +3,9 @@
 import json
 
 from rkdsearch import config as run
-from rkdsearch.config import TeachersConfig
 from rkdsearch.exporting.exported_network import ExportedNetwork, join_then, own_packages
 from rkdsearch.methods import name_of
-from rkdsearch.teacher import ROLES
-from rkdsearch.training.teacher import find_file
+from rkdsearch.training.teacher import with_present_files
 
 RUN = "run.yaml"
 
@@ -18,17 +16,7 @@ def run_yaml(d: ExportedNetwork) -> str:
     Teachers are named by their present paths on this machine, in the study's folder where it has
     them.
     """
-    teachers = {}
-    for role in ROLES:
-        teacher = d.config.teachers.get(role)
-        if (
-            teacher is not None
-            and teacher.path is not None
-            and (file := find_file(d.home, teacher.path)) is not None
-        ):
-            teacher = teacher.model_copy(update={"path": str(file.absolute())})
-        teachers[role] = teacher
-    config = d.config.model_copy(update={"teachers": TeachersConfig(**teachers)})
+    config = with_present_files(d.config, d.home)
     asked = {role: config.teachers.of(role) for role in config.teacher_roles}
     images = config.data.model_dump(mode="json", exclude_defaults=True)
     where: dict[str, object] = {

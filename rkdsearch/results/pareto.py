@@ -48,28 +48,6 @@ def hypervolume(points: ArrayLike, reference: Sequence[float] = (0.0, 0.0)) -> f
     )
 
 
-def attainment(fronts: Sequence[ArrayLike], share: float = 0.5) -> NDArray[np.float64]:
-    """Best points (M, D) that at least `share` of the fronts, each (N_i, D), attain; sorted.
-
-    `share` is a fraction of 1; 0.5 gives the front that the median seed attains. Empty where too
-    few fronts have any point. Raises ValueError where `share` is not in (0, 1].
-    """
-    if not 0 < share <= 1:
-        raise ValueError(f"share must be in (0, 1], got {share}")
-    kept = [values[known] for values, known in map(_matrix, fronts)]
-    width = max((values.shape[1] for values in kept), default=2)
-    enough = int(np.ceil(share * len(kept) - 1e-9))  # 0.1 of 30 is 3, not 4
-    filled = [values for values in kept if len(values)]
-    if not filled or len(filled) < enough:
-        return np.empty((0, width))
-    sets = np.repeat(np.arange(len(filled)), [len(values) for values in filled])
-    # moocore minimises here; the share is of all fronts, its percentage of those with points
-    surface = moocore.eaf(-np.concatenate(filled), sets, percentiles=[100.0 * enough / len(filled)])
-    best = -surface[:, :width]
-    best = np.unique(best[non_dominated(best)], axis=0)
-    return best + 0.0  # -0.0 becomes 0.0
-
-
 def _matrix(points: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     values = np.atleast_2d(np.asarray(points, dtype=float))
     if values.size == 0:

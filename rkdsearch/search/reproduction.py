@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from rkdsearch import config as run
-from rkdsearch.config import TeachersConfig, TrainConfig
+from rkdsearch.config import TrainConfig
 from rkdsearch.config.fidelity import Fidelity
 from rkdsearch.errors import CheckpointError, StudyError
 from rkdsearch.results.cells import records
@@ -20,10 +20,10 @@ from rkdsearch.results.states import Status
 from rkdsearch.results.study import read_study
 from rkdsearch.search.ledger import folder_of
 from rkdsearch.task import ImageTask
-from rkdsearch.teacher import ROLES, load
+from rkdsearch.teacher import load
 from rkdsearch.training import checkpoint, rows
 from rkdsearch.training.epoch import EpochResult
-from rkdsearch.training.teacher import find_file
+from rkdsearch.training.teacher import with_present_files
 from rkdsearch.training.trainer import Trainer
 
 _IMAGES = {
@@ -82,23 +82,11 @@ def recorded(study: Path, trial_id: str) -> Recorded:
         raise StudyError(f"{study}: trial {trial_id} has no finished epoch to compare with")
     return Recorded(
         row,
-        _with_teachers(config, study),
+        with_present_files(config, study),
         tuple(Fidelity(**values) for values in last.get("fidelities", ())),
         tuple(epochs),
         weights,
     )
-
-
-def _with_teachers(config: TrainConfig, study: Path) -> TrainConfig:
-    """The run with its teachers' present paths."""
-    found = {}
-    for role in ROLES:
-        teacher = config.teachers.get(role)
-        if teacher is not None and teacher.path is not None:
-            file = find_file(study, teacher.path)
-            teacher = teacher.model_copy(update={"path": str(file)}) if file else teacher
-        found[role] = teacher
-    return config.model_copy(update={"teachers": TeachersConfig(**found)})
 
 
 def again(was: Recorded, folder: Path) -> Trainer:

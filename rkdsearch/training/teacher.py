@@ -14,13 +14,13 @@ from torch import nn
 
 from rkdsearch import data, flags, models
 from rkdsearch.accuracy import BATCH, evaluate_accuracy
-from rkdsearch.config import Recipe, TeacherConfig, TrainConfig, upgraded
+from rkdsearch.config import Recipe, TeacherConfig, TeachersConfig, TrainConfig, upgraded
 from rkdsearch.data.splits import stratified_subset
 from rkdsearch.errors import CheckpointError, FileError, OutOfMemoryError, TeacherError
 from rkdsearch.pace import Pace
 from rkdsearch.results.flags import raised, sentence
 from rkdsearch.results.rows import Checks
-from rkdsearch.teacher import Role, classes_of, fingerprint, load, split_of
+from rkdsearch.teacher import ROLES, Role, classes_of, fingerprint, load, split_of
 from rkdsearch.training import checkpoint
 from rkdsearch.training.epoch import EpochResult
 from rkdsearch.training.validation import VALIDATION_SEED
@@ -126,12 +126,24 @@ def from_folder(teacher: TeacherConfig, folder: Path) -> TeacherConfig:
 
 
 def find_file(study: Path, path: str) -> Path | None:
-    """Present path of a teacher's file: in the study's own `teachers/`, or `path`.
+    """Present path of a teacher's file: in the study's own `teachers/`, or `path` from there.
 
     The folder `teachers/` moves with the study. None where the file is in neither place.
     """
     own = study / "teachers" / Path(*Path(path).parts[-2:])
-    return next((place for place in (own, Path(path)) if place.is_file()), None)
+    return next((place for place in (own, study / path, Path(path)) if place.is_file()), None)
+
+
+def with_present_files(config: TrainConfig, study: Path) -> TrainConfig:
+    """The run with its teachers' present paths; that of a missing file stays as it was."""
+    found = {}
+    for role in ROLES:
+        teacher = config.teachers.get(role)
+        if teacher is not None and teacher.path is not None:
+            file = find_file(study, teacher.path)
+            teacher = teacher.model_copy(update={"path": str(file.absolute())}) if file else teacher
+        found[role] = teacher
+    return config.model_copy(update={"teachers": TeachersConfig(**found)})
 
 
 def load_network(

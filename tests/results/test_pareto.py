@@ -55,7 +55,6 @@ def test_no_points_are_no_error() -> None:
     assert pareto.non_dominated(np.empty((0, 3))).tolist() == []
     assert pareto.ranks([]).tolist() == []
     assert pareto.hypervolume([]) == 0.0
-    assert pareto.attainment([]).shape == (0, 2)
 
 
 def test_dominance_agrees_with_its_definition_on_random_points() -> None:
@@ -65,39 +64,3 @@ def test_dominance_agrees_with_its_definition_on_random_points() -> None:
         for point in points
     ]
     assert pareto.non_dominated(points).tolist() == expected
-
-
-def test_half_of_the_fronts_attain_what_two_of_three_reach() -> None:
-    fronts = [[[1.0, 1.0]], [[2.0, 0.5], [0.5, 2.0]], [[0.25, 0.25]]]
-    assert pareto.attainment(fronts, 0.5).tolist() == [[0.5, 1.0], [1.0, 0.5]]
-    assert pareto.attainment(fronts, 1.0).tolist() == [[0.25, 0.25]]
-    assert pareto.attainment(fronts, 1 / 3).tolist() == [[0.5, 2.0], [1.0, 1.0], [2.0, 0.5]]
-
-
-def test_a_front_without_points_attains_nothing_but_counts() -> None:
-    assert pareto.attainment([[[1.0, 1.0]], np.empty((0, 2))], 0.5).tolist() == [[1.0, 1.0]]
-    assert pareto.attainment([[[1.0, 1.0]], np.empty((0, 2))], 0.6).tolist() == []
-    assert pareto.attainment([[[1.0, 1.0]], [[2.0, 2.0]], [], []], 0.5).tolist() == [[1.0, 1.0]]
-
-
-@pytest.mark.parametrize("fronts", [3, 7, 10, 30])
-def test_attainment_agrees_with_counting(fronts: int) -> None:
-    random = np.random.default_rng(fronts)
-    sets = [random.integers(1, 9, size=(3, 2)).astype(float) for _ in range(fronts)]
-    for need in range(1, fronts + 1):
-        surface = pareto.attainment(sets, need / fronts)
-        for x in range(1, 10):
-            for y in range(1, 10):
-                reached = sum(bool(((s >= (x, y)).all(axis=1)).any()) for s in sets) >= need
-                assert bool((surface >= (x, y)).all(axis=1).any()) == reached
-
-
-def test_twenty_eight_percent_of_twenty_five_fronts_are_seven() -> None:
-    assert 0.28 * 25 > 7  # in binary
-    assert pareto.attainment([[[float(n), 0.0]] for n in range(25)], 0.28).tolist() == [[18.0, 0.0]]
-
-
-@pytest.mark.parametrize("share", [0.0, -0.1, 1.01])
-def test_a_share_outside_zero_and_one_is_refused(share: float) -> None:
-    with pytest.raises(ValueError, match="share must be in"):
-        pareto.attainment([[[1.0, 1.0]]], share)

@@ -12,7 +12,7 @@ from rkdsearch.config import TeacherConfig, TrainConfig
 from rkdsearch.errors import OutOfMemoryError, TeacherError
 from rkdsearch.exporting.weights import convert
 from rkdsearch.models import ModelConfig, build
-from rkdsearch.teacher import read_state, split_of
+from rkdsearch.teacher import read_contents, split_of
 from rkdsearch.training import checkpoint, teacher
 from rkdsearch.training.teacher import TeacherAccuracy, check_claims
 from rkdsearch.training.trainer import Trainer
@@ -200,7 +200,7 @@ def test_a_teachers_accuracy_says_whether_the_images_were_held_out_from_its_trai
     if file == "converted":
         convert(ours, path)
     if file == "a stranger's":
-        torch.save(read_state(ours), path)
+        torch.save(read_contents(ours).tensors, path)
     network = {"name": "small_cnn", "width": 2}
     config = described(
         teachers,

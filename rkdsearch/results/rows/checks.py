@@ -1,6 +1,6 @@
 """Columns of the checks behind flags: how many images showed each sign of a failed attack."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Annotated
 
 from rkdsearch.results.columns import Cell
@@ -96,8 +96,3 @@ class Checks:
     of_other_classes: Annotated[
         int | None, Cell("images of other classes than that one", _SOURCE, _N)
     ] = None
-
-    @property
-    def not_checked(self) -> tuple[str, ...]:
-        """Names of the counts that nobody looked at."""
-        return tuple(f.name for f in fields(self) if getattr(self, f.name) is None)
