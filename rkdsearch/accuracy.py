@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from rkdsearch.attacks import Attack, MarginAttack, Noise
-from rkdsearch.attacks.autoattack import auto_attack
 from rkdsearch.attacks.objectives import finite_gradient_of
 from rkdsearch.errors import OutOfMemoryError, is_out_of_memory
 from rkdsearch.methods import Student, inner
@@ -272,17 +271,6 @@ def compute_in_parts(
 
 
 @ieee_fp32()
-def evaluate_autoattack(
-    network: nn.Module, x: Tensor, y: Tensor, *, attack: Attack | MarginAttack, seed: int = 0
-) -> tuple[ImageResults, list[str]]:
-    """Results under AutoAttack, standard, in `attack`'s ball; and the package's own warnings."""
-    with torch.no_grad():
-        clean = torch.cat([network(xs).argmax(dim=1) for xs in torch.split(x, BATCH)]) == y
-    # The package takes views of gradients, whose layout is the images'.
-    robust, flags = auto_attack(network, x.contiguous(), y, ball=attack.ball, seed=seed)
-    return ImageResults(y.cpu(), clean.cpu(), robust.cpu()), flags
-
-
 def _seed(*parts: int) -> int:
     """One seed from several numbers, the same on every machine."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7], "big")

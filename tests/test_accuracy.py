@@ -1,12 +1,8 @@
-from typing import Any
-
 import pytest
 import torch
-from pyautoattack.checks import check_zero_gradients
 from torch import Tensor, nn
 from typing_extensions import override
 
-from rkdsearch import accuracy
 from rkdsearch import config as configs
 from rkdsearch.accuracy import (
     BATCH,
@@ -15,7 +11,6 @@ from rkdsearch.accuracy import (
     allow_tf32,
     attacked_images,
     evaluate_accuracy,
-    evaluate_autoattack,
 )
 from rkdsearch.attacks import Attack, Linf, MarginAttack
 from rkdsearch.errors import OutOfMemoryError
@@ -230,36 +225,6 @@ def test_the_same_seed_is_the_same_attack_and_another_seed_another() -> None:
     )
     assert torch.equal(first, second)
     assert not torch.equal(first, third)
-
-
-def test_autoattack_takes_colour_images_that_are_laid_out_channels_last(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def as_the_package_does(_: nn.Module, x: Tensor, y: Tensor, **__: Any) -> Any:
-        # Its targeted attack sums gradients in memory laid out like the images, and views them.
-        check_zero_gradients(torch.ones_like(x))
-        return torch.ones_like(y, dtype=torch.bool), []
-
-    monkeypatch.setattr(accuracy, "auto_attack", as_the_package_does)
-    x = torch.rand(4, 3, 8, 8).contiguous(memory_format=torch.channels_last)
-    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 10))
-    evaluate_autoattack(network, x, torch.zeros(4, dtype=torch.int64), attack=ATTACK)
-    with pytest.raises(RuntimeError, match="view size is not compatible"):
-        check_zero_gradients(torch.ones_like(x))
-
-
-def test_autoattack_stays_in_the_validation_attacks_ball() -> None:
-    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
-    with torch.no_grad():
-        network[1].weight.zero_()
-        network[1].bias.zero_()
-        network[1].weight[1] = 1 / 64  # class 1: the mean pixel, less a half
-        network[1].bias[1] = -0.5
-        network[1].bias[2:] = -10.0
-    x = torch.cat([torch.full((1, 1, 8, 8), pixel) for pixel in (0.55, 0.45, 0.8)])
-    results, _ = evaluate_autoattack(network, x, torch.tensor([1, 0, 0]), attack=ATTACK)
-    assert results.clean.tolist() == [True, True, False]
-    assert results.robust.tolist() == [False, False, False]
 
 
 class Gain(nn.Module):

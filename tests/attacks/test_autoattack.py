@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from pyautoattack.checks import check_zero_gradients
 from torch import Tensor, nn
 
 from rkdsearch.attacks.autoattack import (
@@ -226,3 +227,19 @@ def test_a_network_without_derivatives_ends_no_part(name: Any, network: nn.Modul
     x_adv = attack.attacked(network, part, x, torch.tensor([1, 1]))
     broken = network(x_adv).argmax(dim=1) == 0
     assert broken.tolist() == [name == "square", False]  # which needs no derivative
+
+
+def test_colour_images_may_be_laid_out_channels_last() -> None:
+    x = torch.rand(4, 3, 8, 8).contiguous(memory_format=torch.channels_last)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 10))
+    y = network(x).argmax(dim=1)
+    robust, _ = auto_attack(network, x, y, ball=Linf(0.5), steps=3, queries=5)
+    assert robust.tolist() == [False] * 4
+    with pytest.raises(RuntimeError, match="view size is not compatible"):  # the package's own
+        check_zero_gradients(torch.ones_like(x))
+
+
+def test_autoattack_stays_in_its_ball() -> None:
+    x = grey(0.55, 0.45, 0.65, 0.8)
+    robust, _ = auto_attack(linear(), x, torch.tensor([1, 0, 1, 0]), ball=Linf(0.1), queries=50)
+    assert robust.tolist() == [False, False, True, False]
