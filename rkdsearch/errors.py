@@ -97,7 +97,7 @@ class OutOfMemoryError(RkdError):
 
     @classmethod
     @contextmanager
-    def told(cls, place: str, remedy: str) -> Iterator[None]:
+    def in_block(cls, place: str, remedy: str) -> Iterator[None]:
         """Raise this error, with place and remedy, where the block runs out of memory."""
         try:
             yield

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from rkdsearch import config as run
 from rkdsearch import data, models
-from rkdsearch.accuracy import evaluate_autoattack
+from rkdsearch.accuracy import correct
+from rkdsearch.attacks.autoattack import auto_attack
 from rkdsearch.config import TrainConfig
 from rkdsearch.data.splits import stratified_subset
 from rkdsearch.teacher import ROLES, Role, load
@@ -246,10 +247,10 @@ def _autoattack(
     """Clean and robust, (N,) booleans, and seconds: of the file, which is written once."""
     if not file.exists():
         started = time.perf_counter()
-        results, _ = evaluate_autoattack(network, x, y, attack=config.validation.attack.build())
+        robust, _ = auto_attack(network, x, y, ball=config.validation.attack.build().ball)
         known = {
-            "clean": results.clean.int().tolist(),
-            "robust": results.robust.int().tolist(),
+            "clean": correct(network, x, y).int().tolist(),
+            "robust": robust.int().tolist(),
             "seconds": time.perf_counter() - started,
         }
         file.write_text(json.dumps(known), encoding="utf-8")

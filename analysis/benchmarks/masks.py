@@ -31,8 +31,9 @@ import torch
 import turns
 from torch import nn
 
-from rkdsearch.accuracy import attacked_images, correct, evaluate_accuracy, evaluate_autoattack
+from rkdsearch.accuracy import attacked_images, correct, evaluate_accuracy
 from rkdsearch.attacks import Attack, Ball, MarginAttack
+from rkdsearch.attacks.autoattack import auto_attack
 from rkdsearch.flags import check
 from rkdsearch.results.flags import raised
 
@@ -68,9 +69,9 @@ def row(
     true = claimed.robust & papers.robust & correct(network, transferred, y)
     standard = None
     if autoattack:
-        by_autoattack, _ = evaluate_autoattack(network, x[::3], y[::3], attack=pgd)
-        true[::3] &= by_autoattack.robust
-        standard = by_autoattack.robust_accuracy
+        by_autoattack, _ = auto_attack(network, x[::3], y[::3], ball=ball)
+        true[::3] &= by_autoattack
+        standard = float(by_autoattack.double().mean())
     return {
         "clean": claimed.clean_accuracy,
         "margin": claimed.robust_accuracy,

@@ -147,7 +147,7 @@ def dockerfile() -> None:
 
 
 def _search(space: str, trials: int, study: str) -> "render.SearchCommand":
-    """The search, where a space that comes with rkdsearch is there."""
+    """Command line of the search. Raises SpaceError for an unknown `rkdsearch:NAME`."""
     from rkdsearch.cluster.render import SearchCommand
     from rkdsearch.space.shipped import located
 

@@ -45,14 +45,14 @@ def doctor(
         say(f"this machine {complaint}")
     with ExitStack() as held:
         held.enter_context(available_resources(resources, address, say))
-        sights = (
+        reports = (
             [("this machine", examination.here(searched, study))]
             if address is None
             else examination.examine(searched, study)
         )
-        for node, sight in sights:
-            say(f"{node}: {sight.facts or 'no answer'}")
-            for complaint in sight.complaints:
+        for node, report in reports:
+            say(f"{node}: {report.facts or 'no answer'}")
+            for complaint in report.complaints:
                 found += 1
                 say(f"  {node} {complaint}")
         if address is not None and searched is not None:
@@ -61,7 +61,7 @@ def doctor(
                 say(f"  {sentence}")
             for complaint in (
                 *examination.impossible(resources),
-                *examination.strangers(resources),
+                *examination.nodes_that_cannot_connect(resources),
             ):
                 found += 1
                 say(f"  {complaint}")

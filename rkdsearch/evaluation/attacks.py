@@ -108,7 +108,9 @@ class PlannedAttack:
             case _:
                 assert_never(self.name)
 
-    def parts(self, network: nn.Module, classes: int, seed: int, sources: Sources) -> list["Part"]:
+    def parts(
+        self, network: nn.Module, classes: int, seed: int, sources: Sources
+    ) -> list["AttackPart"]:
         """The attack's parts in their order, on a `network` with so many logits."""
         if self.name == "clean":
             return []
@@ -118,17 +120,21 @@ class PlannedAttack:
             case "pgd20" | "pgd100":
                 pgd = Attack(ball, PGD_STEPS[self.name], self.relative_step_size * self.eps)
                 return [
-                    Part(f"start {r}", partial(pgd_attack, pgd, network, (seed, self.name, r)))
+                    AttackPart(
+                        f"start {r}", partial(pgd_attack, pgd, network, (seed, self.name, r))
+                    )
                     for r in range(1, self.restarts + 1)
                 ]
             case "margin":
                 return [
-                    Part(f"start {r}", partial(margin_attack, ball, lambda: network, seed, r))
+                    AttackPart(f"start {r}", partial(margin_attack, ball, lambda: network, seed, r))
                     for r in range(1, self.restarts + 1)
                 ]
             case "targeted":
                 return [
-                    Part(f"target {rank}", partial(targeted_attack, ball, network, seed, rank))
+                    AttackPart(
+                        f"target {rank}", partial(targeted_attack, ball, network, seed, rank)
+                    )
                     for rank in range(1, min(aa.MOST_TARGETS, classes - 1) + 1)
                 ]
             case "square" | "autoattack":
@@ -137,7 +143,7 @@ class PlannedAttack:
                     aa.parts(classes) if self.name == "autoattack" else (aa.Part("square"),)
                 )
                 return [
-                    Part(
+                    AttackPart(
                         part.attack if part.target is None else f"{part.attack} {part.target}",
                         partial(attack.attacked, network, part),
                         part.attack,
@@ -146,7 +152,9 @@ class PlannedAttack:
                 ]
             case "transfer":
                 return [
-                    Part(f"made on {name}", partial(margin_attack, ball, sources[name], seed, 1))
+                    AttackPart(
+                        f"made on {name}", partial(margin_attack, ball, sources[name], seed, 1)
+                    )
                     for name in self.sources
                 ]
             case _:
@@ -154,7 +162,7 @@ class PlannedAttack:
 
 
 @dataclass(frozen=True)
-class Part:
+class AttackPart:
     """A part of an attack: images x (N, C, H, W) and labels y (N,) to x'.
 
     Parts of one `group` are counted together in `survivors`; by default each for itself.

@@ -23,7 +23,7 @@ from rkdsearch.accuracy import BATCH, compute_in_parts, correct, ieee_fp32
 from rkdsearch.atomic_file import replace_file
 from rkdsearch.attacks import Attack, MarginAttack, build_ball
 from rkdsearch.attacks import autoattack as aa
-from rkdsearch.evaluation.attacks import PGD_STEPS, Part, PlannedAttack
+from rkdsearch.evaluation.attacks import PGD_STEPS, AttackPart, PlannedAttack
 from rkdsearch.evaluation.images import Pixels
 from rkdsearch.evaluation.targets import EvaluationTarget
 from rkdsearch.flags import ImageChecks
@@ -53,7 +53,7 @@ class EvaluationJob:
 
     @property
     def name(self) -> str:
-        """`t00003, autoattack`, for people."""
+        """`t00003, autoattack, linf 0.0314, seed 0`, for people."""
         return f"{self.target.trial_id}, {self.attack.title}, seed {self.seed}"
 
     @property
@@ -189,7 +189,7 @@ def _run_parts(
     started, place = time.perf_counter(), job.name
     at_once = len(y)
 
-    def passed(part: Part | None, xs: Tensor, ys: Tensor) -> Tensor:
+    def passed(part: AttackPart | None, xs: Tensor, ys: Tensor) -> Tensor:
         """True where the prediction is right on x' of the part, or on x."""
         nonlocal at_once
 

@@ -25,6 +25,7 @@ from ray.util.scheduling_strategies import (
 from rkdsearch import data
 from rkdsearch.errors import DiskError, RkdError, StudyError
 from rkdsearch.execution.gang import GangProcess, meeting, network_of
+from rkdsearch.execution.node_check import NodeCheck, NodeReport, check_node, last_line, versions
 from rkdsearch.execution.placement import (
     live_nodes,
     missing_on_cluster,
@@ -32,7 +33,6 @@ from rkdsearch.execution.placement import (
     process_bundle,
     processes_on,
 )
-from rkdsearch.execution.sight import Order, Sight, last_line, look, versions
 from rkdsearch.local_path import missing_folders
 from rkdsearch.plugins import allowed_imports
 from rkdsearch.search.teachers import needed_roles
@@ -40,13 +40,13 @@ from rkdsearch.space.settings import Resources
 from rkdsearch.space.space import SearchSpace
 from rkdsearch.teacher import ROLES, fingerprint
 
-LOOK_SECONDS = 300.0  # for one node: it imports torch, reads the images and hashes the teachers
+CHECK_SECONDS = 300.0  # for one node: it imports torch, reads the images and hashes the teachers
 MEET_SECONDS = 60.0
 LEAST_FREE_BYTES = 1 << 30  # below it the disk of the study is called full
 
 
-def examine(space: SearchSpace | None, folder: Path | None) -> Iterator[tuple[str, Sight]]:
-    """Every node of the connected cluster that can train a process of the space, and its sight.
+def examine(space: SearchSpace | None, folder: Path | None) -> Iterator[tuple[str, NodeReport]]:
+    """Every node of the connected cluster that can train a process of the space, and its report.
 
     Without a space every node is looked at. At most 64 nodes: the others are like these, and a
     worker refuses a folder that is not the study's.
@@ -57,24 +57,26 @@ def examine(space: SearchSpace | None, folder: Path | None) -> Iterator[tuple[st
         for node in live_nodes()
         if space is None or processes_on(node["Resources"], process_bundle(resources))
     ]
-    with _witness(folder) as witness:
-        order = _order(space, folder, witness)
-        task = ray.remote(num_cpus=0, max_retries=0)(look)
-        looks = {
+    with _probe_file(folder) as probe:
+        packed = _packed_check(space, folder, probe)
+        task = ray.remote(num_cpus=0, max_retries=0)(check_node)
+        checks = {
             task.options(
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            ).remote(order): node
+            ).remote(packed): node
             for node in nodes[:64]
         }
-        waiting = list(looks)
+        waiting = list(checks)
         while waiting:
-            ready, waiting = ray.wait(waiting, num_returns=1, timeout=LOOK_SECONDS)
+            ready, waiting = ray.wait(waiting, num_returns=1, timeout=CHECK_SECONDS)
             if not ready:
-                late = Sight("", (f"did not answer within {LOOK_SECONDS:g} s: is it overloaded?",))
-                yield from ((_name(looks[one]), late) for one in waiting)
+                late = NodeReport(
+                    "", (f"did not answer within {CHECK_SECONDS:g} s: is it overloaded?",)
+                )
+                yield from ((_name(checks[one]), late) for one in waiting)
                 return
-            node = looks[ready[0]]
-            yield _name(node), _sight(ready[0], str(node["NodeID"]))
+            node = checks[ready[0]]
+            yield _name(node), _report(ready[0], str(node["NodeID"]))
 
 
 def check_cluster(space: SearchSpace, folder: Path, notice: Callable[[str], None]) -> None:
@@ -84,13 +86,13 @@ def check_cluster(space: SearchSpace, folder: Path, notice: Callable[[str], None
     of nodes that die meanwhile. Raises StudyError with what is wrong, in a sentence or a few.
     """
     complaints = list[str]()
-    for node, sight in examine(space, folder):
-        complaints += [f"node {node} {complaint}" for complaint in sight.complaints]
-        if sight.lost:
-            notice(f"node {node} {sight.facts}: the search begins without it")
+    for node, report in examine(space, folder):
+        complaints += [f"node {node} {complaint}" for complaint in report.complaints]
+        if report.lost:
+            notice(f"node {node} {report.facts}: the search begins without it")
     complaints += impossible(space.resources)
     if not complaints:  # nodes with another folder or version need no further test
-        complaints += strangers(space.resources)
+        complaints += nodes_that_cannot_connect(space.resources)
     if complaints:
         more = f" (and {len(complaints) - 3} more)" if len(complaints) > 3 else ""
         raise StudyError("\n".join(complaints[:3]) + more)
@@ -98,10 +100,10 @@ def check_cluster(space: SearchSpace, folder: Path, notice: Callable[[str], None
         notice(sentence)
 
 
-def here(space: SearchSpace | None, folder: Path | None) -> Sight:
-    """The sight of this machine, which needs no Ray."""
-    with _witness(folder) as witness:
-        return look(_order(space, folder, witness))
+def here(space: SearchSpace | None, folder: Path | None) -> NodeReport:
+    """The report of this machine, which needs no Ray."""
+    with _probe_file(folder) as probe:
+        return check_node(_packed_check(space, folder, probe))
 
 
 def too_small(resources: Resources) -> Iterator[str]:
@@ -129,7 +131,7 @@ def impossible(resources: Resources) -> Iterator[str]:
         )
 
 
-def strangers(resources: Resources) -> Iterator[str]:
+def nodes_that_cannot_connect(resources: Resources) -> Iterator[str]:
     """A sentence where two nodes of a gang cannot meet.
 
     Nothing where a trial has one process, or the cluster one node for them.
@@ -194,7 +196,7 @@ class _Meeting(GangProcess):
 
 
 @contextmanager
-def _witness(folder: Path | None) -> Iterator[str]:
+def _probe_file(folder: Path | None) -> Iterator[str]:
     """Name of a file in the folder that only who sees this very folder can read.
 
     Nodes write files beside it; all are removed. Raises DiskError where it cannot be written.
@@ -225,7 +227,7 @@ def _witness(folder: Path | None) -> Iterator[str]:
                 one.rmdir()
 
 
-def _order(space: SearchSpace | None, folder: Path | None, witness: str) -> bytes:
+def _packed_check(space: SearchSpace | None, folder: Path | None, probe: str) -> bytes:
     config = None if space is None else space.example()
     files = (
         {}
@@ -239,10 +241,10 @@ def _order(space: SearchSpace | None, folder: Path | None, witness: str) -> byte
         }
     )
     return pickle.dumps(
-        Order(
+        NodeCheck(
             versions=versions(),
             folder=None if folder is None else folder.resolve(),
-            witness=witness,
+            probe=probe,
             images=None if config is None else config.data,
             hashes={} if config is None else data.load_training(config.data).hashes,
             teachers=files,
@@ -252,21 +254,21 @@ def _order(space: SearchSpace | None, folder: Path | None, witness: str) -> byte
     )
 
 
-def _sight(reference: Any, node_id: str) -> Sight:
+def _report(reference: Any, node_id: str) -> NodeReport:
     """A node's answer, or why it has none."""
     try:
-        found: Sight = ray.get(reference)
+        found: NodeReport = ray.get(reference)
     except ray.exceptions.RayTaskError as error:
         cause = getattr(error, "cause", None) or error
-        return Sight(
+        return NodeReport(
             "", (f"cannot run rkdsearch: {last_line(cause)}; install one lock on all nodes",)
         )
     except ray.exceptions.RayError as error:
         # a node that died a moment ago is alive for Ray until something is asked of it
         if node_id not in {node["NodeID"] for node in live_nodes()}:
-            return Sight("was lost while it was looked at", (), lost=True)
+            return NodeReport("was lost while it was looked at", (), lost=True)
         logs = "the logs of Ray on that node say why (/tmp/ray/session_latest/logs)"
-        return Sight("", (f"cannot run the look ({type(error).__name__}): {logs}",))
+        return NodeReport("", (f"cannot run the check ({type(error).__name__}): {logs}",))
     return found
 
 

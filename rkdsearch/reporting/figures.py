@@ -9,12 +9,12 @@ from rkdsearch.reporting.traces import (
     Figure,
     Panel,
     Row,
+    escaped,
     figure,
     is_number,
     looks,
     method_of,
     panels_figure,
-    plain,
     points,
     title,
 )
@@ -34,12 +34,12 @@ def nodes(found: Sequence[NodeStay], failed: Sequence[Row]) -> Figure | None:
     # A gap after each line: one trace draws a node's whole row.
     traces: list[Figure] = [
         {
-            "name": plain(name),
+            "name": escaped(name),
             "mode": "lines+markers",
             "x": [t for s in mine for t in (s.start.isoformat(), s.end.isoformat(), None)],
-            "y": [plain(name) for _ in mine for _ in range(3)],
+            "y": [escaped(name) for _ in mine for _ in range(3)],
             "customdata": [
-                f"{plain(s.trial_id)}: {s.epochs} epochs on {plain(name)}"
+                f"{escaped(s.trial_id)}: {s.epochs} epochs on {escaped(name)}"
                 for s in mine
                 for _ in range(3)
             ],
@@ -56,8 +56,8 @@ def nodes(found: Sequence[NodeStay], failed: Sequence[Row]) -> Figure | None:
                 "name": "moved away",
                 "mode": "markers",
                 "x": [s.end.isoformat() for s in moved],
-                "y": [plain(s.node) for s in moved],
-                "customdata": [f"{plain(s.trial_id)} went on elsewhere" for s in moved],
+                "y": [escaped(s.node) for s in moved],
+                "customdata": [f"{escaped(s.trial_id)} went on elsewhere" for s in moved],
                 "hovertemplate": "%{customdata}<extra></extra>",
                 "marker": {"symbol": "diamond", "size": 11, "color": "$ink"},
             }
@@ -68,9 +68,9 @@ def nodes(found: Sequence[NodeStay], failed: Sequence[Row]) -> Figure | None:
                 "name": "failure of the machine",
                 "mode": "markers",
                 "x": [row["run.updated"].isoformat() for row in failed],
-                "y": [plain(row["run.node"] or "unknown node") for row in failed],
+                "y": [escaped(row["run.node"] or "unknown node") for row in failed],
                 "customdata": [
-                    f"{plain(row['trial_id'])}: {plain(row['error'] or row['failure'])}"
+                    f"{escaped(row['trial_id'])}: {escaped(row['error'] or row['failure'])}"
                     for row in failed
                 ],
                 "hovertemplate": "%{customdata}<extra></extra>",
@@ -105,8 +105,8 @@ def curves(trials: Sequence[Row], epochs: Sequence[Row], front: Sequence[Row]) -
         for axis, key in (("", "robust_accuracy"), ("2", "clean_accuracy")):
             traces.append(
                 {
-                    "name": plain(title(row)),
-                    "legendgroup": plain(row["trial_id"]),
+                    "name": escaped(title(row)),
+                    "legendgroup": escaped(row["trial_id"]),
                     "showlegend": on_front and not axis,
                     "mode": "lines",
                     "x": [point["epoch"] for point in seen],
@@ -118,7 +118,7 @@ def curves(trials: Sequence[Row], epochs: Sequence[Row], front: Sequence[Row]) -
                         "color": style[method_of(row)].colour if on_front else "$faint",
                     },
                     "hovertemplate": (
-                        f"{plain(title(row))}<br>epoch %{{x}}: %{{y:.1%}}<extra></extra>"
+                        f"{escaped(title(row))}<br>epoch %{{x}}: %{{y:.1%}}<extra></extra>"
                         if on_front
                         else None
                     ),
@@ -170,10 +170,10 @@ def costs(trials: Sequence[Row], front: Sequence[Row]) -> Figure | None:
                 if rows:
                     traces.append(
                         points(
-                            plain(method),
+                            escaped(method),
                             rows,
                             marker,
-                            more | {"legendgroup": plain(method), "showlegend": first},
+                            more | {"legendgroup": escaped(method), "showlegend": first},
                         )
                     )
             rows = [row for row in counted if row["trial_id"] in chosen]
@@ -209,7 +209,7 @@ def reliability(epochs: Sequence[Row], front: Sequence[Row]) -> Figure | None:
             "type": "bar",
             "orientation": "h",
             "name": name,
-            "y": [plain(title(row)) for row, _ in rows],
+            "y": [escaped(title(row)) for row, _ in rows],
             "x": [epoch[f"teacher.{key}"] for _, epoch in rows],
             "marker": {"color": colour},
             "hovertemplate": f"%{{y}}<br>teacher {name}: %{{x:.1%}}<extra></extra>",
@@ -256,8 +256,8 @@ def slices(trials: Sequence[Row]) -> Figure | None:
             pairs = [(row, value) for row, value in numbers if method_of(row) == method]
             if pairs:
                 marker = {"symbol": look.shape, "color": look.colour, "size": 7}
-                more = {"legendgroup": plain(method), "showlegend": method not in shown}
-                trace = points(plain(method), [row for row, _ in pairs], marker, more)
+                more = {"legendgroup": escaped(method), "showlegend": method not in shown}
+                trace = points(escaped(method), [row for row, _ in pairs], marker, more)
                 shown.add(method)
                 traces.append(
                     {

@@ -206,7 +206,7 @@ def thinned(trials: Sequence[Row], front: Sequence[Row]) -> list[Row]:
 
 
 def one_in(trials: int) -> int:
-    """Of so many trials one is drawn, so that about `DRAWN` of all of them are."""
+    """Thinning factor: one trial in this many is drawn, about `DRAWN` in all."""
     return -(-trials // DRAWN)
 
 

@@ -9,11 +9,11 @@ from rkdsearch.reporting.traces import (
     Figure,
     Look,
     Row,
+    escaped,
     figure,
     is_number,
     looks,
     method_of,
-    plain,
     points,
     title,
 )
@@ -71,14 +71,14 @@ def pareto(trials: Sequence[Row], front: Sequence[Row], teachers: Mapping[str, R
             }
             more: Figure = {
                 "opacity": 1.0 if finished else 0.5,
-                "legendgroup": plain(name),
+                "legendgroup": escaped(name),
                 "showlegend": finished,
                 "legendrank": 1000,
             }
             more |= _bars(searched, look.colour)
             # a point without a place: a method that only baselines used has its legend entry too
             nowhere: Figure = {} if searched else {"x": [None], "y": [None], "customdata": [""]}
-            traces.append(points(plain(name), searched, marker, more | nowhere))
+            traces.append(points(escaped(name), searched, marker, more | nowhere))
         baselines = [row for row in rows if row["origin"] == Origin.BASELINE]
         if baselines:
             sides = (
@@ -170,7 +170,7 @@ def _baselines(
         "legendrank": 900,
         "mode": "markers+text",
         "text": [
-            f"&nbsp;{plain(title(row))}&nbsp;" if side else ""
+            f"&nbsp;{escaped(title(row))}&nbsp;" if side else ""
             for row, side in zip(rows, sides, strict=True)
         ],
         "textposition": [_SIDES.get(side or "right", side) for side in sides],
@@ -203,7 +203,7 @@ def drawable(teachers: object) -> dict[str, Row]:
 
 
 def _teacher(role: str, teacher: Row) -> Figure:
-    name = f"{plain(role)} teacher"
+    name = f"{escaped(role)} teacher"
     return {
         "name": name,
         "mode": "markers",
@@ -217,7 +217,7 @@ def _teacher(role: str, teacher: Row) -> Figure:
         },
         "legendrank": 950,
         "hovertemplate": (
-            f"<b>{name}</b><br>{plain(teacher.get('label') or '')}<br>clean %{{x:.1%}} · robust"
+            f"<b>{name}</b><br>{escaped(teacher.get('label') or '')}<br>clean %{{x:.1%}} · robust"
             " %{y:.1%}<extra></extra>"
         ),
     }

@@ -54,7 +54,7 @@ def looks(methods: Sequence[str]) -> dict[str, Look]:
     return {name: look(n) for n, name in enumerate(sorted(set(methods)))}
 
 
-def plain(text: object) -> str:
+def escaped(text: object) -> str:
     """Text with escaped markup."""
     return str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
@@ -101,16 +101,16 @@ def points(name: str, rows: Sequence[Row], marker: Figure, more: Figure) -> Figu
 
 
 def _hover(row: Row) -> str:
-    lines = [f"<b>{plain(title(row))}</b>", f"clean {row[CLEAN]:.1%} · robust {row[ROBUST]:.1%}"]
+    lines = [f"<b>{escaped(title(row))}</b>", f"clean {row[CLEAN]:.1%} · robust {row[ROBUST]:.1%}"]
     if row["seeds"]:
         lines.append(f"means over {row['seeds']} replicates")
     lines.append(
-        f"{plain(row['status'])}, epoch {row['fidelity.epochs']} of {row['fidelity.of_epochs']}"
+        f"{escaped(row['status'])}, epoch {row['fidelity.epochs']} of {row['fidelity.of_epochs']}"
     )
     if row["reconstructed"]:
         lines.append("RECONSTRUCTED method")
     lines += [
-        f"{plain(name)} = {plain(number(value))}"
+        f"{escaped(name)} = {escaped(number(value))}"
         for name, value in parse(row["hyperparameters"]).items()
     ]
     return "<br>".join(lines)
@@ -137,8 +137,8 @@ def panels_figure(
     for n, panel in enumerate(panels):
         axis = "" if n == 0 else str(n + 1)
         kind = {"type": "log", "exponentformat": "power"} if panel.log else {"type": "linear"}
-        axes[f"xaxis{axis}"] = {"title": {"text": plain(panel.x)}, "zeroline": False, **kind}
-        axes[f"yaxis{axis}"] = {"title": {"text": plain(panel.y)}, **ACCURACY}
+        axes[f"xaxis{axis}"] = {"title": {"text": escaped(panel.x)}, "zeroline": False, **kind}
+        axes[f"yaxis{axis}"] = {"title": {"text": escaped(panel.y)}, **ACCURACY}
     grid = {
         "rows": -(-len(panels) // columns),
         "columns": columns,

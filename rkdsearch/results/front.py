@@ -27,7 +27,7 @@ def front_rows(
     objectives: Sequence[str] = USUAL,
     limits: Mapping[str, float] = NO_LIMITS,
 ) -> pd.DataFrame:
-    """The trials on the front (`selection` has the rule), by the first objective, the best last.
+    """The trials on the front (rule: `front_rule`), by the first objective, the best last.
 
     `limits` are the constraints by objective. Metrics are those that judge: means over replicates
     where these are over.

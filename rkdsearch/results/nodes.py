@@ -68,7 +68,7 @@ def by_node(found: Iterable[NodeStay], trials: Iterable[Mapping[str, Any]]) -> l
 
 
 def moves(found: Iterable[NodeStay]) -> list[NodeStay]:
-    """The node_stays after which their trial was trained on by another node."""
+    """Stays whose trial was continued by another node."""
     moved: list[NodeStay] = []
     before: dict[str, NodeStay] = {}
     for stay in sorted(found, key=lambda s: s.start):

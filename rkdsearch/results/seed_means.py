@@ -37,7 +37,7 @@ class SeedMean:
 
     @property
     def has_interval(self) -> bool:
-        """True where the interval is one."""
+        """True where its ends differ: several seeds were measured."""
         return self.estimate.low < self.estimate.high
 
 

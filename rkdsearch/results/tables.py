@@ -1,7 +1,7 @@
 """The tables: their columns, and `docs/results.md`, which is `markdown()` of this module.
 
 `rows` has every column. A column may be renamed with a new SCHEMA_VERSION and a mapping in
-`versions.py`; see decision 13.
+`versions.py`; see ADR 13.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ Schema version {version}. Every file has all columns of its table, and its metad
 meanings: `pandas.read_parquet("studies/digits/trials")` needs nothing of ours. Files are replaced
 whole: a reader sees the old row or the new one, also while the search runs. What was not measured
 (NaN included) is null. Readers map older versions: see
-[decision 13](adr/0013-columns-may-be-renamed-before-1.0.md).
+[ADR 13](adr/0013-columns-may-be-renamed-before-1.0.md).
 """
 _ABOUT = {
     "trials": (

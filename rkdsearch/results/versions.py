@@ -1,9 +1,8 @@
-"""Older schema versions, read as the current one. Only this module knows their names.
+"""Older schema versions of the tables, read as the current one.
 
-Version 1 is of releases before 0.2; version 2 had no checks behind flags (decision 15), and `seed`
-for `attack_seed` in `evaluations`. For releases 0.x columns may be renamed with a mapping here
-(decision 13); from 1.0 on no column is
-renamed.
+Version 1 is of releases before 0.2; version 2 had no checks behind flags (ADR 15), and `seed` for
+`attack_seed` in `evaluations`. For releases 0.x columns may be renamed with a mapping here
+(ADR 13); from 1.0 on no column is renamed.
 """
 
 from collections.abc import Mapping

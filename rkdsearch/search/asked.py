@@ -47,7 +47,7 @@ class Asked:
             self.near.append(trial.notes.get(NOTE, NOWHERE))
         if queue.NOTE in trial.notes:
             self.enqueued.add(str(trial.notes[queue.NOTE]))
-        self.beside += bool({queue.NOTE, longer.AGAIN} & trial.notes.keys())
+        self.beside += bool({queue.NOTE, longer.REPEATS} & trial.notes.keys())
         self.take(trial.ordinal)
 
     def take(self, ordinal: int) -> None:

@@ -63,7 +63,7 @@ class Beliefs:
         if not held:
             return None
         uses = Counter(near)
-        later = near[self._strength.looks :]
+        later = near[self._strength.trials :]
         if min(uses[t.label] for t in held) >= self._strength.first and (
             number_of(later) >= self._strength.share * (len(later) + 1)
         ):
@@ -101,13 +101,13 @@ class Beliefs:
         """Baselines with the share of searched trials that rank above each.
 
         Each is judged on the lowest rung that ranks it: none ranks a baseline in its warm-up.
-        Higher rungs need fewer looks, as halving leaves them.
+        Higher rungs need fewer trials, as halving leaves them.
         """
-        waiting, looks = list(baselines), strength.looks
+        waiting, needed = list(baselines), strength.trials
         for rung in self._scheduler.rungs:
             here = [t.trial_id for t in baselines if t.trial_id in rung.values]
             searched = len(rung.values) - len(here)
-            if searched < max(1, looks):
+            if searched < max(1, needed):
                 return
             ranks = {name: self._scheduler.rank(rung, name).rank for name in here}
             for trial in waiting:
@@ -115,7 +115,7 @@ class Beliefs:
                     others = sum(other < rank for other in ranks.values())
                     yield trial, (rank - 1 - others) / searched
             waiting = [t for t in waiting if t.trial_id not in ranks]
-            looks //= self._space.scheduler.reduction
+            needed //= self._space.scheduler.reduction
 
     def _in_space(self, baseline: Trial, owed: Owed | None) -> bool:
         """True where the search may propose the baseline's method, and a choice that is owed."""

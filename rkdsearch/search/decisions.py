@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from rkdsearch.results.rows import DecisionRow
 from rkdsearch.results.states import Decision, Origin
 from rkdsearch.search.ledger import Ledger
-from rkdsearch.search.longer import AGAIN
+from rkdsearch.search.longer import REPEATS
 from rkdsearch.search.scheduler import Rung, Scheduler
 from rkdsearch.search.shares import Shares
 from rkdsearch.search.trial import Trial
@@ -107,4 +107,4 @@ def _chosen(trial: Trial) -> str | None:
     """The rule by which a trial always trains on; None where the scheduler decides."""
     if trial.origin == Origin.BASELINE:
         return "baseline: always full length"
-    return "contender of a shorter full run: always full length" if AGAIN in trial.notes else None
+    return "contender of a shorter full run: always full length" if REPEATS in trial.notes else None

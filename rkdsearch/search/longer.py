@@ -20,7 +20,7 @@ from rkdsearch.search.feasibility import Feasibility
 from rkdsearch.search.trial import Trial
 from rkdsearch.space.space import SearchSpace
 
-AGAIN = "again"  # note of a trial: the trial of a shorter full run that it repeats
+REPEATS = "again"  # note of a trial: the trial of a shorter full run that it repeats
 
 
 def ladders(known: Mapping[str, Any], space: SearchSpace) -> list[list[dict[str, Any]]]:

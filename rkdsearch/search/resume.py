@@ -18,8 +18,8 @@ from rkdsearch.search.longer import Lengths
 from rkdsearch.search.scheduler import Rung
 from rkdsearch.search.stored_trials import (
     StoredTrials,
+    hide_damaged,
     hyperparameters_of,
-    put_aside,
 )
 from rkdsearch.search.trial import Trial, segments_of
 from rkdsearch.space.space import SearchSpace, values_of
@@ -49,7 +49,7 @@ def reconcile(
             " --resume"
         )
     for file in ledger.store.damaged:
-        notice(put_aside(ledger.folder, file, {row["trial_id"] for row in stored.rows}))
+        notice(hide_damaged(ledger.folder, file, {row["trial_id"] for row in stored.rows}))
     for row in stored.rows:
         trial = _restored(row, stored, ledger, lengths)
         if trial is None:

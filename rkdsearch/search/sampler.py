@@ -145,7 +145,7 @@ def build_sampler(config: SamplerConfig, seed: int) -> optuna.samplers.BaseSampl
 
 
 class _LedgerStorage(optuna.storages.InMemoryStorage):
-    """Observations as Optuna's storage, and the one trial that is asked for: the base class's no 0.
+    """Observations as Optuna's storage. The proposed trial is the base class's trial 0.
 
     `Study.add_trials` would copy and check every observation at every proposal: ten times the work
     of the sampler itself.

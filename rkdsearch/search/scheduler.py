@@ -10,8 +10,7 @@ stopping    A trial trains on unless it ranks below the best 1/eta of those that
 eta is `scheduler.reduction`. With `per_group` > 0 trials are ranked within their groups first (the
 methods, say, with `sampler.minimum_per`): the best 1/eta of each group are promoted, one at least
 once so many have arrived as survive of `per_group`; then the best of all, up to 1/eta of the rung.
-Rungs hold no state of their own: after a restart they are filled
-again from the ledger.
+Rungs hold no state of their own: after a restart they are filled again from the ledger.
 """
 
 import math

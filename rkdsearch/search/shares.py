@@ -1,8 +1,9 @@
 """The share of each choice in a search: proposals that it gets whatever looks good so far.
 
-A sampler that is asked "which method?" stays with whoever looked good at the lowest rung. With
+A sampler keeps proposing the method that looked good at the lowest rung. With
 `sampler.minimum_per: {method.name: 4}` each method is proposed four times first, by turns, from
-what was measured of that method alone; and halving owes each its best (`scheduler.py`).
+what was measured of that method alone. Halving then promotes the best trial of each method
+(`scheduler.py`).
 """
 
 from collections import Counter

@@ -188,7 +188,7 @@ def checkpoint_history(
     return history_of(folder)
 
 
-def put_aside(study: Path, file: Path, known: Collection[str]) -> str:
+def hide_damaged(study: Path, file: Path, known: Collection[str]) -> str:
     """Hide a damaged file of rows from readers. Returns a sentence about it.
 
     Where it is of `trials/`, checkpoints of trials that are not among the `known` ones are hidden

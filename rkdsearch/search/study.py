@@ -155,7 +155,7 @@ class Study:
             earlier = self._again.pop(0)
             proposal = Proposal(
                 dict(earlier.hyperparameters),
-                {longer.AGAIN: earlier.trial_id},
+                {longer.REPEATS: earlier.trial_id},
                 earlier.proposed_by or ProposedBy.CHANCE,
             )
             return self._add(ordinal, earlier.origin, earlier.label, proposal)

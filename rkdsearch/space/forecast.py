@@ -85,13 +85,13 @@ def lines(
             f" ({scheduler.name}, {scheduler.kind})"
         )
     if (strength := STRENGTHS.get(beliefs)) is not None and families:
-        left = max(0, trials - baselines - strength.looks)
+        left = max(0, trials - baselines - strength.trials)
         due = min(left, max(families * strength.first, round(strength.share * left)))
         if left:
             found.append(
-                f"beliefs ({beliefs}): of {left} proposals after {strength.looks} looks, up to"
-                f" {due} near baselines that few outrank on the lowest rung, to full length at once"
-                " (not in the cost above)"
+                f"beliefs ({beliefs}): once {strength.trials} searched trials stand on the lowest"
+                f" rung, up to {due} of the other {left} proposals are made near baselines that few"
+                " outrank there, and trained to full length at once (not in the cost above)"
             )
     found += _short_of_minimum(trials - baselines, baselines, owed)
     if trials > baselines and not there:

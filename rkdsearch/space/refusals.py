@@ -1,4 +1,4 @@
-"""Space files that are refused although every value in them is legal: what does not go together."""
+"""Refusals of settings that are legal one by one and contradict each other."""
 
 from collections.abc import Sequence
 

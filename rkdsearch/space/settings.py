@@ -17,21 +17,21 @@ Confidence = Literal["low", "medium", "high"]
 class Strength:
     """Meaning of a confidence.
 
-    A belief is judged once `looks` searched trials stand on the lowest rung. It holds where at most
+    A belief is judged once `trials` searched ones stand on the lowest rung. It holds where at most
     `outranked` of them, as a share, rank above its baseline. Then `first` proposals are made near
     each such baseline, and `share` of all that follow.
     """
 
-    looks: int
+    trials: int
     outranked: float
     first: int
     share: float
 
 
 STRENGTHS: Mapping[str, Strength] = {
-    "low": Strength(looks=8, outranked=0.125, first=1, share=0.25),
-    "medium": Strength(looks=6, outranked=0.25, first=2, share=0.5),
-    "high": Strength(looks=6, outranked=0.25, first=4, share=0.5),
+    "low": Strength(trials=8, outranked=0.125, first=1, share=0.25),
+    "medium": Strength(trials=6, outranked=0.25, first=2, share=0.5),
+    "high": Strength(trials=6, outranked=0.25, first=4, share=0.5),
 }
 
 

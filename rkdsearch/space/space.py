@@ -43,8 +43,8 @@ PROTECTED = {
 class SearchSpace:
     """A search space with legal values.
 
-    `fixed` keeps a value that a parent file fixes and its child searches: it holds in baselines
-    that do not name it, and where the parameter's `when` does not.
+    A value that a parent file fixes and its child searches stays in `fixed`: baselines that do not
+    name it have it, and runs in which the parameter does not exist.
     `text` is the YAML that it was read from, `merged` its values over the files that it extends.
     """
 

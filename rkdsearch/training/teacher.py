@@ -205,7 +205,7 @@ def measuring(teacher: TeacherConfig, config: TrainConfig) -> Iterator[tuple[Tea
     )
     sha256, said = fingerprint(path), measured_on(teacher, path, splits)
     contents: list[str] = []
-    with OutOfMemoryError.told(f"{path}, to be measured", "does another program use it?"):
+    with OutOfMemoryError.in_block(f"{path}, to be measured", "does another program use it?"):
         network = load_network(teacher, splits, contents.append).to(device)
         if config.training.channels_last:
             models.check_channels_last(teacher.network, network, splits.train.task)

@@ -29,10 +29,10 @@ def expected_seconds(config: TrainConfig) -> float | None:
         if images == len(splits.train) or time.perf_counter() - started > ENOUGH_SECONDS:
             break
         images = min(4 * images, len(splits.train))
-    an_image = 1 / epoch.images_per_second
-    a_look = (epoch.seconds - images * an_image) * validated / min(images, validated)
-    looks = math.ceil(epochs / config.validation.every)
-    return epochs * len(splits.train) * an_image + looks * a_look
+    seconds_per_image = 1 / epoch.images_per_second
+    training = seconds_per_image * len(splits.train)
+    validation = (epoch.seconds - images * seconds_per_image) * validated / min(images, validated)
+    return epochs * training + math.ceil(epochs / config.validation.every) * validation
 
 
 def _second_epoch(config: TrainConfig, images: int, validated: int) -> EpochResult:

@@ -52,7 +52,7 @@ class Trainer:
     does not fit.
     """
 
-    @OutOfMemoryError.told(
+    @OutOfMemoryError.in_block(
         "before the first epoch",
         "the networks and the training images must fit; does another program use it?",
     )
@@ -135,7 +135,7 @@ class Trainer:
         for epoch in range(len(self.history), end):
             # The validation attack depends on none of these values: it splits its batches itself,
             # and raises its own sentence.
-            with OutOfMemoryError.told(f"epoch {epoch + 1}", remedy):
+            with OutOfMemoryError.in_block(f"epoch {epoch + 1}", remedy):
                 result = self._epoch(epoch)
             self.history.append(result)
             self._save()

@@ -97,7 +97,12 @@ def test_every_part_agrees_at_the_standards_steps(classes: int) -> None:
 def test_targets_are_the_other_classes_and_at_most_nine() -> None:
     counts = {k: sum(part.attack == "apgd-t" for part in parts(k)) for k in (2, 3, 4, 10, 11, 100)}
     assert counts == {2: 1, 3: 2, 4: 3, 10: 9, 11: 9, 100: 9}
-    assert parts(2) == (Part("apgd-ce"), Part("apgd-t", 1), Part("fab-t", 1), Part("square"))
+    assert parts(2) == (
+        Part("apgd-ce"),
+        Part("apgd-t", 1),
+        Part("fab-t", 1),
+        Part("square"),
+    )
     assert targeted_loss(3) == "margin, because DLR needs 4 classes"
     assert targeted_loss(4) == "DLR"
 

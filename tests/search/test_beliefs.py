@@ -76,8 +76,9 @@ def test_the_forecast_says_how_many_proposals_may_come_near_baselines(tmp_path: 
     space = believing(tmp_path, GOOD, BAD)
     assert [line for line in space.forecast(2 + 20) if "beliefs" in line] == [
         (
-            "beliefs (medium): of 14 proposals after 6 looks, up to 7 near baselines that few"
-            " outrank on the lowest rung, to full length at once (not in the cost above)"
+            "beliefs (medium): once 6 searched trials stand on the lowest rung, up to 7 of the"
+            " other 14 proposals are made near baselines that few outrank there, and trained to"
+            " full length at once (not in the cost above)"
         )
     ]
 

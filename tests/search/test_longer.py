@@ -69,8 +69,8 @@ def test_rows_of_the_shorter_run_stay_and_its_baselines_and_contenders_are_train
         ["t00007", "t00008", "t00007-r1", "t00008-r1"], 8
     )
     assert study.trials["t00007"].label == "published"
-    assert study.trials["t00007"].notes == {longer.AGAIN: "t00000"}
-    assert study.trials["t00008"].notes == {longer.AGAIN: "t00002"}
+    assert study.trials["t00007"].notes == {longer.REPEATS: "t00000"}
+    assert study.trials["t00008"].notes == {longer.REPEATS: "t00002"}
     assert {d.rule for d in study.trials["t00008"].decisions} == {
         "contender of a shorter full run: always full length"
     }

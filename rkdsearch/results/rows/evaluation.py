@@ -53,7 +53,9 @@ class EvaluationRow:
         int | None,
         Cell("seed that the network was trained with; null for teachers", "`training.seed`"),
     ]
-    checkpoint: Annotated[str, Cell("best (of validation) or last", "`best.safetensors`")]
+    checkpoint: Annotated[
+        str, Cell("always `best`: the best epoch by validation", "`best.safetensors`")
+    ]
     split: Annotated[
         str,
         Cell(

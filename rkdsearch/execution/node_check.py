@@ -1,4 +1,4 @@
-"""The look of one node at what a search needs: folder, images, teachers, versions, GPU.
+"""Check of one node for what a search needs: folder, images, teachers, versions, GPU.
 
 It runs on the node, as a Ray task of the doctor, or in this process for a single machine.
 """
@@ -24,12 +24,12 @@ from rkdsearch.teacher import fingerprint
 
 
 @dataclass(frozen=True)
-class Order:
-    """Things that a node is asked to look at, and how the driver sees them."""
+class NodeCheck:
+    """Files and versions that a node compares with the driver's."""
 
     versions: Mapping[str, str]
-    folder: Path | None  # of the study, with the file `witness` in it
-    witness: str
+    folder: Path | None  # of the study, with the file `probe` in it
+    probe: str
     images: DataConfig | None
     hashes: Mapping[str, str | None]
     teachers: Mapping[str, str]  # paths -> sha256
@@ -38,7 +38,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Sight:
+class NodeReport:
     """One node: a line of facts, and sentences about what is wrong."""
 
     facts: str
@@ -66,72 +66,72 @@ def _source() -> str:
     return digest.hexdigest()[:8]
 
 
-def look(packed: bytes) -> Sight:
-    """Look at everything of an order on this node. Complaints begin with the verb."""
-    order: Order = pickle.loads(packed)  # noqa: S301 - `examine` wrote it, in this process's job
+def check_node(packed: bytes) -> NodeReport:
+    """Compare this node with the driver. Complaints begin with the verb."""
+    asked: NodeCheck = pickle.loads(packed)  # noqa: S301 - `examine` wrote it, in this process's job
     mine = versions()
     complaints = [
         f"{name} is {mine[name]}, and {wanted} where the search runs: install one lock on all nodes"
-        for name, wanted in order.versions.items()
+        for name, wanted in asked.versions.items()
         if mine[name] != wanted
     ]
     complaints += [
         complaint
         for check in (_imports, _folder, _images, _teachers, _gpu)
-        for complaint in check(order)
+        for complaint in check(asked)
     ]
     devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
     gpu = f", {torch.cuda.get_device_name(0)} x {devices}" if devices else ""
-    return Sight(", ".join(f"{k} {v}" for k, v in mine.items()) + gpu, tuple(complaints))
+    return NodeReport(", ".join(f"{k} {v}" for k, v in mine.items()) + gpu, tuple(complaints))
 
 
-def _imports(order: Order) -> Iterator[str]:
-    allow_import(*order.packages)
-    for package in order.packages:
+def _imports(asked: NodeCheck) -> Iterator[str]:
+    allow_import(*asked.packages)
+    for package in asked.packages:
         try:
             load_module(package, place="--allow-import")
         except Exception as error:  # noqa: BLE001 - the user's own module may raise anything
             yield f"{package} cannot be imported: {last_line(error)}; install it on every node"
 
 
-def _folder(order: Order) -> Iterator[str]:
-    if order.folder is None:
+def _folder(asked: NodeCheck) -> Iterator[str]:
+    if asked.folder is None:
         return
     try:
-        seen = (order.folder / order.witness).read_text()
+        seen = (asked.folder / asked.probe).read_text()
     except OSError as error:
         yield (
-            f"does not see {order.folder} as the search does ({error.strerror}): mount the shared"
+            f"does not see {asked.folder} as the search does ({error.strerror}): mount the shared"
             " file system at the same path on every node, or name a folder on it with --study"
         )
         return
     try:
-        (order.folder / f"{order.witness}-{seen}-{socket.gethostname()}").write_text(seen)
+        (asked.folder / f"{asked.probe}-{seen}-{socket.gethostname()}").write_text(seen)
     except OSError as error:
         yield (
-            f"cannot write to {order.folder} ({error.strerror}): trials write checkpoints there;"
+            f"cannot write to {asked.folder} ({error.strerror}): trials write checkpoints there;"
             " let the user that Ray runs as write to it"
         )
 
 
-def _images(order: Order) -> Iterator[str]:
-    if order.images is None:
+def _images(asked: NodeCheck) -> Iterator[str]:
+    if asked.images is None:
         return
     try:
-        found = data.load_training(order.images).hashes
+        found = data.load_training(asked.images).hashes
     except RkdError as error:
         yield f"cannot read the images: {error}"
         return
-    for name, wanted in order.hashes.items():
+    for name, wanted in asked.hashes.items():
         if found[name] != wanted:
             yield (
-                f"has other images of {order.images.name}: {name} is {found[name]}, and {wanted}"
+                f"has other images of {asked.images.name}: {name} is {found[name]}, and {wanted}"
                 " where the search runs; put them on the shared file system"
             )
 
 
-def _teachers(order: Order) -> Iterator[str]:
-    for path, wanted in order.teachers.items():
+def _teachers(asked: NodeCheck) -> Iterator[str]:
+    for path, wanted in asked.teachers.items():
         try:
             found = fingerprint(Path(path))
         except RkdError as error:
@@ -144,8 +144,8 @@ def _teachers(order: Order) -> Iterator[str]:
             )
 
 
-def _gpu(order: Order) -> Iterator[str]:
-    if not order.gpu:
+def _gpu(asked: NodeCheck) -> Iterator[str]:
+    if not asked.gpu:
         return
     try:
         torch.cuda.init()  # type: ignore[no-untyped-call]  # torch has no type for it

@@ -7,7 +7,7 @@ import pytest
 
 from rkdsearch import data, plugins
 from rkdsearch.data.config import DataConfig
-from rkdsearch.execution.sight import Order, look, versions
+from rkdsearch.execution.node_check import NodeCheck, check_node, versions
 
 DIGITS = DataConfig(name="digits")
 
@@ -19,8 +19,8 @@ def no_package_stays_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def seen(**changes: Any) -> tuple[str, ...]:
     """Complaints about an order with nothing in it but these."""
-    nothing = Order(versions(), None, "", None, {}, {}, (), gpu=False)
-    return look(pickle.dumps(replace(nothing, **changes))).complaints
+    nothing = NodeCheck(versions(), None, "", None, {}, {}, (), gpu=False)
+    return check_node(pickle.dumps(replace(nothing, **changes))).complaints
 
 
 def test_a_node_that_sees_what_the_search_sees_has_no_complaint(tmp_path: Path) -> None:
@@ -31,7 +31,7 @@ def test_a_node_that_sees_what_the_search_sees_has_no_complaint(tmp_path: Path) 
     assert (
         seen(
             folder=tmp_path,
-            witness=".doctor-1",
+            probe=".doctor-1",
             images=DIGITS,
             hashes=data.load_training(DIGITS).hashes,
             teachers={str(teacher): empty},
@@ -50,7 +50,7 @@ def test_versions_are_compared_by_name() -> None:
 
 
 def test_a_folder_that_is_another_disks_is_not_the_studys(tmp_path: Path) -> None:
-    (complaint,) = seen(folder=tmp_path, witness=".doctor-1")
+    (complaint,) = seen(folder=tmp_path, probe=".doctor-1")
     assert complaint.startswith(
         f"does not see {tmp_path} as the search does (No such file or directory): mount the shared"
     )
