@@ -1,5 +1,6 @@
 """`rkdsearch status STUDY`: the state of a search. It reads only."""
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -8,6 +9,8 @@ from rkdsearch.cli.options import LocalPath
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from rich.console import Console
 
     from rkdsearch.reporting.traces import Row
     from rkdsearch.results.study import StudyResults
@@ -29,36 +32,51 @@ def status(
         List every finished and failed trial; default: those that fit on a screen.
     """
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
-    from rkdsearch.pace import duration
-    from rkdsearch.reporting.traces import Row, method_of, percent, settings
-    from rkdsearch.results.cells import CLEAN, ROBUST, records
-    from rkdsearch.results.chance import at_chance
-    from rkdsearch.results.cost import cost_of
-    from rkdsearch.results.front import LENGTH, of_full_length
-    from rkdsearch.results.objectives import OBJECTIVES, USUAL
+    from rkdsearch.results.cells import records
     from rkdsearch.results.study import read_study
 
-    def cells(row: Row) -> tuple[str, ...]:
-        student = _safe(row["label"] or method_of(row))
-        student += " RECONSTRUCTED" if row["reconstructed"] else ""
-        student += " AT CHANCE" if at_chance(row, found.chance) else ""
-        student += f" OF {row[LENGTH]} EPOCHS" if row["trial_id"] in shorter else ""
-        return (
-            _safe(row["trial_id"]),
-            percent(row[CLEAN]),
-            percent(row[ROBUST]) + _seeds(row),
-            *(known.shown(row[known.column]) for known in further),
-            student,
+    found = read_study(study)
+    # neither a name nor an error is markup: their author may be a stranger
+    console = Console(soft_wrap=False, highlight=False, markup=False, emoji=False)
+    screen = _Screen(found, console)
+    screen.headline()
+    front, others, failed = records(found.front), _others(found), _failed(found)
+    shown = front if all_trials else _spread(front, FRONT)
+    screen.table("the front so far (validation)", "on the front", front, shown, epochs=True)
+    screen.settings(shown)
+    shown = others if all_trials else others[:OTHERS]
+    screen.table("finished, not on the front (validation)", "finished", others, shown)
+    screen.left_out()
+    screen.errors(failed, failed if all_trials else failed[-FAILED:])
+
+
+class _Screen:
+    """The parts of the screen, each printed by a method."""
+
+    def __init__(self, found: "StudyResults", console: "Console") -> None:
+        from rkdsearch.results.objectives import OBJECTIVES, USUAL
+
+        self._found = found
+        self._console = console
+        self._further = [OBJECTIVES[name] for name in found.objectives if name not in USUAL]
+
+    def headline(self) -> None:
+        """Name, trials by state, cost and hypervolume."""
+        from rich.text import Text
+
+        from rkdsearch.pace import duration
+        from rkdsearch.results.cost import cost_of
+
+        found, cost = self._found, cost_of(self._found.trials)
+        self._console.print(Text.assemble((_safe(found.name), "bold"), f"  {_state(found)}"))
+        device, span = duration(cost.device_seconds), duration(cost.span_seconds)
+        self._console.print(
+            f"device time {device} in a span of {span}, hypervolume {found.volume:.4f}"
         )
 
-    def tell(rows: "Sequence[Row]", shown: "Sequence[Row]", what: str) -> None:
-        if len(shown) < len(rows):
-            console.print(f"and {len(rows) - len(shown)} more {what}: --all lists them")
-
-    def listed(
+    def table(
+        self,
         title: str,
         what: str,
         rows: "Sequence[Row]",
@@ -66,48 +84,70 @@ def status(
         *,
         epochs: bool = False,
     ) -> None:
+        """A table of the rows that are shown, and how many are not; nothing without rows."""
+        from rich.table import Table
+
         if not rows:
             return
-        heads = ("trial", "clean %", "robust %", *(known.title for known in further), "student")
+        heads = ("trial", "clean %", "robust %", *(known.title for known in self._further))
         more = ("best epoch",) if epochs else ()
-        table = Table(*heads, *more, title=title, title_justify="left")
+        table = Table(*heads, "student", *more, title=title, title_justify="left")
         for row in shown:
             best = f"{row['metric.best_epoch']} of {row['fidelity.of_epochs']}"
-            table.add_row(*cells(row), *([best] if epochs else []))
-        console.print(table)
-        tell(rows, shown, what)
+            table.add_row(*self._cells(row), *([best] if epochs else []))
+        self._console.print(table)
+        self._more(rows, shown, what)
 
-    found = read_study(study)
-    further = [OBJECTIVES[name] for name in found.objectives if name not in USUAL]
-    cost = cost_of(found.trials)
-    front, others, failed = records(found.front), _others(found), _failed(found)
-    ended = [*front, *others]
-    shorter = {
-        row["trial_id"]
-        for row, whole in zip(ended, of_full_length(ended), strict=True)
-        if not whole
-    }
-    # neither a name nor an error is markup: their author may be a stranger
-    console = Console(soft_wrap=False, highlight=False, markup=False, emoji=False)
-    console.print(Text.assemble((_safe(found.name), "bold"), f"  {_state(found)}"))
-    spent = (
-        f"device time {duration(cost.device_seconds)} in a span of {duration(cost.span_seconds)}"
-    )
-    console.print(f"{spent}, hypervolume {found.volume:.4f}")
-    shown = front if all_trials else _spread(front, FRONT)
-    listed("the front so far (validation)", "on the front", front, shown, epochs=True)
-    for row in shown:  # as lines: a column beside the others would be one word wide
-        console.print(f"{_safe(row['trial_id'])}: {_safe(settings(row))}", soft_wrap=True)
-    shown = others if all_trials else others[:OTHERS]
-    listed("finished, not on the front (validation)", "finished", others, shown)
-    for line in _left_out(found):
-        console.print(_safe(line), soft_wrap=True)
-    shown = failed if all_trials else failed[-FAILED:]
-    for row in shown:
-        console.print(
-            f"failed: {_safe(row['trial_id'])}: {_safe(row['error'] or 'no reason was recorded')}"
+    def settings(self, rows: "Sequence[Row]") -> None:
+        """Hyperparameters, a line each: a column beside the others would be one word wide."""
+        from rkdsearch.reporting.traces import settings
+
+        for row in rows:
+            self._console.print(f"{_safe(row['trial_id'])}: {_safe(settings(row))}", soft_wrap=True)
+
+    def left_out(self) -> None:
+        """Trials that flags keep off the front, flags of test results, bad files."""
+        for line in _left_out(self._found):
+            self._console.print(_safe(line), soft_wrap=True)
+
+    def errors(self, rows: "Sequence[Row]", shown: "Sequence[Row]") -> None:
+        """Failed trials with their reasons, and how many are not shown."""
+        for row in shown:
+            error = _safe(row["error"] or "no reason was recorded")
+            self._console.print(f"failed: {_safe(row['trial_id'])}: {error}")
+        self._more(rows, shown, "failed")
+
+    def _more(self, rows: "Sequence[Row]", shown: "Sequence[Row]", what: str) -> None:
+        if len(shown) < len(rows):
+            self._console.print(f"and {len(rows) - len(shown)} more {what}: --all lists them")
+
+    def _cells(self, row: "Row") -> tuple[str, ...]:
+        from rkdsearch.reporting.traces import method_of, percent
+        from rkdsearch.results.cells import CLEAN, ROBUST
+        from rkdsearch.results.chance import at_chance
+        from rkdsearch.results.front import LENGTH
+
+        student = _safe(row["label"] or method_of(row))
+        student += " RECONSTRUCTED" if row["reconstructed"] else ""
+        student += " AT CHANCE" if at_chance(row, self._found.chance) else ""
+        student += f" OF {row[LENGTH]} EPOCHS" if row["trial_id"] in self._shorter else ""
+        return (
+            _safe(row["trial_id"]),
+            percent(row[CLEAN]),
+            percent(row[ROBUST]) + _seeds(row),
+            *(known.shown(row[known.column]) for known in self._further),
+            student,
         )
-    tell(failed, shown, "failed")
+
+    @cached_property
+    def _shorter(self) -> set[str]:
+        """Trials of a shorter full run than the longest."""
+        from rkdsearch.results.cells import records
+        from rkdsearch.results.front import of_full_length
+
+        ended = [*records(self._found.front), *_others(self._found)]
+        whole = of_full_length(ended)
+        return {row["trial_id"] for row, is_whole in zip(ended, whole, strict=True) if not is_whole}
 
 
 def _safe(text: str) -> str:

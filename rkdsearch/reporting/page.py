@@ -117,7 +117,7 @@ def context(study: StudyResults) -> dict[str, Any]:
     teachers, ladder = _mapping(study.description.get("teachers")), study.description.get("ladder")
     placed, failed = node_stays(study.epochs), machine_failures(rows)
     shown = {row["trial_id"] for row in drawn}
-    pictures = {
+    possible = {
         "nodes": figures.nodes([s for s in placed if s.trial_id in shown], failed),
         "pareto": pareto_figure.pareto(drawn, front, teachers) if trials else None,
         "costs": figures.costs(drawn, front),
@@ -125,6 +125,7 @@ def context(study: StudyResults) -> dict[str, Any]:
         "reliability": figures.reliability(epochs, front),
         "slices": figures.slices(drawn),
     }
+    pictures = {name: picture for name, picture in possible.items() if picture}
     tests = records(study.tests)
     replicates: list[Row] = [
         {**row, "seeds": None} for row in rows if row["origin"] == Origin.REPLICATE
@@ -183,8 +184,8 @@ def context(study: StudyResults) -> dict[str, Any]:
         "facts": {name: distinct(rows, column) for name, column in _FACTS.items()},
         "missing": notes(study, rows, trials, front, tests),
         "curves_drawn": figures.CURVES,
-        "pictures": {name: picture for name, picture in pictures.items() if picture},
-        "pictures_json": embedded({name: picture for name, picture in pictures.items() if picture}),
+        "pictures": pictures,
+        "pictures_json": embedded(pictures),
     }
 
 

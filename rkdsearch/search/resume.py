@@ -74,7 +74,17 @@ def reconcile(
     ]
     for trial in current:
         _settle(trial, ledger, decisions)
-    ledger.write_ended([t for t in ledger.trials.values() if _changed(t, lengths)])
+    trials = list(ledger.trials.values())
+    before = [trial.status for trial in trials]
+    for trial in trials:
+        _end_or_reopen(trial, lengths)
+    ledger.write_ended(
+        [
+            trial
+            for trial, status in zip(trials, before, strict=True)
+            if (trial.status, trial.label) != (status, trial.written_label)
+        ]
+    )
     ledger.take_over()
     return retried
 
@@ -130,19 +140,17 @@ def _relabel(ledger: Ledger, lengths: Lengths) -> None:
         trial.label = by_ordinal.get(trial.ordinal, trial.label)
 
 
-def _changed(trial: Trial, lengths: Lengths) -> bool:
+def _end_or_reopen(trial: Trial, lengths: Lengths) -> None:
     """End a trial that nobody trains on: a shorter full run, or a baseline that the space has lost.
 
-    A lost baseline that is back goes on, and so do its replicates. Returns whether the
-    trial has another row than before.
+    A lost baseline that is back goes on, and so do its replicates.
     """
-    lost, before = trial.label.endswith(NOT_IN_SPACE), trial.status
+    lost = trial.label.endswith(NOT_IN_SPACE)
     if trial.status in (Status.RUNNING, Status.PAUSED):
         over = lost or not lengths.current(trial)
         trial.status = Status.STOPPED if over else trial.status
     elif trial.status == Status.STOPPED and trial.origin in (Origin.BASELINE, Origin.REPLICATE):
         trial.status = Status.RUNNING if lengths.current(trial) and not lost else trial.status
-    return trial.status != before or trial.label != trial.written_label
 
 
 def _kept(row: Mapping[str, Any], config: TrainConfig, space: SearchSpace) -> dict[str, Any]:

@@ -52,27 +52,12 @@ def build_run(config: TrainConfig, splits: data.Splits | None = None) -> RunPart
         raise ConfigError(
             f"a Trainer takes a TrainConfig, got {config!r}; `load_config` reads one from a file"
         )
-    training = config.training
     accelerator = accelerator_for(config)
-    device, processes = accelerator.device, accelerator.num_processes
-    if splits is None:
-        splits = data.load_training(config.data)
-    elif splits.train.name != config.data.name:
-        raise ConfigError(
-            f"data.name must be '{splits.train.name}' where the images are given, got"
-            f" '{config.data.name}': rows and model card name the images by it"
-        )
-    train = splits.train
-    torch.manual_seed(training.seed)
-    student = build_student(config, train)
-    size = models.size_of(config.student, train.task)
-    if processes > 1 and training.batchnorm_across == "synchronised":
-        if device.type != "cuda":
-            raise ConfigError(
-                "training.batchnorm_across must be 'averaged' on CPU, got 'synchronised':"
-                " torch's SyncBatchNorm needs GPUs"
-            )
-        student = nn.SyncBatchNorm.convert_sync_batchnorm(student)  # type: ignore[no-untyped-call]
+    device = accelerator.device
+    splits = _splits(config, splits)
+    torch.manual_seed(config.training.seed)
+    student = _student(config, splits.train, accelerator)
+    size = models.size_of(config.student, splits.train.task)
     teachers = {
         role: _frozen_teacher(config, role, splits, device) for role in config.teacher_roles
     }
@@ -80,37 +65,61 @@ def build_run(config: TrainConfig, splits: data.Splits | None = None) -> RunPart
     place(student, config, device)
     companions = _companions(config, student, splits, device)
     modules = {name: companion.module for name, companion in companions.items()}
-    objective = TrainingObjective(config, student, modules, teachers, processes)
-    optimizers = build_optimizers(config.optimizer, student, companions)
-    average = (
-        None
-        if config.averaging.name == "none"
-        else Average(config.averaging, student, training.epochs)
-    )
-    batches = data.Batches(
-        train,
-        batch_size=training.batch_size,
-        seed=training.seed,
-        augment=config.data.augment,
-        sampling=config.data.sampling,
-        extra=splits.extra,
-        extra_fraction=config.data.extra_fraction,
-        device=device,
-        rank=accelerator.process_index,
-        processes=processes,
-    )
     return RunParts(
         accelerator=accelerator,
         splits=splits,
-        batches=batches,
+        batches=_batches(config, splits, accelerator),
         student=student,
         size=size,
         teachers=teachers,
         teacher_hashes=hashes,
-        objective=objective,
-        optimizers=optimizers,
+        objective=TrainingObjective(config, student, modules, teachers, accelerator.num_processes),
+        optimizers=build_optimizers(config.optimizer, student, companions),
         own_schedules=[None, *(c.schedule for c in companions.values() if c.own_optimizer)],
-        average=average,
+        average=(
+            None
+            if config.averaging.name == "none"
+            else Average(config.averaging, student, config.training.epochs)
+        ),
+    )
+
+
+def _splits(config: TrainConfig, given: data.Splits | None) -> data.Splits:
+    if given is None:
+        return data.load_training(config.data)
+    if given.train.name != config.data.name:
+        raise ConfigError(
+            f"data.name must be '{given.train.name}' where the images are given, got"
+            f" '{config.data.name}': rows and model card name the images by it"
+        )
+    return given
+
+
+def _student(config: TrainConfig, train: data.Images, accelerator: Accelerator) -> nn.Module:
+    student = build_student(config, train)
+    across = config.training.batchnorm_across
+    if accelerator.num_processes == 1 or across != "synchronised":
+        return student
+    if accelerator.device.type != "cuda":
+        raise ConfigError(
+            "training.batchnorm_across must be 'averaged' on CPU, got 'synchronised': torch's"
+            " SyncBatchNorm needs GPUs"
+        )
+    return nn.SyncBatchNorm.convert_sync_batchnorm(student)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def _batches(config: TrainConfig, splits: data.Splits, accelerator: Accelerator) -> data.Batches:
+    return data.Batches(
+        splits.train,
+        batch_size=config.training.batch_size,
+        seed=config.training.seed,
+        augment=config.data.augment,
+        sampling=config.data.sampling,
+        extra=splits.extra,
+        extra_fraction=config.data.extra_fraction,
+        device=accelerator.device,
+        rank=accelerator.process_index,
+        processes=accelerator.num_processes,
     )
 
 

@@ -143,42 +143,12 @@ class Trainer:
 
     def _epoch(self, epoch: int) -> EpochResult:
         started = time.perf_counter()
-        training, schedule = self.config.training, self.config.schedule
+        training = self.config.training
         fidelity = fidelity_at(self._fidelities, epoch + 1)
         attack = fidelity.attack(self.config.attack)
         self.objective.attack = attack.build()
-        # Each process has its own images and its own dropout.
-        _seed(
-            self.device,
-            _derive(training.seed, f"global {self.rank}" if self.rank else "global", epoch),
-        )
-        noise = Noise(
-            torch.Generator(device=self.device).manual_seed(
-                _derive(training.seed, "attack", epoch)
-            ),
-            self.rank,
-            self.processes,
-        )
-        self.objective.train()
         losses = EpochLosses(self.accelerator)
-        images, steps, factor = 0, len(self._batches), 1.0
-        pace = Pace(f"epoch {epoch + 1}: {{}} batches", steps)
-        for step, batch in enumerate(self._batches.epoch(epoch)):
-            factor = lr_factor(
-                schedule, epoch=epoch, within=step / steps, step=1 / steps, epochs=training.epochs
-            )
-            self._set_lr(factor, epoch)
-            losses.add(*self._step(batch, noise, epoch, factor))
-            images += len(batch.y) * self.processes
-            if self.average is not None:
-                self.average.after_step(self.student)
-            pace.at(step + 1)
-        self.config.method.end_epoch(
-            self.objective.memory, epoch=epoch, epochs=training.epochs, lr_factor=factor
-        )
-        self._average_statistics(self.objective)
-        if self.average is not None:
-            self.average.after_epoch(self.student, epoch)
+        images, factor = self._train(epoch, losses)
         # The first read of any loss: until here nothing has waited for the device.
         self._check_finite(losses, epoch)
         loss, terms = losses.means()
@@ -211,6 +181,49 @@ class Trainer:
         if epoch + 1 == training.epochs and self.rank == 0:
             result = replace(result, checks=self._checks_of_best(result))
         return replace(result, seconds=time.perf_counter() - started, finished=time.time())
+
+    def _train(self, epoch: int, losses: EpochLosses) -> tuple[int, float]:
+        """Train one epoch's batches; returns the number of images and the last factor on the rate.
+
+        Nothing waits for the device.
+        """
+        training = self.config.training
+        # Each process has its own images and its own dropout.
+        _seed(
+            self.device,
+            _derive(training.seed, f"global {self.rank}" if self.rank else "global", epoch),
+        )
+        noise = Noise(
+            torch.Generator(device=self.device).manual_seed(
+                _derive(training.seed, "attack", epoch)
+            ),
+            self.rank,
+            self.processes,
+        )
+        self.objective.train()
+        images, steps, factor = 0, len(self._batches), 1.0
+        pace = Pace(f"epoch {epoch + 1}: {{}} batches", steps)
+        for step, batch in enumerate(self._batches.epoch(epoch)):
+            factor = lr_factor(
+                self.config.schedule,
+                epoch=epoch,
+                within=step / steps,
+                step=1 / steps,
+                epochs=training.epochs,
+            )
+            self._set_lr(factor, epoch)
+            losses.add(*self._step(batch, noise, epoch, factor))
+            images += len(batch.y) * self.processes
+            if self.average is not None:
+                self.average.after_step(self.student)
+            pace.at(step + 1)
+        self.config.method.end_epoch(
+            self.objective.memory, epoch=epoch, epochs=training.epochs, lr_factor=factor
+        )
+        self._average_statistics(self.objective)
+        if self.average is not None:
+            self.average.after_epoch(self.student, epoch)
+        return images, factor
 
     def _step(
         self, batch: data.Batch, noise: Noise, epoch: int, factor: float
