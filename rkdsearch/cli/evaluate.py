@@ -95,12 +95,7 @@ def evaluate(
     from rkdsearch.evaluation.runner import JobFailure, evaluate
 
     _check_options(attacks, attack_seeds, images, front=front, trial=trial, methods=methods)
-    if gpu is not None and not 0 < gpu <= 1:
-        raise StudyError(f"--gpu must be > 0 and <= 1, got {gpu:g}")
-    if local and gpu is not None:
-        raise StudyError("--gpu is a Ray worker's share, and --local is without Ray; leave one out")
-    if local and address is not None:
-        raise StudyError("--local is without Ray, and --address names a Ray cluster; leave one out")
+    _check_place(gpu, address, local=local)
     show_pace()
     plugins.allow_import(*allow_import)
     radii = [_radius(text) for text in eps]
@@ -200,6 +195,17 @@ def _check_options(
         raise StudyError("--front, --trial and --methods each choose networks; give one of them")
 
 
+def _check_place(gpu: float | None, address: str | None, *, local: bool) -> None:
+    from rkdsearch.errors import StudyError
+
+    if gpu is not None and not 0 < gpu <= 1:
+        raise StudyError(f"--gpu must be > 0 and <= 1, got {gpu:g}")
+    if local and gpu is not None:
+        raise StudyError("--gpu is a Ray worker's share, and --local is without Ray; leave one out")
+    if local and address is not None:
+        raise StudyError("--local is without Ray, and --address names a Ray cluster; leave one out")
+
+
 def _targets(
     named: Path,
     front: bool,
@@ -218,6 +224,11 @@ def _targets(
     from rkdsearch.evaluation.targets import Targets, checkpoint_target, holds_run, study_targets
     from rkdsearch.teacher import read_contents
 
+    if not replicates and (trial is not None or named.is_file()):
+        raise StudyError(
+            "--no-replicates leaves replicates of a study's networks out, and one network is named;"
+            " leave it out"
+        )
     if not named.is_file():
         if named.suffix in {".safetensors", ".pt", ".pth"}:
             raise StudyError(f"{named}: there is no such file; check the path")
