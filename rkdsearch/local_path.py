@@ -20,6 +20,8 @@ def local_path(place: str | PathLike[str]) -> Path:
     """
     if not isinstance(place, str | PathLike):
         raise FileError(f"a path must be text or a Path, got {place!r}")
+    if not fspath(place):  # the working directory, as a path: an unset variable of a script
+        raise FileError("a path must name a file or folder, got an empty text")
     if (refusal := refused_url(place)) is not None:
         raise FileError(refusal)
     path = home_path(place)

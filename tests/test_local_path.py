@@ -115,6 +115,12 @@ def test_a_tilde_is_the_users_home_folder_wherever_a_path_may_stand(
     assert list((tmp_path / "here").iterdir()) == [tmp_path / "here" / "child.yaml"]
 
 
+def test_an_empty_path_is_not_the_working_directory() -> None:
+    with pytest.raises(FileError, match="a path must name a file or folder, got an empty text"):
+        local_path("")
+    assert local_path(".") == Path()
+
+
 def test_the_home_of_nobody_is_a_sentence() -> None:
     law = r"~nobody-at-all/x: no user of this name has a home folder here; name the folder itself"
     with pytest.raises(FileError, match=law):

@@ -103,7 +103,8 @@ class _Screen:
         from rkdsearch.reporting.traces import settings
 
         for row in rows:
-            self._console.print(f"{_safe(row['trial_id'])}: {_safe(settings(row))}", soft_wrap=True)
+            if said := settings(row):  # a single run has none
+                self._console.print(f"{_safe(row['trial_id'])}: {_safe(said)}", soft_wrap=True)
 
     def left_out(self) -> None:
         """Trials that flags keep off the front, flags of test results, bad files."""

@@ -11,6 +11,7 @@ from rkdsearch import methods
 from rkdsearch.config.dotted import flatten_tree
 from rkdsearch.config.run import TrainConfig
 from rkdsearch.config.typed import default
+from rkdsearch.teacher import ROLES
 
 
 class Unread(NamedTuple):
@@ -25,6 +26,7 @@ class Unread(NamedTuple):
 def unread(config: TrainConfig) -> Iterator[Unread]:
     """The fields of this run that change nothing."""
     yield from _unread_attack(config)
+    yield from _unread_teachers(config)
     if not config.method.reads_labels:
         why = "whose loss has no hard-label term"
         yield Unread("training.label_smoothing", "method.name", _method(config), why)
@@ -61,6 +63,14 @@ def _unread_attack(config: TrainConfig) -> Iterator[Unread]:
             yield Unread(f"attack.{name}", "method.name", _method(config), "which attacks no image")
     elif config.attack.steps == 0:
         yield Unread("attack.relative_step_size", "attack.steps", 0, "a start without a step")
+
+
+def _unread_teachers(config: TrainConfig) -> Iterator[Unread]:
+    for role in ROLES:
+        if config.teachers.get(role) is not None and role not in config.teacher_roles:
+            why = f"which learns from no {role} teacher"
+            for name in ("path", "recipe.method.name"):
+                yield Unread(f"teachers.{role}.{name}", "method.name", _method(config), why)
 
 
 def _method(config: TrainConfig) -> str:

@@ -304,6 +304,13 @@ def test_fixed_values_that_no_run_reads_are_named(tmp_path: Path) -> None:
     ]
 
 
+def test_a_teacher_that_no_run_learns_from_is_named(tmp_path: Path) -> None:
+    fixed = {**SMALL["fixed"], "teachers.robust.path": "robust.safetensors"}
+    (notice,) = notices(load_space(tmp_path, fixed=fixed), samples=6)
+    assert notice.startswith("fixed.teachers.robust.path: has no effect in any run: method.name is")
+    assert notice.endswith("which learns from no robust teacher; leave it out")
+
+
 def test_a_fixed_value_that_one_run_reads_is_meant_for_it(tmp_path: Path) -> None:
     # trades, a baseline alone, attacks images; the searched students do not
     space = load_space(
