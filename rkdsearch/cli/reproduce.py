@@ -1,5 +1,6 @@
 """`rkdsearch reproduce STUDY --trial ID`: train a trial again and compare."""
 
+from itertools import islice
 from pathlib import Path
 
 from rkdsearch.cli.options import AllowImport, LocalPath
@@ -52,10 +53,9 @@ def reproduce(
         others = list(other_conditions(was, facts_of(trainer)))
         for condition in others:
             say(f"not the same: {condition}")
-        for epoch in trainer.epochs():
+        left = len(was.epochs) - len(trainer.resume())
+        for epoch in islice(trainer.epochs(), max(0, left)):
             say(epoch_line(epoch, seconds_left(trainer.history)))
-            if len(trainer.history) == len(was.epochs):
-                break
         found = list(differences(was, trainer))
     if found:
         why = "; ".join(others) or (

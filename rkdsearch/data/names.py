@@ -52,6 +52,14 @@ def word_of(name: str) -> tuple[Split, str] | None:
     return None
 
 
+def are_integers(classes: Iterable[str]) -> bool:
+    """True where every class is named by a number: an integer label is then the class so named.
+
+    Folders 0 to 11 are in the order 0, 1, 10, 11, 2: a place in it is another number.
+    """
+    return all(name.isdecimal() for name in classes)
+
+
 def called(split: Split) -> str:
     """The names of a split, for a sentence: `validation, valid, val or dev`."""
     *most, last = _WORDS[split]

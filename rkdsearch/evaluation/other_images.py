@@ -43,6 +43,8 @@ _IMAGE_KEYS = ("image", "images", "x", "x_test", "data", "pixels")
 _LABEL_KEYS = ("label", "labels", "y", "y_test", "fine_label")
 _KNOWN = "folder:PATH, parquet:PATH, npz:FILE, npy:PATH or corruptions"
 _OF_FILES = ("folder", "parquet", "npz", "npy")
+# Fields of `data` that say where images are, and not which.
+_PLACES = frozenset({"root", "download", "cache", "memory_gib"})
 
 
 def image_sets(
@@ -69,6 +71,7 @@ def image_sets(
         if not 1 <= severity <= SEVERITIES:
             raise ConfigError(f"--severity must be 1 to {SEVERITIES}, got {severity}")
     if spec is None or corrupts:
+        _refuse_other_test_images(given, first.config.data)
         values = first.config.to_dict()
         config = run.build_stored(values | {"data": values["data"] | given}, "evaluate")
         own = ImageSet.of_test(data.load_test(config.data))
@@ -78,6 +81,20 @@ def image_sets(
         found = _named(spec, Form.of(given, first.config.data.resize), classes, severities)
     seed = first.config.data.split_seed
     return [evaluated_images(each, count, seed=seed) for each in found]
+
+
+def _refuse_other_test_images(given: Mapping[str, Any], own: data.DataConfig) -> None:
+    """Raise ConfigError for fields that would make other images the test images."""
+    name = str(given.get("name", own.name))
+    moved = name != own.name and own.path and name.partition(":")[0] == own.kind
+    for field in given:
+        if field in _PLACES or (field == "name" and moved):
+            continue
+        raise ConfigError(
+            f"data.{field}: the test images are the run's own, and only their place may be another"
+            f" ({', '.join(f'data.{place}' for place in sorted(_PLACES))}); name other images with"
+            " --data"
+        )
 
 
 def _corrupted(own: ImageSet, spec: str, severities: Sequence[int]) -> list[ImageSet]:
@@ -169,7 +186,8 @@ def _parquet(spec: str, path: Path, form: Form, classes: tuple[str, ...]) -> Ima
     files = [path] if path.is_file() else every_file(path)
     config = data.DataConfig(name=f"parquet:{path}")
     read = [LabelledFile.of(file, config) for file in files]
-    labels = np.concatenate([file.labels(classes) for file in read])
+    by_text = names.are_integers(classes)
+    labels = np.concatenate([file.labels(classes, by_text=by_text) for file in read])
     contents = [item for file in read for item in file.images()]
     return ImageSet(
         spec,
@@ -319,10 +337,11 @@ def _checked(labels: NDArray[Any], classes: tuple[str, ...], place: str) -> Indi
             f"{place}: labels must be one integer an image, (N,), got {flat.dtype} {labels.shape};"
             " give each image the number of its class, from 0"
         )
-    wrong = np.flatnonzero((flat < 0) | (flat >= len(classes)))
-    if len(wrong):
-        raise DataError(
-            f"{place}: label must be 0 to {len(classes) - 1}, the network's classes, got"
-            f" {flat[wrong[0]]} in row {wrong[0]}; correct it, or evaluate another network"
-        )
-    return flat.astype(np.int64)
+    known = {int(name) if names.are_integers(classes) else k: k for k, name in enumerate(classes)}
+    for row, label in enumerate(flat.tolist()):
+        if label not in known:
+            raise DataError(
+                f"{place}: label must be {min(known)} to {max(known)}, the network's classes, got"
+                f" {label} in row {row}; correct it, or evaluate another network"
+            )
+    return np.array([known[label] for label in flat.tolist()], dtype=np.int64)

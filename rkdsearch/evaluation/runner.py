@@ -7,11 +7,11 @@ has the executor for Ray.
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rkdsearch.errors import DiskError, RkdError, place_of
 from rkdsearch.evaluation.blocks import (
@@ -68,7 +68,7 @@ def evaluate(
     """
     store = Store(folder)
     rows = records(store.evaluations())
-    done = known_keys([row for row in rows if row["subset_sha256"] == images.sha256])
+    done = known_keys([row for row in rows if _is_of(row, images)])
     todo = []
     for job in jobs:
         if key_of(job) in done:
@@ -85,6 +85,16 @@ def evaluate(
     # The long jobs first, so that no worker is left alone with one at the end.
     todo.sort(key=lambda job: job.attack.name != "autoattack")
     yield from _run(store, todo, images, executor, opening, code)
+
+
+def _is_of(row: Mapping[str, Any], images: EvaluatedImages) -> bool:
+    """True where the row was measured on these images, under this name.
+
+    The test images have one name, wherever they lie; two corruptions may change no image.
+    """
+    same_set = images.split == "test" or row["dataset"] == images.name
+    same_images = row["subset_sha256"] == images.sha256
+    return bool(same_images and row["split"] == images.split and same_set)
 
 
 def _run(

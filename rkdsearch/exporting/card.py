@@ -168,7 +168,8 @@ def _results(d: ExportedNetwork) -> str:
         f" {ball_text(validation_attack)}. Intervals are Wilson's, over images; they do not cover"
         " the choice of the training seed."
     )
-    selected = "the epoch" if d.trial["origin"] == Origin.BASELINE else "the epoch and the trial"
+    searched = d.trial["origin"] == Origin.SEARCH
+    selected = "the epoch and the trial" if searched else "the epoch"
     biased = (
         f"The validation rows selected {selected}: they are optimistically biased by that"
         " selection."
@@ -192,11 +193,12 @@ def _replicates(d: ExportedNetwork) -> str:
         )
     found = d.replicates
     failed = f", and {found['failed']} more failed" if found["failed"] else ""
+    among = "one of" if d.trial["origin"] == Origin.REPLICATE else "not among"
     what = "baseline" if not found["selected"] else "configuration that the search chose"
     lines = [
         (
             f"This {what} was trained again with {found['seeds']} other training seed(s){failed};"
-            " the network of this card is not among these runs. A single network promises no more"
+            f" the network of this card is {among} these runs. A single network promises no more"
             " than their means."
         ),
         "",

@@ -19,9 +19,10 @@ from rkdsearch.exporting.robustbench import entry
 from rkdsearch.exporting.run_file import RUN, run_yaml
 from rkdsearch.exporting.weights import read_back, write_weights
 from rkdsearch.models import ModelConfig
-from rkdsearch.results.cells import records
+from rkdsearch.results.cells import CLEAN, ROBUST, records
 from rkdsearch.results.seed_means import over_seeds
 from rkdsearch.results.seed_noise import replicated
+from rkdsearch.results.states import Status
 from rkdsearch.results.study import StudyResults, read_study
 from rkdsearch.task import ImageTask
 from rkdsearch.teacher import fingerprint, header, load
@@ -56,10 +57,12 @@ def export_trial(
     # An earlier version's file does not describe its images.
     about = state if "task" in state else data.load_training(config.data).train.described
     task = ImageTask(**about["task"])
+    _refuse_other_weights(weights, trial, state.get("best"))
     _refuse_foreign(out)
     load(weights, config.student, task)  # weights that do not fit replace no earlier export
     network = _write_network(weights, tensors, state, about, config.student, task, out)
-    delivery = _gathered(study, rows, trial, config, task, about, fingerprint(out / WEIGHTS))
+    sums = fingerprint(weights), fingerprint(out / WEIGHTS)
+    delivery = _gathered(study, rows, trial, config, task, about, *sums)
     replace_file(out / CARD, model_card(delivery))
     replace_file(out / ENTRY, (json.dumps(entry(delivery), indent=2) + "\n"))
     replace_file(out / RUN, run_yaml(delivery))
@@ -68,6 +71,22 @@ def export_trial(
         onnx_model.write(network, _noise(task), out / ONNX)
         files.append(out / ONNX)
     return tuple(files)
+
+
+def _refuse_other_weights(weights: Path, trial: Mapping[str, Any], best: object) -> None:
+    """Raise StudyError where the checkpoint's own accuracies are not those of the trial's row.
+
+    Of a run that is not over the row may be some epochs behind.
+    """
+    if not isinstance(best, dict) or trial["status"] != Status.FINISHED:
+        return
+    for name, column in (("clean_accuracy", CLEAN), ("robust_accuracy", ROBUST)):
+        if trial[column] is not None and abs(best[name] - trial[column]) > 1e-9:
+            raise StudyError(
+                f"{weights}: is not the network of trial {trial['trial_id']}: its {name} on"
+                f" validation images was {best[name]:.4f}, and the trial's {trial[column]:.4f}; put"
+                " the trial's own file back"
+            )
 
 
 def _refuse_foreign(out: Path) -> None:
@@ -116,9 +135,14 @@ def _gathered(
     config: run.TrainConfig,
     task: ImageTask,
     about: Mapping[str, Any],
+    source: str,
     sha256: str,
 ) -> ExportedNetwork:
-    """Everything that card, entry and YAML say about the network."""
+    """Everything that card, entry and YAML say about the network.
+
+    `source` and `sha256` are the sha256 of the checkpoint and of the exported file: test results of
+    other weights are not this network's.
+    """
     ordinal = trial["ordinal"]
     teachers = rows.description.get("teachers") or {}
     return ExportedNetwork(
@@ -130,7 +154,7 @@ def _gathered(
         classes=tuple(map(str, about["classes"])),
         preprocessing=about["preprocessing"],
         sha256=sha256,
-        evaluations=records(rows.tests),
+        evaluations=[row for row in records(rows.tests) if row["weights_sha256"] in (None, source)],
         training_attack_steps=_distinct(rows, trial["trial_id"], "training_attack_steps"),
         processes=_distinct(rows, trial["trial_id"], "processes")
         or [int(n) for n in (trial["run.processes"],) if n],

@@ -77,8 +77,10 @@ class Store:
 
         A result on few images never replaces one on many.
         """
-        attack = {name: row.get(name) for name in ("norm", "eps", "attack_settings")}
-        digits = hashlib.sha256(json.dumps(attack, sort_keys=True).encode()).hexdigest()[:8]
+        what = {name: row.get(name) for name in ("norm", "eps", "attack_settings")}
+        if row.get("split") == "other":  # two names may have the same images
+            what["dataset"] = row["dataset"]
+        digits = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
         key = (row["checkpoint"], row["attack"], row["attack_seed"])
         suffix = "".join(f"-{part}" for part in (*key, str(row["subset_sha256"])[:8], digits))
         self._write("evaluations", row["trial_id"], [row], suffix=suffix)

@@ -81,11 +81,13 @@ class Feasibility:
         observations: Sequence[Observation],
         asked: Collection[str] = (),
         owed: Owed | None = None,
+        known: Collection[str] = (),
     ) -> Proposal:
         """The first feasible proposal for configuration `ordinal` that was not asked before.
 
-        `asked` are fingerprints of the runs that were. Raises ExhaustedSpaceError where a finite
-        space has no other, SpaceError where none of `ATTEMPTS` is feasible.
+        `asked` are fingerprints of the runs that were. Those that are `known` from an earlier study
+        are asked again only where a finite space is short of others. Raises ExhaustedSpaceError
+        where a finite space has no other, SpaceError where none of `ATTEMPTS` is feasible.
         """
         # emptied for every ordinal: a resumed search must propose the same
         infeasible: list[Mapping[str, Any]] = []
@@ -99,10 +101,12 @@ class Feasibility:
             reason = self._infeasibility(found.hyperparameters, trial_id_of(ordinal))
             if reason is not None:
                 infeasible = [*(infeasible or self._infeasible_sample), found.hyperparameters]
-            elif self._fingerprint(found.hyperparameters) not in asked:
-                return found
-            else:
+            elif (fingerprint := self.fingerprint(found.hyperparameters)) in asked:
                 reason = "it was asked before"
+            elif fingerprint in known:
+                reason = "an earlier study has it"
+            else:
+                return found
         raise SpaceError(
             f"{self._space.name}: after {ordinal} configurations, {ATTEMPTS:,} proposals in a row"
             f" were infeasible, the last because {reason}"
@@ -115,7 +119,7 @@ class Feasibility:
         for found in proposals:
             if (
                 self._infeasibility(found.hyperparameters, trial_id) is None
-                and self._fingerprint(found.hyperparameters) not in asked
+                and self.fingerprint(found.hyperparameters) not in asked
             ):
                 return found
         return None
@@ -130,7 +134,7 @@ class Feasibility:
                 for number, one in enumerate(grid.combinations(part)):
                     whole = with_choice(one, name, choice)
                     if self._infeasibility(whole, f"combination {number}") is None:
-                        known.add(self._fingerprint(whole))
+                        known.add(self.fingerprint(whole))
             self._parts[name, choice] = known
         known = self._parts[name, choice]
         return known is not None and known <= set(asked)
@@ -168,13 +172,14 @@ class Feasibility:
             (
                 None
                 if self._infeasibility(one, f"combination {number}") is not None
-                else self._fingerprint(one),
+                else self.fingerprint(one),
                 one,
             )
             for number, one in enumerate(found)
         ]
 
-    def _fingerprint(self, hyperparameters: Mapping[str, Any]) -> str:
+    def fingerprint(self, hyperparameters: Mapping[str, Any]) -> str:
+        """Fingerprint of a run with these hyperparameters. Raises ConfigError as `config`."""
         return self.config(hyperparameters, "").fingerprint()
 
     def config(self, hyperparameters: Mapping[str, Any], trial_id: str) -> TrainConfig:

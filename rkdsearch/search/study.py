@@ -6,6 +6,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -181,11 +182,19 @@ class Study:
                 [*self._warm_start, *self.observations()],
                 asked,
                 owed,
+                known=self._warm_started,
             )
         except SpaceError as error:
             self.exhausted = error  # told by the caller once all trials have ended
             return None
         return self._add(ordinal, Origin.SEARCH, "", proposal)
+
+    @cached_property
+    def _warm_started(self) -> frozenset[str]:
+        """Fingerprints of the warm start's configurations: the sampler knows their results."""
+        return frozenset(
+            self.feasibility.fingerprint(one.hyperparameters) for one in self._warm_start
+        )
 
     def _near_baseline(self, ordinal: int, owed: Owed | None) -> Proposal | None:
         """A proposal near a believed baseline, if one is due."""

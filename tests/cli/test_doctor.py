@@ -75,7 +75,7 @@ def test_a_gang_that_half_a_cluster_holds_waits_and_is_no_problem(
 ) -> None:
     monkeypatch.setattr(placement, "connected", lambda *_: nullcontext())
     monkeypatch.setattr(examination, "examine", lambda *_: [])
-    monkeypatch.setattr(examination, "strangers", lambda *_: [])
+    monkeypatch.setattr(examination, "nodes_that_cannot_connect", lambda *_: [])
     monkeypatch.setattr(examination, "live_nodes", lambda: [{"Resources": {"CPU": 4.0}}])
     monkeypatch.setattr(examination, "nodes_at_most", lambda: None)
     doctor(write_space(tmp_path, resources={"cpu": 2, "processes": 3}), address="auto")

@@ -413,6 +413,46 @@ def test_the_card_and_the_entry_count_the_openings_of_the_test_images(
     assert json.loads((tmp_path / "out" / "robustbench.json").read_text())["test_openings"] == 2
 
 
+def test_weights_of_another_network_are_not_exported_under_a_trials_name(
+    evaluated: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(evaluated, tmp_path / "study")
+    file = tmp_path / "study" / "best.safetensors"
+    tensors, state = checkpoint.read(file)
+    state["best"]["clean_accuracy"] += 0.01
+    checkpoint.write(file, tensors, state)
+    law = r"best.safetensors: is not the network of trial run: its clean_accuracy on validation"
+    with pytest.raises(StudyError, match=law):
+        export(tmp_path / "study", trial="run", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_card_has_no_test_results_of_other_weights(evaluated: Path, tmp_path: Path) -> None:
+    study = shutil.copytree(evaluated, tmp_path / "study")
+    for file in (study / "evaluations").iterdir():
+        file.unlink()
+    Store(study).write_evaluation(evaluation("clean", 0, "1110", weights_sha256="0" * 64))
+    export(study, trial="run", out=tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "**Not evaluated on test images.**" in card
+    own = fingerprint(study / "best.safetensors")
+    Store(study).write_evaluation(evaluation("clean", 1, "1110", weights_sha256=own))
+    export(study, trial="run", out=tmp_path / "out")
+    assert "| 3/4 |" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_replicates_card_says_that_it_is_one(evaluated: Path, tmp_path: Path) -> None:
+    study = shutil.copytree(evaluated, tmp_path / "study")
+    (row,) = records(Store(study).trials())
+    own = {name: value for name, value in row.items() if not name.startswith("config.")}
+    Store(study).write_trial({**own, "trial_id": "first", "origin": "search"})
+    Store(study).write_trial({**own, "origin": "replicate"})
+    export(study, trial="run", out=tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "the network of this card is one of these runs." in card
+    assert "The validation rows selected the epoch: they are" in card
+
+
 def test_the_card_keeps_other_training_seeds_apart_from_its_own_network(
     evaluated: Path, tmp_path: Path
 ) -> None:

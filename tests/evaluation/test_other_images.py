@@ -170,8 +170,6 @@ def test_options_that_mean_nothing_are_refused(tmp_path: Path) -> None:
         sets(f"folder:{tmp_path}", augment="crop")
     with pytest.raises(ConfigError, match="evaluate changes no run"):
         image_sets(None, {"optimizer.lr": 1}, (), [NETWORK], None)
-    with pytest.raises(ConfigError, match="evaluate: data: image_size has no meaning for digits"):
-        image_sets(None, {"data.image_size": 99}, (), [target("t")], None)
     with pytest.raises(DataError, match="--images: 1 of 6"):
         image_sets(f"folder:{tmp_path}", {}, (), [NETWORK], 1)
 
@@ -293,3 +291,53 @@ def test_a_form_that_is_none_is_refused(tmp_path: Path, given: dict[str, Any], l
     np.savez(tmp_path / "a.npz", image=GREY, label=LABELS)
     with pytest.raises(ConfigError, match=law):
         sets(f"{tmp_path / 'a.npz'}", **given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"data.test_fraction": 0.9},
+        {"data.test_split": "validation"},
+        {"data.split_seed": 9},
+        {"data.train_images": 50},
+        {"data.name": "mnist"},
+        {"data.image_size": 99},
+    ],
+)
+@pytest.mark.parametrize("spec", [None, "corruptions:fog"])
+def test_no_override_makes_other_images_the_test_images(
+    given: dict[str, Any], spec: str | None
+) -> None:
+    law = f"{next(iter(given))}: the test images are the run's own, and only their place may be"
+    with pytest.raises(ConfigError, match=law):
+        image_sets(spec, given, (), [target("t")], 20)
+
+
+def test_the_place_of_the_test_images_may_be_another(tmp_path: Path) -> None:
+    home = tmp_path / "there"
+    for split in ("train", "test"):
+        table(home / f"{split}.parquet", GREY)
+    moved = home.rename(tmp_path / "here")
+    config = target("t").config
+    was = config.model_copy(
+        update={"data": config.data.model_copy(update={"name": f"parquet:{home}"})}
+    )
+    (found,) = image_sets(
+        None, {"data.name": f"parquet:{moved}"}, (), [replace(NETWORK, config=was)], None
+    )
+    assert (found.split, found.opens_test) == ("test", True)
+
+
+def test_an_integer_is_the_class_that_it_names_where_classes_are_numbers(tmp_path: Path) -> None:
+    # folders 0, 1, 10 and 2 are in this order: the network's class 2 is called 10
+    network = replace(NETWORK, task=ImageTask(4, 1, 4, 4), classes=("0", "1", "10", "2"))
+    labels = np.array([0, 1, 10, 2, 10, 2])
+    np.savez(tmp_path / "a.npz", image=GREY, label=labels)
+    rows = [{"bytes": png(image[..., None]), "path": None} for image in GREY]
+    pq.write_table(pa.table({"image": rows, "label": labels}), tmp_path / "test.parquet")
+    for spec in (f"{tmp_path / 'a.npz'}", f"parquet:{tmp_path}"):
+        (found,) = image_sets(spec, {}, (), [network], None)
+        assert found.pixels.labels.tolist() == [0, 1, 2, 3, 2, 3]
+    np.savez(tmp_path / "b.npz", image=GREY, label=np.array([0, 1, 10, 2, 10, 3]))
+    with pytest.raises(DataError, match=r"label must be 0 to 10, .*, got 3 in row 5"):
+        image_sets(f"{tmp_path / 'b.npz'}", {}, (), [network], None)

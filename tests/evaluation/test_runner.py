@@ -1,6 +1,7 @@
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,26 @@ def test_a_second_evaluation_repeats_nothing_and_a_quick_look_or_new_weights_rep
     assert store.subsets().groupby("subset_sha256").size().tolist() in ([20, 40], [40, 20])
     assert len(store.openings()) == 4, "the evaluation that computed nothing opened nothing"
     assert not (tmp_path / "partial").exists()
+
+
+def test_images_under_another_name_have_rows_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the own test images as a folder, and two corruptions that change nothing
+    monkeypatch.setattr(runner, "run_block", fake())
+    run_alone(tmp_path)
+    own = digits(40)
+    for name in ("folder:mine", "digits, fog, severity 1", "digits, snow, severity 1"):
+        assert len(evaluated(tmp_path, ("clean",), replace(own, split="other", name=name))) == 1
+    assert len(evaluated(tmp_path, ("clean",), own)) == 1
+    assert evaluated(tmp_path, ("clean",), replace(own, name="another place")) == []
+    rows = records(Store(tmp_path).evaluations())
+    assert sorted((row["split"], row["dataset"]) for row in rows) == [
+        ("other", "digits, fog, severity 1"),
+        ("other", "digits, snow, severity 1"),
+        ("other", "folder:mine"),
+        ("test", "digits"),
+    ]
 
 
 def test_a_row_adds_up_its_blocks_and_says_where_every_digit_belongs(

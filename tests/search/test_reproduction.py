@@ -54,6 +54,17 @@ def test_a_run_is_trained_again_to_the_same_bits(
     assert not any(line.startswith("not the same") for line in said)
 
 
+def test_a_run_that_was_stopped_is_trained_again_no_further_however_often(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    running = single_run(Trainer(CONFIG, tmp_path / "run"))
+    next(running)
+    running.close()
+    for _ in range(2):
+        reproduce(tmp_path / "run", folder=tmp_path / "again")
+        assert "loss and accuracies of 1 epochs" in capsys.readouterr().out
+
+
 def test_what_differs_is_said_with_its_conditions_and_by_how_much(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -334,3 +334,15 @@ def test_the_same_accuracies_on_other_images_are_no_warm_start(tmp_path: Path) -
         StudyError, match=r'--warm-start needs the same images \(split_sha256\), got "0" there, '
     ):
         warm_start.from_study(tmp_path / "study", load_space(tmp_path))
+
+
+def test_what_the_earlier_study_trained_is_not_proposed_again(tmp_path: Path) -> None:
+    space = load_space(tmp_path, first=[])  # of one seed: chance would repeat itself
+    earlier = Study(claimed(tmp_path), space, 6, {})
+    FakeWorker().drive(earlier)
+    known = {trial.config.fingerprint() for trial in earlier.trials.values()}
+    seen = warm_start.from_study(tmp_path / "study", space).observations
+    later = Study(tmp_path / "later", space, 6, {}, warm_start=seen)
+    FakeWorker().drive(later)
+    assert len(later.trials) == 6
+    assert not known & {trial.config.fingerprint() for trial in later.trials.values()}
