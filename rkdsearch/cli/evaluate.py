@@ -85,12 +85,14 @@ def evaluate(
     gpu
         Share of a GPU for each worker, such as 0.25; default: a whole GPU where Ray sees one.
     """
+    from dataclasses import replace
+
     from rkdsearch import plugins
     from rkdsearch.cli.console import say, show_pace
     from rkdsearch.cli.options import parsed
     from rkdsearch.errors import StudyError
     from rkdsearch.evaluation import jobs
-    from rkdsearch.evaluation.leakage import seen_before
+    from rkdsearch.evaluation.leakage import seen_before, warning
     from rkdsearch.evaluation.other_images import image_sets
     from rkdsearch.evaluation.runner import JobFailure, evaluate
 
@@ -105,12 +107,15 @@ def evaluate(
     if not targets.networks:
         raise StudyError(_failed(f"{folder}: none of its networks can be evaluated:", failures))
     todo = jobs.evaluation_jobs(targets, attacks, seeds=attack_seeds, eps=radii, norm=norm)
-    sets = image_sets(data, parsed(overrides), severity, targets.networks, images)
+    sets = [
+        replace(found, seen=seen_before(found, targets.networks[0]))
+        for found in image_sets(data, parsed(overrides), severity, targets.networks, images)
+    ]
     say(
         f"{folder}: {len(targets.networks)} networks, {len(todo) * len(sets)} evaluation jobs on"
         f" {', '.join(found.name for found in sets[:3])}{', ...' if len(sets) > 3 else ''}"
     )
-    _say_all(seen_before(found, targets.networks[0]) for found in sets)
+    _say_all(map(warning, sets))
     done = 0
     with _executor(gpu, address, local=local) as executor:
         for found in sets:

@@ -53,6 +53,7 @@ class EvaluatedImages:
     split: Literal["test", "other"]
     sha256: str
     opens_test: bool  # made of the network's own test images, corrupted or not: an opening of these
+    seen: str = ""  # how many the networks were trained or chosen on (`leakage.seen_before`)
 
     @property
     def task(self) -> ImageTask:

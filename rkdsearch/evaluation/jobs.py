@@ -163,6 +163,7 @@ def row_of(
         flags=None if checks is None else raised(checks),
         check=checks,
         warnings=sorted({text for block in blocks for text in block.warnings}),
+        seen=images.seen or None,
         per_image="".join("1" if r else "0" for r in right),
         subset_sha256=images.sha256,
         weights_sha256=target.sha256,

@@ -15,9 +15,9 @@ _ROWS = 1000  # images that are looked at at a time
 
 
 def seen_before(images: EvaluatedImages, network: EvaluationTarget) -> str:
-    """A sentence about images that are training or validation images of a network; empty without.
+    """How many are training or validation images of a network: `7 are training images`.
 
-    Empty too where these are not on this machine: nobody can know.
+    Empty where none is, and where these are not on this machine: nobody can know.
     """
     try:
         splits = data.load_training(network.config.data)
@@ -28,14 +28,18 @@ def seen_before(images: EvaluatedImages, network: EvaluationTarget) -> str:
     for name, own in (("training", splits.train), ("validation", splits.validation)):
         if own.scale == images.pixels.scale and own.task.shape == images.task.shape:
             found[name] = known.intersection(each.tobytes() for each in _images(own))
-    told = " and ".join(
+    return " and ".join(
         f"{sum(image.tobytes() in same for image in images.pixels.pixels)} are {name} images"
         for name, same in found.items()
         if same
     )
-    return told and (
-        f"WARNING: {images.name}: of {len(images.pixels)} images {told} of these networks, bit for"
-        " bit, and say nothing about new ones; take them out of one side"
+
+
+def warning(images: EvaluatedImages) -> str:
+    """The sentence about images that were seen before; empty without."""
+    return images.seen and (
+        f"WARNING: {images.name}: of {len(images.pixels)} images {images.seen} of these networks,"
+        " bit for bit, and say nothing about new ones; take them out of one side"
     )
 
 

@@ -49,14 +49,14 @@ def by_class(front: Sequence[Row], described: object) -> dict[str, Any] | None:
 def by_class_tested(networks: Sequence[TestedRow]) -> dict[str, Any] | None:
     """The same on test images, of the delivered networks of the front.
 
-    Under the attack that leaves them least on average, of those that all of them met. None where no
-    test result has accuracies by class.
+    Under the attack that leaves them least on average, of those that all of them met on the images
+    of their clean accuracy. None where no test result has accuracies by class.
     """
     pairs = [
         (row, found)
         for row in networks
-        if row.on_front and row.kind != Kind.MEANS
-        if (found := {a: v for a, test in row.tests.items() if (v := _counts(test))})
+        if row.on_front and row.kind != Kind.MEANS and "clean" in row.tests
+        if (found := {a: v for a, test in _on_same_images(row).items() if (v := _counts(test))})
     ]
     met = set.intersection(*(set(found) for _, found in pairs)) if pairs else set()
     if "clean" not in met or len(met) < 2:
@@ -66,6 +66,7 @@ def by_class_tested(networks: Sequence[TestedRow]) -> dict[str, Any] | None:
         return sum(_balanced(found[attack]) for _, found in pairs)
 
     attack = min(sorted(met - {"clean"}), key=left)
+    counts = sorted({int(row.tests["clean"]["images"]) for row, _ in pairs})
     names = list(dict.fromkeys(name for _, found in pairs for name in found["clean"]))
     rows = [
         {
@@ -78,10 +79,16 @@ def by_class_tested(networks: Sequence[TestedRow]) -> dict[str, Any] | None:
     return _table(
         names,
         rows,
-        images="test images",
+        images=f"{' or '.join(map(str, counts))} test images",
         attack=f"its accuracy under {ATTACKS.get(attack, attack)}",
         whose="of the delivered networks",
     )
+
+
+def _on_same_images(row: TestedRow) -> dict[str, dict[str, Any]]:
+    """The results on the very images of the clean one."""
+    images = row.tests["clean"]["subset_sha256"]
+    return {a: test for a, test in row.tests.items() if test["subset_sha256"] == images}
 
 
 def _table(names: Sequence[str], rows: Sequence[dict[str, Any]], **said: str) -> dict[str, Any]:

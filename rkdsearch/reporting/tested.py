@@ -80,9 +80,7 @@ def _by_network(
     Of several attack seeds the first is shown, with their number. `n` is set where networks saw
     different numbers of images.
     """
-    counts: dict[str, set[int]] = {}
-    for test in tests:
-        counts.setdefault(test["attack"], set()).add(test["images"])
+    counts = _counts(tests)
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for test in tests:
         if test["checkpoint"] == "best" or test["trial_id"] not in own:
@@ -96,10 +94,19 @@ def _by_network(
     return found
 
 
+def _counts(tests: Sequence[Row]) -> dict[str, set[int]]:
+    """Numbers of images, by attack."""
+    counts: dict[str, set[int]] = {}
+    for test in tests:
+        counts.setdefault(test["attack"], set()).add(test["images"])
+    return counts
+
+
 def _means(
     study: StudyResults, tests: Sequence[Row], own: Mapping[str, Row]
 ) -> dict[int, dict[str, dict[str, Any]]]:
     """Means over each configuration's replicates, by its ordinal and by attack."""
+    counts = _counts(tests)
     by_configuration: dict[int, dict[str, dict[str, Any]]] = {}
     for mean in over_seeds(study.tests, study.trials):
         runs = [
@@ -111,6 +118,7 @@ def _means(
         ]
         by_configuration.setdefault(mean.ordinal, {})[mean.attack] = {
             "mean": mean,
+            "n": mean.images if len(counts.get(mean.attack, ())) > 1 else None,
             "signs": sorted({sign for test in runs for sign in signs(test)}),
             "checked": all(map(_checked, runs)),
         }
@@ -196,10 +204,9 @@ def others(study: StudyResults) -> list[dict[str, Any]]:
         {
             **row,
             "network": row["label"] or row["trial_id"],
-            "heading": ATTACKS.get(row["attack"], row["attack"]),
-            "radius": (
-                "" if row["eps"] is None else f"{row['norm']} eps = {radius_text(row['eps'])}"
-            ),
+            "heading": ATTACKS.get(row["attack"], row["attack"])
+            + (f", seed {row['attack_seed']}" if row["attack_seed"] else ""),
+            "radius": f"{row['norm']} eps = {radius_text(row['eps'])}" if row["norm"] else "",
         }
         for row in records(other_protocols(study.evaluations))
     ]

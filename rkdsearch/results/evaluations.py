@@ -39,12 +39,16 @@ def own_protocol(evaluations: pd.DataFrame) -> pd.DataFrame:
 
 
 def other_protocols(evaluations: pd.DataFrame) -> pd.DataFrame:
-    """The newest results on other images, or in other balls, one a network, protocol and seed."""
+    """The results on other images, or in other balls, one a network, protocol and seed.
+
+    Of several the one of the most images, and of these the newest.
+    """
     others = evaluations[~evaluations.index.isin(own_protocol(evaluations).index)]
     same = [
         "trial_id", "checkpoint", "split", "dataset", "attack", "norm", "eps", "attack_seed"
     ]  # fmt: skip
-    return others.sort_values("evaluated", kind="stable").drop_duplicates(same, keep="last")
+    ordered = others.sort_values(["images", "evaluated"], kind="stable")
+    return ordered.drop_duplicates(same, keep="last").sort_values("evaluated", kind="stable")
 
 
 def pair_flags(evaluations: pd.DataFrame) -> "pd.Series[str]":

@@ -162,11 +162,16 @@ def _net(more: int | None, fewer: int | None) -> int | None:
 def signs(row: Mapping[str, Any]) -> list[str]:
     """Sentences about a row of `trials/` or `evaluations/`: its flags, and AutoAttack's warnings.
 
+    And how many of an evaluation's images were seen in training.
+
     `pair_flags`, where the row has them, are those of `evaluations.pair_flags`.
     """
     flags = [*flags_of(row.get("flags")), *flags_of(row.get("pair_flags"))]
     warnings = flags_of(row.get("warnings"))
-    return [sentence(flag) for flag in flags] + [f"AutoAttack's package: {w}" for w in warnings]
+    found = [sentence(flag) for flag in flags] + [f"AutoAttack's package: {w}" for w in warnings]
+    if isinstance(seen := row.get("seen"), str):
+        found.append(f"of {row['images']} images {seen} of this network: no result on new images")
+    return found
 
 
 def signs_of_teacher(facts: Mapping[str, Any]) -> list[str]:

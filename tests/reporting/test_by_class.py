@@ -9,7 +9,7 @@ from rkdsearch.reporting.by_class import by_class
 from rkdsearch.results.cells import records
 from rkdsearch.results.study import read_study
 from tests.reporting.pages import visible
-from tests.results.factory import make_study
+from tests.results.factory import TEST_IMAGES, make_study
 
 
 def test_accuracies_by_class_stand_in_a_table_of_the_front(good: str) -> None:
@@ -45,8 +45,13 @@ def test_classes_on_test_images_are_those_of_delivered_networks_under_the_strong
         if row["trial_id"] in front:
             classes = {name: [n, 10] for name, n in zip("ab", counts[row["attack"]], strict=True)}
             store.write_evaluation({**row, "per_class": classes})
+            # a stronger attack on other images says nothing beside this clean accuracy
+            weaker = {"attack": "margin", "subset_sha256": "b" * 64, "per_class": {"a": [0, 10]}}
+            store.write_evaluation({**row, **weaker})
     text = visible(page.build(tmp_path).read_text(encoding="utf-8"))
-    table = text[text.index("Clean accuracy of each class on test images") :].split("</table>")[0]
+    table = text[text.index(f"Clean accuracy of each class on {TEST_IMAGES} test images") :].split(
+        "</table>"
+    )[0]
     assert "below it its accuracy under AutoAttack" in table
     body = table[table.index("<tbody>") :]
     assert body.count("<tr>") == len(front)

@@ -273,6 +273,12 @@ def test_other_images_and_balls_stand_apart_and_openings_are_counted(tmp_path: P
     assert "other balls" not in visible(page.build(tmp_path).read_text(encoding="utf-8"))
     wider = {**row, "eps": 16 / 255, "own_ball": False, "accuracy": 0.123}
     store.write_evaluation(wider)
+    # a quick look afterwards does not hide what more images said
+    look = {"images": 3, "accuracy": 0.456, "subset_sha256": "c" * 64}
+    store.write_evaluation({**wider, **look, "evaluated": datetime(2027, 1, 1, tzinfo=UTC)})
+    clean = next(r for r in records(store.evaluations()) if r["attack"] == "clean")
+    aside = {"split": "other", "dataset": "mine.npz", "eps": 0.0, "training_seed": 7}
+    store.write_evaluation({**clean, **aside})
     store.write_evaluation({**row, "split": "other", "dataset": "cifar10c/fog.npy, severity 5"})
     for number, searching in ((1, False), (2, True)):
         store.write_opening(
@@ -290,7 +296,10 @@ def test_other_images_and_balls_stand_apart_and_openings_are_counted(tmp_path: P
             }
         )
     text = visible(page.build(tmp_path).read_text(encoding="utf-8"))
-    assert "2 results on other images or in other balls" in text
+    assert "3 results on other images or in other balls" in text
+    assert "45.6" not in text
+    assert f"<small>{clean['trial_id']}, training seed 7</small>" in text
+    assert "None eps" not in text
     assert "<td>linf eps = 16/255</td>" in text
     assert "<td>cifar10c/fog.npy, severity 5</td>" in text
     assert "12.3" not in section(text, "The front, with test results").split("</table>")[0]

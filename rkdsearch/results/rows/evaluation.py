@@ -147,6 +147,14 @@ class EvaluationRow:
         Sequence[str],
         Cell("list of what AutoAttack's package says of the network", "pyautoattack", JSON),
     ]
+    seen: Annotated[
+        str | None,
+        Cell(
+            "how many of the images the network was trained or chosen on, bit for bit, in words;"
+            " null: none, or the training images were not there to be compared",
+            "`evaluation.leakage`",
+        ),
+    ]
     per_image: Annotated[
         str,
         Cell(
