@@ -297,7 +297,9 @@ def test_other_images_and_balls_stand_apart_and_openings_are_counted(tmp_path: P
         )
     text = visible(page.build(tmp_path).read_text(encoding="utf-8"))
     assert "3 results on other images or in other balls" in text
-    assert "45.6" not in text
+    others = text.split("results on other images or in other balls")[1].split("</table>")[0]
+    assert "12.3" in others
+    assert "45.6" not in others
     assert f"<small>{clean['trial_id']}, training seed 7</small>" in text
     assert "None eps" not in text
     assert "<td>linf eps = 16/255</td>" in text
