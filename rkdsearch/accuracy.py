@@ -122,20 +122,27 @@ def allow_tf32(*, allowed: bool) -> None:
 @contextmanager
 def ieee_fp32() -> Iterator[None]:
     """Forbid TF32 inside the block; restore the setting afterwards."""
-    with kept_settings():
-        allow_tf32(allowed=False)
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    allow_tf32(allowed=False)
+    try:
         yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
 @contextmanager
 def kept_settings() -> Iterator[None]:
-    """Restore torch's settings after the block: a notebook's own number of threads, and TF32."""
-    threads = torch.get_num_threads()
+    """Restore torch's settings after the block, as a notebook has them.
+
+    They are the global random state, the number of threads, and TF32.
+    """
+    threads, random = torch.get_num_threads(), torch.get_rng_state()
     tf32 = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     try:
         yield
     finally:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = tf32
+        torch.set_rng_state(random)
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
 

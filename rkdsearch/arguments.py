@@ -27,7 +27,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
     def fitting(name: str, value: Any) -> Any:
         """The value as its annotation has it. Raises ConfigError."""
-        plain = value.item() if getattr(value, "ndim", None) == 0 else value  # a number of NumPy's
+        plain = _plain(value)
         parameter = signature.parameters[name]
         try:
             if isinstance(plain, bool) and holds_numbers(parameter.annotation):
@@ -50,9 +50,27 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
+def _plain(value: Any) -> Any:
+    """The value with Python's own numbers in place of NumPy's, also inside lists and mappings.
+
+    A float of 32 bits is the number that it is written as: 0.05 and not 0.05000000074505806.
+    """
+    if isinstance(value, list | tuple):
+        return type(value)(map(_plain, value)) if type(value) in (list, tuple) else value
+    if type(value) is dict:
+        return {name: _plain(one) for name, one in value.items()}
+    if getattr(value, "ndim", None) != 0:
+        return value
+    number = value.item()
+    single = isinstance(number, float) and str(value.dtype).endswith("float32")
+    return float(f"{number:.7g}") if single else number
+
+
 def _law(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     match first["type"]:
+        case "is_instance_of" if first["ctx"]["class"] == "Sequence":
+            return f"must be a list, such as [{first['input']!r}]"
         case "sequence_str":
             return f"must be a list, such as [{first['input']!r}]"
         case "too_long" | "missing":

@@ -17,7 +17,7 @@ PIXELS, LABELS = np.zeros((20, 8, 8), dtype=np.uint8), np.arange(20) % 5
         ({"attacks": ("pgd",)}, r"attacks must be 'clean', 'pgd20', .* or 'transfer', got"),
         ({"attacks": "clean"}, r"attacks must be a list, such as \['clean'\], got 'clean'"),
         ({"norm": "l3", "eps": [1]}, "norm must be 'linf' or 'l2', got 'l3'"),
-        ({"eps": 0.1}, "eps must be an instance of Sequence, got 0.1"),
+        ({"eps": 0.1}, r"eps must be a list, such as \[0.1\], got 0.1"),
         ({"eps": "8/255"}, r"eps must be a list, such as \['8/255'\], got '8/255'"),
         ({"methods": "worst"}, "methods must be 'best', got 'worst'"),
         ({"images": "many"}, "images must be a valid integer"),
@@ -53,6 +53,11 @@ def test_what_fits_arrives_as_it_is_and_a_number_of_numpys_is_one() -> None:
 
     assert told("a", "b", trials=np.int64(3)) == (("a", "b"), 3, (1, 2))  # type: ignore[arg-type]
     assert told(pairs=(PIXELS, LABELS))[2][0] is PIXELS
+    assert told(pairs=([np.float32(0.05)], {"a": np.float32(1 / 3)}))[2] == (
+        [0.05],
+        {"a": 0.3333333},
+    )
+    assert told(pairs=(np.float64(0.1), np.float16(0.5)))[2] == (0.1, 0.5)
     with pytest.raises(ConfigError, match=r"^told: words must be a valid string, got"):
         told("a", 3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="unexpected keyword argument 'trails'"):

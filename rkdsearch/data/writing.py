@@ -6,7 +6,7 @@ memory: they read files, whose pixels the rows' fingerprints cover.
 
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -23,6 +23,7 @@ from rkdsearch.errors import DataError, DiskError
 from rkdsearch.local_path import local_path
 
 _ROWS = 1024  # rows written at a time
+_MARK = "rkdsearch.write_images"  # in the metadata of every file that `write_images` writes
 
 
 @checked
@@ -38,8 +39,8 @@ def write_images(
 
     Each split is (pixels, labels), arrays or tensors: pixels (N, H, W, C) or (N, H, W) uint8,
     labels (N,) integers of 0..K-1, named by `classes`. Pixels are kept bit for bit, as PNG. Files
-    that are there already are replaced, and those of splits that are not given are removed. Raises
-    DataError, and DiskError where they cannot be written.
+    of an earlier call are replaced, and those of splits that are not given now are removed. Raises
+    DataError, also where another's files are there, and DiskError where none can be written.
     """
     home = local_path(folder)
     if (home / "study.json").exists():
@@ -57,12 +58,7 @@ def write_images(
                     f" height, width) {first.task.shape}, got {found[split].task.shape}"
                 )
     own: dict[Split, Path] = {split: home / f"{split}.parquet" for split in get_args(Split)}
-    for split in own:
-        if foreign := parquet_files.paths_of(home, split, besides=own.values()):
-            raise DataError(
-                f"{home}: holds {foreign[0].relative_to(home)}, which would be read as {split}"
-                " images beside those that are written; name another folder, or remove it"
-            )
+    _refuse_foreign(home, own)
     try:
         home.mkdir(parents=True, exist_ok=True)
         for split, file in own.items():
@@ -74,6 +70,32 @@ def write_images(
         raise DiskError.at(home, error) from None
     forget_images()  # this process may have read what was there before
     return f"parquet:{home}"
+
+
+def _refuse_foreign(home: Path, own: Mapping[Split, Path]) -> None:
+    """Raise DataError for files of others, which would be read beside ours, or lost."""
+    for split in own:
+        if foreign := parquet_files.paths_of(home, split, besides=own.values()):
+            raise DataError(
+                f"{home}: holds {foreign[0].relative_to(home)}, which would be read as {split}"
+                " images beside those that are written; name another folder, or remove it"
+            )
+    for file in own.values():
+        if file.exists() and not _is_ours(file):
+            raise DataError(
+                f"{file}: was not written by write_images, and is neither replaced nor removed;"
+                " name another folder, or remove it yourself"
+            )
+
+
+def _is_ours(file: Path) -> bool:
+    """True for a file that an earlier call wrote."""
+    from pyarrow import ArrowException, parquet
+
+    try:
+        return _MARK.encode() in (parquet.read_schema(file).metadata or {})
+    except (OSError, ArrowException):
+        return False
 
 
 def _write(file: Path, images: Images) -> None:
@@ -89,7 +111,7 @@ def _write(file: Path, images: Images) -> None:
             "image": pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
             "label": pa.int64(),
         },
-        metadata={"huggingface": json.dumps({"info": {"features": features}})},
+        metadata={"huggingface": json.dumps({"info": {"features": features}}), _MARK: "1"},
     )
     with replacing(file) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
         for start in range(0, len(images), _ROWS):

@@ -82,8 +82,9 @@ def evaluate(
     code = provenance()
     opening = write_opening(store, todo, images, code, notice)
     store.write_subset(images.subset_rows())
-    # The long jobs first, so that no worker is left alone with one at the end.
-    todo.sort(key=lambda job: job.attack.name != "autoattack")
+    # The long jobs first, so that no worker is left alone with one at the end. Without workers they
+    # come last: whoever stops early has the others.
+    todo.sort(key=lambda job: (job.attack.name != "autoattack") == (executor is not here))
     yield from _run(store, todo, images, executor, opening, code)
 
 

@@ -205,7 +205,9 @@ def _own_environment() -> Iterator[None]:
     try:
         yield
     finally:
-        for name in {*ENVIRONMENT, *(n for n in os.environ if n.startswith("RAY_"))}:
+        # Ray sets PYTHONBREAKPOINT to its own debugger, which needs a cluster
+        own = {"PYTHONBREAKPOINT", *(n for n in os.environ if n.startswith("RAY_"))}
+        for name in {*ENVIRONMENT, *own}:
             if name in before:
                 os.environ[name] = before[name]
             else:

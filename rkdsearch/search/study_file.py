@@ -180,10 +180,21 @@ def claim(
     return True
 
 
+def _refuse_newer(file: Path, version: object) -> None:
+    """Raise StudyError for a study of a schema version that this release does not know."""
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise StudyError(
+            f"{file}: schema_version is {version}, and this rkdsearch knows versions to"
+            f" {SCHEMA_VERSION}: continue the study with the newer release that began it"
+        )
+
+
 def _described(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The content of `study.json`, and what of it must match the space."""
     try:
-        found = upgraded_description(dict(json.loads(file.read_text(encoding="utf-8"))))
+        found = dict(json.loads(file.read_text(encoding="utf-8")))
+        _refuse_newer(file, found.get("schema_version", 1))
+        found = upgraded_description(found)
         return found, dict(found["must_match"])
     except OSError as error:
         raise FileError(f"{file}: cannot be read: {error.strerror}; mend that first") from error

@@ -4,6 +4,7 @@ import errno
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from pyarrow import parquet
@@ -106,3 +107,15 @@ def test_no_images_are_written_into_a_study(tmp_path: Path) -> None:
     (tmp_path / "study.json").write_text("{}")
     with pytest.raises(DataError, match="is the folder of a study; name one for the images alone"):
         write_images(tmp_path, (pictures(20, 8, 1), LABELS))
+
+
+@pytest.mark.parametrize("name", ["train.parquet", "test.parquet", "validation.parquet"])
+def test_files_of_others_are_neither_replaced_nor_removed(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    parquet.write_table(pa.table({"mine": [1, 2, 3]}), file)
+    before = file.read_bytes()
+    with pytest.raises(
+        DataError, match=rf"{name}: was not written by write_images, and is neither"
+    ):
+        write_images(tmp_path, (pictures(20, 8, 1), LABELS))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {name: before}

@@ -274,7 +274,7 @@ def test_other_images_and_balls_stand_apart_and_openings_are_counted(tmp_path: P
     wider = {**row, "eps": 16 / 255, "own_ball": False, "accuracy": 0.123}
     store.write_evaluation(wider)
     # a quick look afterwards does not hide what more images said
-    look = {"images": 3, "accuracy": 0.456, "subset_sha256": "c" * 64}
+    look = {"images": 3, "accuracy": 0.456, "subset_sha256": "d" * 64}
     store.write_evaluation({**wider, **look, "evaluated": datetime(2027, 1, 1, tzinfo=UTC)})
     clean = next(r for r in records(store.evaluations()) if r["attack"] == "clean")
     aside = {"split": "other", "dataset": "mine.npz", "eps": 0.0, "training_seed": 7}
