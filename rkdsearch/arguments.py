@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import cache, wraps
 from typing import Any, ParamSpec, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from rkdsearch.errors import ConfigError
 from rkdsearch.section import holds_numbers
@@ -21,8 +21,10 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
     @cache  # at the first call: building one takes its time
     def kind(name: str) -> TypeAdapter[Any]:
+        annotation = signature.parameters[name].annotation
+        own = isinstance(annotation, type) and issubclass(annotation, BaseModel)
         return TypeAdapter(
-            signature.parameters[name].annotation, config=ConfigDict(arbitrary_types_allowed=True)
+            annotation, config=None if own else ConfigDict(arbitrary_types_allowed=True)
         )
 
     def fitting(name: str, value: Any) -> Any:

@@ -44,9 +44,10 @@ def allow_import(*prefixes: str) -> None:
     Raises ConfigError where a prefix is no module's name.
     """
     for prefix in prefixes:
-        if not _MODULE.fullmatch(prefix):
+        # a notebook may give a list
+        if not isinstance(prefix, str) or not _MODULE.fullmatch(prefix):  # type: ignore[redundant-expr]
             raise ConfigError(
-                f"--allow-import must name a package, such as my_lab or my_lab.nets, got '{prefix}'"
+                f"--allow-import must name a package, such as my_lab or my_lab.nets, got {prefix!r}"
             )
     _allowed.update(prefixes)
 

@@ -96,7 +96,10 @@ def evaluate(
     from rkdsearch.evaluation.other_images import image_sets
     from rkdsearch.evaluation.runner import JobFailure, evaluate
 
-    _check_options(attacks, attack_seeds, images, front=front, trial=trial, methods=methods)
+    ball = bool(eps) or norm is not None
+    _check_options(
+        attacks, attack_seeds, images, ball=ball, front=front, trial=trial, methods=methods
+    )
     _check_place(gpu, address, local=local)
     show_pace()
     plugins.allow_import(*allow_import)
@@ -186,6 +189,7 @@ def _check_options(
     seeds: int,
     images: int | None,
     *,
+    ball: bool,
     front: bool,
     trial: str | None,
     methods: str | None,
@@ -196,6 +200,11 @@ def _check_options(
         raise StudyError("--attacks must name one attack at least, such as clean, got none")
     if seeds < 1 or (images is not None and images < 1):
         raise StudyError(f"--attack-seeds and --images must be >= 1, got {seeds} and {images}")
+    if ball and set(attacks) == {"clean"}:
+        raise StudyError(
+            "--eps and --norm are of an attack's ball, and clean images are in none; name an attack"
+            " with --attacks, or leave them out"
+        )
     if sum((front, trial is not None, methods is not None)) > 1:
         raise StudyError("--front, --trial and --methods each choose networks; give one of them")
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from rkdsearch.arguments import checked
 from rkdsearch.data import folder, parquet
 from rkdsearch.data.arrays import images_of, read_dotted
 from rkdsearch.data.config import ARRAYS, DOTTED, STANDARD, DataConfig
@@ -54,6 +55,7 @@ def load_training(config: DataConfig) -> Splits:
     return _with_extra(_splits(config.model_copy(update=shared)), config)
 
 
+@checked
 def splits_of(
     config: DataConfig,
     train: tuple[Any, Any],

@@ -117,7 +117,7 @@ class Decoder:
 
         self._check(place, image)
         height, width, channels = self.shape
-        converted = image.convert("L" if channels == 1 else "RGB")
+        converted = flat_image(image, channels)
         if self.resample is not None:
             chosen = Image.Resampling[self.resample.upper()]
             converted = ImageOps.fit(converted, (width, height), method=chosen)
@@ -185,13 +185,32 @@ def refuse_grey(encoded: Encoded, decoder: Decoder) -> None:
         )
 
 
+class TransparentError(ValueError):
+    """An image has transparent pixels: their hidden colours would be read as if they were seen."""
+
+
+def flat_image(image: Any, channels: int) -> Any:
+    """A Pillow image as grey (1 channel) or RGB (3).
+
+    Raises TransparentError where a pixel is not opaque.
+    """
+    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
+        (darkest, _) = image.convert("RGBA").getchannel("A").getextrema()
+        if darkest < 255:
+            raise TransparentError(
+                "some pixels are transparent, and the colours that they hide would be read; lay the"
+                " image over a background and write it without transparency"
+            )
+    return image.convert("L" if channels == 1 else "RGB")
+
+
 def opened_image(place: str, source: Path | bytes, use: Callable[[Any], T]) -> T:
     """Value of `use` for the Pillow image in a file or its bytes.
 
     Raises DataError where Pillow cannot decode it, or its channels have more than 8 bits, which
     Pillow would cut off at 255.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as image:
@@ -201,6 +220,13 @@ def opened_image(place: str, source: Path | bytes, use: Callable[[Any], T]) -> T
                     " them"
                 )
             return use(image)
+    except TransparentError as error:
+        raise DataError(f"{place}: {error}") from None
+    except UnidentifiedImageError:
+        raise DataError(
+            f"{place}: must be an image that Pillow can decode, and is of no format that it knows;"
+            " replace it, or remove it with its label"
+        ) from None
     except (
         OSError,
         ValueError,

@@ -21,8 +21,13 @@ from rkdsearch.errors import DataError
 from rkdsearch.local_path import home_path
 
 SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+    {
+        *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".bmp", ".gif", ".tif"),
+        *(".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".tga"),
+    }
 )
+# Of images that Pillow does not decode: left out in silence, a class would lose its photographs.
+_UNKNOWN_SUFFIXES = frozenset({".heic", ".heif", ".jxl"})
 
 
 def files(config: DataConfig, split: Split) -> Encoded | None:
@@ -108,7 +113,10 @@ def _annotated(home: Path, listing: Path, classes: list[str]) -> list[tuple[Path
 
 
 def images_below(folder: Path) -> list[Path]:
-    """All images below a folder, ordered by their folders' paths, then by their names."""
+    """All images below a folder, ordered by their folders' paths, then by their names.
+
+    Raises DataError for a photograph in a format that Pillow does not decode.
+    """
     found, seen = [], set[str]()
     for here, below, inside in os.walk(folder, followlinks=True):
         # a link to a folder that was read already
@@ -119,6 +127,12 @@ def images_below(folder: Path) -> list[Path]:
         below[:] = [name for name in below if not names.is_foreign(name)]
         found += [(here, name) for name in inside]
     ordered = sorted(found, key=lambda pair: (names.plain(pair[0]), names.plain(pair[1])))
+    for here, name in ordered:
+        if Path(name).suffix.lower() in _UNKNOWN_SUFFIXES and not names.is_foreign(name):
+            raise DataError(
+                f"{Path(here, name)}: is an image in a format that Pillow does not decode; convert"
+                " it, to PNG for example, or remove it"
+            )
     return [path for here, name in ordered if _is_image(path := Path(here, name))]
 
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from rkdsearch.config import sentence
 from rkdsearch.data import DataConfig
-from rkdsearch.data.encoded import GREY_MODES
+from rkdsearch.data.encoded import GREY_MODES, flat_image
 from rkdsearch.errors import ConfigError
 
 Bytes = NDArray[np.uint8]
@@ -51,7 +51,7 @@ class Form:
         from PIL import Image, ImageOps
 
         channels = self.channels or (1 if image.mode in GREY_MODES else 3)
-        converted = image.convert("L" if channels == 1 else "RGB")
+        converted = flat_image(image, channels)
         if self.size is not None:
             chosen = Image.Resampling[self.resample.upper()]
             converted = ImageOps.fit(converted, (self.size[1], self.size[0]), method=chosen)

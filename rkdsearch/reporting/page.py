@@ -65,7 +65,7 @@ def build(study: Path, out: Path | None = None) -> Path:
     try:
         replace_file(path, page)
     except DiskError as error:
-        raise StudyError(f"{error}; or name another place with --out") from error
+        raise StudyError(f"{error} Or name another place with --out") from error
     return path
 
 

@@ -235,10 +235,12 @@ def _refuse_another_validation_attack(folder: Path, space: SearchSpace, was: obj
     if not isinstance(was, dict) or was == now:
         return
     name = next(name for name in now if was.get(name) != now[name])
+    place = f"fixed.validation.attack.{name}"
+    way_out = f"set {place} to {_shown(was, name)}" if name in was else f"leave {place} out"
     raise StudyError(
         f"{folder}: its trials were validated by another attack: validation.attack.{name} was"
-        f" {_shown(was, name)}, is {_shown(now, name)}; set fixed.validation.attack.{name} to"
-        f" {_shown(was, name)} in the space, or give this search a folder of its own with --study"
+        f" {_shown(was, name)}, is {_shown(now, name)}; {way_out} in"
+        f" the space, or give this search a folder of its own with --study"
     )
 
 

@@ -128,6 +128,7 @@ def test_the_file_of_a_trial_is_that_trial_of_its_study(tmp_path: Path) -> None:
         ({"attack_seeds": 0}, "--attack-seeds and --images must be >= 1, got 0"),
         ({"front": True, "trial": "a"}, "each choose networks; give one of them"),
         ({"replicates": False, "trial": "a"}, "and one network is named; leave it out"),
+        ({"attacks": ("clean",), "norm": "l2"}, "--eps and --norm are of an attack's ball, and cl"),
         ({"local": True, "address": "auto"}, "--local is without Ray"),
         ({"local": True, "gpu": 0.5}, "--gpu is a Ray worker's share, and --local is without Ray"),
         ({"gpu": 2.0}, "--gpu must be > 0 and <= 1, got 2"),

@@ -15,7 +15,7 @@ from PIL import Image
 
 from rkdsearch.data import Batches, DataConfig, load_test, load_training
 from rkdsearch.data import encoded as encoded_files
-from rkdsearch.data.datasets import _read
+from rkdsearch.data.datasets import _read, forget_images
 from rkdsearch.errors import DataError
 from tests.data.files import pictures, png, write_folder, write_parquet
 
@@ -431,3 +431,37 @@ def test_a_link_to_a_folder_above_it_brings_no_image_twice(tmp_path: Path) -> No
         )
         == before
     )
+
+
+def test_hidden_colours_are_not_learned_and_opaque_alpha_is_none(tmp_path: Path) -> None:
+    write_folder(tmp_path, COUNTS)
+    file = min((tmp_path / "train").rglob("*.png"))
+    with Image.open(file) as image:
+        size = image.size
+    Image.new("RGBA", size, (10, 20, 30, 255)).save(file)
+    assert load_training(folder_config(tmp_path)).train.pixels.shape[3] == 3
+    Image.new("RGBA", size, (10, 20, 30, 254)).save(file)
+    forget_images()
+    with pytest.raises(
+        DataError, match=rf"{file.name}: some pixels are transparent, and the colou"
+    ):
+        load_training(folder_config(tmp_path))
+
+
+def test_a_photograph_that_nobody_can_decode_is_not_left_out_in_silence(tmp_path: Path) -> None:
+    write_folder(tmp_path, COUNTS)
+    home = min((tmp_path / "train").iterdir())
+    (home / "IMG_1.HEIC").write_bytes(b"ftypheic")
+    with pytest.raises(
+        DataError, match=r"IMG_1.HEIC: is an image in a format that Pillow does not"
+    ):
+        load_training(folder_config(tmp_path))
+
+
+def test_jpegs_are_read_by_each_of_their_endings(tmp_path: Path) -> None:
+    write_folder(tmp_path, COUNTS)
+    file = min((tmp_path / "train").rglob("*.png"))
+    with Image.open(file) as image:
+        image.convert("RGB").save(file.with_name("more.jfif"), "jpeg")
+    splits = load_training(folder_config(tmp_path))
+    assert len(splits.train) + len(splits.validation) == 11

@@ -168,8 +168,8 @@ def test_means_over_replicates_and_the_delivered_network_have_a_row_each(tmp_pat
     assert "1 configuration was trained again with other training seeds (1, 2), 2 runs" in text
     assert "Runs of one configuration differ by 0.0 clean and 2.8 robust percentage points" in text
     assert (
-        "better than their replicates by +0.0 clean and +4.0 robust, on average. That is selection"
-        " bias and the effect of another training seed together." in text
+        "differed from their replicates by +0.0 clean and +4.0 robust, on average. That is"
+        " selection bias and the effect of another training seed together." in text
     )
     assert "The seeds are the same for all" not in text, "one configuration has no blocks"
     assert "first runs of baselines" not in text
@@ -198,7 +198,7 @@ def test_seeds_that_all_configurations_share_are_blocks_and_both_figures_are_sai
     assert "0.0 clean and 1.0 robust are left" in text
     assert "1 degrees of freedom" in text
     assert "by +0.0 clean and +7.0 robust, on average" in text
-    assert "were better than theirs by +0.0 and +7.0: the effect of the seed alone." in text
+    assert "differed from theirs by +0.0 and +7.0: the effect of the seed alone." in text
 
 
 def test_replicates_are_counted_apart_and_their_test_results_are_means(tmp_path: Path) -> None:

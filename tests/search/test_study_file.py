@@ -308,7 +308,5 @@ def test_a_study_of_a_newer_release_is_not_continued(tmp_path: Path) -> None:
     study_file.describe(tmp_path / "study", space, {})
     file = tmp_path / "study" / "study.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "schema_version": 99}))
-    with pytest.raises(
-        StudyError, match=r"schema_version is 99, and this rkdsearch knows"
-    ):
+    with pytest.raises(StudyError, match=r"schema_version is 99, and this rkdsearch knows"):
         study_file.claim(tmp_path / "study", space, resume=True)
