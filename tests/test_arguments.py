@@ -68,7 +68,7 @@ def test_pixels_and_labels_that_are_no_pair_are_a_sentence() -> None:
     config = rkdsearch.build_config(
         {"data.name": "arrays", "method.name": "natural", "student.name": "small_cnn"}
     )
-    with pytest.raises(ConfigError, match=r"^splits_of: train has not as many parts as it must have, got array"):
+    with pytest.raises(ConfigError, match=r"^splits_of: train has not as many parts as it must"):
         rkdsearch.splits_of(config.data, PIXELS, LABELS)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"must name a package, .*, got \['mylab'\]"):
         rkdsearch.allow_import(["mylab"])  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ _ROWS = 1000  # images that are looked at at a time
 
 
 def seen_before(images: EvaluatedImages, network: EvaluationTarget) -> str:
-    """How many are training or validation images of a network: `7 are training images`.
+    """Number of images that a network was trained or chosen on: `7 are training images`.
 
     Empty where none is, and where these are not on this machine: nobody can know.
     """

@@ -178,6 +178,10 @@ class Feasibility:
             for number, one in enumerate(found)
         ]
 
+    def fingerprints(self, observations: Iterable[Observation]) -> frozenset[str]:
+        """Fingerprints of the runs that an earlier study observed."""
+        return frozenset(self.fingerprint(one.hyperparameters) for one in observations)
+
     def fingerprint(self, hyperparameters: Mapping[str, Any]) -> str:
         """Fingerprint of a run with these hyperparameters. Raises ConfigError as `config`."""
         return self.config(hyperparameters, "").fingerprint()

@@ -6,7 +6,6 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +75,7 @@ class Study:
         self._decisions = Decisions(self.ledger, space, self.scheduler, self._shares)
         self._history = SamplerHistory(space)
         self._warm_start = tuple(warm_start)
+        self._known = self.feasibility.fingerprints(self._warm_start)
         self._journal = journal
         self._baselines_left: list[tuple[str, Baseline]] | None = None  # with their fingerprints
         self._replicates: tuple[int, list[Trial]] = (-1, [])  # who gets them, after so many ends
@@ -177,24 +177,12 @@ class Study:
         if (near := self._near_baseline(ordinal, owed)) is not None:
             return self._add(ordinal, Origin.SEARCH, "", near)
         try:
-            proposal = self.feasibility.proposal(
-                ordinal,
-                [*self._warm_start, *self.observations()],
-                asked,
-                owed,
-                known=self._warm_started,
-            )
+            seen = [*self._warm_start, *self.observations()]
+            proposal = self.feasibility.proposal(ordinal, seen, asked, owed, self._known)
         except SpaceError as error:
             self.exhausted = error  # told by the caller once all trials have ended
             return None
         return self._add(ordinal, Origin.SEARCH, "", proposal)
-
-    @cached_property
-    def _warm_started(self) -> frozenset[str]:
-        """Fingerprints of the warm start's configurations: the sampler knows their results."""
-        return frozenset(
-            self.feasibility.fingerprint(one.hyperparameters) for one in self._warm_start
-        )
 
     def _near_baseline(self, ordinal: int, owed: Owed | None) -> Proposal | None:
         """A proposal near a believed baseline, if one is due."""

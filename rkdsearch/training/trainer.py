@@ -10,7 +10,6 @@ resumed equals the uninterrupted run, bit for bit on one CPU; on a GPU, which ad
 two differ by rounding.
 """
 
-import hashlib
 import platform
 import time
 from collections.abc import Iterator, Sequence
@@ -38,6 +37,7 @@ from rkdsearch.training.epoch_losses import EpochLosses
 from rkdsearch.training.precision import WEIGHT_DTYPES
 from rkdsearch.training.run_checkpoints import RunCheckpoints
 from rkdsearch.training.schedules import lr_factor
+from rkdsearch.training.seeds import derived_seed, seed_generators
 from rkdsearch.training.state import State
 from rkdsearch.training.validation import Validator, with_validation
 
@@ -189,17 +189,11 @@ class Trainer:
         """
         training = self.config.training
         # Each process has its own images and its own dropout.
-        _seed(
-            self.device,
-            _derive(training.seed, f"global {self.rank}" if self.rank else "global", epoch),
-        )
-        noise = Noise(
-            torch.Generator(device=self.device).manual_seed(
-                _derive(training.seed, "attack", epoch)
-            ),
-            self.rank,
-            self.processes,
-        )
+        purpose = f"global {self.rank}" if self.rank else "global"
+        seed_generators(self.device, derived_seed(training.seed, purpose, epoch))
+        generator = torch.Generator(device=self.device)
+        generator.manual_seed(derived_seed(training.seed, "attack", epoch))
+        noise = Noise(generator, self.rank, self.processes)
         self.objective.train()
         images, steps, factor = 0, len(self._batches), 1.0
         pace = Pace(f"epoch {epoch + 1}: {{}} batches", steps)
@@ -384,18 +378,3 @@ class Trainer:
                     f"{self.last}: some processes see {most[0]} finished epochs and others"
                     f" {-most[1]}; put the folder where all see it"
                 )
-
-
-def _seed(device: torch.device, seed: int) -> None:
-    """Seed the global generators of the CPU and of `device`.
-
-    `torch.manual_seed` formats a stack for every kind of device that is missing, which takes longer
-    than a batch of a small network.
-    """
-    torch.default_generator.manual_seed(seed)
-    if device.type != "cpu":
-        torch.get_device_module(device).manual_seed(seed)
-
-
-def _derive(seed: int, purpose: str, epoch: int) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed} {purpose} {epoch}".encode()).digest()[:7], "big")
