@@ -70,6 +70,9 @@ class _Screen:
 
         found, cost = self._found, cost_of(self._found.trials)
         self._console.print(Text.assemble((_safe(found.name), "bold"), f"  {_state(found)}"))
+        if waiting := _enqueued(found):
+            then = "next" if found.writer else "when `rkdsearch tune --resume` goes on"
+            self._console.print(f"{waiting} enqueued: trained {then}")
         device, span = duration(cost.device_seconds), duration(cost.span_seconds)
         self._console.print(
             f"device time {device} in a span of {span}, hypervolume {found.volume:.4f}"
@@ -211,6 +214,15 @@ def _seeds(row: "Row") -> str:
     if row["robust_sd"] is None:
         return f" of 1 seed{failed}"
     return f" ± {percent(row['robust_sd'])} of {row['seeds']} seeds{failed}"
+
+
+def _enqueued(study: "StudyResults") -> int:
+    """Number of configurations that were added by hand and have no trial yet."""
+    from rkdsearch.results.cells import parse
+    from rkdsearch.search.queue import NOTE, number_waiting
+
+    noted = (parse(notes).get(NOTE) for notes in study.trials["notes"].dropna())
+    return number_waiting(study.folder, {str(name) for name in noted if name})
 
 
 def _state(study: "StudyResults") -> str:

@@ -49,6 +49,11 @@ def waiting(study: Path, taken: Collection[str]) -> Enqueued | None:
     return next((_read(file) for file in _files(study) if file.stem not in taken), None)
 
 
+def number_waiting(study: Path, taken: Collection[str]) -> int:
+    """Number of configurations that are not among `taken`; their files are not read."""
+    return sum(file.stem not in taken for file in _files(study))
+
+
 def every(study: Path) -> list[Enqueued]:
     """All configurations that were added by hand. Raises StudyError where a file is damaged."""
     return [_read(file) for file in _files(study)]

@@ -10,8 +10,10 @@ import pytest
 from rkdsearch.cli.status import status
 from rkdsearch.errors import FileError, StudyError
 from rkdsearch.file_lock import one_writer
+from rkdsearch.results.cells import records
 from rkdsearch.results.store import Store
 from rkdsearch.search import study_file
+from rkdsearch.search.queue import enqueue, every
 from tests.results.factory import flag, make_study, repeat
 from tests.search.files import load_space, run
 
@@ -223,3 +225,18 @@ def test_a_strangers_labels_cannot_command_the_terminal(
 def test_status_of_a_folder_that_is_not_there_says_so(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="check the path"):
         status(tmp_path / "typo")
+
+
+def test_configurations_that_wait_for_their_trial_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = make_study(tmp_path, trials=6)
+    for label in ("first", "second"):
+        enqueue(tmp_path, {"optimizer.lr": 0.1}, label)
+    status(tmp_path)
+    assert "2 enqueued: trained when `rkdsearch tune --resume` goes on" in capsys.readouterr().out
+    row = {**records(store.trials())[0], "notes": {"enqueued": every(tmp_path)[0].name}}
+    store.write_trial({name: v for name, v in row.items() if not name.startswith("config.")})
+    with one_writer(tmp_path):
+        status(tmp_path)
+    assert "1 enqueued: trained next" in capsys.readouterr().out
