@@ -1,6 +1,5 @@
 """`rkdsearch status STUDY`: the state of a search. It reads only."""
 
-from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -134,7 +133,7 @@ class _Screen:
         student = _safe(row["label"] or method_of(row))
         student += " RECONSTRUCTED" if row["reconstructed"] else ""
         student += " AT CHANCE" if at_chance(row, self._found.chance) else ""
-        student += f" OF {row[LENGTH]} EPOCHS" if row["trial_id"] in self._shorter else ""
+        student += f" OF {row[LENGTH]} EPOCHS" if row["trial_id"] in self._found.shorter else ""
         return (
             _safe(row["trial_id"]),
             percent(row[CLEAN]),
@@ -142,16 +141,6 @@ class _Screen:
             *(known.shown(row[known.column]) for known in self._further),
             student,
         )
-
-    @cached_property
-    def _shorter(self) -> set[str]:
-        """Trials of a shorter full run than the longest."""
-        from rkdsearch.results.cells import records
-        from rkdsearch.results.front import of_full_length
-
-        ended = [*records(self._found.front), *_others(self._found)]
-        whole = of_full_length(ended)
-        return {row["trial_id"] for row, is_whole in zip(ended, whole, strict=True) if not is_whole}
 
 
 def _safe(text: str) -> str:

@@ -11,7 +11,7 @@ from rkdsearch.results.cells import radius_text, records
 from rkdsearch.results.chance import at_chance
 from rkdsearch.results.evaluations import Comparison, compare, other_protocols
 from rkdsearch.results.flags import signs
-from rkdsearch.results.front import of_full_length
+from rkdsearch.results.front import LENGTH, of_full_length
 from rkdsearch.results.seed_means import compare_means, over_seeds
 from rkdsearch.results.states import ATTACKS, Origin
 from rkdsearch.results.study import StudyResults
@@ -126,8 +126,15 @@ def _means(
 
 
 def marked(study: StudyResults, rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The rows with `at_chance`."""
-    return [{**row, "at_chance": at_chance(row, study.chance)} for row in rows]
+    """The rows with `at_chance`, and `shorter`: the epochs of a shorter full run, or None."""
+    return [
+        {
+            **row,
+            "at_chance": at_chance(row, study.chance),
+            "shorter": row[LENGTH] if row["trial_id"] in study.shorter else None,
+        }
+        for row in rows
+    ]
 
 
 def _checked(test: Row) -> bool:

@@ -13,7 +13,7 @@ from rkdsearch.file_lock import locked_by
 from rkdsearch.local_path import local_path
 from rkdsearch.results.cells import records
 from rkdsearch.results.evaluations import current_tests
-from rkdsearch.results.front import front_rows, volume
+from rkdsearch.results.front import LENGTH, front_rows, of_full_length, volume
 from rkdsearch.results.objectives import OBJECTIVES, USUAL
 from rkdsearch.results.states import Status
 from rkdsearch.results.store import Store
@@ -87,6 +87,16 @@ class StudyResults:
     def volume(self) -> float:
         """Hypervolume of the front, as `volume` has it."""
         return volume(self.front, self.objectives)
+
+    @cached_property
+    def shorter(self) -> frozenset[str]:
+        """Finished trials of a shorter full run than the longest, by trial_id."""
+        rows = records(self.trials[["trial_id", "status", "flags", LENGTH]])
+        return frozenset(
+            row["trial_id"]
+            for row, whole in zip(rows, of_full_length(rows), strict=True)
+            if row["status"] == Status.FINISHED and not whole
+        )
 
     @cached_property
     def tests(self) -> pd.DataFrame:

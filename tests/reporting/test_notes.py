@@ -136,7 +136,9 @@ def test_trials_of_a_shorter_full_run_are_told_and_drawn_hollow(tmp_path: Path) 
         "2 finished trials have a shorter full run, of 12 epochs, from before the space had longer"
         " ones: they are on no front, and drawn hollow."
     ) in text
+    assert text.count(">OF 12 EPOCHS</span>") >= 2
     assert "a shorter full run, of" not in page.render(whole)
+    assert "OF 12 EPOCHS" not in page.render(whole)
     clean = set(trials.loc[short, CLEAN])
     for trace in page.context(study)["pictures"]["pareto"]["data"]:
         if trace["mode"].startswith("markers") and clean & set(trace["x"]):
