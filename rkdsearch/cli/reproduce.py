@@ -31,7 +31,7 @@ def reproduce(
     from rkdsearch.cli.console import say, show_pace
     from rkdsearch.cli.progress import epoch_line, seconds_left
     from rkdsearch.errors import StudyError
-    from rkdsearch.search.reproduction import again, differences, other_conditions, recorded
+    from rkdsearch.search.reproduction import differences, other_conditions, recorded, trainer_of
     from rkdsearch.training.rows import facts_of
     from rkdsearch.training.run import exclusive_folder
 
@@ -45,7 +45,7 @@ def reproduce(
             " itself; name another with --folder"
         )
     with exclusive_folder(was.config, home):
-        trainer = again(was, home)
+        trainer = trainer_of(was, home)
         say(
             f"{study}, trial {trial}: seed {was.config.training.seed}, images and teachers are the"
             f" same; {len(was.epochs)} epochs in {home}"

@@ -36,7 +36,7 @@ SPREAD = "attack.eps"  # decides where between clean and robust accuracy a stude
 WIDER: Mapping[str, float] = {"method.temperature": 0.25}
 # What a student is trained with costs by its steps: half of them lose little (gain per second).
 STEPS, LEAST = "attack.steps", 0.5
-METHOD = "method.name"
+METHOD_FIELD = "method.name"
 NOWHERE = ""  # in place of a label, for a proposal that is near no baseline
 _GOLDEN = (math.sqrt(5) - 1) / 2  # its multiples are spread evenly, however many there are
 
@@ -120,8 +120,8 @@ class Beliefs:
     def _in_space(self, baseline: Trial, owed: Owed | None) -> bool:
         """True where the search may propose the baseline's method, and a choice that is owed."""
         values = values_of(baseline.config)
-        methods = next((p for p in self._space.parameters if p.name == METHOD), None)
-        if methods is not None and not methods.holds(values[METHOD]):
+        methods = next((p for p in self._space.parameters if p.name == METHOD_FIELD), None)
+        if methods is not None and not methods.holds(values[METHOD_FIELD]):
             return False
         return owed is None or values.get(owed.field) == owed.choice
 

@@ -87,7 +87,7 @@ class Lengths:
             for baseline in space.baselines
         }
 
-    def again(self, trials: Collection[Trial]) -> list[Trial]:
+    def to_repeat(self, trials: Collection[Trial]) -> list[Trial]:
         """Trials of the shorter runs whose configurations are worth a longer one.
 
         These are the baselines of the space, then the contenders of the longest of these lengths

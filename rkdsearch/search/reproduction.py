@@ -89,7 +89,7 @@ def recorded(study: Path, trial_id: str) -> Recorded:
     )
 
 
-def again(was: Recorded, folder: Path) -> Trainer:
+def trainer_of(was: Recorded, folder: Path) -> Trainer:
     """The trainer of the same run in a folder of its own, with as many threads.
 
     Raises StudyError where images or teachers are others: there would be nothing to compare.

@@ -82,7 +82,7 @@ class Study:
         self._ends = 0
         self._refuted: set[str] = set()  # baselines that the history knows as such
         # trials of a shorter full run whose configurations are to have a longer one
-        self._again: list[Trial] = []
+        self._to_repeat: list[Trial] = []
 
     def reconcile(self, notice: Callable[[str], None] = lambda _: None) -> None:
         """Continue what the folder holds, see `resume.reconcile`. Raises StudyError."""
@@ -90,16 +90,16 @@ class Study:
         replicates = (trial.ordinal for trial in self.ledger.replicates)
         race.refuse_fewer(self.folder, replicates, self.space.replicates)
         asked = self.ledger.asked.fingerprints
-        self._again = [
+        self._to_repeat = [
             trial
-            for trial in self._lengths.again(self.trials.values())
+            for trial in self._lengths.to_repeat(self.trials.values())
             if self._at_full_length(trial).fingerprint() not in asked
         ]
-        if self._again:
+        if self._to_repeat:
             notice(
                 f"{self.folder}: baselines and contenders of shorter runs are trained again, at"
                 f" {self.space.epochs} epochs, beside the number of trials asked for:"
-                f" {', '.join(t.trial_id for t in self._again)}"
+                f" {', '.join(t.trial_id for t in self._to_repeat)}"
             )
 
     # ------------------------------------------------------------------------------------- next
@@ -141,7 +141,7 @@ class Study:
         return (
             not self._may_ask()
             and self._enqueued() is None
-            and not self._again
+            and not self._to_repeat
             and self.scheduler.next_promotion() is None
             and not self.ledger.searching
         )
@@ -152,8 +152,8 @@ class Study:
         Before all of them those of a shorter full run that are worth a longer one.
         """
         ordinal = self.ledger.asked.free_ordinal
-        if self._again:
-            earlier = self._again.pop(0)
+        if self._to_repeat:
+            earlier = self._to_repeat.pop(0)
             proposal = Proposal(
                 dict(earlier.hyperparameters),
                 {longer.REPEATS: earlier.trial_id},
