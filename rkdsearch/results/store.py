@@ -79,7 +79,7 @@ class Store:
         """
         what = {name: row.get(name) for name in ("norm", "eps", "attack_settings")}
         if row.get("split") == "other":  # two names may have the same images
-            what["dataset"] = row["dataset"]
+            what["dataset"] = row.get("dataset")
         digits = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
         key = (row["checkpoint"], row["attack"], row["attack_seed"])
         suffix = "".join(f"-{part}" for part in (*key, str(row["subset_sha256"])[:8], digits))
