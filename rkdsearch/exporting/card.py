@@ -96,7 +96,12 @@ def _loading(d: ExportedNetwork) -> str:
                 f"plugins.allow_import({package!r})  # its folder must be on PYTHONPATH"
                 for package in own
             ),
-            f"network = load(Path({WEIGHTS!r}), ModelConfig({given}), {d.task!r})",
+            "network = load(",
+            f"    Path({WEIGHTS!r}),",
+            f"    ModelConfig({given}),",
+            f"    {d.task!r},",
+            f"    sha256={d.sha256!r},  # another file is refused",
+            ")",
             (
                 f"logits = network(x)  # x: (N, {', '.join(map(str, d.task.shape))}), pixels of"
                 " [0, 1]"

@@ -115,7 +115,7 @@ def test_the_code_of_the_card_loads_the_network_that_was_validated(
     export(alone, trial="run", out=tmp_path / "given away")
     card = (tmp_path / "given away" / "README.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)\n```", card, re.DOTALL)
-    assert len(code.splitlines()) == 5
+    assert len(code.splitlines()) == 10
     config = run.load(_yaml(tmp_path))
     splits = data.load_training(config.data)
     x, y = splits.validation.floats(slice(None))
@@ -124,7 +124,13 @@ def test_the_code_of_the_card_loads_the_network_that_was_validated(
     exec(code, names)
     right = int((names["logits"].argmax(dim=1) == y).sum())
     assert f"| validation | none | - | {right}/404 | {100 * right / 404:.2f} % |" in card
-    assert fingerprint(tmp_path / "given away" / "student.safetensors") in card
+    file = tmp_path / "given away" / "student.safetensors"
+    assert fingerprint(file) in card
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1  # one bit of the last weight
+    file.write_bytes(content)
+    with pytest.raises(TeacherError, match=r"sha256 must be .*: this is another file"):
+        exec(code, names)
 
 
 def _yaml(folder: Path) -> Path:
