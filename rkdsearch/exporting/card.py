@@ -15,8 +15,8 @@ from rkdsearch.exporting.exported_network import (
     ball_text,
     join_then,
     network_text,
-    own_packages,
 )
+from rkdsearch.exporting.loading_code import loading_code
 from rkdsearch.methods import name_of
 from rkdsearch.results.cells import flags_of, radius_text
 from rkdsearch.results.flags import signs_of_teacher, summary
@@ -46,7 +46,7 @@ def model_card(d: ExportedNetwork) -> str:
         "## What it is",
         _description(d),
         "## How to load it",
-        "```python\n" + _loading(d) + "\n```",
+        "```python\n" + loading_code(d) + "\n```",
         f"`{WEIGHTS}` runs no code when loaded. sha256 `{d.sha256}`.",
         "## Threat model",
         THREAT.format(ball=ball_text(attack)),
@@ -72,41 +72,6 @@ def _description(d: ExportedNetwork) -> str:
         f" inside) and gives {task.classes} logits, in this order:"
         f" {', '.join(d.classes)}."
         + (f" Its images were {d.preprocessing}." if d.preprocessing else "")
-    )
-
-
-def _loading(d: ExportedNetwork) -> str:
-    """Python code that loads the network, to be run in the folder of the weights.
-
-    Two more lines allow the import of a user's own network.
-    """
-    given = ", ".join(
-        f"{name}={value!r}"
-        for name, value in d.config.student.model_dump().items()
-        if value is not None
-    )
-    own = own_packages(d.config.student.name)
-    return "\n".join(
-        [
-            "from pathlib import Path",
-            *(["from rkdsearch import plugins"] if own else []),
-            "from rkdsearch.models import ImageTask, ModelConfig",
-            "from rkdsearch.teacher import load",
-            *(
-                f"plugins.allow_import({package!r})  # its folder must be on PYTHONPATH"
-                for package in own
-            ),
-            "network = load(",
-            f"    Path({WEIGHTS!r}),",
-            f"    ModelConfig({given}),",
-            f"    {d.task!r},",
-            f"    sha256={d.sha256!r},  # another file is refused",
-            ")",
-            (
-                f"logits = network(x)  # x: (N, {', '.join(map(str, d.task.shape))}), pixels of"
-                " [0, 1]"
-            ),
-        ]
     )
 
 
