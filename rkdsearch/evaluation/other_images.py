@@ -35,6 +35,7 @@ from rkdsearch.evaluation.image_form import Bytes, Form
 from rkdsearch.evaluation.images import EvaluatedImages, ImageSet, evaluated_images
 from rkdsearch.evaluation.targets import EvaluationTarget
 from rkdsearch.local_path import home_path, refused_url
+from rkdsearch.teacher import split_of
 
 Indices = NDArray[np.int64]
 
@@ -74,6 +75,8 @@ def image_sets(
         _refuse_other_test_images(given, first.config.data)
         values = first.config.to_dict()
         config = run.build_stored(values | {"data": values["data"] | given}, "evaluate")
+        if given:
+            _check_same_set(config.data, first.weights)
         own = ImageSet.of_test(data.load_test(config.data))
         found = [own] if spec is None else _corrupted(own, spec, severities)
     else:
@@ -94,6 +97,23 @@ def _refuse_other_test_images(given: Mapping[str, Any], own: data.DataConfig) ->
             f"data.{field}: the test images are the run's own, and only their place may be another"
             f" ({', '.join(f'data.{place}' for place in sorted(_PLACES))}); name other images with"
             " --data"
+        )
+
+
+def _check_same_set(moved: data.DataConfig, weights: Path) -> None:
+    """Raise DataError where the training images there are not those of the network.
+
+    Where there are none, or its file does not say which they were, nobody can know.
+    """
+    known = split_of(weights)
+    try:
+        now = data.load_training(moved).fingerprint
+    except DataError:
+        return
+    if known not in (None, now):
+        raise DataError(
+            f"{moved.name}: its training images are not those of {weights}, so that its test images"
+            " are of another data set; name other images with --data"
         )
 
 

@@ -8,10 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageOps
 
+from rkdsearch.data import load_training
 from rkdsearch.errors import ConfigError, DataError, RkdError
 from rkdsearch.evaluation.images import EvaluatedImages
 from rkdsearch.evaluation.other_images import image_sets
 from rkdsearch.task import ImageTask
+from rkdsearch.training import checkpoint
 from tests.data.files import png, write_parquet
 from tests.evaluation.files import target
 
@@ -319,13 +321,21 @@ def test_the_place_of_the_test_images_may_be_another(tmp_path: Path) -> None:
         table(home / f"{split}.parquet", GREY)
     moved = home.rename(tmp_path / "here")
     config = target("t").config
-    was = config.model_copy(
-        update={"data": config.data.model_copy(update={"name": f"parquet:{home}"})}
-    )
-    (found,) = image_sets(
-        None, {"data.name": f"parquet:{moved}"}, (), [replace(NETWORK, config=was)], None
-    )
+    there = {"name": f"parquet:{home}", "validation_fraction": 0.4}
+    was = config.model_copy(update={"data": config.data.model_copy(update=there)})
+    place = {"data.name": f"parquet:{moved}"}
+    (found,) = image_sets(None, place, (), [replace(NETWORK, config=was)], None)
     assert (found.split, found.opens_test) == ("test", True)
+    splits = load_training(was.data.model_copy(update={"name": f"parquet:{moved}"}))
+    for split_sha256, same in ((splits.fingerprint, True), ("0" * 64, False)):
+        file = tmp_path / f"{same}.safetensors"
+        checkpoint.write(file, {}, {"split_sha256": split_sha256})
+        network = replace(NETWORK, config=was, weights=file)
+        if same:
+            assert len(image_sets(None, place, (), [network], None)) == 1
+        else:
+            with pytest.raises(DataError, match=r"its training images are not those of .*False.sa"):
+                image_sets(None, place, (), [network], None)
 
 
 def test_an_integer_is_the_class_that_it_names_where_classes_are_numbers(tmp_path: Path) -> None:
