@@ -53,8 +53,14 @@ def unread_settings(config: TrainConfig) -> list[str]:
         f"{one.name} {values[one.name]}: has no effect, because {one.field} is {one.value},"
         f" {one.why}"
         for one in unread(config)
-        if values.get(one.name) not in (default(one.name), filled.get(one.name))
+        if values.get(one.name) not in (_default(one.name), filled.get(one.name))
     ]
+
+
+def _default(name: str) -> Any:
+    """The default as `to_dict` has it: a tuple is a list."""
+    value = default(name)
+    return [*value] if isinstance(value, tuple) else value
 
 
 def _unread_attack(config: TrainConfig) -> Iterator[Unread]:
