@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rkdsearch.data.encoded import Split
@@ -52,12 +52,13 @@ def word_of(name: str) -> tuple[Split, str] | None:
     return None
 
 
-def are_integers(classes: Iterable[str]) -> bool:
-    """True where every class is named by a number: an integer label is then the class so named.
+def numbered_otherwise(classes: Sequence[str]) -> bool:
+    """True where classes are named by numbers that are not their places.
 
-    Folders 0 to 11 are in the order 0, 1, 10, 11, 2: a place in it is another number.
+    Folders 0 to 11 are in the order 0, 1, 10, 11, 2: an integer label is the class of that name.
     """
-    return all(name.isdecimal() for name in classes)
+    decimal = all(name.isdecimal() for name in classes)
+    return decimal and [int(name) for name in classes] != [*range(len(classes))]
 
 
 def called(split: Split) -> str:

@@ -206,7 +206,7 @@ def _parquet(spec: str, path: Path, form: Form, classes: tuple[str, ...]) -> Ima
     files = [path] if path.is_file() else every_file(path)
     config = data.DataConfig(name=f"parquet:{path}")
     read = [LabelledFile.of(file, config) for file in files]
-    by_text = names.are_integers(classes)
+    by_text = names.numbered_otherwise(classes)
     labels = np.concatenate([file.labels(classes, by_text=by_text) for file in read])
     contents = [item for file in read for item in file.images()]
     return ImageSet(
@@ -357,7 +357,8 @@ def _checked(labels: NDArray[Any], classes: tuple[str, ...], place: str) -> Indi
             f"{place}: labels must be one integer an image, (N,), got {flat.dtype} {labels.shape};"
             " give each image the number of its class, from 0"
         )
-    known = {int(name) if names.are_integers(classes) else k: k for k, name in enumerate(classes)}
+    by_name = names.numbered_otherwise(classes)
+    known = {int(name) if by_name else k: k for k, name in enumerate(classes)}
     for row, label in enumerate(flat.tolist()):
         if label not in known:
             raise DataError(

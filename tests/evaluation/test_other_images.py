@@ -348,6 +348,12 @@ def test_an_integer_is_the_class_that_it_names_where_classes_are_numbers(tmp_pat
     for spec in (f"{tmp_path / 'a.npz'}", f"parquet:{tmp_path}"):
         (found,) = image_sets(spec, {}, (), [network], None)
         assert found.pixels.labels.tolist() == [0, 1, 2, 3, 2, 3]
+    padded = replace(network, classes=("00", "01", "02", "03"))
+    rows = [{"bytes": png(image[..., None]), "path": None} for image in GREY]
+    table = pa.table({"image": rows, "label": [0, 1, 2, 3, 2, 3]})
+    pq.write_table(table, tmp_path / "test.parquet")
+    (found,) = image_sets(f"parquet:{tmp_path}", {}, (), [padded], None)
+    assert found.pixels.labels.tolist() == [0, 1, 2, 3, 2, 3]
     np.savez(tmp_path / "b.npz", image=GREY, label=np.array([0, 1, 10, 2, 10, 3]))
     with pytest.raises(DataError, match=r"label must be 0 to 10, .*, got 3 in row 5"):
         image_sets(f"{tmp_path / 'b.npz'}", {}, (), [network], None)
