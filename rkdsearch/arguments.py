@@ -64,8 +64,11 @@ def _plain(value: Any) -> Any:
     if getattr(value, "ndim", None) != 0:
         return value
     number = value.item()
-    single = isinstance(number, float) and str(value.dtype).endswith("float32")
-    return float(f"{number:.7g}") if single else number
+    if isinstance(number, float) and str(value.dtype).endswith("float32"):
+        import numpy as np  # imported here: whoever calls without its numbers needs none of it
+
+        return float(str(np.float32(number)))
+    return number
 
 
 def _law(error: ValidationError) -> str:

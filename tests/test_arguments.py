@@ -55,7 +55,7 @@ def test_what_fits_arrives_as_it_is_and_a_number_of_numpys_is_one() -> None:
     assert told(pairs=(PIXELS, LABELS))[2][0] is PIXELS
     assert told(pairs=([np.float32(0.05)], {"a": np.float32(1 / 3)}))[2] == (
         [0.05],
-        {"a": 0.3333333},
+        {"a": 0.33333334},
     )
     assert told(pairs=(np.float64(0.1), np.float16(0.5)))[2] == (0.1, 0.5)
     with pytest.raises(ConfigError, match=r"^told: words must be a valid string, got"):
