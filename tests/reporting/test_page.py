@@ -29,6 +29,16 @@ def test_the_page_says_once_what_the_validation_images_are_to_the_teacher(good: 
     )
 
 
+def test_what_a_network_or_an_attack_does_not_have_is_not_listed(tmp_path: Path) -> None:
+    make_study(tmp_path, trials=6)
+    described = json.loads((tmp_path / "study.json").read_text())
+    described["validation_attack"] = {"norm": "linf", "relative_step_size": None, "restarts": 1}
+    (tmp_path / "study.json").write_text(json.dumps(described))
+    text = visible(page.render(read_study(tmp_path)))
+    assert "norm = linf, restarts = 1" in text
+    assert "None" not in text
+
+
 def test_no_text_of_a_study_becomes_markup(evil: Path) -> None:
     elements = Elements(evil.read_text(encoding="utf-8"))
     assert not {"img", "b", "iframe", "object", "embed", "link", "base", "form"} & {
