@@ -31,7 +31,7 @@ def enqueue(
     space = study_file.space_of(study)
     overrides = study_file.enqueuable(space, parsed(values))
     _, outside = space.coordinates(values_of(space.config(overrides)))
-    study_file.refuse_twin(study, space, overrides, label)
+    study_file.refuse_duplicate(study, space, overrides, label)
     entry = add(study, overrides, label)
     said = f"{study}: enqueued as {entry.name}: {overrides}"
     if outside:

@@ -10,7 +10,7 @@ from rkdsearch.config.fields import ratio
 from rkdsearch.config.reading import build, load, read_yaml
 from rkdsearch.config.run import TrainConfig
 from rkdsearch.config.sentences import members, sentence, unknown_field
-from rkdsearch.config.stored import build_stored, upgraded
+from rkdsearch.config.stored import build_stored, stored_identity
 from rkdsearch.config.teachers import Recipe, TeacherConfig, TeachersConfig
 from rkdsearch.config.training import (
     AveragingConfig,
@@ -44,9 +44,9 @@ __all__ = [
     "ratio",
     "read_yaml",
     "sentence",
+    "stored_identity",
     "typed",
     "typed_leaves",
     "unknown_field",
-    "upgraded",
     "written",
 ]

@@ -44,12 +44,9 @@ class Fidelity(Section):
             }
         )
 
-    def same_validation(self, other: "Fidelity") -> bool:
-        """True where both validate alike: only then can their accuracies be compared."""
-        return (self.validation_attack_steps, self.validation_images) == (
-            other.validation_attack_steps,
-            other.validation_images,
-        )
+    def same_validation(self, other: "Fidelity", config: ValidationConfig) -> bool:
+        """True where both validate this run alike: only then can their accuracies be compared."""
+        return self.validation(config) == other.validation(config)
 
 
 def fidelity_at(fidelities: Sequence[Fidelity], epoch: int) -> Fidelity:

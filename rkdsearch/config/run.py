@@ -13,7 +13,7 @@ from pydantic import Field, ModelWrapValidatorHandler, model_validator
 from rkdsearch import methods
 from rkdsearch.config.attack import AttackConfig, ValidationConfig, check_start
 from rkdsearch.config.fields import MethodField
-from rkdsearch.config.teachers import TeacherConfig, TeachersConfig
+from rkdsearch.config.teachers import CLAIMS, TeacherConfig, TeachersConfig
 from rkdsearch.config.training import (
     AveragingConfig,
     OptimizerConfig,
@@ -113,7 +113,9 @@ class TrainConfig(Section):
             if role not in self.teacher_roles:
                 values["teachers"][role] = None
             elif teacher is not None:
-                del teacher["trained_on"]  # has no effect on training
+                # has no effect on training, as the claims have none
+                del teacher["trained_on"]
+                teacher.update(dict.fromkeys(CLAIMS))
                 if teacher["sha256"] is not None:
                     teacher["path"] = None
         return values

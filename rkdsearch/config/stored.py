@@ -7,6 +7,7 @@ from typing import Any
 from rkdsearch import methods
 from rkdsearch.config.reading import build
 from rkdsearch.config.run import TrainConfig
+from rkdsearch.config.teachers import CLAIMS
 from rkdsearch.data import DataConfig
 from rkdsearch.errors import ConfigError
 from rkdsearch.plugins import is_dotted
@@ -17,6 +18,15 @@ _LATER_DATA = {
     name: DataConfig.model_fields[name].default
     for name in ("resize", "sampling", "image_column", "label_column", "test_split")
 }
+
+
+def stored_identity(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored `TrainConfig.identity`, as this version writes it."""
+    values = upgraded(stored)
+    for teacher in (values.get("teachers") or {}).values():
+        if isinstance(teacher, dict):
+            teacher.update(dict.fromkeys(CLAIMS))  # part of it in earlier versions
+    return values
 
 
 def upgraded(stored: Mapping[str, Any]) -> dict[str, Any]:

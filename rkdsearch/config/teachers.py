@@ -18,6 +18,9 @@ from rkdsearch.models import ModelConfig
 from rkdsearch.section import Section
 from rkdsearch.teacher import Role
 
+# What a teacher's publisher says of it: checked before a run, and without effect on it.
+CLAIMS = ("clean_accuracy", "robust_accuracy")
+
 
 class Recipe(Section):
     """Training of a teacher that has no file. Data and validation are the run's."""

@@ -104,7 +104,9 @@ def _wider(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         added = [choice for choice in now["choices"] if choice not in was["choices"]]
         return f"gained {', '.join(map(str, added))}" if added else ""
     if was["log"] != now["log"] or was["step"] != now["step"]:
-        raise ForbiddenChange("`log` and `step` stay as they were, or earlier trials lie between")
+        raise ForbiddenChange(
+            "`log` and `step` must not change: earlier values would lie between steps"
+        )
     offset = (was["low"] - now["low"]) / was["step"] if was["step"] else 0.0
     if now["low"] > was["low"] or now["high"] < was["high"] or abs(offset - round(offset)) > 1e-8:
         raise narrower

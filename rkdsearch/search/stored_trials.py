@@ -128,7 +128,7 @@ class StoredTrials:
         """Epochs of one segment by the rows of `epochs/`; best epochs are determined again."""
         known = trial_row["fidelity.validation_images"]
         images = None if known is None else int(known)
-        select, fidelities = trial.config.validation.select, trial.segments[number].fidelities
+        validation, fidelities = trial.config.validation, trial.segments[number].fidelities
         found: list[EpochResult] = []
         best: Best | None = None
         peak: float | None = None
@@ -137,7 +137,7 @@ class StoredTrials:
                 continue
             epoch = rows.read_epoch({k: _plain(v) for k, v in row.items()})
             if epoch.epoch > 1 and not fidelity_at(fidelities, epoch.epoch).same_validation(
-                fidelity_at(fidelities, epoch.epoch - 1)
+                fidelity_at(fidelities, epoch.epoch - 1), validation
             ):
                 best = peak = None
             if (
@@ -152,7 +152,8 @@ class StoredTrials:
                     epoch.worst_class_accuracy,
                     epoch.by_class,
                 )
-                if best is None or measured.merit(select) > best.merit(select):
+                select = validation.select
+                if best is None or measured.selection_score(select) > best.selection_score(select):
                     best = measured
                 peak = max(peak or 0.0, measured.robust_accuracy)
             found.append(

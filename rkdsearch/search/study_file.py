@@ -12,6 +12,7 @@ from typing import Any
 from rkdsearch import config as run
 from rkdsearch import data, plugins
 from rkdsearch.atomic_file import replace_file
+from rkdsearch.config.teachers import CLAIMS
 from rkdsearch.data.config import PLACES
 from rkdsearch.data.splits import stratified_subset
 from rkdsearch.errors import ConfigError, FileError, SpaceError, StudyError
@@ -105,10 +106,12 @@ def enqueuable(space: SearchSpace, values: Mapping[str, Any]) -> dict[str, Any]:
     return run.typed_leaves(overrides, [config.to_dict()["method"]["name"]])
 
 
-def refuse_twin(folder: Path, space: SearchSpace, overrides: Mapping[str, Any], label: str) -> None:
+def refuse_duplicate(
+    folder: Path, space: SearchSpace, overrides: Mapping[str, Any], label: str
+) -> None:
     """Raise StudyError where the study has this configuration already, or one of this label.
 
-    A twin would be trained to the same bits, and stand on the front beside itself.
+    A duplicate would be trained to the same bits, and stand on the front beside itself.
     """
     wanted = space.config(overrides).fingerprint()
     known: list[tuple[str, str | None, Mapping[str, Any]]] = [
@@ -251,12 +254,14 @@ def _value(value: object) -> str:
 def _compared_elsewhere(name: str) -> bool:
     """True for settings that are not compared by name.
 
-    Paths and the device may change: `check_files` compares the files. The validation attack is
+    Paths and the device may change: `check_files` compares the files. What is said of a teacher has
+    no effect on a trial, and is checked where the teacher is measured. The validation attack is
     compared whole, with the fields that the space leaves to their defaults.
     """
     if name.startswith("fixed.validation.attack."):
         return True
-    teachers = {f"fixed.teachers.{role}.{name}" for role in ROLES for name in ("path", "sha256")}
+    fields = ("path", "sha256", "trained_on", *CLAIMS)
+    teachers = {f"fixed.teachers.{role}.{name}" for role in ROLES for name in fields}
     return name in {"fixed.training.device"} | {f"fixed.data.{name}" for name in PLACES} | teachers
 
 

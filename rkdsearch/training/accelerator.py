@@ -14,8 +14,8 @@ _SHARDING = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG")  # of ACC
 # Variables in which Accelerate looks for the number of processes.
 _COUNTS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 
-# `1`: this run's processes share a device, which NCCL refuses; `0`: each has its own. Whoever gives
-# each process a view of one device alone sets it, because no process can tell then.
+# Set by launchers that show each process one device only: it cannot know then whether others share
+# it. `1`: shared, which NCCL refuses; `0`: its own.
 SHARED_DEVICE = "RKDSEARCH_SHARED_DEVICE"
 
 

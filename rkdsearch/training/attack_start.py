@@ -57,7 +57,7 @@ class Probe(Attack):
         return x_adv.add_(self.ball.random_perturbation(2 * noise - 1))
 
 
-def check_start(config: TrainConfig, objective: TrainingObjective, splits: data.Splits) -> None:
+def probe_start(config: TrainConfig, objective: TrainingObjective, splits: data.Splits) -> None:
     """Raise ConfigError where the attack begins at x and its gradient there is 0.
 
     It costs two attack steps of a few images, and only where `attack.start` is `none`. Weights,

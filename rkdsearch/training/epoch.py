@@ -49,7 +49,7 @@ class Best:
     def _classes(self) -> tuple[float | None, ...] | None:
         return None if self.by_class is None else self.by_class.clean
 
-    def merit(self, select: str) -> float:
+    def selection_score(self, select: str) -> float:
         """The value that selects an epoch: the accuracy `select`, or `mean` of clean and robust.
 
         A constant prediction's is below every other's: at a hard eps a network that has begun to

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from rkdsearch.config import TrainConfig, flatten_tree, upgraded
+from rkdsearch.config import TrainConfig, flatten_tree, stored_identity
 from rkdsearch.config.fidelity import Fidelity, fidelity_at
 from rkdsearch.data import Splits
 from rkdsearch.errors import CheckpointError
@@ -118,7 +118,7 @@ def refuse_another(file: Path, there: Mapping[str, Any], here: Mapping[str, Any]
 
     Fields that an earlier version did not write are not compared, except the config's fingerprint.
     """
-    was_run = upgraded(there["run"]) if "run" in there else None
+    was_run = stored_identity(there["run"]) if "run" in there else None
     if there.get("fingerprint") != here["fingerprint"] and was_run != here["run"]:
         different = "" if was_run is None else _first_difference(was_run, here["run"])
         raise CheckpointError(

@@ -14,7 +14,7 @@ from torch import nn
 
 from rkdsearch import data, flags, models
 from rkdsearch.accuracy import BATCH, evaluate_accuracy
-from rkdsearch.config import Recipe, TeacherConfig, TeachersConfig, TrainConfig, upgraded
+from rkdsearch.config import Recipe, TeacherConfig, TeachersConfig, TrainConfig, stored_identity
 from rkdsearch.data.splits import stratified_subset
 from rkdsearch.errors import CheckpointError, FileError, OutOfMemoryError, TeacherError
 from rkdsearch.pace import Pace
@@ -29,12 +29,12 @@ from rkdsearch.training.validation import VALIDATION_SEED
 HELD_OUT = "validation images, held out from its training"
 DECLARED = "validation images, held out from its training as trained_on declares"
 SEEN = (
-    "validation images; flagged: it was trained on all training images, these among them, and its"
-    " accuracy here is optimistic"
+    "validation images, not held out: it was trained on all training images, these among them, and"
+    " its accuracy here is optimistic"
 )
 UNKNOWN = (
-    "validation images; flagged: these images may be among those it was trained on, and its"
-    " accuracy here may be optimistic"
+    "validation images, perhaps not held out: these images may be among those it was trained on,"
+    " and its accuracy here may be optimistic"
 )
 
 
@@ -97,7 +97,7 @@ def _place(run: TrainConfig, cache: Path) -> Path:
     identity = run.identity()
     for last in sorted(cache.glob("*/last.safetensors")):
         with suppress(CheckpointError, FileError):  # another run's damaged file is none of ours
-            if upgraded(checkpoint.state_of(last).get("run", {})) == identity:
+            if stored_identity(checkpoint.state_of(last).get("run", {})) == identity:
                 return last.parent
     return own
 
@@ -300,7 +300,7 @@ def device_of(config: TrainConfig) -> torch.device:
 
 
 def measured_on(teacher: TeacherConfig, path: Path, splits: data.Splits) -> str:
-    """Relation of the validation images to this teacher's training images; flagged in doubt.
+    """Relation of the validation images to this teacher's training images; in doubt not held out.
 
     From its declaration `trained_on`, else from the split that its file names.
     """

@@ -31,7 +31,7 @@ from rkdsearch.pace import Pace
 from rkdsearch.results.rows import Checks
 from rkdsearch.teacher import load
 from rkdsearch.training import microbatches, setup
-from rkdsearch.training.attack_start import check_start
+from rkdsearch.training.attack_start import probe_start
 from rkdsearch.training.epoch import EpochResult
 from rkdsearch.training.epoch_losses import EpochLosses
 from rkdsearch.training.precision import WEIGHT_DTYPES
@@ -63,9 +63,9 @@ class Trainer:
         *,
         fidelities: Sequence[Fidelity] = (),
         splits: data.Splits | None = None,
-        node: str = platform.node(),
+        node: str | None = None,
     ) -> None:
-        self.config, self.node = config, node
+        self.config, self.node = config, node or platform.node()
         self.folder = None if folder is None else local_path(folder)
         self._fidelities = tuple(fidelities)
         parts = setup.build_run(config, splits)
@@ -83,7 +83,7 @@ class Trainer:
             for p in group["params"]
         ]
         self._state = State(self.objective, self.optimizers, self.average)
-        check_start(config, self.objective, self.splits)
+        probe_start(config, self.objective, self.splits)
         # The networks are on their device already. Accelerate would import half of
         # torch.distributed to find that out.
         self._forward = self.accelerator.prepare_model(self.objective, device_placement=False)
@@ -154,11 +154,9 @@ class Trainer:
         loss, terms = losses.means()
         trained = time.perf_counter() - started
         # Where the validation protocol changed, best-epoch tracking restarts.
-        before = (
-            self.history[-1]
-            if self.history and fidelity.same_validation(fidelity_at(self._fidelities, epoch))
-            else None
-        )
+        last = fidelity_at(self._fidelities, epoch)
+        comparable = fidelity.same_validation(last, self.config.validation)
+        before = self.history[-1] if self.history and comparable else None
         result = EpochResult(
             epoch=epoch + 1,
             epochs=training.epochs,
@@ -313,7 +311,7 @@ class Trainer:
         """The checks behind flags, of the best epoch's network; None where no file holds it."""
         assert result.best is not None, "the last epoch is validated"
         if result.best.epoch == result.epoch:
-            network = self.student if self.average is None else self.average.network
+            network = self._network
         elif self._checkpoints is not None and self._checkpoints.best.exists():
             best, task = self._checkpoints.best, self.splits.train.task
             network = load(best, self.config.student, task)
@@ -321,6 +319,11 @@ class Trainer:
         else:
             return None
         return self._validator.check(network.eval())
+
+    @property
+    def _network(self) -> nn.Module:
+        """The network to deliver: the average where there is one, else the student."""
+        return self.student if self.average is None else self.average.network
 
     def _delivered(self) -> nn.Module:
         """The network to validate and deliver; an average gets new BatchNorm statistics."""
@@ -349,8 +352,7 @@ class Trainer:
 
     def _save(self) -> None:
         if self._checkpoints is not None and self.rank == 0:
-            network = self.student if self.average is None else self.average.network
-            self._checkpoints.save(self._state, network, self.history)
+            self._checkpoints.save(self._state, self._network, self.history)
 
     def resume(self) -> list[EpochResult]:
         """Restore the run in the folder, if there is one; returns its finished epochs.

@@ -113,7 +113,9 @@ def with_validation(
         images.worst_class_accuracy,
         images.by_class,
     )
-    if result.best is not None and result.best.merit(select) >= best.merit(select):
+    if result.best is not None and result.best.selection_score(select) >= best.selection_score(
+        select
+    ):
         best = result.best
     return replace(
         result,

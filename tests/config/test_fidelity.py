@@ -1,3 +1,5 @@
+import pytest
+
 from rkdsearch.config import AttackConfig, ValidationAttack, ValidationConfig
 from rkdsearch.config.fidelity import Fidelity, fidelity_at
 
@@ -38,3 +40,22 @@ def test_a_fidelity_may_validate_by_a_shorter_attack_on_fewer_images() -> None:
     assert (lower.attack.steps, lower.attack.relative_step_size, lower.images) == (10, 0.2, 30)
     assert Fidelity(epochs=1, validation_images=80).validation(validation).images == 50
     assert Fidelity(epochs=1, training_attack_steps=3).validation(validation) == validation
+
+
+@pytest.mark.parametrize(
+    ("caps", "same"),
+    [
+        # the run has 20 steps on 50 images: these caps change nothing
+        ({"validation_attack_steps": 20, "validation_images": 50}, True),
+        ({"validation_attack_steps": 30}, True),
+        ({"training_attack_steps": 1}, True),
+        ({"validation_attack_steps": 19}, False),
+        ({"validation_images": 49}, False),
+    ],
+)
+def test_accuracies_are_compared_where_the_caps_of_two_rungs_do_the_same(
+    caps: dict[str, int], same: bool
+) -> None:
+    validation = ValidationConfig(attack=ValidationAttack(steps=20), images=50)
+    rung, whole = Fidelity(epochs=1, **caps), Fidelity(epochs=2)
+    assert rung.same_validation(whole, validation) == same

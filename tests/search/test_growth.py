@@ -127,7 +127,10 @@ CAP = {"epochs": 1, "training_attack_steps": 1}
             searched(**{"optimizer.lr": {"float": [0.02, 0.3], "log": True}}),
             "earlier trials would lie outside",
         ),
-        (searched(**{"optimizer.lr": {"float": [0.001, 0.3]}}), "`log` and `step` stay as they"),
+        (
+            searched(**{"optimizer.lr": {"float": [0.001, 0.3]}}),
+            "`log` and `step` must not change: earlier",
+        ),
         (searched(**{"optimizer.lr": {"choice": [0.01, 0.3]}}), "knows one kind of range"),
         (
             {"search": {"method.name": SMALL["search"]["method.name"]}},
@@ -324,15 +327,15 @@ def test_no_configuration_is_enqueued_twice_and_no_label(tmp_path: Path) -> None
     with pytest.raises(
         StudyError, match=r"t00000 is this configuration; `replicates` in the space"
     ):
-        study_file.refuse_twin(folder, space, baseline, "")
+        study_file.refuse_duplicate(folder, space, baseline, "")
     new = {"method.name": "pgd_at", "optimizer.lr": 0.2}
-    study_file.refuse_twin(folder, space, new, "by hand")
+    study_file.refuse_duplicate(folder, space, new, "by hand")
     entry = queue.enqueue(folder, new, "by hand")
     with pytest.raises(StudyError, match=f"enqueued/{entry.name} is this configuration"):
-        study_file.refuse_twin(folder, space, new, "")
+        study_file.refuse_duplicate(folder, space, new, "")
     with pytest.raises(StudyError, match=f"enqueued/{entry.name} has the label 'by hand'; choose"):
-        study_file.refuse_twin(folder, space, new | {"optimizer.lr": 0.3}, "by hand")
-    study_file.refuse_twin(folder, space, new | {"optimizer.lr": 0.3}, "")
+        study_file.refuse_duplicate(folder, space, new | {"optimizer.lr": 0.3}, "by hand")
+    study_file.refuse_duplicate(folder, space, new | {"optimizer.lr": 0.3}, "")
 
 
 def test_what_cannot_be_enqueued_is_refused_at_once(tmp_path: Path) -> None:

@@ -200,6 +200,10 @@ def test_where_files_lie_may_change(tmp_path: Path) -> None:
         ),
     )
     assert study_file.must_match(made) == study_file.must_match(moved)
+    # what is said of a teacher has no effect on a trial: a refuted claim may be corrected
+    claim = {"robust_accuracy": 0.9, "clean_accuracy": 0.95, "trained_on": "other"}
+    said = load_space(tmp_path, fixed={**fixed, "teachers.robust": {**robust, **claim}})
+    assert study_file.must_match(said) == study_file.must_match(made)
     other = load_space(
         tmp_path / "other",
         fixed={**fixed, "teachers.robust": {**robust, "network": {"name": "small_cnn"}}},

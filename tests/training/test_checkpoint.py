@@ -246,6 +246,19 @@ def test_a_checkpoint_that_does_not_say_its_values_is_refused_without_a_field(
     train(described(teachers), tmp_path)  # its fingerprint is enough to go on
 
 
+def test_a_teachers_claim_is_no_part_of_the_run(teachers: Path, tmp_path: Path) -> None:
+    claimed = {"robust": {"robust_accuracy": 0.9, "clean_accuracy": 0.95}}
+    train(described(teachers, teachers=claimed), tmp_path, epochs=1)
+    tensors, state = checkpoint.read(tmp_path / "last.safetensors")
+    # as an earlier version wrote it
+    state["run"]["teachers"]["robust"]["robust_accuracy"] = 0.9
+    state["fingerprint"] = "of a run with that claim"
+    checkpoint.write(tmp_path / "last.safetensors", tensors, state)
+    corrected = {"robust": {"robust_accuracy": 0.5, "trained_on": "train"}}
+    assert len(train(described(teachers, teachers=corrected), tmp_path).history) == 2
+    assert described(teachers, teachers=claimed).fingerprint() == described(teachers).fingerprint()
+
+
 def test_a_checkpoint_of_another_run_is_refused_and_not_overwritten(
     teachers: Path, tmp_path: Path
 ) -> None:

@@ -153,8 +153,8 @@ def ours(teachers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 HELD_OUT = "validation images, held out from its training"
 FLAGGED = (
-    "validation images; flagged: these images may be among those it was trained on, and its"
-    " accuracy here may be optimistic"
+    "validation images, perhaps not held out: these images may be among those it was trained on,"
+    " and its accuracy here may be optimistic"
 )
 
 
@@ -177,8 +177,8 @@ FLAGGED = (
             "train",
             {},
             (
-                "validation images; flagged: it was trained on all training images, these among"
-                " them, and its accuracy here is optimistic"
+                "validation images, not held out: it was trained on all training images, these"
+                " among them, and its accuracy here is optimistic"
             ),
         ),
     ],
