@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 
 from rkdsearch.errors import ConfigError
-from rkdsearch.provenance import git
+from rkdsearch.provenance import git, python_files
 
 GROUPS = ("rkdsearch.methods", "rkdsearch.models")
 
@@ -125,22 +125,25 @@ def _state_of(package: str) -> Package:
     spec = importlib.util.find_spec(package)
     assert spec is not None, "it has just been imported"
     roots = [Path(place) for place in spec.submodule_search_locations or ()]
-    files = [(file.relative_to(root), file) for root in roots for file in root.rglob("*.py")]
+    files = [(file.relative_to(root), file) for root in roots for file in python_files(root)]
+    places = roots
     if not roots and spec.origin is not None:
-        files = [(Path(Path(spec.origin).name), Path(spec.origin))]
+        places = [Path(spec.origin)]
+        files = [(Path(places[0].name), places[0])]
     digest = hashlib.sha256()
-    for place, file in sorted(files):
-        digest.update(f"{place.as_posix()}\n".encode() + file.read_bytes() + b"\n")
-    return Package(digest.hexdigest(), commit_of(files[0][1]) if files else None)
+    for name, file in sorted(files):
+        digest.update(f"{name.as_posix()}\n".encode() + file.read_bytes() + b"\n")
+    return Package(digest.hexdigest(), commit_of(places[0]) if places else None)
 
 
 @lru_cache(maxsize=64)
-def commit_of(file: Path) -> str | None:
-    """Commit of the checkout that tracks this file, with `-dirty` where files were changed there.
+def commit_of(place: Path) -> str | None:
+    """Commit of the checkout that tracks this file, or files of this folder.
 
-    None where no checkout tracks it: a package installed inside another project's folder is not
-    that project's.
+    It ends in `-dirty` where files were changed there. None where no checkout tracks it: a package
+    installed inside another project's folder is not that project's.
     """
-    if not git(file.parent, "ls-files", "--error-unmatch", file.name):
+    folder, name = (place, ".") if place.is_dir() else (place.parent, place.name)
+    if not git(folder, "ls-files", "--", name):
         return None
-    return git(file.parent, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
+    return git(folder, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")

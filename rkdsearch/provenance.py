@@ -99,15 +99,16 @@ def git_diff_sha256() -> str | None:
     commit = git_commit()
     if commit is None:
         return None
-    new = (_git("ls-files", "--others", "--exclude-standard", "--", str(_PACKAGE)) or "").split(
-        "\n"
-    )
+    # -z: other letters than ASCII are quoted else
+    listed = _git("ls-files", "-z", "--others", "--exclude-standard", "--", str(_PACKAGE)) or ""
+    # a link that leads nowhere is an editor's lock
+    new = sorted(name for name in listed.split("\0") if name and (_PACKAGE / name).is_file())
     changed = _git("diff", "HEAD", "--binary") or ""
-    if not changed and not any(new):
+    if not changed and not new:
         return None
     digest = hashlib.sha256(changed.encode(errors="surrogateescape"))
-    for name in sorted(filter(None, new)):
-        digest.update(f"\n{name}\n".encode())
+    for name in new:
+        digest.update(f"\n{name}\n".encode(errors="surrogateescape"))
         digest.update((_PACKAGE / name).read_bytes())
     return digest.hexdigest()
 
@@ -122,6 +123,12 @@ def _ours(top: Path) -> bool:
 
 def _git(*words: str) -> str | None:
     return git(_PACKAGE, *words)
+
+
+def python_files(folder: Path) -> list[Path]:
+    """Python files in a folder and its sub-folders, sorted by their paths relative to it."""
+    files = (file for file in folder.rglob("*.py") if file.is_file())
+    return sorted(files, key=lambda file: file.relative_to(folder))
 
 
 def git(folder: Path, *words: str) -> str | None:

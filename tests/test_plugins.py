@@ -109,6 +109,10 @@ def test_an_imported_package_is_known_by_the_hash_of_its_files_and_its_commit(
         f"the package their_lab has changed: its sha256 was {str(before['sha256'])[:12]}," in said
     )
     assert plugins.changed_packages({}) == plugins.changed_packages(None) == []
+    # an editor's lock: a link that leads nowhere
+    (tmp_path / lab / ".#nets.py").symlink_to("me@machine.42")
+    plugins._state_of.cache_clear()
+    assert plugins.imported_packages()[lab]["sha256"] == after
 
 
 def git(folder: Path, *command: str) -> str:
@@ -132,3 +136,16 @@ def test_a_commit_is_of_the_checkout_that_tracks_the_file_and_of_no_other(tmp_pa
     tracked.write_text("value = 2")
     plugins.commit_of.cache_clear()
     assert plugins.commit_of(tracked) == git(tmp_path, "rev-parse", "HEAD")[:12] + "-dirty"
+
+
+def test_a_package_has_its_commit_beside_files_that_git_does_not_track(tmp_path: Path) -> None:
+    git(tmp_path, "init")
+    package = tmp_path / "lab"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    git(tmp_path, "add", "lab")
+    git(tmp_path, "commit", "-m", "one")
+    (package / "_version.py").write_text("made = 1")
+    (tmp_path / "empty").mkdir()
+    assert plugins.commit_of(package) == git(tmp_path, "rev-parse", "HEAD")[:12]
+    assert plugins.commit_of(tmp_path / "empty") is None

@@ -69,6 +69,11 @@ def test_a_checkout_of_ours_has_its_commit_and_the_fingerprint_of_its_changes(
     assert dirty == again == f"{commit}-dirty"
     assert changed is not None
     assert more not in (None, changed)
+    # an editor's lock is no file, and has no content
+    (package / ".#new.py").symlink_to("me@machine.42")
+    assert of_copy(package) == (again, more)
+    (package / "größe.py").write_text("x = 1\n")
+    assert of_copy(package)[1] not in (None, changed, more)
 
 
 @pytest.mark.parametrize("place", [".venv/lib/rkdsearch", "rkdsearch", "vendored/rkdsearch"])

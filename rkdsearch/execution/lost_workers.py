@@ -27,14 +27,16 @@ def as_loss(error: Exception) -> Exception:
     return error
 
 
+_failed = RayActorManager._actor_task_failed  # noqa: SLF001
+
+
 def tell_tune() -> None:
     """Let Tune take every lost worker for one. It has no public place for that."""
-    failed = RayActorManager._actor_task_failed  # noqa: SLF001
+    RayActorManager._actor_task_failed = _lost  # type: ignore[method-assign]  # noqa: SLF001
 
-    def lost(self: Any, tracked_actor_task: Any, exception: Exception) -> None:
-        failed(self, tracked_actor_task, as_loss(exception))
 
-    RayActorManager._actor_task_failed = lost  # type: ignore[method-assign]  # noqa: SLF001
+def _lost(self: Any, tracked_actor_task: Any, exception: Exception) -> None:
+    _failed(self, tracked_actor_task, as_loss(exception))
 
 
 def killed_for_memory(trial: Any) -> bool:

@@ -20,6 +20,7 @@ from rkdsearch import data
 from rkdsearch.data.config import DataConfig
 from rkdsearch.errors import RkdError
 from rkdsearch.plugins import allow_import, load_module
+from rkdsearch.provenance import python_files
 from rkdsearch.teacher import fingerprint
 
 
@@ -61,7 +62,7 @@ def _source() -> str:
     """Short hash of the package's modules: two checkouts may have one version."""
     home = Path(__file__).parents[1]
     digest = hashlib.sha256()
-    for file in sorted(home.rglob("*.py")):
+    for file in python_files(home):
         digest.update(f"{file.relative_to(home)}".encode() + file.read_bytes())
     return digest.hexdigest()[:8]
 

@@ -26,13 +26,6 @@ from rkdsearch.execution.tune_adapters import StudyCallback, StudyScheduler, Stu
 from rkdsearch.execution.watch import watched
 from rkdsearch.search.study import Study
 
-# Tune would give its actors an environment with these variables of the driver, keys of AWS among
-# them. Ray writes it to a log that every user of the machine can read, and starts a process for it
-# (a second) in place of one that waits already.
-class_cache.DEFAULT_ENV_VARS = {}
-class_cache.ENV_VARS_TO_PROPAGATE = set()
-tell_tune()
-
 
 def run_search(
     study: Study,
@@ -50,6 +43,7 @@ def run_search(
     written; after each, the study can be resumed. `leave` ends the process where Ray does not let
     the search end: it is called with the same error, in another thread.
     """
+    _patch_tune()
     interruption, streak = Interruption(study.folder), Streak()
     scratch = study.folder.resolve() / ".ray"
 
@@ -95,6 +89,18 @@ def run_search(
         watch.end()
     if study.done:
         study.close()
+
+
+def _patch_tune() -> None:
+    """Change what Tune has no option for.
+
+    It would give its actors an environment with variables of the driver, keys of AWS among them.
+    Ray writes it to a log that every user of the machine can read, and starts a process for it (a
+    second) in place of one that waits already.
+    """
+    class_cache.DEFAULT_ENV_VARS = {}
+    class_cache.ENV_VARS_TO_PROPAGATE = set()
+    tell_tune()
 
 
 def _end(study: Study, scratch: Path) -> None:

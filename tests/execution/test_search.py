@@ -23,7 +23,7 @@ from rkdsearch.cli.report import report
 from rkdsearch.cli.tune import tune
 from rkdsearch.errors import DiskError, TeacherError, Terminated
 from rkdsearch.execution import teachers
-from rkdsearch.execution.search import run_search
+from rkdsearch.execution.search import _patch_tune, run_search
 from rkdsearch.execution.trainable import RayTrial
 from rkdsearch.plugins import allow_import
 from rkdsearch.results.cells import records
@@ -424,6 +424,7 @@ def test_ray_on_this_machine_has_no_process_without_a_use(witness: Path) -> None
 
 
 def test_a_trial_takes_a_worker_that_waits_with_no_environment_of_its_own() -> None:
+    _patch_tune()
     actor = _ActorClassCache().get(RayTrial)
     assert actor._default_options["runtime_env"] == {}
 

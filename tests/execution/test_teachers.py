@@ -192,7 +192,7 @@ def test_what_was_measured_is_not_measured_again_unless_something_else_would_be_
     (step,) = teachers.prepare(tmp_path / "study", said)
     assert step.measured is not None
     assert step.measured.measured_on.startswith(
-        "validation images; flagged: it was trained on all training images"
+        "validation images, not held out: it was trained on all training images"
     )
 
 
