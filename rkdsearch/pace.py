@@ -62,6 +62,12 @@ def silence_told(life: Callable[[], object], sentence: Callable[[], str]) -> Ite
         watcher.join()  # a daemon that outlives the interpreter may abort the process
 
 
+def number_of(count: int, thing: str) -> str:
+    """A count with its noun: `1 trial`, `2 trials`, `3 batches`."""
+    plural = "" if count == 1 else "es" if thing.endswith(("s", "ch")) else "s"
+    return f"{count} {thing}{plural}"
+
+
 def duration(seconds: float | None) -> str:
     """Seconds as text, in two units at most: `45 s`, `2 min 05 s`, `3 h 20 min`."""
     if seconds is None:

@@ -94,7 +94,8 @@ def evaluate(
     from rkdsearch.evaluation import jobs
     from rkdsearch.evaluation.leakage import seen_before, warning
     from rkdsearch.evaluation.other_images import image_sets
-    from rkdsearch.evaluation.runner import JobFailure, evaluate
+    from rkdsearch.evaluation.runner import JobFailure, evaluate, open_jobs
+    from rkdsearch.pace import number_of
 
     ball = bool(eps) or norm is not None
     _check_options(
@@ -112,10 +113,13 @@ def evaluate(
     todo = jobs.evaluation_jobs(targets, attacks, seeds=attack_seeds, eps=radii, norm=norm)
     sets = [
         replace(found, seen=seen_before(found, targets.networks[0]))
+        if open_jobs(folder, todo, found)
+        else found
         for found in image_sets(data, parsed(overrides), severity, targets.networks, images)
     ]
     say(
-        f"{folder}: {len(targets.networks)} networks, {len(todo) * len(sets)} evaluation jobs on"
+        f"{folder}: {number_of(len(targets.networks), 'network')},"
+        f" {number_of(len(todo) * len(sets), 'evaluation job')} on"
         f" {', '.join(found.name for found in sets[:3])}{', ...' if len(sets) > 3 else ''}"
     )
     _say_all(map(warning, sets))

@@ -14,8 +14,8 @@ from rich.text import Text
 from rkdsearch.cli.console import console, say
 from rkdsearch.cli.remaining import epochs_left
 from rkdsearch.errors import StudyError
-from rkdsearch.pace import duration
-from rkdsearch.results.chance import is_chance, worthless
+from rkdsearch.pace import duration, number_of
+from rkdsearch.results.chance import is_chance, teacher_at_chance
 from rkdsearch.results.objectives import OBJECTIVES, USUAL
 from rkdsearch.results.states import Status
 
@@ -39,15 +39,11 @@ def ready_line(trainer: "Trainer") -> str:
     threads, validation = torch.get_num_threads(), len(splits.validation)
     return (
         f"{trainer.device.type} ({device_name(trainer.device)}),"
-        f" {_counted(trainer.processes, 'process', 'es')}, {_counted(threads, 'thread', 's')}:"
+        f" {number_of(trainer.processes, 'process')}, {number_of(threads, 'thread')}:"
         f" {len(splits.train):,} training and"
         f" {min(config.validation.images or validation, validation):,} validation images of"
-        f" {config.data.name}, {_counted(trainer.batches, 'batch', 'es')} an epoch"
+        f" {config.data.name}, {number_of(trainer.batches, 'batch')} an epoch"
     )
-
-
-def _counted(number: int, thing: str, plural: str) -> str:
-    return f"{number} {thing}{plural if number > 1 else ''}"
 
 
 def seconds_left(done: "Sequence[EpochResult]") -> float | None:
@@ -71,9 +67,11 @@ def epoch_line(epoch: "EpochResult", left: float | None = None) -> str:
     return text if left is None else f"{text}  about {duration(left)} left"
 
 
-def worthless_line(role: str, measured: "TeacherAccuracy", chance: float | None) -> str | None:
+def teacher_at_chance_line(
+    role: str, measured: "TeacherAccuracy", chance: float | None
+) -> str | None:
     """The warning about a teacher no better than a constant prediction; None for a better one."""
-    if chance is None or not worthless(
+    if chance is None or not teacher_at_chance(
         role, measured.clean_accuracy, measured.robust_accuracy, measured.images, chance
     ):
         return None
@@ -140,7 +138,7 @@ class TeacherProgress:
                 + (f"; {measured.contents}" if measured.contents else "")
             )
             for warning in (
-                worthless_line(step.role, measured, self._chance),
+                teacher_at_chance_line(step.role, measured, self._chance),
                 flagged_line(step.role, measured),
             ):
                 if warning is not None:
@@ -177,7 +175,8 @@ class SearchProgress:
         )
         if self._known:
             say(
-                f"resuming {study.folder}: {len(self._known)} trials are known and are not repeated"
+                f"resuming {study.folder}: {number_of(len(self._known), 'known trial')}, not"
+                " repeated"
             )
         if study.retried:
             say(

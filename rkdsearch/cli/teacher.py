@@ -209,7 +209,7 @@ def _print_accuracy(config: "TrainConfig", role: "Role", home: Path | None) -> "
     """Measure a teacher; print its accuracies with n and 95 % intervals."""
     from rkdsearch import data
     from rkdsearch.cli.console import say
-    from rkdsearch.cli.progress import worthless_line
+    from rkdsearch.cli.progress import teacher_at_chance_line
     from rkdsearch.results.intervals import wilson
     from rkdsearch.training import teacher as teachers
 
@@ -231,7 +231,7 @@ def _print_accuracy(config: "TrainConfig", role: "Role", home: Path | None) -> "
     if found.contents:
         say(f"  {found.contents}")
 
-    warning = worthless_line(role, found, data.load_training(config.data).chance)
+    warning = teacher_at_chance_line(role, found, data.load_training(config.data).chance)
     if warning is not None:
         say(warning)
     return found

@@ -232,7 +232,7 @@ def _search(
 
 
 def _until(trials: int | None, device_hours: float | None) -> str:
-    """The option that ends the search, as typed. Raises RkdError where it is illegal."""
+    """The option that ends the search, as the command that continues has it. Raises RkdError."""
     from rkdsearch.errors import RkdError
 
     if (trials is None) == (device_hours is None):

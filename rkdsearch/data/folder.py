@@ -64,6 +64,11 @@ def files(config: DataConfig, split: Split) -> Encoded | None:
 def _labelled(home: Path, classes: list[str]) -> list[tuple[Path, int]]:
     """(file, label) of every image of a split, class by class."""
     lists = sorted(path for path in home.glob("*_annotations.txt") if path.name[0] != ".")
+    if len(lists) > 1:
+        raise DataError(
+            f"{home}: {lists[0].name} and {lists[1].name} both list its images; leave one of them"
+            " there"
+        )
     if lists:
         return _annotated(home, lists[0], classes)
     found = names.folders(home)
@@ -98,7 +103,14 @@ def _annotated(home: Path, listing: Path, classes: list[str]) -> list[tuple[Path
     places = {names.plain(path.name): path for path in images_below(home)}
     label = {name: k for k, name in enumerate(classes)}
     found = []
-    lines = listing.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = listing.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise DataError(f"{listing}: cannot be read: {error.strerror}; mend that first") from error
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{listing}: byte {error.start} is not UTF-8; save the list as UTF-8"
+        ) from None
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue

@@ -1,12 +1,15 @@
 """Images of an evaluation that the networks were trained or chosen on, bit for bit."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from rkdsearch import data
+from rkdsearch.data.config import DataConfig
 from rkdsearch.errors import RkdError
 from rkdsearch.evaluation.images import EvaluatedImages
 from rkdsearch.evaluation.targets import EvaluationTarget
@@ -23,16 +26,26 @@ def seen_before(images: EvaluatedImages, network: EvaluationTarget) -> str:
         splits = data.load_training(network.config.data)
     except RkdError:
         return ""
-    known = {image.tobytes() for image in images.pixels.pixels}
-    found = {}
-    for name, own in (("training", splits.train), ("validation", splits.validation)):
-        if own.scale == images.pixels.scale and own.task.shape == images.task.shape:
-            found[name] = known.intersection(each.tobytes() for each in _images(own))
-    return " and ".join(
-        f"{sum(image.tobytes() in same for image in images.pixels.pixels)} are {name} images"
-        for name, same in found.items()
-        if same
-    )
+    if (splits.train.scale, splits.train.task.shape) != (images.pixels.scale, images.task.shape):
+        return ""
+    known = _known(network.config.data)
+    these = _digests(images.pixels.pixels)
+    found = {name: int(np.isin(these, own).sum()) for name, own in known.items()}
+    return " and ".join(f"{number} are {name} images" for name, number in found.items() if number)
+
+
+@lru_cache(maxsize=1)
+def _known(config: DataConfig) -> dict[str, NDArray[np.uint64]]:
+    """Digests of the training and validation images; of forty image sets only the first waits."""
+    splits = data.load_training(config)
+    parts = {"training": splits.train, "validation": splits.validation}
+    return {name: _digests(_images(own)) for name, own in parts.items()}
+
+
+def _digests(images: Iterable[NDArray[np.uint8]]) -> NDArray[np.uint64]:
+    """A number for each image, equal for equal images."""
+    digests = (hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in images)
+    return np.frombuffer(b"".join(digests), dtype=np.uint64)
 
 
 def warning(images: EvaluatedImages) -> str:

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from rkdsearch.evaluation.blocks import EvaluationJob
 from rkdsearch.evaluation.images import EvaluatedImages
 from rkdsearch.file_lock import locked_by
+from rkdsearch.pace import number_of
 from rkdsearch.provenance import Provenance
 from rkdsearch.results.columns import cells_of
 from rkdsearch.results.rows import OpeningRow
@@ -64,8 +65,9 @@ def told_at_resume(store: Store) -> str | None:
     last = openings.iloc[-1]
     seen = json.loads(last["checkpoints"])
     return (
-        f"{store.folder}: its test images were opened {len(openings)} times, last on"
-        f" {last['opened']:%Y-%m-%d %H:%M} UTC for {len(seen)} networks (openings/). Trials from"
+        f"{store.folder}: its test images were opened {number_of(len(openings), 'time')}, last"
+        f" on {last['opened']:%Y-%m-%d %H:%M} UTC for {number_of(len(seen), 'network')}"
+        " (openings/). Trials from"
         " here on are proposed by someone who may have seen test results: say so beside their"
         " numbers, or evaluate them on images that nobody has seen"
     )

@@ -66,13 +66,8 @@ def evaluate(
     images to `openings/`, before the first one is attacked. A job whose row is there already is
     left out. An error of any class ends its own job only.
     """
-    store = Store(folder)
-    rows = records(store.evaluations())
-    done = known_keys([row for row in rows if _is_of(row, images)])
-    todo = []
-    for job in jobs:
-        if key_of(job) in done:
-            continue
+    store, todo = Store(folder), []
+    for job in open_jobs(folder, jobs, images):
         if (reason := _misfit(job, images)) is not None:
             yield JobFailure(job, reason)
         else:
@@ -86,6 +81,15 @@ def evaluate(
     # come last: whoever stops early has the others.
     todo.sort(key=lambda job: (job.attack.name != "autoattack") == (executor is not here))
     yield from _run(store, todo, images, executor, opening, code)
+
+
+def open_jobs(
+    folder: Path, jobs: Sequence[EvaluationJob], images: EvaluatedImages
+) -> list[EvaluationJob]:
+    """The jobs on these images of which the folder has no row yet."""
+    rows = records(Store(folder).evaluations())
+    done = known_keys([row for row in rows if _is_of(row, images)])
+    return [job for job in jobs if key_of(job) not in done]
 
 
 def _is_of(row: Mapping[str, Any], images: EvaluatedImages) -> bool:

@@ -1,11 +1,12 @@
 """Notes at the top of the page: what is missing, unfinished, or hidden by a headline."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from rkdsearch.pace import number_of
 from rkdsearch.reporting.traces import Row, is_number, method_of, percent, title
 from rkdsearch.results.cells import CLEAN, ROBUST
-from rkdsearch.results.chance import worthless
+from rkdsearch.results.chance import teacher_at_chance
 from rkdsearch.results.front import LENGTH, of_full_length
 from rkdsearch.results.states import Origin, Status
 from rkdsearch.results.study import StudyResults
@@ -26,86 +27,93 @@ def notes(
     trials: Sequence[Row],
     front: Sequence[Row],
     tests: Sequence[Row],
-) -> list[str]:
+) -> Iterator[str]:
     """Sentences about what the page lacks or would hide; `trials` are `rows` as judged."""
+    yield from _of_the_search(study, rows)
+    if lost := sorted(row["trial_id"] for row in trials if row["at_chance"]):
+        yield f"Students no better than chance on clean images: {', '.join(lost)}."
+    if rows and not front:
+        yield "No trial has finished, so there is no front yet."
+    full_length = of_full_length(trials)
+    whole = [row for row, full in zip(trials, full_length, strict=True) if full]
+    shorter = [row for row, full in zip(trials, full_length, strict=True) if not full]
+    yield from _shorter([row for row in shorter if row["status"] == Status.FINISHED])
+    yield from _above(most_robust([row for row in whole if not row["seeds"]]), most_robust(front))
+    yield from _out_of_the_race(trials)
+    yield from _of_one_method(front, whole)
+    if front and not tests:
+        yield (
+            "The test set has not been opened: everything here is validation. rkdsearch evaluate"
+            " STUDY --front opens it."
+        )
+    yield from _of_files(study, rows)
+
+
+def _of_the_search(study: StudyResults, rows: Sequence[Row]) -> Iterator[str]:
+    active = sum(row["status"] in {Status.RUNNING, Status.PAUSED} for row in rows)
+    if not rows:
+        yield "No trial has written a row yet."
+    elif active and study.writer is not None:
+        yield (
+            f"The search is not over: {number_of(active, 'trial')} running or paused, whose points"
+            " will move."
+        )
+    elif active:
+        yield (
+            "The search was stopped, and no process works on it: tune --resume goes on with"
+            f" {number_of(active, 'trial')}."
+        )
+
+
+def _shorter(finished: Sequence[Row]) -> Iterator[str]:
+    lengths = sorted({int(row[LENGTH]) for row in finished})
+    if finished:
+        yield (
+            f"{number_of(len(finished), 'finished trial')} of a shorter full run, of"
+            f" {' or '.join(map(str, lengths))} epochs, from before the space had longer ones: on"
+            " no front, and drawn hollow."
+        )
+
+
+def _of_files(study: StudyResults, rows: Sequence[Row]) -> Iterator[str]:
     unchecked = sum(
         row["status"] == Status.FINISHED
         and row["origin"] != Origin.REPLICATE
         and row["flags"] is None
         for row in rows
     )
-    active = sum(row["status"] in {Status.RUNNING, Status.PAUSED} for row in rows)
-    lost = sorted(row["trial_id"] for row in trials if row["at_chance"])
-    whole = of_full_length(trials)
-    shorter = [
-        row
-        for row, full in zip(trials, whole, strict=True)
-        if row["status"] == Status.FINISHED and not full
-    ]
-    lengths = sorted({int(row[LENGTH]) for row in shorter})
-    best = most_robust(front)
-    single = most_robust(
-        [row for row, full in zip(trials, whole, strict=True) if full and not row["seeds"]]
-    )
-    said = {
-        "No trial has written a row yet.": not rows,
-        f"The search is not over: {active} trials are running or paused, their points will move.": (
-            bool(active) and study.writer is not None
-        ),
-        (
-            f"The search was stopped, and no process works on it: {active} trials go on with"
-            " tune --resume."
-        ): (bool(active) and study.writer is None),
-        f"Students no better than chance on clean images: {', '.join(lost)}.": bool(lost),
-        "No trial has finished, so there is no front yet.": bool(rows) and not front,
-        (
-            f"{len(shorter)} finished trials have a shorter full run, of"
-            f" {' or '.join(map(str, lengths))} epochs, from before the space had longer ones: they"
-            " are on no front, and drawn hollow."
-        ): bool(shorter),
-        **_above(single, best),
-        **_out_of_the_race(trials),
-        **_of_one_method(front, [row for row, full in zip(trials, whole, strict=True) if full]),
-        (
-            "The test set has not been opened: everything here is validation. rkdsearch"
-            " evaluate STUDY --front opens it."
-        ): (bool(front) and not tests),
-        (
+    if unchecked:
+        yield (
             f"{unchecked} of the trials that may be on the front were not checked for signs that"
             " the validation attack failed: an earlier version trained them."
-        ): bool(unchecked),
-        "There is no study.json: the search space, its seed and the teachers are unknown.": (
-            not study.description
-        ),
-        **{
-            f"{path.name} in {path.parent.name} could not be read and is left out.": True
-            for path in study.damaged
-        },
-    }
-    return [text for text, true in said.items() if true]
+        )
+    if not study.description:
+        yield "There is no study.json: the search space, its seed and the teachers are unknown."
+    for path in study.damaged:
+        yield f"{path.name} in {path.parent.name} could not be read and is left out."
 
 
-def is_worthless(role: str, teacher: Mapping[str, Any], chance: float | None) -> bool:
-    """`chance.worthless` of an entry of `study.json`, which may hold anything."""
+def teacher_is_at_chance(role: str, teacher: Mapping[str, Any], chance: float | None) -> bool:
+    """`chance.teacher_at_chance` of an entry of `study.json`, which may hold anything."""
     clean, robust, images = (
         teacher.get(name) for name in ("clean_accuracy", "robust_accuracy", "images")
     )
     known = all(is_number(value) for value in (clean, robust, images))
-    return known and worthless(role, clean, robust, int(images or 0), chance)
+    return known and teacher_at_chance(role, clean, robust, int(images or 0), chance)
 
 
-def _above(single: Row | None, best: Row | None) -> dict[str, bool]:
+def _above(single: Row | None, best: Row | None) -> Iterator[str]:
     """The sentence about a single run that is more robust than the front of replicated students."""
     if single is None or best is None or not best["seeds"]:
-        return {}
-    text = (
-        f"The single run {title(single)} is more robust ({percent(single[ROBUST])} %) than the"
-        " front, which has replicated students only: one run may be lucky."
-    )
-    return {text: float(single[ROBUST]) > float(best[ROBUST])}
+        return
+    if float(single[ROBUST]) > float(best[ROBUST]):
+        yield (
+            f"The single run {title(single)} is more robust ({percent(single[ROBUST])} %) than the"
+            " front, which has replicated students only: one run may be lucky."
+        )
 
 
-def _of_one_method(front: Sequence[Row], whole: Sequence[Row]) -> dict[str, bool]:
+def _of_one_method(front: Sequence[Row], whole: Sequence[Row]) -> Iterator[str]:
     """The sentence about a front of one method: the best student of each other one, and why not it.
 
     `whole`: students of full length. Those that no student of the front dominates are left out.
@@ -120,20 +128,21 @@ def _of_one_method(front: Sequence[Row], whole: Sequence[Row]) -> dict[str, bool
         for row in each
         if row and any(f[CLEAN] >= row[CLEAN] and f[ROBUST] >= row[ROBUST] for f in front)
     ]
-    text = (
-        f"The front has one method, {', '.join(methods)}: one of its students is at least as"
-        f" accurate on both sides as the most robust one of each other method, {'; '.join(below)}."
-    )
-    return {text: len(methods) == 1 and bool(below)}
+    if len(methods) == 1 and below:
+        yield (
+            f"The front has one method, {', '.join(methods)}: one of its students is at least as"
+            " accurate on both sides as the most robust one of each other method,"
+            f" {'; '.join(below)}."
+        )
 
 
-def _out_of_the_race(trials: Sequence[Row]) -> dict[str, bool]:
+def _out_of_the_race(trials: Sequence[Row]) -> Iterator[str]:
     """The sentence about students with fewer replicates than others: they are on no front."""
     seeds = {row["trial_id"]: row["seeds"] + row["failed"] for row in trials if row["seeds"]}
     most = max(seeds.values(), default=0)
     out = sorted(trial_id for trial_id, number in seeds.items() if number < most)
-    text = (
-        f"With fewer than {most} replicates, and so on no front, are {', '.join(out)}: others had"
-        " better means over the same seeds."
-    )
-    return {text: bool(out)}
+    if out:
+        yield (
+            f"With fewer than {most} replicates, and so on no front, are {', '.join(out)}: others"
+            " had better means over the same seeds."
+        )

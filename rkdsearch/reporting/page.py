@@ -19,7 +19,7 @@ from rkdsearch.errors import DiskError, StudyError
 from rkdsearch.pace import duration
 from rkdsearch.reporting import figures, pareto_figure
 from rkdsearch.reporting.by_class import by_class, by_class_tested
-from rkdsearch.reporting.notes import is_worthless, most_robust, notes
+from rkdsearch.reporting.notes import most_robust, notes, teacher_is_at_chance
 from rkdsearch.reporting.tested import (
     attacks_of,
     comparisons,
@@ -147,8 +147,10 @@ def context(study: StudyResults) -> dict[str, Any]:
         "noise": seed_noise(study.trials) if own["seeds"].notna().any() else None,
         "hypervolume": study.volume,
         "best": most_robust(front),
-        "worthless": [
-            role for role, facts in teachers.items() if is_worthless(role, facts, study.chance)
+        "teachers_at_chance": [
+            role
+            for role, facts in teachers.items()
+            if teacher_is_at_chance(role, facts, study.chance)
         ],
         "cost": cost_of(study.trials),
         "nodes": by_node(placed, rows),
@@ -182,7 +184,7 @@ def context(study: StudyResults) -> dict[str, Any]:
         "openings": openings(study),
         "comparisons": comparisons(study, trials, front),
         "facts": {name: distinct(rows, column) for name, column in _FACTS.items()},
-        "missing": notes(study, rows, trials, front, tests),
+        "missing": list(notes(study, rows, trials, front, tests)),
         "curves_drawn": figures.CURVES,
         "pictures": pictures,
         "pictures_json": embedded(pictures),

@@ -54,7 +54,7 @@ def row_never_learned(row: Mapping[str, Any]) -> bool:
     return never_learned(clean, robust, worst, shares_of(row.get(BY_CLASS)), row.get(IMAGES))
 
 
-def worthless(
+def teacher_at_chance(
     role: str, clean: float | None, robust: float | None, images: int | None, chance: float | None
 ) -> bool:
     """True for a teacher no better than a constant prediction at what its role asks of it.

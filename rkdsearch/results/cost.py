@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from rkdsearch.pace import number_of
 from rkdsearch.results.cells import CLEAN, PAIR, ROBUST, methods_of
 from rkdsearch.results.states import Decision, Origin, Status
 
@@ -46,23 +47,23 @@ def states_of(trials: pd.DataFrame, *, running: bool) -> dict[str, int]:
 def counted(trials: pd.DataFrame, *, running: bool) -> str:
     """The number of trials by state, and of replicates, as a sentence's part."""
     replicate = trials["origin"] == Origin.REPLICATE
-    own, again = trials[~replicate], trials[replicate]
+    own = trials[~replicate]
     states = states_of(own, running=running).items()
     counts = ", ".join(f"{count} {state}" for state, count in states)
     return (
-        f"{len(own)} trials"
+        number_of(len(own), "trial")
         + (f" ({counts})" if counts else "")
-        + (f" and {replicates_of(trials)} replicates" if len(again) else "")
+        + (f" and {replicates_of(trials)} replicates" if replicate.any() else "")
     )
 
 
 def replicates_of(trials: pd.DataFrame) -> str:
-    """The number of replicates, as `1 of 14` where the others have not ended; empty without any."""
-    again = trials[trials["origin"] == Origin.REPLICATE]
-    ended = int((again["status"] != Status.RUNNING).sum())
-    if not len(again):
+    """The number of replicates, as `1 of 14` where the others have not ended; empty for none."""
+    replicates = trials[trials["origin"] == Origin.REPLICATE]
+    ended, of_all = int((replicates["status"] != Status.RUNNING).sum()), len(replicates)
+    if not of_all:
         return ""
-    return f"{len(again)}" if ended == len(again) else f"{ended} of {len(again)}"
+    return f"{of_all}" if ended == of_all else f"{ended} of {of_all}"
 
 
 def by_method(trials: pd.DataFrame, front: pd.DataFrame) -> pd.DataFrame:

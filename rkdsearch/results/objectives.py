@@ -19,12 +19,12 @@ from numpy.typing import ArrayLike, NDArray
 class Objective:
     """One objective: its column in `trials`, and its heading, unit and meaning for people.
 
-    A cost has merit 1 at 1 and merit 0 at `worthless` or more; an accuracy has no `worthless`.
+    A cost has merit 1 at 1 and merit 0 at `zero_merit_at` or more; an accuracy has none.
     """
 
     column: str
     heading: str
-    worthless: float | None = None
+    zero_merit_at: float | None = None
     unit: str = ""
     meaning: str = ""
 
@@ -36,7 +36,7 @@ class Objective:
     @property
     def minimised(self) -> bool:
         """True for a cost."""
-        return self.worthless is not None
+        return self.zero_merit_at is not None
 
     def merits(self, values: ArrayLike) -> NDArray[np.float64]:
         """Score in [0, 1] of values (N,), higher is better; costs on a logarithmic scale.
@@ -46,8 +46,8 @@ class Objective:
         found = np.asarray(values, dtype=float)
         return (
             found
-            if self.worthless is None
-            else np.maximum(1 - np.log(np.maximum(found, 1)) / math.log(self.worthless), 0)
+            if self.zero_merit_at is None
+            else np.maximum(1 - np.log(np.maximum(found, 1)) / math.log(self.zero_merit_at), 0)
         )
 
     def holds(self, values: ArrayLike, limit: float) -> NDArray[np.bool_]:
@@ -69,8 +69,8 @@ def _accuracy(name: str, heading: str, meaning: str) -> Objective:
     return Objective(f"metric.{name}", heading, unit="fraction of 1", meaning=meaning)
 
 
-def _cost(name: str, heading: str, worthless: float, *, unit: str, meaning: str) -> Objective:
-    return Objective(f"run.{name}", heading, worthless, unit, meaning)
+def _cost(name: str, heading: str, zero_merit_at: float, *, unit: str, meaning: str) -> Objective:
+    return Objective(f"run.{name}", heading, zero_merit_at, unit, meaning)
 
 
 OBJECTIVES: Mapping[str, Objective] = MappingProxyType(

@@ -27,7 +27,12 @@ from rkdsearch.results.versions import VERSION_KEY, upgraded, upgraded_descripti
 if TYPE_CHECKING:  # as in cells.py
     import pandas as pd
 
-Wanted = Callable[[str], bool]  # of a column's name; `bool` wants all
+Wanted = Callable[[str], bool]  # of a column's name
+
+
+def _every(_name: str) -> bool:
+    return True
+
 
 _TRIAL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _STALE_SECONDS = 60.0
@@ -112,15 +117,15 @@ class Store:
         """Trials whose rows are in files of their own."""
         return {path.stem for path in own_files_in(self.folder / "trials")}
 
-    def trials(self, wanted: Wanted = bool) -> "pd.DataFrame":
+    def trials(self, wanted: Wanted = _every) -> "pd.DataFrame":
         """Every trial, by ordinal and name."""
         return self._read("trials", wanted)
 
-    def epochs(self, wanted: Wanted = bool) -> "pd.DataFrame":
+    def epochs(self, wanted: Wanted = _every) -> "pd.DataFrame":
         """Every epoch of every trial, by trial and epoch."""
         return self._read("epochs", wanted)
 
-    def rungs(self, wanted: Wanted = bool) -> "pd.DataFrame":
+    def rungs(self, wanted: Wanted = _every) -> "pd.DataFrame":
         """Every decision, by time."""
         return self._read("rungs", wanted)
 
@@ -196,7 +201,7 @@ class Store:
             self._tables[table] = ({c.name: c for c in wanted}, _schema(table, wanted))
         return self._tables[table]
 
-    def _read(self, table: str, wanted: Wanted = bool) -> "pd.DataFrame":
+    def _read(self, table: str, wanted: Wanted = _every) -> "pd.DataFrame":
         def read(path: Path) -> "pa.Table | None":
             try:
                 rows = upgraded(table, _read_file(path, table, wanted))

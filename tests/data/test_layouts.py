@@ -130,6 +130,15 @@ def test_tiny_imagenet_is_read_as_it_was_unzipped(tmp_path: Path) -> None:
     assert "test: holds images without labels, such as images/000.png" in notice
     with pytest.raises(DataError, match="holds images without labels"):
         load_test(folder(tmp_path))
+    (tmp_path / "val/other_annotations.txt").touch()
+    forget_images()
+    with pytest.raises(DataError, match=r"other_annotations.txt and val_annotations.txt both list"):
+        load_training(folder(tmp_path))
+    (tmp_path / "val/other_annotations.txt").unlink()
+    (tmp_path / "val/val_annotations.txt").write_bytes("000.png\tchâteau\n".encode("latin-1"))
+    forget_images()
+    with pytest.raises(DataError, match=r"val_annotations.txt: byte 10 is not UTF-8; save the"):
+        load_training(folder(tmp_path))
     (tmp_path / "val/val_annotations.txt").write_text("000.png\tn03\n")
     forget_images()
     with pytest.raises(DataError, match=r"line 1: 000\.png has no training folder of its class"):

@@ -6,6 +6,7 @@ import pytest
 
 from rkdsearch import config as run
 from rkdsearch.data import write_images
+from rkdsearch.evaluation import leakage
 from rkdsearch.evaluation.images import EvaluatedImages, ImageSet, evaluated_images
 from rkdsearch.evaluation.leakage import seen_before, warning
 from rkdsearch.evaluation.targets import EvaluationTarget
@@ -41,6 +42,17 @@ def test_images_that_were_trained_or_chosen_on_are_counted(tmp_path: Path) -> No
         "WARNING: mine: of 30 images 7 are training images and 3 are validation images of these"
         " networks, bit for bit, and say nothing about new ones; take them out of one side"
     )
+
+
+def test_training_images_are_read_once_for_all_image_sets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = write_images(tmp_path, (pictures(40, 8, 1), LABELS))
+    read, whole = [], leakage._images
+    monkeypatch.setattr(leakage, "_images", lambda own: read.append(len(own)) or whole(own))
+    for seed in range(3):
+        assert seen_before(images(pictures(10, 8, 1, seed=5 + seed)), network(name)) == ""
+    assert sum(read) == 40  # training and validation images
 
 
 @pytest.mark.parametrize("name", ["digits", "parquet:nowhere"])

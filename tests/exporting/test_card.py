@@ -96,7 +96,7 @@ def test_the_card_says_once_what_the_validation_images_are_to_the_teacher(
         "images": 404,
         "clean_accuracy": 0.75,
         "robust_accuracy": 0.25,
-        "measured_on": "validation images; flagged: seen before",
+        "measured_on": "validation images, not held out: seen before",
     }
     (tmp_path / "study" / "study.json").write_text(
         json.dumps({"teachers": {"robust": facts}}), encoding="utf-8"
@@ -109,7 +109,7 @@ def test_the_card_says_once_what_the_validation_images_are_to_the_teacher(
     )
     assert (
         card.count(
-            "under the study's validation attack on validation images; flagged: seen before.\n"
+            "under the study's validation attack on validation images, not held out: seen before.\n"
         )
         == 1
     )

@@ -23,11 +23,11 @@ def test_a_study_that_is_not_over_says_whether_it_is_running_or_was_stopped(
 ) -> None:
     make_study(tmp_path, trials=12, running=2)
     stopped = visible(page.build(tmp_path).read_text(encoding="utf-8"))
-    assert "The search was stopped, and no process works on it: 2 trials go on with" in stopped
+    assert "no process works on it: tune --resume goes on with 2 trials." in stopped
     assert "2 interrupted" in stopped
     with one_writer(tmp_path):
         running = visible(page.build(tmp_path).read_text(encoding="utf-8"))
-    assert "The search is not over: 2 trials are running or paused" in running
+    assert "The search is not over: 2 trials running or paused, whose" in running
     assert "2 running" in running
 
 
@@ -133,8 +133,8 @@ def test_trials_of_a_shorter_full_run_are_told_and_drawn_hollow(tmp_path: Path) 
     assert best not in set(study.front["trial_id"])
     text = page.render(study)
     assert (
-        "2 finished trials have a shorter full run, of 12 epochs, from before the space had longer"
-        " ones: they are on no front, and drawn hollow."
+        "2 finished trials of a shorter full run, of 12 epochs, from before the space had longer"
+        " ones: on no front, and drawn hollow."
     ) in text
     assert text.count(">OF 12 EPOCHS</span>") >= 2
     assert "a shorter full run, of" not in page.render(whole)

@@ -25,7 +25,8 @@ def test_the_page_says_when_the_search_began_as_one_would(good: str) -> None:
 
 def test_the_page_says_once_what_the_validation_images_are_to_the_teacher(good: str) -> None:
     assert (
-        visible(good).count(" validation images; flagged: it was trained on all of them</td>") == 1
+        visible(good).count(" validation images, not held out: it was trained on all of them</td>")
+        == 1
     )
 
 

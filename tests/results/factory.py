@@ -287,7 +287,7 @@ def _description(evil: str) -> dict[str, object]:
         "sha256": "a" * 64,
         "network": {"name": "wide_resnet", "width": 2},
         "images": IMAGES,
-        "measured_on": "validation images; flagged: it was trained on all of them" + evil,
+        "measured_on": "validation images, not held out: it was trained on all of them" + evil,
     }
     return {
         "name": "digits" + evil,

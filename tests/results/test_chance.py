@@ -3,7 +3,7 @@ import math
 import pytest
 
 from rkdsearch.results.cells import CLEAN
-from rkdsearch.results.chance import at_chance, is_chance, worthless
+from rkdsearch.results.chance import at_chance, is_chance, teacher_at_chance
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,6 @@ def test_a_constant_prediction_on_uneven_classes_is_chance_at_the_share_of_the_l
 
 
 def test_a_natural_teacher_need_not_be_robust() -> None:
-    assert worthless("robust", 0.9, 0.0, 500, 0.1)
-    assert not worthless("natural", 0.9, 0.0, 500, 0.1)
-    assert worthless("natural", 0.1, 0.0, 500, 0.1)
+    assert teacher_at_chance("robust", 0.9, 0.0, 500, 0.1)
+    assert not teacher_at_chance("natural", 0.9, 0.0, 500, 0.1)
+    assert teacher_at_chance("natural", 0.1, 0.0, 500, 0.1)
