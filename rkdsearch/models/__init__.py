@@ -170,12 +170,6 @@ def size_of(config: ModelConfig, task: ImageTask) -> Size:
         return count(build(config, task), task)
 
 
-def defaults(config: ModelConfig) -> dict[str, int]:
-    """Width and depth that the network has where its config names none."""
-    found = {"width": _WIDTHS[config.name]} if config.name in _WIDTHS else {}
-    return found | ({"depth": _WIDE_RESNET_DEPTH} if config.name == "wide_resnet" else {})
-
-
 def _width(config: ModelConfig) -> int:
     return config.width or _WIDTHS[config.name]
 

@@ -11,7 +11,6 @@ After the mixture of prior and incumbents of PriorBand (Mallik et al., 2023,
 https://arxiv.org/abs/2306.12370); what differs, and the figures: docs/adr/0024-beliefs.md.
 """
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -26,6 +25,7 @@ from rkdsearch.search.scheduler import Scheduler
 from rkdsearch.search.shares import Owed
 from rkdsearch.search.trial import Trial
 from rkdsearch.space import grid
+from rkdsearch.space.ladder import GOLDEN
 from rkdsearch.space.parameter import Parameter
 from rkdsearch.space.settings import STRENGTHS, Strength
 from rkdsearch.space.space import SearchSpace, values_of
@@ -38,7 +38,6 @@ WIDER: Mapping[str, float] = {"method.temperature": 0.25}
 STEPS, LEAST = "attack.steps", 0.5
 METHOD_FIELD = "method.name"
 NOWHERE = ""  # in place of a label, for a proposal that is near no baseline
-_GOLDEN = (math.sqrt(5) - 1) / 2  # its multiples are spread evenly, however many there are
 
 
 class Beliefs:
@@ -139,7 +138,7 @@ class Beliefs:
             value = published.get(parameter.name)
             if parameter.name == SPREAD:
                 # the first step leads away from the middle, where the published one usually is
-                return parameter.at((0.5 + (1 + number + attempt) * _GOLDEN) % 1)
+                return parameter.at((0.5 + (1 + number + attempt) * GOLDEN) % 1)
             if value is None or not _comparable(parameter, value):
                 return parameter.draw(rng)
             if parameter.name == STEPS:

@@ -109,7 +109,7 @@ class Feasibility:
                 return found
         raise SpaceError(
             f"{self._space.name}: after {ordinal} configurations, {ATTEMPTS:,} proposals in a row"
-            f" were infeasible, the last because {reason}"
+            f" were infeasible or repeated; of the last one: {reason}"
         )
 
     def first_feasible(
@@ -165,7 +165,7 @@ class Feasibility:
 
     @cached_property
     def _combinations(self) -> list[tuple[str | None, Mapping[str, Any]]]:
-        """All combinations in the order of the grid, with their fingerprints; None: infeasible."""
+        """All combinations, shuffled by the space's seed, with fingerprints; None: infeasible."""
         found = list(grid.combinations(self._space))
         np.random.default_rng(self._space.seed).shuffle(found)
         return [

@@ -16,7 +16,7 @@ from rkdsearch.atomic_file import replace_file
 from rkdsearch.config import TrainConfig
 from rkdsearch.data.config import PLACES
 from rkdsearch.errors import ConfigError, StudyError
-from rkdsearch.results.cells import records
+from rkdsearch.results.cells import FULL_EPOCHS, records
 from rkdsearch.results.objectives import COSTS, OBJECTIVES, merits
 from rkdsearch.results.states import Origin, Status
 from rkdsearch.results.store import Store
@@ -42,9 +42,6 @@ _IRRELEVANT = (
     "config.training.channels_last",
     "config.training.seed",
 )
-
-
-_LENGTH = "config.training.epochs"
 
 
 @dataclass(frozen=True)
@@ -191,7 +188,7 @@ def _observation(
     _check_limits(space, costs)
     _check_teachers(row, config, described)
     rungs_short = 0
-    if row[_LENGTH] < space.epochs:
+    if row[FULL_EPOCHS] < space.epochs:
         # a run of its own, at the rungs of this ladder that are no longer than what was trained
         trained = row["fidelity.epochs"]
         rungs_short = sum(rung.epochs > trained for rung in space.ladder)
@@ -218,7 +215,7 @@ def _check_config(row: Mapping[str, Any], config: TrainConfig) -> None:
     """Raise _LeftOut where the trial's config is not `config`; it may be of a shorter run."""
     ours = config_rows.row(config)
     for name in sorted(n for n in row if n.startswith("config.") and not n.startswith(_IRRELEVANT)):
-        shorter = name == _LENGTH and row[name] < ours[name]
+        shorter = name == FULL_EPOCHS and row[name] < ours[name]
         if row[name] != ours.get(name) and not shorter:
             raise _LeftOut(
                 f"{name.removeprefix('config.')} {row[name]!r} there, {ours.get(name)!r} here"

@@ -41,10 +41,11 @@ def check_space(space: SearchSpace, samples: int = 100) -> int:
     baselines: dict[str, str] = {}
     effects = Effects(space)
     for case, config in runs:
+        _check_seeds(space, case.name, config)
         if case.baseline:
-            twin = baselines.setdefault(config.fingerprint(), case.name)
-            if twin != case.name:
-                raise SpaceError(f"{case.name} is the same run as {twin}; leave one out")
+            duplicate = baselines.setdefault(config.fingerprint(), case.name)
+            if duplicate != case.name:
+                raise SpaceError(f"{case.name} is the same run as {duplicate}; leave one out")
             continue  # it runs to full length, so no rung compares it too early
         if space.scheduler.name != "none":
             _check_rungs(space, case.name, config)
@@ -68,6 +69,17 @@ def _check_grid(space: SearchSpace) -> None:
         raise SpaceError(
             f"sampler.name grid: the space has more than {GRID:,} combinations; take fewer values,"
             " or another sampler"
+        )
+
+
+def _check_seeds(space: SearchSpace, name: str, config: TrainConfig) -> None:
+    """Raise SpaceError where replicates have no seeds left: they count on from the run's own."""
+    most = 2**31 - 1 - space.replicates.seeds
+    if config.training.seed > most:
+        raise SpaceError(
+            f"{name}: training.seed must be <= {most}, because its replicates have the"
+            f" {space.replicates.seeds} seeds above it, got {config.training.seed}; take a smaller"
+            " seed"
         )
 
 

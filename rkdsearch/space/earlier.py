@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rkdsearch.errors import ConfigError, SpaceError, StudyError
+from rkdsearch.space.baselines import LABEL, STUDY
 
-STUDY, LABEL = "study", "label"
 SECTIONS = ("method.", "attack.", "optimizer.")  # what the baselines take from the earlier run
 Entry = Mapping[str, Any] | str
 
@@ -41,9 +41,9 @@ def with_fronts(
         assert isinstance(entry, Mapping)
         folder, here = str(entry[STUDY]), f"{place}: first[{number}]"
         for student in kept.get(folder) or _front(Path(folder), f"{here}.{STUDY}"):
-            twin = next((one for one in found if _same(one, student)), None)
-            if isinstance(twin, Mapping):
-                other = f"{twin[LABEL]} in {twin[STUDY]}"
+            duplicate = next((one for one in found if _same(one, student)), None)
+            if isinstance(duplicate, Mapping):
+                other = f"{duplicate[LABEL]} in {duplicate[STUDY]}"
                 notice(f"{here}: {student[LABEL]} is the same run as {other}: left out")
             else:
                 found.append(_named(student, found))

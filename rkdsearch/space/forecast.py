@@ -2,10 +2,12 @@
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from rkdsearch.config import TrainConfig
 from rkdsearch.config.fidelity import Fidelity
+from rkdsearch.pace import number_of
 from rkdsearch.space.ladder import capped_steps, segments, starting_rung
 from rkdsearch.space.settings import STRENGTHS, Replicates, SchedulerConfig
 
@@ -29,85 +31,153 @@ def rung_costs(
     return found
 
 
-def lines(
-    ladder: Sequence[Fidelity],
-    scheduler: SchedulerConfig,
-    replicates: Replicates,
-    examples: Sequence[TrainConfig],
-    *,
-    trials: int | None,
-    baselines: int,
-    families: int = 0,
-    methods: int = 1,
-    owed: int = 0,
-    beliefs: str = "none",
-) -> list[str]:
-    """The forecast, one line for each rung and one for the cost, replicates included.
+@dataclass(frozen=True)
+class Forecast:
+    """The forecast of a search of `trials` trials; without a number of them it has no numbers.
 
-    Costs are means over `examples`, runs of the space. `baselines` of the `trials` run to full
+    Costs are means over `examples`, runs of the space. `baselines` of the trials run to full
     length; the best of each of their `families` is replicated, and the best of each of the
     `methods`. Every choice with a minimum has it after `owed` searched trials; `beliefs` is the
-    confidence in the baselines. Without `trials` there are no numbers.
+    confidence in the baselines.
     """
-    again = _replicate_line(replicates, families, methods)
-    if scheduler.name == "none":
-        found = [f"no scheduler: every trial runs to its {ladder[-1].epochs} epochs", *again]
-        if trials is not None:
-            text, runs = _replicates_cost(replicates, trials, families, methods)
-            what = f": {trials} for {trials} configurations and {text}" if text else ""
-            found.append(f"expected cost: about {trials + runs} full runs{what}")
-            found += _short_of_minimum(trials - baselines, baselines, owed)
+
+    ladder: Sequence[Fidelity]
+    scheduler: SchedulerConfig
+    replicates: Replicates
+    examples: Sequence[TrainConfig]
+    trials: int | None
+    baselines: int
+    families: int = 0
+    methods: int = 1
+    owed: int = 0
+    beliefs: str = "none"
+
+    def lines(self) -> Iterator[str]:
+        """A line for each rung, for the replicates and for the cost; then warnings."""
+        if self.scheduler.name == "none":
+            yield f"no scheduler: every trial runs to its {self.ladder[-1].epochs} epochs"
+        else:
+            yield from self._rungs()
+        yield from self._replicated()
+        if self.trials is not None:
+            searched = self.trials - self.baselines
+            yield self._cost(self.trials)
+            yield from self._near_baselines(searched)
+            yield from self._short_of_minimum(searched)
+            yield from self._too_few(self.trials)
+
+    def _rungs(self) -> Iterator[str]:
+        arrivals = None if self.trials is None else self._arrivals(self.trials)
+        for number, rung in enumerate(self.ladder):
+            text = _described(rung, self.ladder[-1].epochs)
+            if arrivals is not None:
+                searched = sum(arrivals[number])
+                text += f", about {searched} searched trials and {self.baselines} baselines"
+            yield text
+
+    def _replicated(self) -> Iterator[str]:
+        replicates = self.replicates
+        if not replicates.seeds:
+            return
+        more = f", of the best of each of {self.methods} methods" if self.methods > 1 else ""
+        if replicates.baselines and self.families:
+            more += f" and of the {self.families} baselines"
+        number = number_of(replicates.seeds, "replicate")
+        if replicates.race:
+            number = f"{replicates.race} to {number}, more for the better ones,"
+        most = replicates.contenders
+        yield f"then {number} each of up to {most} contenders{more}, to full length"
+
+    def _cost(self, trials: int) -> str:
+        if self.scheduler.name == "none":
+            text, more = self._replicates_cost(trials)
+            own, total, searched = f"{trials}", f"{trials + more}", f"{trials} configurations"
+        else:
+            runs = self._full_runs(trials)
+            text, more = self._replicates_cost(sum(self._arrivals(trials)[-1]) + self.baselines)
+            own, total = f"{runs:.1f}", f"{runs + more:.1f}"
+            searched = f"{trials} configurations ({self.scheduler.name}, {self.scheduler.kind})"
+        parts = f": {own} for {searched} and {text}" if text else f" for {searched}"
+        return f"expected cost: about {total} full runs{parts}"
+
+    def _full_runs(self, trials: int) -> float:
+        """Cost of searched trials and baselines, in full runs."""
+        found = self.baselines * sum(self._mean_costs(0))
+        for rung, (new, climbing) in enumerate(self._arrivals(trials)):
+            # A promoted trial costs the way from the rung below, a new one the whole way.
+            found += climbing * self._mean_costs(0)[rung] + new * self._mean_costs(rung)[rung]
         return found
-    described = [_described(rung, ladder[-1].epochs) for rung in ladder]
-    if trials is None:
-        return described + again
-    full_runs = baselines * sum(_mean_costs(ladder, scheduler, examples, 0))
-    there, found = 0, list[str]()
-    arrivals = _arrivals(len(ladder), scheduler, trials, baselines)
-    for rung, (text, (new, climbing)) in enumerate(zip(described, arrivals, strict=True)):
-        # A promoted trial costs the way from the rung below, a new one the whole way.
-        full_runs += (
-            climbing * _mean_costs(ladder, scheduler, examples, 0)[rung]
-            + new * _mean_costs(ladder, scheduler, examples, rung)[rung]
-        )
-        there = climbing + new
-        found.append(f"{text}, about {there} searched trials and {baselines} baselines")
-    searched = f"{full_runs:.1f} for {trials} configurations ({scheduler.name}, {scheduler.kind})"
-    if again:
-        text, runs = _replicates_cost(replicates, there + baselines, families, methods)
-        found += [
-            *again,
-            f"expected cost: about {full_runs + runs:.1f} full runs: {searched} and {text}",
+
+    def _mean_costs(self, start: int) -> list[float]:
+        each = [
+            rung_costs(self.ladder, self.scheduler, config.attack.steps, start)
+            for config in self.examples
         ]
-    else:
-        found.append(
-            f"expected cost: about {full_runs:.1f} full runs for {trials} configurations"
-            f" ({scheduler.name}, {scheduler.kind})"
-        )
-    if (strength := STRENGTHS.get(beliefs)) is not None and families:
-        left = max(0, trials - baselines - strength.trials)
-        due = min(left, max(families * strength.first, round(strength.share * left)))
+        return [sum(rung) / len(each) for rung in zip(*each, strict=True)]
+
+    def _replicates_cost(self, finished: int) -> tuple[str, int]:
+        """The cost of replicates in words, and in full runs; empty words without any."""
+        replicates = self.replicates
+        if not replicates.seeds:
+            return "", 0
+        contenders, baselines = replicates.compared(finished, self.families, self.methods)
+        runs = replicates.runs(contenders, baselines)
+        most = replicates.seeds * (contenders + baselines)
+        if replicates.race:  # it keeps everybody whom nobody dominates
+            return f"about {runs}, at most {most}, for replicates", runs
+        return f"up to {runs} for replicates", runs
+
+    def _arrivals(self, trials: int) -> list[tuple[int, int]]:
+        """Expected searched trials on each rung: those that begin there, and those that climb."""
+        begin = [starting_rung(self.scheduler, n) for n in range(trials - self.baselines)]
+        found = [(begin.count(0), 0)]
+        for rung in range(1, len(self.ladder)):
+            climbing = promoted(self.scheduler, sum(found[-1]), self.baselines)
+            found.append((begin.count(rung), climbing))
+        return found
+
+    def _near_baselines(self, searched: int) -> Iterator[str]:
+        strength = STRENGTHS.get(self.beliefs)
+        if self.scheduler.name == "none" or strength is None or not self.families:
+            return
+        left = max(0, searched - strength.trials)
+        due = min(left, max(self.families * strength.first, round(strength.share * left)))
         if left:
-            found.append(
-                f"beliefs ({beliefs}): once {strength.trials} searched trials stand on the lowest"
-                f" rung, up to {due} of the other {left} proposals are made near baselines that few"
-                " outrank there, and trained to full length at once (not in the cost above)"
+            yield (
+                f"beliefs ({self.beliefs}): once {strength.trials} searched trials stand on the"
+                f" lowest rung, up to {due} of the other {left} proposals are made near baselines"
+                " that few outrank there, and trained to full length at once (not in the cost"
+                " above)"
             )
-    found += _short_of_minimum(trials - baselines, baselines, owed)
-    if trials > baselines and not there:
-        found.append(_too_few(trials, baselines, len(ladder), scheduler))
-    return found
 
+    def _short_of_minimum(self, searched: int) -> Iterator[str]:
+        if searched < self.owed:
+            yield (
+                f"WARNING: sampler.minimum_per asks for {self.owed} searched trials, and there are"
+                f" {max(0, searched)}: some choices have less than their share; ask for"
+                f" {self.owed + self.baselines} trials"
+            )
 
-def _arrivals(
-    rungs: int, scheduler: SchedulerConfig, trials: int, baselines: int
-) -> list[tuple[int, int]]:
-    """Expected searched trials on each rung: those that begin there, and those that climb to it."""
-    begin = [starting_rung(scheduler, number) for number in range(trials - baselines)]
-    found = [(begin.count(0), 0)]
-    for rung in range(1, rungs):
-        found.append((begin.count(rung), promoted(scheduler, sum(found[-1]), baselines)))
-    return found
+    def _too_few(self, trials: int) -> Iterator[str]:
+        """The warning that no searched trial is likely to reach full length."""
+
+        def arrives(number: int) -> bool:
+            return bool(sum(self._arrivals(number)[-1]))
+
+        if self.scheduler.name == "none" or trials <= self.baselines or arrives(trials):
+            return
+        most = trials
+        while most < MOST_TRIALS and not arrives(most):
+            most *= 2
+        more = ""
+        if arrives(most):
+            enough = trials + bisect_left(range(trials, most), True, key=arrives)
+            more = f"ask for {enough} or more, or "
+        yield (
+            f"WARNING: no searched trial is likely to reach full length: {trials} configurations"
+            f" are too few for {len(self.ladder)} rungs with a scheduler.reduction of"
+            f" {self.scheduler.reduction}; {more}lower it, or take a rung away"
+        )
 
 
 def promoted(scheduler: SchedulerConfig, searched: int, baselines: int) -> int:
@@ -126,73 +196,6 @@ def promoted(scheduler: SchedulerConfig, searched: int, baselines: int) -> int:
             1.0 if n < reduction else math.ceil(n / reduction) / n for n in range(1, there + 1)
         )
     return round(places * searched / max(there, 1))
-
-
-def _short_of_minimum(searched: int, baselines: int, owed: int) -> list[str]:
-    """The warning that some choices have less than their minimum, where they have."""
-    if searched >= owed:
-        return []
-    warning = (
-        f"WARNING: sampler.minimum_per asks for {owed} searched trials, and there are"
-        f" {max(0, searched)}: some choices have less than their share; ask for"
-        f" {owed + baselines} trials"
-    )
-    return [warning]
-
-
-def _too_few(trials: int, baselines: int, rungs: int, scheduler: SchedulerConfig) -> str:
-    """The warning that no searched trial is likely to reach full length."""
-
-    def arrives(number: int) -> bool:
-        return bool(sum(_arrivals(rungs, scheduler, number, baselines)[-1]))
-
-    most = trials
-    while most < MOST_TRIALS and not arrives(most):
-        most *= 2
-    more = ""
-    if arrives(most):
-        enough = trials + bisect_left(range(trials, most), True, key=arrives)
-        more = f"ask for {enough} or more, or "
-    return (
-        f"WARNING: no searched trial is likely to reach full length: {trials} configurations"
-        f" are too few for {rungs} rungs with a scheduler.reduction of"
-        f" {scheduler.reduction}; {more}lower it, or take a rung away"
-    )
-
-
-def _replicates_cost(
-    replicates: Replicates, finished: int, families: int, methods: int
-) -> tuple[str, int]:
-    """The cost of replicates in words, and in full runs; empty words where none are asked for."""
-    if not replicates.seeds:
-        return "", 0
-    contenders, baselines = replicates.compared(finished, families, methods)
-    runs = replicates.runs(contenders, baselines)
-    most = replicates.seeds * (contenders + baselines)
-    if replicates.race:  # it keeps everybody whom nobody dominates
-        return f"about {runs}, at most {most}, for replicates", runs
-    return f"up to {runs} for replicates", runs
-
-
-def _replicate_line(replicates: Replicates, families: int, methods: int) -> list[str]:
-    if not replicates.seeds:
-        return []
-    more = f", of the best of each of {methods} methods" if methods > 1 else ""
-    more += f" and of the {families} baselines" if replicates.baselines and families else ""
-    number = f"{replicates.seeds} replicate{'s' if replicates.seeds > 1 else ''}"
-    if replicates.race:
-        number = f"{replicates.race} to {number}, more for the better ones,"
-    return [f"then {number} each of up to {replicates.contenders} contenders{more}, to full length"]
-
-
-def _mean_costs(
-    ladder: Sequence[Fidelity],
-    scheduler: SchedulerConfig,
-    examples: Sequence[TrainConfig],
-    start: int,
-) -> list[float]:
-    each = [rung_costs(ladder, scheduler, config.attack.steps, start) for config in examples]
-    return [sum(rung) / len(each) for rung in zip(*each, strict=True)]
 
 
 def _described(rung: Fidelity, epochs: int) -> str:

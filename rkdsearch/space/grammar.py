@@ -8,7 +8,7 @@
 No expressions, no interpolation, no tags. `space.py` checks the values against each other.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +202,28 @@ def _extended(parent: dict[str, Any], child: dict[str, Any], file: Path) -> dict
             k: v for k, v in above.items() if k in PUBLISHED_FIELDS and own.get(k) is not None
         }
         values["first"] = [_as_fixed(entry, before) for entry in first]
-    search = {**searched, **own}
+    search = _searched(searched, own, fixed_now, str(file))
+    search = _narrowed(
+        _parents_first(search), set(own), run.flatten_tree(run.nest(values["fixed"]))
+    )
+    # nothing uses an inherited prior any more
+    values["search"] = search if _believes(values) else _without_priors(search, own)
+    if isinstance(sampler := values.get("sampler"), dict):
+        known = {*values["search"], *((child.get("sampler") or {}).get("minimum_per") or {})}
+        values["sampler"] = _with_minimum_of(known, sampler)
+    return values
+
+
+def _searched(
+    searched: Mapping[str, Any],
+    own: Mapping[str, Any],
+    fixed_now: Collection[str],
+    file: str,
+) -> dict[str, Any]:
+    """The parent's parameters and the child's own, without those that the child took away.
+
+    Raises SpaceError where it takes away what the parent does not search.
+    """
     for name, described in own.items():
         below = any(known == name or known.startswith(f"{name}.") for known in searched)
         if described is None and not below:
@@ -212,31 +233,31 @@ def _extended(parent: dict[str, Any], child: dict[str, Any], file: Path) -> dict
                 + did_you_mean(name, searched, "leave it out")
             )
     gone = tuple(f"{name}." for name, described in own.items() if described is None)
-    kept = {
-        k: v
-        for k, v in search.items()
-        if v is not None and (k in own or (k not in fixed_now and not k.startswith(gone)))
+    return {
+        name: described
+        for name, described in {**searched, **own}.items()
+        if described is not None
+        and (name in own or (name not in fixed_now and not name.startswith(gone)))
     }
-    values["search"] = _narrowed(
-        _parents_first(kept), set(own), run.flatten_tree(run.nest(values["fixed"]))
-    )
-    if not _believes(values):  # nothing uses an inherited prior any more
-        values["search"] = {
-            name: {k: v for k, v in described.items() if k != "prior" or name in own}
-            if isinstance(described, dict)
-            else described
-            for name, described in values["search"].items()
-        }
-    sampler = values.get("sampler")
-    if isinstance(sampler, dict) and isinstance(sampler.get("minimum_per"), dict):
-        own_minimum = (child.get("sampler") or {}).get("minimum_per") or {}
-        kept_minimum = {
-            name: minimum
-            for name, minimum in sampler["minimum_per"].items()
-            if name in own_minimum or name in values["search"]
-        }
-        values["sampler"] = {**sampler, "minimum_per": kept_minimum}
-    return values
+
+
+def _without_priors(search: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
+    """The parameters, of which those that are not the child's `own` lose their prior."""
+    return {
+        name: {key: value for key, value in described.items() if key != "prior" or name in own}
+        if isinstance(described, dict)
+        else described
+        for name, described in search.items()
+    }
+
+
+def _with_minimum_of(known: Collection[str], sampler: Mapping[str, Any]) -> dict[str, Any]:
+    """The sampler's settings, with minima of known parameters only."""
+    minimum = sampler.get("minimum_per")
+    if not isinstance(minimum, dict):
+        return dict(sampler)
+    kept = {name: least for name, least in minimum.items() if name in known}
+    return {**sampler, "minimum_per": kept}
 
 
 def _as_fixed(entry: object, before: Mapping[str, Any]) -> object:

@@ -15,7 +15,7 @@ from itertools import groupby
 from rkdsearch.config.fidelity import Fidelity
 from rkdsearch.space.settings import SchedulerConfig
 
-_GOLDEN = (math.sqrt(5) - 1) / 2
+GOLDEN = (math.sqrt(5) - 1) / 2  # its multiples are spread evenly, however many there are
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def starting_rung(scheduler: SchedulerConfig, number: int) -> int:
     bracket's share, and nothing is drawn at random.
     """
     above = [scheduler.reduction**-bracket for bracket in range(1, scheduler.brackets)]
-    return sum(((number + 1) * _GOLDEN) % 1 > 1 - share for share in above)
+    return sum(((number + 1) * GOLDEN) % 1 > 1 - share for share in above)
 
 
 def segments(

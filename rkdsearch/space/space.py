@@ -15,13 +15,13 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import BaseTrial
 
 from rkdsearch import config as run
-from rkdsearch import models
 from rkdsearch.config import TrainConfig
 from rkdsearch.config.fidelity import Fidelity
 from rkdsearch.errors import ConfigError, SpaceError, did_you_mean
 from rkdsearch.results.objectives import COSTS
-from rkdsearch.space import earlier, forecast, grammar, ladder, refusals, shipped
+from rkdsearch.space import earlier, grammar, ladder, refusals, shipped
 from rkdsearch.space.baselines import Baseline, baselines
+from rkdsearch.space.forecast import Forecast
 from rkdsearch.space.parameter import Parameter
 from rkdsearch.space.settings import (
     Constraints,
@@ -165,7 +165,7 @@ class SearchSpace:
         rng = np.random.default_rng(self.seed)
         examples = [self.config(self.sample(rng)) for _ in range(20)]
         baselines = len(self.baselines) if trials is None else min(len(self.baselines), trials)
-        return forecast.lines(
+        found = Forecast(
             self.ladder,
             self.scheduler,
             self.replicates,
@@ -177,6 +177,7 @@ class SearchSpace:
             owed=self.owed,
             beliefs=self.sampler.beliefs,
         )
+        return list(found.lines())
 
     def families(self, baselines: int | None = None) -> int:
         """Number of families among the first baselines, or all: a grid's points are one family."""
@@ -215,9 +216,8 @@ class SearchSpace:
 
 def values_of(config: TrainConfig) -> dict[str, Any]:
     """All values of a run by dotted name, those of its student's defaults included."""
-    values = run.flatten_tree(config.to_dict())
-    filled = {f"student.{name}": value for name, value in models.defaults(config.student).items()}
-    return values | {name: value for name, value in filled.items() if values.get(name) is None}
+    sized = {f"student.{name}": value for name, value in config.student.sized.items()}
+    return run.flatten_tree(config.to_dict()) | sized
 
 
 def _built(parsed: grammar.SpaceFile, name: str, text: str) -> SearchSpace:

@@ -55,8 +55,8 @@ def test_where_no_student_is_small_enough_the_search_ends_with_a_sentence(tmp_pa
     assert study.next() is None
     assert study.done
     sentence = (
-        r"after 0 configurations, 1,000 proposals in a row were infeasible, "
-        r"the last because constraints.parameters must be >= the student's parameters, \d+, got 1;"
+        r"after 0 configurations, 1,000 proposals in a row were infeasible or repeated;"
+        r" of the last one: constraints.parameters must be >= the student's parameters, \d+, got 1;"
         r" raise"
     )
     study.close()
@@ -174,12 +174,12 @@ def test_where_every_proposal_breaks_a_law_the_error_names_the_law(
         {},
     )
     law = (
-        r"the last because t00000: .*nesterov needs sgd with momentum > 0, got sgd with momentum"
-        r" 0.0; narrow the ranges that lead there$"
+        r"repeated; of the last one: t00000: .*nesterov needs sgd with momentum > 0, got sgd with"
+        r" momentum 0.0; narrow the ranges that lead there$"
     )
     assert study.next() is None
     assert re.search(
-        r"^small: after 0 configurations, 3 proposals in a row were infeasible, " + law,
+        r"^small: after 0 configurations, 3 proposals in a row were infeasible or " + law,
         str(study.exhausted),
     )
 

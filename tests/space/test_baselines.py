@@ -26,6 +26,9 @@ def test_published_settings_are_named_by_their_method(tmp_path: Path) -> None:
         "optimizer.lr": 0.1,
     }
     assert second.overrides["attack.eps"] == 0.1
+    for name, scale in (("digits", 0.1), ("cifar100", 0.01)):
+        (ard,) = load_space(tmp_path, fixed={"data.name": name}, first=["ard"]).baselines
+        assert ard.overrides["method.kl_scale"] == scale  # a mean over the classes
     with pytest.raises(SpaceError, match=r"first\[0\]: .*'RSLDA'; did you mean 'rslad'\?"):
         load_space(tmp_path, first=["RSLDA"])
 

@@ -53,6 +53,15 @@ def test_the_check_builds_both_ends_of_every_parameter_first_and_samples(tmp_pat
             },
             "search.method.consistency_weight: its conditions",
         ),
+        (
+            {
+                "first": [
+                    {"label": "late", "method.name": "natural", "training.seed": 2**31 - 3},
+                ],
+                "replicates": {"seeds": 3},
+            },
+            "(late): training.seed must be <= 2147483644, because its replicates have the 3 seeds",
+        ),
     ],
 )
 def test_a_corner_that_breaks_a_law_is_found_before_any_training(

@@ -137,7 +137,7 @@ def test_the_cost_of_a_race_is_an_expectation_and_its_most_is_told(tmp_path: Pat
 
 def test_without_rungs_and_replicates_every_trial_is_a_full_run(tmp_path: Path) -> None:
     space = load_space(tmp_path, scheduler={"name": "none"})
-    assert space.forecast(12)[-1] == "expected cost: about 12 full runs"
+    assert space.forecast(12)[-1] == ("expected cost: about 12 full runs for 12 configurations")
 
 
 def test_a_reduction_that_no_search_can_serve_is_told_at_once(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ class Method(Section, ABC):
     # False: the loss's weights move, so the loss need not fall on a fixed batch
     stationary_loss: ClassVar[bool] = True
     # True: the inner problem compares the student at x' with itself at x, so that its gradient at x
-    # is 0 and `attack.start: none` is refused; found at the first batch where it is not declared
+    # is 0 and `attack.start: none` is refused; `training/attack_start.py` finds it undeclared too
     flat_at_x: ClassVar[bool] = False
     # True: some steps leave a trained parameter without gradient (DDP must look)
     may_skip_parameters: ClassVar[bool] = False

@@ -1,7 +1,7 @@
 """One batch of training, and all that a method may look at while it computes its loss."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -80,14 +80,12 @@ class Step:
         with self.attacking():
             return self.attack.maximize(objective, self.x, self.noise)
 
-    @contextmanager
-    def attacking(self) -> Iterator[None]:
+    def attacking(self) -> AbstractContextManager[None]:
         """Context for an attack of the method's own, built from the parts of `step.attack`.
 
         Inside, the student is its inference copy, or in the mode that `attack.batchnorm` names.
         """
-        with self.student.under_attack(self.batchnorm):
-            yield
+        return self.student.under_attack(self.batchnorm)
 
     def features(self, network: Student | Teacher | nn.Module, x: Tensor) -> models.Features:
         """Logits and named representations: `penultimate` always, stages of a `Classifier` too."""
