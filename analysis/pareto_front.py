@@ -19,7 +19,7 @@ from rkdsearch.reporting import labels, pareto_figure, traces
 from rkdsearch.reporting.traces import Row
 from rkdsearch.results.cells import CLEAN, ROBUST, records
 from rkdsearch.results.cost import counted
-from rkdsearch.results.front import configurations
+from rkdsearch.results.front import configurations, of_full_length
 from rkdsearch.results.study import StudyResults, read_study
 
 WIDTH, HEIGHT = 960, 616
@@ -37,7 +37,8 @@ def draw(study: StudyResults) -> str:
             f"{study.folder}: no trial has been measured yet, so there is nothing to draw; let the"
             " search run on"
         )
-    front = records(study.front)
+    front = pareto_figure.edge_of(records(study.front))
+    whole = {id(row): full for row, full in zip(rows, of_full_length(rows), strict=True)}
     teachers = pareto_figure.drawable(study.description.get("teachers"))
     view = pareto_figure.closer_view(rows, teachers)
     (x0, x1), (y0, y1) = view[CLEAN], view[ROBUST]
@@ -59,9 +60,7 @@ def draw(study: StudyResults) -> str:
         _edge(front, at),
     ]
     # stopped trials first, baselines last: what matters lies on top
-    for row in sorted(
-        seen, key=lambda row: (row["status"] == "finished", row["origin"] == "baseline")
-    ):
+    for row in sorted(seen, key=lambda row: (whole[id(row)], row["origin"] == "baseline")):
         look = style[traces.method_of(row)]
         shape = look.baseline if row["origin"] == "baseline" else look.shape
         parts.append(
@@ -69,12 +68,12 @@ def draw(study: StudyResults) -> str:
                 at(row[CLEAN], row[ROBUST]),
                 shape,
                 look.colour,
-                full=row["status"] == "finished",
+                full=whole[id(row)],
                 tip=_tip(row),
             )
         )
     parts += _labels(
-        [row for row in seen if row["origin"] == "baseline" and row["status"] == "finished"],
+        [row for row in seen if row["origin"] == "baseline" and whole[id(row)]],
         seen,
         front,
         at,
@@ -260,7 +259,7 @@ def _legend(style: dict[str, traces.Look], *, teacher: bool) -> str:
     x, y, parts = RIGHT + 34, TOP + 6, []
     entries = [
         ("diamond", "#ffffff", True, "baseline"),
-        ("circle", QUIET, False, "stopped, failed or running"),
+        ("circle", QUIET, False, "not of full length"),
     ]
     entries = [*([("star", "#ffffff", True, "teacher")] if teacher else []), *entries]
     parts.append(

@@ -277,7 +277,6 @@ def compute_in_parts(
         at_once = (min(at_once, count) + 1) // 2
 
 
-@ieee_fp32()
 def _seed(*parts: int) -> int:
     """One seed from several numbers, the same on every machine."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7], "big")

@@ -101,7 +101,7 @@ def locked_by(folder: Path) -> str | None:
             except BlockingIOError:
                 return known or "written by another process"
             except OSError as error:
-                return known or None if error.errno in _NO_LOCKS else None
+                return (known or None) if error.errno in _NO_LOCKS else None
     except OSError:
         pass
     return None

@@ -32,7 +32,7 @@ from rkdsearch.attacks.objectives import gradient_of
 from rkdsearch.methods import Student, inner
 from rkdsearch.results.rows import Checks
 
-IMAGES = 200  # that are looked at: enough to see where 6 % of them are no sound network's
+IMAGES = 200  # that are checked: enough to detect a sign that 6 % of the images show
 QUERIES = 100  # of Square
 SEED = 20_260_101
 DIFFERENCE = 1e-3  # of the largest logit; rounding in another order is some 1e-6 of it
@@ -208,11 +208,11 @@ def _gradients(
 def _unlike_differences(
     network: nn.Module, y: Tensor, start: Tensor, ball: Ball, seed: int
 ) -> Tensor:
-    """(N,) True where the gradient is not the slope of the margin to the strongest class.
+    """(N,) True where the gradient disagrees with finite differences of the margin.
 
-    A function rises along a segment by the integral of its slope. Over random segments through x_0
-    the rises that the gradient foretells have a correlation below `AGREEMENT` with those that are
-    seen, whatever their length. False where there is no gradient, or the rises drown in rounding.
+    Along random segments through x_0, the differences of the margin to the strongest class are
+    compared with the integrals of its directional derivative: True where their correlation is below
+    `AGREEMENT`. False where there is no gradient, or the differences drown in rounding.
     """
     logits = _logits(network, start)
     strongest = logits.scatter(1, y[:, None], -torch.inf).argmax(dim=1, keepdim=True)

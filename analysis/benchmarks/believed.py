@@ -127,10 +127,10 @@ class Given(Ours):
         return super().propose(ordinal, trials)
 
     @override
-    def goes_on(self, trial: Trial, values: tuple[float, float]) -> bool:
+    def continues(self, trial: Trial, values: tuple[float, float]) -> bool:
         """Baselines always do; they stand on the rungs beside the others."""
         if trial.ordinal >= len(self.published):
-            return super().goes_on(trial, values)
+            return super().continues(trial, values)
         rung = self._scheduler.at(trial.ladder[trial.rung].epochs)
         assert rung is not None, "the ladder has rungs"
         self._scheduler.record(rung, str(trial.ordinal), values)

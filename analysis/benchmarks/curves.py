@@ -41,7 +41,7 @@ SHAPES = {"bulging": 1.5, "straight": 1.0, "dented": 0.7}
 # clean, robust: standard deviation between seeds of one configuration; the second was measured on
 # digits
 SEED_NOISE = (0.01, 0.02)
-EXAM_NOISE = 0.008  # of one validation against another of the same run
+VALIDATION_NOISE = 0.008  # of one validation against another of the same run
 PACE = 3.5  # epochs in which the highest rate learns most of what it will
 # epochs before it begins, and how that differs (standard deviations of the logarithm)
 DELAY, DELAY_OF_METHOD, DELAY_OF_ONE = 0.4, 0.7, 0.5
@@ -102,7 +102,7 @@ class Run:
     `epochs` (T,) are the validated epochs; `measured` and `true` (T, 2) are clean and robust
     accuracy there.
 
-    `true` is without the noise of seed and exam: what many fresh seeds would measure.
+    `true` is without the noise of seed and validation: the mean over many fresh seeds.
     """
 
     epochs: NDArray[np.int64]
@@ -151,8 +151,8 @@ class Curve:
     def cost(self, ladder: Ladder, rung: int, *, afresh: bool) -> float:
         """Full runs that it costs to reach the rung from the one below."""
         steps = self._steps(ladder[rung])
-        goes_on = rung > 0 and (not afresh or self._steps(ladder[rung - 1]) == steps)
-        return cost_of(ladder[rung - 1].epochs if goes_on else 0, ladder[rung].epochs, steps)
+        continues = rung > 0 and (not afresh or self._steps(ladder[rung - 1]) == steps)
+        return cost_of(ladder[rung - 1].epochs if continues else 0, ladder[rung].epochs, steps)
 
     def _steps(self, rung: Fidelity) -> int:
         return (
@@ -239,7 +239,9 @@ class Simulated:
         return 0.0 if self.clear else 1.0
 
     def _measured(self, true: NDArray[np.float64], rng: np.random.Generator) -> Run:
-        noise = self._murk * (rng.normal(0, SEED_NOISE) + rng.normal(0, EXAM_NOISE, true.shape))
+        noise = self._murk * (
+            rng.normal(0, SEED_NOISE) + rng.normal(0, VALIDATION_NOISE, true.shape)
+        )
         return Run(VALIDATED, np.clip(true + noise, 0, 1), true)
 
     def _true(

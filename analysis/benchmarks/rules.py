@@ -71,7 +71,7 @@ class Ours:
             )
         return Observation(trial.overrides, notes=trial.notes) if trial.executing else None
 
-    def goes_on(self, trial: Trial, values: tuple[float, float]) -> bool:
+    def continues(self, trial: Trial, values: tuple[float, float]) -> bool:
         """As the rungs decide."""
         rung = self._scheduler.at(trial.ladder[trial.rung].epochs)
         if rung is None:  # the scheduler `none` has no rungs
@@ -129,7 +129,7 @@ class Stock:
         self._searcher.suggest(str(ordinal))
         return self._last, {}
 
-    def goes_on(self, trial: Trial, values: tuple[float, float]) -> bool:
+    def continues(self, trial: Trial, values: tuple[float, float]) -> bool:
         """True where the mean is at least the rung's upper third so far."""
         named: Any = _Named(str(trial.ordinal))
         return bool(
@@ -176,7 +176,7 @@ class SyneTune:
         """At random."""
         return self._random.propose(ordinal, trials)
 
-    def goes_on(self, trial: Trial, values: tuple[float, float]) -> bool:
+    def continues(self, trial: Trial, values: tuple[float, float]) -> bool:
         """By the published priority."""
         known = self._recorded[trial.rung]
         known.append(values)
@@ -236,7 +236,7 @@ RULES: dict[str, Callable[[SearchSpace], Rule]] = {
     "ours, whole ladder": ours(WHOLE),
     "ours, whole ladder, continued": ours(WHOLE, capped="continued"),
     "ours, whole ladder from 2 epochs": ours(LOWER),
-    "ours, whole ladder, one of 3": ours(WHOLE, reduction=3),
+    "ours, whole ladder, eta 3": ours(WHOLE, reduction=3),
     "ours, whole ladder, 3 brackets": ours(WHOLE, brackets=3),
 }
 SCHEDULERS_ALONE: dict[str, Callable[[SearchSpace], Rule]] = {
@@ -247,9 +247,9 @@ SCHEDULERS_ALONE: dict[str, Callable[[SearchSpace], Rule]] = {
     "random, length, by the mean": ours(LENGTH, AT_RANDOM, name="asha"),
     "random, length, stopping": ours(LENGTH, AT_RANDOM, kind="stopping"),
     "random, whole ladder from 2 epochs": ours(LOWER, AT_RANDOM),
-    "random, whole ladder, one of 3": ours(WHOLE, AT_RANDOM, reduction=3),
+    "random, whole ladder, eta 3": ours(WHOLE, AT_RANDOM, reduction=3),
     "random, whole ladder, 3 brackets": ours(WHOLE, AT_RANDOM, brackets=3),
-    "random, 18 epochs under the cap, one of 8": ours(WHOLE[1:], AT_RANDOM, reduction=8),
+    "random, 18 epochs under the cap, eta 8": ours(WHOLE[1:], AT_RANDOM, reduction=8),
 }
 
 

@@ -75,7 +75,9 @@ class Worker:
         grown = 1 - 0.5 ** (self.epoch / 6)
         clean, robust = self._clean * grown, self._robust * grown
         found = Best(self.epoch, clean, robust, robust / 2)
-        self._best = max((one for one in (self._best, found) if one), key=lambda b: b.merit("mean"))
+        self._best = max(
+            (one for one in (self._best, found) if one), key=lambda b: b.selection_score("mean")
+        )
         fidelity = fidelity_at(fidelities, self.epoch)
         return EpochResult(
             epoch=self.epoch,

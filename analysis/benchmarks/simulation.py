@@ -51,7 +51,7 @@ class Rule(Protocol):
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Overrides of the next configuration, and notes to keep with it."""
 
-    def goes_on(self, trial: Trial, values: tuple[float, float]) -> bool:
+    def continues(self, trial: Trial, values: tuple[float, float]) -> bool:
         """True where a trial runs on at once from `trial.rung`, a rung before full length."""
 
     def promoted(self) -> int | None:
@@ -145,7 +145,7 @@ class Search:
         """The trial has reached a rung; returns whether that was full length."""
         values = reached(trial, afresh=self._rule.afresh)
         full = trial.rung == len(trial.ladder) - 1
-        if not full and self._rule.goes_on(trial, values):
+        if not full and self._rule.continues(trial, values):
             self._start(trial)
             return False
         trial.executing = False

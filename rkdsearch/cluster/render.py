@@ -50,8 +50,8 @@ class SearchCommand:
             # refused now, not after hours in a queue
             if not value or value[0] in "-~" or "://" in value:
                 raise RkdError(
-                    f"{name} must be a path that every node has, not empty, no URL, and without -"
-                    f" or ~ at its begin, got {value!r}; write it out: /shared/..."
+                    f"{name} must be a path that every node has, not empty and no URL, and must not"
+                    f" begin with - or ~, got {value!r}; write it out: /shared/..."
                 )
 
     @property

@@ -1,11 +1,17 @@
+import re
 import runpy
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import pandas as pd
 import pytest
 
+from rkdsearch.results.cells import ROBUST
+from rkdsearch.results.front import LENGTH
+from rkdsearch.results.objectives import USUAL
 from rkdsearch.results.study import read_study
 from tests.results.factory import make_study, repeat
 
@@ -65,6 +71,32 @@ def test_a_study_with_replicates_shows_means_that_the_front_goes_through_and_say
     tips = [e.text or "" for e in root.iter(f"{SVG}title")]
     assert sum(tip.endswith("mean of 2 replicates, finished") for tip in tips) == 3
     assert "robust teacher" in tips
+
+
+def test_the_edge_goes_through_students_that_no_other_dominates_on_both_sides(
+    tmp_path: Path,
+) -> None:
+    make_study(tmp_path)
+    study = read_study(tmp_path)
+    draw, edge = runpy.run_path(str(SCRIPT))["draw"], re.compile(r'<path d="(M[^"]*V[^"]*H[^"]*)"')
+    # on the front for its cost alone
+    small = study.trials[study.trials["status"] == "finished"].tail(1)
+    with_small = replace(study, description={**study.description, "objectives": [*USUAL, "cost"]})
+    with_small.__dict__["front"] = pd.concat([study.front, small])
+    assert small["trial_id"].item() not in set(study.front["trial_id"])
+    assert edge.findall(draw(with_small))[-1] == edge.findall(draw(study))[-1]
+
+
+def test_a_student_of_a_shorter_full_run_is_hollow(tmp_path: Path) -> None:
+    make_study(tmp_path)
+    study = read_study(tmp_path)
+    trials = study.trials.copy()
+    best = trials.loc[trials["status"] == "finished", ROBUST].idxmax()
+    trials.loc[best, LENGTH] = trials.loc[best, LENGTH] - 1
+    picture = runpy.run_path(str(SCRIPT))["draw"]
+    hollow = [picture(replace(study, trials=table)).count('fill="none" stroke="#') for table in
+              (study.trials, trials)]  # fmt: skip
+    assert hollow[1] == hollow[0] + 1
 
 
 def test_a_strangers_labels_stay_text(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def test_the_stock_pair_stops_below_the_upper_third_and_tells_optuna_that_it_is_
         trial = simulation.Trial(
             ordinal, overrides, landscape.curve(overrides), rule.climbs(ordinal), rung=0
         )
-        decided.append(rule.goes_on(trial, (mean, mean)))
+        decided.append(rule.continues(trial, (mean, mean)))
         rule.ended(trial, (mean, mean))
     assert decided == [True, True, False, True]  # cutoffs: none, 0.5, 0.5667, 0.5667
     assert [t.state.name for t in rule._searcher._ot_study.trials] == ["COMPLETE"] * 4

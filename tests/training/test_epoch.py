@@ -10,11 +10,11 @@ LEARNING = Best(12, 0.70, 0.10, 0.05, ByClass((0.75, 0.65), (0.15, 0.05)))
 @pytest.mark.parametrize("select", ["mean", "robust_accuracy", "clean_accuracy"])
 def test_at_a_hard_eps_a_network_that_learns_is_kept_and_not_the_constant_one(select: str) -> None:
     # their means are 0.5 and 0.4
-    assert CONSTANT.merit(select) < LEARNING.merit(select)
+    assert CONSTANT.selection_score(select) < LEARNING.selection_score(select)
 
 
 def test_the_mean_is_of_clean_and_robust_accuracy() -> None:
-    assert LEARNING.merit("mean") == pytest.approx(0.4)
+    assert LEARNING.selection_score("mean") == pytest.approx(0.4)
 
 
 def test_a_student_has_never_learned_until_its_images_say_otherwise() -> None:
@@ -37,6 +37,6 @@ def test_a_network_that_knows_two_classes_is_not_constant() -> None:
     learning = Best(6, 0.5, 0.5, 0.0, ByClass((0.8, 0.7, 0.0), (0.8, 0.7, 0.0)))
     assert not learning.constant
     assert not learning.never_learned(300)
-    assert learning.merit("mean") == 0.5
+    assert learning.selection_score("mean") == 0.5
     earlier = Best(6, 0.5, 0.5, 0.0)  # nobody measured its classes
     assert earlier.constant
