@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from rkdsearch.errors import ConfigError
-from rkdsearch.section import holds_numbers
+from rkdsearch.section import KINDS, holds_numbers
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -73,6 +73,8 @@ def _plain(value: Any) -> Any:
 
 def _law(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
+    if first["type"] in KINDS:
+        return f"must be {KINDS[first['type']]}"
     match first["type"]:
         case "is_instance_of" if first["ctx"]["class"] == "Sequence":
             return f"must be a list, such as [{first['input']!r}]"

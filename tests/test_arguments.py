@@ -20,7 +20,7 @@ PIXELS, LABELS = np.zeros((20, 8, 8), dtype=np.uint8), np.arange(20) % 5
         ({"eps": 0.1}, r"eps must be a list, such as \[0.1\], got 0.1"),
         ({"eps": "8/255"}, r"eps must be a list, such as \['8/255'\], got '8/255'"),
         ({"methods": "worst"}, "methods must be 'best', got 'worst'"),
-        ({"images": "many"}, "images must be a valid integer"),
+        ({"images": "many"}, "images must be an integer, got 'many'"),
         ({"images": True}, "images must be a number, got True"),
     ],
 )
@@ -34,7 +34,7 @@ def test_an_argument_of_another_kind_is_one_sentence_before_anything_begins(
 @pytest.mark.parametrize(
     ("train", "more", "sentence"),
     [
-        (None, {}, "train must be a valid tuple, got None"),
+        (None, {}, "train must be a list, got None"),
         ((PIXELS, LABELS), {"test": PIXELS}, "test has not as many parts as it must have, got"),
         ((PIXELS, LABELS), {"classes": "abcde"}, "classes must be a list"),
     ],
@@ -58,7 +58,7 @@ def test_what_fits_arrives_as_it_is_and_a_number_of_numpys_is_one() -> None:
         {"a": 0.33333334},
     )
     assert told(pairs=(np.float64(0.1), np.float16(0.5)))[2] == (0.1, 0.5)
-    with pytest.raises(ConfigError, match=r"^told: words must be a valid string, got"):
+    with pytest.raises(ConfigError, match=r"^told: words must be a text, got"):
         told("a", 3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="unexpected keyword argument 'trails'"):
         told(trails=3)  # type: ignore[call-arg]

@@ -23,7 +23,9 @@ def main() -> None:
     except CycloptsError:
         sys.exit(2)  # Cyclopts has printed its message
     except RkdError as error:
-        print(error, file=sys.stderr)
+        from rkdsearch.cli.console import harmless
+
+        print(harmless(str(error)), file=sys.stderr)  # a file of a stranger's may be quoted
         sys.exit(exit_code(error))
     except KeyboardInterrupt as error:
         if sys.argv[1:2] in (

@@ -13,34 +13,68 @@ from rkdsearch import methods
 from rkdsearch.config.dotted import section_not_value
 from rkdsearch.errors import closest, did_you_mean
 from rkdsearch.methods import Method
+from rkdsearch.section import KINDS
+
+# Members of a union: pydantic names each behind the field, as in `prior.int`.
+_MEMBERS = re.compile(r"bool|int|float|str|(list|tuple)\[.*")
 
 
 def sentence(error: ValidationError, kind: type[BaseModel], place: str, prefix: str = "") -> str:
     """The first error as `place: field law, got value; way out`, and the number of others."""
     errors = error.errors(include_url=False)
+    by_path: dict[tuple[str, ...], list[ErrorDetails]] = {}
+    for each in errors:
+        by_path.setdefault(_path(kind, each), []).append(each)
     first = _first(errors)
-    path = [str(part) for part in first["loc"]]
-    if len(alternatives := _alternatives(errors)) > 1:
-        law = f"must be {', '.join(alternatives[:-1])} or {alternatives[-1]}"
-        return f"{place}: {prefix}{'.'.join(path[:-1])} {law}, got {first['input']!r}"
-    name = prefix + ".".join(path)
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    # of a list that a union takes, the entry that it does not take
+    path = max((one for one in by_path if _within(one, _path(kind, first))), key=len)
+    others = sum(not any(_within(two, one) for two in by_path if two != one) for one in by_path) - 1
+    first = first if path == _path(kind, first) else by_path[path][0]
+    more = f" (and {others} more)" if others else ""
+    return f"{place}: {_law(kind, prefix, path, by_path[path], first)}{more}"
+
+
+def _path(kind: type[BaseModel], error: ErrorDetails) -> tuple[str, ...]:
+    """The names that lead to the value, without the members of a union."""
+    parts = [str(part) for part in error["loc"]]
+    sections = takewhile(lambda end: _fields_at(kind, parts[:end]), range(1, len(parts) + 1))
+    leaf = 1 + sum(1 for _ in sections)
+    inside = [part for part in parts[leaf:] if not _MEMBERS.fullmatch(part)]
+    return (*parts[:leaf], *inside)
+
+
+def _within(path: Sequence[str], section: Sequence[str]) -> bool:
+    return tuple(path[: len(section)]) == tuple(section)
+
+
+def _law(
+    kind: type[BaseModel],
+    prefix: str,
+    path: Sequence[str],
+    errors: Sequence[ErrorDetails],
+    first: ErrorDetails,
+) -> str:
+    """The end of the sentence: field, law, value, and the way out where there is one."""
+    name, given = prefix + ".".join(path), first["input"]
     if first["type"] == "extra_forbidden":
-        known, everywhere = _fields_at(kind, path[:-1]), () if prefix else _leaves(kind)
-        return f"{place}: {unknown_field(name, known, everywhere)}{more}"
+        everywhere = () if prefix else _leaves(kind)
+        if len(path) > 2:  # a field of that name in another section is not what is meant
+            everywhere = (leaf for leaf in everywhere if leaf.startswith(f"{path[0]}."))
+        return unknown_field(name, _fields_at(kind, path[:-1]), everywhere)
     if first["type"] == "missing":
-        return f"{place}: {name} is required{more}"
+        return f"{name} is required"
+    if first["type"] == "invalid_key":
+        return f"{prefix + '.'.join(path[:-1])} has a name that is no text: {path[-1]}; quote it"
     if first["type"] in ("model_type", "model_attributes_type") and (
         fields := _fields_at(kind, path)
     ):
-        return f"{place}: {section_not_value(name, fields, first['input'])}{more}"
-    if first["type"] == "literal_error":
-        # one of a few words: the near miss is named
-        choices = re.findall(r"'([^']*)'", first["ctx"]["expected"])
-        near = closest(str(first["input"]), choices)
-        more = f"; did you mean '{near}'?{more}" if near is not None else more
+        return section_not_value(name, fields, given)
     if (count := _count_law(first)) is not None:
-        return f"{place}: {name} {count}{more}"
+        return f"{name} {count}"
+    if all(each["type"] in KINDS for each in errors):
+        kinds = list(dict.fromkeys(KINDS[each["type"]] for each in errors))
+        said = kinds[0] if len(kinds) == 1 else f"{', '.join(kinds[:-1])} or {kinds[-1]}"
+        return f"{name} must be {said}, got {given!r}"
     law = first["msg"].removeprefix("Value error, ")
     law = re.sub(r"^Input should be ", "must be ", law)
     for words, said in {
@@ -51,11 +85,17 @@ def sentence(error: ValidationError, kind: type[BaseModel], place: str, prefix: 
         "less than": "<",
     }.items():
         law = law.replace(words, said)
-    if first["type"] == "value_error" and not path:
-        return f"{place}: {law}{more}"
     if first["type"] == "value_error":
-        return f"{place}: {name}: {law}{more}"
-    return f"{place}: {name} {law}, got {first['input']!r}{more}"
+        return f"{name}: {law}" if path else law
+    return f"{name} {law}, got {given!r}{_near_miss(first)}"
+
+
+def _near_miss(error: ErrorDetails) -> str:
+    """The end of a sentence: of a few words, the one that may be meant."""
+    if error["type"] != "literal_error":
+        return ""
+    near = closest(str(error["input"]), re.findall(r"'([^']*)'", error["ctx"]["expected"]))
+    return "" if near is None else f"; did you mean '{near}'?"
 
 
 def _first(errors: Sequence[ErrorDetails]) -> ErrorDetails:
@@ -72,23 +112,6 @@ def _count_law(error: ErrorDetails) -> str | None:
         at_most, there = error["ctx"]["max_length"], error["ctx"]["actual_length"]
         return f"must have {at_most} entries at most, got {there}"
     return None
-
-
-def _alternatives(errors: Sequence[ErrorDetails]) -> list[str]:
-    """Kinds that the value might have, where all errors are of one value that no union takes.
-
-    pydantic names each member behind the field: `prior.int`, `prior.float`.
-    """
-    said = "Input should be "
-    same = len({(error["loc"][:-1], id(error["input"])) for error in errors}) == 1
-    each = {kind for error in errors for kind in error["loc"][-1:]} <= {
-        "bool",
-        "int",
-        "float",
-        "str",
-    }
-    found = [error["msg"].removeprefix(said) for error in errors if error["msg"].startswith(said)]
-    return list(dict.fromkeys(found)) if same and each else []
 
 
 def unknown_field(name: str, known: Iterable[str], everywhere: Iterable[str] = ()) -> str:
@@ -141,7 +164,9 @@ def section_of(annotation: object) -> tuple[int, type[BaseModel] | None]:
 def _leaves(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Dotted names of all fields that are no sections."""
     for name, field in kind.model_fields.items():
-        inside = section_of(field.annotation)[1]
+        steps, inside = section_of(field.annotation)
+        if steps == 2:
+            continue  # of a list or a mapping: its sections have names of their own
         if inside is Method:
             each = (methods.load(method).model_fields for method in methods.names())
             yield from (f"{prefix}{name}.{own}" for own in dict.fromkeys(chain(*each)))

@@ -146,7 +146,10 @@ def _said(values: Mapping[str, Any]) -> str:
 
 def _points(grid: object, method_names: Sequence[str], place: str) -> Iterator[dict[str, Any]]:
     """Every combination of a grid's values, by dotted name; one empty one where there is none."""
-    if not isinstance(grid, dict) or not all(isinstance(v, list) and v for v in grid.values()):
+    if not isinstance(grid, dict) or not all(
+        isinstance(name, str) and isinstance(values, list) and values
+        for name, values in grid.items()
+    ):
         raise SpaceError(
             f"{place}.grid must have a list of values for each name, such as"
             f" {{optimizer.lr: [0.1, 0.03]}}, got {grid!r}"

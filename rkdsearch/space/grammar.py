@@ -108,6 +108,7 @@ def _read(file: Path, notice: Callable[[str], None]) -> dict[str, Any]:
             )
     if "search" in values:
         values["search"] = _dotted(values["search"])
+        _refuse_values(values["search"], file)
     _refuse_both(values, file)
     if isinstance(values.get("first"), list):
         values["first"] = _located(values["first"], file)
@@ -115,6 +116,17 @@ def _read(file: Path, notice: Callable[[str], None]) -> dict[str, Any]:
     if isinstance(rungs, list):
         values["ladder"] = _renamed(rungs, file, notice)
     return values
+
+
+def _refuse_values(search: Mapping[str, Any], file: Path) -> None:
+    """Raise SpaceError where a searched field has a value in place of a range or a choice."""
+    for name, described in search.items():
+        if described is not None and not isinstance(described, dict):
+            raise SpaceError(
+                f"{file}: search.{name} must be a range or a choice, such as"
+                f" {{float: [0.1, 0.3]}}, got {described!r}; a value of every run stands under"
+                " `fixed`"
+            )
 
 
 def _refuse_both(values: Mapping[str, Any], file: Path) -> None:

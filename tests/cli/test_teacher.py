@@ -195,8 +195,8 @@ def test_a_teacher_that_is_better_than_claimed_is_believed_and_suspected(
         f"teachers.robust.path={tmp_path / 'theirs.pt'}",
     )
     assert (
-        "flagged: these images may be among those it was trained on, and its accuracy here may be"
-        " optimistic" in capsys.readouterr().out
+        "perhaps not held out: these images may be among those it was trained on, and its accuracy"
+        " here may be optimistic" in capsys.readouterr().out
     )
 
 

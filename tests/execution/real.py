@@ -40,7 +40,11 @@ FIXED = {
 def space(
     first: dict[str, str] | None = None, ladder: tuple[int, ...] = (1, 3), **more: Any
 ) -> dict[str, Any]:
-    """A space of witnesses. Its baselines: a natural run, and a run of each mood in `first`."""
+    """A space of witnesses. Its baselines: a natural run, and a run of each mood in `first`.
+
+    `resources.cpu: 1.5` in place of 2 gives a trial one thread: two of them wait for each other
+    whenever another process needs a core, which makes a trial of milliseconds take seconds.
+    """
     return {
         "fixed": FIXED,
         "search": {

@@ -58,7 +58,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     search = Search(
         tmp_path_factory.mktemp("killed"),
         trials=10,
-        space=space({"slow": "slow"}, resources={"cpu": 2}),
+        space=space({"slow": "slow"}, resources={"cpu": 1.5}),
     )
     remains, outputs = [], []
 

@@ -107,7 +107,7 @@ def run(search: Search) -> None:
 def moody(witness: Path, tmp_path_factory: pytest.TempPathFactory) -> Search:
     """A search with one trial at a time, so that a full disk always meets the same state."""
     return Search(
-        tmp_path_factory.mktemp("moody"), trials=9, space=space(MOODS, (2,), resources={"cpu": 2})
+        tmp_path_factory.mktemp("moody"), trials=9, space=space(MOODS, (2,), resources={"cpu": 1.5})
     )
 
 
@@ -372,7 +372,7 @@ def test_a_search_that_was_stopped_proposes_what_one_that_was_left_alone_does(
 ) -> None:
     searched = space(
         ladder=(1, 2),
-        resources={"cpu": 2},
+        resources={"cpu": 1.5},
         sampler={"name": "tpe", "startup": 3},
         scheduler={"reduction": 2},
     )

@@ -30,7 +30,40 @@ LR = {"optimizer.lr": {"float": [0.01, 0.3]}}
         ),
         (
             {"search": {"optimizer.lr": {"float": ["slow", "fast"]}}},
-            "search.optimizer.lr.float.0 must be a valid number",
+            "search.optimizer.lr.float.0 must be a number, got 'slow'",
+        ),
+        (
+            {"search": {"optimizer.lr": 0.1}},
+            (
+                "search.optimizer.lr must be a range or a choice, such as {float: [0.1, 0.3]}, got"
+                " 0.1; a value of every run stands under `fixed`"
+            ),
+        ),
+        (
+            {"search": {**LR, "method.x": {"float": [0, 1], "when": {"method.name": {"a": 1}}}}},
+            (
+                "search.method.x.when.method.name must be true or false, an integer, a number, a"
+                " text or a list, got {'a': 1}"
+            ),
+        ),
+        (
+            {"search": {**LR, "x": {"float": [0, 1], "when": {"method.name": ["a", {}]}}}},
+            (
+                "search.x.when.method.name.1 must be true or false, an integer, a number or a"
+                " text, got {}"
+            ),
+        ),
+        (
+            {"search": {"optimizer.lr": {"float": [0.1, 0.2], "name": "x"}}},
+            "unknown field search.optimizer.lr.name; there are choice, float, int, log, prior,",
+        ),
+        (
+            {"scheduler": {3: 1}},
+            "scheduler has a name that is no text: 3; quote it",
+        ),
+        (
+            {"first": [{"published": "trades", "grid": {3: [1]}}]},
+            "first[0].grid must have a list of values for each name",
         ),
         (
             {"search": {"optimizer.lr": {"float": [0.1, 0.2], "int": [1, 2]}}},
@@ -112,13 +145,13 @@ LR = {"optimizer.lr": {"float": [0.01, 0.3]}}
         ),
         (  # two fields that are named as types are
             {"search": {"attack.eps": {"float": "a", "int": "b"}}},
-            "search.attack.eps.float must be a valid tuple, got 'a' (and 1 more)",
+            "search.attack.eps.float must be a list, got 'a' (and 1 more)",
         ),
         (
             {"search": {"attack.eps": {"float": [0.1, 0.2], "prior": [0.1]}}},
             (
-                "search.attack.eps.prior must be a valid boolean, a valid integer, a valid number"
-                " or a valid string, got [0.1]"
+                "search.attack.eps.prior must be true or false, an integer, a number or a text,"
+                " got [0.1]"
             ),
         ),
         ({"ladder": [{"epochs": 3}, {"epochs": 3}]}, "ladder: epochs must increase, got [3, 3]"),
@@ -165,7 +198,7 @@ LR = {"optimizer.lr": {"float": [0.01, 0.3]}}
         ),
         (
             {"search": {"optimizer.lr": {"float": [0.1, 0.2], "prior": float("nan")}}},
-            "search.optimizer.lr.prior must be a valid boolean, a finite number or a valid string",
+            "search.optimizer.lr.prior must be true or false, a finite number or a text, got nan",
         ),
         (
             {"search": {"training.seed": {"int": [0, 3]}}},
@@ -326,7 +359,7 @@ def test_eight_of_255_is_read_where_pixels_are_meant(tmp_path: Path) -> None:
         ("search: trades", "search must hold names and values"),
         ("fixed: [a]", "fixed must hold names and values, such as `data.name: digits`, got ['a']"),
         ("fixed: 3", "fixed must hold names and values"),
-        ("search: {method.name: {choice: 3}}", "search.method.name.choice must be a valid list"),
+        ("search: {method.name: {choice: 3}}", "search.method.name.choice must be a list, got 3"),
         ("fixed: {attack.eps: 1}\nsearch: {attack: {eps: {float: [0, 1]}}}", "attack.eps is both"),
     ],
 )
