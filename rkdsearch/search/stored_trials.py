@@ -50,7 +50,9 @@ class StoredTrials:
             *(f"config.{parameter.name}" for parameter in space.parameters),
         }
         self.rows = records(store.trials(lambda c: not c.startswith("config.") or c in read))
-        self._rungs = _by_trial(records(store.rungs()))
+        # a decision that is not there is made again
+        made = (row for row in records(store.rungs()) if row["decision"] is not None)
+        self._rungs = _by_trial(made)
         self._epochs = _by_trial(records(store.epochs()))
 
     def trial(

@@ -117,8 +117,9 @@ class SearchSpace:
 
         Raises ConfigError, with `place` before the field, where it is not legal.
         """
-        values = run.merge(self.fixed, overrides, place or self.name)
-        return run.build(run.merge(values, {"training.epochs": self.epochs}), place or self.name)
+        place = place or self.name
+        values = run.merge(self.fixed, overrides, place)
+        return run.build(run.merge(values, {"training.epochs": self.epochs}, place), place)
 
     def example(self) -> TrainConfig:
         """A random run of the space. Data, validation and teachers are the same in every run."""
