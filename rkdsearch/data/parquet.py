@@ -236,7 +236,7 @@ def _schema(path: Path) -> tuple[dict[str, Any], dict[bytes, bytes]]:
         schema = parquet.read_schema(path)
     except (pa.ArrowException, OSError) as error:
         raise DataError(
-            f"{path}: must be a Parquet file: {error}; write or fetch it again"
+            f"{path}: must be a Parquet file: {str(error).rstrip('.')}; write or fetch it again"
         ) from error
     types = {
         field.name: field.type.value_type if pa.types.is_dictionary(field.type) else field.type

@@ -39,7 +39,7 @@ def entry(d: ExportedNetwork) -> dict[str, Any]:
         "reported": None,
         "unreliable": _unreliable(autoattack_rows),
         "test_images": images[0] if len(images) == 1 else images or None,
-        "seeds": len(autoattack_rows) or None,
+        "attack_seeds": len(autoattack_rows) or None,
         "test_openings": d.openings or None,
         "method": name_of(d.config.method),
         "reconstructed": d.config.method.reconstructed is not None,

@@ -58,16 +58,16 @@ class Beliefs:
         """
         if self._strength is None:
             return None
-        held = [t for t in self._held(baselines, self._strength) if self._in_space(t, owed)]
-        if not held:
+        believed = [t for t in self._believed(baselines, self._strength) if self._in_space(t, owed)]
+        if not believed:
             return None
         uses = Counter(near)
         later = near[self._strength.trials :]
-        if min(uses[t.label] for t in held) >= self._strength.first and (
+        if min(uses[t.label] for t in believed) >= self._strength.first and (
             number_of(later) >= self._strength.share * (len(later) + 1)
         ):
             return None
-        return min(held, key=lambda t: (uses[t.label], t.ordinal))
+        return min(believed, key=lambda t: (uses[t.label], t.ordinal))
 
     def refuted(self, baselines: Sequence[Trial]) -> set[str]:
         """Names of the baselines that were judged and are not believed.
@@ -83,7 +83,7 @@ class Beliefs:
             if outranked > self._strength.outranked
         }
 
-    def _held(self, baselines: Sequence[Trial], strength: Strength) -> list[Trial]:
+    def _believed(self, baselines: Sequence[Trial], strength: Strength) -> list[Trial]:
         """Baselines that hold; of a family, as a grid makes one, only the best."""
         families = {b.label: b.family for b in self._space.baselines}
         found: dict[str, Trial] = {}

@@ -187,10 +187,10 @@ def _fill_rungs(trial: Trial, decisions: Decisions) -> None:
 def _rung_of_lost_decision(trial: Trial, decisions: Decisions) -> Rung | None:
     """Rung at which the trial is paused or stopped, where the file with that decision was lost."""
     rung = decisions.scheduler.at(trial.position[1])
-    held = trial.status in (Status.PAUSED, Status.STOPPED) and trial.origin != Origin.REPLICATE
+    waits = trial.status in (Status.PAUSED, Status.STOPPED) and trial.origin != Origin.REPLICATE
     if (
         rung is None
-        or not held
+        or not waits
         or trial.position != trial.position_of(rung.epochs)
         or any(d.epochs == rung.epochs for d in trial.decisions)
     ):
@@ -205,10 +205,10 @@ def _settle(trial: Trial, ledger: Ledger, decisions: Decisions) -> None:
     ):
         # an earlier space did not name these costs: readers find them in the row
         ledger.write(trial, epochs=False)
-    held = decisions.scheduler.decision_if_not_promoted
+    not_promoted = decisions.scheduler.decision_if_not_promoted
     lost = _rung_of_lost_decision(trial, decisions)
     if lost is not None:
-        decisions.record(trial, lost, held)
+        decisions.record(trial, lost, not_promoted)
     if trial.status in (Status.RUNNING, Status.PAUSED, Status.STOPPED):
         last = trial.decisions[-1] if trial.decisions else None
         if last is not None and trial.position_of(last.epochs) != trial.position:
@@ -218,7 +218,7 @@ def _settle(trial: Trial, ledger: Ledger, decisions: Decisions) -> None:
         if (last is not None and last.trains_on) or (epochs == 0 and number > 0):
             trial.status = Status.RUNNING
         elif last is not None:
-            trial.status = Status(held)
+            trial.status = Status(not_promoted)
     # Written now, before readers count a failed replicate among those that have ended. A trial that
     # a finished search stopped stays stopped on disk until it trains on (`Study.close`).
     if trial.status != trial.written_status and (trial.written_status, trial.status) != (

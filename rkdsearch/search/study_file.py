@@ -167,8 +167,8 @@ def claim(
     _refuse_another_validation_attack(folder, space, found.get("validation_attack"))
     if (found.get("replicates") or {}).get("seeds", 0) > space.replicates.seeds:
         rows = Store(folder).trials(lambda name: name in {"ordinal", "origin"})
-        again = rows.loc[rows["origin"] == Origin.REPLICATE, "ordinal"]
-        race.refuse_fewer(folder, map(int, again), space.replicates)
+        replicates = rows.loc[rows["origin"] == Origin.REPLICATE, "ordinal"]
+        race.refuse_fewer(folder, map(int, replicates), space.replicates)
     for section, consequence in _SETTINGS.items():
         setting = getattr(space, section)
         known = found.get(section)

@@ -223,7 +223,12 @@ def test_test_results_carry_n_and_the_entry_counts_what_no_seed_broke(
         "8/255",
         "Linf",
     )
-    assert (entry["unreliable"], entry["seeds"], entry["test_images"], entry["reconstructed"]) == (
+    assert (
+        entry["unreliable"],
+        entry["attack_seeds"],
+        entry["test_images"],
+        entry["reconstructed"],
+    ) == (
         True,
         2,
         10,
