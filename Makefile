@@ -23,7 +23,7 @@ demo: .venv/.installed ## the main job on the embedded digits: search, test the 
 	$(BIN)/rkdsearch evaluate $(STUDY) --front --no-replicates --images 150
 	$(BIN)/rkdsearch report $(STUDY)
 
-demo-full: .venv/.installed ## the claim: five searches against the published settings, all test images; about an hour
+demo-full: .venv/.installed ## the claim: five searches against the published settings, all test images; up to an hour
 	$(BIN)/python analysis/demo_full.py
 
 # Bytecode may be written: the processes that tests start read it, and so does the next run. A worker takes about a
