@@ -143,7 +143,7 @@ def test_a_name_stays_text_whatever_yaml_would_read(value: str) -> None:
         ({"trials": 0}, "--trials must be >= 1, got 0"),
         ({"study": ""}, "--study must be a path that every node has"),
         ({"study": "-x"}, "--study must be a path that every node has"),
-        ({"study": "~/x"}, "without - or ~ at its begin, got '~/x'"),
+        ({"study": "~/x"}, "must not begin with - or ~, got '~/x'"),
         ({"study": "s3://bucket/x"}, "no URL, .* got 's3://bucket/x'"),
         ({"space": "gs://a/b.yaml"}, "the search space must be a path that every node has"),
     ],
