@@ -35,6 +35,10 @@ class RkdError(Exception):
     failure: ClassVar[Failure] = Failure.ERROR  # the failure of a trial that raised it
 
 
+# of the message of an error that is not ours: somebody may print a whole tensor
+MOST_LETTERS = 1000
+
+
 class FileError(RkdError):
     """A file could not be read or reached, for a reason that the system gives."""
 
@@ -136,6 +140,30 @@ def place_of(error: BaseException) -> str:
     """
     frames = traceback.extract_tb(error.__traceback__)
     return f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+
+
+def short(error: BaseException) -> str:
+    """The error's kind and message; of a long message the beginning."""
+    text = str(error)
+    if len(text) > MOST_LETTERS:
+        text = f"{text[:MOST_LETTERS]} ..."
+    return f"{type(error).__name__}: {text}"
+
+
+@contextmanager
+def of_users_code(place: str, kind: type[RkdError]) -> Iterator[None]:
+    """Name what code of the user's raises inside the block: the error, its file and line.
+
+    Errors of ours and of memory pass: they have sentences of their own.
+    """
+    try:
+        yield
+    except RkdError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise kind(f"{place} raised {short(error)}{place_of(error)}") from error
 
 
 def is_out_of_memory(error: Exception) -> bool:

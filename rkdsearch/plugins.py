@@ -92,6 +92,11 @@ def load_module(name: str, *, place: str) -> ModuleType:
         # The module exists and one of its imports is missing: the user needs that traceback.
         if error.name is None or not (name == error.name or name.startswith(error.name + ".")):
             raise
+        module, _, inside = name.rpartition(".")
+        if inside in vars(sys.modules.get(module, object)):
+            raise ConfigError(
+                f"{place}: names a module: {module}, without '{inside}' in it"
+            ) from None
         raise ConfigError(
             f"{place}: no module '{name}' (looked for '{error.name}'); is its folder on PYTHONPATH?"
         ) from None

@@ -190,3 +190,8 @@ class Viewing(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         maps = torch.relu(self.conv(x))
         return self.linear(maps.view(maps.shape[0], -1))
+
+
+def boom(classes: int) -> nn.Module:
+    """A constructor with a bug."""
+    raise KeyError(classes)

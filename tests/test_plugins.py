@@ -70,6 +70,11 @@ def test_a_missing_module_is_told_from_one_that_misses_something(lab: str) -> No
         match=r"method.name: no module 'their_lab.absent' .looked for 'their_lab.absent'",
     ):
         plugins.load_module("their_lab.absent", place="method.name")
+    with pytest.raises(
+        ConfigError,
+        match=r"^method.name: names a module: their_lab.nets, without 'value' in it$",
+    ):
+        plugins.load_module("their_lab.nets.value", place="method.name")
     with pytest.raises(ModuleNotFoundError, match="a_package_that_is_not_installed"):
         plugins.load_module("their_lab.broken", place="method.name")
 

@@ -245,11 +245,8 @@ class SearchProgress:
                     say(f"{trial.trial_id} {line}")
         console.print(front_table(study))
         say(self._headline(study))
-        if not failed and not any(t.full_length for t in study.trials.values()):
-            say(
-                "no trial has reached full length, so there is no front: continue with --resume and"
-                " more trials; --dry-run says how many are needed"
-            )
+        if len(failed) < len(study.trials) and (why := _why_no_front(study)) is not None:
+            say(f"there is no front: {why}")
         if failed and len(failed) == len(study.trials):
             raise StudyError(
                 f"{study.folder}: all {len(failed)} trials failed, so there is no front; correct"
@@ -308,12 +305,27 @@ class SearchProgress:
         return max(0.0, study.max_device_seconds - study.ledger.device_seconds) * elapsed / spent
 
 
+def _why_no_front(study: "Study") -> str | None:
+    """Reason why nothing is on the front; None where something is."""
+    from rkdsearch.results.study import read_study
+
+    if not any(trial.full_length for trial in study.trials.values()):
+        return (
+            "no trial has reached full length; continue with --resume and more trials (--dry-run"
+            " says how many are needed)"
+        )
+    found = read_study(study.folder)
+    return found.why_no_front if found.front.empty else None
+
+
 def front_table(study: "Study") -> Table:
     """The front so far, of full-length trials, and who is kept off it by flags, with the flags."""
     from rkdsearch.evaluation.targets import config_label
     from rkdsearch.search import front
 
-    flagged = [f"{t.trial_id} ({', '.join(t.flags)})" for t in study.trials.values() if t.flags]
+    flagged = [
+        f"{t.trial_id} ({', '.join(t.flags)})" for t in study.trials.values() if front.kept_off(t)
+    ]
     shown = dict.fromkeys((*USUAL, *study.space.objectives))
     table = Table(
         title=Text(f"front of {study.folder}: validation, full-length trials", "table.title"),
@@ -328,7 +340,7 @@ def front_table(study: "Study") -> Table:
         table.add_column(
             heading,
             justify="left" if heading in ("trial", "configuration") else "right",
-            no_wrap=True,
+            no_wrap=heading != "configuration",  # where the terminal is narrow it has more lines
         )
     for one in front.front(study.trials.values(), study.space):
         label = one.trial.label or config_label(one.trial.config)

@@ -54,6 +54,11 @@ def reproduce(
         for condition in others:
             say(f"not the same: {condition}")
         left = len(was.epochs) - len(trainer.resume())
+        if left <= 0:
+            say(
+                f"{home} has all of them from an earlier command: nothing is trained, and it is"
+                " compared again; name another folder with --folder to train once more"
+            )
         for epoch in islice(trainer.epochs(), max(0, left)):
             say(epoch_line(epoch, seconds_left(trainer.history)))
         found = list(differences(was, trainer))

@@ -12,7 +12,7 @@ from rkdsearch.data.config import DataConfig
 from rkdsearch.data.encoded import Split
 from rkdsearch.data.images import Images
 from rkdsearch.data.names import plain
-from rkdsearch.errors import DataError
+from rkdsearch.errors import DataError, of_users_code
 from rkdsearch.plugins import load_module
 
 MOST_CLASSES = 100_000  # that have no names: each costs memory
@@ -123,13 +123,13 @@ def read_dotted(config: DataConfig, split: Split, like: Images | None = None) ->
             f" {' and '.join(sorted(given))}; set data.root for root, and give any other argument"
             " a default"
         )
-    found = maker(
-        **{
-            name: value
-            for name, value in known.items()
-            if value is not None and (takes_all or name in parameters)
-        }
-    )
+    asked = {
+        name: value
+        for name, value in known.items()
+        if value is not None and (takes_all or name in parameters)
+    }
+    with of_users_code(f"{_PLACE}: {config.name}, split {split},", DataError):
+        found = maker(**asked)
     if found is None:
         return None
     place = f"{config.name}, split {split}"
@@ -152,7 +152,8 @@ def _parts(found: Any, place: str) -> tuple[Any, Any, Sequence[str] | None]:
             f"{place}: must return (pixels, labels), (pixels, labels, classes), a data set of"
             f" (image, label), or None, got {type(found).__name__}"
         )
-    items = [found[index] for index in range(len(found))]
+    with of_users_code(f"{place}: its items", DataError):
+        items = [found[index] for index in range(len(found))]
     try:
         images = [np.asarray(image) for image, _ in items]
         labels = np.array([int(label) for _, label in items], dtype=np.int64)

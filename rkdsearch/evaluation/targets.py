@@ -76,6 +76,11 @@ def study_targets(
     rows = [_named(folder, study, trial)] if trial is not None else _selected(study, chosen)
     if trial is None and not replicates:
         rows = [row for row in rows if row["origin"] != Origin.REPLICATE]
+    if not rows and chosen != "finished" and (study.trials["status"] == Status.FINISHED).any():
+        raise StudyError(
+            f"{folder}: there is no front: {study.why_no_front}; without --front and --methods all"
+            " finished trials are evaluated"
+        )
     if not rows:
         counts = ", ".join(f"{n} {status}" for status, n in cost_of(study.trials).trials.items())
         raise StudyError(

@@ -13,6 +13,7 @@ from rkdsearch.errors import (
     WorkerError,
     is_out_of_memory,
     place_of,
+    short,
 )
 
 # So many trials in a row that the machine failed in the same way end the search.
@@ -28,7 +29,7 @@ def as_rkd_error(error: Exception) -> RkdError:
         return error
     place = place_of(error)
     if is_out_of_memory(error):
-        return OutOfMemoryError(f"{type(error).__name__}: {error}{place}")
+        return OutOfMemoryError(f"{short(error)}{place}")
     if isinstance(error, torch.AcceleratorError):
         # The other lines are CUDA's advice to the author of the kernel.
         reason = str(error).partition("\n")[0]
@@ -40,11 +41,10 @@ def as_rkd_error(error: Exception) -> RkdError:
         isinstance(error, RuntimeError) and _PEER.search(str(error))
     ):
         return WorkerError(
-            f"{type(error).__name__}: {error}{place}; another process of its gang is lost or"
-            " cannot be reached"
+            f"{short(error)}{place}; another process of its gang is lost or cannot be reached"
         )
     kind = FileError if isinstance(error, OSError) else RkdError
-    return kind(f"{type(error).__name__}: {error}{place}")
+    return kind(f"{short(error)}{place}")
 
 
 class Streak:

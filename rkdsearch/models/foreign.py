@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from rkdsearch.errors import ConfigError, did_you_mean, is_out_of_memory
+from rkdsearch.errors import ConfigError, did_you_mean, is_out_of_memory, of_users_code
 from rkdsearch.plugins import load_module
 from rkdsearch.task import ImageTask
 
@@ -127,7 +127,8 @@ def _users(name: str, task: ImageTask) -> nn.Module:
         )
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         wanted |= {"classes", "channels", *(square or sides)}
-    network = maker(**{key: value for key, value in known.items() if key in wanted})
+    with of_users_code(f"{_PLACE}: {name}", ConfigError):
+        network = maker(**{key: value for key, value in known.items() if key in wanted})
     if not isinstance(network, nn.Module):
         raise ConfigError(f"{_PLACE}: {name} made {type(network).__name__}, not a torch.nn.Module")
     return network

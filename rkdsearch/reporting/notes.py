@@ -33,13 +33,13 @@ def notes(
     if lost := sorted(row["trial_id"] for row in trials if row["at_chance"]):
         yield f"Students no better than chance on clean images: {', '.join(lost)}."
     if rows and not front:
-        yield "No trial has finished, so there is no front yet."
+        yield f"There is no front: {study.why_no_front}."
     full_length = of_full_length(trials)
     whole = [row for row, full in zip(trials, full_length, strict=True) if full]
     shorter = [row for row, full in zip(trials, full_length, strict=True) if not full]
     yield from _shorter([row for row in shorter if row["status"] == Status.FINISHED])
     yield from _above(most_robust([row for row in whole if not row["seeds"]]), most_robust(front))
-    yield from _out_of_the_race(trials)
+    yield from _of_fewer_replicates(whole)
     yield from _of_one_method(front, whole)
     if front and not tests:
         yield (
@@ -136,13 +136,21 @@ def _of_one_method(front: Sequence[Row], whole: Sequence[Row]) -> Iterator[str]:
         )
 
 
-def _out_of_the_race(trials: Sequence[Row]) -> Iterator[str]:
-    """The sentence about students with fewer replicates than others: they are on no front."""
-    seeds = {row["trial_id"]: row["seeds"] + row["failed"] for row in trials if row["seeds"]}
-    most = max(seeds.values(), default=0)
-    out = sorted(trial_id for trial_id, number in seeds.items() if number < most)
-    if out:
+def _of_fewer_replicates(whole: Sequence[Row]) -> Iterator[str]:
+    """Sentences about students with fewer finished replicates than others: they are on no front."""
+    replicated = sorted((row for row in whole if row["seeds"]), key=lambda row: row["trial_id"])
+    most = max((row["seeds"] for row in replicated), default=0)
+    begun = max((row["seeds"] + row["failed"] for row in replicated), default=0)
+    fewer = [row for row in replicated if row["seeds"] < most]
+    left = [row["trial_id"] for row in fewer if row["seeds"] + row["failed"] < begun]
+    failed = [f"{row['trial_id']} ({row['failed']})" for row in fewer if row["failed"]]
+    if left:
         yield (
-            f"With fewer than {most} replicates, and so on no front, are {', '.join(out)}: others"
+            f"With fewer than {most} replicates, and so on no front, are {', '.join(left)}: others"
             " had better means over the same seeds."
+        )
+    if failed:
+        yield (
+            f"On no front, because replicates failed (their number): {', '.join(failed)}; nobody is"
+            " judged by the seeds that went well."
         )

@@ -198,10 +198,10 @@ def summary(row: Mapping[str, Any]) -> str:
     return seen + (f"; {NOT_CHECKED}: {', '.join(left_out)}" if left_out else "")
 
 
-def keep_off(raised: Collection[str], *, replicate: bool) -> bool:
+def keep_off(raised: Collection[str], *, replicate: bool, never_learned: bool) -> bool:
     """True where these flags keep a run's configuration off the front.
 
-    A replicate that gives all images one class did not mislead the attack: its seed failed, and its
-    accuracies are in the means.
+    A replicate that gives all images one class, or never learned, did not mislead the attack: its
+    seed failed, and its accuracies are in the means.
     """
-    return bool(raised) and not (replicate and Flag.ONE_CLASS in raised)
+    return bool(raised) and not (replicate and (never_learned or Flag.ONE_CLASS in raised))

@@ -40,11 +40,16 @@ def front_rows(
     return rows.iloc[order].reset_index(drop=True)
 
 
+def any_candidate(trials: pd.DataFrame) -> bool:
+    """True where a configuration may be on the front, if its constraints allow it."""
+    return bool(front_rule.candidates(_judged(trials)))
+
+
 def configurations(trials: pd.DataFrame) -> pd.DataFrame:
     """The trials without replicates, with the metrics that judge them.
 
     `seeds`, `failed`, `clean_sd` and `robust_sd` are those of `replicated`. They are null for a
-    single run, and for all while a replicate is not over.
+    single run, and for all of a length of which a replicate is not over.
     """
     own = trials[trials["origin"] != Origin.REPLICATE]
     found = _judged(trials)
@@ -52,7 +57,8 @@ def configurations(trials: pd.DataFrame) -> pd.DataFrame:
     spread = replicated(trials)[["seeds", "failed", "clean_sd", "robust_sd"]].astype(
         {"seeds": "Int64", "failed": "Int64"}
     )
-    table = own.join(spread if means else spread.iloc[:0], on="ordinal")
+    judged_by_means = own.loc[own["trial_id"].isin(list(means)), "ordinal"]
+    table = own.join(spread[spread.index.isin(judged_by_means)], on="ordinal")
     for name, objective in OBJECTIVES.items():
         if name not in COSTS:
             for trial_id, values in means.items():
@@ -130,7 +136,11 @@ def _judged(trials: pd.DataFrame) -> list[FrontCandidate]:
 
 
 def _keep_off(row: Mapping[str, Any]) -> bool:
-    return keep_off(flags_of(row.get("flags")), replicate=row["origin"] == Origin.REPLICATE)
+    return keep_off(
+        flags_of(row.get("flags")),
+        replicate=row["origin"] == Origin.REPLICATE,
+        never_learned=row_never_learned(row),
+    )
 
 
 def _merits(trials: pd.DataFrame, objectives: Sequence[str]) -> NDArray[np.float64]:

@@ -3,12 +3,14 @@
 1. Only finished configurations count: metrics of a stopped trial belong to another length and
    perhaps to a weaker attack. None that is flagged counts, by its own run or by a replicate: its
    robust accuracy on validation images is not to be believed (`results.flags`). A replicate that
-   gives all images one class is bad luck with its seed, and is in the means. Where the study's full
-   length has grown, only runs of the greatest length that any of these has finished count.
+   gives all images one class, or never learned, is bad luck with its seed, and is in the means.
+   Where the study's full length has grown, only runs of the greatest length that any of these has
+   finished count.
 2. Once every replicate of that length is over and one has finished, only configurations with the
-   most replicates count (in a race the others dropped out before; flagged ones are counted here, so
-   that none that dropped out takes their place). Their accuracies are then means over their
-   replicates: the run that selected a configuration must not judge it too.
+   most finished replicates count: in a race the others dropped out before, and seeds that failed
+   are no reason to be judged by the lucky ones. (Flagged ones are counted here, so that none that
+   dropped out takes their place.) Their accuracies are then means over their replicates: the run
+   that selected a configuration must not judge it too.
 3. The constraints hold for these values.
 4. It has learned something, unless none has: no attack moves a constant prediction. Of its
    replicates more than half have.
@@ -65,11 +67,6 @@ class FrontCandidate:
     epochs: int = 0
     never_learned: bool = False
 
-    @property
-    def replicates(self) -> int:
-        """Replicates that are over, failed ones included; 0 where none is in the means."""
-        return self.seeds + self.failed if self.seeds else 0
-
     def merits(self, objectives: Collection[str]) -> NDArray[np.float64]:
         """Merits of these objectives (D,), all maximised."""
         return merits({name: self.values[name] for name in objectives})
@@ -114,8 +111,8 @@ def candidates(configurations: Collection[FrontCandidate]) -> list[FrontCandidat
     finished = [one for one in configurations if one.finished]
     longest = max((one.epochs for one in finished if not one.flagged), default=0)
     found = [one for one in finished if one.epochs == longest]
-    most = max((one.replicates for one in found), default=0)
-    return [one for one in found if one.replicates == most and not one.flagged]
+    most = max((one.seeds for one in found), default=0)
+    return [one for one in found if one.seeds == most and not one.flagged]
 
 
 def front(
@@ -132,8 +129,11 @@ def front(
 
 
 def _means(seeds: Sequence[Entry]) -> dict[str, float]:
-    """Mean accuracies over replicates; costs are the same for every seed."""
+    """Mean accuracies over replicates; costs are the same for every seed.
+
+    Rounded, so that equal numbers of right images have equal means, whatever their order.
+    """
     if not seeds:
         return {}
     names = [name for name in seeds[0].values if name not in COSTS]
-    return {name: fmean(entry.values[name] for entry in seeds) for name in names}
+    return {name: round(fmean(entry.values[name] for entry in seeds), 12) for name in names}

@@ -28,7 +28,8 @@ class Asked:
         self.near: list[str] = []  # the label that beliefs noted, for each searched one
         self.enqueued: set[str] = set()  # names of their files
         self.beside = 0  # enqueued ones and longer repetitions, which `--trials` does not count
-        self.groups: Counter[Group] = Counter()  # of the searched ones
+        # of the searched ones, enqueued ones apart: they are no proposals
+        self.groups: Counter[Group] = Counter()
         self._group = group
         self._ordinals: set[int] = set()
         self._free = 0
@@ -43,7 +44,8 @@ class Asked:
             self.baselines.add(fingerprint)
             self.baseline_trials.append(trial)
         else:
-            self.groups[self._group(trial.config)] += 1
+            if queue.NOTE not in trial.notes:
+                self.groups[self._group(trial.config)] += 1
             self.near.append(trial.notes.get(NOTE, NOWHERE))
         if queue.NOTE in trial.notes:
             self.enqueued.add(str(trial.notes[queue.NOTE]))

@@ -125,19 +125,27 @@ class Feasibility:
         return None
 
     def exhausted(self, name: str, choice: Any, asked: Collection[str]) -> bool:
-        """True where every feasible configuration with this choice of a field was asked."""
+        """True where no feasible configuration with this choice of a field is left to ask for.
+
+        Where they are too many to know, none is left where no random one is feasible.
+        """
         if (name, choice) not in self._parts:
-            part = within(self._space, name, choice)
-            known: set[str] | None = None
-            if _is_enumerable(part):
-                known = set()
-                for number, one in enumerate(grid.combinations(part)):
-                    whole = with_choice(one, name, choice)
-                    if self._infeasibility(whole, f"combination {number}") is None:
-                        known.add(self.fingerprint(whole))
-            self._parts[name, choice] = known
+            self._parts[name, choice] = self._fingerprints_with(name, choice)
         known = self._parts[name, choice]
         return known is not None and known <= set(asked)
+
+    def _fingerprints_with(self, name: str, choice: Any) -> set[str] | None:
+        """Fingerprints of the feasible configurations with this choice; None: too many to know."""
+        part = within(self._space, name, choice)
+        # by the space's seed alone: a resumed search must find the same
+        rng = np.random.default_rng(self._space.seed)
+        drawn = (part.sample(rng) for _ in range(ATTEMPTS))
+        ones = grid.combinations(part) if _is_enumerable(part) else drawn
+        wholes = (with_choice(one, name, choice) for one in ones)
+        feasible = (whole for whole in wholes if self._infeasibility(whole, "combination") is None)
+        if _is_enumerable(part):
+            return {self.fingerprint(whole) for whole in feasible}
+        return set() if next(feasible, None) is None else None
 
     def _unasked(self, ordinal: int, asked: Collection[str], owed: Owed | None = None) -> Proposal:
         """A feasible combination of a finite space that was not asked: the first of the shuffled.

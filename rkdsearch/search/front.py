@@ -139,11 +139,7 @@ def _full_length(trials: Collection[Trial], space: SearchSpace) -> list[tuple[Tr
     Nor is one with a flagged replicate, so that the next best is replicated in its place, or one of
     a shorter full run.
     """
-    flagged = {
-        trial.ordinal
-        for trial in trials
-        if keep_off(trial.flags, replicate=trial.origin == Origin.REPLICATE)
-    }
+    flagged = {trial.ordinal for trial in trials if kept_off(trial)}
     configurations = [
         t
         for t in trials
@@ -154,6 +150,19 @@ def _full_length(trials: Collection[Trial], space: SearchSpace) -> list[tuple[Tr
         and t.ordinal not in flagged
     ]
     return [(trial, trial.best) for trial in configurations if trial.best is not None]
+
+
+def kept_off(trial: Trial) -> bool:
+    """True where the flags of a trial keep its configuration off the front."""
+    return keep_off(
+        trial.flags,
+        replicate=trial.origin == Origin.REPLICATE,
+        never_learned=_never_learned(trial),
+    )
+
+
+def _never_learned(trial: Trial) -> bool:
+    return trial.best is not None and trial.best.never_learned(trial.epochs[-1].images)
 
 
 def _entry(trial: Trial) -> Entry:
@@ -167,8 +176,8 @@ def _entry(trial: Trial) -> Entry:
         finished=finished if replicate else finished and trial.full_length and best is not None,
         failed=trial.status == Status.FAILED,
         values={} if best is None else {**best.accuracies, **trial.costs},
-        flagged=keep_off(trial.flags, replicate=replicate),
-        never_learned=best is not None and best.never_learned(trial.epochs[-1].images),
+        flagged=kept_off(trial),
+        never_learned=_never_learned(trial),
         epochs=trial.config.training.epochs,
         stopped=trial.status == Status.STOPPED,
     )

@@ -65,8 +65,8 @@ def _front(folder: Path, place: str) -> Iterator[dict[str, Any]]:
     rows = records(study.front)
     if not rows:
         raise SpaceError(
-            f"{place}: {study.folder} has no front yet: none of its trials has finished; let it go"
-            " on, or leave it out"
+            f"{place}: {study.folder} has no front: {study.why_no_front}; let it go on, or leave it"
+            " out"
         )
     merged = Store(folder).description().get("merged")
     space: SearchSpace | None = None

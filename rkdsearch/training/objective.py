@@ -15,7 +15,8 @@ from rkdsearch import models
 from rkdsearch.attacks import Attack, Noise
 from rkdsearch.config import TrainConfig
 from rkdsearch.data import Batch
-from rkdsearch.methods import Method, Step, Student, Teacher, inner
+from rkdsearch.errors import ConfigError
+from rkdsearch.methods import Loss, Method, Step, Student, Teacher, inner, name_of
 from rkdsearch.teacher import Role
 from rkdsearch.training.all_gather import gather_rows
 from rkdsearch.training.precision import forward_context
@@ -107,5 +108,10 @@ class TrainingObjective(nn.Module):
             last_part=last_part,
         )
         loss = self._method.loss(step)
+        if not isinstance(loss, Loss):
+            raise ConfigError(
+                f"method.name: {name_of(self._method)}: loss must return a Loss, such as"
+                f" Loss.weighted(label=(1.0, values)), got {type(loss).__name__}"
+            )
         # A plain tuple: DDP walks dataclasses, and would take an attached term for an output.
         return loss.total, loss.terms

@@ -55,6 +55,7 @@ def test_classes_of_a_users_test_images_are_matched_by_name() -> None:
         ("larger_tests", "test images must have the shape of the training images, 9 x 9 pixels"),
         ("Floats", r"must be of Pillow or uint8 \(H, W, C\), got float32 \(3, 4, 6\); leave"),
         ("without_split", "must take split, 'train', 'validation' or 'test'"),
+        ("boom", r"boom, split train, raised KeyError: 'train *\.\.\. \(images.py:\d+\)$"),
         ("missing", "has no function or class 'missing'"),
         ("from_root", r"from_root needs root, and is given split; set data.root for root"),
         ("by_size", r"by_size needs size, and is given split; .* any other argument a default"),

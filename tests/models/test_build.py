@@ -195,6 +195,10 @@ def test_a_users_network_gets_the_shape_parameters_that_it_names() -> None:
             "asks for depth; only classes, channels, height, width and size are known",
         ),
         ("tests.foreign_networks.not_a_network", "made str, not a torch.nn.Module"),
+        (
+            "tests.foreign_networks.boom",
+            r"tests.foreign_networks.boom raised KeyError: 11 \(foreign_networks.py:\d+\)$",
+        ),
         ("tests.foreign_networks.LeNet5", "fails on images of 1x8x8 pixels"),
         (
             "tests.foreign_networks.Auxiliary",

@@ -11,6 +11,7 @@ import pytest
 from rkdsearch.file_lock import one_writer
 from rkdsearch.reporting import page
 from rkdsearch.results.cells import CLEAN, records
+from rkdsearch.results.front import configurations
 from rkdsearch.results.study import read_study
 from tests.reporting.pages import visible
 from tests.results import version_1
@@ -120,6 +121,46 @@ def test_who_dropped_out_of_the_race_is_told(tmp_path: Path) -> None:
         "With fewer than 3 replicates, and so on no front, are t00001: others had better means over"
         " the same seeds."
     ) in told
+
+
+def test_whose_replicates_failed_is_told(tmp_path: Path) -> None:
+    again = {"origin": "replicate"}
+    rows = [
+        trial("t00000", 0.9, 0.5),
+        trial("t00001", 0.8, 0.6) | {"ordinal": 1},
+        *(trial(f"t00000-r{n}", 0.9, 0.5, **again) for n in (1, 2)),
+        trial("t00001-r1", 0.99, 0.99, **again) | {"ordinal": 1},
+        trial("t00001-r2", None, None, "failed", **again) | {"ordinal": 1},
+    ]
+    found = study(tmp_path, *rows)
+    assert found.front["trial_id"].tolist() == ["t00000"]
+    told = page.context(found)["missing"]
+    assert (
+        "On no front, because replicates failed (their number): t00001 (1); nobody is judged by the"
+        " seeds that went well."
+    ) in told
+    assert not any("others had better means" in text for text in told)
+
+
+def test_replicates_of_a_round_that_is_not_over_are_in_no_mean(tmp_path: Path) -> None:
+    longer = {"fidelity.of_epochs": 9}
+    rows = [
+        trial("t00000", 0.9, 0.5) | longer,
+        trial("t00000-r1", 0.8, 0.4, origin="replicate") | longer,
+        trial("t00001", 0.8, 0.3) | {"ordinal": 1} | longer,
+        trial("t00001-r1", 0.8, 0.3, "running", origin="replicate") | {"ordinal": 1} | longer,
+        # of the full length of before, all of which are over
+        trial("t00002", 0.7, 0.3) | {"ordinal": 2, "fidelity.of_epochs": 6},
+        *(
+            trial(f"t00002-r{n}", 0.7, 0.2, origin="replicate")
+            | {"ordinal": 2, "fidelity.of_epochs": 6}
+            for n in (1, 2)
+        ),
+    ]
+    found = study(tmp_path, *rows)
+    seeds = configurations(found.trials).set_index("trial_id")["seeds"]
+    assert seeds.isna().tolist() == [True, True, False]
+    assert not any("better means" in text for text in page.context(found)["missing"])
 
 
 def test_trials_of_a_shorter_full_run_are_told_and_drawn_hollow(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,8 +71,11 @@ def test_of_unequally_replicated_contenders_those_with_the_most_name_the_front(
     tmp_path: Path,
 ) -> None:
     trials = replicated_study(tmp_path).trials
-    # a has three replicates and a failed one, b two with better means
+    # a has three replicates, b two with better means
     assert front_rows(trials)["trial_id"].tolist() == ["a"]
+    # a seed that failed is no reason to be judged by the lucky ones
+    fewer = trials[~trials["trial_id"].isin(["a-r1", "a-r2"])]
+    assert front_rows(fewer)["trial_id"].tolist() == ["b"]
 
 
 def test_a_replicated_configuration_stands_at_its_means_and_the_others_at_their_one_run(
@@ -131,6 +135,55 @@ def test_a_student_that_learned_nothing_is_on_the_front_where_none_has_alone(
     assert front_rows(alone.trials)["trial_id"].tolist() == ["another", "guess"]
     found = study(tmp_path / "both", *rows, trial("learner", 0, 0) | learner | {"ordinal": 2})
     assert front_rows(found.trials)["trial_id"].tolist() == ["learner"]
+
+
+def test_equal_numbers_of_right_images_are_equal_means_whatever_their_order(
+    tmp_path: Path,
+) -> None:
+    again = {"origin": "replicate"}
+    found = study(
+        tmp_path,
+        *(
+            trial(f"{name}{suffix}", clean, right / 404, **(again if suffix else {}))
+            | {"ordinal": ordinal}
+            for ordinal, (name, clean, counts) in enumerate(
+                (("a", 0.78, (284, 275)), ("b", 0.79, (281, 278)))
+            )
+            for suffix, right in zip(("", "-r1", "-r2"), (280, *counts), strict=True)
+        ),
+    )
+    # 559 of 808 images each, and b is better on clean ones
+    assert front_rows(found.trials)["trial_id"].tolist() == ["b"]
+
+
+def test_a_replicate_that_never_learned_is_in_the_means_whatever_its_flags(tmp_path: Path) -> None:
+    again = {"origin": "replicate"}
+    lucky, unlucky = by_class(0.8, 0.5, *[0.8] * 10), by_class(0.1, 0.08, 0.7, 0.3, *[0.0] * 8)
+    rows = [
+        trial("a", 0, 0) | lucky,
+        trial("a-r1", 0, 0, **again) | lucky,
+        trial("a-r2", 0, 0, **again) | lucky,
+        trial("a-r3", 0, 0, **again) | unlucky | {"flags": ["huge_eps"]},
+    ]
+    found = study(tmp_path, *rows)
+    (row,) = records(front_rows(found.trials))
+    assert (row["trial_id"], row["seeds"]) == ("a", 3)
+    assert kept_off(found.trials) == []
+
+
+def test_an_empty_front_has_its_reason(tmp_path: Path) -> None:
+    assert study(tmp_path / "a", trial("a", 0.9, 0.5, "running")).why_no_front == (
+        "none of its trials has finished"
+    )
+    assert study(tmp_path / "b", trial("b", 0.9, 0.5) | {"flags": ["random"]}).why_no_front == (
+        "flags keep every finished student off it"
+    )
+    found = study(tmp_path / "c", trial("c", 0.9, 0.5))
+    found = replace(found, description={"constraints": {"clean_accuracy": 0.99}})
+    assert found.front.empty
+    assert found.why_no_front == (
+        "no finished student is within its constraints (clean_accuracy 0.99)"
+    )
 
 
 def test_a_replicate_that_gives_one_class_is_in_the_means_and_keeps_nobody_off(

@@ -160,23 +160,22 @@ def test_a_baseline_whose_own_run_missed_a_limit_is_judged_by_its_replicates(
     names(study)
 
 
-def test_a_replicate_that_failed_is_counted_where_the_others_judge(tmp_path: Path) -> None:
+def test_a_configuration_of_which_a_seed_failed_is_not_judged_by_the_others(tmp_path: Path) -> None:
     _, study = repeated(tmp_path, baselines=False)
     assignment = study.next()
     assert assignment is not None
     study.fail(assignment.trial_id, "epoch 1, batch 3: the loss is nan", "loss")
     FakeWorker().drive(study)
-    counts = {
-        one.trial.trial_id: (one.seeds, one.failed)
-        for one in front.judged(study.trials.values(), study.space)
-    }
-    assert sorted(counts.values()) == [(1, 1), (2, 0)]
-    assert counts[assignment.trial_id.split("-")[0]] == (1, 1)
+    (judged,) = front.judged(study.trials.values(), study.space)
+    failed = assignment.trial_id.split("-")[0]
+    assert (judged.seeds, judged.failed) == (2, 0)
+    assert judged.trial.trial_id != failed
     table = replicated(read(study).trials)
-    assert {
+    counts = {
         f"t{ordinal:05d}": (row.seeds, row.failed)
         for ordinal, row in zip(table.index, table.itertuples(), strict=True)
-    } == counts
+    }
+    assert counts == {failed: (1, 1), judged.trial.trial_id: (2, 0)}
 
 
 # ------------------------------------------------------------------------------------ asha's number

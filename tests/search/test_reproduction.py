@@ -52,6 +52,12 @@ def test_a_run_is_trained_again_to_the_same_bits(
     )
     assert said[-1].startswith("the same bit for bit: ")
     assert not any(line.startswith("not the same") for line in said)
+    assert not any("nothing is trained" in line for line in said)
+    reproduce(folder, folder=tmp_path / "again")
+    assert (
+        f"{tmp_path / 'again'} has all of them from an earlier command: nothing is trained, and it"
+        " is compared again; name another folder with --folder to train once more"
+    ) in capsys.readouterr().out.splitlines()
 
 
 def test_a_run_that_was_stopped_is_trained_again_no_further_however_often(

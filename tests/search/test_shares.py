@@ -6,6 +6,7 @@ import pytest
 
 from rkdsearch.errors import SpaceError
 from rkdsearch.results.states import Origin, ProposedBy, Status
+from rkdsearch.search import queue
 from rkdsearch.search.feasibility import Feasibility
 from rkdsearch.search.shares import Owed, Shares
 from tests.search.files import SMALL, load_space, run
@@ -123,6 +124,35 @@ def test_a_choice_of_which_nothing_is_left_is_owed_no_more(tmp_path: Path) -> No
     study = run(tmp_path / "s", space, trials=8)
     methods = Counter(t.hyperparameters["method.name"] for t in study.trials.values())
     assert methods == {"pgd_at": 2, "trades": 6}
+
+
+def test_a_choice_without_a_feasible_configuration_is_owed_nothing(tmp_path: Path) -> None:
+    width = {"student.width": {"choice": [2, 64]}}
+    space = load_space(
+        tmp_path,
+        fixed={**SMALL["fixed"], "student": {"name": "small_cnn"}},
+        search={**SMALL["search"], **width},
+        constraints={"parameters": 5000},
+        sampler={"name": "tpe", "startup": 3, "minimum_per": {"student.width": 3}},
+        first=[],
+    )
+    study = run(tmp_path / "s", space, trials=4)
+    widths = Counter(t.hyperparameters["student.width"] for t in study.trials.values())
+    assert (widths, study.exhausted) == ({2: 4}, None)
+
+
+def test_an_enqueued_configuration_is_no_proposal_of_its_choice(tmp_path: Path) -> None:
+    space = load_space(tmp_path, sampler=SAMPLER, first=[])
+    (tmp_path / "s").mkdir()
+    for number in range(2):
+        queue.enqueue(tmp_path / "s", {"method.name": "natural", "optimizer.lr": 5.0 + number}, "")
+    study = run(tmp_path / "s", space, trials=6)
+    proposed = Counter(
+        t.hyperparameters["method.name"]
+        for t in study.trials.values()
+        if t.proposed_by != ProposedBy.QUEUE
+    )
+    assert proposed == {"natural": 2, "pgd_at": 2, "trades": 2}
 
 
 @pytest.mark.parametrize("method", ["pgd_at", "trades"])

@@ -115,7 +115,7 @@ def test_the_front_of_an_earlier_study_stands_for_baselines(tmp_path: Path) -> N
 def test_an_earlier_study_without_a_front_is_refused_with_its_place(tmp_path: Path) -> None:
     study(tmp_path / "earlier", trial("t00000", 0.9, 0.5, "running"))
     for entry, law in {
-        "earlier": r"first\[0\].study: .*earlier has no front yet",
+        "earlier": r"first\[0\].study: .*earlier has no front: none of its",
         "nowhere": r"first\[0\].study: .*nowhere: a study is a folder",
     }.items():
         with pytest.raises(SpaceError, match=law):

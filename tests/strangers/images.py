@@ -65,3 +65,8 @@ def from_root(split: str, root: str) -> Arrays | None:
 def by_size(split: str, size: int) -> Arrays | None:
     """Images of a size that nobody is asked for."""
     return oblong(split) if size else None
+
+
+def boom(split: str) -> Arrays:
+    """A function with a bug, whose message is a whole table."""
+    raise KeyError(split + " " * 5000)

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from rkdsearch.attacks import Noise
+from rkdsearch.errors import ConfigError
 from rkdsearch.training.objective import TrainingObjective
 from rkdsearch.training.precision import forward_context
 from rkdsearch.training.trainer import Trainer
@@ -69,3 +70,13 @@ def test_half_precision_is_a_context_around_each_forward(name: str, dtype: torch
     with forward_context(name, torch.device("cpu"))():
         assert layer(torch.zeros(1, 2)).dtype == dtype
     assert layer(torch.zeros(1, 2)).dtype == torch.float32
+
+
+def test_a_loss_that_is_no_loss_is_told_with_its_law(teachers: Path) -> None:
+    trainer = Trainer(described(teachers, "natural"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(trainer.config.method), "loss", lambda _, step: step.student(step.x))
+        with pytest.raises(
+            ConfigError, match=r"natural: loss must return a Loss, such as .* Tensor"
+        ):
+            list(trainer.epochs())

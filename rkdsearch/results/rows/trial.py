@@ -213,7 +213,7 @@ class TrialRow:
             "`search.trial.trial_id_of`",
         ),
     ]
-    study: Annotated[str, Cell("the study's name", "its folder's name")]
+    study: Annotated[str, Cell("the study's name", "its folder's name when it began")]
     ordinal: Annotated[
         int,
         Cell(
