@@ -1,8 +1,10 @@
 import re
 import time
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from rkdsearch import config
 from rkdsearch.cli import progress, remaining
@@ -222,6 +224,20 @@ def test_the_front_says_how_many_replicates_failed_and_shows_what_it_is_named_by
         "configuration",
     ]
     assert row.rstrip().endswith("published (1 of 2 replicates failed)")
+
+
+def test_a_narrow_terminal_takes_lines_from_the_configuration_and_no_number(tmp_path: Path) -> None:
+    label = "a published setting with a long name, of the paper's second version"
+    first = [{"label": label, "method.name": "natural"}]
+    study = Study(tmp_path, load_space(tmp_path, first=first, scheduler={"name": "none"}), 1, {})
+    trained(study, 1)
+    printed = Console(file=StringIO(), width=50)
+    printed.print(progress.front_table(study))
+    assert isinstance(printed.file, StringIO)
+    lines = printed.file.getvalue().splitlines()
+    (row,) = (line for line in lines if line.startswith(" t00000 "))
+    assert len(re.findall(r"\d+\.\d", row)) == 2
+    assert label in " ".join(" ".join(lines[lines.index(row) :]).split()[3:])
 
 
 def test_a_baseline_that_is_too_large_is_named_before_the_search(

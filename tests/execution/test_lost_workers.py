@@ -8,9 +8,8 @@ from ray import exceptions
 from ray.air.execution import FixedResourceManager
 from ray.air.execution._internal import RayActorManager
 
-import rkdsearch.execution.search
 from rkdsearch.execution.interruption import Interruption
-from rkdsearch.execution.lost_workers import as_loss
+from rkdsearch.execution.lost_workers import as_loss, tell_tune
 from rkdsearch.execution.tune_adapters import StudyCallback
 from rkdsearch.search.study import Study
 from tests.execution.real import Search, space
@@ -35,12 +34,14 @@ def test_a_worker_that_is_gone_is_lost_for_tune_whatever_took_it(
     error: Exception, kind: type[Exception], text: str
 ) -> None:
     seen = list[Any]()
-    assert rkdsearch.execution.search.run_search  # its import has told Tune
+    for _ in range(2):  # as in a process with two searches
+        tell_tune()
     manager = RayActorManager(resource_manager=FixedResourceManager({"CPU": 1}))
     actor: Any = SimpleNamespace(actor_id=1, _on_error=None)
     task: Any = SimpleNamespace(_tracked_actor=actor, _on_error=lambda _, found: seen.append(found))
     manager._cleanup_actor = lambda *, tracked_actor: seen.append(tracked_actor)
     manager._actor_task_failed(task, error)
+    assert len(seen) == 2
     assert seen[0] is actor
     assert type(seen[1]) is kind
     assert str(seen[1]).startswith(text)
