@@ -95,7 +95,7 @@ def load_module(name: str, *, place: str) -> ModuleType:
         module, _, inside = name.rpartition(".")
         if inside in vars(sys.modules.get(module, object)):
             raise ConfigError(
-                f"{place}: names a module: {module}, without '{inside}' in it"
+                f"{place} must be the name of a module: write {module}, without '.{inside}'"
             ) from None
         raise ConfigError(
             f"{place}: no module '{name}' (looked for '{error.name}'); is its folder on PYTHONPATH?"

@@ -72,7 +72,7 @@ def test_a_missing_module_is_told_from_one_that_misses_something(lab: str) -> No
         plugins.load_module("their_lab.absent", place="method.name")
     with pytest.raises(
         ConfigError,
-        match=r"^method.name: names a module: their_lab.nets, without 'value' in it$",
+        match=r"^method.name must be the name of a module: write their_lab.nets, without '.value'",
     ):
         plugins.load_module("their_lab.nets.value", place="method.name")
     with pytest.raises(ModuleNotFoundError, match="a_package_that_is_not_installed"):
