@@ -280,7 +280,7 @@ def _caption(study: StudyResults, rows: Sequence[Row], outside: int) -> list[str
     images = "/".join(sorted(map(str, counts))) or "unknown"
     protocol = study.description.get("validation_attack")
     attack = (
-        ", ".join(f"{key} = {traces.number(value)}" for key, value in protocol.items())
+        ", ".join(f"{k} = {traces.number(v)}" for k, v in protocol.items() if v is not None)
         if isinstance(protocol, dict)
         else "unknown"
     )

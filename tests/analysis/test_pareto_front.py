@@ -99,6 +99,15 @@ def test_a_student_of_a_shorter_full_run_is_hollow(tmp_path: Path) -> None:
     assert hollow[1] == hollow[0] + 1
 
 
+def test_a_setting_that_the_attack_does_not_have_is_not_in_the_caption(tmp_path: Path) -> None:
+    make_study(tmp_path)
+    study = read_study(tmp_path)
+    attack = {"norm": "linf", "objective": "margin", "relative_step_size": None}
+    study = replace(study, description={**study.description, "validation_attack": attack})
+    picture = runpy.run_path(str(SCRIPT))["draw"](study)
+    assert "attack: norm = linf, objective = margin." in picture
+
+
 def test_a_strangers_labels_stay_text(tmp_path: Path) -> None:
     make_study(tmp_path, trials=20, evil="</text><script>alert(1)</script>")
     root = ET.fromstring(runpy.run_path(str(SCRIPT))["draw"](read_study(tmp_path)))
