@@ -143,25 +143,29 @@ def place_of(error: BaseException) -> str:
 
 
 def short(error: BaseException) -> str:
-    """The error's kind and message; of a long message the beginning."""
-    text = str(error)
+    """The error's kind and message in one line; of a long message the beginning."""
+    try:
+        text = " ".join(str(error).splitlines())
+    except Exception:  # noqa: BLE001 - code of the user's
+        text = "(its message cannot be read)"
     if len(text) > MOST_LETTERS:
         text = f"{text[:MOST_LETTERS]} ..."
-    return f"{type(error).__name__}: {text}"
+    return f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
 @contextmanager
 def of_users_code(place: str, kind: type[RkdError]) -> Iterator[None]:
     """Name what code of the user's raises inside the block: the error, its file and line.
 
-    Errors of ours and of memory pass: they have sentences of their own.
+    Errors of ours, and of a device's memory, pass: they have sentences of their own. A call of
+    `sys.exit` is an error too: the command would end as if it were done.
     """
     try:
         yield
     except RkdError:
         raise
-    except Exception as error:
-        if is_out_of_memory(error):
+    except (Exception, SystemExit) as error:
+        if isinstance(error, RuntimeError) and is_out_of_memory(error):
             raise
         raise kind(f"{place} raised {short(error)}{place_of(error)}") from error
 

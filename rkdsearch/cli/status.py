@@ -43,6 +43,7 @@ def status(
     front, others, failed = records(found.front), _others(found), _failed(found)
     shown = front if all_trials else _spread(front, FRONT)
     screen.table("the front so far (validation)", "on the front", front, shown, epochs=True)
+    screen.no_front(others)
     screen.settings(shown)
     shown = others if all_trials else others[:OTHERS]
     screen.table("finished, not on the front (validation)", "finished", others, shown)
@@ -99,6 +100,11 @@ class _Screen:
             table.add_row(*self._cells(row), *([best] if epochs else []))
         self._console.print(table)
         self._more(rows, shown, what)
+
+    def no_front(self, others: "Sequence[Row]") -> None:
+        """The reason why no finished trial is on the front."""
+        if others and self._found.front.empty:
+            self._console.print(f"there is no front: {self._found.why_no_front}", soft_wrap=True)
 
     def settings(self, rows: "Sequence[Row]") -> None:
         """Hyperparameters, a line each: a column beside the others would be one word wide."""

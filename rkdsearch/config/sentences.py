@@ -63,7 +63,8 @@ def _law(
         return unknown_field(name, _fields_at(kind, path[:-1]), everywhere)
     if first["type"] == "missing":
         return f"{name} is required"
-    if first["type"] == "invalid_key":
+    if first["type"] == "invalid_key" or path[-1:] == ("[key]",):
+        path = tuple(part for part in path if part != "[key]")
         return f"{prefix + '.'.join(path[:-1])} has a name that is no text: {path[-1]}; quote it"
     if first["type"] in ("model_type", "model_attributes_type") and (
         fields := _fields_at(kind, path)

@@ -154,11 +154,12 @@ def _parts(found: Any, place: str) -> tuple[Any, Any, Sequence[str] | None]:
         )
     with of_users_code(f"{place}: its items", DataError):
         items = [found[index] for index in range(len(found))]
-    try:
-        images = [np.asarray(image) for image, _ in items]
-        labels = np.array([int(label) for _, label in items], dtype=np.int64)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{place}: its items must be (image, label): {error}") from error
+    with of_users_code(f"{place}: its items", DataError):
+        try:
+            images = [np.asarray(image) for image, _ in items]
+            labels = np.array([int(label) for _, label in items], dtype=np.int64)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{place}: its items must be (image, label): {error}") from error
     shapes = sorted({image.shape for image in images}, key=len)
     if len(shapes) != 1:
         raise DataError(

@@ -1,5 +1,6 @@
 """Notes at the top of the page: what is missing, unfinished, or hidden by a headline."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -39,7 +40,7 @@ def notes(
     shorter = [row for row, full in zip(trials, full_length, strict=True) if not full]
     yield from _shorter([row for row in shorter if row["status"] == Status.FINISHED])
     yield from _above(most_robust([row for row in whole if not row["seeds"]]), most_robust(front))
-    yield from _of_fewer_replicates(whole)
+    yield from _of_fewer_replicates(whole, _failed_replicates(rows))
     yield from _of_one_method(front, whole)
     if front and not tests:
         yield (
@@ -136,14 +137,31 @@ def _of_one_method(front: Sequence[Row], whole: Sequence[Row]) -> Iterator[str]:
         )
 
 
-def _of_fewer_replicates(whole: Sequence[Row]) -> Iterator[str]:
-    """Sentences about students with fewer finished replicates than others: they are on no front."""
-    replicated = sorted((row for row in whole if row["seeds"]), key=lambda row: row["trial_id"])
-    most = max((row["seeds"] for row in replicated), default=0)
-    begun = max((row["seeds"] + row["failed"] for row in replicated), default=0)
-    fewer = [row for row in replicated if row["seeds"] < most]
-    left = [row["trial_id"] for row in fewer if row["seeds"] + row["failed"] < begun]
-    failed = [f"{row['trial_id']} ({row['failed']})" for row in fewer if row["failed"]]
+def _failed_replicates(rows: Sequence[Row]) -> Counter[int]:
+    """Number of failed replicates by the ordinal of their configuration."""
+    return Counter(
+        row["ordinal"]
+        for row in rows
+        if row["origin"] == Origin.REPLICATE and row["status"] == Status.FAILED
+    )
+
+
+def _of_fewer_replicates(whole: Sequence[Row], lost: Mapping[int, int]) -> Iterator[str]:
+    """Sentences about students with fewer finished replicates than others: they are on no front.
+
+    `lost` are failed replicates by ordinal: all of a student's may be.
+    """
+    most = max((row["seeds"] or 0 for row in whole), default=0)
+    begun = max((row["seeds"] + row["failed"] for row in whole if row["seeds"]), default=0)
+    fewer = sorted(
+        (row for row in whole if (row["seeds"] or 0) < most), key=lambda row: row["trial_id"]
+    )
+    left = [
+        row["trial_id"] for row in fewer if row["seeds"] and row["seeds"] + row["failed"] < begun
+    ]
+    failed = [
+        f"{row['trial_id']} ({lost[row['ordinal']]})" for row in fewer if lost.get(row["ordinal"])
+    ]
     if left:
         yield (
             f"With fewer than {most} replicates, and so on no front, are {', '.join(left)}: others"

@@ -40,9 +40,21 @@ def front_rows(
     return rows.iloc[order].reset_index(drop=True)
 
 
-def any_candidate(trials: pd.DataFrame) -> bool:
-    """True where a configuration may be on the front, if its constraints allow it."""
-    return bool(front_rule.candidates(_judged(trials)))
+def why_no_front(trials: pd.DataFrame, limits: Mapping[str, float]) -> str:
+    """Reason why nothing is on the front, as a part of a sentence."""
+    finished = [one for one in _judged(trials) if one.finished]
+    if not finished:
+        return "none of its trials has finished"
+    sound = [one for one in finished if not one.flagged]
+    if not sound:
+        return "flags keep every finished student off it"
+    candidates = front_rule.candidates(finished)
+    if not candidates:
+        return "flags keep the students with the most replicates off it, and the others have fewer"
+    names = ", ".join(f"{name} {limit:g}" for name, limit in limits.items())
+    if any(one.within(limits) for one in sound):
+        return f"no student with the most replicates is within its constraints ({names})"
+    return f"no finished student is within its constraints ({names})"
 
 
 def configurations(trials: pd.DataFrame) -> pd.DataFrame:

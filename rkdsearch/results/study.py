@@ -13,7 +13,7 @@ from rkdsearch.file_lock import locked_by
 from rkdsearch.local_path import local_path
 from rkdsearch.results.cells import records
 from rkdsearch.results.evaluations import current_tests
-from rkdsearch.results.front import LENGTH, any_candidate, front_rows, of_full_length, volume
+from rkdsearch.results.front import LENGTH, front_rows, of_full_length, volume, why_no_front
 from rkdsearch.results.objectives import OBJECTIVES, USUAL
 from rkdsearch.results.states import Status
 from rkdsearch.results.store import Store
@@ -81,12 +81,7 @@ class StudyResults:
     @property
     def why_no_front(self) -> str:
         """Reason why nothing is on the front, as a part of a sentence."""
-        if not (self.trials["status"] == Status.FINISHED).any():
-            return "none of its trials has finished"
-        if any_candidate(self.trials):
-            limits = ", ".join(f"{name} {limit:g}" for name, limit in self.limits.items())
-            return f"no finished student is within its constraints ({limits})"
-        return "flags keep every finished student off it"
+        return why_no_front(self.trials, self.limits)
 
     @cached_property
     def front(self) -> pd.DataFrame:

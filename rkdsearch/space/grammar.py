@@ -108,7 +108,7 @@ def _read(file: Path, notice: Callable[[str], None]) -> dict[str, Any]:
             )
     if "search" in values:
         values["search"] = _dotted(values["search"])
-        _refuse_values(values["search"], file)
+        _refuse_values(values["search"], file, nulls="extends" in values)
     _refuse_both(values, file)
     if isinstance(values.get("first"), list):
         values["first"] = _located(values["first"], file)
@@ -118,10 +118,13 @@ def _read(file: Path, notice: Callable[[str], None]) -> dict[str, Any]:
     return values
 
 
-def _refuse_values(search: Mapping[str, Any], file: Path) -> None:
-    """Raise SpaceError where a searched field has a value in place of a range or a choice."""
+def _refuse_values(search: Mapping[str, Any], file: Path, *, nulls: bool) -> None:
+    """Raise SpaceError where a searched field has a value in place of a range or a choice.
+
+    `nulls` take a parent's parameters out of the search.
+    """
     for name, described in search.items():
-        if described is not None and not isinstance(described, dict):
+        if not isinstance(described, dict) and not (nulls and described is None):
             raise SpaceError(
                 f"{file}: search.{name} must be a range or a choice, such as"
                 f" {{float: [0.1, 0.3]}}, got {described!r}; a value of every run stands under"
@@ -146,7 +149,8 @@ def _dotted(search: Mapping[str, Any], section: str = "") -> dict[str, Any]:
     for name, described in search.items():
         inside = described if isinstance(described, dict) else {}
         sections = all(v is None or isinstance(v, dict) for v in inside.values())
-        if sections and "when" not in inside and not inside.keys() <= PARAMETER:
+        sections |= not section and name in run.TrainConfig.model_fields
+        if inside and sections and "when" not in inside and not inside.keys() <= PARAMETER:
             found |= _dotted(inside, f"{section}{name}.")
         else:
             found[f"{section}{name}"] = described

@@ -177,6 +177,18 @@ def test_a_flagged_student_is_named_with_its_reason(
     assert re.search(r"flagged on test images, which moves nothing: [^;]*crdnd-035\b", others)
 
 
+def test_an_empty_front_has_its_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_study(tmp_path, trials=12, evaluated=False)
+    described = json.loads((tmp_path / "study.json").read_text())
+    (tmp_path / "study.json").write_text(
+        json.dumps(described | {"constraints": {"clean_accuracy": 0.999}})
+    )
+    status(tmp_path)
+    assert (
+        "there is no front: no finished student is within its constraints (clean_accuracy 0.999)\n"
+    ) in capsys.readouterr().out
+
+
 def test_status_writes_nothing(tmp_path: Path) -> None:
     make_study(tmp_path, trials=8)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}

@@ -131,13 +131,15 @@ def test_whose_replicates_failed_is_told(tmp_path: Path) -> None:
         *(trial(f"t00000-r{n}", 0.9, 0.5, **again) for n in (1, 2)),
         trial("t00001-r1", 0.99, 0.99, **again) | {"ordinal": 1},
         trial("t00001-r2", None, None, "failed", **again) | {"ordinal": 1},
+        trial("t00002", 0.8, 0.7) | {"ordinal": 2},
+        *(trial(f"t00002-r{n}", None, None, "failed", **again) | {"ordinal": 2} for n in (1, 2)),
     ]
     found = study(tmp_path, *rows)
     assert found.front["trial_id"].tolist() == ["t00000"]
     told = page.context(found)["missing"]
     assert (
-        "On no front, because replicates failed (their number): t00001 (1); nobody is judged by the"
-        " seeds that went well."
+        "On no front, because replicates failed (their number): t00001 (1), t00002 (2); nobody is"
+        " judged by the seeds that went well."
     ) in told
     assert not any("others had better means" in text for text in told)
 

@@ -178,6 +178,28 @@ def test_an_empty_front_has_its_reason(tmp_path: Path) -> None:
     assert study(tmp_path / "b", trial("b", 0.9, 0.5) | {"flags": ["random"]}).why_no_front == (
         "flags keep every finished student off it"
     )
+    again = {"origin": "replicate"}
+    some = study(
+        tmp_path / "some",
+        trial("a", 0.9, 0.5) | {"flags": ["random"]},
+        trial("a-r1", 0.9, 0.5, **again),
+        trial("b", 0.8, 0.6) | {"ordinal": 1},
+    )
+    assert some.front.empty
+    assert some.why_no_front == (
+        "flags keep the students with the most replicates off it, and the others have fewer"
+    )
+    some = study(
+        tmp_path / "within",
+        trial("a", 0.8, 0.5),
+        trial("a-r1", 0.8, 0.5, **again),
+        trial("b", 0.9, 0.4) | {"ordinal": 1},
+    )
+    some = replace(some, description={"constraints": {"clean_accuracy": 0.85}})
+    assert some.front.empty
+    assert some.why_no_front == (
+        "no student with the most replicates is within its constraints (clean_accuracy 0.85)"
+    )
     found = study(tmp_path / "c", trial("c", 0.9, 0.5))
     found = replace(found, description={"constraints": {"clean_accuracy": 0.99}})
     assert found.front.empty

@@ -58,6 +58,26 @@ LR = {"optimizer.lr": {"float": [0.01, 0.3]}}
             "unknown field search.optimizer.lr.name; there are choice, float, int, log, prior,",
         ),
         (
+            {"search": {"optimizer": {"lr": {"float": [0.1, 0.2]}, "momentum": 0.9}}},
+            "search.optimizer.momentum must be a range or a choice, such as",
+        ),
+        (
+            {"search": {"attack": {"steps": 3}}},
+            "search.attack.steps must be a range or a choice, such as",
+        ),
+        (
+            {"search": {"optimizer.lr": None}},
+            "search.optimizer.lr must be a range or a choice, such as",
+        ),
+        (
+            {"sampler": {"minimum_per": {3: 1}}},
+            "sampler.minimum_per has a name that is no text: 3; quote it",
+        ),
+        (
+            {"search": {"optimizer.lr": {"float": [0.1, 0.2], "when": {3: 1}}}},
+            "search.optimizer.lr.when has a name that is no text: 3; quote it",
+        ),
+        (
             {"scheduler": {3: 1}},
             "scheduler has a name that is no text: 3; quote it",
         ),

@@ -70,3 +70,23 @@ def by_size(split: str, size: int) -> Arrays | None:
 def boom(split: str) -> Arrays:
     """A function with a bug, whose message is a whole table."""
     raise KeyError(split + " " * 5000)
+
+
+def leaves(split: str) -> Arrays:
+    """A function that ends the whole command, as if it were done."""
+    raise SystemExit(0)
+
+
+def too_much(split: str) -> Arrays:
+    """A function that asks for more memory than there is."""
+    raise MemoryError
+
+
+class Speechless(Exception):  # noqa: N818 - as somebody may write one
+    def __str__(self) -> str:
+        raise ValueError("nothing to say")
+
+
+def speechless(split: str) -> Arrays:
+    """A function whose error has no message."""
+    raise Speechless
