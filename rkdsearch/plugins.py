@@ -143,12 +143,12 @@ def _state_of(package: str) -> Package:
 
 @lru_cache(maxsize=64)
 def commit_of(place: Path) -> str | None:
-    """Commit of the checkout that tracks this file, or files of this folder.
+    """Commit of the checkout that tracks this file, or Python files of this folder.
 
     It ends in `-dirty` where files were changed there. None where no checkout tracks it: a package
     installed inside another project's folder is not that project's.
     """
-    folder, name = (place, ".") if place.is_dir() else (place.parent, place.name)
+    folder, name = (place, "*.py") if place.is_dir() else (place.parent, place.name)
     if not git(folder, "ls-files", "--", name):
         return None
     return git(folder, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")

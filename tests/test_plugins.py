@@ -151,6 +151,10 @@ def test_a_package_has_its_commit_beside_files_that_git_does_not_track(tmp_path:
     git(tmp_path, "add", "lab")
     git(tmp_path, "commit", "-m", "one")
     (package / "_version.py").write_text("made = 1")
-    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "plan.txt").touch()
+    git(tmp_path, "add", "notes")
+    git(tmp_path, "commit", "-m", "two")
+    (tmp_path / "notes" / "code.py").touch()
     assert plugins.commit_of(package) == git(tmp_path, "rev-parse", "HEAD")[:12]
-    assert plugins.commit_of(tmp_path / "empty") is None
+    assert plugins.commit_of(tmp_path / "notes") is None

@@ -1,5 +1,7 @@
 """`rkdsearch enqueue`: add a configuration to a search."""
 
+from contextlib import suppress
+
 from rkdsearch.cli.options import AllowImport, LocalPath
 
 
@@ -23,17 +25,26 @@ def enqueue(
     from rkdsearch import plugins
     from rkdsearch.cli.console import say
     from rkdsearch.cli.options import parsed
+    from rkdsearch.errors import DataError
     from rkdsearch.search import study_file
+    from rkdsearch.search.feasibility import Feasibility
     from rkdsearch.search.queue import enqueue as add
     from rkdsearch.space.space import values_of
 
     plugins.allow_import(*allow_import)
     space = study_file.space_of(study)
     overrides = study_file.enqueuable(space, parsed(values))
-    _, outside = space.coordinates(values_of(space.config(overrides)))
+    config, feasibility = space.config(overrides), Feasibility(space, {})
+    _, outside = space.coordinates(values_of(config))
     study_file.refuse_duplicate(study, space, overrides, label)
     entry = add(study, overrides, label)
     said = f"{study}: enqueued as {entry.name}: {overrides}"
     if outside:
         said += f"; {' and '.join(outside)}: the sampler will not learn from it"
+    with suppress(DataError):  # the images may be on another machine
+        if (excess := feasibility.exceeded_limit(feasibility.costs(config))) is not None:
+            said += (
+                f"; its student has {excess.count:,} {excess.heading}, constraints.{excess.cost}"
+                f" allows {excess.limit:,}: it is trained, and cannot be on the front"
+            )
     say(said)
