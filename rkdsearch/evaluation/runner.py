@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rkdsearch.errors import DiskError, RkdError, place_of
+from rkdsearch.errors import DiskError, RkdError, place_of, short
 from rkdsearch.evaluation.blocks import (
     BLOCK_IMAGES,
     BlockResult,
@@ -224,10 +224,9 @@ def here(works: Sequence[WorkerJob], images: Pixels, blocks: int) -> Iterator[Bl
 
 def sentence_of(error: Exception) -> str:
     """The error as one line; one that is not for the user gets its class, file and line."""
-    text = " ".join(str(error).split())
     if isinstance(error, RkdError):
-        return text
-    return f"{type(error).__name__}: {text}{place_of(error)}"
+        return " ".join(str(error).split())
+    return f"{short(error)}{place_of(error)}"
 
 
 def _misfit(job: EvaluationJob, images: EvaluatedImages) -> str | None:
