@@ -45,9 +45,11 @@ data.train_images=500
 
 `null` removes an optional field, or a section whose default is null (`teachers.natural=null`); of
 any other, name the fields. Another `*.name` than the file's discards the rest of its section: after
-`student.name=mlp`, `student.width` has its default. A search space has the same names ([its
-grammar](../search_spaces/README.md)), and so has Parquet (`config.attack.eps`). `rkdsearch space
-sample SPACE.yaml --whole` prints a run with every field that is not null.
+`student.name=mlp`, `student.width` has its default. Another `data.name` discards only what has no
+meaning for the new images, and `data.test_split`, `data.extra`, `data.extra_fraction` and the
+columns' names. A search space has the same names ([its grammar](../search_spaces/README.md)), and
+so has Parquet (`config.attack.eps`). `rkdsearch space sample SPACE.yaml --whole` prints a run with
+every field that is not null.
 """
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from rkdsearch.data.config import kept_for
 from rkdsearch.errors import ConfigError
 
 
@@ -42,17 +43,25 @@ def merge(
 ) -> dict[str, Any]:
     """`overrides` over `base`, leaf by leaf; null removes a whole section.
 
-    Another `*.name` discards the rest of its section, whose fields belong to the old name.
+    Another `*.name` discards the rest of its section, whose fields belong to the old name; another
+    `data.name` only what describes the old set, or has no meaning for the new one.
     """
     below, above = flatten_tree(nest(base, place)), flatten_tree(nest(overrides, place))
     for name, value in above.items():
         section = name.removesuffix(".name")
         if section != name and below.get(name, value) != value:
-            below = {k: v for k, v in below.items() if not k.startswith(section + ".")}
+            below = {k: v for k, v in below.items() if not _of_old_name(k, section, value)}
         if value is None:
             below = {k: v for k, v in below.items() if not k.startswith(name + ".")}
         below = {k: v for k, v in below.items() if v is not None or not name.startswith(k + ".")}
     return nest({**below, **above}, place)
+
+
+def _of_old_name(field: str, section: str, new: object) -> bool:
+    """True where another name of the section takes this field away."""
+    if not field.startswith(section + "."):
+        return False
+    return section != "data" or not kept_for(str(new), field.removeprefix(section + "."))
 
 
 def flatten_tree(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,11 +33,26 @@ _ONLY_FOR = {
     "test_split": _FILES,
 }
 
+# Fields that describe the files of one data set: of no use to another one.
+_OF_ONE_SET = frozenset({"test_split", "extra", "extra_fraction", "image_column", "label_column"})
+
 # A single image of more would not fit into the memory of many machines.
 LARGEST_SIDE = 8192
 
 # Where the files lie and how they are read. These fields do not change the images.
 PLACES = ("root", "download", "memory_gib", "cache")
+
+
+def _kind_of(name: str) -> str:
+    return DOTTED if is_dotted(name) else name.partition(":")[0]
+
+
+def kept_for(name: str, field: str) -> bool:
+    """True where a field of this section keeps its value when the data set becomes `name`.
+
+    How images are split, augmented and counted does not depend on the set.
+    """
+    return field not in _OF_ONE_SET and _kind_of(name) in _ONLY_FOR.get(field, (_kind_of(name),))
 
 
 def _image_size(value: Any) -> Any:
@@ -194,7 +209,7 @@ class DataConfig(Section):
     @property
     def kind(self) -> str:
         """`folder` of `folder:PATH`; `DOTTED` for a dotted path; otherwise the name."""
-        return DOTTED if is_dotted(self.name) else self.name.partition(":")[0]
+        return _kind_of(self.name)
 
     @property
     def height_and_width(self) -> tuple[int, int] | None:

@@ -88,7 +88,30 @@ def _merged(
     if parent.resolve() in [one.resolve() for one in above]:
         chain = " extends ".join(one.name for one in (*above, parent))
         raise SpaceError(f"{file}: {chain}: a file must not extend itself; take one `extends` out")
-    return _extended(_merged(parent, notice, above), values, file)
+    inherited = _merged(parent, notice, above)
+    extended = _extended(inherited, values, file)
+    _tell_of_kept_data(inherited, values, extended, notice, file)
+    return extended
+
+
+def _tell_of_kept_data(
+    parent: Mapping[str, Any],
+    child: Mapping[str, Any],
+    extended: Mapping[str, Any],
+    notice: Callable[[str], None],
+    file: Path,
+) -> None:
+    """Say what a child that names other images keeps of its parent's section `data`."""
+    before, own, now = (
+        run.flatten_tree(run.nest(values.get("fixed", {}))) for values in (parent, child, extended)
+    )
+    kept = [
+        f"{name} {value}"
+        for name, value in now.items()
+        if name.startswith("data.") and name not in own and name in before
+    ]
+    if kept and before.get("data.name") != now.get("data.name"):
+        notice(f"{file}: other images keep {', '.join(kept)} of the file that this one extends")
 
 
 def _read(file: Path, notice: Callable[[str], None]) -> dict[str, Any]:

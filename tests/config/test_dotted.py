@@ -50,6 +50,54 @@ def test_another_name_begins_its_section_afresh_and_the_same_name_does_not() -> 
     }
 
 
+def test_other_images_are_split_augmented_and_counted_as_before() -> None:
+    """`cifar10_small.yaml` on Parquet files was 45,000 images without augmentation."""
+    base = {
+        "data": {
+            "name": "cifar10",
+            "root": "data",
+            "download": True,
+            "validation_fraction": 0.2,
+            "split_seed": 3,
+            "augment": "crop_flip",
+            "train_images": 10000,
+            "extra": "cifar10.npz",
+            "extra_fraction": 0.5,
+        }
+    }
+    kept = {
+        "validation_fraction": 0.2,
+        "split_seed": 3,
+        "augment": "crop_flip",
+        "train_images": 10000,
+    }
+    for name, place in {
+        "parquet:photos": {},
+        "cifar100": {"root": "data", "download": True},
+        "my.images": {"root": "data"},
+    }.items():
+        merged = configs.merge(base, {"data.name": name})
+        assert merged == {"data": {"name": name, **kept, **place}}
+        built = configs.build({"method": {"name": "pgd_at"}, **merged})
+        assert (built.data.augment, built.data.train_images) == ("crop_flip", 10000)
+    photos = {
+        "data": {
+            "name": "parquet:photos",
+            "image_size": 32,
+            "memory_gib": 2.0,
+            "image_column": "photo",
+            "label_column": "kind",
+            "test_split": "validation",
+        }
+    }
+    assert configs.merge(photos, {"data.name": "parquet:more"})["data"] == {
+        "name": "parquet:more",
+        "image_size": 32,
+        "memory_gib": 2.0,
+    }
+    assert configs.merge(photos, {"data.name": "digits"})["data"] == {"name": "digits"}
+
+
 def test_null_takes_an_inherited_section_or_parameter_away_and_a_leaf_brings_it_back() -> None:
     base = {"teachers": {"natural": {"path": "n.pt"}, "robust": {"path": "r.pt"}}}
     gone = configs.merge(base, {"teachers.natural": None})

@@ -99,6 +99,25 @@ def test_another_name_in_a_child_discards_what_its_parent_fixed_there(tmp_path: 
         )
 
 
+def test_what_other_images_keep_of_their_parent_is_told(tmp_path: Path) -> None:
+    fixed = {**SMALL["fixed"], "data.validation_fraction": 0.2, "data.test_fraction": 0.3}
+    told: list[str] = []
+    write_space(tmp_path, "parent.yaml", fixed=fixed)
+    child = tmp_path / "child.yaml"
+    child.write_text("extends: parent.yaml\nfixed: {data.name: 'folder:photos'}\n")
+    space = SearchSpace.load(child, told.append)
+    assert "data.test_fraction" not in space.fixed and space.fixed["data.validation_fraction"] == 0.2
+    assert told == [
+        f"{child}: other images keep data.validation_fraction 0.2 of the file that this one extends"
+    ]
+    told.clear()
+    named = "{data: {name: 'folder:photos', validation_fraction: 0.2}}"
+    for same in ("{data.split_seed: 1}", named):
+        child.write_text(f"extends: parent.yaml\nfixed: {same}\n")
+        SearchSpace.load(child, told.append)
+    assert told == []
+
+
 def test_null_takes_a_parameter_out_also_in_its_section(tmp_path: Path) -> None:
     for child in ("optimizer.lr: null", "optimizer: {lr: null}", "optimizer: null"):
         space = load_child(tmp_path, f"search: {{{child}}}\n")
