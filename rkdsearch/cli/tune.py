@@ -85,7 +85,7 @@ def tune(
         if address is not None:
             doctor.check_cluster(searched, study, say)
         if dry_run:
-            for line in _teacher_costs(searched, study):
+            for line in _expected_times(searched, study, trials, address):
                 say(line)
             return
 
@@ -152,16 +152,31 @@ def _writing(study: Path) -> "Iterator[None]":
             raise
 
 
-def _teacher_costs(space: "SearchSpace", study: Path) -> "Iterator[str]":
-    """A line for each teacher that the search would train first."""
-    from rkdsearch.execution.teachers import expected_seconds
-    from rkdsearch.pace import duration
+def _expected_times(
+    space: "SearchSpace", study: Path, trials: int | None, address: str | None
+) -> "Iterator[str]":
+    """A line for each teacher that the search would train first, and one for its trials."""
+    from rkdsearch.execution.expected_time import run_time, teacher_times
+    from rkdsearch.execution.placement import trials_here
+    from rkdsearch.pace import duration, number_of
 
-    for role, epochs, seconds in expected_seconds(study, space):
-        yield (
-            f"{role} teacher: trained first, {epochs} epochs, about {duration(seconds)} on this"
-            " machine (from a short timing)"
-        )
+    for teacher in teacher_times(study, space):
+        text = f"{teacher.role} teacher: trained first, {teacher.epochs} epochs"
+        if teacher.seconds is not None:
+            text += f", about {duration(teacher.seconds)} on this machine (from a short timing)"
+        yield text
+    if (run := run_time(study, space)) is None:
+        return
+    text = (
+        f"a full run takes about {duration(run.seconds)} on this machine (from short timings of"
+        f" {number_of(run.methods, 'method')})"
+    )
+    if trials is not None:
+        seconds = run.seconds * space.full_runs(trials)
+        text += f": about {duration(seconds)} of device time"
+        if address is None and (at_once := trials_here(space.resources)) > 1:
+            text += f", {duration(seconds / at_once)} with {at_once} trials at a time"
+    yield text
 
 
 def _search(

@@ -57,6 +57,15 @@ def trials_on(nodes: Sequence[Node], resources: Resources) -> int:
     return sum(processes_on(node, process) for node in nodes) // resources.processes
 
 
+def trials_here(resources: Resources) -> int:
+    """The number of trials that this machine holds at once."""
+    return trials_on([_this_machine()], resources)
+
+
+def _this_machine() -> Node:
+    return {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}
+
+
 def asked_by(resources: Resources) -> str:
     """The resources of a trial as a phrase: `2 processes of 4 CPU and 1 GPU`."""
     process = " and ".join(f"{asked:g} {kind}" for kind, asked in process_bundle(resources).items())
@@ -133,5 +142,5 @@ def available_resources(
         return
     # This machine is asked directly: Ray is slow to start, and a dry run does not need it.
     if not ray.is_initialized():
-        check_machine(resources, {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()})
+        check_machine(resources, _this_machine())
     yield

@@ -22,7 +22,6 @@ from rkdsearch.space.settings import Resources
 from rkdsearch.space.space import SearchSpace
 from rkdsearch.teacher import ROLES, Role
 from rkdsearch.training import teacher as files
-from rkdsearch.training import timing
 from rkdsearch.training.trainer import Trainer
 
 
@@ -102,20 +101,6 @@ def _remote_work(
     see_study(order.cache.parent, writer)
     allow_import(*packages)
     yield from train_and_measure(order)
-
-
-def expected_seconds(study: Path, space: SearchSpace) -> Iterator[tuple[Role, int, float | None]]:
-    """Role, epochs and expected seconds of each teacher that the search still has to train.
-
-    From a short timing on this machine, by as many threads as the training will have.
-    """
-    config, asked = space.example(), needed_roles(space)
-    for role in ROLES:
-        recipe = files.recipe_run(config, role)
-        if recipe is None or role not in asked or as_file(config, role, study / "teachers"):
-            continue
-        torch.set_num_threads(max(1, int(space.resources.cpu)))
-        yield role, recipe.training.epochs, timing.expected_seconds(recipe)
 
 
 def as_file(config: TrainConfig, role: Role, cache: Path) -> TeacherConfig | None:

@@ -72,7 +72,10 @@ class Forecast:
             text = _described(rung, self.ladder[-1].epochs)
             if arrivals is not None:
                 searched = sum(arrivals[number])
-                text += f", about {searched} searched trials and {self.baselines} baselines"
+                text += (
+                    f", about {number_of(searched, 'searched trial')} and"
+                    f" {number_of(self.baselines, 'baseline')}"
+                )
             yield text
 
     def _replicated(self) -> Iterator[str]:
@@ -81,27 +84,29 @@ class Forecast:
             return
         more = f", of the best of each of {self.methods} methods" if self.methods > 1 else ""
         if replicates.baselines and self.families:
-            more += f" and of the {self.families} baselines"
+            more += f" and of the {number_of(self.families, 'baseline')}"
         number = number_of(replicates.seeds, "replicate")
         if replicates.race:
             number = f"{replicates.race} to {number}, more for the better ones,"
         most = replicates.contenders
         yield f"then {number} each of up to {most} contenders{more}, to full length"
 
-    def _cost(self, trials: int) -> str:
-        if self.scheduler.name == "none":
-            text, more = self._replicates_cost(trials)
-            own, total, searched = f"{trials}", f"{trials + more}", f"{trials} configurations"
-        else:
-            runs = self._full_runs(trials)
-            text, more = self._replicates_cost(sum(self._arrivals(trials)[-1]) + self.baselines)
-            own, total = f"{runs:.1f}", f"{runs + more:.1f}"
-            searched = f"{trials} configurations ({self.scheduler.name}, {self.scheduler.kind})"
-        parts = f": {own} for {searched} and {text}" if text else f" for {searched}"
-        return f"expected cost: about {total} full runs{parts}"
+    def full_runs(self, trials: int) -> float:
+        """The cost of so many trials and of the replicates, in full runs."""
+        return self._configurations_cost(trials) + self._replicates_cost(trials)[1]
 
-    def _full_runs(self, trials: int) -> float:
+    def _cost(self, trials: int) -> str:
+        own, (text, _) = self._configurations_cost(trials), self._replicates_cost(trials)
+        searched, digits = f"{trials} configurations", 0
+        if self.scheduler.name != "none":
+            searched, digits = f"{searched} ({self.scheduler.name}, {self.scheduler.kind})", 1
+        parts = f": {own:.{digits}f} for {searched} and {text}" if text else f" for {searched}"
+        return f"expected cost: about {self.full_runs(trials):.{digits}f} full runs{parts}"
+
+    def _configurations_cost(self, trials: int) -> float:
         """Cost of searched trials and baselines, in full runs."""
+        if self.scheduler.name == "none":
+            return trials
         found = self.baselines * sum(self._mean_costs(0))
         for rung, (new, climbing) in enumerate(self._arrivals(trials)):
             # A promoted trial costs the way from the rung below, a new one the whole way.
@@ -115,11 +120,14 @@ class Forecast:
         ]
         return [sum(rung) / len(each) for rung in zip(*each, strict=True)]
 
-    def _replicates_cost(self, finished: int) -> tuple[str, int]:
+    def _replicates_cost(self, trials: int) -> tuple[str, int]:
         """The cost of replicates in words, and in full runs; empty words without any."""
         replicates = self.replicates
         if not replicates.seeds:
             return "", 0
+        finished = trials
+        if self.scheduler.name != "none":
+            finished = sum(self._arrivals(trials)[-1]) + self.baselines
         contenders, baselines = replicates.compared(finished, self.families, self.methods)
         runs = replicates.runs(contenders, baselines)
         most = replicates.seeds * (contenders + baselines)

@@ -123,7 +123,12 @@ class SearchSpace:
 
     def example(self) -> TrainConfig:
         """A random run of the space. Data, validation and teachers are the same in every run."""
-        return self.config(self.sample(np.random.default_rng(self.seed)))
+        return self.examples(1)[0]
+
+    def examples(self, count: int = 20) -> list[TrainConfig]:
+        """Random runs of the space, the same at every call."""
+        rng = np.random.default_rng(self.seed)
+        return [self.config(self.sample(rng)) for _ in range(count)]
 
     @property
     def epochs(self) -> int:
@@ -163,14 +168,19 @@ class SearchSpace:
 
     def forecast(self, trials: int | None) -> list[str]:
         """Lines about a search of `trials` trials: trials on each rung, cost in full runs."""
-        rng = np.random.default_rng(self.seed)
-        examples = [self.config(self.sample(rng)) for _ in range(20)]
+        return list(self._forecast(trials).lines())
+
+    def full_runs(self, trials: int) -> float:
+        """The expected cost of a search of `trials` trials with its replicates, in full runs."""
+        return self._forecast(trials).full_runs(trials)
+
+    def _forecast(self, trials: int | None) -> Forecast:
         baselines = len(self.baselines) if trials is None else min(len(self.baselines), trials)
-        found = Forecast(
+        return Forecast(
             self.ladder,
             self.scheduler,
             self.replicates,
-            examples,
+            self.examples(),
             trials=trials,
             baselines=baselines,
             families=self.families(baselines),
@@ -178,7 +188,6 @@ class SearchSpace:
             owed=self.owed,
             beliefs=self.sampler.beliefs,
         )
-        return list(found.lines())
 
     def families(self, baselines: int | None = None) -> int:
         """Number of families among the first baselines, or all: a grid's points are one family."""

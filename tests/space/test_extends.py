@@ -106,7 +106,8 @@ def test_what_other_images_keep_of_their_parent_is_told(tmp_path: Path) -> None:
     child = tmp_path / "child.yaml"
     child.write_text("extends: parent.yaml\nfixed: {data.name: 'folder:photos'}\n")
     space = SearchSpace.load(child, told.append)
-    assert "data.test_fraction" not in space.fixed and space.fixed["data.validation_fraction"] == 0.2
+    assert "data.test_fraction" not in space.fixed
+    assert space.fixed["data.validation_fraction"] == 0.2
     assert told == [
         f"{child}: other images keep data.validation_fraction 0.2 of the file that this one extends"
     ]

@@ -41,17 +41,17 @@ def test_the_forecast_has_every_rung_and_the_cost(tmp_path: Path) -> None:
     assert lines == [
         (
             "rung: 1 of 4 epochs, training attack of at most 2 steps, validation attack of at most"
-            " 5 steps, about 9 searched trials and 1 baselines"
+            " 5 steps, about 9 searched trials and 1 baseline"
         ),
         (
             "rung: 2 of 4 epochs, training attack of at most 2 steps, about 3 searched trials and 1"
-            " baselines"
+            " baseline"
         ),
-        "full length: 4 epochs, about 1 searched trials and 1 baselines",
+        "full length: 4 epochs, about 1 searched trial and 1 baseline",
         # 9 x 5/52, 3 x 5/52, 1 x 1, and the baseline's 62/52
         (
             "then 2 replicates each of up to 3 contenders, of the best of each of 2 methods and of"
-            " the 1 baselines, to full length"
+            " the 1 baseline, to full length"
         ),
         # two finish: of contenders, methods and a baseline, no more can be replicated
         (
@@ -112,7 +112,7 @@ def test_the_forecast_warns_where_no_searched_trial_can_reach_full_length(
 
 def test_the_forecast_has_the_cost_of_a_search(tmp_path: Path) -> None:
     lines = load_space(tmp_path).forecast(10)
-    assert lines[0] == "rung: 1 of 4 epochs, about 9 searched trials and 1 baselines"
+    assert lines[0] == "rung: 1 of 4 epochs, about 9 searched trials and 1 baseline"
     # 1 full run + 9 to a quarter + 3 for another quarter + 1 for the other half
     assert lines[-1].startswith("expected cost: about 4.5 full runs for 10 configurations")
 
