@@ -18,6 +18,7 @@ from rkdsearch import config as run
 from rkdsearch.config.fidelity import Fidelity
 from rkdsearch.errors import NonFiniteLossError
 from rkdsearch.execution.teachers import prepare
+from rkdsearch.results.agreement import rank_agreement
 from rkdsearch.search.teachers import overrides_of
 from rkdsearch.space.parameter import Parameter
 from rkdsearch.space.space import SearchSpace
@@ -293,12 +294,10 @@ def _correlations(
 def within_and_between(file: Path) -> str:
     """Rank correlation of each rung with the full run, within a method and between methods.
 
-    Within: the correlation of ranks, each method's mean rank taken out. Between: of the methods'
-    mean ranks. A rung that misleads between methods alone may stop a method for being slow.
+    `rank_agreement` has both.
     """
     table = pd.read_parquet(file)
     full = table[table["run"].eq("full") & table["epoch"].eq(EPOCHS)].set_index("configuration")
-    dear = full["robust_accuracy"].rank()
     # within the cap, the capped run is the full one
     capped = table["run"].eq("capped") | (
         table["run"].eq("full") & table["training_attack_steps"].le(CAP)
@@ -309,18 +308,11 @@ def within_and_between(file: Path) -> str:
     for name, chosen in (("", table["run"].eq("full")), (f", {CAP} attack steps", capped)):
         for epoch in (2, 6, 18):
             look = table[chosen & table["epoch"].eq(epoch)].set_index("configuration")
-            if len(look) < 8:
+            found = rank_agreement(look["robust_accuracy"], full["robust_accuracy"], full["method"])
+            if found.within is None or found.between is None:
                 continue
-            both = pd.DataFrame(
-                {"cheap": look["robust_accuracy"].rank(), "dear": dear, "method": full["method"]}
-            ).dropna()
-            means = both.groupby("method")[["cheap", "dear"]].mean()
-            inside = both[["cheap", "dear"]] - both.groupby("method")[["cheap", "dear"]].transform(
-                "mean"
-            )
-            within = np.corrcoef(inside["cheap"], inside["dear"])[0, 1]
-            between = spearmanr(means["cheap"], means["dear"])[0]
             lines.append(
-                f"{f'{epoch} epochs{name}':54} {len(both):>4} {within:6.3f}  {between:7.3f}"
+                f"{f'{epoch} epochs{name}':54} {found.trials:>4} {found.within:6.3f} "
+                f" {found.between:7.3f}"
             )
     return "\n".join(lines)

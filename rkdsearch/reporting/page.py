@@ -30,6 +30,7 @@ from rkdsearch.reporting.tested import (
     tested,
 )
 from rkdsearch.reporting.traces import Row, number, percent, settings, title
+from rkdsearch.results.agreement import of_rungs
 from rkdsearch.results.beliefs import worth_of_baselines
 from rkdsearch.results.cells import records
 from rkdsearch.results.cost import (
@@ -158,6 +159,7 @@ def context(study: StudyResults) -> dict[str, Any]:
         "methods": records(by_method(study.trials, study.front)),
         "published": records(worth_of_baselines(study.trials, study.front)),
         "rungs": records(survival(study.rungs)),
+        "agreement": of_rungs(study.rungs, study.trials),
         "teachers": teachers,
         "signs_of_teachers": {role: signs_of_teacher(facts) for role, facts in teachers.items()},
         "ladder": (

@@ -40,6 +40,17 @@ def test_what_a_network_or_an_attack_does_not_have_is_not_listed(tmp_path: Path)
     assert "None" not in text
 
 
+def test_each_rung_is_compared_with_the_full_runs(good: str, tmp_path: Path) -> None:
+    rungs = section(good, "Survival by rung")
+    assert "rank correlation of robust accuracy there with that of the full run" in rungs
+    assert re.search(r">0.95</td><td class=.n.>0.88</td><td class=.n.>0.95</td>", rungs)
+    assert "–</td></tr>" in rungs  # full length itself
+    make_study(tmp_path, trials=6)  # fewer than eight full runs
+    few = section(page.render(read_study(tmp_path)), "Survival by rung")
+    assert "best robust" in few
+    assert "rank correlation" not in few
+
+
 def test_no_text_of_a_study_becomes_markup(evil: Path) -> None:
     elements = Elements(evil.read_text(encoding="utf-8"))
     assert not {"img", "b", "iframe", "object", "embed", "link", "base", "form"} & {
