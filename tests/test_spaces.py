@@ -150,7 +150,7 @@ def test_what_is_called_released_is_what_the_authors_scripts_run() -> None:
         "IAD-I, released for CIFAR-10": [150],
         "AdaAD, released for CIFAR-10": [150, 225],
         "CRDND, reconstructed defaults, RSLAD's script": [215, 260, 285],
-        "ARDIR, reconstructed defaults, ARD's schedule": [150, 225],
+        "ARDIR, reconstructed defaults, the schedule that ARD names": [150, 225],
         "ARD, released": [150],
         "PGD-AT, as papers compare it": [150, 225],
         "TRADES, released": [292],

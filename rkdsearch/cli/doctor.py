@@ -10,7 +10,7 @@ def doctor(
     address: Address = None,
     allow_import: AllowImport = (),
 ) -> None:
-    """Look at this machine or at every node of a cluster; nothing is trained, no file stays.
+    """Look at this machine or at a cluster's nodes (at most 64); nothing is trained, no file stays.
 
     Versions, GPUs, and, of a space, its images, teachers and place for a trial. Where a trial has
     several processes, two nodes add a number together. `tune --address` begins with the same look.

@@ -39,6 +39,9 @@ def enqueue(
     study_file.refuse_duplicate(study, space, overrides, label)
     entry = add(study, overrides, label)
     said = f"{study}: enqueued as {entry.name}: {overrides}"
+    if left := space.not_given(overrides):
+        of_run = values_of(config)
+        said += f"; not given, at a run's defaults: {', '.join(f'{n} {of_run[n]}' for n in left)}"
     if outside:
         said += f"; {' and '.join(outside)}: the sampler will not learn from it"
     with suppress(DataError):  # the images may be on another machine

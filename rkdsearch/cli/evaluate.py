@@ -55,7 +55,7 @@ def evaluate(
         The validation front and the baselines, with their replicates, in place of all finished
         trials.
     trial
-        Only this trial.
+        Only this trial, and the teachers beside it.
     methods
         `best`: the best searched student of every method, and the baselines, with replicates.
     replicates

@@ -172,10 +172,11 @@ def _expected_times(
         f" {number_of(run.methods, 'method')})"
     )
     if trials is not None:
-        seconds = run.seconds * space.full_runs(trials)
-        text += f": about {duration(seconds)} of device time"
+        seconds = [run.seconds * runs for runs in dict.fromkeys(space.full_runs(trials))]
+        text += f": about {' to '.join(map(duration, seconds))} of device time"
         if address is None and (at_once := trials_here(space.resources)) > 1:
-            text += f", {duration(seconds / at_once)} with {at_once} trials at a time"
+            shared = " to ".join(duration(each / at_once) for each in seconds)
+            text += f", {shared} with {at_once} trials at a time"
     yield text
 
 

@@ -31,7 +31,7 @@ student: {name: small_cnn, width: 8}
 attack: {eps: 0.15, steps: 5}
 validation: {attack: {eps: 0.15, steps: 10}, every: 6}
 optimizer: {lr: 0.1, weight_decay: 2.0e-4}
-schedule: {name: cosine}
+schedule: {name: cosine, warm_up: 0.05}
 training: {epochs: 18, device: cpu}
 ```
 

@@ -13,11 +13,13 @@ https://arxiv.org/abs/2306.12370); what differs, and the figures: docs/adr/0024-
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from optuna.distributions import CategoricalDistribution
 
+from rkdsearch.errors import ConfigError
 from rkdsearch.results.beliefs import NOTE
 from rkdsearch.results.states import ProposedBy
 from rkdsearch.search.sampler import Proposal
@@ -145,7 +147,28 @@ class Beliefs:
                 return _fewer(parameter, value)
             return parameter.near(value, WIDER.get(parameter.name, NEAR), rng)
 
-        return Proposal(self._space.walk(choose), {NOTE: baseline.label}, ProposedBy.BELIEF)
+        found = self._space.walk(choose)
+        found |= self._own_of_method(published, found)
+        return Proposal(found, {NOTE: baseline.label}, ProposedBy.BELIEF)
+
+    def _own_of_method(
+        self, published: Mapping[str, Any], proposed: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The baseline's values of its method that the space does not search for it.
+
+        A temperature near the published one means nothing without the published scale of its loss.
+        """
+        with suppress(ConfigError):  # an illegal proposal is made anew by the caller
+            built = values_of(self._space.config(proposed))
+            if built[METHOD_FIELD] == published[METHOD_FIELD]:
+                return {
+                    name: value
+                    for name, value in published.items()
+                    if name.startswith("method.")
+                    and name not in proposed
+                    and built.get(name) != value
+                }
+        return {}
 
 
 def number_of(near: Sequence[str]) -> int:

@@ -2,8 +2,8 @@
 
 A sampler keeps proposing the method that looked good at the lowest rung. With
 `sampler.minimum_per: {method.name: 4}` each method is proposed four times first, by turns, from
-what was measured of that method alone. Halving then promotes the best trial of each method
-(`scheduler.py`).
+what was measured of that method alone, at random while that is little. Halving then promotes the
+best trial of each method (`scheduler.py`).
 """
 
 from collections import Counter

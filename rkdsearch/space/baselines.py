@@ -7,7 +7,7 @@
 
 A published setting has its paper's loss and weights, 10 attack steps of eps / 4 in the ball of the
 validation attack, a learning rate of 0.1 and a weight decay of 2e-4, except what `DEPARTURES` has.
-What the space fixes stays as it is fixed.
+What the space fixes stays as it is fixed, and the label says so.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -34,6 +34,9 @@ PUBLISHED_FIELDS = ("attack.norm", "attack.eps", *USUAL)  # of every published s
 # steps of 0.007 in a ball of 0.031.
 DEPARTURES: Mapping[str, Mapping[str, Any]] = {
     "adaad": {"optimizer.weight_decay": 5e-4},
+    "adaiad": {"optimizer.weight_decay": 5e-4},
+    "akd2": {"optimizer.weight_decay": 5e-4},
+    "dgad": {"optimizer.weight_decay": 5e-4},
     "ard": {"method.kl_scale": 0.1},
     "trades": {"attack.relative_step_size": 0.2258},
 }
@@ -85,7 +88,9 @@ def baselines(
                 for k, v in run.typed_leaves(overrides, [str(name), *searched]).items()
                 if v not in (paper.get(k), fixed.get(k))
             }
-            label = label or f"{str(name).upper().replace('_', '-')}, published" + _said(changed)
+            own = {*overrides, *(grid if isinstance(grid, dict) else {})}
+            held = {k: fixed[k] for k in (paper.keys() & kept) - own if fixed[k] != paper[k]}
+            label = label or _label_of(str(name), dict(sorted(held.items())) | changed)
             overrides = run.flatten_tree(run.merge(published, overrides, place))
         family = str(label or f"first {number}")
         if (other := places.setdefault(family, place)) != place:
@@ -137,6 +142,11 @@ def _refuse_another_method(name: str, given: Iterable[object], place: str) -> No
                 f"{place}: published names the method, {name}, and method.name another, {other};"
                 f" write `published: {other}`, an entry for each method"
             )
+
+
+def _label_of(name: str, changed: Mapping[str, Any]) -> str:
+    """The label of a published setting; `changed` is what is not as published."""
+    return f"{name.upper().replace('_', '-')}, published{_said(changed)}"
 
 
 def _said(values: Mapping[str, Any]) -> str:

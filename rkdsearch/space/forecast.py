@@ -62,7 +62,7 @@ class Forecast:
         if self.trials is not None:
             searched = self.trials - self.baselines
             yield self._cost(self.trials)
-            yield from self._near_baselines(searched)
+            yield from self._told_of_beliefs(self.trials)
             yield from self._short_of_minimum(searched)
             yield from self._too_few(self.trials)
 
@@ -92,8 +92,13 @@ class Forecast:
         yield f"then {number} each of up to {most} contenders{more}, to full length"
 
     def full_runs(self, trials: int) -> float:
-        """The cost of so many trials and of the replicates, in full runs."""
+        """The cost of so many trials and of the replicates, in full runs; without beliefs."""
         return self._configurations_cost(trials) + self._replicates_cost(trials)[1]
+
+    def of_beliefs(self, trials: int) -> float:
+        """The most that proposals near baselines cost more than others, in full runs."""
+        near = self._near_baselines(trials)
+        return near * (1 - self._mean_costs(0)[0]) if near else 0.0
 
     def _cost(self, trials: int) -> str:
         own, (text, _) = self._configurations_cost(trials), self._replicates_cost(trials)
@@ -144,18 +149,22 @@ class Forecast:
             found.append((begin.count(rung), climbing))
         return found
 
-    def _near_baselines(self, searched: int) -> Iterator[str]:
+    def _near_baselines(self, trials: int) -> int:
+        """The most proposals that are made near baselines."""
         strength = STRENGTHS.get(self.beliefs)
         if self.scheduler.name == "none" or strength is None or not self.families:
-            return
-        left = max(0, searched - strength.trials)
-        due = min(left, max(self.families * strength.first, round(strength.share * left)))
-        if left:
+            return 0
+        left = max(0, trials - self.baselines - strength.trials)
+        return min(left, max(self.families * strength.first, round(strength.share * left)))
+
+    def _told_of_beliefs(self, trials: int) -> Iterator[str]:
+        if near := self._near_baselines(trials):
+            first = STRENGTHS[self.beliefs].trials
             yield (
-                f"beliefs ({self.beliefs}): once {strength.trials} searched trials stand on the"
-                f" lowest rung, up to {due} of the other {left} proposals are made near baselines"
-                " that few outrank there, and trained to full length at once (not in the cost"
-                " above)"
+                f"beliefs ({self.beliefs}): once {first} searched trials stand on the lowest rung,"
+                f" up to {near} of the other {trials - self.baselines - first} proposals are made"
+                " near baselines that few outrank there, and trained to full length at once: up to"
+                f" {self.of_beliefs(trials):.1f} full runs more"
             )
 
     def _short_of_minimum(self, searched: int) -> Iterator[str]:

@@ -143,8 +143,8 @@ class SamplerConfig(Section):
         10,
         ge=1,
         description=(
-            "tpe, gp: random proposals before the model is used; nsga2, nsga3: the population, 2 or"
-            " more"
+            "tpe, gp: trials, baselines included, that are measured before the model is used;"
+            " nsga2, nsga3: the population, 2 or more"
         ),
     )
     history: int = Field(

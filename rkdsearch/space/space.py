@@ -166,13 +166,23 @@ class SearchSpace:
                 outside.append(f"{parameter.name} {value} is outside {parameter.range}")
         return found, outside
 
+    def not_given(self, values: Mapping[str, Any]) -> list[str]:
+        """Names of the searched parameters that these values leave to a run's defaults."""
+        known = {**self.fixed, **values}
+        return [p.name for p in self.parameters if p.exists(known) and p.name not in known]
+
     def forecast(self, trials: int | None) -> list[str]:
         """Lines about a search of `trials` trials: trials on each rung, cost in full runs."""
         return list(self._forecast(trials).lines())
 
-    def full_runs(self, trials: int) -> float:
-        """The expected cost of a search of `trials` trials with its replicates, in full runs."""
-        return self._forecast(trials).full_runs(trials)
+    def full_runs(self, trials: int) -> tuple[float, float]:
+        """The expected cost of a search with its replicates, in full runs: least and most.
+
+        The most is with all the proposals near baselines that there may be.
+        """
+        forecast = self._forecast(trials)
+        least = forecast.full_runs(trials)
+        return least, least + forecast.of_beliefs(trials)
 
     def _forecast(self, trials: int | None) -> Forecast:
         baselines = len(self.baselines) if trials is None else min(len(self.baselines), trials)

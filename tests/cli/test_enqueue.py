@@ -14,6 +14,11 @@ def test_what_an_enqueued_configuration_will_not_do_is_told(
     study_file.describe(tmp_path / "s", space, {})
     enqueue(tmp_path / "s", "method.name=pgd_at", "optimizer.lr=0.2")
     assert capsys.readouterr().out.endswith("{'method.name': 'pgd_at', 'optimizer.lr': 0.2}\n")
+    enqueue(tmp_path / "s", "method.name=trades")
+    assert capsys.readouterr().out.endswith(
+        "{'method.name': 'trades'}; not given, at a run's defaults: optimizer.lr 0.1,"
+        " method.consistency_weight 6.0\n"
+    )
     enqueue(tmp_path / "s", "method.name=pgd_at", "optimizer.lr=5", "student.width=8")
     said = capsys.readouterr().out
     assert "optimizer.lr 5.0 is outside [0.01, 0.3]: the sampler will not learn from it" in said

@@ -16,8 +16,8 @@ def test_published_settings_are_named_by_their_method(tmp_path: Path) -> None:
         first=["trades", {"published": "pgd_at", "attack.eps": 0.1}],
     )
     first, second = space.baselines
-    assert first.label == "TRADES, published"
-    assert second.label == "PGD-AT, published, attack.eps 0.1"
+    assert first.label == "TRADES, published, optimizer.weight_decay 0.0"
+    assert second.label == "PGD-AT, published, optimizer.weight_decay 0.0, attack.eps 0.1"
     assert first.overrides == {
         "method.name": "trades",
         "attack.eps": 0.15,
@@ -95,10 +95,10 @@ def test_a_baselines_grid_is_one_baseline_for_each_of_its_points(tmp_path: Path)
         tmp_path, first=[{"published": "trades", "grid": {"optimizer.lr": ["1e-1", 0.03]}}]
     )
     assert [(b.label, b.overrides["optimizer.lr"]) for b in space.baselines] == [
-        ("TRADES, published, optimizer.lr 0.1", 0.1),
-        ("TRADES, published, optimizer.lr 0.03", 0.03),
+        ("TRADES, published, attack.steps 2, optimizer.lr 0.1", 0.1),
+        ("TRADES, published, attack.steps 2, optimizer.lr 0.03", 0.03),
     ]
-    assert {b.family for b in space.baselines} == {"TRADES, published"}
+    assert {b.family for b in space.baselines} == {"TRADES, published, attack.steps 2"}
     with pytest.raises(SpaceError, match=r"first\[0\].grid must have a list of values"):
         load_space(tmp_path, first=[{"published": "trades", "grid": {"optimizer.lr": 0.1}}])
 
@@ -151,6 +151,6 @@ def test_a_published_setting_keeps_its_own_value_of_what_is_searched(tmp_path: P
     configs = [space.config(baseline.overrides) for baseline in space.baselines]
     assert [(c.optimizer.weight_decay, c.attack.eps) for c in configs] == [(0.5, 0.15), (0.5, 0.3)]
     assert [b.label for b in space.baselines] == [
-        "TRADES, published",
-        "PGD-AT, published, attack.eps 0.3",
+        "TRADES, published, attack.steps 2",
+        "PGD-AT, published, attack.steps 2, attack.eps 0.3",
     ]
