@@ -96,7 +96,9 @@ def _with_files(config: TrainConfig, study: Path, folder: Path) -> TrainConfig:
         if teacher is None:
             asked, path = config.teachers.of(role), folder / f"{role}.safetensors"
             network = models.build(asked.network, data.load_training(config.data).train.task)
-            save_file(network.state_dict(), path)
+            # tied weights share memory, which safetensors refuses
+            weights = {name: w.clone().contiguous() for name, w in network.state_dict().items()}
+            save_file(weights, path)
             teacher = asked.model_copy(update={"path": str(path), "recipe": None})
         teachers[role] = teacher
     return config.model_copy(update={"teachers": TeachersConfig(**teachers)})
