@@ -10,8 +10,8 @@ def enqueue(
 ) -> None:
     """Add a configuration to a running or finished search, in addition to its --trials.
 
-    A running search trains it next; a finished one at its next `tune --resume`. It climbs the
-    rungs like every other proposal.
+    A running search trains it before further proposals, after the baselines; a finished one at its
+    next `tune --resume`. It climbs the rungs like every other proposal.
 
     Parameters
     ----------

@@ -310,10 +310,7 @@ def _why_no_front(study: "Study") -> str | None:
     from rkdsearch.results.study import read_study
 
     if not any(trial.full_length for trial in study.trials.values()):
-        return (
-            "no trial has reached full length; continue with --resume and more trials (--dry-run"
-            " says how many are needed)"
-        )
+        return "no trial has reached full length; continue with --resume and more trials"
     found = read_study(study.folder)
     return found.why_no_front if found.front.empty else None
 

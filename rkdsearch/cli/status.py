@@ -71,8 +71,8 @@ class _Screen:
         found, cost = self._found, cost_of(self._found.trials)
         self._console.print(Text.assemble((_safe(found.name), "bold"), f"  {_state(found)}"))
         if waiting := _enqueued(found):
-            then = "next" if found.writer else "when `rkdsearch tune --resume` goes on"
-            self._console.print(f"{waiting} enqueued: trained {then}")
+            then = "" if found.writer else " when `rkdsearch tune --resume` goes on"
+            self._console.print(f"{waiting} enqueued: before further proposals{then}")
         device, span = duration(cost.device_seconds), duration(cost.span_seconds)
         self._console.print(
             f"device time {device} in a span of {span}, hypervolume {found.volume:.4f}"

@@ -173,7 +173,8 @@ def _expected_times(
     )
     if trials is not None:
         seconds = [run.seconds * runs for runs in dict.fromkeys(space.full_runs(trials))]
-        text += f": about {' to '.join(map(duration, seconds))} of device time"
+        devices = " to ".join(duration(each * space.resources.devices) for each in seconds)
+        text += f": about {devices} of device time"
         if address is None and (at_once := trials_here(space.resources)) > 1:
             shared = " to ".join(duration(each / at_once) for each in seconds)
             text += f", {shared} with {at_once} trials at a time"

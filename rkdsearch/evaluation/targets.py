@@ -12,7 +12,7 @@ from rkdsearch.config import TrainConfig
 from rkdsearch.errors import RkdError, StudyError
 from rkdsearch.results.cells import CLEAN, METHOD, ROBUST, records
 from rkdsearch.results.cost import cost_of
-from rkdsearch.results.front import configurations, of_full_length
+from rkdsearch.results.front import configurations, kept_off, of_full_length
 from rkdsearch.results.states import Origin, Status
 from rkdsearch.results.study import StudyResults, read_study
 from rkdsearch.search import ledger
@@ -83,10 +83,10 @@ def study_targets(
         )
     if not rows:
         counts = ", ".join(f"{n} {status}" for status, n in cost_of(study.trials).trials.items())
-        raise StudyError(
-            f"{folder}: no trial has finished ({counts}); continue the study with `tune --resume`,"
-            " and more --trials where all of them have ended"
-        )
+        way_out = "continue the study with `tune --resume`, and more --trials where all have ended"
+        if not study.description:  # a single run
+            way_out = "`rkdsearch train` continues it, with the file that it was begun with"
+        raise StudyError(f"{folder}: no trial has finished ({counts}); {way_out}")
     problems: list[str] = []
     notices: list[str] = []
     for file in study.damaged:
@@ -138,10 +138,11 @@ def best_of_methods(study: StudyResults) -> set[int]:
     """Ordinal of every method's best searched configuration that finished.
 
     The best has the highest mean of clean and robust validation accuracy, means over replicates
-    where there are any.
+    where there are any, among those that no flag keeps off the front.
     """
     best: dict[str, tuple[float, int]] = {}
-    rows = records(configurations(study.trials))
+    flagged = {row["trial_id"] for row in kept_off(study.trials)}
+    rows = [r for r in records(configurations(study.trials)) if r["trial_id"] not in flagged]
     for row, whole in zip(rows, of_full_length(rows), strict=True):
         if whole and row["origin"] == Origin.SEARCH and None not in (row[CLEAN], row[ROBUST]):
             score = (row[CLEAN] + row[ROBUST]) / 2

@@ -33,6 +33,7 @@ class ExportedNetwork:
     # The next two describe the exported segment: distinct values, in the order of its epochs.
     training_attack_steps: Sequence[int]
     processes: Sequence[int]
+    on_rungs: bool  # whether the scheduler compared it on the way
     teachers: Mapping[str, Row]
     # Of its configuration: seeds, means and deviations over replicates (`replicated`), and the test
     # results over those that were evaluated; None and empty where it has none.

@@ -7,7 +7,9 @@ from rkdsearch.attacks import BALLS
 from rkdsearch.exporting.exported_network import ExportedNetwork, Row, network_text
 from rkdsearch.methods import name_of
 from rkdsearch.results.cells import radius_text
-from rkdsearch.results.flags import signs
+from rkdsearch.results.flags import images_seen, signs_of_failure
+
+SEEN = 0.01  # tolerated share of test images that the network was trained or chosen on
 
 
 def entry(d: ExportedNetwork) -> dict[str, Any]:
@@ -48,8 +50,11 @@ def entry(d: ExportedNetwork) -> dict[str, Any]:
 
 
 def _unreliable(rows: Sequence[Row]) -> bool | None:
-    """True with any sign of a failed attack; None where nobody looked for some of them."""
-    if any(signs(row) for row in rows):
+    """True with any sign of a failed attack, or with many images that are not new.
+
+    None where nobody looked for some of them.
+    """
+    if any(signs_of_failure(row) or images_seen(row) > SEEN * row["images"] for row in rows):
         return True
     return None if not rows or any(row["flags"] is None for row in rows) else False
 

@@ -22,7 +22,7 @@ def run_yaml(d: ExportedNetwork) -> str:
     where: dict[str, object] = {
         name: "WHERE" for name in ("root", "extra", "cache") if name in images
     }
-    # Another data set resets the section, so the command must repeat its other fields.
+    # Another data set discards some fields of the section, so the command repeats them.
     if config.data.path:
         where = {**images, **where, "name": f"{config.data.kind}:WHERE"}
     given = [
@@ -49,6 +49,10 @@ def run_yaml(d: ExportedNetwork) -> str:
     ]
     if own:
         lines.append(f"# The folder of {', '.join(own)} must be on PYTHONPATH.")
+    if d.on_rungs:
+        lines.append(
+            "# Its search validated at rungs too: another epoch may be chosen as the best."
+        )
     if len(d.training_attack_steps) > 1:
         lines.append("# Not exactly: its search began with fewer steps of the training attack.")
     if any(n > 1 for n in d.processes):

@@ -158,6 +158,7 @@ def _gathered(
         training_attack_steps=_distinct(rows, trial["trial_id"], "training_attack_steps"),
         processes=_distinct(rows, trial["trial_id"], "processes")
         or [int(n) for n in (trial["run.processes"],) if n],
+        on_rungs=bool((rows.rungs["trial_id"] == trial["trial_id"]).any()),
         teachers=teachers if isinstance(teachers, dict) else {},
         replicates=next(
             (

@@ -6,7 +6,7 @@ from typing import Any
 
 from rkdsearch.pace import number_of
 from rkdsearch.reporting.traces import Row, is_number, method_of, percent, title
-from rkdsearch.results.cells import CLEAN, ROBUST
+from rkdsearch.results.cells import CLEAN, ROBUST, flags_of
 from rkdsearch.results.chance import teacher_at_chance
 from rkdsearch.results.front import LENGTH, of_full_length
 from rkdsearch.results.states import Origin, Status
@@ -39,9 +39,10 @@ def notes(
     whole = [row for row, full in zip(trials, full_length, strict=True) if full]
     shorter = [row for row, full in zip(trials, full_length, strict=True) if not full]
     yield from _shorter([row for row in shorter if row["status"] == Status.FINISHED])
-    yield from _above(most_robust([row for row in whole if not row["seeds"]]), most_robust(front))
+    sound = [row for row in whole if not flags_of(row["flags"])]
+    yield from _above(most_robust([row for row in sound if not row["seeds"]]), most_robust(front))
     yield from _of_fewer_replicates(whole, _failed_replicates(rows))
-    yield from _of_one_method(front, whole)
+    yield from _of_one_method(front, sound)
     if front and not tests:
         yield (
             "The test set has not been opened: everything here is validation. rkdsearch evaluate"
@@ -59,6 +60,8 @@ def _of_the_search(study: StudyResults, rows: Sequence[Row]) -> Iterator[str]:
             f"The search is not over: {number_of(active, 'trial')} running or paused, whose points"
             " will move."
         )
+    elif active and not study.description:
+        yield "The run was stopped, and no process works on it: rkdsearch train goes on with it."
     elif active:
         yield (
             "The search was stopped, and no process works on it: tune --resume goes on with"
@@ -117,7 +120,7 @@ def _above(single: Row | None, best: Row | None) -> Iterator[str]:
 def _of_one_method(front: Sequence[Row], whole: Sequence[Row]) -> Iterator[str]:
     """The sentence about a front of one method: the best student of each other one, and why not it.
 
-    `whole`: students of full length. Those that no student of the front dominates are left out.
+    `whole`: students of full length, without flags.
     """
     methods = {method_of(row) for row in front}
     each = [
@@ -132,8 +135,8 @@ def _of_one_method(front: Sequence[Row], whole: Sequence[Row]) -> Iterator[str]:
     if len(methods) == 1 and below:
         yield (
             f"The front has one method, {', '.join(methods)}: one of its students is at least as"
-            " accurate on both sides as the most robust one of each other method,"
-            f" {'; '.join(below)}."
+            " accurate on both sides as the most robust one of"
+            f" {'each other method' if len(below) == len(each) else 'these'}: {'; '.join(below)}."
         )
 
 

@@ -128,14 +128,13 @@ def context(study: StudyResults) -> dict[str, Any]:
     }
     pictures = {name: picture for name, picture in possible.items() if picture}
     tests = records(study.tests)
-    replicates: list[Row] = [
-        {**row, "seeds": None} for row in rows if row["origin"] == Origin.REPLICATE
-    ]
     networks = tested(study, tests, trials, front)
     return {
         "study": study,
         "description": study.description,
-        "listed": [*drawn, *replicates] if len(drawn) < len(trials) else rows,
+        "listed": [
+            row for row in rows if row["trial_id"] in shown or row["origin"] == Origin.REPLICATE
+        ],
         "drawn": len(drawn),
         "thinning": one_in(len(trials)),
         "counted": counted(study.trials, running=study.writer is not None),
@@ -156,7 +155,7 @@ def context(study: StudyResults) -> dict[str, Any]:
         "cost": cost_of(study.trials),
         "nodes": by_node(placed, rows),
         "failures": failed,
-        "methods": records(by_method(study.trials, study.front)),
+        "methods": records(by_method(study.trials, study.front, study.searched_methods)),
         "published": records(worth_of_baselines(study.trials, study.front)),
         "rungs": records(survival(study.rungs)),
         "agreement": of_rungs(study.rungs, study.trials),

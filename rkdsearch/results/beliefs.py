@@ -5,7 +5,7 @@ import json
 import pandas as pd
 
 from rkdsearch.results.cells import CLEAN, PAIR, ROBUST, records
-from rkdsearch.results.states import Origin, ProposedBy, Status
+from rkdsearch.results.states import NOT_IN_SPACE, Origin, ProposedBy, Status
 
 NOTE = "belief"  # of a trial's `notes`: the label of the baseline that it was made near
 
@@ -28,7 +28,7 @@ def worth_of_baselines(trials: pd.DataFrame, front: pd.DataFrame) -> pd.DataFram
     kept = set(front["trial_id"])
     rows = []
     for row in records(own[own["origin"] == Origin.BASELINE].sort_values("ordinal")):
-        made = near[labels == row["label"]]
+        made = near[labels == row["label"].removesuffix(NOT_IN_SPACE)]
         done = made[made["status"] == Status.FINISHED]
         gain = done[list(PAIR)] - [row[name] for name in PAIR]
         better = (gain >= 0).all(axis=1) & (gain > 0).any(axis=1)

@@ -1,11 +1,14 @@
 """Counts of a study: its cost, its methods, and how many trials survived each rung."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from rkdsearch.pace import number_of
-from rkdsearch.results.cells import CLEAN, PAIR, ROBUST, methods_of
+from rkdsearch.results.cells import CLEAN, PAIR, ROBUST, methods_of, records
+from rkdsearch.results.front import kept_off, of_full_length
 from rkdsearch.results.states import Decision, Origin, Status
 
 
@@ -66,23 +69,28 @@ def replicates_of(trials: pd.DataFrame) -> str:
     return f"{of_all}" if ended == of_all else f"{ended} of {of_all}"
 
 
-def by_method(trials: pd.DataFrame, front: pd.DataFrame) -> pd.DataFrame:
+def by_method(
+    trials: pd.DataFrame, front: pd.DataFrame, searched: Collection[str] | None = None
+) -> pd.DataFrame:
     """One row a method, most robust first: what it was given, and the best that came of it.
 
-    `clean` and `robust` are maxima over single runs of finished trials: replicates would raise
-    them. `replicated_robust` is the best mean over the replicates of one configuration, over
-    `replicates` runs of all. `short` marks a method with less than half of an equal share of the
-    device time that searched trials took: what it lacks on the front says little about it.
+    `finished` counts trials of full length. `clean` and `robust` are maxima over their single runs,
+    without those that a flag keeps off the front: replicates would raise them. `replicated_robust`
+    is the best mean over the replicates of one configuration, over `replicates` runs of all.
+    `short` marks a method with less than half of an equal share of the device time that searched
+    trials took: what it lacks on the front says little about it. Only `searched` methods have a
+    share, all where it is None.
     """
     own = trials[trials["origin"] != Origin.REPLICATE]
     table = own.assign(
         method=methods_of(own),
-        done=own["status"] == Status.FINISHED,
+        done=np.array(of_full_length(records(own)), dtype=bool),
         asked=own["origin"] == Origin.SEARCH,
     )
+    flagged = table["trial_id"].isin([row["trial_id"] for row in kept_off(trials)])
     table["on_front"] = table["trial_id"].isin(front["trial_id"])
     table["searched_seconds"] = table["run.device_seconds"].where(table["asked"], 0.0)
-    table[list(PAIR)] = table[list(PAIR)].where(table["done"])
+    table[list(PAIR)] = table[list(PAIR)].where(table["done"] & ~flagged)
     table["reconstructed"] = table["reconstructed"].fillna(False)
     grouped = table.groupby("method", sort=True).agg(
         trials=("trial_id", "size"),
@@ -95,8 +103,9 @@ def by_method(trials: pd.DataFrame, front: pd.DataFrame) -> pd.DataFrame:
         searched_seconds=("searched_seconds", "sum"),
         reconstructed=("reconstructed", "any"),
     )
-    share = grouped["searched_seconds"].sum() / max(1, len(grouped))
-    grouped["short"] = grouped["searched_seconds"] < share / 2
+    asked = np.array([searched is None or method in searched for method in grouped.index])
+    share = grouped["searched_seconds"].sum() / max(1, asked.sum())
+    grouped["short"] = (grouped["searched_seconds"] < share / 2) & asked
     grouped = grouped.join(_replicated(trials)).astype({"replicates": "Int64"})
     grouped["replicates"] = grouped["replicates"].fillna(0)
     return grouped.reset_index().sort_values(

@@ -9,6 +9,7 @@ import pandas as pd
 from rkdsearch.results.cells import records
 from rkdsearch.results.flags import TOLERATED, Flag, exceeds
 from rkdsearch.results.intervals import Estimate, paired_difference
+from rkdsearch.results.states import GRADIENT_ATTACKS
 
 
 def current_tests(evaluations: pd.DataFrame) -> pd.DataFrame:
@@ -55,7 +56,8 @@ def pair_flags(evaluations: pd.DataFrame) -> "pd.Series[str]":
     """Flags that only two rows can raise, JSON lists: PGD against AutoAttack on the same images.
 
     AutoAttack's row is flagged where another attack breaks images that it did not, the row of a
-    gradient attack where AutoAttack breaks many images that it did not. Null without a pair.
+    gradient attack where AutoAttack breaks many images that it did not: Square and transfer are
+    weaker by their making. Null without a pair.
     """
     same = [
         "trial_id", "checkpoint", "weights_sha256", "config_sha256", "norm", "eps", "subset_sha256"
@@ -74,6 +76,8 @@ def pair_flags(evaluations: pd.DataFrame) -> "pd.Series[str]":
                     (place, Flag.AUTOATTACK_BELOW, below),
                 ):
                     flags = found[at] = found[at] or []
+                    if flag == Flag.AUTOATTACK_BELOW and row["attack"] not in GRADIENT_ATTACKS:
+                        continue
                     if exceeds(count, len(pairs), TOLERATED[flag]) and flag not in flags:
                         flags.append(flag)
     texts = [None if flags is None else json.dumps(flags) for flags in found.values()]

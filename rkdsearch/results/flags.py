@@ -8,6 +8,7 @@ networks and masks (docs/adr/0015-flags.md).
 """
 
 import math
+import re
 from collections.abc import Collection, Mapping
 from enum import StrEnum
 from types import MappingProxyType
@@ -159,19 +160,28 @@ def _net(more: int | None, fewer: int | None) -> int | None:
     return None if more is None or fewer is None else max(0, more - fewer)
 
 
-def signs(row: Mapping[str, Any]) -> list[str]:
+def signs_of_failure(row: Mapping[str, Any]) -> list[str]:
     """Sentences about a row of `trials/` or `evaluations/`: its flags, and AutoAttack's warnings.
-
-    And how many of an evaluation's images were seen in training.
 
     `pair_flags`, where the row has them, are those of `evaluations.pair_flags`.
     """
     flags = [*flags_of(row.get("flags")), *flags_of(row.get("pair_flags"))]
     warnings = flags_of(row.get("warnings"))
-    found = [sentence(flag) for flag in flags] + [f"AutoAttack's package: {w}" for w in warnings]
+    return [sentence(flag) for flag in flags] + [f"AutoAttack's package: {w}" for w in warnings]
+
+
+def signs(row: Mapping[str, Any]) -> list[str]:
+    """`signs_of_failure`, and how many of an evaluation's images were seen in training."""
+    found = signs_of_failure(row)
     if isinstance(seen := row.get("seen"), str):
-        found.append(f"of {row['images']} images {seen} of this network: no result on new images")
+        found.append(f"of {row['images']} images {seen} of this network, and are not new to it")
     return found
+
+
+def images_seen(row: Mapping[str, Any]) -> int:
+    """Number of an evaluation's images that the network was trained or chosen on."""
+    seen = row.get("seen")
+    return sum(map(int, re.findall(r"(\d+) are ", seen))) if isinstance(seen, str) else 0
 
 
 def signs_of_teacher(facts: Mapping[str, Any]) -> list[str]:

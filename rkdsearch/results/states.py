@@ -21,6 +21,13 @@ ATTACKS: Mapping[str, str] = {
     "autoattack": "AutoAttack",
 }
 
+# The others are weaker by their making, or measure something else.
+GRADIENT_ATTACKS = frozenset({"pgd20", "pgd100", "margin", "targeted"})
+
+
+# End of the label of a baseline that the space has lost.
+NOT_IN_SPACE = " (not in the space any more)"
+
 
 class Status(StrEnum):
     """State of a trial. Only `FINISHED` trials can be on the front."""

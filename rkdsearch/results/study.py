@@ -73,6 +73,15 @@ class StudyResults:
         return tuple(asked) if len(asked) > 1 and set(asked) <= set(OBJECTIVES) else USUAL
 
     @property
+    def searched_methods(self) -> list[str] | None:
+        """The methods that the search chooses from; None where the description does not say."""
+        space = self.description.get("merged")
+        parameters = space.get("search") if isinstance(space, dict) else None
+        described = parameters.get("method.name") if isinstance(parameters, dict) else None
+        choices = described.get("choice") if isinstance(described, dict) else None
+        return list(map(str, choices)) if isinstance(choices, list) else None
+
+    @property
     def chance(self) -> float | None:
         """Accuracy of the best constant prediction on validation images; None: not recorded."""
         found = self.description.get("chance")
@@ -122,8 +131,10 @@ class StudyResults:
         found = self.test_openings
         if found.empty:
             return None
-        ended = self.trials["run.updated"] > found["opened"].min()
-        late = int((ended & (self.trials["status"] == Status.FINISHED)).sum())
+        # `run.updated` is also the time of a row that a resumed search has written anew
+        done = self.trials[self.trials["status"] == Status.FINISHED].set_index("trial_id")
+        last = self.epochs.groupby("trial_id")["finished"].max().reindex(done.index)
+        late = int((last.fillna(done["run.updated"]) > found["opened"].min()).sum())
         times = "once" if len(found) == 1 else f"{len(found)} times"
         running = int(found["searching"].sum())
         return (

@@ -47,8 +47,10 @@ whole: a reader sees the old row or the new one, also while the search runs. Wha
 """
 _ABOUT = {
     "trials": (
-        "One row a trial, in `trials/<trial_id>.parquet`. Behind `notes` stand the `config.*`\n"
-        "columns: every leaf of the resolved run, null where the method has no such field."
+        "One row a trial, in `trials/<trial_id>.parquet`, or, where more than a hundred trials\n"
+        "rest, together in `trials/packed-*.parquet` (so too epochs and rungs). Behind `notes`\n"
+        "stand the `config.*` columns: every leaf of the resolved run, null where the method has\n"
+        "no such field."
     ),
     "epochs": "One row an epoch of each segment of a trial, in `epochs/<trial_id>.parquet`.",
     "rungs": "One row a decision of the scheduler, in `rungs/<trial_id>.parquet`.",
@@ -108,9 +110,13 @@ def _flags() -> list[str]:
         "",
         "Values of `trials.flags` and `evaluations.flags`. A flag is raised where so many images",
         f"have less than {CHANCE:g} probability if the tolerated share were true (exact binomial);",
-        "what was not looked at is null and called not checked. Flags on validation images keep a",
-        "trial off the front; those of `evaluations` move nothing. The last two compare two rows:",
-        "readers raise them.",
+        "what was not looked at is null and called not checked. Gradients and `huge_eps` are",
+        "counted of the images that are right, `one_class` of those of other classes, the rest of",
+        "all; `more_steps_raise` and `more_steps_needed` are the surplus of one count over the",
+        "other; `huge_eps` and `probabilities` are not raised beside `one_class`. Flags on",
+        "validation images keep a trial off the front, but for a replicate whose seed failed",
+        "(`one_class`, or at chance); those of `evaluations` move nothing. The last two compare",
+        "two rows: readers raise them.",
         "",
         "| flag | meaning | count | tolerated |",
         "|---|---|---|---|",

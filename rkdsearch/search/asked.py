@@ -25,12 +25,12 @@ class Asked:
         self.fingerprints: set[str] = set()
         self.baselines: set[str] = set()  # fingerprints of these alone
         self.baseline_trials: list[Trial] = []
-        self.near: list[str] = []  # the label that beliefs noted, for each searched one
         self.enqueued: set[str] = set()  # names of their files
         self.beside = 0  # enqueued ones and longer repetitions, which `--trials` does not count
         # of the searched ones, enqueued ones apart: they are no proposals
         self.groups: Counter[Group] = Counter()
         self._group = group
+        self._searched: list[Trial] = []
         self._ordinals: set[int] = set()
         self._free = 0
 
@@ -46,11 +46,16 @@ class Asked:
         else:
             if queue.NOTE not in trial.notes:
                 self.groups[self._group(trial.config)] += 1
-            self.near.append(trial.notes.get(NOTE, NOWHERE))
+            self._searched.append(trial)
         if queue.NOTE in trial.notes:
             self.enqueued.add(str(trial.notes[queue.NOTE]))
         self.beside += bool({queue.NOTE, longer.REPEATS} & trial.notes.keys())
         self.take(trial.ordinal)
+
+    @property
+    def near(self) -> list[str]:
+        """A label for each searched trial: of the baseline that it was made near, or `NOWHERE`."""
+        return [trial.notes.get(NOTE, NOWHERE) for trial in self._searched]
 
     def take(self, ordinal: int) -> None:
         """Note that an ordinal is taken."""

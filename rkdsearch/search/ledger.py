@@ -155,8 +155,9 @@ class Ledger:
             trial.written_status, trial.written_label = trial.status, trial.label
         if packed:
             self.store.rewrite_packed([self._row(trial) for trial in packed])
+        rewritten = {trial.trial_id for trial in packed}
         for trial in trials:
-            if (trial.written_status, trial.written_label) != (trial.status, trial.label):
+            if trial.trial_id not in rewritten:
                 self.write(trial)
 
     def _row(self, trial: Trial) -> dict[str, object]:

@@ -10,8 +10,9 @@ from typing import Any
 from rkdsearch import config as run
 from rkdsearch.config import TrainConfig
 from rkdsearch.errors import ConfigError, FileError, StudyError
+from rkdsearch.results.beliefs import NOTE as NEAR
 from rkdsearch.results.objectives import OBJECTIVES
-from rkdsearch.results.states import Origin, ProposedBy, Status
+from rkdsearch.results.states import NOT_IN_SPACE, Origin, ProposedBy, Status
 from rkdsearch.search.decisions import Decisions
 from rkdsearch.search.ledger import Ledger
 from rkdsearch.search.longer import Lengths
@@ -25,7 +26,6 @@ from rkdsearch.search.trial import Trial, segments_of
 from rkdsearch.space.space import SearchSpace, values_of
 
 # behind the label of a baseline that the space has lost
-NOT_IN_SPACE = " (not in the space any more)"
 
 
 def reconcile(
@@ -57,7 +57,7 @@ def reconcile(
             ledger.unreadable_seconds += row["run.device_seconds"] or 0.0
         else:
             ledger.add(trial)
-    _relabel(ledger, lengths)
+    renamed = _relabel(ledger, lengths)
     unreadable = len(stored.rows) - len(ledger.trials)
     if unreadable:
         notice(
@@ -82,7 +82,9 @@ def reconcile(
         [
             trial
             for trial, status in zip(trials, before, strict=True)
-            if (trial.status, trial.label) != (status, trial.written_label)
+            if trial.status not in (status, trial.written_status)
+            or trial.label != trial.written_label
+            or trial.trial_id in renamed
         ]
     )
     ledger.take_over()
@@ -126,8 +128,11 @@ def _restored(
     return trial
 
 
-def _relabel(ledger: Ledger, lengths: Lengths) -> None:
-    """Give baselines and their replicates the labels that the space has by now."""
+def _relabel(ledger: Ledger, lengths: Lengths) -> set[str]:
+    """Give baselines and their replicates the labels that the space has by now.
+
+    Returns the names of the trials near a baseline whose label is another: their notes have it.
+    """
     labels = lengths.labels()
     by_ordinal = {
         trial.ordinal: labels.get(
@@ -136,8 +141,19 @@ def _relabel(ledger: Ledger, lengths: Lengths) -> None:
         for trial in ledger.trials.values()
         if trial.origin == Origin.BASELINE
     }
+    now = {
+        trial.label.removesuffix(NOT_IN_SPACE): by_ordinal[trial.ordinal].removesuffix(NOT_IN_SPACE)
+        for trial in ledger.trials.values()
+        if trial.origin == Origin.BASELINE
+    }
+    renamed = set[str]()
     for trial in ledger.trials.values():
         trial.label = by_ordinal.get(trial.ordinal, trial.label)
+        near = str(trial.notes.get(NEAR))
+        if now.get(near, near) != near:
+            trial.notes[NEAR] = now[near]
+            renamed.add(trial.trial_id)
+    return renamed
 
 
 def _end_or_reopen(trial: Trial, lengths: Lengths) -> None:

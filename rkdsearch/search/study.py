@@ -186,11 +186,11 @@ class Study:
 
     def _near_baseline(self, ordinal: int, owed: Owed | None) -> Proposal | None:
         """A proposal near a believed baseline, if one is due."""
-        asked = self.ledger.asked
-        baseline = self._beliefs.choose(asked.baseline_trials, asked.near, owed)
+        asked, near = self.ledger.asked, self.ledger.asked.near
+        baseline = self._beliefs.choose(asked.baseline_trials, near, owed)
         if baseline is None:
             return None
-        number = number_of(asked.near)
+        number = number_of(near)
         return self.feasibility.first_feasible(
             (
                 self._beliefs.near(baseline, ordinal, attempt, number)

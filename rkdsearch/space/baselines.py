@@ -89,8 +89,7 @@ def baselines(
                 if v not in (paper.get(k), fixed.get(k))
             }
             own = {*overrides, *(grid if isinstance(grid, dict) else {})}
-            held = {k: fixed[k] for k in (paper.keys() & kept) - own if fixed[k] != paper[k]}
-            label = label or _label_of(str(name), dict(sorted(held.items())) | changed)
+            label = label or _label_of(str(name), _held(paper, fixed, kept - own) | changed)
             overrides = run.flatten_tree(run.merge(published, overrides, place))
         family = str(label or f"first {number}")
         if (other := places.setdefault(family, place)) != place:
@@ -142,6 +141,18 @@ def _refuse_another_method(name: str, given: Iterable[object], place: str) -> No
                 f"{place}: published names the method, {name}, and method.name another, {other};"
                 f" write `published: {other}`, an entry for each method"
             )
+
+
+def _held(
+    paper: Mapping[str, Any], fixed: Mapping[str, Any], names: Collection[str]
+) -> dict[str, Any]:
+    """Fixed values of a published setting that are not the paper's, as far as its method reads."""
+    attacks = methods.load(str(paper["method.name"])).attacks
+    return {
+        name: fixed[name]
+        for name, value in paper.items()
+        if name in names and fixed[name] != value and (attacks or not name.startswith("attack."))
+    }
 
 
 def _label_of(name: str, changed: Mapping[str, Any]) -> str:

@@ -2,11 +2,12 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -368,4 +369,9 @@ def test_an_evaluation_during_a_search_says_what_that_does_and_is_recorded(
     assert "A search was running at 1 of these openings." in shown
     assert "ended after the first one" not in shown
     run_alone(tmp_path, **{"run.updated": datetime.now(UTC)})
-    assert "1 finished trials ended after the first one" in str(read_study(tmp_path).opened)
+    late = read_study(tmp_path)
+    assert "1 finished trials ended after the first one" in str(late.opened)
+    # the row alone was written anew, by a resumed search
+    before = late.test_openings["opened"].min() - timedelta(hours=1)
+    epochs = pd.DataFrame({"trial_id": ["run"], "finished": [before]})
+    assert "ended after the first one" not in str(replace(late, epochs=epochs).opened)

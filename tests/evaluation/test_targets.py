@@ -58,9 +58,12 @@ def test_what_has_not_finished_is_not_evaluated(tmp_path: Path, status: str) -> 
     with pytest.raises(
         StudyError,
         match=re.escape(
-            f"no trial has finished (1 {status}); continue the study with `tune --resume`"
+            f"no trial has finished (1 {status}); `rkdsearch train` continues it, with the file"
         ),
     ):
+        study_targets(tmp_path)
+    (tmp_path / "study.json").write_text('{"name": "searched"}')
+    with pytest.raises(StudyError, match="continue the study with `tune --resume`, and more"):
         study_targets(tmp_path)
 
 

@@ -18,6 +18,7 @@ from rkdsearch import data, plugins
 from rkdsearch.cli import app
 from rkdsearch.cli.export import export
 from rkdsearch.errors import TeacherError
+from rkdsearch.exporting import robustbench
 from rkdsearch.results.cells import CLEAN, ROBUST, records
 from rkdsearch.results.store import Store
 from rkdsearch.teacher import fingerprint
@@ -204,6 +205,23 @@ def test_a_network_without_a_test_evaluation_says_so(alone: Path, tmp_path: Path
     )
     entry = json.loads((tmp_path / "robustbench.json").read_text())
     assert (entry["clean_acc"], entry["autoattack_acc"], entry["unreliable"]) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("row", "unreliable"),
+    [
+        ({"flags": "[]"}, False),
+        ({"flags": "[]", "seen": "1 are training images"}, False),
+        ({"flags": "[]", "seen": "7 are training images and 4 are validation images"}, True),
+        ({"flags": "[]", "warnings": '["masked"]'}, True),
+        ({"flags": None}, None),
+    ],
+    ids=["sound", "one image is not new", "many are not", "a warning", "nobody looked"],
+)
+def test_an_entry_is_unreliable_by_signs_and_not_by_one_duplicate(
+    row: dict[str, Any], unreliable: bool | None
+) -> None:
+    assert robustbench._unreliable([{"images": 1000, **row}]) is unreliable
 
 
 def test_test_results_carry_n_and_the_entry_counts_what_no_seed_broke(

@@ -98,7 +98,7 @@ def test_a_front_of_one_method_says_what_the_others_reached(tmp_path: Path) -> N
     ]
     said = (
         "The front has one method, crdnd: one of its students is at least as accurate on both sides"
-        " as the most robust one of each other method, iad · t00002 (80.0 % clean, 55.0 % robust);"
+        " as the most robust one of each other method: iad · t00002 (80.0 % clean, 55.0 % robust);"
         " trades · t00004 (70.0 % clean, 60.0 % robust)."
     )
     assert said in page.context(study(tmp_path / "one", *rows))["missing"]
@@ -107,6 +107,36 @@ def test_a_front_of_one_method_says_what_the_others_reached(tmp_path: Path) -> N
     assert not any("one method" in sentence for sentence in told)
     alone = page.context(study(tmp_path / "alone", *rows[:2]))["missing"]
     assert not any("one method" in sentence for sentence in alone)
+
+
+def test_a_flagged_single_run_is_not_called_lucky(tmp_path: Path) -> None:
+    rows = [
+        trial("t00000", 0.9, 0.5),
+        trial("t00000-r1", 0.9, 0.5, origin="replicate"),
+        trial("t00001", 0.9, 0.75) | {"ordinal": 1},
+    ]
+    told = page.context(study(tmp_path / "sound", *rows))["missing"]
+    assert any("The single run" in text and "one run may be lucky" in text for text in told)
+    rows[2] |= {"flags": '["zero_gradients"]'}
+    told = page.context(study(tmp_path / "masked", *rows))["missing"]
+    assert not any("The single run" in text for text in told)
+
+
+def test_only_methods_that_the_front_dominates_are_called_each_other_one(tmp_path: Path) -> None:
+    def of(method: str, *row: Any) -> dict[str, Any]:
+        return trial(*row) | {"config.method.name": method}
+
+    rows = [
+        of("crdnd", "t00000", 0.9, 0.5),
+        of("crdnd", "t00000-r1", 0.9, 0.5) | {"origin": "replicate"},
+        of("iad", "t00001", 0.8, 0.45) | {"ordinal": 1},
+        of("trades", "t00002", 0.7, 0.6) | {"ordinal": 2},  # a single run: on no front
+    ]
+    told = page.context(study(tmp_path, *rows))["missing"]
+    assert (
+        "The front has one method, crdnd: one of its students is at least as accurate on both sides"
+        " as the most robust one of these: iad · t00001 (80.0 % clean, 45.0 % robust)."
+    ) in told
 
 
 def test_who_dropped_out_of_the_race_is_told(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from rkdsearch.results.cells import CLEAN, ROBUST
 from rkdsearch.results.store import Store
 from rkdsearch.results.study import read_study
 from tests.reporting.pages import Elements, section, visible
-from tests.results.factory import make_study
+from tests.results.factory import make_study, repeat
 
 
 def test_the_page_says_when_the_search_began_as_one_would(good: str) -> None:
@@ -49,6 +49,17 @@ def test_each_rung_is_compared_with_the_full_runs(good: str, tmp_path: Path) -> 
     few = section(page.render(read_study(tmp_path)), "Survival by rung")
     assert "best robust" in few
     assert "rank correlation" not in few
+
+
+def test_a_list_that_is_thinned_has_single_runs_like_the_whole_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repeat(make_study(tmp_path, trials=12), (2,))
+    whole = {row["trial_id"]: row[ROBUST] for row in page.context(read_study(tmp_path))["listed"]}
+    monkeypatch.setattr(page, "thinned", lambda trials, front: [t for t in trials if t["seeds"]])
+    thin = {row["trial_id"]: row[ROBUST] for row in page.context(read_study(tmp_path))["listed"]}
+    assert len(thin) == 1 + 2 < len(whole)
+    assert thin.items() <= whole.items()
 
 
 def test_no_text_of_a_study_becomes_markup(evil: Path) -> None:

@@ -44,6 +44,42 @@ def test_methods_are_judged_by_their_finished_trials(tmp_path: Path) -> None:
     ]
 
 
+def test_a_student_that_a_flag_keeps_off_the_front_is_nobodys_best(tmp_path: Path) -> None:
+    found = study(
+        tmp_path,
+        trial("a", 0.9, 0.5, config__method__name="rslad"),
+        trial("b", 0.95, 0.75, config__method__name="rslad", flags='["zero_gradients"]')
+        | {"ordinal": 1},
+        trial("c", 0.8, 0.6, config__method__name="crdnd") | {"ordinal": 2},
+    )
+    rows = records(by_method(found.trials, found.front))
+    assert [(r["method"], r["clean"], r["robust"]) for r in rows] == [
+        ("crdnd", 0.8, 0.6),
+        ("rslad", 0.9, 0.5),
+    ]
+
+
+def test_a_method_that_only_baselines_have_is_not_short_of_its_share(tmp_path: Path) -> None:
+    spent = {"run__device_seconds": 60.0, "origin": "search"}
+    found = study(
+        tmp_path,
+        trial("a", 0.9, 0.5, config__method__name="rslad", **spent),
+        trial("b", 0.9, 0.4, "finished", config__method__name="ard", origin="baseline"),
+        trial("c", 0.9, 0.4, config__method__name="iad", origin="baseline"),
+    )
+    short = {
+        str(searched): {
+            row["method"]: row["short"]
+            for row in records(by_method(found.trials, found.front, searched))
+        }
+        for searched in (None, ["rslad", "iad"])
+    }
+    assert short == {
+        "None": {"rslad": False, "ard": True, "iad": True},
+        "['rslad', 'iad']": {"rslad": False, "ard": False, "iad": True},
+    }
+
+
 def test_the_last_decision_on_a_rung_is_the_one_that_counts(tmp_path: Path) -> None:
     store = Store(tmp_path)
     for trial_id, decisions in {

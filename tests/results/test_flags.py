@@ -14,8 +14,10 @@ from rkdsearch.results.flags import (
     TOLERATED,
     Flag,
     exceeds,
+    images_seen,
     raised,
     signs,
+    signs_of_failure,
     summary,
 )
 from rkdsearch.results.rows import Checks
@@ -143,6 +145,30 @@ def test_autoattack_that_breaks_much_more_than_pgd_flags_pgd() -> None:
     assert pair_flags(pgd20="1" * 100, autoattack=below) == [["autoattack_below"], []]
     # 14 points were seen between PGD-10 and AutoAttack on sound students
     assert pair_flags(pgd20="1" * 100, autoattack="0" * 14 + "1" * 86) == [[], []]
+
+
+def test_attacks_that_are_weaker_by_their_making_are_not_flagged_for_it() -> None:
+    below = "0" * 52 + "1" * 48
+    found = pair_flags(transfer="0" * 30 + "1" * 70, square="0" * 38 + "1" * 62, autoattack=below)
+    assert found == [[], [], []]
+    # but what they break and AutoAttack did not is a sign about AutoAttack
+    assert pair_flags(square="0" * 10 + "1" * 90, autoattack="1" * 100) == [
+        [],
+        ["autoattack_missed"],
+    ]
+
+
+def test_images_that_are_not_new_are_counted_and_no_sign_of_a_failed_attack() -> None:
+    row = {"images": 1000, "seen": "7 are training images and 2 are validation images"}
+    assert images_seen(row) == 9
+    assert signs_of_failure(row) == []
+    assert signs(row) == [
+        (
+            "of 1000 images 7 are training images and 2 are validation images of this network, and"
+            " are not new to it"
+        )
+    ]
+    assert images_seen({"images": 1000, "seen": None}) == 0
 
 
 def test_a_row_without_its_pair_is_not_compared() -> None:

@@ -4,7 +4,10 @@ from typing import Any
 import pytest
 
 from rkdsearch.errors import SpaceError
+from rkdsearch.results.beliefs import worth_of_baselines
+from rkdsearch.results.cells import records
 from rkdsearch.results.states import Origin, ProposedBy, Status
+from rkdsearch.results.study import read_study
 from rkdsearch.search.study import Study
 from rkdsearch.search.trial import Trial
 from tests.search.files import SMALL, load_space, on_disk, run
@@ -128,6 +131,25 @@ def test_a_grid_of_one_setting_is_one_belief_in_its_best_value(tmp_path: Path) -
     entry = {k: v for k, v in GOOD.items() if k != "optimizer.lr"} | family
     study = run(tmp_path / "s", believing(tmp_path, entry), trials=3 + 10)
     assert {t.notes["belief"] for t in near_a_baseline(study)} == {"published, optimizer.lr 0.08"}
+
+
+def test_a_baseline_with_another_label_keeps_the_trials_near_it(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    first = near_a_baseline(run(folder, believing(tmp_path, GOOD), trials=1 + 10))
+    assert len(first) == 2
+    space = believing(tmp_path, {**GOOD, "label": "paper"})
+    # half of what follows: one more, and not the first two again
+    study = run(folder, space, trials=1 + 12)
+    near = near_a_baseline(study)
+    assert [t.notes["belief"] for t in near] == ["paper"] * 3
+    found = read_study(folder)
+    (row,) = records(worth_of_baselines(found.trials, found.front))
+    assert (row["label"], row["near"]) == ("paper", 3)
+    # and where the space has lost it
+    run(folder, believing(tmp_path), trials=1 + 12)
+    found = read_study(folder)
+    (row,) = records(worth_of_baselines(found.trials, found.front))
+    assert (row["label"], row["near"]) == ("paper (not in the space any more)", 3)
 
 
 def test_a_baseline_in_its_warm_up_is_judged_on_the_rung_after_it(

@@ -93,6 +93,14 @@ def test_what_differs_is_said_with_its_conditions_and_by_how_much(
     assert "not the same: torch was 1.0" in capsys.readouterr().out
 
 
+def test_a_package_of_ones_own_that_has_changed_is_another_condition(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packages = {"run.packages": {"mine": {"sha256": "ab" * 32, "git_commit": None}}}
+    reproduce(changed(folder, tmp_path / "other", **packages), folder=tmp_path / "again")
+    assert "not the same: the package mine is other code now" in capsys.readouterr().out
+
+
 def test_other_images_or_missing_files_are_a_sentence(folder: Path, tmp_path: Path) -> None:
     other = changed(folder, tmp_path / "other", **{"run.pixels_sha256": "ab" * 32})
     with pytest.raises(StudyError, match=r"the pixels were others: run.pixels_sha256 was abab.*"):

@@ -66,7 +66,7 @@ class Metrics:
     robust_overfitting_gap: Annotated[
         float | None,
         Cell(
-            "highest robust accuracy over epochs minus the last one",
+            "highest robust accuracy over epochs that were validated alike, minus the last one",
             "last validated `EpochResult`",
             FRACTION,
         ),
@@ -225,8 +225,8 @@ class TrialRow:
     origin: Annotated[
         Origin,
         Cell(
-            "origin of the configuration: baseline (listed by the space), search (proposed by the"
-            " sampler), replicate (an earlier configuration with another seed)",
+            "origin of the configuration: baseline (listed by the space; a single run too), search"
+            " (proposed by the sampler), replicate (an earlier configuration with another seed)",
             "`search.Study`",
         ),
     ]
@@ -273,7 +273,12 @@ class TrialRow:
     ]
     placed: Annotated[
         datetime | None,
-        Cell("when a worker last took it; null: it waits for a place on the cluster", "clock", UTC),
+        Cell(
+            "when a worker last took it; null: it waits for a place on the cluster, or was"
+            " interrupted, or there was no search",
+            "clock",
+            UTC,
+        ),
     ]
     hyperparameters: Annotated[
         Mapping[str, Any], Cell("searched values: dotted name -> value", "sampler; `first`", JSON)
