@@ -39,7 +39,7 @@ def doctor(
     if searched is not None:
         study_file.check_files(study, searched)
     resources = Resources() if searched is None else searched.resources
-    found = 0
+    found, waits = 0, False
     if address is not None and (complaint := shared_token()) is not None:
         found += 1
         say(f"this machine {complaint}")
@@ -58,6 +58,7 @@ def doctor(
         if address is not None and searched is not None:
             for sentence in examination.too_small(resources):
                 found += examination.fits_no_machine(resources)
+                waits = True
                 say(f"  {sentence}")
             for complaint in (
                 *examination.impossible(resources),
@@ -69,4 +70,4 @@ def doctor(
         raise StudyError(
             f"doctor: {found} {'problem' if found == 1 else 'problems'} found, see above"
         )
-    say("nothing found that would stop a search")
+    say("nothing found that would stop a search" + ", once the cluster has grown" * waits)

@@ -67,7 +67,9 @@ def test_a_cluster_that_is_too_small_now_is_said_and_counts_only_where_it_cannot
         "  no node of the cluster has 2 CPU, which a process of a trial asks: trials wait until it"
         " grows"
     )
-    assert (lines[-1] == "nothing found that would stop a search") == (problems == 0)
+    assert (lines[-1] == "nothing found that would stop a search, once the cluster has grown") == (
+        problems == 0
+    )
 
 
 def test_a_gang_that_half_a_cluster_holds_waits_and_is_no_problem(
@@ -84,5 +86,5 @@ def test_a_gang_that_half_a_cluster_holds_waits_and_is_no_problem(
             "  the nodes of the cluster hold 2 processes of 2 CPU, and a trial has 3: trials wait"
             " until it grows"
         ),
-        "nothing found that would stop a search",
+        "nothing found that would stop a search, once the cluster has grown",
     ]

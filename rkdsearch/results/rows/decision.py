@@ -38,13 +38,13 @@ class DecisionRow:
     rank: Annotated[
         int | None,
         Cell(
-            "place among the trials that had reached the rung, 1 is best; null for a baseline"
-            " before the end of its warm-up",
+            "place among the trials that are ranked on the rung, 1 is best; null for a baseline"
+            " that is not, because its warm-up ends there or later",
             "`Scheduler.rank`",
         ),
     ]
     of: Annotated[
-        int | None, Cell("trials that had reached the rung", "`Scheduler.rank`", "trials")
+        int | None, Cell("trials that are ranked on the rung", "`Scheduler.rank`", "trials")
     ]
     decision: Annotated[Decision, Cell("promoted, paused, stopped, continued", "`Scheduler`")]
     rule: Annotated[str, Cell("the scheduler's rule behind the decision", "`Scheduler.rule`")]
