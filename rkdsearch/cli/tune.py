@@ -195,8 +195,10 @@ def _search(
 ) -> None:
     """Prepare the teachers, then run the trials that the study in the folder still needs."""
     from rkdsearch import data
+    from rkdsearch.atomic_file import replace_file
     from rkdsearch.cli.console import say
     from rkdsearch.cli.progress import SearchProgress, TeacherProgress
+    from rkdsearch.errors import RkdError
     from rkdsearch.execution import teachers
     from rkdsearch.execution.search import run_search
     from rkdsearch.search.journal import Journal
@@ -206,6 +208,7 @@ def _search(
     from rkdsearch.search.warm_start import keep
 
     chance = data.load_training(space.example().data).chance
+    before = (folder / "study.json").read_bytes() if existed else b""
     keep(folder, warmed)
     if warmed.observations:
         say(
@@ -236,7 +239,11 @@ def _search(
         journal=book,
     )
     if existed:
-        running.reconcile(say)
+        try:
+            running.reconcile(say)
+        except RkdError:  # this space cannot continue the study: that of before still can
+            replace_file(folder / "study.json", before)
+            raise
     if book is not None:
         book.sync(running.trials.values())
     with SearchProgress(running, chance) as watching:

@@ -7,7 +7,7 @@ import pandas as pd
 from rkdsearch.results.cells import CLEAN, PAIR, ROBUST, records
 from rkdsearch.results.states import NOT_IN_SPACE, Origin, ProposedBy, Status
 
-NOTE = "belief"  # of a trial's `notes`: the label of the baseline that it was made near
+NOTE = "belief"  # of a trial's `notes`: name of the baseline that it was made near, once its label
 
 
 def worth_of_baselines(trials: pd.DataFrame, front: pd.DataFrame) -> pd.DataFrame:
@@ -24,11 +24,11 @@ def worth_of_baselines(trials: pd.DataFrame, front: pd.DataFrame) -> pd.DataFram
     near = own[(own["proposed_by"] == ProposedBy.BELIEF) & (own["origin"] == Origin.SEARCH)]
     if near.empty:
         return pd.DataFrame(columns=columns)
-    labels = near["notes"].map(lambda notes: json.loads(notes).get(NOTE))
+    names = near["notes"].map(lambda notes: json.loads(notes).get(NOTE))
     kept = set(front["trial_id"])
     rows = []
     for row in records(own[own["origin"] == Origin.BASELINE].sort_values("ordinal")):
-        made = near[labels == row["label"].removesuffix(NOT_IN_SPACE)]
+        made = near[names.isin([row["trial_id"], row["label"].removesuffix(NOT_IN_SPACE)])]
         done = made[made["status"] == Status.FINISHED]
         gain = done[list(PAIR)] - [row[name] for name in PAIR]
         better = (gain >= 0).all(axis=1) & (gain > 0).any(axis=1)

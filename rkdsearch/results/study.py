@@ -79,7 +79,14 @@ class StudyResults:
         parameters = space.get("search") if isinstance(space, dict) else None
         described = parameters.get("method.name") if isinstance(parameters, dict) else None
         choices = described.get("choice") if isinstance(described, dict) else None
-        return list(map(str, choices)) if isinstance(choices, list) else None
+        if isinstance(choices, list):
+            return list(map(str, choices))
+        fixed = space.get("fixed") if isinstance(space, dict) else None
+        if not isinstance(fixed, dict):
+            return None
+        method = fixed.get("method")
+        name = method.get("name") if isinstance(method, dict) else fixed.get("method.name")
+        return [name] if isinstance(name, str) else None
 
     @property
     def chance(self) -> float | None:

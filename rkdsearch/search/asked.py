@@ -4,7 +4,8 @@ They are noted trial by trial, not gathered from all trials at every proposal.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from rkdsearch.config import TrainConfig
 from rkdsearch.results.beliefs import NOTE
@@ -37,6 +38,7 @@ class Asked:
     def add(self, trial: Trial) -> None:
         """Add a trial."""
         if trial.origin == Origin.REPLICATE:
+            self.take(trial.ordinal)  # also where the row of its configuration is damaged
             return
         fingerprint = trial.config.fingerprint()
         self.fingerprints.add(fingerprint)
@@ -54,8 +56,14 @@ class Asked:
 
     @property
     def near(self) -> list[str]:
-        """A label for each searched trial: of the baseline that it was made near, or `NOWHERE`."""
+        """A name for each searched trial: of the baseline that it was made near, or `NOWHERE`."""
         return [trial.notes.get(NOTE, NOWHERE) for trial in self._searched]
+
+    def add_unreadable(self, ordinal: int, notes: Mapping[str, Any]) -> None:
+        """Note a row that this space cannot read: its ordinal is taken, its file was enqueued."""
+        if queue.NOTE in notes:
+            self.enqueued.add(str(notes[queue.NOTE]))
+        self.take(ordinal)
 
     def take(self, ordinal: int) -> None:
         """Note that an ordinal is taken."""

@@ -12,7 +12,7 @@ https://arxiv.org/abs/2306.12370); what differs, and the figures: docs/adr/0024-
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -21,7 +21,8 @@ from optuna.distributions import CategoricalDistribution
 
 from rkdsearch.errors import ConfigError
 from rkdsearch.results.beliefs import NOTE
-from rkdsearch.results.states import ProposedBy
+from rkdsearch.results.states import ProposedBy, Status
+from rkdsearch.search.front import kept_off
 from rkdsearch.search.sampler import Proposal
 from rkdsearch.search.scheduler import Scheduler
 from rkdsearch.search.shares import Owed
@@ -39,7 +40,7 @@ WIDER: Mapping[str, float] = {"method.temperature": 0.25}
 # What a student is trained with costs by its steps: half of them lose little (gain per second).
 STEPS, LEAST = "attack.steps", 0.5
 METHOD_FIELD = "method.name"
-NOWHERE = ""  # in place of a label, for a proposal that is near no baseline
+NOWHERE = ""  # in place of a name, for a proposal that is near no baseline
 
 
 class Beliefs:
@@ -51,25 +52,33 @@ class Beliefs:
         self._strength = STRENGTHS.get(space.sampler.beliefs)
 
     def choose(
-        self, baselines: Sequence[Trial], near: Sequence[str], owed: Owed | None
+        self,
+        baselines: Sequence[Trial],
+        near: Sequence[str],
+        owed: Owed | None,
+        without: Collection[str] = (),
     ) -> Trial | None:
         """The believed baseline that the next proposal is made near; None where there is none.
 
-        `near` has a label for each searched configuration so far, in their order: of the baseline
-        that it was made near, or `NOWHERE`.
+        `near` has a name for each searched configuration so far, in their order: of the baseline
+        that it was made near, or `NOWHERE`. Near those in `without` nothing is left to propose.
         """
         if self._strength is None:
             return None
-        believed = [t for t in self._believed(baselines, self._strength) if self._in_space(t, owed)]
+        believed = [
+            trial
+            for trial in self._believed(baselines, self._strength)
+            if trial.trial_id not in without and self._in_space(trial, owed)
+        ]
         if not believed:
             return None
         uses = Counter(near)
         later = near[self._strength.trials :]
-        if min(uses[t.label] for t in believed) >= self._strength.first and (
+        if min(uses[t.trial_id] for t in believed) >= self._strength.first and (
             number_of(later) >= self._strength.share * (len(later) + 1)
         ):
             return None
-        return min(believed, key=lambda t: (uses[t.label], t.ordinal))
+        return min(believed, key=lambda t: (uses[t.trial_id], t.ordinal))
 
     def refuted(self, baselines: Sequence[Trial]) -> set[str]:
         """Names of the baselines that were judged and are not believed.
@@ -86,14 +95,18 @@ class Beliefs:
         }
 
     def _believed(self, baselines: Sequence[Trial], strength: Strength) -> list[Trial]:
-        """Baselines that hold; of a family, as a grid makes one, only the best."""
+        """Baselines that hold; of a family, as a grid makes one, only the best.
+
+        None that the space has lost, that failed, or that a flag keeps off the front.
+        """
         families = {b.label: b.family for b in self._space.baselines}
         found: dict[str, Trial] = {}
         for trial, outranked in sorted(
             self._judged(baselines, strength), key=lambda judged: (judged[1], judged[0].ordinal)
         ):
-            if outranked <= strength.outranked:
-                found.setdefault(families.get(trial.label, trial.label), trial)
+            refuted = trial.status == Status.FAILED or kept_off(trial)
+            if outranked <= strength.outranked and not refuted and trial.label in families:
+                found.setdefault(families[trial.label], trial)
         return list(found.values())
 
     def _judged(
@@ -121,10 +134,8 @@ class Beliefs:
     def _in_space(self, baseline: Trial, owed: Owed | None) -> bool:
         """True where the search may propose the baseline's method, and a choice that is owed."""
         values = values_of(baseline.config)
-        methods = next((p for p in self._space.parameters if p.name == METHOD_FIELD), None)
-        if methods is not None and not methods.holds(values[METHOD_FIELD]):
-            return False
-        return owed is None or values.get(owed.field) == owed.choice
+        searched = self._space.searches_method(values[METHOD_FIELD])
+        return searched and (owed is None or values.get(owed.field) == owed.choice)
 
     def near(self, baseline: Trial, ordinal: int, attempt: int, number: int) -> Proposal:
         """A proposal near the baseline, the `number`-th of all that beliefs have made, from 0.
@@ -149,7 +160,7 @@ class Beliefs:
 
         found = self._space.walk(choose)
         found |= self._own_of_method(published, found)
-        return Proposal(found, {NOTE: baseline.label}, ProposedBy.BELIEF)
+        return Proposal(found, {NOTE: baseline.trial_id}, ProposedBy.BELIEF)
 
     def _own_of_method(
         self, published: Mapping[str, Any], proposed: Mapping[str, Any]
@@ -172,7 +183,7 @@ class Beliefs:
 
 
 def number_of(near: Sequence[str]) -> int:
-    """Proposals that beliefs made, of those with these labels."""
+    """Proposals that beliefs made, of those with these names."""
     return len(near) - near.count(NOWHERE)
 
 

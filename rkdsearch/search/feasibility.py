@@ -93,10 +93,10 @@ class Feasibility:
         infeasible: list[Mapping[str, Any]] = []
         reason: str | None = None
         if self._space.sampler.name == "grid":
-            return self._unasked(ordinal, asked)
+            return self._unasked(ordinal, asked, known)
         for attempt in range(ATTEMPTS):
             if attempt == MODEL_ATTEMPTS and self._enumerable and self._feasible:
-                return self._unasked(ordinal, asked, owed)
+                return self._unasked(ordinal, asked, known, owed)
             found = _proposed(self._space, ordinal, observations, attempt, infeasible, owed)
             reason = self._infeasibility(found.hyperparameters, trial_id_of(ordinal))
             if reason is not None:
@@ -147,16 +147,27 @@ class Feasibility:
             return {self.fingerprint(whole) for whole in feasible}
         return set() if next(feasible, None) is None else None
 
-    def _unasked(self, ordinal: int, asked: Collection[str], owed: Owed | None = None) -> Proposal:
+    def _unasked(
+        self,
+        ordinal: int,
+        asked: Collection[str],
+        known: Collection[str],
+        owed: Owed | None = None,
+    ) -> Proposal:
         """A feasible combination of a finite space that was not asked: the first of the shuffled.
 
-        Raises ExhaustedSpaceError.
+        Those that an earlier study has are `known`, and come last. Raises ExhaustedSpaceError.
         """
-        for fingerprint, combination in self._combinations:
-            due = owed is None or combination.get(owed.field) == owed.choice
-            if due and fingerprint is not None and fingerprint not in asked:
-                by = ProposedBy.CHANCE if owed is None else ProposedBy.MINIMUM
-                return Proposal(dict(combination), {}, by)
+        left = [
+            (fingerprint in known, combination)
+            for fingerprint, combination in self._combinations
+            if fingerprint is not None
+            and fingerprint not in asked
+            and (owed is None or combination.get(owed.field) == owed.choice)
+        ]
+        if left:
+            by = ProposedBy.CHANCE if owed is None else ProposedBy.MINIMUM
+            return Proposal(dict(min(left, key=lambda one: one[0])[1]), {}, by)
         raise ExhaustedSpaceError(
             f"{self._space.name}: all {self._feasible:,} feasible combinations were asked, and the"
             f" search ends after {ordinal} configurations; widen a range for more"

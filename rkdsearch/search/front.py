@@ -127,7 +127,13 @@ def to_replicate(trials: Collection[Trial], space: SearchSpace) -> list[Trial]:
     for trial, best in baselines:
         by_family.setdefault(families[trial.label], []).append((trial, best))
     for found in by_family.values():
-        first = max(found, key=lambda one: one[1].clean_accuracy + one[1].robust_accuracy)[0]
+        first = max(
+            found,
+            key=lambda one: (
+                not never_learned(one[0]),
+                one[1].clean_accuracy + one[1].robust_accuracy,
+            ),
+        )[0]
         if first not in chosen:
             chosen.append(first)
     return chosen
@@ -157,11 +163,12 @@ def kept_off(trial: Trial) -> bool:
     return keep_off(
         trial.flags,
         replicate=trial.origin == Origin.REPLICATE,
-        never_learned=_never_learned(trial),
+        never_learned=never_learned(trial),
     )
 
 
-def _never_learned(trial: Trial) -> bool:
+def never_learned(trial: Trial) -> bool:
+    """True where its best network tells classes no better than a constant prediction."""
     return trial.best is not None and trial.best.never_learned(trial.epochs[-1].images)
 
 
@@ -177,7 +184,7 @@ def _entry(trial: Trial) -> Entry:
         failed=trial.status == Status.FAILED,
         values={} if best is None else {**best.accuracies, **trial.costs},
         flagged=kept_off(trial),
-        never_learned=_never_learned(trial),
+        never_learned=never_learned(trial),
         epochs=trial.config.training.epochs,
         stopped=trial.status == Status.STOPPED,
     )

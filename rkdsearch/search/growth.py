@@ -147,7 +147,7 @@ def _first(was: list[Any], now: list[Any], space: SearchSpace) -> str:
         for settings, label in new.items()
         if old.get(settings, label) != label
     ]
-    parts = [f"baselines {', '.join(added)} are trained next"] if added else []
+    parts = [f"baselines {', '.join(added)} are trained next, within --trials"] if added else []
     if gone:
         parts.append(
             f"baselines {', '.join(gone)} are not in the space any more: their rows stay, labelled"

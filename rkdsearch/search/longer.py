@@ -13,9 +13,9 @@ from typing import Any
 from rkdsearch.config.fidelity import Fidelity
 from rkdsearch.errors import StudyError
 from rkdsearch.results.cells import FULL_EPOCHS
-from rkdsearch.results.states import Origin
+from rkdsearch.results.states import Origin, Status
 from rkdsearch.results.store import Store
-from rkdsearch.search import front
+from rkdsearch.search import front, queue
 from rkdsearch.search.feasibility import Feasibility
 from rkdsearch.search.trial import Trial
 from rkdsearch.space.space import SearchSpace
@@ -90,17 +90,25 @@ class Lengths:
     def to_repeat(self, trials: Collection[Trial]) -> list[Trial]:
         """Trials of the shorter runs whose configurations are worth a longer one.
 
-        These are the baselines of the space, then the contenders of the longest of these lengths
-        that has any. Each configuration has its latest trial.
+        These are the baselines of the space, enqueued ones that were interrupted, then the
+        contenders of the longest of these lengths that has any. Each configuration has its latest
+        trial.
         """
         labels, found = self.labels(), dict[str, Trial]()
         baselines = [t for t in trials if t.origin == Origin.BASELINE and not self.current(t)]
         for trial in baselines:
             if trial.config.fingerprint() in labels:
                 found[labels[trial.config.fingerprint()]] = trial
+        asked_for = [t for t in trials if _enqueued_and_interrupted(t) and not self.current(t)]
         for space, _ in list(self.by_epochs.values())[-2::-1]:
             contenders = front.contenders(trials, space)
             if contenders:
                 searched = [t for t in contenders if t.origin == Origin.SEARCH]
-                return [*found.values(), *searched]
-        return list(found.values())
+                return [*found.values(), *asked_for, *searched]
+        return [*found.values(), *asked_for]
+
+
+def _enqueued_and_interrupted(trial: Trial) -> bool:
+    """True where nobody decided that a trial which its user asked for ends."""
+    decided = bool(trial.decisions) and not trial.decisions[-1].trains_on
+    return queue.NOTE in trial.notes and trial.status == Status.STOPPED and not decided

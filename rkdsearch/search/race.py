@@ -16,6 +16,7 @@ from rkdsearch.errors import StudyError
 from rkdsearch.results import pareto
 from rkdsearch.results.objectives import merits
 from rkdsearch.results.states import Origin, Status
+from rkdsearch.search.front import never_learned
 from rkdsearch.search.ranking import by_non_domination
 from rkdsearch.search.trial import Trial, trial_id_of
 from rkdsearch.space.settings import Constraints, Replicates
@@ -74,7 +75,8 @@ def survivors(
     """The configurations that stay in the race, by their means over the first `seeds` replicates.
 
     The better half, and all that none dominates; those within the constraints come before all
-    others. Baselines that are replicated anyway stay, and take no place. One without
+    others, and those that never learned after them. Baselines that are replicated anyway stay, and
+    take no place. One without
     a finished replicate drops out. None with a flagged one is racing, see `front.contenders`.
     """
     stay = {t.trial_id for t in racing if settings.baselines and t.origin == Origin.BASELINE}
@@ -84,15 +86,24 @@ def survivors(
             ids = [trial_id_of(trial.ordinal, number) for number in range(1, seeds + 1)]
             if found := _mean([trials[name] for name in ids], trial.costs):
                 means[trial.trial_id] = found
-    inside = [name for name, mean in means.items() if constraints.hold(mean.__getitem__)]
-    beyond = [name for name in means if name not in inside]
+    learned = {
+        trial.trial_id
+        for trial in racing
+        for number in range(1, seeds + 1)
+        if (one := trials[trial_id_of(trial.ordinal, number)]).status == Status.FINISHED
+        and not never_learned(one)
+    }
+    inside = [n for n, mean in means.items() if n in learned and constraints.hold(mean.__getitem__)]
+    beyond = [n for n in means if n in learned and n not in inside]
+    constant = [n for n in means if n not in learned]
     merits_of = {
         trial_id: merits({name: mean[name] for name in objectives})
         for trial_id, mean in means.items()
     }
-    order = [name for group in (inside, beyond) for name in _best_first(group, merits_of)]
+    groups = (inside, beyond, constant)
+    order = [name for group in groups for name in _best_first(group, merits_of)]
     stay |= set(order[: -(-len(means) // 2)])
-    if best := inside or beyond:
+    if best := inside or beyond or constant:
         on = pareto.non_dominated([merits_of[name] for name in best])
         stay |= {name for name, kept in zip(best, on, strict=True) if kept}
     return [trial for trial in racing if trial.trial_id in stay]

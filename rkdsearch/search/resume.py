@@ -4,6 +4,7 @@ Finished trials stay finished, paused trials stay paused until they are promoted
 trials train on from their last epoch.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -53,11 +54,12 @@ def reconcile(
     for row in stored.rows:
         trial = _restored(row, stored, ledger, lengths)
         if trial is None:
-            ledger.asked.take(int(row["ordinal"]))
+            ledger.asked.add_unreadable(int(row["ordinal"]), json.loads(row["notes"] or "{}"))
             ledger.unreadable_seconds += row["run.device_seconds"] or 0.0
         else:
             ledger.add(trial)
-    renamed = _relabel(ledger, lengths)
+    _name_beliefs(ledger)
+    _relabel(ledger, lengths)
     unreadable = len(stored.rows) - len(ledger.trials)
     if unreadable:
         notice(
@@ -84,7 +86,6 @@ def reconcile(
             for trial, status in zip(trials, before, strict=True)
             if trial.status not in (status, trial.written_status)
             or trial.label != trial.written_label
-            or trial.trial_id in renamed
         ]
     )
     ledger.take_over()
@@ -101,7 +102,11 @@ def _restored(
     space, feasibility = lengths.of_row(row)
     hyperparameters = hyperparameters_of(row)
     try:
-        config = feasibility.config(hyperparameters, row["trial_id"])
+        try:
+            config = feasibility.config(hyperparameters, row["trial_id"])
+        except ConfigError:  # such as a method, which was fixed and is searched now
+            hyperparameters |= _had(row, space)
+            config = feasibility.config(hyperparameters, row["trial_id"])
         # what has become searched since keeps the value that it had
         kept = _kept(row, config, space)
         if kept:
@@ -128,11 +133,20 @@ def _restored(
     return trial
 
 
-def _relabel(ledger: Ledger, lengths: Lengths) -> set[str]:
-    """Give baselines and their replicates the labels that the space has by now.
+def _name_beliefs(ledger: Ledger) -> None:
+    """Name the baseline that a trial was made near where an earlier version noted its label."""
+    names = {
+        trial.label.removesuffix(NOT_IN_SPACE): trial.trial_id
+        for trial in ledger.trials.values()
+        if trial.origin == Origin.BASELINE
+    }
+    for trial in ledger.trials.values():
+        if (near := trial.notes.get(NEAR)) in names:
+            trial.notes[NEAR] = names[near]
 
-    Returns the names of the trials near a baseline whose label is another: their notes have it.
-    """
+
+def _relabel(ledger: Ledger, lengths: Lengths) -> None:
+    """Give baselines and their replicates the labels that the space has by now."""
     labels = lengths.labels()
     by_ordinal = {
         trial.ordinal: labels.get(
@@ -141,19 +155,8 @@ def _relabel(ledger: Ledger, lengths: Lengths) -> set[str]:
         for trial in ledger.trials.values()
         if trial.origin == Origin.BASELINE
     }
-    now = {
-        trial.label.removesuffix(NOT_IN_SPACE): by_ordinal[trial.ordinal].removesuffix(NOT_IN_SPACE)
-        for trial in ledger.trials.values()
-        if trial.origin == Origin.BASELINE
-    }
-    renamed = set[str]()
     for trial in ledger.trials.values():
         trial.label = by_ordinal.get(trial.ordinal, trial.label)
-        near = str(trial.notes.get(NEAR))
-        if now.get(near, near) != near:
-            trial.notes[NEAR] = now[near]
-            renamed.add(trial.trial_id)
-    return renamed
 
 
 def _end_or_reopen(trial: Trial, lengths: Lengths) -> None:
@@ -171,14 +174,20 @@ def _end_or_reopen(trial: Trial, lengths: Lengths) -> None:
 
 def _kept(row: Mapping[str, Any], config: TrainConfig, space: SearchSpace) -> dict[str, Any]:
     """Values of searched parameters that the row's run had, and that `config` has not."""
-    now, method = values_of(config), row["config.method.name"]
-    chosen = hyperparameters_of(row)
-    had = {p.name: row.get(f"config.{p.name}") for p in space.parameters if p.name not in chosen}
+    now = values_of(config)
     return {
         name: value
-        for name, value in run.typed_leaves(had, [method]).items()
-        if value is not None and name in now and now[name] != value
+        for name, value in _had(row, space).items()
+        if name in now and now[name] != value
     }
+
+
+def _had(row: Mapping[str, Any], space: SearchSpace) -> dict[str, Any]:
+    """Values of the row's run for what was not searched when it was asked for, and is now."""
+    chosen = hyperparameters_of(row)
+    had = {p.name: row.get(f"config.{p.name}") for p in space.parameters if p.name not in chosen}
+    found = {name: value for name, value in had.items() if value is not None}
+    return run.typed_leaves(found, [row["config.method.name"]])
 
 
 def _fill_rungs(trial: Trial, decisions: Decisions) -> None:

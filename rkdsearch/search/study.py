@@ -4,7 +4,7 @@
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -187,18 +187,22 @@ class Study:
     def _near_baseline(self, ordinal: int, owed: Owed | None) -> Proposal | None:
         """A proposal near a believed baseline, if one is due."""
         asked, near = self.ledger.asked, self.ledger.asked.near
-        baseline = self._beliefs.choose(asked.baseline_trials, near, owed)
-        if baseline is None:
-            return None
-        number = number_of(near)
-        return self.feasibility.first_feasible(
-            (
-                self._beliefs.near(baseline, ordinal, attempt, number)
-                for attempt in range(MODEL_ATTEMPTS)
-            ),
-            asked.fingerprints,
-            trial_id_of(ordinal),
-        )
+        without, number = set[str](), number_of(near)
+
+        def proposals(baseline: Trial) -> Iterator[Proposal]:
+            for attempt in range(MODEL_ATTEMPTS):
+                yield self._beliefs.near(baseline, ordinal, attempt, number)
+
+        while True:
+            baseline = self._beliefs.choose(asked.baseline_trials, near, owed, without)
+            if baseline is None:
+                return None
+            found = self.feasibility.first_feasible(
+                proposals(baseline), asked.fingerprints, trial_id_of(ordinal)
+            )
+            if found is not None:
+                return found
+            without.add(baseline.trial_id)
 
     def _open_baseline(self) -> Baseline | None:
         """The first baseline that was not asked for; one of a grown space may come late."""

@@ -83,13 +83,14 @@ def baselines(
             paper = _published(str(name), fixed, place)
             kept = fixed.keys() - {"method.name", *parameters}
             published = {k: v for k, v in paper.items() if k not in kept}
+            whole = _defaults_of(str(name)) | paper
             changed = {
                 k: v
                 for k, v in run.typed_leaves(overrides, [str(name), *searched]).items()
-                if v not in (paper.get(k), fixed.get(k))
+                if v != whole.get(k, fixed.get(k))
             }
             own = {*overrides, *(grid if isinstance(grid, dict) else {})}
-            label = label or _label_of(str(name), _held(paper, fixed, kept - own) | changed)
+            label = label or _label_of(str(name), _held(whole, fixed, kept - own) | changed)
             overrides = run.flatten_tree(run.merge(published, overrides, place))
         family = str(label or f"first {number}")
         if (other := places.setdefault(family, place)) != place:
@@ -141,6 +142,12 @@ def _refuse_another_method(name: str, given: Iterable[object], place: str) -> No
                 f"{place}: published names the method, {name}, and method.name another, {other};"
                 f" write `published: {other}`, an entry for each method"
             )
+
+
+def _defaults_of(name: str) -> dict[str, Any]:
+    """The paper's values of the method's own fields."""
+    fields = methods.load(name).model_fields.items()
+    return {f"method.{field}": info.default for field, info in fields if not info.is_required()}
 
 
 def _held(

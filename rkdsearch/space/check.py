@@ -150,9 +150,10 @@ def notices(space: SearchSpace, samples: int = 100) -> list[str]:
 
 
 def _searches_a_baselines_method(space: SearchSpace) -> bool:
-    methods = next((p for p in space.parameters if p.name == "method.name"), None)
-    return methods is None or any(
-        methods.holds(baseline.overrides.get(methods.name)) for baseline in space.baselines
+    fixed = space.fixed.get("method.name")
+    return any(
+        space.searches_method(baseline.overrides.get("method.name", fixed))
+        for baseline in space.baselines
     )
 
 

@@ -76,11 +76,8 @@ def _front(folder: Path, place: str) -> Iterator[dict[str, Any]]:
             if isinstance(merged, dict):
                 space = space or SearchSpace.of(merged, study.name)
                 values = values_of(space.config(chosen))
-                chosen |= {
-                    name: value
-                    for name, value in values.items()
-                    if name.startswith(SECTIONS) and value is not None
-                }
+                # null too: this space may fix another value
+                chosen |= {n: value for n, value in values.items() if n.startswith(SECTIONS)}
         except ConfigError as error:
             raise SpaceError(f"{place}: {row['trial_id']} cannot be read: {error}") from None
         yield {STUDY: str(folder), LABEL: f"{row['trial_id']} of {study.name}", **chosen}

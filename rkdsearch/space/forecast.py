@@ -38,7 +38,7 @@ class Forecast:
     Costs are means over `examples`, runs of the space. `baselines` of the trials run to full
     length; the best of each of their `families` is replicated, and the best of each of the
     `methods`. Every choice with a minimum has it after `owed` searched trials; `beliefs` is the
-    confidence in the baselines.
+    confidence in the baselines, of which `believable` families have a method that is searched.
     """
 
     ladder: Sequence[Fidelity]
@@ -49,6 +49,7 @@ class Forecast:
     baselines: int
     families: int = 0
     methods: int = 1
+    believable: int = 0
     owed: int = 0
     beliefs: str = "none"
 
@@ -152,10 +153,10 @@ class Forecast:
     def _near_baselines(self, trials: int) -> int:
         """The most proposals that are made near baselines."""
         strength = STRENGTHS.get(self.beliefs)
-        if self.scheduler.name == "none" or strength is None or not self.families:
+        if self.scheduler.name == "none" or strength is None or not self.believable:
             return 0
         left = max(0, trials - self.baselines - strength.trials)
-        return min(left, max(self.families * strength.first, round(strength.share * left)))
+        return min(left, max(self.believable * strength.first, round(strength.share * left)))
 
     def _told_of_beliefs(self, trials: int) -> Iterator[str]:
         if near := self._near_baselines(trials):

@@ -195,6 +195,7 @@ class SearchSpace:
             baselines=baselines,
             families=self.families(baselines),
             methods=len(self.method_names),
+            believable=self._believable(baselines),
             owed=self.owed,
             beliefs=self.sampler.beliefs,
         )
@@ -202,6 +203,17 @@ class SearchSpace:
     def families(self, baselines: int | None = None) -> int:
         """Number of families among the first baselines, or all: a grid's points are one family."""
         return len({baseline.family for baseline in self.baselines[:baselines]})
+
+    def _believable(self, baselines: int) -> int:
+        """Number of families among the first baselines whose method the search may propose."""
+        fixed = self.fixed.get("method.name")
+        return len(
+            {
+                baseline.family
+                for baseline in self.baselines[:baselines]
+                if self.searches_method(baseline.overrides.get("method.name", fixed))
+            }
+        )
 
     @property
     def owed(self) -> int:
@@ -221,6 +233,11 @@ class SearchSpace:
         """The costs of a student that are objectives or constraints, counted before training."""
         asked = {*self.objectives, *self.constraints.model_dump(exclude_none=True)}
         return tuple(name for name in COSTS if name in asked)
+
+    def searches_method(self, name: object) -> bool:
+        """True where the search may propose this method."""
+        methods = next((p for p in self.parameters if p.name == "method.name"), None)
+        return self.fixed.get("method.name") == name if methods is None else methods.holds(name)
 
     @cached_property
     def method_names(self) -> tuple[str, ...]:

@@ -13,10 +13,11 @@ import pytest
 from rkdsearch import config
 from rkdsearch.__main__ import main
 from rkdsearch.cli import options
-from rkdsearch.errors import ConfigError
+from rkdsearch.errors import ConfigError, StudyError
 from rkdsearch.execution import doctor, placement, teachers
 from rkdsearch.file_lock import one_writer
 from rkdsearch.search import study_file, warm_start
+from rkdsearch.search.study import Study
 from tests.search.files import SMALL, load_space, write_space
 
 # The command line is called as a shell calls it: its words stand in sys.argv.
@@ -285,6 +286,25 @@ def test_a_dry_run_looks_at_the_folder_too(
     assert "holds a study already; continue it with --resume" in capsys.readouterr().err
     assert rkdsearch(monkeypatch, *tune, "--resume") == 0
     assert "the forecast is of the whole search: what this study has" in capsys.readouterr().out
+
+
+def test_a_space_that_cannot_continue_a_study_leaves_its_description(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "study"
+    study_file.describe(folder, load_space(tmp_path), {})
+    before = (folder / "study.json").read_bytes()
+    file = write_space(tmp_path, first=[])
+
+    def unreadable(*_: object) -> None:
+        assert (folder / "study.json").read_bytes() != before
+        raise StudyError("a trial that is not over cannot be read by this space")
+
+    monkeypatch.setattr(Study, "reconcile", unreadable)
+    tune = ("tune", file, "--trials", 2, "--study", folder, "--resume")
+    assert rkdsearch(monkeypatch, *tune) == 2
+    assert "cannot be read by this space" in capsys.readouterr().err
+    assert (folder / "study.json").read_bytes() == before
 
 
 def test_a_study_that_is_being_searched_is_not_searched_by_another(

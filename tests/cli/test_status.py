@@ -251,4 +251,4 @@ def test_configurations_that_wait_for_their_trial_are_counted(
     store.write_trial({name: v for name, v in row.items() if not name.startswith("config.")})
     with one_writer(tmp_path):
         status(tmp_path)
-    assert "1 enqueued: trained next" in capsys.readouterr().out
+    assert "1 enqueued: before further proposals" in capsys.readouterr().out

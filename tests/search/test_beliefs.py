@@ -7,9 +7,13 @@ from rkdsearch.errors import SpaceError
 from rkdsearch.results.beliefs import worth_of_baselines
 from rkdsearch.results.cells import records
 from rkdsearch.results.states import Origin, ProposedBy, Status
+from rkdsearch.results.store import Store
 from rkdsearch.results.study import read_study
+from rkdsearch.search.beliefs import NOWHERE
 from rkdsearch.search.study import Study
 from rkdsearch.search.trial import Trial
+from rkdsearch.space.check import notices
+from rkdsearch.training import config_rows
 from tests.search.files import SMALL, load_space, on_disk, run
 
 pytestmark = pytest.mark.usefixtures("unhurried")
@@ -53,7 +57,7 @@ def test_a_baseline_that_few_outrank_is_followed_by_trials_near_it_at_full_lengt
         ProposedBy.MODEL,
     ]
     for trial in near_a_baseline(study):
-        assert trial.notes["belief"] == "published"
+        assert trial.notes["belief"] == "t00000"
         assert trial.status == Status.FINISHED
         assert trial.decisions == []  # no rung on the way
         assert trial.hyperparameters["method.name"] == "trades"
@@ -101,7 +105,7 @@ def test_what_the_space_does_not_search_of_a_believed_method_is_as_published(
 
 def test_of_two_baselines_the_one_that_holds_is_believed(tmp_path: Path) -> None:
     study = run(tmp_path / "s", believing(tmp_path, BAD, GOOD), trials=2 + 10)
-    assert {t.notes["belief"] for t in near_a_baseline(study)} == {"published"}
+    assert {t.notes["belief"] for t in near_a_baseline(study)} == {"t00001"}
 
 
 def test_a_prior_of_a_parameter_takes_the_place_of_the_published_value(tmp_path: Path) -> None:
@@ -130,26 +134,110 @@ def test_a_grid_of_one_setting_is_one_belief_in_its_best_value(tmp_path: Path) -
     family = {"grid": {"optimizer.lr": [0.05, 0.08, 0.12]}}
     entry = {k: v for k, v in GOOD.items() if k != "optimizer.lr"} | family
     study = run(tmp_path / "s", believing(tmp_path, entry), trials=3 + 10)
-    assert {t.notes["belief"] for t in near_a_baseline(study)} == {"published, optimizer.lr 0.08"}
+    assert {t.notes["belief"] for t in near_a_baseline(study)} == {"t00001"}
+    assert study.trials["t00001"].label == "published, optimizer.lr 0.08"
 
 
 def test_a_baseline_with_another_label_keeps_the_trials_near_it(tmp_path: Path) -> None:
     folder = tmp_path / "s"
     first = near_a_baseline(run(folder, believing(tmp_path, GOOD), trials=1 + 10))
     assert len(first) == 2
+    # an earlier version noted its label
+    store = Store(folder, config_rows.columns(()))
+    for row in records(store.trials()):
+        if row["trial_id"] == "t00007":
+            store.write_trial(row | {"notes": '{"belief": "published"}'})
     space = believing(tmp_path, {**GOOD, "label": "paper"})
     # half of what follows: one more, and not the first two again
     study = run(folder, space, trials=1 + 12)
-    near = near_a_baseline(study)
-    assert [t.notes["belief"] for t in near] == ["paper"] * 3
+    assert [t.notes["belief"] for t in near_a_baseline(study)] == ["t00000"] * 3
+    # as the folder has them, where the note of the first is an old label
+    assert worth(folder) == [("paper", 2)]
+
+
+def worth(folder: Path) -> list[tuple[str, int]]:
     found = read_study(folder)
-    (row,) = records(worth_of_baselines(found.trials, found.front))
-    assert (row["label"], row["near"]) == ("paper", 3)
-    # and where the space has lost it
-    run(folder, believing(tmp_path), trials=1 + 12)
-    found = read_study(folder)
-    (row,) = records(worth_of_baselines(found.trials, found.front))
-    assert (row["label"], row["near"]) == ("paper (not in the space any more)", 3)
+    rows = records(worth_of_baselines(found.trials, found.front))
+    return [(row["label"], row["near"]) for row in rows]
+
+
+def test_a_baseline_that_the_space_has_lost_is_believed_no_more(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    run(folder, believing(tmp_path, GOOD), trials=1 + 8)
+    assert worth(folder) == [("published", 2)]
+    # its learning rate was a misprint
+    corrected = {**GOOD, "optimizer.lr": 0.09}
+    study = run(folder, believing(tmp_path, corrected), trials=2 + 14)
+    near = [t.notes["belief"] for t in near_a_baseline(study)]
+    assert near[:2] == ["t00000"] * 2
+    assert set(near[2:]) == {"t00009"}
+    assert study.trials["t00009"].hyperparameters["optimizer.lr"] == 0.09
+    assert worth(folder) == [
+        ("published (not in the space any more)", 2),
+        ("published", len(near) - 2),
+    ]
+    lost = run(tmp_path / "t", believing(tmp_path, GOOD), trials=1 + 8)
+    again = run(tmp_path / "t", believing(tmp_path), trials=1 + 14)
+    assert len(near_a_baseline(lost)) == len(near_a_baseline(again)) == 2
+
+
+def test_a_baseline_that_failed_or_is_flagged_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = believing(tmp_path, GOOD)
+    study = run(tmp_path / "s", space, trials=1 + 6)
+    (baseline,) = study.ledger.asked.baseline_trials
+    beliefs, near = study._beliefs, [NOWHERE] * 6
+    assert beliefs.choose([baseline], near, None) is baseline
+    baseline.status = Status.FAILED
+    assert beliefs.choose([baseline], near, None) is None
+    baseline.status = Status.FINISHED
+    monkeypatch.setattr("rkdsearch.search.beliefs.kept_off", lambda trial: trial is baseline)
+    assert beliefs.choose([baseline], near, None) is None
+
+
+def test_a_baseline_without_another_setting_near_it_does_not_end_the_other_beliefs(
+    tmp_path: Path,
+) -> None:
+    """All of a baseline's neighbours have more parameters than the space allows."""
+    study = run(
+        tmp_path / "s",
+        believing(tmp_path, GOOD, {**GOOD, "label": "again", "attack.eps": 0.12}),
+        trials=2 + 6,
+    )
+    blocked, other = study.ledger.asked.baseline_trials
+    first = study.feasibility.first_feasible
+    tried: list[str] = []
+
+    def feasible(proposals: Any, asked: Any, trial_id: str) -> Any:
+        found = list(proposals)
+        tried.append(found[0].notes["belief"])
+        return (
+            None if found[0].notes["belief"] == blocked.trial_id else first(found, asked, trial_id)
+        )
+
+    study.feasibility.first_feasible = feasible  # type: ignore[method-assign]  # one is blocked
+    found = study._near_baseline(8, None)
+    assert found is not None
+    assert found.notes["belief"] == other.trial_id
+    assert tried == [blocked.trial_id, other.trial_id]
+
+
+def test_near_a_baseline_of_another_method_than_the_fixed_one_nothing_is_proposed(
+    tmp_path: Path,
+) -> None:
+    fixed = {k: v for k, v in SMALL["fixed"].items() if k != "attack.steps"}
+    search = {k: v for k, v in SEARCHED.items() if not k.startswith("method.")}
+    space = load_space(
+        tmp_path,
+        fixed={**fixed, "method.name": "pgd_at"},
+        search=search,
+        first=[GOOD],
+        sampler={"name": "tpe", "startup": 7, "beliefs": "medium"},
+    )
+    assert near_a_baseline(run(tmp_path / "s", space, trials=1 + 10)) == []
+    assert any("sampler.beliefs medium: has no effect" in text for text in notices(space))
+    assert not any("near baselines" in line for line in space.forecast(20))
 
 
 def test_a_baseline_in_its_warm_up_is_judged_on_the_rung_after_it(
@@ -164,7 +252,7 @@ def test_a_baseline_in_its_warm_up_is_judged_on_the_rung_after_it(
     first = study.scheduler.rungs[0]
     assert "t00000" not in first.values  # one epoch is within its warm-up
     first_near = near_a_baseline(study)[0]
-    assert {t.notes["belief"] for t in near_a_baseline(study)} == {"published"}
+    assert {t.notes["belief"] for t in near_a_baseline(study)} == {"t00000"}
     assert "t00000" in study.scheduler.rungs[1].values
     assert first_near.ordinal >= 7
 

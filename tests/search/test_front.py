@@ -362,6 +362,21 @@ def test_a_constant_student_is_on_no_front_of_a_search_that_has_learned(tmp_path
     assert kept_off(read(study).trials) == []
 
 
+def test_of_a_grid_a_point_that_has_learned_is_replicated_before_a_constant_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = {"published": "trades", "grid": {"optimizer.lr": [0.2, 0.01]}}
+    space = load_space(tmp_path, **{**ALL, "first": [grid]}, replicates={"seeds": 1})
+    study = run(tmp_path, space, trials=2)
+    measured_anew(
+        study, "t00000", clean_accuracy=0.6, robust_accuracy=0.6, worst_class_accuracy=0.0
+    )
+    measured_anew(study, "t00001", clean_accuracy=0.75, robust_accuracy=0.28)
+    monkeypatch.setattr(front, "contenders", lambda *_: [])  # others are better
+    chosen = front.to_replicate(study.trials.values(), study.space)
+    assert [t.trial_id for t in chosen] == ["t00001"]
+
+
 def test_a_flagged_student_is_not_replicated(tmp_path: Path) -> None:
     replicates = {"seeds": 1, "contenders": 2, "baselines": True}
     study = run(tmp_path, load_space(tmp_path, **ALL), trials=3)

@@ -69,7 +69,7 @@ def searched(**changes: Any) -> dict[str, Any]:
         ),
         (
             {"first": [*SMALL["first"], {"label": "PGD", "method.name": "pgd_at"}]},
-            "first baselines PGD are trained next: accepted",
+            "first baselines PGD are trained next, within --trials: accepted",
         ),
         (
             {"first": [{**SMALL["first"][0], "label": "TRADES"}]},
@@ -92,9 +92,9 @@ def searched(**changes: Any) -> dict[str, Any]:
         (
             {"first": [{**SMALL["first"][0], "optimizer.lr": 0.2}]},
             (
-                "first baselines published are trained next; baselines published are not in the"
-                " space any more: their rows stay, labelled so, and no other run of theirs begins:"
-                " accepted"
+                "first baselines published are trained next, within --trials; baselines published"
+                " are not in the space any more: their rows stay, labelled so, and no other run of"
+                " theirs begins: accepted"
             ),
         ),
         (
@@ -221,6 +221,42 @@ def test_a_grown_study_keeps_its_trials_and_trains_new_baselines_next(tmp_path: 
     # momentum 0.5, which was fixed, is an observation of what is searched now
     told = second.observations()
     assert [o.hyperparameters["optimizer.momentum"] for o in told[:4]] == [0.5] * 4
+
+
+def test_a_method_that_was_fixed_may_be_searched_and_earlier_trials_stay(tmp_path: Path) -> None:
+    """The rows do not say it: they were refused, and the study with them."""
+    fixed = {**SMALL["fixed"], "method.name": "trades"}
+    search = {k: v for k, v in SMALL["search"].items() if k != "method.name"}
+    folder, before = tmp_path / "s", load_space(tmp_path, fixed=fixed, search=search, first=[])
+    study_file.describe(folder, before, {})
+    queue.enqueue(folder, {"optimizer.lr": 0.2}, "mine")
+    first = run(folder, before, trials=5)
+    running = Study(folder, before, 6, {})
+    running.reconcile()
+    assert running.next() is not None  # one that the driver's end interrupts
+    said: list[str] = []
+    space = load_space(tmp_path, first=[])
+    study_file.claim(folder, space, resume=True, notice=said.append)
+    assert any("search.method.name is searched now" in text for text in said)
+    second = Study(folder, space, 9, {})
+    second.reconcile(said.append)
+    assert not any("cannot be read" in text for text in said)
+    assert first.trials.keys() < second.trials.keys()
+    for name, trial in first.trials.items():
+        assert second.trials[name].config.fingerprint() == trial.config.fingerprint()
+        assert second.trials[name].hyperparameters["method.name"] == "trades"
+    grown = run(folder, space, trials=9)
+    assert len([t for t in grown.trials.values() if t.label == "mine"]) == 1
+
+
+def test_a_damaged_rows_place_is_not_given_to_another_beside_its_replicates(tmp_path: Path) -> None:
+    space = load_space(tmp_path, replicates={"seeds": 1}, scheduler={"name": "none"}, first=[])
+    study = run(tmp_path / "s", space, trials=6)
+    lost = study.ledger.replicates[0].ordinal
+    (tmp_path / "s" / "trials" / f"t{lost:05}.parquet").write_bytes(b"torn")
+    again = run(tmp_path / "s", space, trials=8)
+    assert f"t{lost:05}" not in again.trials
+    assert {t.ordinal for t in again.ledger.configurations} >= {6, 7}
 
 
 class RealWorker(FakeWorker):

@@ -11,7 +11,7 @@ from rkdsearch.errors import StudyError
 from rkdsearch.results.cells import records
 from rkdsearch.results.store import Store
 from rkdsearch.results.study import read_study
-from rkdsearch.search import front, longer, study_file
+from rkdsearch.search import front, longer, queue, study_file
 from rkdsearch.search.study import Study
 from tests.search.files import SMALL, FakeWorker, load_space, on_disk, run
 
@@ -125,6 +125,24 @@ def test_what_had_not_ended_ends_and_is_promoted_no_more(tmp_path: Path) -> None
     assert study.trials["t00001"].label == "published"
     # asked for 7, and the baseline is trained once more
     assert len(study.trials) == 8
+
+
+def test_an_enqueued_configuration_that_was_interrupted_is_trained_at_the_new_length(
+    tmp_path: Path,
+) -> None:
+    space = load_space(tmp_path, first=[])
+    study_file.describe(tmp_path / "s", space, {})
+    queue.enqueue(tmp_path / "s", {"method.name": "trades", "optimizer.lr": 0.07}, "mine")
+    killed = Study(tmp_path / "s", space, 7, {})
+    killed.reconcile()
+    assert killed.next() is not None  # the driver ends in its first epoch
+    study, worker, said = grown(tmp_path / "s", replicates=None, first=[])
+    assert said[0].endswith("asked for: t00000")
+    worker.drive(study)
+    again = [t for t in study.trials.values() if t.label == "mine"]
+    assert [t.config.training.epochs for t in again] == [4, 8]
+    assert again[1].hyperparameters == again[0].hyperparameters
+    assert grown(tmp_path / "s", replicates=None, first=[])[0].done
 
 
 def test_the_sampler_is_told_of_shorter_runs_as_of_unfinished_ones(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """A race over seeds: many contenders get a few replicates, the better half of them more."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -38,6 +38,7 @@ def raced(
     *,
     single: Accuracies | None = None,
     described: Mapping[str, Any] = MappingProxyType({}),
+    constant: Collection[str] = (),
     **settings: Any,
 ) -> Study:
     """A search of four full-length trials whose replicates, of any seed, have these accuracies.
@@ -53,7 +54,7 @@ def raced(
     )
     study = Study(folder, space, 4, {})
     study.reconcile()
-    return finish(study, accuracies, single=single)
+    return finish(study, accuracies, single=single, constant=constant)
 
 
 def finish(
@@ -62,8 +63,12 @@ def finish(
     *,
     single: Accuracies | None = None,
     until: Callable[[], bool] = lambda: False,
+    constant: Collection[str] = (),
 ) -> Study:
-    """Train all that is left, or until something is so; each run has its given accuracies."""
+    """Train all that is left, or until something is so; each run has its given accuracies.
+
+    Replicates of those in `constant` give all images one class.
+    """
     worker = FakeWorker()
     while not study.done and not until():
         assignment = study.next()
@@ -72,7 +77,10 @@ def finish(
             study.report(assignment.trial_id, result, {"run.processes": 1})
         name, _, replicate = assignment.trial_id.partition("-")
         clean, robust = (accuracies if replicate or single is None else single)[name]
-        measured_anew(study, assignment.trial_id, clean_accuracy=clean, robust_accuracy=robust)
+        worst = {"worst_class_accuracy": 0.0} if replicate and name in constant else {}
+        measured_anew(
+            study, assignment.trial_id, clean_accuracy=clean, robust_accuracy=robust, **worst
+        )
     return study
 
 
@@ -111,6 +119,15 @@ def test_a_contender_that_none_dominates_never_drops_out(tmp_path: Path) -> None
     study = raced(tmp_path, three)
     assert replicates(study) == {"t00000": 4, "t00001": 4, "t00002": 4, "t00003": 1}
     assert names(study) == ["t00000", "t00001", "t00002"]
+
+
+def test_a_constant_prediction_does_not_win_the_race(tmp_path: Path) -> None:
+    """Of classes of which one has 80 % of the images; no attack moves a constant."""
+    study = raced(
+        tmp_path, {**FOUR, "t00002": (0.8, 0.8)}, constant=frozenset({"t00002"}), contenders=5
+    )
+    assert replicates(study) == {"t00000": 4, "t00001": 4, "t00002": 1, "t00003": 1}
+    assert names(study) == ["t00000", "t00001"]
 
 
 def test_one_that_dropped_out_is_on_no_front_though_its_few_replicates_were_lucky(

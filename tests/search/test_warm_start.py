@@ -347,3 +347,26 @@ def test_what_the_earlier_study_trained_is_not_proposed_again(tmp_path: Path) ->
     FakeWorker().drive(later)
     assert len(later.trials) == 6
     assert not known & {trial.config.fingerprint() for trial in later.trials.values()}
+
+
+@pytest.mark.parametrize("sampler", ["grid", "tpe"])
+def test_of_a_finite_space_what_an_earlier_study_has_comes_last(
+    tmp_path: Path, sampler: str
+) -> None:
+    space = load_space(
+        tmp_path,
+        first=[],
+        search={
+            "method.name": {"choice": ["natural", "pgd_at"]},
+            "optimizer.lr": {"choice": [0.01, 0.02, 0.05, 0.1, 0.2, 0.3]},
+        },
+        sampler={"name": sampler},
+    )
+    earlier = Study(claimed(tmp_path), space, 6, {})
+    FakeWorker().drive(earlier)
+    known = {trial.config.fingerprint() for trial in earlier.trials.values()}
+    seen = warm_start.from_study(tmp_path / "study", space).observations
+    later = Study(tmp_path / "later", space, 8, {}, warm_start=seen)
+    FakeWorker().drive(later)
+    asked = [trial.config.fingerprint() for trial in later.trials.values()]
+    assert [one in known for one in asked] == [False] * 6 + [True] * 2

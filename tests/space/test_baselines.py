@@ -140,6 +140,18 @@ def test_a_published_label_says_what_the_entry_changes(tmp_path: Path) -> None:
             load_space(tmp_path, first=[other])
 
 
+def test_a_label_hides_no_departure_from_the_paper(tmp_path: Path) -> None:
+    fixed = {k: v for k, v in SMALL["fixed"].items() if k != "attack.steps"}
+    weighed = {**fixed, "method": {"name": "trades", "consistency_weight": 1.0}}
+    search = {"attack.eps": {"float": [0.1, 0.2]}}
+    (trades,) = load_space(tmp_path, fixed=weighed, search=search, first=["trades"]).baselines
+    assert trades.label == "TRADES, published, method.consistency_weight 1.0"
+    slow = {**fixed, "optimizer.lr": 0.05}
+    entry = {"published": "pgd_at", "optimizer.lr": 0.05}
+    (pgd,) = load_space(tmp_path, fixed=slow, search=search, first=[entry]).baselines
+    assert pgd.label == "PGD-AT, published, optimizer.lr 0.05"
+
+
 def test_a_published_setting_keeps_its_own_value_of_what_is_searched(tmp_path: Path) -> None:
     fixed = {**SMALL["fixed"], "optimizer.weight_decay": 0.5, "attack.eps": 0.15}
     search = "search: {optimizer.weight_decay: {float: [0, 1]}, attack: {eps: {float: [0, 1]}}}\n"
@@ -151,6 +163,6 @@ def test_a_published_setting_keeps_its_own_value_of_what_is_searched(tmp_path: P
     configs = [space.config(baseline.overrides) for baseline in space.baselines]
     assert [(c.optimizer.weight_decay, c.attack.eps) for c in configs] == [(0.5, 0.15), (0.5, 0.3)]
     assert [b.label for b in space.baselines] == [
-        "TRADES, published, attack.steps 2",
-        "PGD-AT, published, attack.steps 2, attack.eps 0.3",
+        "TRADES, published, attack.steps 2, attack.eps 0.15, optimizer.weight_decay 0.5",
+        "PGD-AT, published, attack.steps 2, attack.eps 0.3, optimizer.weight_decay 0.5",
     ]

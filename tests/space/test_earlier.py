@@ -43,6 +43,15 @@ def test_a_student_brings_what_its_study_fixed_and_the_new_space_keeps_its_own_i
     assert config.to_dict()["student"]["width"] == 8
 
 
+def test_what_was_null_there_is_null_here_whatever_the_new_space_fixes(tmp_path: Path) -> None:
+    earlier(tmp_path / "old", 0.05)
+    fixed = {**SMALL["fixed"], "method": {"name": "pgd_at"}, "optimizer.gradient_clip": 0.5}
+    space = load_space(tmp_path, fixed=fixed, search=LR, first=[{"study": "old"}])
+    (baseline,) = space.baselines
+    assert space.config(baseline.overrides).optimizer.gradient_clip is None
+    assert space.example().optimizer.gradient_clip == 0.5
+
+
 def test_a_search_that_goes_on_keeps_what_it_has_read(tmp_path: Path) -> None:
     old = earlier(tmp_path / "old", 0.05)
     file = write_space(tmp_path, first=[{"study": "old"}])
