@@ -72,7 +72,7 @@ class _Screen:
         self._console.print(Text.assemble((_safe(found.name), "bold"), f"  {_state(found)}"))
         if waiting := _enqueued(found):
             then = "" if found.writer else " when `rkdsearch tune --resume` goes on"
-            self._console.print(f"{waiting} enqueued: before further proposals{then}")
+            self._console.print(f"{waiting} enqueued: trained before further proposals{then}")
         device, span = duration(cost.device_seconds), duration(cost.span_seconds)
         self._console.print(
             f"device time {device} in a span of {span}, hypervolume {found.volume:.4f}"

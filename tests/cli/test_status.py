@@ -246,9 +246,12 @@ def test_configurations_that_wait_for_their_trial_are_counted(
     for label in ("first", "second"):
         enqueue(tmp_path, {"optimizer.lr": 0.1}, label)
     status(tmp_path)
-    assert "2 enqueued: trained when `rkdsearch tune --resume` goes on" in capsys.readouterr().out
+    assert (
+        "2 enqueued: trained before further proposals when `rkdsearch tune"
+        in capsys.readouterr().out
+    )
     row = {**records(store.trials())[0], "notes": {"enqueued": every(tmp_path)[0].name}}
     store.write_trial({name: v for name, v in row.items() if not name.startswith("config.")})
     with one_writer(tmp_path):
         status(tmp_path)
-    assert "1 enqueued: before further proposals" in capsys.readouterr().out
+    assert "1 enqueued: trained before further proposals" in capsys.readouterr().out
