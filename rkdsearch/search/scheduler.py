@@ -7,15 +7,16 @@ promotion   Every trial pauses at a rung. The best 1/eta of the rung are promote
             are known to be among the best.
 stopping    A trial trains on unless it ranks below the best 1/eta of those that arrived before it.
 
-eta is `scheduler.reduction`. With `per_group` > 0 trials are ranked within their groups first (the
-methods, say, with `sampler.minimum_per`): the best 1/eta of each group are promoted, one at least
-once so many have arrived as survive of `per_group`; then the best of all, up to 1/eta of the rung.
+eta is `scheduler.reduction`. With `minima`, one for each field of `sampler.minimum_per`, trials are
+ranked within their groups first, those of one choice of such a field (a method, say): the best
+1/eta of each group are promoted, one at least once so many have arrived as survive of the minimum;
+then the best of all, up to 1/eta of the rung. A trial is in one group of each field.
 Rungs hold no state of their own: after a restart they are filled again from the ledger.
 """
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -43,12 +44,13 @@ class Rung:
     never by arrival, so that a resumed search decides the same.
     """
 
-    def __init__(self, epochs: int) -> None:
+    def __init__(self, epochs: int, fields: int = 0) -> None:
         self.epochs = epochs
         self.values: dict[str, tuple[float, ...]] = {}  # merits, in order of arrival
         self.promoted: set[str] = set()
         self.table = np.empty((0, 0))  # (N, D), the merits again
-        self.groups = np.empty(0, dtype=np.int64)  # (N,), the number of the group; -1: in none
+        # (N, fields), the numbers of its groups; -1: in none
+        self.groups = np.empty((0, fields), dtype=np.int64)
         self._ties: dict[str, tuple[float, ...]] = {}
         self._order: list[tuple[tuple[float, ...], str]] = []
         self._numbers: dict[Hashable, int] = {}  # of groups
@@ -58,14 +60,17 @@ class Rung:
         trial_id: str,
         values: tuple[float, ...],
         ties: tuple[float, ...],
-        group: Hashable,
+        group: Sequence[Hashable] | None,
     ) -> None:
-        """Add a trial; a `group` of None is none."""
+        """Add a trial; `group` has its choice of each field, and is None where it is in none."""
         self.values[trial_id], self._ties[trial_id] = values, ties
         row = self.row(trial_id)
         self._order.insert(row, (ties, trial_id))
-        number = -1 if group is None else self._numbers.setdefault(group, len(self._numbers))
-        self.groups = np.insert(self.groups, row, number)
+        numbers = [
+            -1 if group is None else self._numbers.setdefault((n, group[n]), len(self._numbers))
+            for n in range(self.groups.shape[1])
+        ]
+        self.groups = np.insert(self.groups, row, numbers, axis=0)
         self.table = np.insert(self.table.reshape(-1, len(values)), row, values, axis=0)
 
     def row(self, trial_id: str) -> int:
@@ -107,12 +112,13 @@ class Scheduler:
         epochs: tuple[int, ...],
         config: SchedulerConfig,
         objectives: tuple[str, ...],
-        per_group: int = 0,
+        minima: Sequence[int] = (),
     ) -> None:
-        self.rungs = tuple(Rung(e) for e in epochs) if config.name != "none" else ()
+        lengths = epochs if config.name != "none" else ()
+        self.rungs = tuple(Rung(e, len(minima)) for e in lengths)
         self._eta = config.reduction
         self._kind = config.kind
-        self._per_group = per_group
+        self._minima = minima
         weights = np.array(
             [
                 config.metric.get(name, 0.0) if config.metric else 1 / len(objectives)
@@ -146,7 +152,7 @@ class Scheduler:
         rung: Rung,
         trial_id: str,
         values: tuple[float, ...],
-        group: Hashable = None,
+        group: Sequence[Hashable] | None = None,
         ties: tuple[float, ...] = (),
     ) -> None:
         """Add a trial that has reached the rung. Its later records are ignored.
@@ -154,7 +160,7 @@ class Scheduler:
         Among trials of equal values the one of the lowest `ties` ranks first.
         """
         if trial_id not in rung.values:
-            rung.add(trial_id, values, ties, group if self._per_group else None)
+            rung.add(trial_id, values, ties, group)
 
     def rank(self, rung: Rung, trial_id: str) -> Rank:
         """Rank of the trial among those that have reached the rung so far."""
@@ -236,20 +242,21 @@ class Scheduler:
         if not self._grouped(rung):
             return best
         below = [r.epochs for r in self.rungs].index(rung.epochs)
-        enough = max(1, self._per_group // self._eta**below)
         ranking = self._ranking(rung)
-        rows = np.lexsort((ranking.fronts, rung.groups))
-        rows = rows[rung.groups[rows] >= 0]
-        for members in np.split(rows, np.flatnonzero(np.diff(rung.groups[rows])) + 1):
-            count = max(len(members) // self._eta, int(len(members) >= enough))
-            if not count:
-                continue
-            # all of the fronts before the one that the line cuts; of that one the first in order
-            fronts = ranking.fronts[members]
-            whole = int(np.searchsorted(fronts, fronts[count - 1]))
-            best[members[:whole]] = True
-            cut = ranking.front(int(fronts[count - 1]))
-            best[cut[rung.groups[cut] == rung.groups[members[0]]][: count - whole]] = True
+        for groups, minimum in zip(rung.groups.T, self._minima, strict=True):
+            enough = max(1, minimum // self._eta**below)
+            rows = np.lexsort((ranking.fronts, groups))
+            rows = rows[groups[rows] >= 0]
+            for members in np.split(rows, np.flatnonzero(np.diff(groups[rows])) + 1):
+                count = max(len(members) // self._eta, int(len(members) >= enough))
+                if not count:
+                    continue
+                # all of the fronts before the one that the line cuts; of that the first in order
+                fronts = ranking.fronts[members]
+                whole = int(np.searchsorted(fronts, fronts[count - 1]))
+                best[members[:whole]] = True
+                cut = ranking.front(int(fronts[count - 1]))
+                best[cut[groups[cut] == groups[members[0]]][: count - whole]] = True
         return best
 
     def _quota(self, rung: Rung) -> int:

@@ -64,7 +64,7 @@ class Study:
             tuple(r.epochs for r in space.rungs),
             space.scheduler,
             space.objectives,
-            per_group=min(space.sampler.minimum_per.values(), default=0),
+            minima=tuple(space.sampler.minimum_per.values()),
         )
         # failed trials of an earlier session that this one retries
         self.retried: list[str] = []

@@ -180,30 +180,51 @@ def test_among_equals_the_cheaper_trial_ranks_first() -> None:
 
 
 def test_the_best_of_each_group_climbs_before_groups_are_compared() -> None:
-    scheduler = Scheduler((1, 3), SchedulerConfig(reduction=2), NAMES, per_group=2)
+    scheduler = Scheduler((1, 3), SchedulerConfig(reduction=2), NAMES, minima=[2])
     rung = scheduler.rungs[0]
     values = {"a0": 0.9, "a1": 0.8, "b0": 0.3, "b1": 0.2, "c0": 0.1}
     promoted = []
     for trial_id, value in values.items():
-        scheduler.record(rung, trial_id, (value, value), group=trial_id[0])
+        scheduler.record(rung, trial_id, (value, value), group=[trial_id[0]])
         while (found := scheduler.next_promotion()) is not None:
             found.rung.promoted.add(found.trial_id)
             promoted.append(found.trial_id)
     # c has one of its two; a1 is second of all, and two of five have climbed
     assert promoted == ["a0", "b0"]
-    scheduler.record(rung, "c1", (0.05, 0.05), group="c")
+    scheduler.record(rung, "c1", (0.05, 0.05), group=["c"])
     found = scheduler.next_promotion()
     assert found is not None
     assert found.trial_id == "c0"
 
 
+def test_with_two_fields_the_best_of_each_choice_of_either_climbs() -> None:
+    """Combinations of both have a trial each, and none of them a minimum of two."""
+    scheduler = Scheduler((1,), SchedulerConfig(reduction=4), NAMES, minima=[2, 2])
+    rung = scheduler.rungs[0]
+    values = {("rslad", 8): 0.9, ("rslad", 4): 0.8, ("trades", 2): 0.2, ("trades", 1): 0.1}
+    for (method, width), value in values.items():
+        scheduler.record(rung, f"{method}-{width}", (value, value), group=[method, width])
+    promoted = []
+    while (found := scheduler.next_promotion()) is not None:
+        found.rung.promoted.add(found.trial_id)
+        promoted.append(found.trial_id)
+    assert promoted == ["rslad-8", "trades-2"]
+    # of the second width of 8, the better
+    scheduler.record(rung, "trades-8", (0.05, 0.05), group=["trades", 8])
+    assert scheduler.next_promotion() is None  # it has climbed already
+    scheduler.record(rung, "trades-4", (0.04, 0.04), group=["trades", 4])
+    found = scheduler.next_promotion()
+    assert found is not None
+    assert found.trial_id == "rslad-4"
+
+
 def test_a_baseline_takes_no_place_in_its_group() -> None:
-    scheduler = Scheduler((1,), SchedulerConfig(reduction=2), NAMES, per_group=2)
+    scheduler = Scheduler((1,), SchedulerConfig(reduction=2), NAMES, minima=[2])
     rung = scheduler.rungs[0]
     scheduler.record(rung, "baseline", (0.9, 0.9))
     rung.promoted.add("baseline")
     for trial_id, value in {"t1": 0.2, "t2": 0.1}.items():
-        scheduler.record(rung, trial_id, (value, value), group="rslad")
+        scheduler.record(rung, trial_id, (value, value), group=["rslad"])
     found = scheduler.next_promotion()
     assert found is not None
     assert found.trial_id == "t1"
@@ -211,7 +232,7 @@ def test_a_baseline_takes_no_place_in_its_group() -> None:
 
 def test_the_best_of_groups_agree_with_the_definition() -> None:
     rng, eta = np.random.default_rng(5), 2
-    scheduler = Scheduler((1, 3), SchedulerConfig(reduction=eta), NAMES, per_group=4)
+    scheduler = Scheduler((1, 3), SchedulerConfig(reduction=eta), NAMES, minima=[4])
     rung = scheduler.rungs[0]
     names, groups = list[str](), dict[str, str]()
     for number in rng.permutation(40):
@@ -220,7 +241,8 @@ def test_the_best_of_groups_agree_with_the_definition() -> None:
         if number % 5:  # the others are in no group
             groups[trial_id] = "abc"[number % 3]
         merits = tuple(np.round(rng.random(2), 1).tolist())
-        scheduler.record(rung, trial_id, merits, group=groups.get(trial_id))
+        own = [groups[trial_id]] if trial_id in groups else None
+        scheduler.record(rung, trial_id, merits, group=own)
         ids = sorted(names)
         ranks = ranks_by_definition(np.array([rung.values[i] for i in ids]))
         best_first = [ids[ranks.index(n)] for n in range(len(ids))]

@@ -162,6 +162,6 @@ def test_what_is_left_of_a_finite_space_is_proposed_to_the_choice_that_is_owed(
     rates = {"choice": [0.01, 0.02, 0.03, 0.04], "when": {"method.name": "trades"}}
     searched = {**FEW, "optimizer.lr": rates}
     space = load_space(tmp_path, fixed=UNSTEPPED, search=searched, first=[], sampler=MINIMUM)
-    found = Feasibility(space, {})._unasked(0, set(), Owed("method.name", method))
+    found = Feasibility(space, {})._unasked(0, set(), set(), Owed("method.name", method))
     assert found.hyperparameters["method.name"] == method
     assert found.by == ProposedBy.MINIMUM
