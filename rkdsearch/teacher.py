@@ -171,6 +171,22 @@ def classes_of(path: Path) -> tuple[str, ...] | None:
         return None
 
 
+def in_another_order(theirs: Sequence[str], classes: Sequence[str]) -> bool:
+    """True where a name stands at another place in the one than in the other."""
+    place = {name: k for k, name in enumerate(theirs)}
+    return any(place.get(name, k) != k for k, name in enumerate(classes))
+
+
+def check_class_order(path: Path, classes: Sequence[str]) -> None:
+    """Raise TeacherError where the file's logits have these classes in another order."""
+    theirs = classes_of(path)
+    if theirs is not None and in_another_order(theirs, classes):
+        raise TeacherError(
+            f"{path}: its logits are in the order {', '.join(theirs)}, and the classes of the"
+            f" images are {', '.join(classes)}; name and number them alike"
+        )
+
+
 def fingerprint(path: Path) -> str:
     """SHA-256 of the file's bytes, in hexadecimal."""
     try:

@@ -44,9 +44,20 @@ class Fidelity(Section):
             }
         )
 
-    def same_validation(self, other: "Fidelity", config: ValidationConfig) -> bool:
-        """True where both validate this run alike: only then can their accuracies be compared."""
-        return self.validation(config) == other.validation(config)
+    def same_validation(
+        self, other: "Fidelity", config: ValidationConfig, available: int | None = None
+    ) -> bool:
+        """True where both validate this run alike: only then can their accuracies be compared.
+
+        Of no more images than are `available`.
+        """
+
+        def alike(fidelity: "Fidelity") -> ValidationConfig:
+            found = fidelity.validation(config)
+            whole = available is not None and (found.images or available) >= available
+            return found.model_copy(update={"images": None}) if whole else found
+
+        return alike(self) == alike(other)
 
 
 def fidelity_at(fidelities: Sequence[Fidelity], epoch: int) -> Fidelity:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rkdsearch.atomic_file import replacing
+from rkdsearch.atomic_file import TEMPORARY, replacing
 from rkdsearch.data.config import DataConfig
 from rkdsearch.data.images import Images
 from rkdsearch.errors import DataError, DiskError
@@ -283,16 +283,29 @@ def _from_cache(
     if not path.is_file():
         with one_at_a_time(folder):
             if not path.is_file():  # another process may have written it meanwhile
+                for left in folder.glob(f"{TEMPORARY}{path.name}-*"):  # of a killed one
+                    left.unlink(missing_ok=True)
                 _write(path, encoded, decoder, shape)
     # Copy on write: torch asks for writable memory, although nothing writes to it.
     mapped: Pixels = np.load(path, mmap_mode="c", allow_pickle=False)
     return mapped
 
 
+def _take_room(file: Path) -> None:
+    """Allocate the whole file now. Raises OSError on a full disk.
+
+    A page of a sparse file that finds no room later ends the process by SIGBUS.
+    """
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        with file.open("rb+") as opened:
+            os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+
+
 def _write(path: Path, encoded: Encoded, decoder: Decoder, shape: tuple[int, ...]) -> None:
     try:
         with replacing(path) as temporary:
             pixels = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+            _take_room(temporary)
             _fill(pixels, encoded, decoder)
             pixels.flush()
     except DiskError as error:

@@ -49,13 +49,13 @@ class Splits:
 def stratified_subset(labels: Indices, count: int | None, *, seed: int, field: str) -> Indices:
     """Positions of `count` images, all classes in proportion, always the same ones.
 
-    All positions where `count` is None or not smaller than their number.
+    All positions where `count` is None or not smaller than their number. A class without images has
+    none, as validation images that a data set brings may be.
     """
-    return (
-        np.arange(len(labels))
-        if count is None or count >= len(labels)
-        else stratified_sample(labels, count, seed=seed, keep=0, field=field)
-    )
+    if count is None or count >= len(labels):
+        return np.arange(len(labels))
+    present: Indices = np.unique(labels, return_inverse=True)[1]
+    return stratified_sample(present, count, seed=seed, keep=0, field=field)
 
 
 def stratified_sample(labels: Indices, count: int, *, seed: int, keep: int, field: str) -> Indices:

@@ -33,6 +33,7 @@ from rkdsearch.provenance import Provenance, provenance
 from rkdsearch.results.cells import records
 from rkdsearch.results.rows import Checks
 from rkdsearch.results.store import Store
+from rkdsearch.teacher import in_another_order
 
 PARTIAL = "partial"  # folder of a study: records of unfinished blocks
 
@@ -245,6 +246,12 @@ def _misfit(job: EvaluationJob, images: EvaluatedImages) -> str | None:
         return (
             f"its network tells {network.classes} classes apart, and {images.name} has"
             f" {there.classes}; name other images with --data"
+        )
+    known = job.target.classes
+    if images.opens_test and known is not None and in_another_order(known, images.classes):
+        return (
+            f"its logits are in the order {', '.join(known)}, and the classes of {images.name} are"
+            f" {', '.join(images.classes)} now; name them as they were"
         )
     return None
 

@@ -1,6 +1,7 @@
 """The run of an exported network as a YAML file for `rkdsearch train`."""
 
 import json
+import shlex
 
 from rkdsearch import config as run
 from rkdsearch.exporting.exported_network import ExportedNetwork, join_then, own_packages
@@ -26,7 +27,10 @@ def run_yaml(d: ExportedNetwork) -> str:
     if config.data.path:
         where = {**images, **where, "name": f"{config.data.kind}:WHERE"}
     given = [
-        f"data.{name}={value if isinstance(value, str) else json.dumps(value)}"
+        shlex.quote(
+            f"data.{name}="
+            + (value if isinstance(value, str) else json.dumps(value, separators=(",", ":")))
+        )
         for name, value in where.items()
     ]
     given += [

@@ -37,8 +37,15 @@ class Average:
             self.count += 1
             self._move(student, max(1 - self._config.decay, 1 / self.count))
 
+    @torch.no_grad()
     def after_epoch(self, student: nn.Module, epoch: int) -> None:
-        """SWA: the mean of all epochs since the first averaged one; before it, the student."""
+        """SWA: the mean of all epochs since the first averaged one; before it, the student.
+
+        What is no weight is the student's own, such as the statistics of an InstanceNorm; those of
+        BatchNorm are estimated anew (`reestimate_batchnorm`).
+        """
+        for mine, theirs in zip(self.network.buffers(), student.buffers(), strict=True):
+            mine.copy_(theirs)
         if self._config.name == "swa":
             self.count = max(0, epoch - self._first) + 1
             self._move(student, 1 / self.count)

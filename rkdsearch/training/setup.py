@@ -12,7 +12,7 @@ from rkdsearch import data, models
 from rkdsearch.config import TeacherConfig, TrainConfig
 from rkdsearch.errors import ConfigError
 from rkdsearch.methods import Companion, Method
-from rkdsearch.teacher import Role, fingerprint
+from rkdsearch.teacher import Role, check_class_order, fingerprint
 from rkdsearch.training.accelerator import accelerator_for
 from rkdsearch.training.averaging import Average
 from rkdsearch.training.objective import TrainingObjective
@@ -156,6 +156,7 @@ def _frozen_teacher(
             f"teachers.{role} has a recipe and no path: `rkdsearch teacher train` makes the"
             " file, and so does `tune`"
         )
+    check_class_order(Path(teacher.path), splits.train.classes)
     return CACHE.teacher(
         teacher,
         splits.train.task,

@@ -20,7 +20,7 @@ from rkdsearch.errors import CheckpointError, FileError, OutOfMemoryError, Teach
 from rkdsearch.pace import Pace
 from rkdsearch.results.flags import raised, sentence
 from rkdsearch.results.rows import Checks
-from rkdsearch.teacher import ROLES, Role, classes_of, fingerprint, load, split_of
+from rkdsearch.teacher import ROLES, Role, check_class_order, fingerprint, load, split_of
 from rkdsearch.training import checkpoint
 from rkdsearch.training.epoch import EpochResult
 from rkdsearch.training.validation import VALIDATION_SEED
@@ -155,13 +155,8 @@ def load_network(
     another order.
     """
     assert teacher.path is not None
-    path, classes = Path(teacher.path), splits.train.classes
-    theirs = classes_of(path)
-    if theirs is not None and theirs != classes and set(theirs) == set(classes):
-        raise TeacherError(
-            f"{path}: its logits are in the order {', '.join(theirs)}, and the classes of the"
-            f" images are {', '.join(classes)}; name and number them alike"
-        )
+    path = Path(teacher.path)
+    check_class_order(path, splits.train.classes)
     return load(
         path,
         teacher.network,
@@ -242,7 +237,7 @@ def measuring(teacher: TeacherConfig, config: TrainConfig) -> Iterator[tuple[Tea
         yield so_far, len(y)
     some = images.take(flags.spread(len(y)))
     pixels = data.FloatImages(some, device, channels_last=config.training.channels_last)[:]
-    found = flags.check(network, pixels, some.labels, attack.build()).counts
+    found = flags.check(network, pixels, some.labels.to(device), attack.build()).counts
     yield replace(so_far, checks=found), len(y)
 
 

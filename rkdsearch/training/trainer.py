@@ -155,7 +155,9 @@ class Trainer:
         trained = time.perf_counter() - started
         # Where the validation protocol changed, best-epoch tracking restarts.
         last = fidelity_at(self._fidelities, epoch)
-        comparable = fidelity.same_validation(last, self.config.validation)
+        comparable = fidelity.same_validation(
+            last, self.config.validation, len(self.splits.validation)
+        )
         before = self.history[-1] if self.history and comparable else None
         result = EpochResult(
             epoch=epoch + 1,
@@ -371,12 +373,11 @@ class Trainer:
         processes would wait for each other for ever.
         """
         if self.processes > 1:
-            done = len(self.history)
-            most = self.accelerator.reduce(
-                torch.tensor([done, -done], device=self.device), "max"
-            ).tolist()
-            if most != [done, -done]:
+            # not by a reduction to the maximum: Accelerate sums instead before 1.14
+            done = torch.tensor([len(self.history)], device=self.device)
+            seen = self.accelerator.gather(done).tolist()
+            if min(seen) != max(seen):
                 raise CheckpointError(
-                    f"{self.last}: some processes see {most[0]} finished epochs and others"
-                    f" {-most[1]}; put the folder where all see it"
+                    f"{self.last}: some processes see {max(seen)} finished epochs and others"
+                    f" {min(seen)}; put the folder where all see it"
                 )

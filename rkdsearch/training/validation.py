@@ -90,11 +90,13 @@ class Validator:
         On at most `flags.IMAGES` of the validation images; this process does them alone.
         """
         everything, labels = self.images(self._config.validation.images)
-        some = flags.spread(len(labels)).to(labels.device)
-        x, _ = everything.images.floats(some, device=labels.device, dtype=everything.dtype)
+        some = flags.spread(len(labels))
+        # memory-mapped images stay on the CPU, and are chosen there
+        here = some.to(everything.images.labels.device)
+        x, _ = everything.images.floats(here, device=labels.device, dtype=everything.dtype)
         x = data.to_layout(x, channels_last=everything.channels_last)
         attack = self._config.validation.attack.build()
-        return flags.check(models.fold(network), x, labels[some], attack).counts
+        return flags.check(models.fold(network), x, labels[some.to(labels.device)], attack).counts
 
 
 def with_validation(

@@ -1,6 +1,7 @@
 """Image folders and Parquet files: decoded right, once, and every fault with its place."""
 
 import errno
+import os
 import re
 import shutil
 import time
@@ -140,10 +141,32 @@ def test_a_cache_folder_that_cannot_be_written_says_which_value_to_change(
     write_folder(tmp_path, COUNTS)
     with pytest.raises(DataError, match=r"data.cache: .*absent is no folder; make it, or name"):
         load_test(folder_config(tmp_path, memory_gib=1e-9, cache=str(tmp_path / "absent")))
-    monkeypatch.setattr(np.lib.format, "open_memmap", full)
+    # a sparse file would be mapped, and a page without room would end the process by SIGBUS
+    monkeypatch.setattr(os, "posix_fallocate", full)
     law = r"No space left.*; set data\.cache to a folder with room, or raise data\.memory_gib"
     with pytest.raises(DataError, match=law):
         load_test(folder_config(tmp_path, memory_gib=1e-9))
+    assert not list(tmp_path.glob(".tmp-*"))
+
+
+def test_what_a_killed_process_left_of_a_cache_is_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(tmp_path, COUNTS)
+
+    def killed(*_: object) -> None:
+        (written,) = tmp_path.glob(".tmp-*")
+        shutil.copyfile(written, written.with_name(written.name + "-left"))
+        raise KeyboardInterrupt
+
+    fill = encoded_files._fill
+    monkeypatch.setattr(encoded_files, "_fill", killed)
+    with pytest.raises(KeyboardInterrupt):
+        load_test(folder_config(tmp_path, memory_gib=1e-9))
+    monkeypatch.setattr(encoded_files, "_fill", fill)
+    (left,) = tmp_path.glob(".tmp-*")
+    assert left.stat().st_size > 0
+    load_test(folder_config(tmp_path, memory_gib=1e-9))
     assert not list(tmp_path.glob(".tmp-*"))
 
 

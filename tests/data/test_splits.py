@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rkdsearch.data.images import Images
-from rkdsearch.data.splits import divide, fingerprint, pixel_hash, stratified_sample
+from rkdsearch.data.splits import (
+    divide,
+    fingerprint,
+    pixel_hash,
+    stratified_sample,
+    stratified_subset,
+)
 from rkdsearch.errors import DataError
 
 class_sizes = st.lists(st.integers(2, 40), min_size=1, max_size=8)
@@ -113,3 +119,13 @@ def test_a_pixel_hash_changes_with_the_pixels_their_shape_their_scale_and_their_
     ]
     assert len({pixel_hash(each) for each in (of, *others)} | {pixel_hash(of, of)}) == 7
     assert pixel_hash(replace(of, name="other")) == pixel_hash(of)
+
+
+def test_a_subset_of_images_without_some_class_has_the_others_in_proportion() -> None:
+    """Validation images that a data set brings may lack a class."""
+    labels = np.repeat([0, 1, 4], [20, 10, 10])
+    chosen = stratified_subset(labels, 8, seed=0, field="validation.images")
+    assert np.bincount(labels[chosen]).tolist() == [4, 2, 0, 0, 2]
+    whole = np.repeat([0, 1, 2], [20, 10, 10])
+    same = stratified_subset(whole, 8, seed=0, field="validation.images")
+    assert chosen.tolist() == same.tolist()

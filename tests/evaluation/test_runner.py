@@ -345,6 +345,20 @@ def test_weights_that_do_not_fit_are_a_sentence_and_the_others_are_evaluated(
     assert not isinstance(done, JobFailure)
 
 
+def test_test_images_whose_classes_are_in_another_order_are_not_evaluated(tmp_path: Path) -> None:
+    run_alone(tmp_path)
+    (mine,) = study_targets(tmp_path).networks
+    images = digits(20)
+    names = tuple(images.classes)
+    for known, fits in ((names, True), ((names[1], names[0], *names[2:]), False), (None, True)):
+        (job,) = evaluation_jobs(Targets([replace(mine, classes=known)]), ("clean",))
+        sentence = runner._misfit(job, images)
+        assert (sentence is None) == fits
+    (job,) = evaluation_jobs(Targets([replace(mine, classes=("1", "0", *names[2:]))]), ("clean",))
+    assert "its logits are in the order 1, 0, 2" in str(runner._misfit(job, images))
+    assert runner._misfit(job, replace(images, opens_test=False)) is None  # `--data` maps names
+
+
 def test_an_evaluation_during_a_search_says_what_that_does_and_is_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,6 +44,16 @@ def test_swa_is_the_student_before_it_starts_and_the_mean_of_epochs_after() -> N
     )
 
 
+def test_statistics_that_are_no_batchnorms_are_the_students_own() -> None:
+    norm = nn.InstanceNorm2d(2, affine=True, track_running_stats=True)
+    averages = [Average(AveragingConfig(name=name), norm, 2) for name in ("ema", "swa")]
+    norm(torch.full((4, 2, 3, 3), 5.0) + torch.randn(4, 2, 3, 3))
+    for average in averages:
+        average.after_step(norm)
+        average.after_epoch(norm, 0)
+        assert torch.equal(average.network.get_buffer("running_mean"), norm.running_mean)
+
+
 def test_the_average_is_not_trained_and_is_no_part_of_the_student() -> None:
     student = Number()
     average = Average(AveragingConfig(name="ema"), student, 1)

@@ -4,20 +4,26 @@ import json
 import os
 import traceback
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from sklearn.datasets import load_digits
 from torch import distributed
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from rkdsearch import config as configs
 from rkdsearch import flags, methods
-from rkdsearch.data import Batch, Batches
+from rkdsearch.data import Batch, Batches, write_images
 from rkdsearch.training.accelerator import SHARED_DEVICE, accelerator_for
 from rkdsearch.training.all_gather import reset_group
+from rkdsearch.training.teacher import measure
+from rkdsearch.training.trainer import Trainer
 from tests.training import pretended
 from tests.training.runs import TINY, described, server, train
 
@@ -233,3 +239,42 @@ def pretend_gpus(monkeypatch: pytest.MonkeyPatch, devices: int, rank: int, proce
         monkeypatch.setenv(name, str(rank))
     for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
         monkeypatch.setenv(name, str(processes))
+
+
+def mapped_images_on_a_pretended_device(folder: Path) -> None:
+    """A run and the measurement of its network as a teacher, on images that are a mapped file."""
+    torch.set_num_threads(1)
+    flags.QUERIES = 2
+    pixels, labels = load_digits(return_X_y=True)
+    images = (15 * pixels[:150]).astype(np.uint8).reshape(-1, 8, 8)
+    name = write_images(folder / "images", (images, labels[:150]))
+    mapped = {"name": name, "memory_gib": 1e-9, "cache": str(folder)}
+    values = {
+        "method": {"name": "natural"},
+        "student": {"name": "mlp", "width": 8},
+        "validation": {"attack": {"steps": 1}},
+        "training": {"epochs": 1, "device": "auto", "precision": "fp64"},
+    }
+    import_module("torch.distributed.tensor")  # it cannot be imported while a device is pretended
+    devices, found = pretended.begin(), dict[str, Any]()
+    for case, own in {"mapped": mapped, "in memory": {"name": name}}.items():
+        teacher = {"network": values["student"], "path": str(folder / case / "best.safetensors")}
+        config = configs.build({**values, "data": own, "teachers": {"robust": teacher}})
+        with devices:
+            trainer = Trainer(config, folder / case)
+            (epoch,) = trainer.epochs()
+            assert trainer.splits.validation.mapped == (case == "mapped")
+            measured = measure(config.teachers.of("robust"), config)
+        found[case] = [epoch.clean_accuracy, asdict(epoch.checks), measured.clean_accuracy]
+        found[case] += [measured.checks is not None]
+    (folder / "found.json").write_text(json.dumps(found))
+
+
+def test_a_mapped_file_of_images_is_read_on_the_cpu_and_used_on_the_device(tmp_path: Path) -> None:
+    """The check of the last epoch, and every measurement of a teacher, ended with an error."""
+    child = server().Process(target=mapped_images_on_a_pretended_device, args=(tmp_path,))
+    child.start()
+    child.join(250)
+    assert child.exitcode == 0
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["mapped"] == found["in memory"]

@@ -48,6 +48,23 @@ def test_best_epoch_tracking_restarts_where_the_protocol_changes(teachers: Path)
     assert epochs[2].robust_peak == epochs[2].robust_accuracy
 
 
+def test_a_cap_above_the_number_of_validation_images_changes_nothing(teachers: Path) -> None:
+    config = described(
+        teachers,
+        "natural",
+        validation={"attack": {"steps": 3}},
+        training={"epochs": 3, "batch_size": 100},
+    )
+    rungs = [Fidelity(epochs=2, validation_images=5000), Fidelity(epochs=3)]
+    capped, plain = list(Trainer(config, fidelities=rungs).epochs()), list(Trainer(config).epochs())
+    assert [(e.best.epoch, e.robust_peak) for e in capped if e.best] == [
+        (e.best.epoch, e.robust_peak) for e in plain if e.best
+    ]
+    few, all_of_them = Fidelity(epochs=2, validation_images=10), Fidelity(epochs=3)
+    assert not few.same_validation(all_of_them, config.validation, 30)
+    assert few.same_validation(all_of_them, config.validation, 10)
+
+
 def test_a_capped_run_trains_as_one_whose_config_has_that_attack(teachers: Path) -> None:
     training = {"epochs": 2, "batch_size": 100}
     capped = described(

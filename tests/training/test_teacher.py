@@ -1,4 +1,5 @@
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,24 @@ def test_a_recipes_run_has_its_own_loop_and_the_studys_data_and_validation(teach
     assert (made_by.data, made_by.validation) == (config.data, config.validation)
     assert made_by.student == ModelConfig(name="small_cnn", width=4)
     assert teacher.recipe_run(config, "natural") is None  # it has a file
+
+
+def test_a_run_refuses_a_teacher_whose_logits_are_in_another_order(
+    teachers: Path, tmp_path: Path
+) -> None:
+    """Nobody measures the teacher of a single run."""
+    config = described(teachers, "rslad", training={"epochs": 1, "batch_size": 100})
+    theirs = Path(str(config.teachers.of("robust").path))
+    tensors = read_contents(theirs).tensors
+    for order, fits in (([*"0123456789"], True), ([*"1023456789"], False), ([*"abcdefghij"], True)):
+        path = tmp_path / f"{''.join(order)}.safetensors"
+        save_file(tensors, path, metadata={"classes": json.dumps(order)})
+        named = config.teachers.of("robust").model_copy(update={"path": str(path), "sha256": None})
+        run = config.model_copy(
+            update={"teachers": config.teachers.model_copy(update={"robust": named})}
+        )
+        with nullcontext() if fits else pytest.raises(TeacherError, match="in the order 1, 0, 2"):
+            Trainer(run)
 
 
 def test_a_teacher_that_an_earlier_version_made_is_known_by_its_run(
