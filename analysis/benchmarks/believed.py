@@ -20,7 +20,7 @@ from typing_extensions import override
 
 from rkdsearch.config import TrainConfig
 from rkdsearch.results.beliefs import NOTE
-from rkdsearch.results.states import Origin
+from rkdsearch.results.states import Origin, Status
 from rkdsearch.search import beliefs
 from rkdsearch.search.history import select_history
 from rkdsearch.search.sampler import Observation, Proposal, propose
@@ -95,6 +95,9 @@ class Asked:
     config: TrainConfig | None = None
     label: str = ""
     notes: dict[str, Any] = field(default_factory=dict)
+    status: Status = Status.FINISHED
+    flags: tuple[str, ...] = ()
+    best: None = None
 
     @property
     def trial_id(self) -> str:

@@ -104,7 +104,7 @@ class Believed(Believing):
             found = next(self._anywhere)
         else:
             self._near.remove(found)
-        return Proposal(dict(found), {NOTE: baseline.label}, ProposedBy.BELIEF)
+        return Proposal(dict(found), {NOTE: baseline.trial_id}, ProposedBy.BELIEF)
 
 
 def main() -> None:

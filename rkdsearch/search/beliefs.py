@@ -21,7 +21,7 @@ from optuna.distributions import CategoricalDistribution
 
 from rkdsearch.errors import ConfigError
 from rkdsearch.results.beliefs import NOTE
-from rkdsearch.results.states import ProposedBy, Status
+from rkdsearch.results.states import NOT_IN_SPACE, ProposedBy, Status
 from rkdsearch.search.front import kept_off
 from rkdsearch.search.sampler import Proposal
 from rkdsearch.search.scheduler import Scheduler
@@ -104,9 +104,10 @@ class Beliefs:
         for trial, outranked in sorted(
             self._judged(baselines, strength), key=lambda judged: (judged[1], judged[0].ordinal)
         ):
-            refuted = trial.status == Status.FAILED or kept_off(trial)
-            if outranked <= strength.outranked and not refuted and trial.label in families:
-                found.setdefault(families[trial.label], trial)
+            lost = trial.label.endswith(NOT_IN_SPACE)
+            refuted = lost or trial.status == Status.FAILED or kept_off(trial)
+            if outranked <= strength.outranked and not refuted:
+                found.setdefault(families.get(trial.label, trial.label), trial)
         return list(found.values())
 
     def _judged(
