@@ -26,8 +26,6 @@ from rkdsearch.search.stored_trials import (
 from rkdsearch.search.trial import Trial, segments_of
 from rkdsearch.space.space import SearchSpace, values_of
 
-# behind the label of a baseline that the space has lost
-
 
 def reconcile(
     ledger: Ledger,
