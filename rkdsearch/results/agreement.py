@@ -17,8 +17,9 @@ FEWEST_METHODS = 3
 class Agreement:
     """Rank correlations (Spearman) over `trials` trials; None where too few can be ranked.
 
-    `within` methods: of the ranks, each method's mean taken out. `between` methods: of their mean
-    ranks. A rung that misleads between methods alone may stop a method for being slow.
+    `within` methods: of the ranks, each method's mean taken out, where it has two trials or more.
+    `between` methods: of their mean ranks. A rung that misleads between methods alone may stop a
+    method for being slow.
     """
 
     trials: int
@@ -37,7 +38,8 @@ def rank_agreement(cheap: pd.Series, full: pd.Series, method: pd.Series) -> Agre
     better = table[table["full"] >= table["full"].median()]
     ranks = table[["cheap", "full"]].rank()
     of_methods = ranks.groupby(table["method"])
-    means, inside = of_methods.mean(), ranks - of_methods.transform("mean")
+    means, several = of_methods.mean(), of_methods["full"].transform("size") > 1
+    inside = (ranks - of_methods.transform("mean"))[several]
     return Agreement(
         len(table),
         overall=_correlation(ranks, FEWEST),

@@ -24,6 +24,14 @@ def test_a_rung_may_rank_settings_rightly_and_methods_the_other_way_round() -> N
     assert (found.trials, found.better_half) == (9, None)  # five are too few to be ranked
 
 
+def test_a_method_of_one_trial_says_nothing_within_methods() -> None:
+    trials = [f"t{n}" for n in range(10)]
+    full = pd.Series([0.1 * n for n in range(10)], index=trials)
+    eight = rank_agreement(full, full, pd.Series([*"aabbccddef"], index=trials))
+    assert eight.within == pytest.approx(1.0)
+    assert rank_agreement(full, full, pd.Series([*"aabbccdefg"], index=trials)).within is None
+
+
 def test_trials_that_lack_one_of_both_are_left_out_and_a_constant_ranks_nothing() -> None:
     trials = [f"t{n}" for n in range(10)]
     full = pd.Series([0.1 * n for n in range(10)], index=trials)
