@@ -15,7 +15,7 @@ from rkdsearch import config as run
 from rkdsearch.config import TrainConfig
 from rkdsearch.config.fidelity import Fidelity
 from rkdsearch.errors import CheckpointError, StudyError
-from rkdsearch.plugins import imported_packages
+from rkdsearch.plugins import changed_packages
 from rkdsearch.results.cells import records
 from rkdsearch.results.states import Status
 from rkdsearch.results.study import read_study
@@ -122,10 +122,8 @@ def other_conditions(was: Recorded, now: Mapping[str, object]) -> Iterator[str]:
         yield f"seed was {was.row['run.seed']}, is {was.config.training.seed}"
     if not known:
         yield "the row is of an earlier version, which recorded few versions"
-    for name, state in json.loads(was.row["run.packages"] or "{}").items():
-        here = imported_packages().get(name)
-        if here is None or here["sha256"] != state.get("sha256"):
-            yield f"the package {name} is other code now"
+    for sentence in changed_packages(json.loads(was.row["run.packages"] or "{}")):
+        yield sentence.partition(";")[0]
     for column in _MACHINE:
         if was.row[column] != now[column]:
             yield f"{column.removeprefix('run.')} was {was.row[column]}, is {now[column]}"

@@ -139,7 +139,7 @@ class StoredTrials:
                 continue
             epoch = rows.read_epoch({k: _plain(v) for k, v in row.items()})
             if epoch.epoch > 1 and not fidelity_at(fidelities, epoch.epoch).same_validation(
-                fidelity_at(fidelities, epoch.epoch - 1), validation
+                fidelity_at(fidelities, epoch.epoch - 1), validation, images
             ):
                 best = peak = None
             if (

@@ -2,9 +2,11 @@
 
 import json
 import re
+import shlex
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +20,7 @@ from rkdsearch import data, plugins
 from rkdsearch.cli import app
 from rkdsearch.cli.export import export
 from rkdsearch.errors import TeacherError
-from rkdsearch.exporting import robustbench
+from rkdsearch.exporting import robustbench, run_file
 from rkdsearch.results.cells import CLEAN, ROBUST, records
 from rkdsearch.results.store import Store
 from rkdsearch.teacher import fingerprint
@@ -205,6 +207,30 @@ def test_a_network_without_a_test_evaluation_says_so(alone: Path, tmp_path: Path
     )
     entry = json.loads((tmp_path / "robustbench.json").read_text())
     assert (entry["clean_acc"], entry["autoattack_acc"], entry["unreliable"]) == (None, None, None)
+
+
+def test_the_command_of_a_run_is_one_that_a_shell_reads_as_it_is_meant() -> None:
+    images = {"name": "parquet:photos", "image_size": [32, 48], "image_column": "the photo"}
+    config = run.build({"method.name": "pgd_at", "data": images})
+    network = SimpleNamespace(
+        config=config,
+        home=Path(),
+        trial={"trial_id": "t00003"},
+        study="photos",
+        on_rungs=True,
+        training_attack_steps=[10],
+        processes=[1],
+    )
+    first, second, *_ = run_file.run_yaml(network).splitlines()  # type: ignore[arg-type]  # all that it reads
+    assert shlex.split(first.partition("`")[2].partition("`")[0]) == [
+        "rkdsearch",
+        "train",
+        "run.yaml",
+        "data.name=parquet:WHERE",
+        "data.image_size=[32,48]",
+        "data.image_column=the photo",
+    ]
+    assert second == "# Its search validated at rungs too: another epoch may be chosen as the best."
 
 
 @pytest.mark.parametrize(

@@ -94,11 +94,22 @@ def test_what_differs_is_said_with_its_conditions_and_by_how_much(
 
 
 def test_a_package_of_ones_own_that_has_changed_is_another_condition(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    packages = {"run.packages": {"mine": {"sha256": "ab" * 32, "git_commit": None}}}
-    reproduce(changed(folder, tmp_path / "other", **packages), folder=tmp_path / "again")
-    assert "not the same: the package mine is other code now" in capsys.readouterr().out
+    def of(sha256: str) -> dict[str, dict[str, str | None]]:
+        return {"mine": {"sha256": 32 * sha256, "git_commit": None}}
+
+    monkeypatch.setattr("rkdsearch.plugins.imported_packages", lambda: of("cd"))
+    for was, told in (("ab", True), ("cd", False)):
+        other = changed(folder, tmp_path / was, **{"run.packages": of(was)})
+        reproduce(other, folder=tmp_path / "again")
+        sentence = (
+            "not the same: the package mine has changed: its sha256 was abababababab, is cdcd"
+        )
+        assert (sentence in capsys.readouterr().out) == told
 
 
 def test_other_images_or_missing_files_are_a_sentence(folder: Path, tmp_path: Path) -> None:

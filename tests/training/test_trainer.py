@@ -1,6 +1,8 @@
 import math
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from rkdsearch import models
 from rkdsearch.accuracy import ByClass, ImageResults
 from rkdsearch.config.fidelity import Fidelity
-from rkdsearch.errors import ConfigError, NonFiniteLossError, OutOfMemoryError
+from rkdsearch.errors import CheckpointError, ConfigError, NonFiniteLossError, OutOfMemoryError
 from rkdsearch.training import checkpoint, setup, trainer
 from rkdsearch.training.epoch import Best, EpochResult
 from rkdsearch.training.trainer import Trainer
@@ -310,3 +312,20 @@ def test_what_is_validated_is_the_network_that_is_delivered(teachers: Path, tmp_
         float((network.eval()(x[:]).argmax(dim=1) == y).double().mean())
         == run.history[0].clean_accuracy
     )
+
+
+def test_processes_that_see_other_epochs_are_told_and_nothing_is_reduced(teachers: Path) -> None:
+    """Accelerate before 1.14 sums where it is asked for the greatest."""
+    one = Trainer(described(teachers, training={"epochs": 1, "batch_size": 100}))
+    one.processes = 2
+    for seen in ([3, 3], [5, 3]):
+        told = SimpleNamespace(gather=lambda _, seen=seen: torch.tensor(seen))
+        one.accelerator = told  # type: ignore[assignment]  # it can do nothing else
+        with (
+            nullcontext()
+            if seen[0] == seen[1]
+            else pytest.raises(
+                CheckpointError, match="some processes see 5 finished epochs and others 3; put the"
+            )
+        ):
+            one._check_same_start()
